@@ -1,0 +1,73 @@
+"""What one generation is asked for. Frozen values; knows nothing of HTTP, templates or llama.cpp."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = ["DEFAULT_SAMPLERS", "MAX_STOPS", "GenerationRequest", "SamplingParams"]
+
+# llama-server's order, under its names (tools/server/README of llama.cpp).
+DEFAULT_SAMPLERS = ("penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature")
+MAX_STOPS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next token is drawn. Names and neutral values are llama-server's.
+
+    `temperature <= 0` is greedy. `seed` None draws a fresh one. `logit_bias` pairs a token id with what is added to its
+    logit; minus infinity bans it. `top_k <= 0`, `top_p = 1`, `min_p = 0`, `typical_p = 1`, `top_n_sigma < 0`,
+    `xtc_probability = 0`, `dry_multiplier = 0`, `repeat_penalty = 1`, the other penalties at 0, `mirostat = 0` and
+    `adaptive_target < 0` switch the sampler off. `repeat_last_n` and `dry_penalty_last_n` count tokens, -1 is the
+    context.
+    """
+
+    temperature: float = 0.8
+    dynatemp_range: float = 0.0
+    dynatemp_exponent: float = 1.0
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    typical_p: float = 1.0
+    top_n_sigma: float = -1.0
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    repeat_penalty: float = 1.0
+    repeat_last_n: int = 64
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_penalty_last_n: int = -1
+    dry_sequence_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
+    mirostat: int = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+    adaptive_target: float = -1.0
+    adaptive_decay: float = 0.9
+    min_keep: int = 0
+    seed: int | None = None
+    samplers: tuple[str, ...] = DEFAULT_SAMPLERS
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One sequence to generate: the prompt as token ids and everything that shapes the answer.
+
+    `max_tokens` None means up to the end of the context. `min_tokens` bans end-of-generation tokens until that many
+    were drawn. `stop` are texts that end the answer and are not part of it. `top_logprobs` None asks for no
+    log-probabilities, 0 for the drawn token's alone. `deadline_s` is a time on `time.monotonic()`'s clock.
+    """
+
+    id: str
+    prompt: tuple[int, ...]
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    max_tokens: int | None = None
+    min_tokens: int = 0
+    stop: tuple[str, ...] = ()
+    top_logprobs: int | None = None
+    cache_prompt: bool = True
+    deadline_s: float | None = None

@@ -1,0 +1,214 @@
+"""The one tree of errors. Knows nothing of HTTP frameworks, RunPod or llama.cpp.
+
+WorkerError
+├── SettingsError              a variable of the environment has a bad value
+├── RequestError               the caller can mend it (4xx)
+│   ├── InvalidRequest         400  a field is missing, of the wrong type or out of bounds
+│   │   ├── UnsupportedParameter   400  would change the answer, cannot be honoured here
+│   │   ├── ContextLengthExceeded  400  prompt longer than the context of a request
+│   │   └── TemplateError          400  the chat template refused the conversation
+│   ├── Unauthorized           401  API key missing or wrong
+│   ├── NotFound               404  no such route or model
+│   ├── MethodNotAllowed       405  the route exists, the method does not
+│   ├── PayloadTooLarge        413  the body is over the limit
+│   └── QueueFull              429  no room to wait; come back later
+├── ServingError               the worker's side (5xx)
+│   ├── DeadlineExceeded       504  the request's time was over
+│   ├── NotReady               503  still loading, draining or failed
+│   └── EngineFailed           500  llama.cpp answered with an error
+├── ModelError                 the model cannot be served: stops the start
+│   ├── ModelNotFound          the reference leads nowhere
+│   ├── ModelInvalid           the file is no GGUF that can be loaded
+│   └── NotEnoughMemory        it does not fit
+└── DownloadError              the hub or the volume failed
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "ContextLengthExceeded",
+    "DeadlineExceeded",
+    "DownloadError",
+    "EngineFailed",
+    "InvalidRequest",
+    "MethodNotAllowed",
+    "ModelError",
+    "ModelInvalid",
+    "ModelNotFound",
+    "NotEnoughMemory",
+    "NotFound",
+    "NotReady",
+    "PayloadTooLarge",
+    "QueueFull",
+    "RequestError",
+    "ServingError",
+    "SettingsError",
+    "TemplateError",
+    "Unauthorized",
+    "UnsupportedParameter",
+    "WorkerError",
+]
+
+
+class WorkerError(Exception):
+    """Base of everything the worker raises on purpose.
+
+    The message is a sentence with a next step. `code` is stable and documented in docs/errors.md; `status` is the HTTP
+    status; `kind` is OpenAI's `error.type`; `param` names the field at fault; `retry_after_s` asks the client to wait.
+    """
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+    kind: ClassVar[str] = "server_error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+
+class SettingsError(WorkerError):
+    """A variable of the environment has a bad value."""
+
+    code = "bad_setting"
+
+
+class RequestError(WorkerError):
+    """The caller can mend it."""
+
+    code = "invalid_request"
+    status = 400
+    kind = "invalid_request_error"
+
+
+class InvalidRequest(RequestError):
+    """A field is missing, of the wrong type or out of bounds."""
+
+
+class UnsupportedParameter(InvalidRequest):
+    """The parameter would change the answer and cannot be honoured here."""
+
+    code = "unsupported_parameter"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """The prompt is longer than the context of a request."""
+
+    code = "context_length_exceeded"
+
+    def __init__(self, n_prompt_tokens: int, n_ctx: int, *, param: str | None = None) -> None:
+        super().__init__(
+            f"The prompt has {n_prompt_tokens} tokens and the context of a request is {n_ctx} tokens, "
+            "of which at least one must be left for the answer. Shorten the prompt or raise N_CTX.",
+            param=param,
+        )
+        self.n_prompt_tokens = n_prompt_tokens
+        self.n_ctx = n_ctx
+
+
+class TemplateError(InvalidRequest):
+    """The chat template refused the conversation."""
+
+    code = "template_error"
+
+
+class Unauthorized(RequestError):
+    """The API key is missing or wrong."""
+
+    code = "invalid_api_key"
+    status = 401
+    kind = "authentication_error"
+
+
+class NotFound(RequestError):
+    """No such route or model."""
+
+    code = "not_found"
+    status = 404
+
+
+class MethodNotAllowed(RequestError):
+    """The route exists, the method does not."""
+
+    code = "method_not_allowed"
+    status = 405
+
+
+class PayloadTooLarge(RequestError):
+    """The body is over the limit."""
+
+    code = "payload_too_large"
+    status = 413
+
+
+class QueueFull(RequestError):
+    """No room to wait."""
+
+    code = "queue_full"
+    status = 429
+    kind = "rate_limit_error"
+    retryable = True
+
+
+class ServingError(WorkerError):
+    """The worker's side of things."""
+
+    retryable = True
+
+
+class DeadlineExceeded(ServingError):
+    """The request's time was over."""
+
+    code = "deadline_exceeded"
+    status = 504
+    kind = "timeout_error"
+
+
+class NotReady(ServingError):
+    """Still loading, draining or failed."""
+
+    code = "not_ready"
+    status = 503
+    kind = "unavailable_error"
+
+
+class EngineFailed(ServingError):
+    """llama.cpp answered with an error."""
+
+    code = "engine_failed"
+
+
+class ModelError(WorkerError):
+    """The model cannot be served: the start stops."""
+
+    code = "model_error"
+
+
+class ModelNotFound(ModelError):
+    """The reference leads nowhere."""
+
+    code = "model_not_found"
+
+
+class ModelInvalid(ModelError):
+    """The file is no GGUF that can be loaded."""
+
+    code = "model_invalid"
+
+
+class NotEnoughMemory(ModelError):
+    """The model does not fit."""
+
+    code = "not_enough_memory"
+
+
+class DownloadError(WorkerError):
+    """The hub or the volume failed."""
+
+    code = "download_failed"
+    status = 502
+    retryable = True
