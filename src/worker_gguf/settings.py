@@ -1,0 +1,171 @@
+"""The one frozen Settings, read once from the environment. Nothing else in the package reads the environment."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import ValidationError, model_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from worker_gguf.engine.request import SamplingParams
+from worker_gguf.errors import SettingsError
+from worker_gguf.settings_fields import Engine, Limits, Memory, Model, Sampling, Server
+from worker_gguf.settings_text import choices, expected, is_secret
+
+__all__ = ["RUNPOD_VOLUME", "Settings"]
+
+RUNPOD_VOLUME = Path("/runpod-volume")
+
+
+class Settings(Server, Sampling, Limits, Engine, Memory, Model, BaseSettings):
+    """Every field is a variable of the environment, in upper case. None means: planned at start."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+        case_sensitive=False,
+        env_ignore_empty=True,
+        enable_decoding=False,
+        protected_namespaces=(),
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """`Settings(n_ctx=64)` is the same value on every machine; `load` alone reads the environment."""
+        return (init_settings,)
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None, **overrides: object) -> Self:
+        """Read the environment, or `environ` in its place. `overrides` are fields by name and win over both.
+
+        An empty variable counts as unset, and so does `auto` where unset means planned.
+        """
+        given = os.environ if environ is None else environ
+        source = EnvSettingsSource(cls)
+        source.env_vars = {name.lower(): text.strip() for name, text in given.items()}
+        values = {name: _plain(name, text) for name, text in source().items()} | overrides
+        try:
+            return cls.model_validate({name: value for name, value in values.items() if value is not None})
+        except ValidationError as error:
+            raise SettingsError("\n".join(_sentences(error))) from None
+
+    @property
+    def on_runpod(self) -> bool:
+        """Whether RunPod started this process, as a Serverless worker or as a Pod."""
+        return bool(self.runpod_pod_id or self.runpod_endpoint_id or self.runpod_webhook_get_job)
+
+    @property
+    def behind_platform_keys(self) -> bool:
+        """Whether RunPod checks API keys before a request gets here. It does for Serverless, not for a Pod."""
+        return bool(self.runpod_endpoint_id or self.runpod_webhook_get_job)
+
+    @property
+    def resolved_mode(self) -> Literal["queue", "http"]:
+        if self.mode == "auto":
+            return "queue" if self.runpod_webhook_get_job else "http"
+        return self.mode
+
+    @property
+    def bind_host(self) -> str:
+        return self.host
+
+    @property
+    def health_port(self) -> int:
+        return self.port_health or self.port
+
+    @property
+    def binds_loopback(self) -> bool:
+        """Whether only this machine can reach the socket."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
+    def model_reference(self) -> str:
+        """MODEL, or the older pair as `org/repo/filename`."""
+        if self.model_repository_id and self.model_filename:
+            return f"{self.model_repository_id}/{self.model_filename}"
+        return self.model
+
+    @property
+    def log_json(self) -> bool | None:
+        """Whether logs are JSON; None leaves it to whether stderr is a terminal."""
+        if self.log_format == "auto":
+            return True if self.on_runpod else None
+        return self.log_format == "json"
+
+    def cache_dir(self, volume: Path = RUNPOD_VOLUME) -> Path:
+        """The folder of the Hub's cache: asked for, on the network volume, or where the Hub's library has it."""
+        if self.model_cache_dir:
+            return self.model_cache_dir.expanduser()
+        if volume.is_dir():
+            return volume / "huggingface-cache" / "hub"
+        if self.hf_hub_cache:
+            return self.hf_hub_cache.expanduser()
+        return (self.hf_home or Path("~/.cache/huggingface")).expanduser() / "hub"
+
+    def sampling_defaults(self) -> SamplingParams:
+        """What a request that names no sampler gets."""
+        given: dict[str, Any] = {
+            field.name: getattr(self, field.name) for field in fields(SamplingParams) if hasattr(self, field.name)
+        }
+        return SamplingParams(**given | {"seed": None if self.seed == -1 else self.seed})
+
+    @model_validator(mode="after")
+    def check_together(self) -> Self:
+        """Refuse settings that are good alone and wrong together."""
+        if bool(self.model_repository_id) != bool(self.model_filename):
+            raise ValueError("MODEL_REPOSITORY_ID and MODEL_FILENAME go together: set both, or MODEL instead")
+        if self.model_repository_id and "model" in self.model_fields_set:
+            raise ValueError("MODEL and MODEL_REPOSITORY_ID both name a model: set only one of them")
+        if self.n_batch and self.n_ubatch and self.n_ubatch > self.n_batch:
+            raise ValueError(f"N_UBATCH={self.n_ubatch} is over N_BATCH={self.n_batch}: lower it, or raise N_BATCH")
+        if self.type_v.startswith(("q", "iq")) and self.flash_attn == "off":
+            raise ValueError(f"TYPE_V={self.type_v} needs flash attention: set FLASH_ATTN=auto, or TYPE_V=f16")
+        if not (self.binds_loopback or self.api_keys or self.allow_unauthenticated or self.behind_platform_keys):
+            raise ValueError(
+                f"HOST={self.host} lets other machines in and there are no API_KEYS: "
+                "set API_KEYS, or ALLOW_UNAUTHENTICATED=true if that is what you want"
+            )
+        return self
+
+
+def _plain(name: str, text: str) -> str | None:
+    """Choices in lower case; `auto` means unset where unset means planned."""
+    field = Settings.model_fields[name]
+    if choices(field):
+        return text.lower()
+    return None if field.default is None and text.lower() == "auto" else text
+
+
+def _sentences(error: ValidationError) -> list[str]:
+    """One sentence for each bad variable: its name, the value given, what was expected."""
+    sentences: dict[str, str] = {}
+    for problem in error.errors():
+        said = problem["msg"].removeprefix("Value error, ")
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        field = Settings.model_fields.get(name)
+        if not name:
+            sentences[said] = f"{said}."
+        elif field is None:
+            sentences[name] = f"{name.upper()} is no setting; docs/settings.md lists them."
+        elif problem["type"] != "default_factory_not_called":  # that one only follows from another's error
+            value = "(hidden)" if is_secret(field) else repr(problem["input"])
+            wanted = said if problem["type"] == "value_error" else f"expected {expected(field)}"
+            sentences.setdefault(name, f"{name.upper()}={value} is not valid: {wanted}.")
+    return list(sentences.values())

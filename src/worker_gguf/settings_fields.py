@@ -1,0 +1,203 @@
+"""Every setting: its name, type, default, bounds and one line of help, by group. Knows nothing of the environment."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, SecretStr, field_validator
+
+from worker_gguf.engine.request import DEFAULT_SAMPLERS, SamplingParams
+
+__all__ = ["GROUPS", "SAMPLERS", "Engine", "Limits", "Memory", "Model", "Platform", "Sampling", "Server"]
+
+CacheType = Literal["f16", "f32", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl"]
+Port = Annotated[int, Field(ge=1, le=65535)]
+SAMPLERS = frozenset({*DEFAULT_SAMPLERS, "adaptive_p"})
+DRAWN = SamplingParams()
+
+
+class Model(BaseModel):
+    """Which model is served, and where it lies."""
+
+    model: str = Field("embedded", description="`embedded`, a path to a .gguf file, or `org/repo[:QUANT]` on the Hub")
+    model_alias: str | None = Field(None, description="Name that clients see; planned: the model's own name")
+    model_repository_id: str | None = Field(None, description="Older pair: the repository, `org/repo`")
+    model_filename: str | None = Field(None, description="Older pair: the file in MODEL_REPOSITORY_ID")
+    model_cache_dir: Path | None = Field(
+        None, description="Folder of the Hub's cache; planned: the network volume's if there is one, else the Hub's own"
+    )
+    hf_token: SecretStr | None = Field(None, description="Token for gated or private repositories")
+    chat_template: str | None = Field(
+        None, description="A Jinja chat template or the path of one (.jinja); planned: the model's own"
+    )
+
+
+class Memory(BaseModel):
+    """Context, sequences and where the layers lie. What is unset is planned from the model and the machine."""
+
+    n_ctx: int | None = Field(None, ge=32, le=2**24, description="Context of one request, in tokens")
+    n_parallel: int | None = Field(None, ge=1, le=256, description="Requests that run at the same time")
+    kv_unified: bool | None = Field(None, description="One KV memory shared by all requests, or a part for each")
+    n_gpu_layers: int | None = Field(None, ge=-1, description="Layers on the GPU; -1 is all of them")
+    type_k: CacheType = Field("f16", description="Type of the K cache")
+    type_v: CacheType = Field("f16", description="Type of the V cache; a quantised one needs FLASH_ATTN")
+    load_mode: Literal["auto", "mmap", "none", "mlock", "direct"] = Field(
+        "auto", description="How the file gets into memory"
+    )
+    split_mode: Literal["none", "layer", "row"] = Field("layer", description="How several GPUs share the model")
+    tensor_split: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(
+        None,
+        description="Share of each GPU, such as `3,1`",
+        json_schema_extra={"expected": "numbers >= 0 joined by commas"},
+    )
+    main_gpu: int = Field(0, ge=0, description="The GPU used when SPLIT_MODE=none")
+
+    @field_validator("tensor_split", mode="before")
+    @classmethod
+    def split_commas(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+class Engine(BaseModel):
+    """How llama.cpp computes."""
+
+    n_batch: int | None = Field(None, ge=1, le=65536, description="Tokens handed to llama.cpp in one step")
+    n_ubatch: int | None = Field(None, ge=1, le=65536, description="Tokens computed at once, at most N_BATCH")
+    n_threads: int | None = Field(None, ge=1, le=1024, description="Threads for generation")
+    n_threads_batch: int | None = Field(None, ge=1, le=1024, description="Threads for prompts")
+    flash_attn: Literal["auto", "on", "off"] = Field("auto", description="Flash attention")
+    rope_freq_base: float | None = Field(None, gt=0, description="RoPE base frequency; planned: the model's own")
+    rope_freq_scale: float | None = Field(None, gt=0, description="RoPE frequency scale; planned: the model's own")
+
+
+class Limits(BaseModel):
+    """What a request may ask for, and how long."""
+
+    max_queue: int = Field(128, ge=0, le=100_000, description="Requests that may wait; one more is answered 429")
+    max_tokens: int | None = Field(
+        None, ge=1, description="Answer length when the request names none; planned: to the end of the context"
+    )
+    request_timeout_s: float | None = Field(600.0, gt=0, description="Seconds a request may take, waiting included")
+    max_body_mb: int = Field(32, ge=1, le=1024, description="Size limit of a request body, in MiB")
+    strict_parameters: bool = Field(False, description="Refuse parameters that change nothing here, with 400")
+
+
+class Sampling(BaseModel):
+    """Defaults for requests that do not say, under llama-server's names."""
+
+    temperature: float = Field(DRAWN.temperature, ge=0, description="Randomness; 0 is greedy")
+    dynatemp_range: float = Field(DRAWN.dynatemp_range, ge=0, description="Dynamic temperature: range, 0 is off")
+    dynatemp_exponent: float = Field(DRAWN.dynatemp_exponent, ge=0, description="Dynamic temperature: exponent")
+    top_k: int = Field(DRAWN.top_k, ge=-1, description="Keep the k likeliest tokens; 0 or -1 is off")
+    top_p: float = Field(DRAWN.top_p, ge=0, le=1, description="Keep the likeliest tokens up to this mass; 1 is off")
+    min_p: float = Field(DRAWN.min_p, ge=0, le=1, description="Drop tokens under this share of the likeliest; 0 is off")
+    typical_p: float = Field(DRAWN.typical_p, ge=0, le=1, description="Locally typical mass; 1 is off")
+    top_n_sigma: float = Field(DRAWN.top_n_sigma, ge=-1, description="Keep logits within n sigma of the top; -1 is off")
+    xtc_probability: float = Field(DRAWN.xtc_probability, ge=0, le=1, description="XTC: chance of acting; 0 is off")
+    xtc_threshold: float = Field(DRAWN.xtc_threshold, ge=0, le=1, description="XTC: probability threshold")
+    repeat_penalty: float = Field(DRAWN.repeat_penalty, gt=0, description="Penalty for repeated tokens; 1 is off")
+    repeat_last_n: int = Field(DRAWN.repeat_last_n, ge=-1, description="Tokens it looks back at; -1 is the context")
+    presence_penalty: float = Field(DRAWN.presence_penalty, description="Penalty for tokens that appeared; 0 is off")
+    frequency_penalty: float = Field(DRAWN.frequency_penalty, description="Penalty for each appearance; 0 is off")
+    dry_multiplier: float = Field(DRAWN.dry_multiplier, ge=0, description="DRY: strength; 0 is off")
+    dry_base: float = Field(DRAWN.dry_base, ge=1, description="DRY: growth of the penalty")
+    dry_allowed_length: int = Field(DRAWN.dry_allowed_length, ge=0, description="DRY: repetition that costs nothing")
+    dry_penalty_last_n: int = Field(DRAWN.dry_penalty_last_n, ge=-1, description="DRY: tokens it looks back at")
+    dry_sequence_breakers: tuple[str, ...] = Field(
+        DRAWN.dry_sequence_breakers,
+        description="DRY: texts that end a repetition",
+        json_schema_extra={
+            "expected": "a JSON array of texts",
+            "default_text": json.dumps(DRAWN.dry_sequence_breakers),
+        },
+    )
+    mirostat: int = Field(DRAWN.mirostat, ge=0, le=2, description="Mirostat version; 0 is off")
+    mirostat_tau: float = Field(DRAWN.mirostat_tau, ge=0, description="Mirostat: target surprise")
+    mirostat_eta: float = Field(DRAWN.mirostat_eta, ge=0, description="Mirostat: learning rate")
+    adaptive_target: float = Field(
+        DRAWN.adaptive_target, ge=-1, le=1, description="Adaptive-p: target probability; below 0 is off"
+    )
+    adaptive_decay: float = Field(DRAWN.adaptive_decay, ge=0, le=0.99, description="Adaptive-p: decay of its memory")
+    min_keep: int = Field(DRAWN.min_keep, ge=0, description="Tokens that every sampler leaves at least")
+    seed: int | None = Field(DRAWN.seed, ge=-1, lt=2**32, description="Seed; unset or -1 draws a fresh one per request")
+    samplers: tuple[str, ...] = Field(
+        DRAWN.samplers,
+        description="Samplers and their order",
+        json_schema_extra={"expected": "names joined by semicolons"},
+    )
+    ignore_eos: bool = Field(DRAWN.ignore_eos, description="Go on past the model's end of text")
+
+    @field_validator("dry_sequence_breakers", mode="before")
+    @classmethod
+    def read_json(cls, value: Any) -> Any:
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except ValueError as error:
+            raise ValueError(f"expected a JSON array of texts ({error})") from None
+
+    @field_validator("samplers", mode="before")
+    @classmethod
+    def split_semicolons(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(";") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("samplers")
+    @classmethod
+    def know_samplers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := sorted(set(value) - SAMPLERS):
+            raise ValueError(f"no such sampler as {', '.join(unknown)}; there are {', '.join(sorted(SAMPLERS))}")
+        return value
+
+
+class Platform(BaseModel):
+    """Set by RunPod and the Hub's library, not by you."""
+
+    runpod_pod_id: str | None = Field(None, description="The worker's id on RunPod")
+    runpod_endpoint_id: str | None = Field(None, description="The Serverless endpoint's id")
+    runpod_webhook_get_job: str | None = Field(None, description="Where jobs are taken from; MODE=auto looks at it")
+    hf_home: Path | None = Field(None, description="The Hub library's home folder")
+    hf_hub_cache: Path | None = Field(None, description="The Hub library's cache folder")
+
+
+def _on_runpod(values: dict[str, Any]) -> bool:
+    return any(values.get(name) for name in ("runpod_pod_id", "runpod_endpoint_id", "runpod_webhook_get_job"))
+
+
+class Server(Platform):
+    """How the worker is reached, and what it says."""
+
+    mode: Literal["auto", "queue", "http"] = Field(
+        "auto", description="Front end; auto: queue when RunPod offers jobs, else http"
+    )
+    host: str = Field(
+        default_factory=lambda values: "0.0.0.0" if _on_runpod(values) else "127.0.0.1",
+        description="Address to bind",
+        json_schema_extra={"default_text": "127.0.0.1, or 0.0.0.0 on RunPod"},
+    )
+    port: Port = Field(
+        default_factory=lambda values: 80 if _on_runpod(values) else 8000,
+        description="Port to bind",
+        json_schema_extra={"default_text": "8000, or 80 on RunPod"},
+    )
+    port_health: Port | None = Field(None, description="Port of /ping; planned: the same as PORT")
+    api_keys: tuple[SecretStr, ...] = Field(
+        (), description="Keys that clients may use", json_schema_extra={"expected": "keys joined by commas"}
+    )
+    allow_unauthenticated: bool = Field(
+        False, description="Bind elsewhere than loopback without API_KEYS; RunPod Serverless checks its own keys"
+    )
+    concurrency: int | None = Field(None, ge=1, le=4096, description="Queue jobs at once; planned: N_PARALLEL")
+    drain_timeout_s: float = Field(30.0, ge=0, description="Seconds that running requests get on SIGTERM")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto: JSON on RunPod or when stderr is no terminal"
+    )
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def split_keys(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+GROUPS: tuple[type[BaseModel], ...] = (Model, Memory, Engine, Limits, Sampling, Server, Platform)
