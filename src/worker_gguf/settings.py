@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import fields
@@ -88,14 +87,6 @@ class Settings(Server, Sampling, Limits, Engine, Memory, Model, BaseSettings):
         return self.port_health or self.port
 
     @property
-    def binds_loopback(self) -> bool:
-        """Whether only this machine can reach the socket."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
-
-    @property
     def model_reference(self) -> str:
         """MODEL, or the older pair as `org/repo/filename`."""
         if self.model_repository_id and self.model_filename:
@@ -137,11 +128,6 @@ class Settings(Server, Sampling, Limits, Engine, Memory, Model, BaseSettings):
             raise ValueError(f"N_UBATCH={self.n_ubatch} is over N_BATCH={self.n_batch}: lower it, or raise N_BATCH")
         if self.type_v.startswith(("q", "iq")) and self.flash_attn == "off":
             raise ValueError(f"TYPE_V={self.type_v} needs flash attention: set FLASH_ATTN=auto, or TYPE_V=f16")
-        if not (self.binds_loopback or self.api_keys or self.allow_unauthenticated or self.behind_platform_keys):
-            raise ValueError(
-                f"HOST={self.host} lets other machines in and there are no API_KEYS: "
-                "set API_KEYS, or ALLOW_UNAUTHENTICATED=true if that is what you want"
-            )
         return self
 
 

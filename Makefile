@@ -1,0 +1,78 @@
+# Every everyday command. `make help` lists them.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# Arguments for pytest or the benchmark: make test ARGS="-k scheduler"
+ARGS ?=
+# Extra arguments for pip install, and an index of prebuilt llama-cpp-python wheels, which skips the compile.
+PIP_EXTRA ?=
+LLAMA_WHEEL_INDEX ?=
+
+BIN := .venv/bin
+# A wheel compiled with other CMAKE_ARGS may lie in pip's cache: do not take it for this one.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-virtualenv \
+	$(if $(CMAKE_ARGS),--no-cache-dir) $(PIP_EXTRA)
+LLAMA := $(shell sed -n 's/^\(llama-cpp-python==[^ ]*\).*/\1/p' requirements/dev.txt)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check run bench format docs lock model clean
+
+help: ## list the commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: .venv/.package ## create .venv with pinned, hashed requirements and this package; compiles llama.cpp once
+
+demo: setup ## chat over HTTP and run a queue job on the embedded model, then stop
+	@$(BIN)/python -m worker_gguf.cli demo
+
+test: setup ## run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: setup ## formatting, lint, types, generated docs, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m worker_gguf.cli.docs --check
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+run: setup ## serve on 127.0.0.1:8000 until Ctrl-C; MODEL=/path/to/model.gguf or MODEL=org/repo:Q4_K_M for another model
+	@MODE=$${MODE:-http} HOST=$${HOST:-127.0.0.1} $(BIN)/worker-gguf serve
+
+bench: setup ## measure the worker against the bare llama_decode loop
+	$(BIN)/python -m bench $(ARGS)
+
+format: setup ## format the code and mend what lint can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: setup ## write docs/settings.md and docs/errors.md again
+	$(BIN)/python -m worker_gguf.cli.docs
+
+lock: ## compile requirements/*.txt again from pyproject.toml and requirements/build.in
+	requirements/lock $(PYTHON)
+
+model: .venv-tools/.stamp ## train the embedded model again
+	.venv-tools/bin/python -m tools $(ARGS)
+
+clean: ## remove the virtual environments, caches and build leftovers
+	rm -rf .venv .venv-tools .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist src/*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.package: .venv/.requirements pyproject.toml
+	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.requirements: requirements/build.txt requirements/dev.txt
+	@requirements/preflight "$(PYTHON)" "$(LLAMA_WHEEL_INDEX)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PIP_INSTALL) --require-hashes --requirement requirements/build.txt
+	@# A wheel from elsewhere has another hash; once it is installed, the next step finds that version there.
+	@$(if $(LLAMA_WHEEL_INDEX),$(PIP_INSTALL) --no-deps --only-binary :all: --index-url $(LLAMA_WHEEL_INDEX) $(LLAMA))
+	@echo "Installing requirements; llama.cpp is compiled unless pip has it already (minutes)."
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP_INSTALL) --require-hashes --no-build-isolation --requirement requirements/dev.txt
+	@touch $@
+
+.venv-tools/.stamp: tools/requirements.txt
+	@requirements/preflight "$(PYTHON)" skip
+	@test -x .venv-tools/bin/python || $(PYTHON) -m venv .venv-tools
+	@.venv-tools/bin/python -m pip install --quiet --disable-pip-version-check --requirement tools/requirements.txt
+	@touch $@
