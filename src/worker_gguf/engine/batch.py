@@ -1,0 +1,96 @@
+"""One step of work as data: memory operations, then rows of tokens; and what the step brought.
+
+Written by the scheduler, carried out by a runner, read back by the scheduler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from worker_gguf.engine.events import TokenLogprob
+from worker_gguf.engine.request import GenerationRequest
+from worker_gguf.errors import WorkerError
+
+__all__ = ["Batch", "Chunk", "Close", "Copy", "Open", "Operation", "Sampled", "StepResult", "Truncate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Make `target` hold the first `n_tokens` tokens of `source`, and nothing else."""
+
+    source: int
+    target: int
+    n_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Truncate:
+    """Keep the first `n_tokens` tokens of `slot`; 0 empties it."""
+
+    slot: int
+    n_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A sequence starts (or starts again) in `slot`: prepare its sampler. `history` is every token it has so far."""
+
+    slot: int
+    request: GenerationRequest
+    history: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """The request is over: its sampler can go."""
+
+    request_id: str
+
+
+Operation = Copy | Truncate | Open | Close
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Tokens to append to `slot` at position `start`; with `output`, a token is drawn after the last of them."""
+
+    slot: int
+    start: int
+    tokens: Sequence[int]
+    output: bool
+    n_generated: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Operations first, in order; then all chunks in one decode. At most one chunk a slot, in slot order."""
+
+    operations: tuple[Operation, ...]
+    chunks: tuple[Chunk, ...]
+
+    @property
+    def n_tokens(self) -> int:
+        return sum(len(chunk.tokens) for chunk in self.chunks)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """The token drawn for a chunk with `output`."""
+
+    slot: int
+    token: int
+    logprob: TokenLogprob | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step brought. With `no_space` the memory is as before it; with `error` the chunks' slots are empty.
+
+    `refused` names requests whose sampler could not be made, and why.
+    """
+
+    sampled: tuple[Sampled, ...] = ()
+    no_space: bool = False
+    error: WorkerError | None = None
+    refused: tuple[tuple[str, WorkerError], ...] = ()

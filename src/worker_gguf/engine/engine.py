@@ -1,0 +1,229 @@
+"""The engine: one thread that owns the scheduler and the runner, and a thread-safe face for everyone else."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+from worker_gguf.engine.batch import Batch, StepResult
+from worker_gguf.engine.detokenizer import Detokenizer
+from worker_gguf.engine.events import Delta, Event, Finished, FinishReason, Usage
+from worker_gguf.engine.request import GenerationRequest
+from worker_gguf.engine.runner import Limits, Runner
+from worker_gguf.engine.scheduler import Ended, Scheduler, Token, Update
+from worker_gguf.engine.sequence import Sequence
+from worker_gguf.engine.stats import EngineStats
+from worker_gguf.engine.stream import EventStream, deliver
+from worker_gguf.errors import EngineFailed, NotReady, WorkerError
+
+__all__ = ["Engine"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Open:
+    """A request that has not ended: where its events go and its text so far."""
+
+    stream: EventStream
+    text: Detokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class _Add:
+    request: GenerationRequest
+    stream: EventStream
+
+
+@dataclass(frozen=True, slots=True)
+class _Cancel:
+    request_id: str
+
+
+class _Stop:
+    """Ends the thread."""
+
+
+_Command = _Add | _Cancel | _Stop
+
+
+class Engine:
+    """Runs requests side by side. `piece` gives a token's bytes. `start()` once, `stop()` once."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        piece: Callable[[int], bytes],
+        *,
+        max_queue: int,
+        prefill_chunk: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.runner = runner
+        self.stats = EngineStats(n_slots=runner.limits.n_slots, n_cells=runner.limits.n_cells)
+        self._piece = piece
+        self._clock = clock
+        self._scheduler = Scheduler(runner.limits, max_queue=max_queue, prefill_chunk=prefill_chunk)
+        self._inbox: SimpleQueue[_Command] = SimpleQueue()
+        self._open: dict[str, _Open] = {}
+        self._outbox: dict[EventStream, list[Event]] = {}
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._idle = threading.Condition()
+        self._n_submitted = 0
+        self._n_ended = 0
+        self._stopping = False
+
+    @property
+    def limits(self) -> Limits:
+        return self.runner.limits
+
+    # --- for everyone ---------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End what runs as cancelled, end the thread, give the model's memory back."""
+        with self._idle:
+            self._stopping = True
+        self._inbox.put(_Stop())
+        self._thread.join()
+        self.runner.close()
+
+    def submit(self, request: GenerationRequest) -> EventStream:
+        """Start a request; call it on the event loop that reads the stream. Refusals come as the stream's ending."""
+        stream = EventStream(request.id, self.cancel)
+        with self._idle:
+            if self._stopping:
+                raise NotReady("The worker is stopping and takes no more requests.")
+            self._n_submitted += 1
+        self._inbox.put(_Add(request, stream))
+        return stream
+
+    def cancel(self, request_id: str) -> None:
+        """From any thread. The slot is free before the next step; a request that has ended is not touched."""
+        self._inbox.put(_Cancel(request_id))
+
+    def wait_idle(self, timeout_s: float | None = None) -> bool:
+        """Block until every request submitted so far has ended; False when the time was over first."""
+        with self._idle:
+            return self._idle.wait_for(lambda: self._n_ended >= self._n_submitted, timeout_s)
+
+    # --- the thread -----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while self._take_commands():
+            try:
+                self._step()
+            except Exception:
+                # A bug, not a request: everyone is told, and the next request finds an empty memory.
+                logger.exception("engine step failed")
+                self._take(self._scheduler.finish_all("error", EngineFailed("The engine failed; see the log.")))
+            self._publish()
+        self._take(self._scheduler.finish_all("cancelled"))
+        self._publish()
+
+    def _step(self) -> None:
+        self._take(self._scheduler.expire(self._clock()))
+        started = time.perf_counter()
+        batch = self._scheduler.schedule()
+        self.stats.schedule_seconds += time.perf_counter() - started
+        if batch is None:
+            return
+        self._take(self._scheduler.commit(batch, self._compute(batch)))
+
+    def _compute(self, batch: Batch) -> StepResult:
+        if batch.chunks:
+            self.stats.count_batch(batch.n_tokens)
+        try:
+            return self.runner.run(batch)
+        except Exception:
+            logger.exception("runner failed")
+            return StepResult(error=EngineFailed("The model could not be computed; see the log."))
+
+    def _take_commands(self) -> bool:
+        """Apply what has come in; wait for it when there is nothing else to do. False ends the thread."""
+        while True:
+            try:
+                command = self._inbox.get(block=self._scheduler.is_idle)
+            except Empty:
+                return True
+            if isinstance(command, _Stop):
+                return False
+            self._apply(command)
+            self._publish()
+
+    def _apply(self, command: _Add | _Cancel) -> None:
+        if isinstance(command, _Cancel):
+            self._take(self._scheduler.finish(command.request_id, "cancelled"))
+            return
+        request, stream = command.request, command.stream
+        try:
+            updates = self._scheduler.add(request)
+        except WorkerError as error:
+            self._emit(stream, Finished("error", Usage(len(request.prompt), 0, 0), error=error))
+            self._count_ending("refused")
+            return
+        self._open[request.id] = _Open(stream, Detokenizer(request.stop))
+        self._take(updates)
+
+    # --- from updates to events -----------------------------------------------------------------------------------
+
+    def _take(self, updates: list[Update]) -> None:
+        for update in updates:
+            if isinstance(update, Token):
+                self._token(update)
+            else:
+                self._ended(update)
+
+    def _token(self, update: Token) -> None:
+        opened = self._open.get(update.sequence.id)
+        if opened is None or opened.text.stop is not None:
+            return
+        self.stats.completion_tokens += 1
+        text = opened.text.push(self._piece(update.token))
+        if text or update.logprob is not None:
+            logprobs = () if update.logprob is None else (update.logprob,)
+            self._emit(opened.stream, Delta(text, (update.token,), logprobs))
+        if opened.text.stop is not None:
+            self._take(self._scheduler.finish(update.sequence.id, "stop"))
+
+    def _ended(self, update: Ended) -> None:
+        opened = self._open.pop(update.sequence.id, None)
+        if opened is None:
+            return
+        rest = opened.text.flush()
+        if rest and update.reason in ("stop", "length"):
+            self._emit(opened.stream, Delta(rest, ()))
+        stop = opened.text.stop
+        reason: FinishReason = "stop" if stop is not None and update.reason == "length" else update.reason
+        usage = _usage(update.sequence)
+        self.stats.prompt_tokens += usage.prompt_tokens
+        self.stats.cached_tokens += usage.cached_tokens
+        self._emit(opened.stream, Finished(reason, usage, stop, update.error))
+        self._count_ending(reason)
+
+    def _count_ending(self, reason: str) -> None:
+        self.stats.finished[reason] += 1
+        with self._idle:
+            self._n_ended += 1
+            self._idle.notify_all()
+
+    def _emit(self, stream: EventStream, event: Event) -> None:
+        self._outbox.setdefault(stream, []).append(event)
+
+    def _publish(self) -> None:
+        self.stats.busy_slots = self._scheduler.n_busy
+        self.stats.waiting = self._scheduler.n_waiting
+        self.stats.held_tokens = self._scheduler.n_held
+        if self._outbox:
+            outbox, self._outbox = self._outbox, {}
+            deliver(outbox)
+
+
+def _usage(sequence: Sequence) -> Usage:
+    return Usage(sequence.n_prompt, sequence.n_generated, sequence.n_cached or 0)

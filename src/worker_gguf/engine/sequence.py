@@ -1,0 +1,59 @@
+"""A request on its way: its tokens, how many of them are computed, where it lies. Owned by the scheduler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from worker_gguf.engine.request import GenerationRequest
+
+__all__ = ["Sequence", "Slot"]
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """`tokens` is the prompt and all that was drawn; the first `n_computed` of them are in the slot's memory."""
+
+    request: GenerationRequest
+    arrival: int
+    tokens: list[int] = field(default_factory=list)
+    n_computed: int = 0
+    n_cached: int | None = None
+    slot: Slot | None = None
+
+    def __post_init__(self) -> None:
+        self.tokens = list(self.request.prompt)
+
+    @property
+    def id(self) -> str:
+        return self.request.id
+
+    @property
+    def n_prompt(self) -> int:
+        return len(self.request.prompt)
+
+    @property
+    def n_generated(self) -> int:
+        return len(self.tokens) - self.n_prompt
+
+    @property
+    def n_pending(self) -> int:
+        return len(self.tokens) - self.n_computed
+
+    @property
+    def is_decoding(self) -> bool:
+        """Only the token drawn last is left to compute."""
+        return self.n_generated > 0 and self.n_pending == 1
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """A place in the model's memory. `tokens` is what it holds, whether a sequence is running in it or not."""
+
+    id: int
+    tokens: list[int] = field(default_factory=list)
+    sequence: Sequence | None = None
+    last_used: int = 0
+
+    @property
+    def is_idle(self) -> bool:
+        return self.sequence is None

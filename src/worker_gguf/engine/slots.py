@@ -1,0 +1,89 @@
+"""Where a new sequence goes: which slot it takes and whose computed tokens it uses again.
+
+Pure decisions over the slots' tokens. Knows nothing of memory, threads or time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass
+
+from worker_gguf.engine.runner import Limits
+from worker_gguf.engine.sequence import Slot
+
+__all__ = ["Placement", "common_prefix", "place", "reusable"]
+
+# Fewer shared tokens than this are not worth a copy: computing them is as quick.
+MIN_COPY_TOKENS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Take `target`; its first `n_reused` tokens come from `source` (the target itself when in place)."""
+
+    target: Slot
+    source: Slot
+    n_reused: int
+
+
+def common_prefix(a: Tokens[int], b: Tokens[int]) -> int:
+    """Length of the longest common prefix, by halving: comparing slices runs at C speed."""
+    low, high = 0, min(len(a), len(b))
+    if a[:high] == b[:high]:
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def reusable(held: Tokens[int], tokens: Tokens[int], limits: Limits) -> int:
+    """How many of `held` a sequence of `tokens` can use again. The last token is always computed, for its logits."""
+    n = common_prefix(held, tokens[:-1])
+    if limits.prefix == "whole" and n < len(held):
+        return 0
+    return n
+
+
+def place(slots: Tokens[Slot], tokens: Tokens[int], limits: Limits, *, reuse: bool) -> Placement | None:
+    """Choose a slot for `tokens`, or None when all are busy.
+
+    1. The slot whose tokens match best, in place, if it is idle and (partitioned) beside the busy ones.
+    2. Else a slot that loses least (empty, then least recently used), with the best match copied into it when that
+       is worth it. Partitioned memory computes neighbours in one pass, so there only slots that keep the busy ones
+       together are considered.
+    """
+    idle = [slot for slot in slots if slot.is_idle]
+    if not idle:
+        return None
+    if limits.partitioned:
+        idle = _beside_the_busy(slots, idle)
+    scores = {slot.id: reusable(slot.tokens, tokens, limits) if reuse else 0 for slot in slots}
+    best_idle = max(idle, key=lambda slot: (scores[slot.id], -len(slot.tokens), -slot.last_used, -slot.id))
+    best = max(slots, key=lambda slot: scores[slot.id])
+    if scores[best.id] >= scores[best_idle.id] + MIN_COPY_TOKENS and _can_copy(best, scores[best.id], limits):
+        others = [slot for slot in idle if slot is not best]
+        if others:
+            target = min(others, key=lambda slot: (len(slot.tokens) > 0, slot.last_used, slot.id))
+            return Placement(target, best, scores[best.id])
+    if scores[best_idle.id] == 0:
+        target = min(idle, key=lambda slot: (len(slot.tokens) > 0, slot.last_used, slot.id))
+        return Placement(target, target, 0)
+    return Placement(best_idle, best_idle, scores[best_idle.id])
+
+
+def _can_copy(source: Slot, n_tokens: int, limits: Limits) -> bool:
+    return limits.prefix == "any" or n_tokens == len(source.tokens)
+
+
+def _beside_the_busy(slots: Tokens[Slot], idle: list[Slot]) -> list[Slot]:
+    """The idle slots that add no further run of busy neighbours: those that close a gap, else those at a run's end."""
+    busy = {slot.id for slot in slots if not slot.is_idle}
+    if not busy:
+        return idle
+    neighbours = {slot.id: (slot.id - 1 in busy) + (slot.id + 1 in busy) for slot in idle}
+    most = max(neighbours.values())
+    return [slot for slot in idle if neighbours[slot.id] == most] if most else idle

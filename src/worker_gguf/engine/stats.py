@@ -1,0 +1,40 @@
+"""The engine's counters. Written by the engine's thread alone, read by anyone; a read may be a step behind."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass, field
+
+__all__ = ["BATCH_BOUNDS", "EngineStats"]
+
+BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+
+
+@dataclass(slots=True)
+class EngineStats:
+    """Totals since the start; `busy_slots`, `waiting` and `held_tokens` are of now.
+
+    `batch_sizes[i]` counts steps of at most `BATCH_BOUNDS[i]` tokens, the last one of more; `*_seconds` is time spent.
+    """
+
+    n_slots: int = 0
+    n_cells: int = 0
+    busy_slots: int = 0
+    waiting: int = 0
+    held_tokens: int = 0
+    steps: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    finished: Counter[str] = field(default_factory=Counter)
+    batch_sizes: list[int] = field(default_factory=lambda: [0] * (len(BATCH_BOUNDS) + 1))
+    batch_tokens: int = 0
+    decode_seconds: float = 0.0
+    sample_seconds: float = 0.0
+    schedule_seconds: float = 0.0
+
+    def count_batch(self, n_tokens: int) -> None:
+        self.steps += 1
+        self.batch_tokens += n_tokens
+        self.batch_sizes[bisect_left(BATCH_BOUNDS, n_tokens)] += 1

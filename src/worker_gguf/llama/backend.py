@@ -1,0 +1,59 @@
+"""llama.cpp's process-wide side: start, log lines into ours, what devices there are."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import threading
+from collections import deque
+
+import llama_cpp
+
+__all__ = ["VERSION", "gpu_offload", "recent_errors", "start", "system_info"]
+
+VERSION = llama_cpp.__version__
+
+logger = logging.getLogger("llama.cpp")
+# ggml.h: enum ggml_log_level; CONT continues the line before.
+_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
+_CONT = 5
+_recent: deque[str] = deque(maxlen=20)
+_started = threading.Lock()
+_state = {"started": False, "level": logging.DEBUG}
+
+
+@llama_cpp.llama_log_callback
+def _on_log(level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
+    line = text.decode("utf-8", "replace").rstrip()
+    if level == _CONT:
+        level_now = _state["level"]
+    else:
+        level_now = _state["level"] = _LEVELS.get(level, logging.DEBUG)
+    if not line.strip("."):
+        return
+    if level_now >= logging.WARNING:
+        _recent.append(line)
+    logger.log(level_now, line)
+
+
+def start() -> None:
+    """Load the backends, once for the process. Thread-safe."""
+    with _started:
+        if not _state["started"]:
+            llama_cpp.llama_log_set(_on_log, ctypes.c_void_p(0))
+            llama_cpp.llama_backend_init()
+            _state["started"] = True
+
+
+def recent_errors() -> list[str]:
+    """The last warnings and errors llama.cpp logged: its return codes say little, these lines say why."""
+    return list(_recent)
+
+
+def gpu_offload() -> bool:
+    """Was the library built with a GPU backend that can take layers?"""
+    return bool(llama_cpp.llama_supports_gpu_offload())
+
+
+def system_info() -> str:
+    return llama_cpp.llama_print_system_info().decode("utf-8", "replace")

@@ -1,0 +1,178 @@
+"""A llama.cpp context: memory for sequences, and decode over a batch filled through numpy."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import llama_cpp
+import numpy as np
+
+from worker_gguf.engine.batch import Chunk
+from worker_gguf.errors import ModelError, NotEnoughMemory
+from worker_gguf.llama import backend
+from worker_gguf.llama.candidates import Floats
+from worker_gguf.llama.model import Model
+
+__all__ = ["Context", "ContextParams", "DecodeFailed", "NoSpace"]
+
+# ggml.h: enum ggml_type
+KV_TYPES = {
+    "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30,
+}  # fmt: skip
+# llama.h: enum llama_flash_attn_type
+FLASH_ATTN = {"auto": -1, "off": 0, "on": 1}
+
+
+class NoSpace(Exception):
+    """The memory has no place for the batch; it is as it was before."""
+
+
+class DecodeFailed(Exception):
+    """llama_decode answered with an error; what of the batch is in memory is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContextParams:
+    """Sizes in tokens: `n_ctx` of one sequence, `n_cells` of all of them together when `unified`."""
+
+    n_ctx: int
+    n_parallel: int
+    n_cells: int
+    n_batch: int
+    n_ubatch: int
+    n_threads: int
+    n_threads_batch: int
+    unified: bool
+    flash_attn: str = "auto"
+    type_k: str = "f16"
+    type_v: str = "f16"
+    rope_freq_base: float = 0.0
+    rope_freq_scale: float = 0.0
+
+
+class Context:
+    """Owned by one thread. `close()` before the model's."""
+
+    def __init__(self, model: Model, params: ContextParams) -> None:
+        """Raises NotEnoughMemory or ModelError when llama.cpp cannot make the context."""
+        self.params = params
+        self._n_vocab = model.vocabulary.n_tokens
+        pointer = llama_cpp.llama_init_from_model(model.pointer, _native(params))
+        if not pointer:
+            raise _why_no_context(params)
+        self._pointer: llama_cpp.llama_context_p | None = pointer
+        self._memory = llama_cpp.llama_get_memory(pointer)
+        self.n_ctx_seq: int = llama_cpp.llama_n_ctx_seq(pointer)
+        self.n_ctx_total: int = llama_cpp.llama_n_ctx(pointer)
+        self._batch = _BatchBuffers(params.n_batch)
+
+    def decode(self, chunks: Sequence[Chunk]) -> Floats:
+        """Compute all chunks; logits (n_outputs, n_vocab) of those with `output`, in order, valid until the next
+        decode and writable. Raises NoSpace or DecodeFailed."""
+        n_outputs = self._batch.fill(chunks)
+        code = llama_cpp.llama_decode(self._pointer, self._batch.native)
+        if code == 1:
+            raise NoSpace
+        if code != 0:
+            raise DecodeFailed(f"llama_decode answered {code}. {' '.join(backend.recent_errors()[-2:])}")
+        if n_outputs == 0:
+            return np.empty((0, self._n_vocab), np.float32)
+        logits = llama_cpp.llama_get_logits(self._pointer)
+        view: Floats = np.ctypeslib.as_array(logits, shape=(n_outputs, self._n_vocab))
+        return view
+
+    def truncate(self, slot: int, n_tokens: int) -> bool:
+        """Keep the first tokens; False when this kind of memory cannot be cut there."""
+        return bool(llama_cpp.llama_memory_seq_rm(self._memory, slot, n_tokens, -1))
+
+    def copy(self, source: int, target: int, n_tokens: int) -> bool:
+        """Make `target` hold the first `n_tokens` of `source`: shared cells if unified, else a copy of the stream."""
+        llama_cpp.llama_memory_seq_rm(self._memory, target, -1, -1)
+        if self.params.unified:
+            llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, n_tokens)
+            return True
+        # Between partitions llama.cpp copies whole sequences only.
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        return self.truncate(target, n_tokens)
+
+    def n_held(self, slot: int) -> int:
+        """How many tokens the slot's memory holds."""
+        return int(llama_cpp.llama_memory_seq_pos_max(self._memory, slot)) + 1
+
+    def close(self) -> None:
+        if self._pointer is not None:
+            llama_cpp.llama_free(self._pointer)
+            self._pointer = None
+
+
+class _BatchBuffers:
+    """llama_batch over numpy arrays: a step is a few slice assignments, not a ctypes write per token."""
+
+    def __init__(self, n_batch: int) -> None:
+        self.token = np.zeros(n_batch, np.int32)
+        self.pos = np.zeros(n_batch, np.int32)
+        self.seq = np.zeros(n_batch, np.int32)
+        self.output = np.zeros(n_batch, np.int8)
+        self._n_seq = np.ones(n_batch, np.int32)
+        # seq_id[i] points at token i's list of sequences: one entry of `seq`.
+        self._seq_at = (self.seq.ctypes.data + 4 * np.arange(n_batch)).astype(np.uintp)
+        self.native = llama_cpp.llama_batch(
+            n_tokens=0,
+            token=self.token.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            embd=None,
+            pos=self.pos.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            n_seq_id=self._n_seq.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            seq_id=self._seq_at.ctypes.data_as(ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))),
+            logits=self.output.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+        )
+
+    def fill(self, chunks: Sequence[Chunk]) -> int:
+        """Lay the chunks down one after another; the number of outputs."""
+        at = n_outputs = 0
+        for chunk in chunks:
+            n = len(chunk.tokens)
+            end = at + n
+            self.token[at:end] = chunk.tokens
+            self.pos[at:end] = np.arange(chunk.start, chunk.start + n) if n > 1 else chunk.start
+            self.seq[at:end] = chunk.slot
+            if n > 1:
+                self.output[at:end] = 0
+            self.output[end - 1] = chunk.output
+            n_outputs += chunk.output
+            at = end
+        self.native.n_tokens = at
+        return n_outputs
+
+
+def _native(params: ContextParams) -> llama_cpp.llama_context_params:
+    native = llama_cpp.llama_context_default_params()
+    native.n_ctx = params.n_cells
+    native.n_batch = params.n_batch
+    native.n_ubatch = params.n_ubatch
+    native.n_seq_max = params.n_parallel
+    # A logit row for each sequence, not for each token of a batch: 128k-token vocabularies make that 260 MB of
+    # compute buffer at a ubatch of 512.
+    native.n_outputs_max = params.n_parallel
+    native.n_threads = params.n_threads
+    native.n_threads_batch = params.n_threads_batch
+    native.flash_attn_type = FLASH_ATTN[params.flash_attn]
+    native.type_k = KV_TYPES[params.type_k]
+    native.type_v = KV_TYPES[params.type_v]
+    native.rope_freq_base = params.rope_freq_base
+    native.rope_freq_scale = params.rope_freq_scale
+    native.kv_unified = params.unified
+    native.no_perf = True
+    return native
+
+
+def _why_no_context(params: ContextParams) -> ModelError:
+    lines = backend.recent_errors()
+    said = " ".join(lines[-3:]) or "llama.cpp gave no reason."
+    if any("alloc" in line for line in lines):
+        return NotEnoughMemory(
+            f"No memory for {params.n_parallel} sequences of {params.n_ctx} tokens: lower N_PARALLEL or N_CTX, or set "
+            f"TYPE_K and TYPE_V to q8_0. llama.cpp said: {said}"
+        )
+    return ModelError(f"llama.cpp could not make a context. It said: {said}")

@@ -1,0 +1,108 @@
+"""A loaded GGUF model: its weights, vocabulary and metadata."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import llama_cpp
+
+from worker_gguf.errors import ModelInvalid, NotEnoughMemory
+from worker_gguf.llama import backend
+from worker_gguf.llama.vocabulary import Vocabulary
+
+__all__ = ["Model", "ModelParams"]
+
+# llama.h: enum llama_load_mode and enum llama_split_mode
+LOAD_MODES = {"auto": -1, "none": 0, "mmap": 1, "mlock": 2, "direct": 4}
+SPLIT_MODES = {"none": 0, "layer": 1, "row": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelParams:
+    """`n_gpu_layers` -1 is all of them. `tensor_split` is each device's share of the model."""
+
+    n_gpu_layers: int = 0
+    load_mode: str = "auto"
+    split_mode: str = "layer"
+    main_gpu: int = 0
+    tensor_split: tuple[float, ...] = ()
+
+
+class Model:
+    """Weights in memory, read-only once loaded. `close()` after its contexts'."""
+
+    def __init__(
+        self, path: Path, params: ModelParams, *, progress: Callable[[float], None] | None = None
+    ) -> None:
+        """Load; of a split file, `path` is its first part. `progress` gets 0..1 on the loading thread.
+
+        Raises ModelInvalid or NotEnoughMemory with what llama.cpp said.
+        """
+        backend.start()
+        native = llama_cpp.llama_model_default_params()
+        native.n_gpu_layers = params.n_gpu_layers
+        native.load_mode = LOAD_MODES[params.load_mode]
+        native.split_mode = SPLIT_MODES[params.split_mode]
+        native.main_gpu = params.main_gpu
+        shares = _shares(params.tensor_split)
+        if shares is not None:
+            native.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
+
+        @llama_cpp.llama_progress_callback
+        def on_progress(fraction: float, _user_data: ctypes.c_void_p) -> bool:
+            if progress is not None:
+                progress(fraction)
+            return True
+
+        native.progress_callback = on_progress
+        pointer = llama_cpp.llama_model_load_from_file(str(path).encode(), native)
+        if not pointer:
+            raise _why_no_model(path)
+        self.pointer: llama_cpp.llama_model_p = pointer
+        self.vocabulary = Vocabulary(pointer)
+        self.n_ctx_train: int = llama_cpp.llama_model_n_ctx_train(pointer)
+        self.n_params: int = llama_cpp.llama_model_n_params(pointer)
+        self.size_bytes: int = llama_cpp.llama_model_size(pointer)
+        self.n_layers: int = llama_cpp.llama_model_n_layer(pointer)
+        self.n_swa: int = llama_cpp.llama_model_n_swa(pointer)
+        self.is_recurrent = bool(
+            llama_cpp.llama_model_is_recurrent(pointer) or llama_cpp.llama_model_is_hybrid(pointer)
+        )
+        self.has_decoder = bool(llama_cpp.llama_model_has_decoder(pointer))
+
+    @property
+    def description(self) -> str:
+        buffer = ctypes.create_string_buffer(256)
+        llama_cpp.llama_model_desc(self.pointer, buffer, len(buffer))
+        return buffer.value.decode("utf-8", "replace")
+
+    def chat_template(self, name: str | None = None) -> str | None:
+        text = llama_cpp.llama_model_chat_template(self.pointer, name.encode() if name else None)
+        return text.decode("utf-8", "replace") if text else None
+
+    def close(self) -> None:
+        if self.pointer is not None:
+            llama_cpp.llama_model_free(self.pointer)
+            self.pointer = None
+
+
+def _shares(tensor_split: tuple[float, ...]) -> ctypes.Array[ctypes.c_float] | None:
+    if not tensor_split:
+        return None
+    n_devices = llama_cpp.llama_max_devices()
+    padded = (*tensor_split, *[0.0] * n_devices)[:n_devices]
+    return (ctypes.c_float * n_devices)(*padded)
+
+
+def _why_no_model(path: Path) -> ModelInvalid | NotEnoughMemory:
+    lines = backend.recent_errors()
+    said = " ".join(lines[-3:]) or "llama.cpp gave no reason."
+    if any("alloc" in line or "out of memory" in line for line in lines):
+        return NotEnoughMemory(
+            f"{path.name} does not fit in memory: take a smaller quantisation or lower N_GPU_LAYERS. "
+            f"llama.cpp said: {said}"
+        )
+    return ModelInvalid(f"{path.name} could not be loaded. llama.cpp said: {said}")

@@ -1,0 +1,191 @@
+"""Carries the scheduler's batches out on a llama.cpp context: memory operations, decode, draw."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from worker_gguf.engine.batch import Batch, Chunk, Close, Copy, Open, Sampled, StepResult, Truncate
+from worker_gguf.engine.events import TokenLogprob
+from worker_gguf.engine.request import GenerationRequest
+from worker_gguf.engine.runner import Limits
+from worker_gguf.engine.stats import EngineStats
+from worker_gguf.errors import EngineFailed, WorkerError
+from worker_gguf.llama.candidates import Floats, Ints, column_maxima, top, worth_folding
+from worker_gguf.llama.chain import ChainFactory
+from worker_gguf.llama.context import Context, DecodeFailed, NoSpace
+from worker_gguf.llama.model import Model
+from worker_gguf.llama.sampler import Scratch, SequenceSampler
+
+__all__ = ["LlamaRunner"]
+
+_NO_TOKENS: Ints = np.empty(0, np.int64)
+# Handing rows to another thread costs about 50 microseconds: less than this many rows are drawn in one go.
+_MIN_ROWS_PER_THREAD = 4
+
+
+class LlamaRunner:
+    """One model, one context, one sampler for each running request. Owned by the engine's thread."""
+
+    def __init__(self, model: Model, context: Context, *, n_sampling_threads: int = 1) -> None:
+        self._model = model
+        self._context = context
+        self._vocabulary = model.vocabulary
+        self._factory = ChainFactory(model.vocabulary)
+        self._samplers: dict[str, SequenceSampler] = {}
+        self._slots: dict[int, tuple[GenerationRequest, SequenceSampler]] = {}
+        self._eog = np.fromiter(model.vocabulary.eog, np.int64)
+        self._folds = worth_folding(model.vocabulary.n_tokens)
+        self._scratch = [Scratch(model.vocabulary.n_tokens) for _ in range(n_sampling_threads)]
+        self._pool = ThreadPoolExecutor(n_sampling_threads - 1, "sampling") if n_sampling_threads > 1 else None
+        self._limits = _limits(model, context)
+        self.stats = EngineStats()
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    def run(self, batch: Batch) -> StepResult:
+        refused = self._operate(batch)
+        if not batch.chunks:
+            return StepResult(refused=refused)
+        started = time.perf_counter()
+        try:
+            logits = self._context.decode(batch.chunks)
+        except NoSpace:
+            return StepResult(no_space=True, refused=refused)
+        except DecodeFailed as error:
+            return StepResult(error=EngineFailed(f"The model could not be computed: {error}"), refused=refused)
+        decoded = time.perf_counter()
+        drawing = [chunk for chunk in batch.chunks if chunk.output]
+        sampled, failed = self._draw_all(drawing, logits)
+        self.stats.decode_seconds += decoded - started
+        self.stats.sample_seconds += time.perf_counter() - decoded
+        return StepResult(sampled, refused=(*refused, *failed))
+
+    def close(self) -> None:
+        for sampler in self._samplers.values():
+            sampler.close()
+        self._samplers.clear()
+        self._slots.clear()
+        self._factory.close()
+        if self._pool is not None:
+            self._pool.shutdown()
+        self._context.close()
+        self._model.close()
+
+    # --- memory and samplers --------------------------------------------------------------------------------------
+
+    def _operate(self, batch: Batch) -> tuple[tuple[str, WorkerError], ...]:
+        refused: list[tuple[str, WorkerError]] = []
+        for operation in batch.operations:
+            match operation:
+                case Truncate(slot, n_tokens):
+                    self._context.truncate(slot, n_tokens)
+                case Copy(source, target, n_tokens):
+                    self._context.copy(source, target, n_tokens)
+                case Open(slot, request, history):
+                    try:
+                        self._open(slot, request, history)
+                    except WorkerError as error:
+                        refused.append((request.id, error))
+                case Close(request_id):
+                    self._close(request_id)
+        return tuple(refused)
+
+    def _open(self, slot: int, request: GenerationRequest, history: Sequence[int]) -> None:
+        sampler = self._samplers.get(request.id)
+        if sampler is None:
+            banned = self._vocabulary.suppressed
+            if request.sampling.ignore_eos:
+                banned = banned | self._vocabulary.eog
+            sampler = SequenceSampler(request, self._factory, self._limits.n_ctx, banned)
+            sampler.remember(history)
+            self._samplers[request.id] = sampler
+        self._slots[slot] = (request, sampler)
+
+    def _close(self, request_id: str) -> None:
+        sampler = self._samplers.pop(request_id, None)
+        if sampler is not None:
+            self._slots = {slot: opened for slot, opened in self._slots.items() if opened[1] is not sampler}
+            sampler.close()
+
+    # --- drawing --------------------------------------------------------------------------------------------------
+
+    def _draw_all(
+        self, chunks: list[Chunk], logits: Floats
+    ) -> tuple[tuple[Sampled, ...], tuple[tuple[str, WorkerError], ...]]:
+        """Draw for every chunk, rows shared out over the sampling threads. Second: requests that could not draw."""
+        rows = [(chunk, row) for chunk, row in zip(chunks, logits, strict=True) if chunk.slot in self._slots]
+        n_parts = min(len(self._scratch), max(1, len(rows) // _MIN_ROWS_PER_THREAD))
+        parts = [rows[i::n_parts] for i in range(n_parts)]
+        others = [self._pool.submit(self._draw_part, parts[i], i) for i in range(1, n_parts)] if self._pool else []
+        outcomes = self._draw_part(parts[0], 0)
+        for other in others:
+            outcomes += other.result()
+        sampled = tuple(outcome for outcome in outcomes if isinstance(outcome, Sampled))
+        return sampled, tuple(outcome for outcome in outcomes if not isinstance(outcome, Sampled))
+
+    def _draw_part(self, rows: list[tuple[Chunk, Floats]], part: int) -> list[Sampled | tuple[str, WorkerError]]:
+        outcomes: list[Sampled | tuple[str, WorkerError]] = []
+        for chunk, row in rows:
+            request, sampler = self._slots[chunk.slot]
+            try:
+                outcomes.append(self._draw(chunk, row, request, sampler, self._scratch[part]))
+            except WorkerError as error:
+                outcomes.append((request.id, error))
+        return outcomes
+
+    def _draw(
+        self, chunk: Chunk, row: Floats, request: GenerationRequest, sampler: SequenceSampler, scratch: Scratch
+    ) -> Sampled:
+        log_probabilities = None if request.top_logprobs is None else _log_softmax(row)
+        sampler.bias(row, self._eog if chunk.n_generated < request.min_tokens else _NO_TOKENS)
+        maxima = column_maxima(row) if self._folds and not sampler.takes_argmax else None
+        token = sampler.draw(row, maxima, scratch)
+        if log_probabilities is None or request.top_logprobs is None:
+            return Sampled(chunk.slot, token)
+        return Sampled(chunk.slot, token, self._logprob(token, log_probabilities, request.top_logprobs))
+
+    def _logprob(self, token: int, log_probabilities: Floats, n_top: int) -> TokenLogprob:
+        ids = np.argsort(-log_probabilities[best := _best(log_probabilities, n_top, self._folds)], kind="stable")[:n_top]
+        piece = self._vocabulary.control_piece
+        top_ids = [int(i) for i in best[ids]]
+        return TokenLogprob(
+            token,
+            piece(token),
+            float(log_probabilities[token]),
+            tuple((i, piece(i), float(log_probabilities[i])) for i in top_ids),
+        )
+
+
+def _best(values: Floats, n: int, folds: bool) -> Ints:
+    if n == 0:
+        return _NO_TOKENS
+    if folds:
+        return top(values, column_maxima(values), n)
+    return np.argpartition(values, -n)[-n:] if n < values.shape[0] else np.arange(values.shape[0])
+
+
+def _log_softmax(logits: Floats) -> Floats:
+    shifted: Floats = logits - logits.max()
+    shifted -= np.log(np.exp(shifted).sum(dtype=np.float64)).astype(np.float32)
+    return shifted
+
+
+def _limits(model: Model, context: Context) -> Limits:
+    params = context.params
+    # A sliding-window memory has dropped what lies before the window, a recurrent one keeps only its last state.
+    cuttable = not model.is_recurrent and model.n_swa == 0
+    return Limits(
+        n_slots=params.n_parallel,
+        n_ctx=min(params.n_ctx, context.n_ctx_seq),
+        n_cells=context.n_ctx_total,
+        n_batch=params.n_batch,
+        eog=model.vocabulary.eog,
+        partitioned=not params.unified and params.n_parallel > 1,
+        prefix="any" if cuttable else "whole",
+    )

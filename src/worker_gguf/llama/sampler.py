@@ -1,0 +1,195 @@
+"""Draws the next token of one sequence from its logits, looking only at the tokens that can be drawn."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import secrets
+from collections import Counter, deque
+from collections.abc import Iterable
+
+import llama_cpp
+import numpy as np
+
+from worker_gguf.engine.request import GenerationRequest, SamplingParams
+from worker_gguf.errors import EngineFailed
+from worker_gguf.llama.candidates import Floats, Ints, reaching, top
+from worker_gguf.llama.chain import ChainFactory, dry_is_active, penalties_are_active, resolve_windows
+
+__all__ = ["Scratch", "SequenceSampler", "draws_greedily", "shortlist_rule"]
+
+_DTYPE = np.dtype([("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])
+_MAX_SHORTLIST = 2048
+# Samplers that leave the order of tokens alone, so that a shortlist by logit made before them holds after them.
+_NEUTRAL_BEFORE_SHORTLIST = {"penalties", "dry"}
+
+
+class Scratch:
+    """Room for candidates, handed to llama.cpp by address. One for each sampling thread."""
+
+    def __init__(self, n_vocab: int) -> None:
+        self._rows = np.zeros(n_vocab, _DTYPE)
+        self._all = np.arange(n_vocab, dtype=np.int32)
+        pointer = ctypes.cast(self._rows.ctypes.data, ctypes.POINTER(llama_cpp.llama_token_data))
+        self.array = llama_cpp.llama_token_data_array(data=pointer, size=0, selected=-1, sorted=False)
+
+    def fill(self, logits: Floats, ids: Ints | None) -> llama_cpp.llama_token_data_array:
+        """Candidates `ids`, or every token."""
+        n = logits.shape[0] if ids is None else ids.shape[0]
+        rows = self._rows[:n]
+        rows["id"] = self._all if ids is None else ids
+        rows["logit"] = logits if ids is None else logits[ids]
+        self.array.size = n
+        self.array.selected = -1
+        self.array.sorted = False
+        return self.array
+
+    def selected_token(self) -> int:
+        selected = self.array.selected
+        if not 0 <= selected < self.array.size:
+            raise EngineFailed("No token could be drawn: the samplers left none, or the model's output is not finite.")
+        return int(self._rows["id"][selected])
+
+
+def draws_greedily(params: SamplingParams) -> bool:
+    """Temperature 0 takes the largest logit, unless a sampler in the chain may remove that very token."""
+    removes = params.mirostat or params.xtc_probability > 0 or params.typical_p < 1 or params.adaptive_target >= 0
+    return params.temperature <= 0 and "temperature" in params.samplers and not removes and "infill" not in params.samplers
+
+
+def shortlist_rule(params: SamplingParams) -> tuple[str, float] | None:
+    """How the candidates can be cut down before the chain without changing what it does, or None if they cannot.
+
+    ("top_k", k): only the k largest logits matter. ("min_p", d): only logits within d of the largest matter.
+    """
+    if draws_greedily(params):
+        return ("top_k", 1)
+    if params.mirostat:
+        return None
+    distance: float | None = None
+    scale = 1.0
+    for name in params.samplers:
+        if name == "top_k" and params.top_k > 0:
+            return ("top_k", max(params.top_k, params.min_keep))
+        if name == "temperature" and params.temperature > 0 and params.dynatemp_range <= 0:
+            scale *= params.temperature
+        elif name == "min_p" and params.min_p > 0 and params.min_keep <= 1:
+            # Cutting by distance from the largest and cutting by rank commute, so a top_k after it still counts.
+            distance = -math.log(params.min_p) * scale if distance is None else distance
+        elif name not in _NEUTRAL_BEFORE_SHORTLIST and _changes_candidates(name, params):
+            break
+    return None if distance is None else ("min_p", distance)
+
+
+def _changes_candidates(name: str, params: SamplingParams) -> bool:
+    """Does this sampler do anything, with these values?"""
+    off = {
+        "top_k": params.top_k <= 0,
+        "top_p": params.top_p >= 1,
+        "min_p": params.min_p <= 0,
+        "typ_p": params.typical_p >= 1,
+        "top_n_sigma": params.top_n_sigma <= 0,
+        "xtc": params.xtc_probability <= 0,
+    }
+    return not off.get(name, False)
+
+
+class SequenceSampler:
+    """The sampling state of one request: its chain, its window of recent tokens, what it must not draw."""
+
+    def __init__(self, request: GenerationRequest, factory: ChainFactory, n_ctx: int, banned: Iterable[int]) -> None:
+        """`banned` tokens are never drawn. Raises EngineFailed when llama.cpp cannot make the chain."""
+        params = resolve_windows(request.sampling, n_ctx)
+        seed = secrets.randbits(32) if params.seed is None else params.seed & 0xFFFFFFFF
+        self.is_greedy = draws_greedily(params)
+        self._rule = shortlist_rule(params)
+        self._window = self._window_length(params)
+        self._chain = factory.greedy(params) if self.is_greedy else factory.sampling(params, seed)
+        self._recent: deque[int] = deque()
+        self._counts: Counter[int] = Counter()
+        self._banned = np.fromiter(banned, np.int64)
+        self._bias_ids = np.array([token for token, _ in params.logit_bias], np.int64)
+        self._bias = np.array([bias for _, bias in params.logit_bias], np.float32)
+
+    @property
+    def takes_argmax(self) -> bool:
+        """Nothing but the largest logit decides."""
+        return self.is_greedy and self._window == 0
+
+    @staticmethod
+    def _window_length(params: SamplingParams) -> int:
+        penalties = params.repeat_last_n if penalties_are_active(params) else 0
+        return max(penalties, params.dry_penalty_last_n if dry_is_active(params) else 0)
+
+    def remember(self, tokens: Iterable[int]) -> None:
+        """Tokens of the prompt, for the samplers that look back."""
+        if self._window:
+            for token in list(tokens)[-self._window :]:
+                self._chain.accept(token)
+                self._note(token)
+
+    def bias(self, logits: Floats, ban: Ints) -> None:
+        """Write biases and bans into the logits (n_vocab,) in place; `ban` counts for this token only."""
+        if self._bias_ids.size:
+            logits[self._bias_ids] += self._bias
+        if self._banned.size:
+            logits[self._banned] = -np.inf
+        if ban.size:
+            logits[ban] = -np.inf
+
+    def draw(self, logits: Floats, maxima: Floats | None, scratch: Scratch) -> int:
+        """Draw a token from biased logits (n_vocab,). `maxima` are their column maxima, None on a small vocabulary."""
+        if self.takes_argmax:
+            token = int(logits.argmax())
+            if not math.isfinite(logits[token]):
+                raise EngineFailed("No token could be drawn: every token is banned, or the model's output is not finite.")
+            return token
+        ids = None if maxima is None else self._shortlist(logits, maxima)
+        self._chain.apply(scratch.fill(logits, ids))
+        token = scratch.selected_token()
+        self._chain.accept(token)
+        if self._window:
+            self._note(token)
+        return token
+
+    def close(self) -> None:
+        self._chain.close()
+
+    def _note(self, token: int) -> None:
+        self._recent.append(token)
+        self._counts[token] += 1
+        if len(self._recent) > self._window:
+            old = self._recent.popleft()
+            self._counts[old] -= 1
+            if not self._counts[old]:
+                del self._counts[old]
+
+    def _shortlist(self, logits: Floats, maxima: Floats) -> Ints | None:
+        """Tokens that can be drawn: the largest ones, and all whose logit a penalty may move."""
+        if self._rule is None:
+            return None
+        touched = np.fromiter(self._counts, np.int64, len(self._counts))
+        kind, value = self._rule
+        if kind == "min_p":
+            ids = self._within(logits, maxima, value, touched)
+        else:
+            # A token that no penalty touches has at most k - 1 untouched ones above it, so its rank is at most
+            # k + the number of touched ones.
+            k = int(value) + touched.size
+            if k >= min(_MAX_SHORTLIST, maxima.shape[0]):
+                return None
+            ids = top(logits, maxima, k)
+            if ids.size < min(k, logits.shape[0]):
+                return None  # not-a-number among the logits: let the chain see everything
+        return np.union1d(ids, touched) if touched.size else ids
+
+    @staticmethod
+    def _within(logits: Floats, maxima: Floats, distance: float, touched: Ints) -> Ints:
+        """Tokens within `distance` of the largest untouched logit: the largest after penalties is no smaller."""
+        if not touched.size:
+            return reaching(logits, maxima, float(maxima.max()) - distance - 1e-3)
+        kept = logits[touched]
+        logits[touched] = -np.inf
+        largest = float(logits.max())
+        logits[touched] = kept
+        return reaching(logits, maxima, largest - distance - 1e-3)
