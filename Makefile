@@ -9,7 +9,7 @@ LLAMA_WHEEL_INDEX ?=
 
 BIN := .venv/bin
 # A wheel compiled with other CMAKE_ARGS may lie in pip's cache: do not take it for this one.
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-virtualenv \
+PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --require-virtualenv \
 	$(if $(CMAKE_ARGS),--no-cache-dir) $(PIP_EXTRA)
 LLAMA := $(shell sed -n 's/^\(llama-cpp-python==[^ ]*\).*/\1/p' requirements/dev.txt)
 
@@ -74,5 +74,5 @@ clean: ## remove the virtual environments, caches and build leftovers
 .venv-tools/.stamp: tools/requirements.txt
 	@requirements/preflight "$(PYTHON)" skip
 	@test -x .venv-tools/bin/python || $(PYTHON) -m venv .venv-tools
-	@.venv-tools/bin/python -m pip install --quiet --disable-pip-version-check --requirement tools/requirements.txt
+	@.venv-tools/bin/python -m pip install -qq --disable-pip-version-check --requirement tools/requirements.txt
 	@touch $@

@@ -30,7 +30,6 @@ class Settings(Server, Sampling, Limits, Engine, Memory, Model, BaseSettings):
         allow_inf_nan=False,
         hide_input_in_errors=True,
         case_sensitive=False,
-        env_ignore_empty=True,
         enable_decoding=False,
         protected_namespaces=(),
     )
@@ -55,7 +54,7 @@ class Settings(Server, Sampling, Limits, Engine, Memory, Model, BaseSettings):
         """
         given = os.environ if environ is None else environ
         source = EnvSettingsSource(cls)
-        source.env_vars = {name.lower(): text.strip() for name, text in given.items()}
+        source.env_vars = {name.lower(): text.strip() for name, text in given.items() if text.strip()}
         values = {name: _plain(name, text) for name, text in source().items()} | overrides
         try:
             return cls.model_validate({name: value for name, value in values.items() if value is not None})
@@ -92,13 +91,6 @@ class Settings(Server, Sampling, Limits, Engine, Memory, Model, BaseSettings):
         if self.model_repository_id and self.model_filename:
             return f"{self.model_repository_id}/{self.model_filename}"
         return self.model
-
-    @property
-    def log_json(self) -> bool | None:
-        """Whether logs are JSON; None leaves it to whether stderr is a terminal."""
-        if self.log_format == "auto":
-            return True if self.on_runpod else None
-        return self.log_format == "json"
 
     def cache_dir(self, volume: Path = RUNPOD_VOLUME) -> Path:
         """The folder of the Hub's cache: asked for, on the network volume, or where the Hub's library has it."""
