@@ -1,0 +1,262 @@
+"""Import rules, sizes and places of things (docs/architecture.md), read from the syntax tree: nothing is imported."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[1] / "src"
+PACKAGE = "worker_gguf"
+
+# What each part may import besides itself. A part is the first name under worker_gguf: a package or a module.
+BASE = {"", "errors"}  # "" is worker_gguf/__init__.py: the version
+ENGINE = BASE | {"engine"}
+SETTINGS = {"settings", "settings_fields", "settings_text"}
+SERVICE = ENGINE | SETTINGS | {"gguf", "log", "metrics", "protocol", "service"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "": set(),
+    "errors": set(),
+    "log": BASE,
+    "gguf": BASE,
+    "embedded": BASE,
+    "metrics": ENGINE,
+    "settings_text": BASE,
+    "settings_fields": ENGINE,
+    "settings": ENGINE | SETTINGS,
+    "engine": BASE | {"gguf", "log", "metrics"},
+    "llama": ENGINE | {"gguf", "log"},
+    "store": BASE | SETTINGS | {"gguf", "log", "metrics"},
+    "protocol": ENGINE | {"log"},
+    "service": ENGINE | SETTINGS | {"log", "metrics", "protocol"},
+    "worker": SERVICE,
+    "boot": SERVICE | {"embedded", "llama", "store", "worker"},
+    "frontends": SERVICE | {"worker"},
+    "emulator": BASE | {"frontends", "log"},
+}
+ANYTHING = {"cli", "__main__"}
+
+# Third parties that only some parts may touch.
+ONLY_IN = {
+    "llama_cpp": {"llama"},
+    "ctypes": {"llama"},
+    "fastapi": {"frontends", "emulator"},
+    "starlette": {"frontends", "emulator"},
+    "uvicorn": {"frontends", "emulator", "cli"},
+    "runpod": {"frontends"},
+    "huggingface_hub": {"store"},
+    "structlog": {"frontends", "log"},
+    "pydantic_settings": {"settings"},
+    "prometheus_client": {"metrics", "frontends"},
+}
+PURE = {"worker_gguf.engine.scheduler": {"time", "threading", "asyncio", "numpy", "ctypes", "logging", "random", "os"}}
+MAX_FILE_LINES = 350
+MAX_FUNCTION_LINES = 50
+
+
+@dataclass(frozen=True)
+class Module:
+    name: str
+    text: str
+    is_package: bool = False
+
+    @property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text)
+
+    @property
+    def part(self) -> str:
+        return _part(self.name)
+
+
+def _part(name: str) -> str:
+    return name.removeprefix(PACKAGE).removeprefix(".").split(".")[0]
+
+
+def _modules() -> list[Module]:
+    found = []
+    for path in sorted((SRC / PACKAGE).rglob("*.py")):
+        names = path.relative_to(SRC).with_suffix("").parts
+        is_package = names[-1] == "__init__"
+        found.append(Module(".".join(names[:-1] if is_package else names), path.read_text("utf-8"), is_package))
+    return found
+
+
+MODULES = _modules()
+KNOWN = {module.name for module in MODULES}
+
+
+def _imports(module: Module, *, lazily: bool = True) -> Iterator[tuple[str, int]]:
+    """Every imported module, absolute, with its line. `from a import b` is a.b where that is a module of ours."""
+    tree = module.tree
+    nodes = ast.walk(tree) if lazily else _at_import(tree.body)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = module.name.split(".")[: None if module.is_package and node.level == 1 else -node.level]
+                base = ".".join([*parents, base]).rstrip(".")
+            for alias in node.names:
+                deeper = f"{base}.{alias.name}"
+                yield (deeper if deeper in KNOWN else base), node.lineno
+
+
+def _at_import(body: list[ast.stmt]) -> Iterator[ast.AST]:
+    """Statements that run when the module is imported: not in functions, not for type checkers alone."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            yield from _at_import(node.orelse)
+            continue
+        yield node
+        for nested in ("body", "orelse", "finalbody"):
+            yield from _at_import(getattr(node, nested, []))
+        for handler in getattr(node, "handlers", []):
+            yield from _at_import(handler.body)
+
+
+def layer_faults(module: Module) -> Iterator[str]:
+    """Imports go down only."""
+    if module.part in ANYTHING:
+        return
+    if module.part not in MAY_IMPORT:
+        yield f"{module.name}: a new part; say in MAY_IMPORT what it may import"
+        return
+    for name, line in _imports(module):
+        if name.split(".")[0] == PACKAGE and _part(name) not in MAY_IMPORT[module.part] | {module.part}:
+            yield f"{module.name}:{line} imports {name}"
+
+
+def third_party_faults(module: Module) -> Iterator[str]:
+    """Each outside library has its one place."""
+    for name, line in _imports(module):
+        root = name.split(".")[0]
+        if module.part not in ONLY_IN.get(root, {module.part}):
+            yield f"{module.name}:{line} imports {root}, which only {', '.join(sorted(ONLY_IN[root]))} may"
+
+
+def purity_faults(module: Module) -> Iterator[str]:
+    """The scheduler takes integers and returns batches: no clock, no threads, no arrays."""
+    for name, line in _imports(module):
+        if name.split(".")[0] in PURE.get(module.name, set()):
+            yield f"{module.name}:{line} imports {name}"
+
+
+def environment_faults(module: Module) -> Iterator[str]:
+    """Only settings.py reads the environment."""
+    if module.name == f"{PACKAGE}.settings":
+        return
+    names = {"environ", "environb", "getenv", "getenvb"}
+    for node in ast.walk(module.tree):
+        read = isinstance(node, ast.Attribute) and node.attr in names and ast.unparse(node.value) == "os"
+        taken = (
+            isinstance(node, ast.ImportFrom) and node.module == "os" and names & {alias.name for alias in node.names}
+        )
+        if read or taken:
+            yield f"{module.name}:{node.lineno} reads the environment"  # type: ignore[attr-defined]
+
+
+def size_faults(module: Module) -> Iterator[str]:
+    """A file of 350 lines or a function of 50 has parts that want names."""
+    n_lines = len(module.text.splitlines())
+    if n_lines > MAX_FILE_LINES:
+        yield f"{module.name}: {n_lines} lines"
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            n_lines = (node.end_lineno or 0) - node.lineno + 1
+            if n_lines > MAX_FUNCTION_LINES:
+                yield f"{module.name}:{node.lineno} {node.name} has {n_lines} lines"
+
+
+def docstring_faults(module: Module) -> Iterator[str]:
+    """Every module says what it is; an empty __init__.py says nothing by being empty."""
+    if not ast.get_docstring(module.tree) and not (module.is_package and not module.text.strip()):
+        yield f"{module.name}: no docstring"
+
+
+RULES: list[Callable[[Module], Iterator[str]]] = [
+    layer_faults,
+    third_party_faults,
+    purity_faults,
+    environment_faults,
+    size_faults,
+    docstring_faults,
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_every_module_keeps(rule: Callable[[Module], Iterator[str]]) -> None:
+    faults = [fault for module in MODULES for fault in rule(module)]
+    assert not faults, "\n".join([rule.__doc__ or "", *faults])
+
+
+def _cycle(edges: dict[str, set[str]]) -> list[str]:
+    """One cycle of the graph, or nothing."""
+    done: set[str] = set()
+
+    def visit(name: str, path: list[str]) -> list[str]:
+        if name in path:
+            return [*path[path.index(name) :], name]
+        if name in done:
+            return []
+        for target in sorted(edges.get(name, ())):
+            if found := visit(target, [*path, name]):
+                return found
+        done.add(name)
+        return []
+
+    return next((found for name in sorted(edges) if (found := visit(name, []))), [])
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    edges = {
+        module.name: {name for name, _ in _imports(module, lazily=False) if name in KNOWN and name != module.name}
+        for module in MODULES
+    }
+    assert _cycle(edges) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "name", "text"),
+    [
+        (layer_faults, "engine.loop", "from worker_gguf.llama import runner"),
+        (layer_faults, "engine.loop", "from worker_gguf import store"),
+        (layer_faults, "engine.loop", "def late():\n    import worker_gguf.protocol.chat"),
+        (layer_faults, "store.download", "from worker_gguf.engine.request import SamplingParams"),
+        (layer_faults, "store.download", "from ..engine import request"),
+        (layer_faults, "protocol.chat", "import worker_gguf.frontends"),
+        (layer_faults, "service", "from worker_gguf.llama.model import Model"),
+        (layer_faults, "newcomer", "import json"),
+        (third_party_faults, "engine.loop", "import ctypes"),
+        (third_party_faults, "service", "from llama_cpp import llama_decode"),
+        (third_party_faults, "protocol.chat", "from fastapi import FastAPI"),
+        (third_party_faults, "protocol.chat", "import runpod.serverless"),
+        (purity_faults, "engine.scheduler", "from time import monotonic"),
+        (purity_faults, "engine.scheduler", "import numpy as np"),
+        (environment_faults, "boot", "import os\nx = os.environ['A']"),
+        (environment_faults, "boot", "import os\nx = os.getenv('A')"),
+        (environment_faults, "boot", "from os import environ"),
+        (size_faults, "boot", "x = 1\n" * 351),
+        (size_faults, "boot", "def long():\n" + "    x = 1\n" * 50),
+        (docstring_faults, "boot", "x = 1"),
+    ],
+)
+def test_the_rule_catches(rule: Callable[[Module], Iterator[str]], name: str, text: str) -> None:
+    assert list(rule(Module(f"{PACKAGE}.{name}", text)))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_rule_lets_good_code_pass(rule: Callable[[Module], Iterator[str]]) -> None:
+    text = '"""Decides."""\nimport os.path\nfrom worker_gguf.engine.batch import Batch\n'
+    assert not list(rule(Module(f"{PACKAGE}.engine.loop", text)))
+
+
+def test_a_circle_is_found() -> None:
+    assert _cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert _cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
