@@ -1,0 +1,39 @@
+"""Who may ask. Knows nothing of HTTP frameworks; that strangers are not served by accident is for settings to see."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable
+from hashlib import sha256
+
+from worker_gguf.errors import Unauthorized
+
+__all__ = ["ApiKeys"]
+
+
+class ApiKeys:
+    """The accepted API keys, kept as digests. No keys: everybody may ask."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._digests = tuple(sha256(key.encode()).digest() for key in keys)
+
+    def __bool__(self) -> bool:
+        return bool(self._digests)
+
+    def check(self, authorization: str | None) -> None:
+        """Raise Unauthorized unless `authorization` is `Bearer` and one of the keys."""
+        if not self._digests:
+            return
+        if authorization is None:
+            raise Unauthorized("No API key was given. Send it as `Authorization: Bearer <key>`.")
+        scheme, _, key = authorization.strip().partition(" ")
+        if scheme.lower() != "bearer" or not self._is_known(key.strip()):
+            raise Unauthorized("The API key is not one of this worker's API_KEYS. Send `Authorization: Bearer <key>`.")
+
+    def _is_known(self, key: str) -> bool:
+        # Digests have one length and every key is compared, so the time says nothing of the keys.
+        digest = sha256(key.encode("utf-8", "surrogateescape")).digest()
+        known = False
+        for candidate in self._digests:
+            known |= hmac.compare_digest(candidate, digest)
+        return known

@@ -1,0 +1,37 @@
+"""What a front end needs of the worker, and nothing more. `worker_gguf.worker.Worker` is the real one."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol
+
+from worker_gguf.service import Answer, Stream
+
+__all__ = ["Backend", "Status"]
+
+Status = Literal["starting", "ready", "draining", "stopped", "failed"]
+
+
+class Backend(Protocol):
+    """Every method may be called from any thread's running loop; none of them blocks it."""
+
+    def status(self) -> Status: ...
+
+    def health(self) -> dict[str, Any]:
+        """Return the JSON of /health. It is public: no key, no token, no prompt."""
+        ...
+
+    async def call(self, method: str, route: str, body: object, *, request_id: str) -> Answer | Stream:
+        """Answer one request, or raise a WorkerError.
+
+        `body` is parsed JSON, or None where there is none. Cancelling the awaiting task, or `aclose()` of the stream's
+        events even before their first item, cancels the generation.
+        """
+        ...
+
+    async def wait_ready(self) -> None:
+        """Return when ready; raise the WorkerError that stopped the start."""
+        ...
+
+    async def drain(self) -> None:
+        """Finish what runs, take nothing new."""
+        ...

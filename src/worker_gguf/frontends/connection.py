@@ -1,0 +1,60 @@
+"""Work for a client that may leave: done while the client is there, cancelled the moment it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
+
+from worker_gguf.frontends.body import ClientGone, Receive
+from worker_gguf.service import Stream
+
+__all__ = ["Connection", "close_events"]
+
+T = TypeVar("T")
+
+
+async def close_events(events: AsyncIterator[bytes]) -> None:
+    """Close a stream's events; the generation behind them is cancelled unless it had ended."""
+    close = getattr(events, "aclose", None)
+    if close is not None:
+        await close()
+
+
+class Connection:
+    """Watches one ASGI `receive` for the client's leaving, from after the body until `close`."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._watcher = asyncio.create_task(_gone(receive))
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what `work` returns; cancel it and raise ClientGone when the client leaves first."""
+        task = asyncio.create_task(work)
+        try:
+            await asyncio.wait({task, self._watcher}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise ClientGone
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+                await _close_orphan(task)
+
+    async def close(self) -> None:
+        self._watcher.cancel()
+        await asyncio.wait({self._watcher})
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _close_orphan(task: asyncio.Task[T]) -> None:
+    # The call may have finished in the very step in which it was cancelled: then nobody else holds its stream.
+    if task.cancelled() or task.exception() is not None:
+        return
+    result = task.result()
+    if isinstance(result, Stream):
+        await close_events(result.events)

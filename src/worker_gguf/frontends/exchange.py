@@ -1,0 +1,149 @@
+"""One request over HTTP, from its headers to its last byte: key, body, call, answer or stream, one log line."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from worker_gguf.errors import WorkerError
+from worker_gguf.frontends.auth import ApiKeys
+from worker_gguf.frontends.backend import Backend
+from worker_gguf.frontends.body import ClientGone, parse_body, read_body
+from worker_gguf.frontends.connection import Connection, close_events
+from worker_gguf.frontends.replies import (
+    error_bytes,
+    error_event,
+    error_headers,
+    header_pairs,
+    json_bytes,
+    log_unexpected,
+    request_id_from,
+)
+from worker_gguf.log import bound, get_logger
+from worker_gguf.metrics import Metrics
+from worker_gguf.service import Answer, Stream
+
+__all__ = ["Exchange", "Frame"]
+
+logger = get_logger(__name__)
+
+_CLIENT_GONE = 499  # nginx's number; never sent, only logged and counted
+_UNEXPECTED = "The worker failed on this request. Its log has the details under this request's id."
+_STREAM_HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",  # nginx would hold events back otherwise
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What every exchange shares."""
+
+    backend: Backend
+    keys: ApiKeys
+    max_body_bytes: int
+    metrics: Metrics
+
+
+class Exchange(Response):
+    """A response that does its whole work when it is sent, for it needs to watch the client meanwhile."""
+
+    def __init__(self, frame: Frame, route: str) -> None:
+        super().__init__()
+        self._frame = frame
+        self._route = route
+        self._started_s = time.perf_counter()
+        self._status = 0
+        self._n_events = 0
+        self._first_event_s: float | None = None
+        self._usage: dict[str, int] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        self._request_id = request_id_from(headers.get("x-request-id"))
+        with bound(request_id=self._request_id):
+            try:
+                await self._exchange(scope, headers, receive, send)
+            except ClientGone:
+                self._status = _CLIENT_GONE
+            except WorkerError as error:
+                await self._refuse(error, send)
+            except Exception as error:  # noqa: BLE001 - the last resort: a bug must be answered too
+                log_unexpected(logger, error)
+                await self._refuse(WorkerError(_UNEXPECTED), send)
+            finally:
+                self._note(scope["method"])
+
+    async def _exchange(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
+        frame = self._frame
+        frame.keys.check(headers.get("authorization"))
+        raw = await read_body(receive, headers.get("content-length"), frame.max_body_bytes)
+        body = None if scope["method"] == "GET" else parse_body(raw)
+        connection = Connection(receive)
+        try:
+            call = frame.backend.call(scope["method"], scope["path"], body, request_id=self._request_id)
+            result = await connection.run(call)
+            if isinstance(result, Answer):
+                await self._answer(result, send)
+                return
+            try:
+                await connection.run(self._stream(result, send))
+            finally:
+                await close_events(result.events)
+        finally:
+            await connection.close()
+
+    async def _answer(self, answer: Answer, send: Send) -> None:
+        usage = answer.body.get("usage")
+        if isinstance(usage, dict):
+            self._usage = {k: v for k, v in usage.items() if isinstance(v, int)}
+        await self._send_json(answer.status, json_bytes(answer.body), dict(answer.headers), send)
+
+    async def _stream(self, stream: Stream, send: Send) -> None:
+        await self._start(200, _STREAM_HEADERS | dict(stream.headers), send)
+        try:
+            async for event in stream.events:
+                if not self._n_events:
+                    self._first_event_s = time.perf_counter() - self._started_s
+                self._n_events += 1
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+        except WorkerError as error:
+            await send({"type": "http.response.body", "body": error_event(error), "more_body": True})
+        except Exception as error:  # noqa: BLE001 - the status line is out: the envelope goes into the stream
+            log_unexpected(logger, error)
+            await send({"type": "http.response.body", "body": error_event(WorkerError(_UNEXPECTED)), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _refuse(self, error: WorkerError, send: Send) -> None:
+        if self._status:  # something was sent already; uvicorn closes the connection
+            return
+        await self._send_json(error.status, error_bytes(error), error_headers(error), send)
+
+    async def _send_json(self, status: int, content: bytes, headers: dict[str, str], send: Send) -> None:
+        sized = {"Content-Type": "application/json", "Content-Length": str(len(content))}
+        await self._start(status, sized | headers, send)
+        await send({"type": "http.response.body", "body": content})
+
+    async def _start(self, status: int, headers: dict[str, str], send: Send) -> None:
+        self._status = status
+        pairs = header_pairs(headers | {"X-Request-Id": self._request_id})
+        await send({"type": "http.response.start", "status": status, "headers": pairs})
+
+    def _note(self, method: str) -> None:
+        """Count the request and write its one line: ids and numbers, nothing of its content."""
+        self._frame.metrics.count_request(self._route, self._status)
+        line: dict[str, object] = {
+            "method": method,
+            "route": self._route,
+            "status": self._status,
+            "seconds": round(time.perf_counter() - self._started_s, 4),
+            **self._usage,
+        }
+        if self._first_event_s is not None:
+            line |= {"first_event_seconds": round(self._first_event_s, 4), "events": self._n_events}
+        logger.info("request", **line)

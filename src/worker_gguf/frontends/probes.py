@@ -1,0 +1,26 @@
+"""GET /ping, the platform's question whether to send requests here."""
+
+from __future__ import annotations
+
+from starlette.types import Message, Receive, Scope, Send
+
+from worker_gguf.frontends.backend import Backend, Status
+
+__all__ = ["Ping"]
+
+# RunPod's balancer: 204 is "initialising", 200 is "healthy", anything else takes the worker out of the routing.
+_PING_STATUS: dict[Status, int] = {"starting": 204, "ready": 200, "draining": 503, "stopped": 503, "failed": 503}
+_BODY: Message = {"type": "http.response.body", "body": b""}
+
+
+class Ping:
+    """One status line, no body, no log."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        status = _PING_STATUS[self._backend.status()]
+        headers = [] if status == 204 else [(b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send(_BODY)

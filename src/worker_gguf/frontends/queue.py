@@ -1,0 +1,150 @@
+"""The queue front end: one RunPod job to one call, its answer to yields that the platform passes on whole.
+
+A whole answer is one dict. A stream is strings of whole server-sent events. An error is {"error": "<envelope>"}, the
+value being OpenAI's envelope as JSON: the SDK turns it into a string, and this string can be parsed again. There are
+no headers here, so a whole answer names what was ignored in its field `x_ignored_parameters`; of a stream, the log and
+the metric say it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any
+
+from structlog.contextvars import bind_contextvars
+
+from worker_gguf.errors import InvalidRequest, WorkerError
+from worker_gguf.frontends.backend import Backend
+from worker_gguf.frontends.queue_input import Call, read_job_input
+from worker_gguf.frontends.queue_posts import Posts
+from worker_gguf.frontends.replies import error_bytes, error_event, json_bytes, log_unexpected, request_id_from
+from worker_gguf.log import get_logger
+from worker_gguf.metrics import Metrics
+from worker_gguf.service import Answer, Stream
+
+__all__ = ["Handler", "Job", "Yield", "make_handler"]
+
+logger = get_logger(__name__)
+
+Job = dict[str, Any]
+Yield = str | dict[str, Any]
+Handler = Callable[[Job], AsyncGenerator[Yield, None]]
+
+_IGNORED_HEADER = "X-Ignored-Parameters"
+_UNEXPECTED = "The worker failed on this job. Its log has the details under this job's id."
+# Labels of the metric: a client chooses the route, and must not be able to make a label of its own.
+_ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/models")
+
+
+def make_handler(backend: Backend, metrics: Metrics) -> Handler:
+    """Build the handler. The SDK recognises a plain async generator function and nothing else."""
+
+    async def handler(job: Job) -> AsyncGenerator[Yield, None]:
+        run = _JobRun(backend, metrics, str(job.get("id", "")))
+        async with aclosing(run.answer(job.get("input"))) as yields:
+            async for item in yields:
+                yield item
+
+    return handler
+
+
+class _JobRun:
+    """One job, from its input to its one log line."""
+
+    def __init__(self, backend: Backend, metrics: Metrics, job_id: str) -> None:
+        self._backend = backend
+        self._metrics = metrics
+        self._job_id = request_id_from(job_id)
+        self._started_s = time.perf_counter()
+        self._route = "other"
+        self._status = 499  # stopped, until something else is known
+        self._n_posts = 0
+        self._counts: dict[str, object] = {}
+
+    async def answer(self, given: object) -> AsyncGenerator[Yield, None]:
+        # Never unbound: the SDK gives each job a task, and so a context, of its own.
+        bind_contextvars(job_id=self._job_id, request_id=self._job_id)
+        try:
+            call = read_job_input(given)
+            self._route = next((r for r in _ROUTES if call.route.startswith(r)), "other")
+            result = await self._call(call)
+            if isinstance(result, Answer):
+                yield self._whole(result)
+                return
+            async with aclosing(self._streamed(result)) as posts:
+                async for post in posts:
+                    yield post
+        except WorkerError as error:
+            yield self._failed(error)
+        except Exception as error:  # noqa: BLE001 - a raise would put its traceback into the answer
+            log_unexpected(logger, error)
+            yield self._failed(WorkerError(_UNEXPECTED))
+        finally:
+            self._note()
+
+    async def _call(self, call: Call) -> Answer | Stream:
+        if not call.route.startswith("/"):
+            raise InvalidRequest("The route must start with '/', as in /v1/chat/completions.")
+        return await self._backend.call(call.method, call.route, call.body, request_id=self._job_id)
+
+    def _whole(self, answer: Answer) -> dict[str, Any]:
+        self._status = answer.status
+        if answer.status >= 400:
+            return {"error": json_bytes(answer.body).decode()}
+        usage = answer.body.get("usage")
+        if isinstance(usage, dict):
+            self._counts = {name: count for name, count in usage.items() if isinstance(count, int)}
+        ignored = _ignored(answer)
+        return answer.body | {"x_ignored_parameters": ignored} if ignored else answer.body
+
+    async def _streamed(self, stream: Stream) -> AsyncGenerator[str, None]:
+        posts = Posts(stream.events)
+        task = asyncio.current_task()
+        assert task is not None
+        # A job stopped while the SDK posts is cancelled outside of this generator, and the SDK holds on to the dead
+        # task until another job ends (rp_scale.run_jobs keeps `done`): closing by collection could come minutes late.
+        task.add_done_callback(lambda _: posts.cancel())
+        if ignored := _ignored(stream):
+            self._counts = {"ignored_parameters": ignored}
+        try:
+            async for post in posts:
+                self._n_posts += 1
+                yield post
+            self._status = 200
+        except WorkerError as error:
+            if not self._n_posts:
+                raise
+            yield self._late(error)
+        except Exception as error:  # noqa: BLE001 - as above
+            log_unexpected(logger, error)
+            yield self._late(WorkerError(_UNEXPECTED))
+        finally:
+            await posts.close()
+
+    def _late(self, error: WorkerError) -> str:
+        """Whoever reads the stream sees the error as its last event; failing the job would throw the stream away."""
+        self._status = error.status
+        return error_event(error).decode()
+
+    def _failed(self, error: WorkerError) -> dict[str, Any]:
+        self._status = error.status
+        return {"error": error_bytes(error).decode()}
+
+    def _note(self) -> None:
+        self._metrics.count_request(self._route, self._status)
+        line: dict[str, object] = {
+            "route": self._route,
+            "status": self._status,
+            "seconds": round(time.perf_counter() - self._started_s, 4),
+            "posts": self._n_posts,
+            **self._counts,
+        }
+        logger.info("job", **line)
+
+
+def _ignored(result: Answer | Stream) -> list[str]:
+    value = next((v for name, v in result.headers.items() if name.lower() == _IGNORED_HEADER.lower()), "")
+    return [name.strip() for name in value.split(",") if name.strip()]

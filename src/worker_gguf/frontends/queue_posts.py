@@ -1,0 +1,68 @@
+"""A stream's events, gathered for a queue whose every post costs a round trip.
+
+The first event leaves at once. While it is being posted the next ones gather here, and leave together in the next
+post: never more than one post behind, in order, no event split.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+
+from worker_gguf.frontends.connection import close_events
+
+__all__ = ["MAX_POST_BYTES", "Posts"]
+
+# The platform splits what is over 1 MB, wherever that falls.
+MAX_POST_BYTES = 900_000
+
+
+class Posts:
+    """Reads `events` ahead in a task of its own. Iterate it for posts; `close` it in any case."""
+
+    def __init__(self, events: AsyncIterator[bytes]) -> None:
+        self._events = events
+        self._waiting: deque[bytes] = deque()
+        self._arrived = asyncio.Event()
+        self._is_cancelled = False
+        self._reader = asyncio.create_task(self._read())
+
+    def __aiter__(self) -> Posts:
+        return self
+
+    async def __anext__(self) -> str:
+        while not self._waiting:
+            if self._reader.done():
+                self._reader.result()  # raises what the stream raised, once all before it is out
+                raise StopAsyncIteration
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._take().decode()
+
+    def cancel(self) -> None:
+        """Cancel the generation unless it has ended. Needs no coroutine; a second time does nothing."""
+        if not self._is_cancelled:
+            self._is_cancelled = True
+            self._reader.cancel()
+
+    async def close(self) -> None:
+        """Cancel, and return when the slot is given back."""
+        self.cancel()
+        await asyncio.wait({self._reader})
+        await close_events(self._events)  # the reader does it too, unless it was cancelled before its first step
+
+    async def _read(self) -> None:
+        try:
+            async for event in self._events:
+                self._waiting.append(event)
+                self._arrived.set()
+        finally:
+            self._arrived.set()
+            await close_events(self._events)
+
+    def _take(self) -> bytes:
+        post = bytearray(self._waiting.popleft())
+        while self._waiting and len(post) + len(self._waiting[0]) <= MAX_POST_BYTES:
+            post += self._waiting.popleft()
+        return bytes(post)

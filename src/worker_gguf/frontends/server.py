@@ -1,0 +1,152 @@
+"""Sockets and uvicorn: bind first, serve later, drain on SIGTERM. Knows nothing of routes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import uvicorn
+import uvloop
+from starlette.types import ASGIApp
+
+from worker_gguf.errors import SettingsError
+from worker_gguf.log import get_logger
+
+__all__ = ["Listener", "ServerThread", "bind", "run_loop", "serve"]
+
+logger = get_logger(__name__)
+T = TypeVar("T")
+
+_BACKLOG = 2048
+# Longer than a balancer keeps an idle connection, or it would send into one that is just being closed.
+_KEEP_ALIVE_S = 75
+
+Listener = tuple[ASGIApp, socket.socket]
+Drain = Callable[[], Awaitable[None]]
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Bind and listen, so that a connection made before the event loop runs waits instead of failing."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise SettingsError(f"Cannot listen on {host}:{port}: {error.strerror}. Choose another HOST or PORT.") from None
+    sock.setblocking(False)
+    return sock
+
+
+def run_loop(main: Coroutine[Any, Any, T]) -> T:
+    """Run `main` on uvloop."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+async def serve(listeners: Sequence[Listener], *, drain: Drain, drain_timeout_s: float) -> None:
+    """Serve until SIGTERM or SIGINT, then drain: what runs is finished within the timeout, /ping says 503 meanwhile.
+
+    A second signal leaves at once. Must run in the main thread.
+    """
+    servers = [_Server(app, drain_timeout_s) for app, _ in listeners]
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            for server in servers:
+                server.force_exit = True
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        serving = [asyncio.create_task(s.serve([sock])) for s, (_, sock) in zip(servers, listeners, strict=True)]
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({stopping, *serving}, return_when=asyncio.FIRST_COMPLETED)
+        await _drain_or_force(drain, drain_timeout_s, servers)
+        stopping.cancel()
+        for server in servers:
+            server.should_exit = True
+        await asyncio.gather(*serving)
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+async def _drain_or_force(drain: Drain, drain_timeout_s: float, servers: Sequence[_Server]) -> None:
+    draining = asyncio.ensure_future(drain())
+    deadline_s = asyncio.get_running_loop().time() + drain_timeout_s
+    while not draining.done() and not any(server.force_exit for server in servers):
+        if asyncio.get_running_loop().time() >= deadline_s:
+            logger.warning("drain timed out", seconds=drain_timeout_s)
+            break
+        await asyncio.wait({draining}, timeout=0.1)
+    if draining.done():
+        draining.result()
+    else:
+        draining.cancel()
+
+
+class ServerThread:
+    """The same server beside a main thread that is busy with something else: the queue front end's SDK, or a test."""
+
+    def __init__(self, app: ASGIApp, sock: socket.socket) -> None:
+        self._server = _Server(app, graceful_s=1)
+        self._sock = sock
+        self.port: int = sock.getsockname()[1]
+        self._thread = threading.Thread(target=self._run, name=f"http-{self.port}", daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> Self:
+        self._thread.start()
+        return self
+
+    def stop(self, timeout_s: float = 5) -> None:
+        self._server.should_exit = True
+        self._thread.join(timeout_s)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.stop()
+
+    def _run(self) -> None:
+        run_loop(self._server.serve([self._sock]))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers, access log and logging set-up: all three are ours."""
+
+    def __init__(self, app: ASGIApp, graceful_s: float) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                backlog=_BACKLOG,
+                timeout_keep_alive=_KEEP_ALIVE_S,
+                timeout_graceful_shutdown=max(1, round(graceful_s)),
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

@@ -1,0 +1,131 @@
+"""The worker's numbers and their Prometheus face. Knows nothing of HTTP, RunPod or llama.cpp.
+
+What the engine counts is read from its snapshot when the metrics are asked for, so the hot loop counts in plain
+integers. What only the front ends and the service see is counted here as it happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from worker_gguf.engine.stats import BATCH_BOUNDS, EngineStats
+
+__all__ = ["Metrics"]
+
+_FIRST_TOKEN_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_PER_TOKEN_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1)
+
+
+class Metrics:
+    """One registry of its own, so that two workers in one process (a test) do not share numbers."""
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def __init__(self, version: str, *, known_ignored: Iterable[str] = ()) -> None:
+        self._known_ignored = frozenset(known_ignored)
+        registry = self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "worker_gguf_requests", "Requests by route and status", ["route", "status"], registry=registry
+        )
+        self._ignored = Counter(
+            "worker_gguf_ignored_parameters", "Parameters without effect here", ["name"], registry=registry
+        )
+        self._first_token = Histogram(
+            "worker_gguf_time_to_first_token_seconds",
+            "From the request to its first token",
+            buckets=_FIRST_TOKEN_S,
+            registry=registry,
+        )
+        self._per_token = Histogram(
+            "worker_gguf_time_per_output_token_seconds",
+            "Between tokens, mean of a request",
+            buckets=_PER_TOKEN_S,
+            registry=registry,
+        )
+        self._phases = Gauge(
+            "worker_gguf_start_phase_seconds", "Seconds of each phase of the start", ["phase"], registry=registry
+        )
+        build = Gauge("worker_gguf_build_info", "Constant 1; the labels say what runs", ["version"], registry=registry)
+        build.labels(version).set(1)
+
+    def count_request(self, route: str, status: int) -> None:
+        """Count a request; `route` is the route's template, never the path, and 499 is a client that left."""
+        self._requests.labels(route, str(status)).inc()
+
+    def count_ignored(self, names: Iterable[str]) -> None:
+        """Count ignored parameters. A client chooses the names, so those nobody knows are all one: `other`."""
+        for name in names:
+            self._ignored.labels(name if name in self._known_ignored else "other").inc()
+
+    def observe_first_token(self, seconds: float) -> None:
+        self._first_token.observe(seconds)
+
+    def observe_per_token(self, seconds: float) -> None:
+        self._per_token.observe(seconds)
+
+    def set_phase_seconds(self, phases: Mapping[str, float]) -> None:
+        """Publish the timeline of the start."""
+        for phase, seconds in phases.items():
+            self._phases.labels(phase).set(seconds)
+
+    def watch_engine(self, stats: Callable[[], EngineStats | None]) -> None:
+        """Read the engine's numbers from `stats()` at each scrape; None while there is no engine. Call it once."""
+        self.registry.register(_EngineCollector(stats))
+
+    def render(self) -> bytes:
+        return generate_latest(self.registry)
+
+
+class _EngineCollector:
+    """Turns a snapshot into metric families at scrape time."""
+
+    def __init__(self, stats: Callable[[], EngineStats | None]) -> None:
+        self._stats = stats
+
+    def describe(self) -> list[Metric]:
+        return []  # says "ask me later": without it the registry would collect at registration
+
+    def collect(self) -> Iterator[Metric]:
+        stats = self._stats()
+        if stats is None:
+            return
+        for name, text, value in (
+            ("slots", "Sequences that can run at once", stats.n_slots),
+            ("busy_slots", "Sequences running now", stats.busy_slots),
+            ("cells", "Tokens the KV memory can hold", stats.n_cells),
+            ("held_tokens", "Tokens in the KV memory now", stats.held_tokens),
+            ("queue_depth", "Requests waiting for a slot", stats.waiting),
+        ):
+            yield GaugeMetricFamily(f"worker_gguf_{name}", text, value=value)
+        for name, text, total in (
+            ("prompt_tokens", "Prompt tokens, cached ones included", stats.prompt_tokens),
+            ("cached_tokens", "Prompt tokens that were not computed again", stats.cached_tokens),
+            ("completion_tokens", "Tokens drawn", stats.completion_tokens),
+            ("steps", "Steps of the engine", stats.steps),
+            ("schedule_seconds", "Seconds deciding what runs next", stats.schedule_seconds),
+            ("decode_seconds", "Seconds in llama_decode", stats.decode_seconds),
+            ("sample_seconds", "Seconds drawing tokens", stats.sample_seconds),
+        ):
+            yield CounterMetricFamily(f"worker_gguf_{name}", text, value=total)
+        yield _finished(stats.finished)
+        yield _batch_sizes(stats)
+
+
+def _finished(finished: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily("worker_gguf_finished", "Sequences ended, by reason", labels=["reason"])
+    for reason, count in dict(finished).items():
+        family.add_metric([reason], count)
+    return family
+
+
+def _batch_sizes(stats: EngineStats) -> Metric:
+    bounds = [*(str(bound) for bound in BATCH_BOUNDS), "+Inf"]
+    buckets = list(zip(bounds, accumulate(stats.batch_sizes), strict=True))
+    return HistogramMetricFamily(
+        "worker_gguf_batch_size", "Tokens in one step", buckets=buckets, sum_value=stats.batch_tokens
+    )

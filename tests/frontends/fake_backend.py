@@ -1,0 +1,162 @@
+"""A worker without a model: answers that are known beforehand, and a memory of what was cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+from worker_gguf.errors import InvalidRequest, MethodNotAllowed, NotFound, NotReady, QueueFull, WorkerError
+from worker_gguf.frontends.backend import Status
+from worker_gguf.service import Answer, Stream
+
+__all__ = ["SECRET_ANSWER", "SECRET_PROMPT", "FakeBackend"]
+
+SECRET_PROMPT = "what-the-user-wrote-7d1f"
+SECRET_ANSWER = "what-the-model-said-52ac"
+
+MODEL = {"id": "fake", "object": "model", "created": 1, "owned_by": "worker-gguf"}
+
+
+class Events:
+    """A stream that knows how it ended. `aclose` counts even before the first item."""
+
+    def __init__(self, backend: FakeBackend, request_id: str, n_events: int, gate: asyncio.Event | None) -> None:
+        self._backend = backend
+        self._request_id = request_id
+        self._left = [event(i) for i in range(n_events)] + [b"data: [DONE]\n\n"]
+        self._gate = gate
+        self._over = False
+        backend.running.add(request_id)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            self._end(self._backend.finished)
+            raise StopAsyncIteration
+        if self._gate is not None and len(self._left) == 1:
+            await self._gate.wait()
+        await asyncio.sleep(0)
+        if self._backend.fail_mid_stream is not None and len(self._left) == 2:
+            raise self._backend.fail_mid_stream
+        return self._left.pop(0)
+
+    async def aclose(self) -> None:
+        self._end(self._backend.cancelled)
+
+    def _end(self, into: list[str]) -> None:
+        if not self._over:
+            self._over = True
+            into.append(self._request_id)
+            self._backend.running.discard(self._request_id)
+            self._backend.ended.set()
+
+
+def event(index: int) -> bytes:
+    text = f"{SECRET_ANSWER} {index}"
+    delta = '{"index":0,"delta":{"content":"' + text + '"},"finish_reason":null}'
+    return (
+        b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"fake","choices":['
+        + delta.encode()
+        + b"]}\n\n"
+    )
+
+
+class FakeBackend:
+    """Bodies say what is wanted: {"stream", "n_events", "hang", "boom", "full", "echo"}."""
+
+    def __init__(self, status: Status = "ready") -> None:
+        self.phase: Status = status
+        self.calls: list[tuple[str, str, object, str]] = []
+        self.running: set[str] = set()
+        self.finished: list[str] = []
+        self.cancelled: list[str] = []
+        self.ended = threading.Event()
+        self.started = threading.Event()
+        self.drained = threading.Event()
+        self.ready = threading.Event()
+        self.fail_start: WorkerError | None = None
+        self.fail_mid_stream: Exception | None = None
+
+    def status(self) -> Status:
+        return self.phase
+
+    def health(self) -> dict[str, Any]:
+        return {"phase": self.phase, "model": "fake"}
+
+    async def wait_ready(self) -> None:
+        while self.phase == "starting":
+            await asyncio.sleep(0.005)
+        if self.fail_start is not None:
+            raise self.fail_start
+
+    async def drain(self) -> None:
+        self.phase = "draining"
+        self.drained.set()
+        while self.running:
+            await asyncio.sleep(0.005)
+
+    async def call(self, method: str, route: str, body: object, *, request_id: str) -> Answer | Stream:
+        self.calls.append((method, route, body, request_id))
+        if self.phase != "ready":
+            raise NotReady("The model is loading. Try again in a moment.", retry_after_s=5)
+        if route.startswith("/v1/models"):
+            return self._models(method, route)
+        if route not in ("/v1/chat/completions", "/v1/completions"):
+            raise NotFound("There is no such route.")
+        if method != "POST":
+            raise MethodNotAllowed("Use POST.")
+        return await self._complete(body, request_id)
+
+    def _models(self, method: str, route: str) -> Answer:
+        if method != "GET":
+            raise MethodNotAllowed("Use GET.")
+        if route == "/v1/models":
+            return Answer(200, {"object": "list", "data": [MODEL]})
+        if route != "/v1/models/fake":
+            raise NotFound("There is no such model.", param="model")
+        return Answer(200, MODEL)
+
+    async def _complete(self, body: object, request_id: str) -> Answer | Stream:
+        if not isinstance(body, dict):
+            raise InvalidRequest("The body must be a JSON object.")
+        if "messages" not in body and "prompt" not in body:
+            raise InvalidRequest("'messages' is missing.", param="messages")
+        if "boom" in body:
+            raise KeyError(SECRET_PROMPT)
+        if "full" in body:
+            raise QueueFull("The queue is full.", retry_after_s=3)
+        headers = {"X-Ignored-Parameters": str(body["ignored"])} if "ignored" in body else {}
+        if body.get("stream"):
+            gate = asyncio.Event() if body.get("hang") else None
+            events = Events(self, request_id, int(body.get("n_events", 3)), gate)
+            self.started.set()
+            return Stream(events, headers)
+        if body.get("hang"):
+            await self._hang(request_id)
+        return Answer(200, completion(), headers)
+
+    async def _hang(self, request_id: str) -> None:
+        self.running.add(request_id)
+        self.started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.running.discard(request_id)
+            self.cancelled.append(request_id)
+            self.ended.set()
+
+
+def completion() -> dict[str, Any]:
+    message = {"role": "assistant", "content": SECRET_ANSWER}
+    return {
+        "id": "c",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "fake",
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
+    }
