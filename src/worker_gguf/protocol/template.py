@@ -1,0 +1,233 @@
+"""A model's chat template: messages in, the prompt's text out. Knows nothing of tokens, engines or HTTP.
+
+Two layers. `ChatTemplate.render` is Transformers' `apply_chat_template(tokenize=False)`, character for character.
+`ChatTemplate.prompt` first brings an OpenAI conversation into the shape this template takes (template_shape.py) and is
+what requests use. `ChatTemplates` picks among a model's named templates.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import Any
+
+import jinja2
+
+from worker_gguf.errors import TemplateError
+from worker_gguf.protocol.template_environment import ChatEnvironment, TemplateRefusal
+from worker_gguf.protocol.template_limits import OverBudget, TemplateLimits, spending
+from worker_gguf.protocol.template_messages import (
+    cut_at_mark,
+    mark_end,
+    plain,
+    plain_messages,
+    plain_objects,
+    with_reasoning,
+)
+from worker_gguf.protocol.template_shape import TemplateShape, probe_shape, reshape
+
+__all__ = ["CHATML", "ChatTemplate", "ChatTemplates"]
+
+# For a model whose file names no template. A guess, and `ChatTemplates.is_fallback` says so: ChatML is what most
+# fine-tunes without one were trained on.
+CHATML = """\
+{%- for message in messages -%}
+    {{ '<|im_start|>' ~ message.role ~ '\\n' ~ message.content ~ '<|im_end|>\\n' }}
+{%- endfor -%}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif -%}
+"""
+
+_OWN_NAMES = ("documents", "messages", "tools")
+
+
+class ChatTemplate:
+    """One compiled template. Rendering is thread-safe; nothing is kept between two renderings."""
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        bos_token: str = "",
+        eos_token: str = "",
+        now: Callable[[], datetime] = datetime.now,
+        limits: TemplateLimits | None = None,
+        **special_tokens: str,
+    ) -> None:
+        """Compile `source`, or raise TemplateError. `special_tokens` are more of them, such as `pad_token`."""
+        self.source = source
+        self._limits = limits or TemplateLimits()
+        self._special_tokens = {"bos_token": bos_token, "eos_token": eos_token, **special_tokens}
+        if len(source) > self._limits.max_source:
+            raise TemplateError(
+                f"The chat template has {len(source)} characters, more than the {self._limits.max_source} that are "
+                "read. Set CHAT_TEMPLATE to another."
+            )
+        with self._guarded("cannot be compiled"):
+            self._template = ChatEnvironment(now).compiled(source)
+
+    @functools.cached_property
+    def shape(self) -> TemplateShape:
+        """What this template takes, found by rendering small conversations. Two threads at once only find it twice."""
+        return probe_shape(self.source, self._render)
+
+    def prompt(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool | str = False,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Render an OpenAI conversation. `variables` is the request's `chat_template_kwargs`, whatever it holds."""
+        given = dict(variables or {})
+        for name in _OWN_NAMES:
+            if name in given:
+                raise TemplateError(
+                    f"chat_template_kwargs cannot set '{name}'. Send '{name}' as a field of the request.",
+                    param="chat_template_kwargs",
+                )
+        conversation = reshape(plain_messages(messages), self.shape)
+        return self._render(
+            conversation,
+            tools=tools,
+            documents=documents,
+            # Clients of vLLM send these two among the variables as well.
+            add_generation_prompt=given.pop("add_generation_prompt", add_generation_prompt),
+            continue_final_message=given.pop("continue_final_message", continue_final_message),
+            **given,
+        )
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        /,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool | str = False,
+        **kwargs: Any,
+    ) -> str:
+        """Render as Transformers does, or raise TemplateError."""
+        return self._render(
+            plain_messages(messages),
+            tools=tools,
+            documents=documents,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            **kwargs,
+        )
+
+    def _render(
+        self,
+        messages: Sequence[dict[str, Any]],
+        /,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool | str = False,
+        **kwargs: Any,
+    ) -> str:
+        if continue_final_message and add_generation_prompt:
+            raise TemplateError(
+                "continue_final_message and add_generation_prompt exclude each other: the first goes on with the last "
+                "message, the second opens a new one. Set one of them to false.",
+                param="continue_final_message",
+            )
+        conversation = [with_reasoning(message) for message in messages]
+        variables = self._special_tokens | plain(kwargs, "chat_template_kwargs")
+        variables |= {"tools": plain_objects(tools, "tools"), "documents": plain_objects(documents, "documents")}
+        variables |= {"messages": conversation, "add_generation_prompt": add_generation_prompt}
+        if not continue_final_message:
+            return self._run(variables)
+        field = continue_final_message if isinstance(continue_final_message, str) else "content"
+        text = mark_end(conversation[-1], field, self.source)
+        return cut_at_mark(self._run(variables), text)
+
+    def _run(self, variables: dict[str, Any]) -> str:
+        with self._guarded("cannot render this conversation"):
+            return self._template.render(variables)
+
+    @contextmanager
+    def _guarded(self, failed: str) -> Iterator[None]:
+        """Turn whatever a stranger's program raises into one sentence."""
+        try:
+            with spending(self._limits):
+                yield
+        except TemplateError:
+            raise
+        except TemplateRefusal as error:
+            reason = _short(error.message or "no reason given")
+            raise TemplateError(f"The chat template refused the conversation: {reason}", param="messages") from error
+        except OverBudget as error:
+            raise TemplateError(
+                f"The chat template {failed}: {error}. Send a shorter conversation or set CHAT_TEMPLATE to another.",
+                param="messages",
+            ) from error
+        except RecursionError as error:
+            raise TemplateError(f"The chat template {failed}: it is nested too deeply.", param="messages") from error
+        # A template can make Python raise anything: TypeError, ZeroDivisionError, SyntaxError, MemoryError.
+        except Exception as error:
+            where = _template_line(error)
+            at = f" (line {where} of the template)" if where else ""
+            raise TemplateError(
+                f"The chat template {failed}{at}: {_short(str(error)) or type(error).__name__}. Change the "
+                "conversation to what the model takes, or set CHAT_TEMPLATE to another.",
+                param="messages",
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTemplates:
+    """A model's templates. `is_fallback` says that the model had none and ChatML stands in."""
+
+    default: ChatTemplate
+    tool_use: ChatTemplate | None = None
+    is_fallback: bool = False
+
+    @classmethod
+    def of(cls, source: str | Mapping[str, str] | Sequence[Mapping[str, str]] | None, **options: Any) -> ChatTemplates:
+        """Compile what a model came with: one template, named ones (`{name: source}` or `[{name, template}]`), none.
+
+        `options` are ChatTemplate's.
+        """
+        if not source:
+            return cls(ChatTemplate(CHATML, **options), is_fallback=True)
+        if isinstance(source, str):
+            return cls(ChatTemplate(source, **options))
+        named = source if isinstance(source, Mapping) else {entry["name"]: entry["template"] for entry in source}
+        if "default" not in named and "tool_use" not in named:
+            raise TemplateError(
+                f"The model has chat templates named {', '.join(sorted(named))} and none named default. "
+                "Set CHAT_TEMPLATE to the one to use."
+            )
+        compiled = {name: ChatTemplate(named[name], **options) for name in ("default", "tool_use") if named.get(name)}
+        tool_use = compiled.get("tool_use")
+        return cls(compiled.get("default") or compiled["tool_use"], tool_use)
+
+    def for_tools(self, tools: Sequence[Mapping[str, Any]] | None) -> ChatTemplate:
+        """Choose as Transformers does: `tool_use` for a request that brings tools, `default` for the others."""
+        return self.tool_use if tools is not None and self.tool_use else self.default
+
+
+def _template_line(error: BaseException) -> int | None:
+    if isinstance(error, jinja2.TemplateSyntaxError):
+        return error.lineno
+    line, step = None, error.__traceback__
+    while isinstance(step, TracebackType):
+        if step.tb_frame.f_code.co_filename == "<template>":
+            line = step.tb_lineno
+        step = step.tb_next
+    return line
+
+
+def _short(text: str, limit: int = 500) -> str:
+    text = text.strip().rstrip(".")
+    return text if len(text) <= limit else text[:limit] + "…"

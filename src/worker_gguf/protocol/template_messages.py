@@ -1,0 +1,105 @@
+"""Messages as chat templates take them: plain JSON, no nulls, reasoning under every name. Knows nothing of Jinja.
+
+What is done to them here is what Transformers does before it renders; what more a template needs is template_shape.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from worker_gguf.errors import TemplateError
+
+__all__ = ["cut_at_mark", "mark_end", "plain", "plain_messages", "plain_objects", "with_reasoning"]
+
+# The standard name first: a message that has one of them gets the others that templates read.
+_REASONING = ("reasoning_content", "thinking", "reasoning")
+# Written behind the text to continue, found again in the output. The space shows whether the template trims.
+_MARK = "WORKER-GGUF-CONTINUES-HERE "
+
+
+def plain_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Copy the messages without their null fields, which many templates would print as `None`."""
+    if not messages:
+        raise TemplateError("The conversation is empty. Send at least one message.", param="messages")
+    copies = plain_objects(messages, "messages") or []
+    return [{name: value for name, value in message.items() if value is not None} for message in copies]
+
+
+def plain_objects(values: Sequence[Mapping[str, Any]] | None, param: str) -> list[dict[str, Any]] | None:
+    """Copy a list of JSON objects; `param` is its name in the request."""
+    if values is None:
+        return None
+    if not all(isinstance(value, Mapping) for value in values):
+        raise TemplateError(f"Every entry of '{param}' must be an object.", param=param)
+    return [plain(value, param) for value in values]
+
+
+def plain(value: Mapping[str, Any], param: str) -> dict[str, Any]:
+    """Copy into plain JSON types: a template must not meet an object whose methods the sandbox does not know."""
+    try:
+        return {str(key): _copy(item) for key, item in value.items()}
+    except RecursionError as error:
+        raise TemplateError(f"'{param}' is nested too deeply.", param=param) from error
+
+
+def _copy(value: Any) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, Mapping):
+        return {_copy(key): _copy(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_copy(item) for item in value)
+    if isinstance(value, list):
+        return [_copy(item) for item in value]
+    return f"<{type(value).__name__}>"
+
+
+def with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
+    """Give a message's reasoning under the names templates read it by."""
+    reasoning = next((message[name] for name in _REASONING if message.get(name) is not None), None)
+    if reasoning is None:
+        return message
+    return {"thinking": reasoning, **message, "reasoning_content": reasoning}
+
+
+def mark_end(message: dict[str, Any], field: str, source: str) -> str:
+    """Put the mark behind the text to continue, in place; return that text."""
+    text = message.get(field)
+    fields = [name for name in _REASONING if message.get(name) == text] if field in _REASONING else [field]
+    if text is None:
+        raise _cannot_continue(f"the last message has no '{field}'")
+    if not any(name in source for name in fields):
+        raise _cannot_continue(f"the chat template does not use '{field}'")
+    if isinstance(text, str):
+        message.update(dict.fromkeys(fields, text + _MARK))
+        return text
+    for part in reversed(text if isinstance(text, list) else []):
+        if isinstance(part, dict) and isinstance(part.get("text"), str):
+            last: str = part["text"]
+            part["text"] = last + _MARK
+            return last
+    raise _cannot_continue(f"the last message's '{field}' has no text")
+
+
+def cut_at_mark(rendered: str, text: str) -> str:
+    """End the prompt where the text to continue ends."""
+    end = rendered.rfind(_MARK.strip())
+    if end < 0 or text.strip() not in rendered:
+        raise _cannot_continue("the chat template leaves out part of the last message")
+    kept = rendered[:end]
+    # A template that trims took the mark's space; the text's own trailing space must not stay either.
+    return kept if rendered.startswith(_MARK, end) else kept.rstrip()
+
+
+def _cannot_continue(why: str) -> TemplateError:
+    return TemplateError(
+        f"continue_final_message is set, but {why}. Send a last message with text, or leave it out.",
+        param="continue_final_message",
+    )

@@ -1,0 +1,243 @@
+"""What shapes of messages a chat template takes, and OpenAI messages brought into them. Knows nothing of Jinja.
+
+Templates differ in what they were written for: content as text or as parts, tool arguments as an object or as JSON
+text, roles they know. Reading their source for that would be guessing, so small conversations with a needle in them
+are rendered once and the output looked at, as llama-server does. A conversation that already has the template's shape
+passes through unchanged.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from worker_gguf.errors import TemplateError
+
+__all__ = ["TemplateShape", "probe_shape", "reshape"]
+
+Message = dict[str, Any]
+Render = Callable[..., str]
+# What stands for the content of an assistant message that only calls tools.
+Blank = Literal["missing", "null", "empty"]
+
+_ROLES = ("assistant", "system", "tool", "user")
+# In the order of preference: missing is how Transformers passes it.
+_BLANKS: dict[Blank, Message] = {"missing": {}, "null": {"content": None}, "empty": {"content": ""}}
+_USER: Message = {"role": "user", "content": "a"}
+_NEEDLE, _SECOND = "Needle7391", "Needle8264"
+_ARGUMENTS = {"needle_name": "needle_value"}
+# Nine letters and digits: Mistral's templates refuse any other id.
+_CALL_ID = "call73910"
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "needle_tool",
+        "description": "A tool.",
+        "parameters": {"type": "object", "properties": {"needle_name": {"type": "string", "description": "A name."}}},
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateShape:
+    """The defaults are what most templates take, and what is assumed of one that no probe could render."""
+
+    text_roles: frozenset[str] = frozenset(_ROLES)
+    parts_roles: frozenset[str] = frozenset()
+    has_system: bool = True
+    has_developer: bool = False
+    object_arguments: bool = True
+    text_arguments: bool = False
+    blank_content: Blank = "missing"
+
+
+def probe_shape(source: str, render: Render) -> TemplateShape:
+    """Render a few small conversations and see what comes out whole."""
+    return TemplateShape(
+        text_roles=frozenset(role for role in _ROLES if _takes(render, role, _NEEDLE + "\n" + _SECOND)),
+        parts_roles=frozenset(role for role in _ROLES if _takes(render, role, [_part(_NEEDLE), _part(_SECOND)])),
+        has_system=_takes(render, "system", _NEEDLE + _SECOND) or _takes(render, "system", [_part(_NEEDLE + _SECOND)]),
+        # One that writes any role's name into its output does not know this one; its model never saw it.
+        has_developer=bool(re.search(r"""['"]developer['"]""", source))
+        and _takes(render, "developer", _NEEDLE + _SECOND),
+        **_probe_calls(render),
+    )
+
+
+def reshape(messages: Sequence[Message], shape: TemplateShape) -> list[Message]:
+    """Bring OpenAI messages into the template's shape; raise TemplateError where that would lose something."""
+    known = list(messages) if shape.has_developer else _developer_as_system(messages)
+    placed = known if shape.has_system else _system_in_user(known)
+    return [_reshape_message(message, shape) for message in placed]
+
+
+def _takes(render: Render, role: str, content: str | list[Message]) -> bool:
+    """Tell whether both needles arrive, as text and not as Python or JSON printed around it."""
+    for conversation in _conversations(role, content):
+        rendered = _rendered(render, conversation)
+        if rendered is not None:
+            return (
+                _NEEDLE in rendered
+                and _SECOND in rendered
+                and not re.search(rf"""['"]text['"]: *['"]{_NEEDLE}""", rendered)
+            )
+    return False
+
+
+def _conversations(role: str, content: str | list[Message]) -> Iterator[list[Message]]:
+    """Put a message of this role where templates expect one; a stricter template takes only the later forms."""
+    message: Message = {"role": role, "content": content}
+    # One that takes nothing but parts must not fail the other roles' probes for it.
+    users: list[Message] = [_USER, {"role": "user", "content": [_part("a")]}]
+    if role == "user":
+        yield [message]
+    elif role in ("system", "developer"):
+        yield from ([message, user] for user in users)
+    elif role == "assistant":
+        yield from ([user, message, user] for user in users)
+        yield [_USER, message]
+    else:
+        message |= {"tool_call_id": _CALL_ID, "name": "needle_tool"}
+        for arguments in (_ARGUMENTS, json.dumps(_ARGUMENTS)):
+            yield from ([_USER, _call(arguments, blank), message] for blank in _BLANKS)
+
+
+def _probe_calls(render: Render) -> dict[str, Any]:
+    """Find how a tool call reaches the output: its arguments, and the content beside it."""
+    for with_result in (True, False):
+        for blank in _BLANKS:
+            as_object = _rendered_call(render, _ARGUMENTS, blank, with_result=with_result)
+            as_text = _rendered_call(render, json.dumps(_ARGUMENTS), blank, with_result=with_result)
+            # `{'name': 'value'}` is Python's way to print an object: the template meant to print text.
+            object_fits = as_object is not None and not re.search(r"'needle_name': ", as_object)
+            # `{\"name\": ...}` is text written as JSON a second time: the template meant to write an object.
+            text_fits = as_text is not None and '\\"needle_name' not in as_text
+            if object_fits or text_fits:
+                # Where both fit and say the same, the template looks at the type, and the caller's own text is better:
+                # the model wrote it, so the cached prefix matches. Where they differ, templates document the object.
+                takes_text = text_fits and (not object_fits or as_text == as_object)
+                return {"object_arguments": object_fits, "text_arguments": takes_text, "blank_content": blank}
+    return {}
+
+
+def _rendered_call(render: Render, arguments: object, blank: Blank, *, with_result: bool) -> str | None:
+    """Render a tool call; None where the template refuses it or leaves it out."""
+    result: Message = {"role": "tool", "tool_call_id": _CALL_ID, "name": "needle_tool", "content": "b"}
+    conversation = [_USER, _call(arguments, blank), *([result] if with_result else [])]
+    rendered = _rendered(render, conversation)
+    # The tool's own definition holds its argument's name as well; the value is in the call alone.
+    if rendered is None or "needle_value" not in rendered or "None" in rendered:
+        return None
+    return rendered
+
+
+def _call(arguments: object, blank: Blank) -> Message:
+    function = {"name": "needle_tool", "arguments": arguments}
+    calls = [{"id": _CALL_ID, "type": "function", "function": function}]
+    return {"role": "assistant", **_BLANKS[blank], "tool_calls": calls}
+
+
+def _rendered(render: Render, conversation: list[Message]) -> str | None:
+    # Some templates write calls only where tools are offered, and some can do nothing without tools.
+    with_tools = any("tool_calls" in message for message in conversation)
+    for tools in ([_TOOL], None) if with_tools else (None, [_TOOL]):
+        try:
+            return render(conversation, tools=tools)
+        except TemplateError:
+            continue
+    return None
+
+
+def _part(text: str) -> Message:
+    return {"type": "text", "text": text}
+
+
+def _developer_as_system(messages: Sequence[Message]) -> list[Message]:
+    """Rename the role; two system messages in a row become one, since many templates take only the first."""
+    renamed: list[Message] = []
+    for message in messages:
+        if message.get("role") != "developer":
+            renamed.append(message)
+        elif renamed and renamed[-1].get("role") == "system":
+            renamed[-1] = _prefixed(message, renamed[-1], "system")
+        else:
+            renamed.append({**message, "role": "system"})
+    return renamed
+
+
+def _system_in_user(messages: list[Message]) -> list[Message]:
+    """Put what the system says at the head of the next user message, where the template would refuse or drop it."""
+    placed: list[Message] = []
+    waiting: Message | None = None
+    for message in messages:
+        if message.get("role") == "system":
+            waiting = _prefixed(message, waiting, "system") if waiting else message
+        elif message.get("role") == "user" and waiting:
+            placed.append(_prefixed(message, waiting, "user"))
+            waiting = None
+        else:
+            placed.append(message)
+    return [*placed, {**waiting, "role": "user"}] if waiting else placed
+
+
+def _prefixed(message: Message, first: Message, role: str) -> Message:
+    before, after = first.get("content", ""), message.get("content", "")
+    if isinstance(before, str) and isinstance(after, str):
+        return {**message, "role": role, "content": before + "\n\n" + after}
+    return {**message, "role": role, "content": [*_as_parts(before), *_as_parts(after)]}
+
+
+def _as_parts(content: Any) -> list[Any]:
+    return content if isinstance(content, list) else [_part(str(content))]
+
+
+def _reshape_message(message: Message, shape: TemplateShape) -> Message:
+    shaped = dict(message)
+    role = message.get("role")
+    calls = message.get("tool_calls")
+    if calls:
+        shaped["tool_calls"] = [_reshape_call(call, shape) for call in calls] if isinstance(calls, list) else calls
+    content = message.get("content")
+    if content is None and role in _ROLES:
+        shaped.update(_BLANKS[shape.blank_content] if calls else {"content": ""})
+    elif isinstance(content, list) and role not in shape.parts_roles:
+        shaped["content"] = "\n".join(_text_of(part) for part in content)
+    elif isinstance(content, str) and role in shape.parts_roles - shape.text_roles:
+        shaped["content"] = [_part(content)]
+    return shaped
+
+
+def _text_of(part: object) -> str:
+    text = part.get("text") if isinstance(part, dict) else part
+    if isinstance(text, str):
+        return text
+    kind = part.get("type", "unknown") if isinstance(part, dict) else type(part).__name__
+    raise TemplateError(
+        f"This model's chat template takes text only, and a message has a part of type '{kind}'. Send text parts.",
+        param="messages",
+    )
+
+
+def _reshape_call(call: Any, shape: TemplateShape) -> Any:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or "arguments" not in function:
+        return call
+    arguments = function["arguments"]
+    if isinstance(arguments, str) and not shape.text_arguments:
+        arguments = _parsed(arguments)
+    elif not isinstance(arguments, str) and not shape.object_arguments:
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    return {**call, "function": {**function, "arguments": arguments}}
+
+
+def _parsed(arguments: str) -> dict[str, Any]:
+    try:
+        value = json.loads(arguments or "{}")
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise TemplateError("A tool call's 'arguments' must be a JSON object written as text.", param="messages")
+    return value
