@@ -51,7 +51,7 @@ lock: ## compile requirements/*.txt again from pyproject.toml and requirements/b
 	requirements/lock $(PYTHON)
 
 model: .venv-tools/.stamp ## train the embedded model again
-	.venv-tools/bin/python -m tools $(ARGS)
+	.venv-tools/bin/python -m tools.embedded $(ARGS)
 
 clean: ## remove the virtual environments, caches and build leftovers
 	rm -rf .venv .venv-tools .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist src/*.egg-info
