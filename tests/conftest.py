@@ -14,7 +14,7 @@ import pytest
 
 from worker_gguf.settings import Settings
 
-OURS = ("RUNPOD_", "HF_", "HUGGING_FACE_", "HUGGINGFACE_", "OPENAI_")
+THEIRS = ("RUNPOD_", "HF_", "HUGGING_FACE_", "HUGGINGFACE_", "OPENAI_")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,17 +26,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU here"))
 
 
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def clean_environment() -> Iterator[None]:
     """Remove every variable that the worker or its libraries would take for a setting."""
     settings = {name.upper() for name in Settings.model_fields}
-    for name in list(os.environ):
-        if name.upper() in settings or name.upper().startswith(OURS):
-            monkeypatch.delenv(name)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.upper() in settings or name.upper().startswith(THEIRS):
+                patch.delenv(name)
+        yield
 
 
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def no_network() -> Iterator[None]:
     """Refuse connections that leave this machine, and names that would be looked up elsewhere."""
     connect, connect_ex, sendto = socket.socket.connect, socket.socket.connect_ex, socket.socket.sendto
     getaddrinfo = socket.getaddrinfo
@@ -58,10 +60,12 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
             raise OutsideConnection(f"a test looks up {host!r}, which is not this machine")
         return getaddrinfo(host, *args, **kwargs)
 
-    monkeypatch.setattr(socket.socket, "connect", guarded_connect)
-    monkeypatch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
-    monkeypatch.setattr(socket.socket, "sendto", guarded_sendto)
-    monkeypatch.setattr(socket, "getaddrinfo", guarded_getaddrinfo)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", guarded_connect)
+        patch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
+        patch.setattr(socket.socket, "sendto", guarded_sendto)
+        patch.setattr(socket, "getaddrinfo", guarded_getaddrinfo)
+        yield
 
 
 @pytest.fixture(autouse=True)
