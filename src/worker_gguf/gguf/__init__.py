@@ -1,0 +1,13 @@
+"""Reads the header of a GGUF file: what a model is, without its weights and without llama.cpp.
+
+Arrays are hopped over, not parsed: a vocabulary of 128k tokens costs some milliseconds. Reads any seekable binary file
+(a remote one read by ranges too), in windows of bounded size; a hostile header is refused, never believed.
+"""
+
+from __future__ import annotations
+
+from worker_gguf.gguf.header import ArrayInfo, ModelHeader, Rope, TensorInfo, Value
+from worker_gguf.gguf.reader import read_header, read_headers
+from worker_gguf.gguf.types import GGML_TYPES
+
+__all__ = ["GGML_TYPES", "ArrayInfo", "ModelHeader", "Rope", "TensorInfo", "Value", "read_header", "read_headers"]

@@ -1,0 +1,172 @@
+"""Reads the header of a GGUF file: keys and tensors in file order.
+
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+from types import MappingProxyType
+from typing import BinaryIO, Final
+
+from worker_gguf.errors import DownloadError, ModelInvalid, ModelNotFound
+from worker_gguf.gguf.cursor import Cursor
+from worker_gguf.gguf.header import ArrayInfo, ModelHeader, TensorInfo, Value, describe
+from worker_gguf.gguf.types import GGML_TYPES
+
+__all__ = ["read_header", "read_headers"]
+
+# What a header may hold; real ones stay far below (60 keys, 20,000 tensors).
+MAX_KEYS: Final = 65_536
+MAX_TENSORS: Final = 65_536
+MAX_KEPT_ARRAY: Final = 4_096
+MAX_KEPT_NUMBERS: Final = 65_536
+"""Numeric arrays up to MAX_KEPT_ARRAY keep their values (heads per layer, rope sections) while they fit in this."""
+
+_STRING: Final = 8
+_ARRAY: Final = 9
+_SCALARS: Final[Mapping[int, tuple[str, struct.Struct]]] = MappingProxyType(
+    {
+        0: ("u8", struct.Struct("<B")),
+        1: ("i8", struct.Struct("<b")),
+        2: ("u16", struct.Struct("<H")),
+        3: ("i16", struct.Struct("<h")),
+        4: ("u32", struct.Struct("<I")),
+        5: ("i32", struct.Struct("<i")),
+        6: ("f32", struct.Struct("<f")),
+        7: ("bool", struct.Struct("<?")),
+        10: ("u64", struct.Struct("<Q")),
+        11: ("i64", struct.Struct("<q")),
+        12: ("f64", struct.Struct("<d")),
+    }
+)
+
+
+def read_header(
+    source: str | Path | bytes | bytearray | memoryview | BinaryIO, *, name: str | None = None
+) -> ModelHeader:
+    """Read one file's header. `name` is what errors call a source that is no path."""
+    with ExitStack() as stack:
+        if isinstance(source, str | Path):
+            label = str(source)
+            try:
+                file: BinaryIO = stack.enter_context(Path(source).open("rb", buffering=0))
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+                raise ModelNotFound(f"There is no model file at {label}. Check the path.") from error
+            except OSError as error:
+                raise DownloadError(f"{label} cannot be opened ({error.strerror}). Check the volume.") from error
+        elif isinstance(source, bytes | bytearray | memoryview):
+            label, file = "the model", io.BytesIO(source)
+        else:
+            label, file = getattr(source, "name", "the model"), source
+        try:
+            return _parse(Cursor(file, name or str(label)))
+        except OSError as error:
+            raise DownloadError(f"{name or label} cannot be read ({error}). Check the volume.") from error
+
+
+def read_headers(paths: Sequence[Path]) -> ModelHeader:
+    """Read a model of one or several files: the first file's header with the tensors of all."""
+    first, *rest = (read_header(path) for path in paths)
+    if first.n_parts > 1 and first.n_parts != len(paths):
+        raise ModelInvalid(f"{paths[0]} is part of a model of {first.n_parts} files, and {len(paths)} were found.")
+    tensors = list(first.tensors)
+    for part, header in enumerate(rest, start=1):
+        tensors += (replace(tensor, part=part) for tensor in header.tensors)
+    return replace(first, tensors=tuple(tensors), file_size=first.file_size + sum(h.file_size for h in rest))
+
+
+def _parse(cursor: Cursor) -> ModelHeader:
+    version = _read_version(cursor)
+    n_tensors, n_keys = cursor.u64(), cursor.u64()
+    if n_keys > MAX_KEYS or n_tensors > MAX_TENSORS:
+        cursor.fail(f"{n_keys} keys and {n_tensors} tensors. The file is damaged: download it again.")
+    metadata: dict[str, Value] = {}
+    n_kept = 0
+    for _ in range(n_keys):
+        key = cursor.string()
+        if key in metadata:
+            cursor.fail(f"the key {key[:80]!r} comes twice.")
+        metadata[key] = value = _read_value(cursor, key, n_kept <= MAX_KEPT_NUMBERS)
+        n_kept += len(value.values or ()) if isinstance(value, ArrayInfo) else 0
+    alignment = metadata.get("general.alignment", 32)
+    if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1) or alignment > 1 << 20:
+        cursor.fail(f"general.alignment is {alignment!r}, not a power of two.")
+    raw = [_read_tensor(cursor) for _ in range(n_tensors)]
+    data_offset = -(-cursor.at // alignment) * alignment
+    tensors = tuple(replace(tensor, offset=data_offset + tensor.offset) for tensor in raw)
+    _check_tensors(cursor, tensors)
+    return describe(cursor, version, data_offset, metadata, tensors)
+
+
+def _read_version(cursor: Cursor) -> int:
+    if cursor.size < 24:
+        cursor.fail(f"it has only {cursor.size} bytes. Download it again.")
+    magic = cursor.u32().to_bytes(4, "little")
+    if magic != b"GGUF":
+        cursor.fail(
+            f"it begins with {magic!r}, not with b'GGUF'. Check that it is a GGUF file and not a page or a pointer."
+        )
+    version = cursor.u32()
+    if version in (0x02000000, 0x03000000):
+        cursor.fail("it is big-endian. Choose a little-endian file.")
+    if version < 2:
+        cursor.fail(f"its GGUF version {version} is no longer read. Convert the model again.")
+    if version > 3:
+        cursor.fail(f"its GGUF version is {version} and this worker knows 2 and 3. Update the worker.")
+    return version
+
+
+def _read_value(cursor: Cursor, key: str, keep: bool) -> Value:
+    kind = cursor.u32()
+    if kind == _STRING:
+        return cursor.string()
+    if kind == _ARRAY:
+        return _read_array(cursor, key, keep)
+    if kind not in _SCALARS:
+        cursor.fail(f"the key {key[:80]!r} has the unknown type {kind}.")
+    return cursor.read(_SCALARS[kind][1])
+
+
+def _read_array(cursor: Cursor, key: str, keep: bool) -> ArrayInfo:
+    kind, length = cursor.u32(), cursor.u64()
+    if kind == _STRING:
+        cursor.skip_strings(length)
+        return ArrayInfo("str", length)
+    if kind not in _SCALARS:
+        cursor.fail(f"the key {key[:80]!r} is an array of the type {kind}, which is not known.")
+    name, layout = _SCALARS[kind]
+    if length > MAX_KEPT_ARRAY or not keep:
+        cursor.skip(length * layout.size)
+        return ArrayInfo(name, length)
+    return ArrayInfo(name, length, cursor.numbers(layout, length))
+
+
+def _read_tensor(cursor: Cursor) -> TensorInfo:
+    """Read one tensor's line; its offset still counts from the start of the weights."""
+    name = cursor.string()
+    n_dims = cursor.u32()
+    if not 1 <= n_dims <= 4:
+        cursor.fail(f"the tensor {name[:80]!r} has {n_dims} dimensions.")
+    shape = tuple(cursor.u64() for _ in range(n_dims))
+    kind, offset = cursor.u32(), cursor.u64()
+    if kind not in GGML_TYPES:
+        cursor.fail(f"the tensor {name[:80]!r} has the type {kind}, which was removed or is newer than this worker.")
+    ggml = GGML_TYPES[kind]
+    if shape[0] % ggml.block:
+        cursor.fail(f"the tensor {name[:80]!r} has rows of {shape[0]}, which {ggml.name} cannot hold.")
+    return TensorInfo(name, shape, ggml.name, prod(shape) // ggml.block * ggml.block_bytes, offset)
+
+
+def _check_tensors(cursor: Cursor, tensors: tuple[TensorInfo, ...]) -> None:
+    if len({tensor.name for tensor in tensors}) != len(tensors):
+        cursor.fail("two of its tensors have the same name.")
+    end = max((tensor.offset + tensor.size_bytes for tensor in tensors), default=0)
+    if end > cursor.size:
+        cursor.fail(f"it has {cursor.size} bytes and its tensors need {end}. It is cut short: download it again.")

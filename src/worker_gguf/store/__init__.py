@@ -1,0 +1,13 @@
+"""Where a model comes from and where it lies. Knows nothing of llama.cpp and of the engine.
+
+`ModelRef.parse` reads what the user wrote, `locate` finds it on disk without a network call, `ensure` fetches what is
+missing from the Hugging Face Hub.
+"""
+
+from __future__ import annotations
+
+from worker_gguf.store.download import ensure
+from worker_gguf.store.ref import EmbeddedRef, HubRef, ModelRef, PathRef, UrlRef
+from worker_gguf.store.resolve import LocalModel, locate
+
+__all__ = ["EmbeddedRef", "HubRef", "LocalModel", "ModelRef", "PathRef", "UrlRef", "ensure", "locate"]

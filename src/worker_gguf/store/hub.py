@@ -1,0 +1,179 @@
+"""The Hugging Face Hub: what a repository has, and one file of it into a cache. Every failure becomes a sentence.
+
+huggingface_hub is imported inside functions: it takes 0.2 s and a start that finds its model on disk never needs it.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from worker_gguf.errors import DownloadError, ModelNotFound, WorkerError
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
+
+__all__ = ["Hub", "Listing", "RemoteFile"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    size_bytes: int
+    sha256: str | None
+    """Also the name of its blob in a cache; None for small files that are not in large file storage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What one commit of a repository holds."""
+
+    commit: str
+    files: Mapping[str, RemoteFile]
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """The Hub, or a mirror of it at `endpoint`, seen with a token. `retry_waits_s` are the pauses when it is ill."""
+
+    token: str | None = None
+    endpoint: str | None = None
+    retry_waits_s: tuple[float, ...] = (1.0, 3.0)
+
+    def listing(self, repo: str, revision: str | None) -> Listing:
+        """List a repository's files, in one request."""
+        from huggingface_hub import HfApi
+
+        api = HfApi(endpoint=self.endpoint, token=self.token)
+        for wait_s in (*self.retry_waits_s, None):
+            try:
+                with self._sentences(repo, revision):
+                    info = api.model_info(repo, revision=revision, files_metadata=True, timeout=30.0)
+                break
+            except DownloadError as error:
+                if wait_s is None:
+                    raise
+                logger.warning("hub asked again", extra={"repo": repo, "wait_s": wait_s, "reason": error.message})
+                time.sleep(wait_s)
+        if not info.sha:
+            raise DownloadError(f"{self._host} did not say which commit of {repo} it has. Check HF_ENDPOINT.")
+        files = {
+            item.rfilename: RemoteFile(item.size or 0, item.lfs.sha256 if item.lfs else None)
+            for item in info.siblings or ()
+        }
+        return Listing(info.sha, files)
+
+    def fetch(self, repo: str, file: str, commit: str, cache_dir: Path, on_bytes: Callable[[int], None]) -> Path:
+        """Bring one file into the cache. It gets its final name only when whole; `on_bytes` hears of each piece."""
+        from huggingface_hub import hf_hub_download
+
+        with self._sentences(repo, commit, file):
+            path = hf_hub_download(
+                repo,
+                file,
+                revision=commit,
+                cache_dir=cache_dir,
+                token=self.token,
+                endpoint=self.endpoint,
+                tqdm_class=_bar(on_bytes),
+            )
+        return Path(path)
+
+    @property
+    def _host(self) -> str:
+        return self.endpoint or "huggingface.co"
+
+    @contextmanager
+    def _sentences(self, repo: str, revision: str | None, file: str | None = None) -> Iterator[None]:
+        """Turn whatever huggingface_hub raises into an error of ours."""
+        from huggingface_hub.errors import HfHubHTTPError
+
+        # The HTTP library under huggingface_hub changed twice (requests, httpx, httpx2); this is its own base error.
+        transport_error: type[Exception] = HfHubHTTPError.__mro__[1]
+        try:
+            yield
+        except (OSError, RuntimeError, ValueError, transport_error) as error:  # RuntimeError: hf_xet's
+            raise self._explain(error, repo, revision, file) from error
+
+    def _explain(self, error: BaseException, repo: str, revision: str | None, file: str | None) -> WorkerError:
+        from huggingface_hub import errors as hub
+
+        if isinstance(error, hub.LocalEntryNotFoundError) and error.__cause__ is not None:
+            return self._explain(error.__cause__, repo, revision, file)
+        if isinstance(error, hub.OfflineModeIsEnabled):
+            return DownloadError(f"{repo} is not in the cache, and HF_HUB_OFFLINE forbids to fetch it. Unset it.")
+        if isinstance(error, hub.HfHubHTTPError):
+            return self._explain_status(error, repo, revision, file)
+        number = error.errno if isinstance(error, OSError) else None
+        if number in (errno.ENOSPC, errno.EDQUOT):
+            return DownloadError(
+                f"The disk is full while fetching {repo}. Free space or set MODEL_CACHE_DIR elsewhere."
+            )
+        if number in (errno.EROFS, errno.EACCES, errno.EPERM):
+            where = getattr(error, "filename", None) or "The cache"
+            return DownloadError(
+                f"{where} cannot be written to fetch {repo}. Set MODEL_CACHE_DIR to a writable folder."
+            )
+        what = str(error).strip().split("\n")[0] or type(error).__name__
+        return DownloadError(
+            f"{file or repo} could not be fetched from {self._host} ({what}). "
+            "Check the network, or use a model that is on disk."
+        )
+
+    def _explain_status(
+        self, error: HfHubHTTPError, repo: str, revision: str | None, file: str | None
+    ) -> ModelNotFound | DownloadError:
+        from huggingface_hub import errors as hub
+
+        status = error.response.status_code
+        if isinstance(error, hub.GatedRepoError):
+            return ModelNotFound(
+                f"{repo} is gated. Accept its terms at https://huggingface.co/{repo} and set HF_TOKEN to a token of "
+                f"that account{' (the one that is set has no access)' if self.token else ''}."
+            )
+        if isinstance(error, hub.RevisionNotFoundError):
+            return ModelNotFound(f"{repo} has no revision {revision or 'main'}. Name a branch, a tag or a commit.")
+        if isinstance(error, hub.EntryNotFoundError):
+            return ModelNotFound(f"{repo} has no file {file} at revision {revision or 'main'}.")
+        if status in (401, 403):
+            return ModelNotFound(
+                f"{repo} does not exist, or is private, or is not open to "
+                f"{'this HF_TOKEN' if self.token else 'a caller without HF_TOKEN'} ({status}). "
+                "Check the name, and set HF_TOKEN to a token that may read it."
+            )
+        if isinstance(error, hub.RepositoryNotFoundError) or status == 404:
+            return ModelNotFound(f"{self._host} has no repository {repo}. Check the name; if private, set HF_TOKEN.")
+        if status == 429:
+            after = error.response.headers.get("Retry-After", "")
+            return DownloadError(
+                f"{self._host} has had too many requests (429). Wait, or set HF_TOKEN: its limits are higher.",
+                retry_after_s=int(after) if after.isdecimal() else None,
+            )
+        return DownloadError(f"{self._host} answered {status} for {file or repo}. Try again later.")
+
+
+def _bar(on_bytes: Callable[[int], None]) -> type[Any]:
+    """Make huggingface_hub's bar (drawn only on a terminal) that also reports to us."""
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class Bar(tqdm):
+        def update(self, n: float | None = 1) -> bool | None:
+            on_bytes(int(n or 0))
+            drawn: bool | None = super().update(n)
+            return drawn
+
+        # hf_xet draws a second bar for network bytes unless its class has these two.
+        def update_transfer(self, n: float) -> None:
+            pass
+
+        def set_transfer_postfix_str(self, text: str, refresh: bool = False) -> None:
+            pass
+
+    return Bar

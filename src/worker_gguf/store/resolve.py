@@ -1,0 +1,147 @@
+"""Finds where a model already lies on this machine. Makes no network call and writes nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from worker_gguf.errors import DownloadError, ModelNotFound
+from worker_gguf.store import select
+from worker_gguf.store.ref import EmbeddedRef, HubRef, ModelRef, PathRef
+
+__all__ = ["LocalModel", "Source", "locate", "repo_folders"]
+
+Source = Literal["embedded", "path", "cache", "download"]
+
+_EMBEDDED_FOLDER: Final = Path(__file__).parent.parent / "embedded"
+_DEFAULT_REVISION: Final = "main"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A whole model on disk. `paths` are its files in order; llama.cpp is given the first."""
+
+    paths: tuple[Path, ...]
+    size_bytes: int
+    repo: str | None
+    revision: str | None
+    """The commit, for a model of a repository."""
+    source: Source
+
+    @property
+    def path(self) -> Path:
+        return self.paths[0]
+
+    @property
+    def name(self) -> str:
+        return f"{self.repo}/{self.path.name}" if self.repo else self.path.name
+
+
+def locate(ref: ModelRef, cache_dirs: Sequence[Path], *, embedded_folder: Path = _EMBEDDED_FOLDER) -> LocalModel | None:
+    """Return the model if all its files are here, None if they would have to be fetched.
+
+    `cache_dirs` hold the Hub's layout (`models--org--name/…`) and are tried in order. A path that leads nowhere and a
+    quant that fits several files are ModelNotFound: no download would mend them.
+    """
+    try:
+        match ref:
+            case EmbeddedRef():
+                return _in_folder(embedded_folder, "embedded")
+            case PathRef(path):
+                return _at_path(path)
+            case HubRef():
+                return next(_in_caches(ref, cache_dirs), None)
+    except PermissionError as error:
+        raise DownloadError(f"{error.filename} may not be read. Check the rights of the volume.") from error
+    except OSError as error:
+        raise DownloadError(f"{error.filename or ref} cannot be read ({error.strerror}). Check the volume.") from error
+    return None
+
+
+def repo_folders(repo: str, cache_dir: Path) -> list[Path]:
+    """Return the folders of a repository in a cache, the one spelled as asked first.
+
+    RunPod lower-cases the names of its cached models or keeps them, and its documentation shows both.
+    """
+    wanted = f"models--{repo.replace('/', '--')}"
+    try:
+        names = [path.name for path in cache_dir.iterdir() if path.name.lower() == wanted.lower()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [cache_dir / name for name in sorted(names, key=lambda name: (name != wanted, name))]
+
+
+def _at_path(path: Path) -> LocalModel:
+    if path.is_dir():
+        return _in_folder(path, "path")
+    if not path.is_file():
+        raise ModelNotFound(
+            f"There is no model file at {path}. Check the path, or write org/repo:QUANT to fetch a model."
+        )
+    neighbours = [file.name for file in path.parent.iterdir() if file.name.lower().endswith(".gguf")]
+    if path.name not in neighbours:  # a GGUF file under another name
+        return _local([path], "path")
+    files = select.choose(neighbours, file=path.name, where=f"The folder {path.parent}").files
+    return _local([path.parent / name for name in files], "path")
+
+
+def _in_folder(folder: Path, source: Source) -> LocalModel:
+    names = _gguf_names(folder)
+    files = select.choose(names, where=f"The folder {folder}").files
+    return _local([folder / name for name in files], source)
+
+
+def _in_caches(ref: HubRef, cache_dirs: Sequence[Path]) -> Iterator[LocalModel]:
+    for cache_dir in cache_dirs:
+        for folder in repo_folders(ref.repo, cache_dir):
+            for commit in _commits(folder, ref.revision):
+                snapshot = folder / "snapshots" / commit
+                if files := _choose_whole(ref, _gguf_names(snapshot)):
+                    yield _local([snapshot / name for name in files], "cache", ref.repo, commit)
+
+
+def _commits(folder: Path, revision: str | None) -> list[str]:
+    """Return the snapshots that may answer for a revision.
+
+    A named branch, tag or commit answers only for itself. Without a name: what refs/main says, and where a cache has
+    no refs at all, its newest snapshot first.
+    """
+    snapshots = folder / "snapshots"
+    if revision is not None and (snapshots / revision).is_dir():
+        return [revision]
+    ref = folder / "refs" / (revision or _DEFAULT_REVISION)
+    if ref.is_file():
+        commit = ref.read_text(encoding="utf-8", errors="replace").strip()
+        return [commit] if commit and Path(commit).name == commit else []
+    if revision not in (None, _DEFAULT_REVISION) or ref.parent.is_dir() or not snapshots.is_dir():
+        return []
+    found = [path for path in snapshots.iterdir() if path.is_dir()]
+    return [path.name for path in sorted(found, key=lambda path: (-path.stat().st_mtime, path.name))]
+
+
+def _choose_whole(ref: HubRef, names: Iterable[str]) -> tuple[str, ...] | None:
+    """Choose among the whole models that are here; None if there is none that answers."""
+    whole = [model for model in select.group(names) if model.complete]
+    if not select.matching(whole, quant=ref.quant, file=ref.file):
+        return None
+    files = (name for model in whole for name in model.files)
+    return select.choose(files, quant=ref.quant, file=ref.file, where=f"The cache of {ref.repo}").files
+
+
+def _gguf_names(folder: Path) -> list[str]:
+    """List the .gguf files below a folder by their path inside it. A link to a blob that is gone is no file."""
+    names: list[str] = []
+    for parent, _, files in os.walk(folder):
+        names += (
+            (Path(parent) / name).relative_to(folder).as_posix()
+            for name in files
+            if name.lower().endswith(".gguf") and (Path(parent) / name).is_file()
+        )
+    return names
+
+
+def _local(paths: Sequence[Path], source: Source, repo: str | None = None, revision: str | None = None) -> LocalModel:
+    return LocalModel(tuple(paths), sum(path.stat().st_size for path in paths), repo, revision, source)

@@ -1,0 +1,212 @@
+"""Chooses a model's files from a list of file names, by quant or by name. Touches neither disk nor network.
+
+A quant is compared as whole words, in any case and with any of `-`, `.` and `_` between: `Q4_K` is not `Q4_K_M`.
+What stands before it (`UD-Q4_K_XL`, `D_AU-Q8_0`) counts when it is asked for, and is free when it is not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+from typing import Final, NoReturn
+
+from worker_gguf.errors import ModelNotFound
+
+__all__ = ["PREFERENCE", "ModelFiles", "choose", "group", "matching"]
+
+PREFERENCE: Final[tuple[str, ...]] = (
+    *("Q4_K_M", "Q4_K_XL", "Q4_K_L", "Q5_K_M", "Q5_K_XL", "Q5_K_L"),
+    *("Q4_K_S", "Q5_K_S", "IQ4_XS", "IQ4_NL", "MXFP4_MOE", "MXFP4", "NVFP4"),
+    *("Q4_K", "Q4_0", "Q4_1", "Q5_K", "Q5_0", "Q5_1"),
+    *("Q6_K", "Q6_K_XL", "Q6_K_L", "Q8_0", "Q8_K_XL"),
+    *("Q3_K_XL", "Q3_K_L", "Q3_K_M", "IQ3_M", "IQ3_S", "Q3_K_S", "IQ3_XS", "Q2_K_XL", "Q2_K_L"),
+    *("Q2_K", "IQ3_XXS", "IQ2_M", "BF16", "F16", "F32"),
+)
+"""Which quant is taken when none is asked for: the best that most machines can run first."""
+
+_SEP: Final = r"[-._]"
+_LABEL: Final = re.compile(
+    rf"(?<![A-Z0-9])(?:"
+    rf"I?Q[1-8]{_SEP}[01](?:{_SEP}[48]{_SEP}[48])?"  # Q8_0, Q4_0_4_8
+    rf"|I?Q[1-8]{_SEP}K(?:{_SEP}(?:XXS|XS|XXL|XL|[SMLP]))?"  # Q4_K_M, IQ4_K
+    rf"|IQ[1-8]{_SEP}(?:XXS|XS|NL|XL|[SML]|KSS|KS|KT|KL)(?:{_SEP}[48]{_SEP}[48])?"  # IQ4_XS
+    rf"|TQ[12]{_SEP}0|MXFP4(?:{_SEP}MOE)?|NVFP4|BF16|FP?16|FP?32|Q[1-8]"
+    rf")(?![A-Z0-9])"
+)
+_SPLIT: Final = re.compile(r"(?P<stem>.*)-(?P<part>\d{5})-of-(?P<count>\d{5})", re.IGNORECASE)
+_MOST_SHOWN: Final = 40
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """One model of a repository: its files in order, and what their name says of the quant."""
+
+    stem: str
+    files: tuple[str, ...]
+    n_parts: int
+    label: str | None
+    before: tuple[str, ...]
+    """The words of the name before the label, in lower case."""
+    kind: str
+    """`model`, or `mmproj`, `imatrix` or `draft`, which are chosen only by file name."""
+
+    @property
+    def complete(self) -> bool:
+        return len(self.files) == self.n_parts
+
+    @property
+    def title(self) -> str:
+        return self.files[0] if self.n_parts == 1 else f"{self.files[0]} ({self.n_parts} parts)"
+
+
+def choose(
+    names: Iterable[str],
+    *,
+    quant: str | None = None,
+    file: str | None = None,
+    preference: Sequence[str] = PREFERENCE,
+    where: str = "The repository",
+) -> ModelFiles:
+    """Choose one model, by `file`, else by `quant`, else by `preference`. Raise ModelNotFound with what there is."""
+    models = group(names)
+    found = matching(models, quant=quant, file=file, preference=preference)
+    if len(found) != 1:
+        _refuse(where, _wanted(quant, file), found, models)
+    if not found[0].complete:
+        raise ModelNotFound(
+            f"{where} has {len(found[0].files)} of the {found[0].n_parts} parts of {found[0].stem}. "
+            "Choose another quant, or ask the author for the missing parts."
+        )
+    return found[0]
+
+
+def matching(
+    models: list[ModelFiles], *, quant: str | None, file: str | None, preference: Sequence[str] = PREFERENCE
+) -> list[ModelFiles]:
+    """Return the models that answer equally well: one if the choice is clear, none, or several."""
+    if file is not None:
+        return _by_file(models, file)
+    if quant is not None:
+        return _by_quant(_main_models(models), quant)
+    return _by_preference(_main_models(models), preference)
+
+
+def group(names: Iterable[str]) -> list[ModelFiles]:
+    """Gather the .gguf files into models: the parts of a split are one, in order."""
+    parts: dict[tuple[str, int], dict[int, str]] = {}
+    for name in sorted(set(names)):
+        if not name.lower().endswith(".gguf"):
+            continue
+        stem = name[: -len(".gguf")]
+        split = _SPLIT.fullmatch(stem)
+        count = int(split["count"]) if split else 1
+        number = int(split["part"]) if split else 1
+        if 1 <= number <= count:
+            parts.setdefault((split["stem"] if split else stem, count), {})[number] = name
+    return [_describe(stem, tuple(files[n] for n in sorted(files)), count) for (stem, count), files in parts.items()]
+
+
+def _describe(stem: str, files: tuple[str, ...], n_parts: int) -> ModelFiles:
+    path = PurePosixPath(stem)
+    label, before = _label(path.name)
+    if label is None and len(path.parts) > 1:
+        label, before = _label(path.parent.name)
+    words = set(_words(path.name))
+    if any(word.startswith("mmproj") for word in words):
+        kind = "mmproj"
+    elif "imatrix" in words and label is None:
+        kind = "imatrix"
+    else:
+        kind = "draft" if "draft" in words else "model"
+    return ModelFiles(stem, files, n_parts, label, before, kind)
+
+
+def _label(name: str) -> tuple[str | None, tuple[str, ...]]:
+    """Return the last quant of a name, spelled as llama.cpp spells it, and the words before it."""
+    upper = name.upper()
+    matches = list(_LABEL.finditer(upper))
+    if not matches:
+        return None, ()
+    label = re.sub(_SEP, "_", matches[-1][0]).replace("FP16", "F16").replace("FP32", "F32")
+    # Case folding may change a text's length ("ß"), so the words come from the same text as the match.
+    return label, tuple(_words(upper[: matches[-1].start()]))
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.split(r"[-._ /]+", text.lower()) if word]
+
+
+def _main_models(models: list[ModelFiles]) -> list[ModelFiles]:
+    """Leave out projectors and drafts; a repository that has only drafts is there for them."""
+    mains = [model for model in models if model.kind == "model"]
+    return mains or [model for model in models if model.kind == "draft"]
+
+
+def _by_file(models: list[ModelFiles], file: str) -> list[ModelFiles]:
+    """Match a path exactly, then in any case, then as a bare name in any folder, then as a pattern."""
+    lower = file.lower()
+    matchers = (
+        lambda name: name == file,
+        lambda name: name.lower() == lower,
+        lambda name: PurePosixPath(name).name.lower() == lower,
+        lambda name: "*" in lower and fnmatchcase(name.lower(), lower.replace("[", "[[]")),
+    )
+    for matches in matchers:
+        if found := [model for model in models if any(matches(name) for name in model.files)]:
+            return found
+    return []
+
+
+def _by_quant(models: list[ModelFiles], quant: str) -> list[ModelFiles]:
+    label, before = _label(quant)
+    if label is None:
+        # Not a quant that is known: the words as they are, somewhere in the name.
+        words = _words(quant)
+        return [model for model in models if words and _contains(_words(model.stem), words)]
+    same = [model for model in models if model.label == label]
+    if before:
+        return [model for model in same if model.before[-len(before) :] == before]
+    return _plainest(same)
+
+
+def _by_preference(models: list[ModelFiles], preference: Sequence[str]) -> list[ModelFiles]:
+    if len(models) == 1:
+        return models
+    whole = [model for model in models if model.complete]
+    for label in preference:
+        if found := _plainest([model for model in whole if model.label == label]):
+            return found
+    return whole
+
+
+def _plainest(models: list[ModelFiles]) -> list[ModelFiles]:
+    """Of models with one quant, prefer those that are not Unsloth's dynamic (UD) variant."""
+    plain = [model for model in models if model.before[-1:] != ("ud",)]
+    return plain or models
+
+
+def _contains(words: list[str], wanted: list[str]) -> bool:
+    return any(words[i : i + len(wanted)] == wanted for i in range(len(words) - len(wanted) + 1))
+
+
+def _wanted(quant: str | None, file: str | None) -> str:
+    return f"file {file}" if file else f"quant {quant}" if quant else "reference without a quant"
+
+
+def _refuse(where: str, wanted: str, found: list[ModelFiles], models: list[ModelFiles]) -> NoReturn:
+    if found:
+        raise ModelNotFound(
+            f"{where} has several models for the {wanted}: {_listing(found)}. Name one file: org/repo/path/file.gguf."
+        )
+    if not models:
+        raise ModelNotFound(f"{where} has no .gguf file. Choose a repository with GGUF files (often named ...-GGUF).")
+    raise ModelNotFound(f"{where} has no model for the {wanted}. It has: {_listing(models)}.")
+
+
+def _listing(models: list[ModelFiles]) -> str:
+    titles = [model.title for model in models]
+    more = f" and {len(titles) - _MOST_SHOWN} more" if len(titles) > _MOST_SHOWN else ""
+    return ", ".join(titles[:_MOST_SHOWN]) + more

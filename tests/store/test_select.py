@@ -1,0 +1,146 @@
+"""A quant leads to exactly the files that have it, or to the list of what there is."""
+
+from __future__ import annotations
+
+import pytest
+
+from worker_gguf.errors import ModelNotFound
+from worker_gguf.store.select import choose, group
+
+_DARK = "L3.2-8X3B-MOE-Dark-Champion-Inst-18.4B-uncen-ablit_D_AU"
+DARK = [
+    ".gitattributes",
+    "README.md",
+    *(f"{_DARK}-{q}.gguf" for q in ("IQ4_XS", "Q2_k", "Q3_k_l", "Q3_k_m", "Q3_k_s", "Q4_k_m", "Q4_k_s", "Q5_k_m")),
+    *(f"{_DARK}-{q}.gguf" for q in ("Q5_k_s", "Q6_k", "Q8_0")),
+]
+UNSLOTH = [
+    "BF16/Model-BF16-00001-of-00002.gguf",
+    "BF16/Model-BF16-00002-of-00002.gguf",
+    "Model-IQ4_NL.gguf",
+    "Model-Q4_0.gguf",
+    "Model-Q4_K_M.gguf",
+    "Model-Q8_0.gguf",
+    "Model-UD-Q4_K_XL.gguf",
+    "Model-UD-Q4_K_M.gguf",
+    "imatrix_unsloth.gguf",
+    "mmproj-BF16.gguf",
+    "mmproj-F16.gguf",
+]
+
+
+@pytest.mark.parametrize(
+    ("names", "quant", "file"),
+    [
+        (DARK, "Q4_K_M", f"{_DARK}-Q4_k_m.gguf"),
+        (DARK, "q4_k_s", f"{_DARK}-Q4_k_s.gguf"),
+        (DARK, "IQ4_XS", f"{_DARK}-IQ4_XS.gguf"),
+        (DARK, "Q2_K", f"{_DARK}-Q2_k.gguf"),
+        (DARK, "Q6_K", f"{_DARK}-Q6_k.gguf"),
+        (DARK, "D_AU-Q8_0", f"{_DARK}-Q8_0.gguf"),
+        (DARK, "d-au-q8.0", f"{_DARK}-Q8_0.gguf"),
+        (UNSLOTH, "Q4_K_M", "Model-Q4_K_M.gguf"),
+        (UNSLOTH, "UD-Q4_K_M", "Model-UD-Q4_K_M.gguf"),
+        (UNSLOTH, "ud-q4_k_xl", "Model-UD-Q4_K_XL.gguf"),
+        (UNSLOTH, "Q4_K_XL", "Model-UD-Q4_K_XL.gguf"),
+        (UNSLOTH, "Q4_0", "Model-Q4_0.gguf"),
+        (["m.Q4_K_M.gguf", "m.Q4_K.gguf"], "Q4_K", "m.Q4_K.gguf"),
+        (["m_q5_k_m.gguf", "m_q5_0.gguf"], "Q5_0", "m_q5_0.gguf"),
+        (["m-q4-k-m.gguf"], "Q4_K_M", "m-q4-k-m.gguf"),
+        (["m-Q4_0.gguf", "m-Q4_0_4_8.gguf"], "Q4_0", "m-Q4_0.gguf"),
+        (["m-fp16.gguf", "m-bf16.gguf"], "F16", "m-fp16.gguf"),
+        (["m-MXFP4.gguf", "m-MXFP4_MOE.gguf"], "mxfp4", "m-MXFP4.gguf"),
+        (["m-f16.Q8_0.gguf", "m-f16.gguf"], "F16", "m-f16.gguf"),
+        (["IQ1_M/model.gguf", "IQ4_XS/model.gguf"], "IQ4_XS", "IQ4_XS/model.gguf"),
+        (["m-Q4_K_M-imatrix.gguf", "imatrix.gguf"], "Q4_K_M", "m-Q4_K_M-imatrix.gguf"),
+        (["m-fancy.gguf", "m-plain.gguf"], "fancy", "m-fancy.gguf"),
+    ],
+)
+def test_quant_leads_to_its_file(names: list[str], quant: str, file: str) -> None:
+    assert choose(names, quant=quant).files == (file,)
+
+
+def test_all_parts_of_a_split_come_in_order() -> None:
+    names = [f"Q4_K_M/model-0000{n}-of-00003.gguf" for n in (3, 1, 2)] + ["Q8_0/model-00001-of-00001.gguf"]
+    assert choose(names, quant="q4_k_m").files == tuple(f"Q4_K_M/model-0000{n}-of-00003.gguf" for n in (1, 2, 3))
+    assert choose(names, file="Q4_K_M/model-00002-of-00003.gguf").n_parts == 3
+    assert choose(UNSLOTH, quant="bf16").files == tuple(UNSLOTH[:2])
+
+
+@pytest.mark.parametrize("quant", ["Q4_K", "K_M", "Q4", "Q7_K", "AU", "XX-Q8_0", "mmproj", "", "-"])
+def test_unknown_quant_names_what_there_is(quant: str) -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        choose([*DARK[:-1], "mmproj-f16.gguf", "x-Q8_0-00001-of-00002.gguf"], quant=quant or "?")
+    assert "Q4_k_m.gguf" in caught.value.message
+
+
+def test_two_models_with_one_quant_are_ambiguous() -> None:
+    names = ["small-Q4_K_M.gguf", "large-Q4_K_M.gguf"]
+    with pytest.raises(ModelNotFound, match=r"several models.*large-Q4_K_M.gguf, small-Q4_K_M.gguf"):
+        choose(names, quant="Q4_K_M")
+    assert choose(names, quant="small-Q4_K_M").files == ("small-Q4_K_M.gguf",)
+
+
+def test_missing_parts_are_named() -> None:
+    with pytest.raises(ModelNotFound, match="1 of the 2 parts"):
+        choose(["m-Q8_0-00001-of-00002.gguf"], quant="Q8_0")
+
+
+@pytest.mark.parametrize(
+    ("names", "file"),
+    [
+        (DARK, f"{_DARK}-Q4_k_m.gguf"),
+        (UNSLOTH, "Model-Q4_K_M.gguf"),
+        (["m-Q8_0.gguf", "m-Q5_K_M.gguf", "m-Q2_K.gguf"], "m-Q5_K_M.gguf"),
+        (["odd.gguf", "mmproj-odd.gguf"], "odd.gguf"),
+        (["m-draft-Q4_K_M.gguf", "m-Q8_0.gguf"], "m-Q8_0.gguf"),
+        (["DRAFT-0.5B-Q4_0.gguf", "mmproj.gguf"], "DRAFT-0.5B-Q4_0.gguf"),
+        (["m-Q4_K_M-00001-of-00002.gguf", "m-Q8_0.gguf"], "m-Q8_0.gguf"),
+    ],
+)
+def test_without_a_quant_the_preferred_one_is_taken(names: list[str], file: str) -> None:
+    assert choose(names).files == (file,)
+
+
+def test_own_order_is_followed() -> None:
+    assert choose(DARK, preference=("Q8_0", "Q4_K_M")).files == (f"{_DARK}-Q8_0.gguf",)
+
+
+def test_two_unknown_models_are_listed() -> None:
+    with pytest.raises(ModelNotFound, match=r"several models.*a.gguf, b.gguf"):
+        choose(["a.gguf", "b.gguf"])
+
+
+def test_no_gguf_file_is_said() -> None:
+    with pytest.raises(ModelNotFound, match=r"no \.gguf file"):
+        choose(["model.safetensors", "README.md"], quant="Q4_K_M")
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("mmproj-F16.gguf", "mmproj-F16.gguf"),
+        ("MODEL-q8_0.GGUF", "Model-Q8_0.gguf"),
+        ("*iq4_nl.gguf", "Model-IQ4_NL.gguf"),
+        ("Model-BF16-00001-of-00002.gguf", "BF16/Model-BF16-00001-of-00002.gguf"),
+    ],
+)
+def test_file_is_found_by_name(file: str, expected: str) -> None:
+    assert choose(UNSLOTH, file=file).files[0] == expected
+
+
+def test_exact_spelling_wins_over_any_case() -> None:
+    assert choose(["a-Q8_0.gguf", "A-Q8_0.gguf"], file="A-Q8_0.gguf").files == ("A-Q8_0.gguf",)
+
+
+def test_pattern_that_fits_two_is_ambiguous() -> None:
+    with pytest.raises(ModelNotFound, match="several models"):
+        choose(UNSLOTH, file="Model-*.gguf")
+
+
+def test_helpers_of_a_model_are_known() -> None:
+    kinds = {model.files[0]: model.kind for model in group([*UNSLOTH, "imatrix.gguf", "x-draft.gguf"])}
+    assert kinds["mmproj-F16.gguf"] == "mmproj"
+    assert kinds["imatrix.gguf"] == kinds["imatrix_unsloth.gguf"] == "imatrix"
+    assert kinds["x-draft.gguf"] == "draft"
+    assert kinds["Model-Q8_0.gguf"] == "model"
