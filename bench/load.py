@@ -1,0 +1,333 @@
+"""A closed loop of streamed, sampled requests against any OpenAI-compatible server, and what its users would feel.
+
+Every connection sends its next request when the last one has ended. Every prompt is new, so that no prefix cache helps,
+and every answer must have exactly the tokens asked for. Tokens are counted from the server's `usage`.
+"""
+
+import argparse
+import asyncio
+import gc
+import json
+import math
+import secrets
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from statistics import median
+from typing import Any, TypeVar, cast
+from urllib.parse import urlsplit
+
+from bench import words
+from bench.wire import EventLines, ResponseParser
+
+T = TypeVar("T")
+PING_INTERVAL_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    url: str
+    model: str
+    concurrency: int
+    requests: int
+    prompt_tokens: int
+    max_tokens: int
+    seed: str
+    api_key: str | None = None
+    chat: bool = False
+    timeout_s: float = 600.0
+
+
+@dataclass(slots=True)
+class Answer:
+    """One request's story; written by its connection alone. Times are of `time.perf_counter`."""
+
+    sent: float = 0.0
+    arrivals: list[float] = field(default_factory=list)  # of events with text
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    finish_reason: str | None = None
+    error: str | None = None
+
+    @property
+    def first_token_ms(self) -> float:
+        return (self.arrivals[0] - self.sent) * 1e3
+
+    @property
+    def token_ms(self) -> float:
+        """Between tokens, on average, once the first is there."""
+        return (self.arrivals[-1] - self.arrivals[0]) / (self.completion_tokens - 1) * 1e3
+
+    def gaps_ms(self) -> Iterable[float]:
+        return ((after - before) * 1e3 for before, after in zip(self.arrivals, self.arrivals[1:], strict=False))
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    tokens_per_s: float
+    ttft_p50_ms: float
+    ttft_p99_ms: float
+    tpot_p50_ms: float  # per answer: the mean time from one token to the next
+    tpot_p99_ms: float
+    gap_p99_ms: float  # between two arrivals of one answer: a stall shows here
+    seconds: float
+    prompt_tokens: float
+    client_cpu_s: float
+    errors: list[str]
+
+
+class StaleConnectionError(ConnectionError):
+    """The server closed the connection before a byte of its answer."""
+
+
+class Connection(asyncio.Protocol):
+    """One keep-alive connection, one request at a time."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._parser: ResponseParser | None = None
+        self._ended: asyncio.Future[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
+
+    def data_received(self, data: bytes) -> None:
+        if self._parser is None or self._ended is None or self._ended.done():
+            return
+        try:
+            self._parser.feed(data)
+        except ValueError as error:
+            self._ended.set_exception(ConnectionError(f"unreadable answer: {error}"))
+        else:
+            if self._parser.done:
+                self._ended.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if self._parser is None or self._ended is None or self._ended.done():
+            return
+        if not self._parser.begun:
+            self._ended.set_exception(StaleConnectionError("the server closed the connection without an answer"))
+        elif self._parser.ends_whole():
+            self._ended.set_result(None)
+        else:
+            self._ended.set_exception(ConnectionError("the server closed the connection in the middle of an answer"))
+
+    async def exchange(self, host: str, port: int, request: bytes, on_body: Callable[[bytes], None]) -> int:
+        """Send the request, connecting first where needed, and return the status when the answer is whole."""
+        if self._transport is not None and not self._transport.is_closing():
+            # llama-server closes some connections right after an answer, and only says so when it is too late.
+            with suppress(StaleConnectionError):
+                return await self._exchange(request, on_body)
+        await asyncio.get_running_loop().create_connection(lambda: self, host, port)
+        return await self._exchange(request, on_body)
+
+    async def _exchange(self, request: bytes, on_body: Callable[[bytes], None]) -> int:
+        assert self._transport is not None
+        self._parser, self._ended = ResponseParser(on_body), asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        await self._ended
+        if not self._parser.keeps_alive:
+            self.close()
+        return self._parser.status
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+async def ask(load: Load, number: int, connection: Connection) -> Answer:
+    """Make one request; whatever goes wrong becomes the answer's error."""
+    request = encode(load, number)
+    answer, events, body = Answer(), EventLines(), bytearray()
+
+    def take(piece: bytes) -> None:
+        arrived = time.perf_counter()
+        body.extend(piece[: 500 - len(body)])
+        for event in events.feed(piece):
+            if event != b"[DONE]":
+                note(answer, json.loads(event), arrived)
+
+    host, port, _ = address(load.url)
+    answer.sent = time.perf_counter()
+    try:
+        async with asyncio.timeout(load.timeout_s):
+            status = await connection.exchange(host, port, request, take)
+    except (OSError, TimeoutError, ValueError) as error:
+        connection.close()
+        answer.error = f"{type(error).__name__}: {error}"
+    else:
+        answer.error = answer.error or fault(load, answer, status, bytes(body))
+    return answer
+
+
+def encode(load: Load, number: int) -> bytes:
+    text = words.prompt(load.prompt_tokens, f"{load.seed} {number}")
+    prompt: dict[str, Any] = {"messages": [{"role": "user", "content": text}]} if load.chat else {"prompt": text}
+    body = json.dumps(
+        {
+            "model": load.model,
+            **prompt,
+            "max_tokens": load.max_tokens,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "ignore_eos": True,
+            "temperature": 0.8,
+            "top_k": 40,
+            "top_p": 0.95,
+        }
+    ).encode()
+    host, port, base = address(load.url)
+    authorization = f"Authorization: Bearer {load.api_key}\r\n" if load.api_key else ""
+    head = (
+        f"POST {base}{'/chat/completions' if load.chat else '/completions'} HTTP/1.1\r\nHost: {host}:{port}\r\n"
+        f"Content-Type: application/json\r\n{authorization}Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def address(url: str) -> tuple[str, int, str]:
+    """Return host, port and path; only plain HTTP is spoken here."""
+    parts = urlsplit(url)
+    if parts.scheme != "http" or parts.hostname is None:
+        raise ValueError(f"{url!r} is not an http:// address")
+    return parts.hostname, parts.port or 80, parts.path.rstrip("/")
+
+
+def note(answer: Answer, event: dict[str, Any], arrived: float) -> None:
+    if error := event.get("error"):
+        answer.error = f"the stream says: {error}"
+    for choice in event.get("choices") or ():
+        if choice.get("text") or (choice.get("delta") or {}).get("content"):
+            answer.arrivals.append(arrived)
+        answer.finish_reason = choice.get("finish_reason") or answer.finish_reason
+    if usage := event.get("usage"):
+        answer.prompt_tokens, answer.completion_tokens = usage["prompt_tokens"], usage["completion_tokens"]
+
+
+def fault(load: Load, answer: Answer, status: int, body: bytes) -> str | None:
+    if status != 200:
+        return f"status {status}: {body.decode(errors='replace')}"
+    if answer.completion_tokens != load.max_tokens:
+        return f"asked for {load.max_tokens} tokens, got {answer.completion_tokens} ({answer.finish_reason})"
+    if len(answer.arrivals) < 2:
+        return f"not streamed: {len(answer.arrivals)} events with text"
+    return None
+
+
+async def run(load: Load) -> Figures:
+    """Warm the server up with one short request a connection, then measure."""
+    connections = [Connection() for _ in range(load.concurrency)]
+    warm_up = replace(load, requests=load.concurrency, max_tokens=8, seed=f"{load.seed} warm-up")
+    try:
+        await answers(warm_up, connections)
+        gc.collect()
+        gc.freeze()
+        cpu_s, begun = time.process_time(), time.perf_counter()
+        done = await answers(load, connections)
+        seconds, cpu_s = time.perf_counter() - begun, time.process_time() - cpu_s
+    finally:
+        gc.unfreeze()
+        for connection in connections:
+            connection.close()
+    return summarize(done, seconds, cpu_s)
+
+
+async def answers(load: Load, connections: list[Connection]) -> list[Answer]:
+    numbers = iter(range(load.requests))
+
+    async def keep_asking(connection: Connection) -> list[Answer]:
+        return [await ask(load, number, connection) for number in numbers]
+
+    return [answer for some in await asyncio.gather(*map(keep_asking, connections)) for answer in some]
+
+
+def summarize(done: list[Answer], seconds: float, client_cpu_s: float) -> Figures:
+    good = [answer for answer in done if answer.error is None]
+    gaps = [gap for answer in good for gap in answer.gaps_ms()]
+    first, between = [answer.first_token_ms for answer in good], [answer.token_ms for answer in good]
+    return Figures(
+        tokens_per_s=sum(answer.completion_tokens for answer in good) / seconds,
+        ttft_p50_ms=percentile(first, 50),
+        ttft_p99_ms=percentile(first, 99),
+        tpot_p50_ms=percentile(between, 50),
+        tpot_p99_ms=percentile(between, 99),
+        gap_p99_ms=percentile(gaps, 99),
+        seconds=seconds,
+        prompt_tokens=median(answer.prompt_tokens for answer in good) if good else 0,
+        client_cpu_s=client_cpu_s,
+        errors=[answer.error for answer in done if answer.error is not None],
+    )
+
+
+def percentile(values: list[float], percent: float) -> float:
+    """Return the smallest value that `percent` of all do not exceed; not a number where there are none."""
+    if not values:
+        return math.nan
+    return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
+
+
+async def pings(url: str, count: int) -> list[float]:
+    """Return the milliseconds of so many GETs in a row, over one connection of their own."""
+    host, port, path = address(url)
+    request = f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode()
+    connection, times = Connection(), []
+    for _ in range(count):
+        begun = time.perf_counter()
+        status = await connection.exchange(host, port, request, lambda piece: None)
+        times.append((time.perf_counter() - begun) * 1e3)
+        if status != 200:
+            raise RuntimeError(f"GET {url} answered {status} under load")
+        await asyncio.sleep(PING_INTERVAL_S)
+    connection.close()
+    return times
+
+
+async def ping_p99_ms(load: Load, ping_url: str, count: int = 200) -> float:
+    """Ping while the load runs without end: all its connections are busy from the first ping to the last."""
+    connections = [Connection() for _ in range(load.concurrency)]
+    busy = asyncio.create_task(answers(replace(load, requests=1_000_000), connections))
+    try:
+        await asyncio.sleep(0.5)
+        times = await pings(ping_url, count)
+        if busy.done():
+            raise RuntimeError("the load ended before the pings did")
+    finally:
+        busy.cancel()
+        with suppress(asyncio.CancelledError):
+            await busy
+        for connection in connections:
+            connection.close()
+    return percentile(times, 99)
+
+
+def run_loop(main: Coroutine[Any, Any, T]) -> T:
+    """Run on uvloop where it is installed: half the processor time."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(main)
+    return uvloop.run(main)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.load", description=__doc__)
+    parser.add_argument("--url", default="http://127.0.0.1:8000/v1")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--concurrency", type=int, default=32)
+    parser.add_argument("--requests", type=int, default=96)
+    parser.add_argument("--prompt-tokens", type=int, default=120)
+    parser.add_argument("--max-tokens", type=int, default=64)
+    parser.add_argument("--api-key")
+    parser.add_argument("--chat", action="store_true", help="chat completions instead of text completions")
+    parser.add_argument("--seed", default=secrets.token_hex(8), help="of the prompts; default: never the same twice")
+    figures = run_loop(run(Load(**vars(parser.parse_args()))))
+    for name, value in asdict(figures).items():
+        print(f"{name} {value:.2f}" if isinstance(value, float) else f"{name} {value}")
+    if figures.errors:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
