@@ -1,0 +1,131 @@
+"""The bodies of the two routes as Pydantic models: types, bounds and help, published as OpenAPI. No defaults here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from worker_gguf.engine.request import MAX_STOPS
+
+__all__ = ["MAX_N", "MAX_TOP_LOGPROBS", "ChatBody", "Common", "CompletionBody", "Message", "StreamOptions"]
+
+MAX_N = 16
+MAX_TOP_LOGPROBS = 20
+MAX_INT32 = 2**31 - 1
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, le=MAX_INT32)]
+# -1 stands for "the whole context" or "no limit", as in llama-server.
+Window = Annotated[int, Field(ge=-1, le=MAX_INT32)]
+TopLogprobs = Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)]
+StopText = Annotated[str, Field(min_length=1, max_length=1000)]
+TokenIds = Annotated[list[Count], Field(min_length=1, fail_fast=True)]
+
+
+class _Strict(BaseModel):
+    # Strict: "1" and true are no numbers. Integers are still taken for floats, as JSON does not tell them apart.
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class StreamOptions(_Strict):
+    include_usage: bool | None = Field(None, description="End the stream with a chunk that carries the usage.")
+
+
+class Common(_Strict):
+    """What both routes take."""
+
+    model: str | None = Field(None, max_length=512, description="The served model's id or one of its aliases.")
+    stream: bool | None = Field(None, description="Answer as server-sent events.")
+    stream_options: StreamOptions | None = None
+    n: int | None = Field(None, ge=1, le=MAX_N, description="Answers per prompt. Also as n_cmpl.")
+    max_tokens: Window | None = Field(
+        None, description="Longest answer; -1 is up to the context. Also as max_completion_tokens, n_predict."
+    )
+    min_tokens: Count | None = Field(None, description="Shortest answer: the end is banned until then.")
+    stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = Field(
+        None, description="Texts that end the answer and are not part of it."
+    )
+    timeout: float | None = Field(None, gt=0, le=604_800, description="Seconds until the request fails with 504.")
+    cache_prompt: bool | None = Field(None, description="May a cached prefix be used?")
+    n_probs: TopLogprobs | None = Field(None, description="llama-server's way to ask for log-probabilities.")
+
+    temperature: float | None = Field(None, ge=0, le=100, description="0 always takes the likeliest token.")
+    dynatemp_range: float | None = Field(None, ge=0, le=100)
+    dynatemp_exponent: float | None = Field(None, ge=0, le=100)
+    top_k: Window | None = Field(None, description="0 and -1 are off.")
+    top_p: Probability | None = None
+    min_p: Probability | None = None
+    typical_p: Probability | None = Field(None, description="Also as typical.")
+    top_n_sigma: float | None = Field(None, ge=-1, le=1000, description="Below 0 is off. Also as nsigma.")
+    xtc_probability: Probability | None = None
+    xtc_threshold: Probability | None = None
+    repeat_penalty: float | None = Field(None, gt=0, le=100, description="1 is off. Also as repetition_penalty.")
+    repeat_last_n: Window | None = None
+    presence_penalty: float | None = Field(None, ge=-100, le=100)
+    frequency_penalty: float | None = Field(None, ge=-100, le=100)
+    dry_multiplier: float | None = Field(None, ge=0, le=100)
+    dry_base: float | None = Field(None, ge=1, le=100)
+    dry_allowed_length: Count | None = None
+    dry_penalty_last_n: Window | None = None
+    dry_sequence_breakers: Annotated[list[StopText], Field(max_length=256)] | None = None
+    mirostat: int | None = Field(None, ge=0, le=2, description="0, 1 or 2. Also as mirostat_mode.")
+    mirostat_tau: float | None = Field(None, ge=0, le=100)
+    mirostat_eta: float | None = Field(None, ge=0, le=100)
+    adaptive_target: float | None = Field(None, ge=-1, le=1, description="Below 0 is off.")
+    adaptive_decay: float | None = Field(None, ge=0, le=0.99)
+    min_keep: Count | None = None
+    seed: int | None = Field(
+        None, ge=-(2**63), lt=2**64, description="-1 and 4294967295 are random; others count modulo 4294967295."
+    )
+    samplers: str | Annotated[list[str], Field(max_length=32)] | None = Field(
+        None, description="Names in order, as a list or parted by semicolons."
+    )
+    # Checked by hand (protocol/sampling.py): the pairs of llama-server's list are of mixed types.
+    logit_bias: dict[str, Any] | list[Any] | None = Field(
+        None, description='{"token id": bias} or [[token id or text, bias or false]]; false bans.'
+    )
+    ignore_eos: bool | None = Field(None, description="Go on after the end of the text. Also as ban_eos_token.")
+
+
+class Message(_Strict):
+    """One message. Further keys (tool_calls, tool_call_id, reasoning_content, ...) reach the template as they are."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    # The parts of a list are checked by hand (protocol/messages.py), so that an image is refused by its name.
+    content: str | Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = None
+    name: str | None = Field(None, max_length=256)
+
+
+class ChatBody(Common):
+    """POST /v1/chat/completions"""
+
+    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
+    logprobs: bool | None = None
+    top_logprobs: TopLogprobs | None = None
+    reasoning_effort: str | None = Field(None, max_length=64, description="Handed to the chat template by this name.")
+    chat_template_kwargs: dict[str, Any] | None = Field(None, description="Variables for the chat template.")
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = Field(None, description="Go on with the last message, the assistant's.")
+
+
+def _kind_of_prompt(prompt: object) -> str:
+    """Look at the first item only, so that an error is about the form that was meant."""
+    if not isinstance(prompt, list):
+        return "text"
+    first = prompt[0] if prompt else None
+    return "lists" if isinstance(first, list) else "tokens" if isinstance(first, int) else "texts"
+
+
+class CompletionBody(Common):
+    """POST /v1/completions"""
+
+    prompt: Annotated[
+        Annotated[str, Tag("text")]
+        | Annotated[list[str], Field(min_length=1, fail_fast=True), Tag("texts")]
+        | Annotated[TokenIds, Tag("tokens")]
+        | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True), Tag("lists")],
+        Discriminator(_kind_of_prompt),
+    ] = Field(description="A text, texts, token ids or lists of token ids.")
+    logprobs: TopLogprobs | None = None
+    echo: bool | None = Field(None, description="Begin the answer with the prompt.")

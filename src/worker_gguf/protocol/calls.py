@@ -1,0 +1,198 @@
+"""A request as the rest of the worker sees it: parsed, bounded, frozen. Knows no tokenizer and no template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from worker_gguf.engine.request import SamplingParams
+from worker_gguf.errors import InvalidRequest, UnsupportedParameter
+from worker_gguf.protocol.bodies import ChatBody, Common, CompletionBody
+from worker_gguf.protocol.messages import check_messages
+from worker_gguf.protocol.parameters import CHAT_REFUSED, REFUSED
+from worker_gguf.protocol.sampling import read_sampling
+from worker_gguf.protocol.screening import canonical, check_strict, refuse
+from worker_gguf.protocol.validation import invalid, validated
+from worker_gguf.protocol.wellformed import read_object
+
+__all__ = [
+    "MAX_SEQUENCES",
+    "ChatCall",
+    "CompletionCall",
+    "Defaults",
+    "Options",
+    "Prompt",
+    "parse_chat",
+    "parse_completion",
+]
+
+# Prompts times answers per prompt.
+MAX_SEQUENCES = 64
+
+Prompt = str | tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What holds where a request says nothing. `strict` refuses what would be ignored."""
+
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    max_tokens: int | None = None
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What both routes have in common.
+
+    `text_biases` are to be laid over every token of their text; the ids in `sampling.logit_bias` are not yet held
+    against the vocabulary's size. `max_tokens` None is up to the end of the context, 0 evaluates the prompt alone.
+    `top_logprobs` None asks for no log-probabilities. `ignored` are the names that changed nothing, sorted.
+    """
+
+    model: str | None
+    sampling: SamplingParams
+    text_biases: tuple[tuple[str, float], ...]
+    max_tokens: int | None
+    min_tokens: int
+    stop: tuple[str, ...]
+    n: int
+    top_logprobs: int | None
+    stream: bool
+    include_usage: bool
+    cache_prompt: bool
+    timeout_s: float | None
+    ignored: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatCall:
+    """`messages` are as they were sent, checked; `template_variables` are for the template alone."""
+
+    options: Options
+    messages: tuple[Mapping[str, Any], ...]
+    template_variables: Mapping[str, Any]
+    add_generation_prompt: bool
+    continue_final_message: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionCall:
+    """A prompt may be an empty text: whether that can be answered depends on the tokenizer."""
+
+    options: Options
+    prompts: tuple[Prompt, ...]
+    echo: bool
+
+
+def parse_chat(body: object, defaults: Defaults) -> ChatCall:
+    """Read the body of POST /v1/chat/completions, or raise InvalidRequest."""
+    fields, sent = canonical(read_object(body))
+    refuse(fields, CHAT_REFUSED)
+    chat = validated(ChatBody, fields, sent)
+    messages: list[Mapping[str, Any]] = fields["messages"]
+    check_messages(chat.messages, messages)
+    continues = bool(chat.continue_final_message)
+    if continues and chat.messages[-1].role != "assistant":
+        raise invalid("continue_final_message", "needs a last message of role assistant")
+    if continues and chat.add_generation_prompt:
+        raise invalid("continue_final_message", "excludes add_generation_prompt")
+    return ChatCall(
+        options=_options(chat, _chat_logprobs(chat), _ignored(chat, fields, CHAT_REFUSED, sent), defaults),
+        messages=tuple(messages),
+        template_variables=_template_variables(chat),
+        add_generation_prompt=not continues if chat.add_generation_prompt is None else chat.add_generation_prompt,
+        continue_final_message=continues,
+    )
+
+
+def parse_completion(body: object, defaults: Defaults) -> CompletionCall:
+    """Read the body of POST /v1/completions, or raise InvalidRequest."""
+    fields, sent = canonical(read_object(body))
+    refuse(fields, REFUSED)
+    completion = validated(CompletionBody, fields, sent)
+    prompts = _prompts(completion.prompt)
+    n_sequences = len(prompts) * (completion.n or 1)
+    if n_sequences > MAX_SEQUENCES:
+        raise invalid("prompt", f"prompts times n must be at most {MAX_SEQUENCES}, not {n_sequences}")
+    top_logprobs = _agreed_logprobs(completion.logprobs, completion.n_probs, "logprobs")
+    if completion.echo and top_logprobs is not None:
+        raise UnsupportedParameter("echo together with logprobs is not supported. Send one of them.", param="echo")
+    options = _options(completion, top_logprobs, _ignored(completion, fields, REFUSED, sent), defaults)
+    return CompletionCall(options, prompts, bool(completion.echo))
+
+
+def _options(body: Common, top_logprobs: int | None, ignored: tuple[str, ...], defaults: Defaults) -> Options:
+    if defaults.strict:
+        check_strict(ignored)
+    sampling, text_biases = read_sampling(body, defaults.sampling)
+    max_tokens = defaults.max_tokens if body.max_tokens is None else body.max_tokens
+    if max_tokens == -1:
+        max_tokens = None
+    min_tokens = body.min_tokens or 0
+    if max_tokens is not None and min_tokens > max_tokens:
+        raise invalid("min_tokens", f"must be at most max_tokens, which is {max_tokens}, not {min_tokens}")
+    stream = bool(body.stream)
+    return Options(
+        model=body.model,
+        sampling=sampling,
+        text_biases=text_biases,
+        max_tokens=max_tokens,
+        min_tokens=min_tokens,
+        stop=(body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ()),
+        n=body.n or 1,
+        top_logprobs=top_logprobs,
+        stream=stream,
+        include_usage=stream and body.stream_options is not None and bool(body.stream_options.include_usage),
+        cache_prompt=body.cache_prompt is not False,
+        timeout_s=body.timeout,
+        ignored=ignored,
+    )
+
+
+def _ignored(
+    body: Common, fields: Mapping[str, Any], refused: Mapping[str, object], sent: Mapping[str, str]
+) -> tuple[str, ...]:
+    honoured = type(body).model_fields
+    names = {sent.get(name, name) for name in fields if name not in honoured and name not in refused}
+    if body.stream_options is not None:
+        if not body.stream:
+            names.add("stream_options")
+        names |= {f"stream_options.{name}" for name in body.stream_options.model_extra or ()}
+    return tuple(sorted(names))
+
+
+def _chat_logprobs(chat: ChatBody) -> int | None:
+    top = _agreed_logprobs(chat.top_logprobs, chat.n_probs, "top_logprobs")
+    if chat.logprobs:
+        return top or 0
+    # n_probs asks by itself, as in llama-server; top_logprobs needs logprobs, as in OpenAI's API.
+    if chat.top_logprobs and not chat.n_probs:
+        raise invalid("top_logprobs", "needs logprobs to be true")
+    return top or None
+
+
+def _agreed_logprobs(top: int | None, n_probs: int | None, name: str) -> int | None:
+    if n_probs and top is not None and top != n_probs:
+        raise InvalidRequest(
+            f"'{name}' and 'n_probs' are one parameter, but differ. Send one of them.", param="n_probs"
+        )
+    return n_probs or top
+
+
+def _template_variables(chat: ChatBody) -> dict[str, Any]:
+    variables = dict(chat.chat_template_kwargs or {})
+    if chat.reasoning_effort is not None and variables.setdefault("reasoning_effort", chat.reasoning_effort) != (
+        chat.reasoning_effort
+    ):
+        raise invalid("reasoning_effort", "differs from the one in chat_template_kwargs")
+    return variables
+
+
+def _prompts(prompt: str | list[str] | list[int] | list[list[int]]) -> tuple[Prompt, ...]:
+    if isinstance(prompt, str):
+        return (prompt,)
+    if isinstance(prompt[0], int):
+        return (tuple(prompt),)
+    return tuple(item if isinstance(item, str) else tuple(item) for item in prompt)

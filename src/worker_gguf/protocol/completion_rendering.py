@@ -1,0 +1,58 @@
+"""The shapes of /v1/completions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from worker_gguf.engine.events import TokenLogprob
+from worker_gguf.protocol.logprobs import CompletionLogprobs
+from worker_gguf.protocol.rendering import Heading, Rendering
+
+__all__ = ["CompletionRendering"]
+
+
+class CompletionRendering(Rendering):
+    """Answers to one or more prompts. With `echo`, the prompts' texts, each answer begins with its prompt."""
+
+    _answer_object = "text_completion"
+    _chunk_object = "text_completion"
+
+    def __init__(
+        self,
+        heading: Heading,
+        *,
+        n_prompts: int = 1,
+        n: int = 1,
+        include_usage: bool = False,
+        logprobs: bool = False,
+        echo: Sequence[str] | None = None,
+    ) -> None:
+        self._echo = echo
+        self._logprobs = [CompletionLogprobs() for _ in range(n_prompts * n)]
+        super().__init__(heading, n_prompts=n_prompts, n=n, include_usage=include_usage, logprobs=logprobs)
+
+    def _first_chunks(self, index: int) -> list[dict[str, Any]]:
+        prompt = self._prompt(index)
+        return [self._chunk_choice(index, prompt, None, None)] if prompt else []
+
+    def _chunk_choice(
+        self, index: int, text: str | None, tokens: Sequence[TokenLogprob] | None, reason: str | None
+    ) -> dict[str, Any]:
+        return {
+            "index": index,
+            "text": text or "",
+            "logprobs": None if tokens is None else self._logprobs[index].render(tokens),
+            "finish_reason": reason,
+        }
+
+    def _whole_choice(self, index: int) -> dict[str, Any]:
+        return {
+            "index": index,
+            "text": self._prompt(index) + "".join(self._texts[index]),
+            "logprobs": self._logprobs[index].render(self._tokens[index]) if self.logprobs else None,
+            "finish_reason": self._reasons[index],
+        }
+
+    def _prompt(self, index: int) -> str:
+        return self._echo[index // self.n] if self._echo else ""

@@ -1,0 +1,22 @@
+"""The error envelope of OpenAI's API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from worker_gguf.errors import ContextLengthExceeded, WorkerError
+
+__all__ = ["error_body"]
+
+
+def error_body(error: WorkerError) -> dict[str, Any]:
+    """Render an error. A prompt that is too long carries both numbers, as llama-server's does."""
+    envelope: dict[str, Any] = {
+        "message": error.message,
+        "type": error.kind,
+        "param": error.param,
+        "code": error.code,
+    }
+    if isinstance(error, ContextLengthExceeded):
+        envelope |= {"n_prompt_tokens": error.n_prompt_tokens, "n_ctx": error.n_ctx}
+    return {"error": envelope}

@@ -1,0 +1,46 @@
+"""What a conversation may hold: roles, texts, parts. The chat template brings them into the shape it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from worker_gguf.errors import UnsupportedParameter
+from worker_gguf.protocol.bodies import Message
+from worker_gguf.protocol.validation import invalid
+
+__all__ = ["check_messages"]
+
+# What stands for content in an assistant's message that has none.
+_INSTEAD_OF_CONTENT = ("tool_calls", "function_call", "refusal", "reasoning_content", "reasoning", "thinking")
+_OTHER_KINDS = frozenset(
+    {"image", "image_url", "input_image", "input_audio", "audio", "audio_url", "video", "video_url", "input_video"}
+    | {"file", "input_file"}
+)
+
+
+def check_messages(messages: Sequence[Message], raw: Sequence[Mapping[str, Any]]) -> None:
+    """Check what types alone do not say. `raw` is the same list as it was sent."""
+    for place, (message, fields) in enumerate(zip(messages, raw, strict=True)):
+        param = f"messages.{place}.content"
+        if fields.get("audio") is not None:
+            raise UnsupportedParameter("Audio in messages is not supported.", param=f"messages.{place}.audio")
+        if message.content is None and not _may_lack_content(message, fields):
+            raise invalid(param, "is required")
+        if isinstance(message.content, list):
+            for number, part in enumerate(message.content):
+                _check_part(f"{param}.{number}", part)
+
+
+def _may_lack_content(message: Message, fields: Mapping[str, Any]) -> bool:
+    return message.role == "assistant" and any(fields.get(name) for name in _INSTEAD_OF_CONTENT)
+
+
+def _check_part(param: str, part: Mapping[str, Any]) -> None:
+    kind = part.get("type")
+    if isinstance(kind, str) and kind in _OTHER_KINDS:
+        raise UnsupportedParameter(f"Content of type '{kind}' is not supported. Send text.", param=f"{param}.type")
+    if kind not in ("text", "refusal"):
+        raise invalid(f"{param}.type", "must be 'text'")
+    if not isinstance(part.get(kind), str):
+        raise invalid(f"{param}.{kind}", "must be a string")

@@ -1,0 +1,52 @@
+"""The answers of /v1/models and /v1/models/{id}."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["ModelCard", "model_body", "models_body"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What clients may know of the served model. `n_ctx` is the context of one request; None is not known."""
+
+    id: str
+    created: int
+    owned_by: str = "worker-gguf"
+    aliases: tuple[str, ...] = ()
+    n_ctx: int | None = None
+    n_ctx_train: int | None = None
+    n_vocab: int | None = None
+    n_embd: int | None = None
+    n_params: int | None = None
+    size_bytes: int | None = None
+    quantization: str | None = None
+    architecture: str | None = None
+
+
+def model_body(card: ModelCard) -> dict[str, Any]:
+    """OpenAI's shape; what it does not know is under `meta`, with llama-server's names where it has them."""
+    meta: dict[str, Any] = {
+        "aliases": list(card.aliases),
+        "architecture": card.architecture,
+        "n_ctx": card.n_ctx,
+        "n_ctx_train": card.n_ctx_train,
+        "n_embd": card.n_embd,
+        "n_params": card.n_params,
+        "n_vocab": card.n_vocab,
+        "quantization": card.quantization,
+        "size": card.size_bytes,
+    }
+    return {
+        "id": card.id,
+        "object": "model",
+        "created": card.created,
+        "owned_by": card.owned_by,
+        "meta": {name: value for name, value in meta.items() if value is not None},
+    }
+
+
+def models_body(card: ModelCard) -> dict[str, Any]:
+    return {"object": "list", "data": [model_body(card)]}

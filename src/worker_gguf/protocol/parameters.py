@@ -1,0 +1,254 @@
+"""The one table of request parameters: which are honoured, refused or ignored. Checks names, not types.
+
+honoured  a field of ChatBody or CompletionBody (bodies.py), or another name of one (ALIASES)
+refused   would change the answer and cannot be honoured: 400, unless its value asks for nothing
+ignored   changes nothing here; listed by name, like every name that nobody knows
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from worker_gguf.protocol.bodies import ChatBody, CompletionBody
+
+__all__ = ["ALIASES", "CHAT_REFUSED", "HONOURED", "IGNORED", "INSTEAD", "REFUSED", "Verdict", "verdict"]
+
+Verdict = Literal["honoured", "refused", "ignored", "unknown"]
+
+HONOURED = frozenset(ChatBody.model_fields) | frozenset(CompletionBody.model_fields)
+
+ALIASES: Mapping[str, str] = {
+    "ban_eos_token": "ignore_eos",
+    "max_completion_tokens": "max_tokens",
+    "max_new_tokens": "max_tokens",
+    "min_length": "min_tokens",
+    "mirostat_mode": "mirostat",
+    "n_cmpl": "n",
+    "n_predict": "max_tokens",
+    "nsigma": "top_n_sigma",
+    "num_predict": "max_tokens",
+    "rep_pen": "repeat_penalty",
+    "repetition_penalty": "repeat_penalty",
+    "stop_sequences": "stop",
+    "stopping_strings": "stop",
+    "typ_p": "typical_p",
+    "typical": "typical_p",
+}
+
+_OFF = (False, 0)
+_EMPTY: tuple[object, ...] = ("", [], {})
+_NO_LIMIT = (0, -1)
+
+# Name -> the values, beside null, that ask for nothing. Numbers compare as numbers, true and false only as themselves.
+REFUSED: Mapping[str, tuple[object, ...]] = {
+    # Tools and the form of the answer.
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "format": _EMPTY,
+    "grammar": ("",),
+    "json_schema": (),
+    "preserved_tokens": ([],),
+    "guided_json": _EMPTY,
+    "guided_regex": _EMPTY,
+    "guided_choice": _EMPTY,
+    "guided_grammar": _EMPTY,
+    "structural_tag": _EMPTY,
+    "structured_outputs": _EMPTY,
+    "grammar_string": ("",),
+    "regex": ("",),
+    # Other kinds of input and output.
+    "modalities": (["text"], []),
+    "audio": (),
+    "web_search_options": (),
+    "moderation": (),
+    "suffix": ("",),
+    "input_prefix": _EMPTY,
+    "input_suffix": _EMPTY,
+    "input_extra": _EMPTY,
+    "n_indent": (0,),
+    "prompt_logprobs": _OFF,
+    "return_tokens_as_token_ids": _OFF,
+    "return_token_ids": _OFF,
+    "post_sampling_probs": _OFF,
+    "include_stop_str_in_output": _OFF,
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True,),
+    "image_data": ([],),
+    "multimodal_data": _EMPTY,
+    # The model and its prompt.
+    "lora": ([],),
+    "lora_adapters": ([],),
+    "lora_request": _EMPTY,
+    "chat_template": ("",),
+    "chat_format": (),
+    "chat_parser": ("",),
+    "documents": ([],),
+    "generation_prompt": ("",),
+    "prompt_embeds": _EMPTY,
+    "add_special_tokens": (),
+    "add_bos_token": (True,),
+    "truncate_prompt_tokens": (0,),
+    "system": ("",),
+    "template": ("",),
+    "thinking": (),
+    "enable_thinking": (),
+    "reasoning": ({},),
+    "reasoning_format": ("none", "auto"),
+    "reasoning_control": _OFF,
+    "reasoning_budget_tokens": (-1,),
+    "reasoning_budget_message": ("",),
+    "thinking_budget_tokens": (-1,),
+    "thinking_budget": (-1,),
+    "verbosity": ("medium",),
+    # Limits of another kind than ours: the context is never shifted, an answer never cut by the clock.
+    "n_keep": _NO_LIMIT,
+    "n_discard": (0,),
+    "t_max_predict_ms": _NO_LIMIT,
+    "t_max_prompt_ms": _NO_LIMIT,
+    "stop_token_ids": ([],),
+    "stop_regex": ("", []),
+    # Searching and sampling that llama.cpp has not, or not any more.
+    "use_beam_search": _OFF,
+    "num_beams": (0, 1),
+    "length_penalty": (0, 1),
+    "early_stopping": (False,),
+    "no_repeat_ngram_size": (0,),
+    "penalty_alpha": (0,),
+    "do_sample": (True,),
+    "encoder_repetition_penalty": (1,),
+    "guidance_scale": (1,),
+    "cfg_scale": (1,),
+    "negative_prompt": ("",),
+    "tfs": (1,),
+    "tfs_z": (1,),
+    "top_a": (0,),
+    "epsilon_cutoff": (0,),
+    "eta_cutoff": (0,),
+    "smoothing_factor": (0,),
+    "skew": (0,),
+    "repetition_penalty_range": (0,),
+    "penalize_nl": _OFF,
+    "temperature_last": (True,),
+    "custom_token_bans": _EMPTY,
+    "banned_tokens": _EMPTY,
+    "banned_strings": _EMPTY,
+    "bad_words": _EMPTY,
+    "allowed_token_ids": ([],),
+    "logits_processors": ([],),
+    "best_of": (0,),  # and n, see screening.py
+}
+
+# On this route only.
+CHAT_REFUSED: Mapping[str, tuple[object, ...]] = {**REFUSED, "echo": (False,)}
+
+# The next step for those who meant what can be had in another way.
+INSTEAD: Mapping[str, str] = {
+    "add_special_tokens": "Send token ids as prompt.",
+    "allowed_token_ids": "Use logit_bias.",
+    "bad_words": "Use logit_bias with false.",
+    "banned_strings": "Use logit_bias with false.",
+    "banned_tokens": "Use logit_bias with false.",
+    "custom_token_bans": "Use logit_bias with false.",
+    "do_sample": "Use temperature 0.",
+    "enable_thinking": "Send it in chat_template_kwargs.",
+    "reasoning": "Use reasoning_effort or chat_template_kwargs.",
+    "skip_special_tokens": "The answer never shows special tokens.",
+    "stop_token_ids": "Use stop.",
+    "t_max_predict_ms": "Use timeout.",
+    "t_max_prompt_ms": "Use timeout.",
+    "thinking": "Use chat_template_kwargs.",
+    "truncate_prompt_tokens": "Shorten the prompt; nothing is truncated here.",
+}
+
+# Whom or what it serves elsewhere. None of these can change an answer here.
+IGNORED: Mapping[str, str] = {
+    "api_key": "client",
+    "api_server": "SillyTavern",
+    "api_type": "SillyTavern",
+    "backend_sampling": "llama-server, where sampling runs",
+    "background_tasks": "Open WebUI",
+    "cache_salt": "vLLM",
+    "can_abort": "SillyTavern",
+    "char_name": "SillyTavern",
+    "chat_completion_source": "SillyTavern",
+    "chat_id": "Open WebUI",
+    "custom_llm_provider": "LiteLLM",
+    "dynamic_temperature": "SillyTavern, beside dynatemp_range",
+    "dynatemp_high": "SillyTavern, beside dynatemp_range",
+    "dynatemp_low": "SillyTavern, beside dynatemp_range",
+    "enforce_include_reasoning": "SillyTavern",
+    "extra_body": "LangChain",
+    "extra_headers": "LangChain",
+    "features": "Open WebUI",
+    "files": "Open WebUI",
+    "grammar_lazy": "llama-server, beside grammar",
+    "grammar_triggers": "llama-server, beside grammar",
+    "grammar_type": "llama-server, beside grammar",
+    "group_names": "SillyTavern",
+    "guided_decoding_backend": "vLLM, beside guided_*",
+    "guided_whitespace_pattern": "vLLM, beside guided_*",
+    "id_slot": "llama-server, the slot is chosen here",
+    "include_reasoning": "SillyTavern, OpenRouter",
+    "keep_alive": "Ollama",
+    "kv_transfer_params": "vLLM",
+    "max_retries": "LangChain",
+    "metadata": "OpenAI",
+    "mm_processor_kwargs": "vLLM, beside images",
+    "model_item": "Open WebUI",
+    "n_cache_reuse": "llama-server, how the cache is used",
+    "num_ctx": "Ollama, the context is set at the start",
+    "parallel_tool_calls": "OpenAI, beside tools",
+    "params": "Open WebUI",
+    "parse_tool_calls": "llama-server, beside tools",
+    "prediction": "OpenAI, a hint for speed",
+    "priority": "vLLM",
+    "prompt_cache_key": "OpenAI",
+    "prompt_cache_options": "OpenAI",
+    "prompt_cache_retention": "OpenAI",
+    "reasoning_budget_end_tag": "llama-server, beside reasoning_budget_tokens",
+    "reasoning_budget_end_tags": "llama-server, beside reasoning_budget_tokens",
+    "reasoning_budget_start_tag": "llama-server, beside reasoning_budget_tokens",
+    "request_id": "vLLM",
+    "response_fields": "llama-server, its own routes only",
+    "return_progress": "llama-server, reports beside the answer",
+    "return_tokens": "llama-server, its own routes only",
+    "reverse_proxy": "SillyTavern",
+    "safety_identifier": "OpenAI",
+    "sampler_order": "KoboldCpp's numbers; samplers is honoured",
+    "sampler_priority": "text-generation-webui's names; samplers is honoured",
+    "service_tier": "OpenAI",
+    "session_id": "Open WebUI",
+    "slot_id": "llama-server, older",
+    "smoothing_curve": "SillyTavern, beside smoothing_factor",
+    "speculative.n_max": "llama-server, speed only",
+    "speculative.n_min": "llama-server, speed only",
+    "speculative.ngram_min_hits": "llama-server, speed only",
+    "speculative.ngram_size_m": "llama-server, speed only",
+    "speculative.ngram_size_n": "llama-server, speed only",
+    "speculative.p_min": "llama-server, speed only",
+    "speculative.type": "llama-server, speed only",
+    "sse_ping_interval": "llama-server, comments in the stream",
+    "store": "OpenAI",
+    "timings_per_token": "llama-server, reports beside the answer",
+    "tool_ids": "Open WebUI",
+    "tool_servers": "Open WebUI",
+    "truncation_length": "SillyTavern; nothing is truncated here",
+    "type": "SillyTavern",
+    "user": "OpenAI",
+    "user_name": "SillyTavern",
+    "variables": "Open WebUI",
+    "verbose": "llama-server, reports beside the answer",
+    "vllm_xargs": "vLLM",
+}
+
+
+def verdict(name: str) -> Verdict:
+    if name in HONOURED or name in ALIASES:
+        return "honoured"
+    if name in REFUSED:
+        return "refused"
+    return "ignored" if name in IGNORED else "unknown"

@@ -1,0 +1,191 @@
+"""What the two renderings have in common: from engine events to server-sent events or to one answer.
+
+Streaming is the hot path: a chunk is the choice's bytes before the text, the text as JSON, the bytes after it.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from worker_gguf.engine.events import Delta, Event, Finished, TokenLogprob, Usage
+from worker_gguf.errors import EngineFailed, NotReady, WorkerError
+from worker_gguf.protocol.errors import error_body
+from worker_gguf.protocol.usage import usage_body
+
+__all__ = ["DONE", "Heading", "Rendering"]
+
+DONE = b"data: [DONE]\n\n"
+
+# Escaped to ASCII: some readers of event streams also end lines at U+0085 and U+2028 (Python's str.splitlines).
+encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+# Marks the place of a chunk's text while the chunk is cut in two.
+_HOLE = "\x00text\x00"
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """What stands on every chunk and on the answer."""
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+
+
+class Rendering(ABC):
+    """One answer of `n` choices for each of its prompts. Choice `i` of prompt `k` has index `k*n + i`.
+
+    Use either `stream` then `stream_end`, or `collect` then `answer`. Everything belongs to one thread.
+    An ending that is no end of an answer (a deadline, a failure, a cancel) is never rendered as one: `error` is set,
+    `stream` writes it as an error event and nothing after it, `answer` raises it.
+    """
+
+    def __init__(
+        self,
+        heading: Heading,
+        *,
+        n_prompts: int = 1,
+        n: int = 1,
+        include_usage: bool = False,
+        logprobs: bool = False,
+    ) -> None:
+        self.error: WorkerError | None = None
+        self.heading = heading
+        self.n = n
+        self.n_choices = n_prompts * n
+        self.include_usage = include_usage
+        self.logprobs = logprobs
+        self._usages: dict[int, Usage] = {}
+        self._reasons: dict[int, str] = {}
+        self._texts: list[list[str]] = [[] for _ in range(self.n_choices)]
+        self._tokens: list[list[TokenLogprob]] = [[] for _ in range(self.n_choices)]
+        self._around = [self._split_chunk(index) for index in range(self.n_choices)]
+        self._is_open = [False] * self.n_choices
+
+    def stream(self, index: int, events: Sequence[Event]) -> bytes:
+        """Render a choice's next events as whole server-sent events, or as nothing."""
+        if self.error is not None or not events:
+            return b""
+        first = b"" if self._is_open[index] else self._open(index)
+        if len(events) == 1 and isinstance(event := events[0], Delta) and not self.logprobs:
+            return first + self._text_chunk(index, event.text)
+        return first + self._stream_all(index, events)
+
+    def stream_end(self) -> bytes:
+        """Render the end of the whole stream: the usage if it was asked for and no error came, then [DONE]."""
+        if not self.include_usage or self.error is not None:
+            return DONE
+        return _event(self._envelope([]) | {"usage": self.usage()}) + DONE
+
+    def stream_error(self, error: WorkerError) -> bytes:
+        """Render an error inside the stream. It ends the answer: `stream` renders nothing after it."""
+        self.error = error
+        return _event(error_body(error))
+
+    def collect(self, index: int, events: Sequence[Event]) -> None:
+        """Keep a choice's next events for `answer`."""
+        for event in events:
+            if isinstance(event, Finished):
+                self._finish(index, event)
+            else:
+                self._texts[index].append(event.text)
+                self._tokens[index].extend(event.logprobs)
+
+    def answer(self) -> dict[str, Any]:
+        """Render the whole answer, or raise the error that ended it. Every choice must have ended."""
+        if self.error is not None:
+            raise self.error
+        assert len(self._reasons) == self.n_choices, "a choice has not ended"
+        body = self._envelope([self._whole_choice(index) for index in range(self.n_choices)])
+        return body | {"object": self._answer_object, "usage": self.usage()}
+
+    def usage(self) -> dict[str, Any]:
+        """Sum up the choices that have ended."""
+        return usage_body(self._usages, self.n)
+
+    _answer_object: str
+    _chunk_object: str
+
+    @abstractmethod
+    def _first_chunks(self, index: int) -> list[dict[str, Any]]:
+        """Choices to send before a choice's first text."""
+
+    @abstractmethod
+    def _chunk_choice(
+        self, index: int, text: str | None, tokens: Sequence[TokenLogprob] | None, reason: str | None
+    ) -> dict[str, Any]:
+        """One choice of a chunk. `text` None is the last chunk's; `tokens` None is without log-probabilities."""
+
+    @abstractmethod
+    def _whole_choice(self, index: int) -> dict[str, Any]:
+        """One choice of the whole answer."""
+
+    def _stream_all(self, index: int, events: Sequence[Event]) -> bytes:
+        deltas = [event for event in events if isinstance(event, Delta)]
+        text = "".join(delta.text for delta in deltas)
+        tokens = [token for delta in deltas for token in delta.logprobs] if self.logprobs else []
+        chunk = self._chunk(self._chunk_choice(index, text, tokens, None)) if tokens else self._text_chunk(index, text)
+        ends = [self._end_choice(index, event) for event in events if isinstance(event, Finished)]
+        return chunk + b"".join(ends)
+
+    def _text_chunk(self, index: int, text: str) -> bytes:
+        if not text:
+            return b""
+        before, after = self._around[index]
+        return before + encode(text).encode() + after
+
+    def _split_chunk(self, index: int) -> tuple[bytes, bytes]:
+        chunk = self._chunk(self._chunk_choice(index, _HOLE, None, None))
+        # From the right: nothing that a stranger named stands behind the text.
+        before, _, after = chunk.rpartition(encode(_HOLE).encode())
+        return before, after
+
+    def _open(self, index: int) -> bytes:
+        self._is_open[index] = True
+        return b"".join(self._chunk(choice) for choice in self._first_chunks(index))
+
+    def _end_choice(self, index: int, event: Finished) -> bytes:
+        error = self._finish(index, event)
+        if error is not None:
+            return self.stream_error(error)
+        return self._chunk(self._chunk_choice(index, None, None, self._reasons[index]))
+
+    def _finish(self, index: int, event: Finished) -> WorkerError | None:
+        self._usages[index] = event.usage
+        self._reasons[index] = event.reason
+        error = _failure(event)
+        self.error = self.error or error
+        return error
+
+    def _chunk(self, choice: dict[str, Any]) -> bytes:
+        body = self._envelope([choice])
+        return _event(body | {"usage": None} if self.include_usage else body)
+
+    def _envelope(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "id": self.heading.id,
+            "object": self._chunk_object,
+            "created": self.heading.created,
+            "model": self.heading.model,
+            "system_fingerprint": self.heading.system_fingerprint,
+            "choices": choices,
+        }
+
+
+def _event(body: dict[str, Any]) -> bytes:
+    return b"data: " + encode(body).encode() + b"\n\n"
+
+
+def _failure(event: Finished) -> WorkerError | None:
+    match event.reason:
+        case "stop" | "length":
+            return None
+        case "cancelled":
+            return event.error or NotReady("The answer was cancelled before its end. Send the request again.")
+        case "error":
+            return event.error or EngineFailed("The answer failed before its end. Send the request again.")

@@ -1,0 +1,122 @@
+"""From checked fields to SamplingParams: seed, sampler names, logit bias. Knows no tokenizer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from worker_gguf.engine.request import DEFAULT_SAMPLERS, SamplingParams
+from worker_gguf.protocol.bodies import MAX_INT32, Common
+from worker_gguf.protocol.validation import invalid
+
+__all__ = ["MAX_BIAS", "MAX_BIASES", "SAMPLERS", "read_sampling"]
+
+MAX_BIASES = 10_000
+# Far beyond any logit, well within float32.
+MAX_BIAS = 1e6
+
+SAMPLERS = (*DEFAULT_SAMPLERS, "adaptive_p")
+_LETTERS = dict(zip("edskypmxta", SAMPLERS, strict=True))
+_OTHER_NAMES = {"nucleus": "top_p", "temp": "temperature", "typ": "typ_p", "typical": "typ_p", "typical_p": "typ_p"}
+_BY_HAND = frozenset({"seed", "samplers", "logit_bias", "dry_sequence_breakers"})
+_PLAIN = tuple(field.name for field in fields(SamplingParams) if field.name not in _BY_HAND)
+_RANDOM_SEEDS = (-1, 2**32 - 1)
+
+Biases = tuple[tuple[int, float], ...]
+TextBiases = tuple[tuple[str, float], ...]
+
+
+def read_sampling(body: Common, defaults: SamplingParams) -> tuple[SamplingParams, TextBiases]:
+    """Lay the request over the defaults. Biases of texts come back apart: only a tokenizer knows their tokens."""
+    given = {name: value for name in _PLAIN if (value := getattr(body, name)) is not None}
+    if body.dry_sequence_breakers is not None:
+        given["dry_sequence_breakers"] = tuple(body.dry_sequence_breakers)
+    if body.seed is not None:
+        given["seed"] = _fold(body.seed)
+    if body.samplers is not None:
+        given["samplers"] = _read_samplers(body.samplers)
+    texts: TextBiases = ()
+    if body.logit_bias is not None:
+        given["logit_bias"], texts = _read_biases(body.logit_bias)
+    return replace(defaults, **given), texts
+
+
+def _fold(seed: int) -> int | None:
+    """To 32 bits. -1 and its unsigned twin are llama-server's "random"; the modulus leaves that twin out."""
+    return None if seed in _RANDOM_SEEDS else seed % (2**32 - 1)
+
+
+def _read_samplers(samplers: str | Sequence[str]) -> tuple[str, ...]:
+    names = [_sampler(name) for name in _split(samplers)]
+    unknown = next((place for place, name in enumerate(names) if name is None), None)
+    if unknown is not None:
+        param = "samplers" if isinstance(samplers, str) else f"samplers.{unknown}"
+        raise invalid(param, f"names a sampler that is none of {', '.join(SAMPLERS)}")
+    if len(set(names)) < len(names):
+        raise invalid("samplers", "names a sampler twice")
+    return tuple(name for name in names if name is not None)
+
+
+def _split(samplers: str | Sequence[str]) -> Iterable[str]:
+    if not isinstance(samplers, str):
+        return samplers
+    # llama-server's string is one letter for each sampler, its command line's has names and semicolons.
+    if samplers and set(samplers) <= _LETTERS.keys() and _sampler(samplers) is None:
+        return [_LETTERS[letter] for letter in samplers]
+    return [name for part in samplers.split(";") if (name := part.strip())]
+
+
+def _sampler(name: str) -> str | None:
+    """Find the sampler's own name behind the spellings that llama.cpp takes: top-k, topk, TOP_K."""
+    plain = name.lower().replace("-", "_")
+    if plain in SAMPLERS:
+        return plain
+    if plain in _OTHER_NAMES:
+        return _OTHER_NAMES[plain]
+    return next((known for known in SAMPLERS if known.replace("_", "") == plain), None)
+
+
+def _read_biases(logit_bias: dict[str, Any] | list[Any]) -> tuple[Biases, TextBiases]:
+    if len(logit_bias) > MAX_BIASES:
+        raise invalid("logit_bias", f"must have at most {MAX_BIASES} items")
+    tokens: list[tuple[int, float]] = []
+    texts: list[tuple[str, float]] = []
+    for param, key, value in _pairs(logit_bias):
+        bias = _bias(param, value)
+        if isinstance(key, int):
+            tokens.append((key, bias))
+        else:
+            texts.append((key, bias))
+    return tuple(tokens), tuple(texts)
+
+
+def _pairs(logit_bias: dict[str, Any] | list[Any]) -> Iterable[tuple[str, int | str, object]]:
+    if isinstance(logit_bias, dict):
+        for key, value in logit_bias.items():
+            # As in llama-server, a key that is no number is a text. No more than its head goes into an error.
+            number = re.fullmatch(r"[+-]?[0-9]{1,20}", key)
+            yield "logit_bias", _token("logit_bias", int(key) if number else key), value
+        return
+    for place, pair in enumerate(logit_bias):
+        param = f"logit_bias.{place}"
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise invalid(param, "must be a list of two: a token id or a text, and a bias or false")
+        yield param, _token(param, pair[0]), pair[1]
+
+
+def _token(param: str, key: object) -> int | str:
+    if isinstance(key, str) and key:
+        return key
+    if isinstance(key, int) and not isinstance(key, bool) and 0 <= key <= MAX_INT32:
+        return key
+    raise invalid(param, f"must name a token by an id from 0 to {MAX_INT32} or by a text that is not empty")
+
+
+def _bias(param: str, value: object) -> float:
+    if value is False:
+        return float("-inf")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_BIAS:
+        raise invalid(param, f"the bias must be a number from -{MAX_BIAS:.0f} to {MAX_BIAS:.0f}, or false")
+    return float(value)

@@ -1,0 +1,29 @@
+"""The usage of a whole answer, summed over its choices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from worker_gguf.engine.events import Usage
+
+__all__ = ["usage_body"]
+
+
+def usage_body(choices: dict[int, Usage], n: int) -> dict[str, Any]:
+    """Sum up. Choices `k*n ... k*n + n-1` share prompt k, which is counted once.
+
+    Of a prompt's cached tokens the fewest count: what its other choices found cached, this answer itself had computed.
+    """
+    prompts: dict[int, list[Usage]] = {}
+    for index, usage in choices.items():
+        prompts.setdefault(index // n, []).append(usage)
+    prompt_tokens = sum(usages[0].prompt_tokens for usages in prompts.values())
+    completion_tokens = sum(usage.completion_tokens for usage in choices.values())
+    cached_tokens = sum(min(usage.cached_tokens for usage in usages) for usages in prompts.values())
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": 0},
+    }

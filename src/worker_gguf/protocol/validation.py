@@ -1,0 +1,114 @@
+"""From Pydantic's errors to one InvalidRequest that names the field. Never repeats a text that was sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from worker_gguf.errors import InvalidRequest
+
+__all__ = ["invalid", "validated"]
+
+Body = TypeVar("Body", bound=BaseModel)
+
+_EXPECTED = {
+    "bool_type": "true or false",
+    "dict_type": "an object",
+    "float_type": "a number",
+    "int_type": "an integer",
+    "list_type": "a list",
+    "model_type": "an object",
+    "string_type": "a string",
+}
+_NAMES: Mapping[type, str] = {
+    bool: "true or false",
+    dict: "an object",
+    float: "a number",
+    int: "an integer",
+    list: "a list",
+    str: "a string",
+    type(None): "null",
+}
+
+
+def validated(model: type[Body], fields: Mapping[str, Any], sent: Mapping[str, str]) -> Body:
+    """Check `fields` against `model`. `sent` says under which alias a field came."""
+    known = {name: value for name, value in fields.items() if name in model.model_fields}
+    try:
+        return model.model_validate(known)
+    except ValidationError as error:
+        raise _first_error(error, known, sent) from None
+
+
+def invalid(param: str, what: str) -> InvalidRequest:
+    """Word the one kind of sentence all of them are: "Invalid 'top_p': must be at most 1, not 3."."""
+    return InvalidRequest(f"Invalid '{param}': {what}.", param=param)
+
+
+def _first_error(error: ValidationError, fields: Mapping[str, Any], sent: Mapping[str, str]) -> InvalidRequest:
+    details = error.errors(include_url=False, include_context=True)
+    # A union reports once for each member; the one that got deepest into the value is the one that was meant.
+    field = details[0]["loc"][0]
+    paths = [(_path(detail, fields), detail) for detail in details if detail["loc"][0] == field]
+    deepest = max(len(path) for path, _ in paths)
+    path = next(path for path, _ in paths if len(path) == deepest)
+    same = [detail for other, detail in paths if other == path]
+    name = ".".join(str(part) for part in (sent.get(str(path[0]), path[0]), *path[1:]))
+    return invalid(name, _what(same))
+
+
+def _path(detail: ErrorDetails, fields: Mapping[str, Any]) -> tuple[int | str, ...]:
+    """Keep the parts of Pydantic's location that lead somewhere in the body; the others name members of unions."""
+    path: list[int | str] = []
+    at: Any = fields
+    for part in detail["loc"]:
+        leads_on = part in at if isinstance(at, dict) else isinstance(at, list) and isinstance(part, int)
+        if leads_on:
+            path.append(part)
+            at = at[part]
+    return (*path, detail["loc"][-1]) if detail["type"] == "missing" else tuple(path)
+
+
+def _what(details: list[ErrorDetails]) -> str:
+    types = [_EXPECTED[detail["type"]] for detail in details if detail["type"] in _EXPECTED]
+    others = [detail for detail in details if detail["type"] not in _EXPECTED]
+    # A limit tells more than the other types the value might have had.
+    if others:
+        return _limit(others[0])
+    value = details[0]["input"]
+    return f"must be {' or '.join(dict.fromkeys(types))}, not {_NAMES.get(type(value), 'that')}"
+
+
+def _limit(detail: ErrorDetails) -> str:
+    context = detail.get("ctx", {})
+    value = detail["input"]
+    # Texts are never repeated, as messages are logged; nor are numbers of a thousand digits.
+    shown = f", not {value}" if isinstance(value, int | float) and abs(value) < 10**18 else ""
+    match detail["type"]:
+        case "missing":
+            return "is required"
+        case "greater_than_equal":
+            return f"must be at least {_number(context['ge'])}{shown}"
+        case "greater_than":
+            return f"must be more than {_number(context['gt'])}{shown}"
+        case "less_than_equal":
+            return f"must be at most {_number(context['le'])}{shown}"
+        case "less_than":
+            return f"must be less than {_number(context['lt'])}{shown}"
+        case "too_short" | "string_too_short":
+            return "must not be empty"
+        case "too_long":
+            return f"must have at most {context['max_length']} items"
+        case "string_too_long":
+            return f"must have at most {context['max_length']} characters"
+        case "literal_error":
+            return f"must be one of {context['expected']}"
+        case _:
+            return detail["msg"][:1].lower() + detail["msg"][1:]
+
+
+def _number(limit: float) -> float:
+    return int(limit) if limit == int(limit) else limit

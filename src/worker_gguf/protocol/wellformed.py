@@ -1,0 +1,79 @@
+"""From raw bytes to a JSON object that everything after may trust: finite, shallow, encodable. Knows no field names."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from worker_gguf.errors import InvalidRequest
+
+__all__ = ["MAX_DEPTH", "read_json", "read_object"]
+
+# Far above any tool schema, far below what Python's stack or a template's tojson can take.
+MAX_DEPTH = 64
+
+
+def read_json(raw: bytes) -> object:
+    """Parse a body. Every way to fail is an InvalidRequest, and NaN and Infinity, which are not JSON, are failures."""
+    try:
+        # json.loads would guess UTF-16 and UTF-32 from bytes; JSON over HTTP is UTF-8 (RFC 8259, 8.1).
+        value: object = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
+    except UnicodeDecodeError:
+        raise InvalidRequest("The body is not UTF-8. Send JSON in UTF-8.") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise InvalidRequest(f"The body is not JSON: {error.msg} at {where}.") from None
+    except RecursionError:
+        raise InvalidRequest("The body is nested too deeply.") from None
+    except ValueError:
+        # Python refuses to convert integers of more than 4300 digits.
+        raise InvalidRequest("The body holds a number that is out of bounds.") from None
+    return value
+
+
+def read_object(body: object) -> dict[str, Any]:
+    """Check a parsed body and return its fields, those that are null left out: null means not given."""
+    if not isinstance(body, dict):
+        raise InvalidRequest("The body must be a JSON object.")
+    for name, value in body.items():
+        if not isinstance(name, str) or not _is_encodable(name):
+            raise InvalidRequest("The body holds a name that is not valid text.")
+        _check(name, value)
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def _refuse_constant(constant: str) -> object:
+    raise InvalidRequest(f"The body holds {constant}, which is not JSON.")
+
+
+def _check(param: str, value: object) -> None:
+    stack: list[tuple[object, int]] = [(value, 1)]
+    while stack:
+        item, depth = stack.pop()
+        if isinstance(item, dict | list) and depth >= MAX_DEPTH:
+            raise InvalidRequest(f"Invalid '{param}': nested more than {MAX_DEPTH} deep.", param=param)
+        if isinstance(item, dict):
+            stack.extend((part, depth + 1) for pair in item.items() for part in pair)
+        elif isinstance(item, list):
+            # A prompt of a million token ids must not cost a million turns of this loop.
+            if set(map(type, item)) != {int}:
+                stack.extend((part, depth + 1) for part in item)
+        else:
+            _check_scalar(param, item)
+
+
+def _check_scalar(param: str, value: object) -> None:
+    if isinstance(value, str) and not _is_encodable(value):
+        message = f"Invalid '{param}': holds an unpaired surrogate, which is no character and has no UTF-8."
+        raise InvalidRequest(message, param=param)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidRequest(f"Invalid '{param}': holds a number that is not finite.", param=param)
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

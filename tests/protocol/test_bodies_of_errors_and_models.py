@@ -1,0 +1,39 @@
+"""The error envelope and the list of models."""
+
+from __future__ import annotations
+
+from worker_gguf.errors import ContextLengthExceeded, QueueFull
+from worker_gguf.protocol.errors import error_body
+from worker_gguf.protocol.models import ModelCard, model_body, models_body
+
+
+def test_an_error_has_openais_four_fields() -> None:
+    assert error_body(QueueFull("Full. Come back later.", retry_after_s=2)) == {
+        "error": {
+            "message": "Full. Come back later.",
+            "type": "rate_limit_error",
+            "param": None,
+            "code": "queue_full",
+        }
+    }
+
+
+def test_a_prompt_too_long_carries_both_numbers() -> None:
+    error = error_body(ContextLengthExceeded(5000, 4096, param="messages"))["error"]
+    assert (error["n_prompt_tokens"], error["n_ctx"]) == (5000, 4096)
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "messages")
+
+
+def test_what_is_not_known_of_a_model_is_left_out() -> None:
+    assert model_body(ModelCard("m", 1, n_ctx=4096, aliases=("a",))) == {
+        "id": "m",
+        "object": "model",
+        "created": 1,
+        "owned_by": "worker-gguf",
+        "meta": {"aliases": ["a"], "n_ctx": 4096},
+    }
+
+
+def test_the_list_holds_the_one_model() -> None:
+    card = ModelCard("m", 1)
+    assert models_body(card) == {"object": "list", "data": [model_body(card)]}
