@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from bench.load import Answer, Connection, Load, ask, percentile, ping_p99_ms, run, summarize
+from bench.connection import Connection
+from bench.load import Answer, Load, ask, percentile, ping_p99_ms, run, summarize
 
 Json = dict[str, Any]
 
