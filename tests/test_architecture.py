@@ -16,7 +16,7 @@ PACKAGE = "worker_gguf"
 BASE = {"", "errors"}  # "" is worker_gguf/__init__.py: the version
 ENGINE = BASE | {"engine"}
 SETTINGS = {"settings", "settings_fields", "settings_text"}
-SERVICE = ENGINE | SETTINGS | {"gguf", "log", "metrics", "protocol", "service"}
+SERVICE = ENGINE | SETTINGS | {"gguf", "log", "metrics", "protocol", "reply", "service", "timeline"}
 MAY_IMPORT: dict[str, set[str]] = {
     "": set(),
     "errors": set(),
@@ -31,9 +31,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "llama": ENGINE | {"gguf", "log"},
     "store": BASE | SETTINGS | {"gguf", "log", "metrics"},
     "protocol": ENGINE | {"log"},
-    "service": ENGINE | SETTINGS | {"log", "metrics", "protocol"},
-    "worker": SERVICE,
-    "boot": SERVICE | {"embedded", "llama", "store", "worker"},
+    "reply": ENGINE | {"log", "metrics", "protocol"},
+    "service": ENGINE | SETTINGS | {"log", "metrics", "protocol", "reply"},
+    "timeline": BASE | {"log"},
+    "boot": SERVICE | {"embedded", "llama", "store"},  # builds the service
+    "worker": SERVICE | {"boot"},  # boots, then answers through the service
     "frontends": SERVICE | {"worker"},
     "emulator": BASE | {"frontends", "log"},
 }
