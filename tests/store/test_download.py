@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from tests.fake_hub import FakeHub
 
+from tests.fake_hub import FakeHub
 from worker_gguf.errors import DownloadError, ModelNotFound, WorkerError
 from worker_gguf.store import ensure, locate
 from worker_gguf.store.download import write_ref

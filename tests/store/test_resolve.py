@@ -172,6 +172,8 @@ def test_embedded_model_is_the_one_in_the_package(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"1")
     found = locate(EmbeddedRef(), [], embedded_folder=tmp_path)
     assert found == LocalModel((tmp_path / "model.gguf",), 1, None, None, "embedded")
+    with pytest.raises(ModelNotFound, match="missing from this installation"):
+        locate(EmbeddedRef(), [], embedded_folder=tmp_path / "absent")
 
 
 def test_store_imports_neither_engine_nor_llama() -> None:

@@ -54,6 +54,9 @@ UNSLOTH = [
         (["IQ1_M/model.gguf", "IQ4_XS/model.gguf"], "IQ4_XS", "IQ4_XS/model.gguf"),
         (["m-Q4_K_M-imatrix.gguf", "imatrix.gguf"], "Q4_K_M", "m-Q4_K_M-imatrix.gguf"),
         (["m-fancy.gguf", "m-plain.gguf"], "fancy", "m-fancy.gguf"),
+        (["m-Q6_K-imat.gguf", "m-Q6_K.gguf"], "Q6_K", "m-Q6_K.gguf"),
+        (["m-Q6_K-imat.gguf", "m-Q6_K.gguf"], "q6_k-imat", "m-Q6_K-imat.gguf"),
+        (["m-i1-Q6_K.gguf", "m-Q6_K-v2.gguf"], "i1-Q6_K", "m-i1-Q6_K.gguf"),
     ],
 )
 def test_quant_leads_to_its_file(names: list[str], quant: str, file: str) -> None:

@@ -158,7 +158,7 @@ def _runs(window: bytes) -> tuple[Sequence[int], Sequence[int]]:
     zeros = np.flatnonzero(words[1:] == 0)
     before = words[zeros]
     starts = zeros * 4 + (before > 0xFF) + (before > 0xFFFF) + (before > 0xFFFFFF)
-    starts = starts[starts <= len(window) - _U64.size].astype(np.uint64)
+    starts = starts[: np.searchsorted(starts, len(window) - _U64.size, "right")].astype(np.uint64)
     lengths = np.ndarray((max(len(window) - 7, 0),), "<u8", window, strides=(1,))[starts]
     breaks = np.flatnonzero(starts[:-1] + 8 + lengths[:-1] != starts[1:])
     return starts, np.append(breaks, max(len(starts) - 1, 0))  # type: ignore[return-value]

@@ -82,7 +82,7 @@ class Hub:
                 cache_dir=cache_dir,
                 token=self.token,
                 endpoint=self.endpoint,
-                tqdm_class=_bar(on_bytes),
+                tqdm_class=_bar(file, on_bytes),
             )
         return Path(path)
 
@@ -159,11 +159,15 @@ class Hub:
         return DownloadError(f"{self._host} answered {status} for {file or repo}. Try again later.")
 
 
-def _bar(on_bytes: Callable[[int], None]) -> type[Any]:
+def _bar(title: str, on_bytes: Callable[[int], None]) -> type[Any]:
     """Make huggingface_hub's bar (drawn only on a terminal) that also reports to us."""
     from huggingface_hub.utils.tqdm import tqdm
 
     class Bar(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            # Its own title is the end of the CDN's address.
+            super().__init__(*args, **{**kwargs, "desc": title})  # type: ignore[no-untyped-call]
+
         def update(self, n: float | None = 1) -> bool | None:
             on_bytes(int(n or 0))
             drawn: bool | None = super().update(n)

@@ -49,7 +49,7 @@ def locate(ref: ModelRef, cache_dirs: Sequence[Path], *, embedded_folder: Path =
     try:
         match ref:
             case EmbeddedRef():
-                return _in_folder(embedded_folder, "embedded")
+                return _embedded(embedded_folder)
             case PathRef(path):
                 return _at_path(path)
             case HubRef():
@@ -86,6 +86,14 @@ def _at_path(path: Path) -> LocalModel:
         return _local([path], "path")
     files = select.choose(neighbours, file=path.name, where=f"The folder {path.parent}").files
     return _local([path.parent / name for name in files], "path")
+
+
+def _embedded(folder: Path) -> LocalModel:
+    if not _gguf_names(folder):
+        raise ModelNotFound(
+            "The embedded model is missing from this installation. Install the package again or set MODEL."
+        )
+    return _in_folder(folder, "embedded")
 
 
 def _in_folder(folder: Path, source: Source) -> LocalModel:

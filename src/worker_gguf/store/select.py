@@ -50,6 +50,8 @@ class ModelFiles:
     label: str | None
     before: tuple[str, ...]
     """The words of the name before the label, in lower case."""
+    after: tuple[str, ...]
+    """The words behind the label (`imat`)."""
     kind: str
     """`model`, or `mmproj`, `imatrix` or `draft`, which are chosen only by file name."""
 
@@ -111,9 +113,9 @@ def group(names: Iterable[str]) -> list[ModelFiles]:
 
 def _describe(stem: str, files: tuple[str, ...], n_parts: int) -> ModelFiles:
     path = PurePosixPath(stem)
-    label, before = _label(path.name)
+    label, before, after = _label(path.name)
     if label is None and len(path.parts) > 1:
-        label, before = _label(path.parent.name)
+        label, before, after = _label(path.parent.name)
     words = set(_words(path.name))
     if any(word.startswith("mmproj") for word in words):
         kind = "mmproj"
@@ -121,18 +123,18 @@ def _describe(stem: str, files: tuple[str, ...], n_parts: int) -> ModelFiles:
         kind = "imatrix"
     else:
         kind = "draft" if "draft" in words else "model"
-    return ModelFiles(stem, files, n_parts, label, before, kind)
+    return ModelFiles(stem, files, n_parts, label, before, after, kind)
 
 
-def _label(name: str) -> tuple[str | None, tuple[str, ...]]:
-    """Return the last quant of a name, spelled as llama.cpp spells it, and the words before it."""
+def _label(name: str) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:
+    """Return the last quant of a name, spelled as llama.cpp spells it, and the words before and after it."""
     upper = name.upper()
     matches = list(_LABEL.finditer(upper))
     if not matches:
-        return None, ()
+        return None, (), ()
     label = re.sub(_SEP, "_", matches[-1][0]).replace("FP16", "F16").replace("FP32", "F32")
     # Case folding may change a text's length ("ß"), so the words come from the same text as the match.
-    return label, tuple(_words(upper[: matches[-1].start()]))
+    return label, tuple(_words(upper[: matches[-1].start()])), tuple(_words(upper[matches[-1].end() :]))
 
 
 def _words(text: str) -> list[str]:
@@ -161,15 +163,15 @@ def _by_file(models: list[ModelFiles], file: str) -> list[ModelFiles]:
 
 
 def _by_quant(models: list[ModelFiles], quant: str) -> list[ModelFiles]:
-    label, before = _label(quant)
+    label, before, after = _label(quant)
     if label is None:
         # Not a quant that is known: the words as they are, somewhere in the name.
         words = _words(quant)
         return [model for model in models if words and _contains(_words(model.stem), words)]
-    same = [model for model in models if model.label == label]
+    same = [model for model in models if model.label == label and model.after[: len(after)] == after]
     if before:
-        return [model for model in same if model.before[-len(before) :] == before]
-    return _plainest(same)
+        same = [model for model in same if model.before[-len(before) :] == before]
+    return _plainest(same, any_ud=bool(before))
 
 
 def _by_preference(models: list[ModelFiles], preference: Sequence[str]) -> list[ModelFiles]:
@@ -182,10 +184,10 @@ def _by_preference(models: list[ModelFiles], preference: Sequence[str]) -> list[
     return whole
 
 
-def _plainest(models: list[ModelFiles]) -> list[ModelFiles]:
-    """Of models with one quant, prefer those that are not Unsloth's dynamic (UD) variant."""
-    plain = [model for model in models if model.before[-1:] != ("ud",)]
-    return plain or models
+def _plainest(models: list[ModelFiles], *, any_ud: bool = False) -> list[ModelFiles]:
+    """Of models with one quant, prefer those that are not a dynamic (UD) variant, then those named no further."""
+    plain = [model for model in models if any_ud or model.before[-1:] != ("ud",)] or models
+    return [model for model in plain if not model.after] or plain
 
 
 def _contains(words: list[str], wanted: list[str]) -> bool:
@@ -202,7 +204,7 @@ def _refuse(where: str, wanted: str, found: list[ModelFiles], models: list[Model
             f"{where} has several models for the {wanted}: {_listing(found)}. Name one file: org/repo/path/file.gguf."
         )
     if not models:
-        raise ModelNotFound(f"{where} has no .gguf file. Choose a repository with GGUF files (often named ...-GGUF).")
+        raise ModelNotFound(f"{where} has no .gguf file. Name another one; on the Hub they are often called ...-GGUF.")
     raise ModelNotFound(f"{where} has no model for the {wanted}. It has: {_listing(models)}.")
 
 
