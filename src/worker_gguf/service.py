@@ -1,15 +1,37 @@
 """One request, straight through: validate, template, submit, render. Both front ends use it.
 
-Knows nothing of FastAPI, uvicorn or the RunPod SDK.
+Knows nothing of FastAPI, uvicorn, the RunPod SDK or llama.cpp.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
 
-__all__ = ["Answer", "Stream"]
+from worker_gguf.engine.engine import Engine
+from worker_gguf.engine.request import GenerationRequest, SamplingParams
+from worker_gguf.errors import ContextLengthExceeded, InvalidRequest, MethodNotAllowed, NotFound
+from worker_gguf.metrics import Metrics
+from worker_gguf.protocol.calls import ChatCall, CompletionCall, Defaults, Options, Prompt, parse_chat, parse_completion
+from worker_gguf.protocol.chat_rendering import ChatRendering
+from worker_gguf.protocol.completion_rendering import CompletionRendering
+from worker_gguf.protocol.models import ModelCard, model_body, models_body
+from worker_gguf.protocol.rendering import Heading, Rendering
+from worker_gguf.protocol.screening import ignored_header
+from worker_gguf.protocol.template import ChatTemplates
+from worker_gguf.reply import Reply, collect
+
+__all__ = ["Answer", "Service", "Stream", "Tokenizer"]
+
+T = TypeVar("T")
+Call = TypeVar("Call", ChatCall, CompletionCall)
+
+# A prompt longer than this is rendered and tokenised beside the event loop, so that /ping and streams go on.
+_INLINE_CHARACTERS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +52,202 @@ class Stream:
 
     events: AsyncIterator[bytes]
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Tokenizer(Protocol):
+    """What the service needs of a vocabulary. Thread-safe."""
+
+    n_tokens: int
+    adds_bos: bool
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]: ...
+
+    def text(self, tokens: Iterable[int]) -> str: ...
+
+
+class Service:
+    """Answers requests with one model. Its methods are called on event loops, any number of them."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        templates: ChatTemplates,
+        card: ModelCard,
+        *,
+        defaults: Defaults,
+        metrics: Metrics,
+        fingerprint: str,
+        bos_text: str = "",
+        timeout_s: float | None = None,
+    ) -> None:
+        self.card = card
+        self._engine = engine
+        self._tokenizer = tokenizer
+        self._templates = templates
+        self._defaults = defaults
+        self._metrics = metrics
+        self._fingerprint = fingerprint
+        self._bos_text = bos_text
+        self._timeout_s = timeout_s
+        self._names = {name.lower() for name in (card.id, *card.aliases)}
+        self._routes: dict[tuple[str, str], Callable[[object], Awaitable[Answer | Stream]]] = {
+            ("POST", "/v1/chat/completions"): self.chat,
+            ("POST", "/v1/completions"): self.complete,
+            ("GET", "/v1/models"): self.models,
+        }
+
+    async def call(self, method: str, route: str, body: object) -> Answer | Stream:
+        """Answer one request, or raise the WorkerError that refuses it."""
+        handler = self._routes.get((method, route))
+        if handler is not None:
+            return await handler(body)
+        if method == "GET" and route.startswith("/v1/models/"):
+            return await self.model(route.removeprefix("/v1/models/"))
+        others = [allowed for allowed, known in self._routes if known == route]
+        if others:
+            raise MethodNotAllowed(f"{method} is not for this route. Use {others[0]}.")
+        known = ", ".join(sorted({known for _, known in self._routes}))
+        raise NotFound(f"There is no such route. This worker answers {known}.")
+
+    async def models(self, _body: object) -> Answer:
+        return Answer(200, models_body(self.card))
+
+    async def model(self, name: str) -> Answer:
+        self._check_model(name)
+        return Answer(200, model_body(self.card))
+
+    async def chat(self, body: object) -> Answer | Stream:
+        started_s = time.monotonic()
+        call = parse_chat(body, self._defaults)
+        self._check_model(call.options.model)
+        size = sum(len(str(message.get("content"))) for message in call.messages)
+        tokens = await _beside_loop(size, self._chat_prompt, call)
+        rendering = ChatRendering(
+            self._heading("chatcmpl"),
+            n=call.options.n,
+            include_usage=call.options.include_usage,
+            logprobs=call.options.top_logprobs is not None,
+        )
+        return await self._generate([tokens], call.options, rendering, started_s)
+
+    async def complete(self, body: object) -> Answer | Stream:
+        started_s = time.monotonic()
+        call = parse_completion(body, self._defaults)
+        self._check_model(call.options.model)
+        prompts = await _beside_loop(sum(map(len, call.prompts)), self._prompts, call)
+        rendering = CompletionRendering(
+            self._heading("cmpl"),
+            n_prompts=len(prompts),
+            n=call.options.n,
+            include_usage=call.options.include_usage,
+            logprobs=call.options.top_logprobs is not None,
+            echo=self._echo(call),
+        )
+        return await self._generate(prompts, call.options, rendering, started_s)
+
+    # --- prompts --------------------------------------------------------------------------------------------------
+
+    def _chat_prompt(self, call: ChatCall) -> tuple[int, ...]:
+        text = self._templates.default.prompt(
+            call.messages,
+            add_generation_prompt=call.add_generation_prompt,
+            continue_final_message=call.continue_final_message,
+            variables=call.template_variables,
+        )
+        # Most templates write BOS themselves; a second one would shift every position.
+        has_bos = bool(self._bos_text) and text.startswith(self._bos_text)
+        return self._checked(self._tokenize(text, add_special=not has_bos), "messages")
+
+    def _prompts(self, call: CompletionCall) -> list[tuple[int, ...]]:
+        return [self._checked(self._prompt(prompt), "prompt") for prompt in call.prompts]
+
+    def _prompt(self, prompt: Prompt) -> tuple[int, ...]:
+        if isinstance(prompt, str):
+            return self._tokenize(prompt, add_special=True)
+        if wrong := next((token for token in prompt if not 0 <= token < self._tokenizer.n_tokens), None):
+            raise InvalidRequest(
+                f"{wrong} is no token of this model: its ids go from 0 to {self._tokenizer.n_tokens - 1}.",
+                param="prompt",
+            )
+        return prompt
+
+    def _tokenize(self, text: str, *, add_special: bool) -> tuple[int, ...]:
+        return tuple(self._tokenizer.tokenize(text, add_special=add_special, parse_special=True))
+
+    def _checked(self, tokens: tuple[int, ...], param: str) -> tuple[int, ...]:
+        if not tokens:
+            raise InvalidRequest("The prompt has no tokens. Send at least one.", param=param)
+        if len(tokens) >= self._engine.limits.n_ctx:
+            raise ContextLengthExceeded(len(tokens), self._engine.limits.n_ctx, param=param)
+        return tokens
+
+    def _echo(self, call: CompletionCall) -> list[str] | None:
+        if not call.echo:
+            return None
+        return [prompt if isinstance(prompt, str) else self._tokenizer.text(prompt) for prompt in call.prompts]
+
+    # --- generation -----------------------------------------------------------------------------------------------
+
+    async def _generate(
+        self, prompts: list[tuple[int, ...]], options: Options, rendering: Rendering, started_s: float
+    ) -> Answer | Stream:
+        self._metrics.count_ignored(options.ignored)
+        headers = {"X-Ignored-Parameters": ignored_header(options.ignored)} if options.ignored else {}
+        stream = self._engine.submit(*self._requests(prompts, options, rendering.heading.id))
+        reply = Reply(stream, rendering, self._metrics, started_s)
+        if options.stream:
+            return Stream(reply, headers)
+        return Answer(200, await collect(reply), headers)
+
+    def _requests(self, prompts: list[tuple[int, ...]], options: Options, answer_id: str) -> list[GenerationRequest]:
+        timeouts = [timeout for timeout in (options.timeout_s, self._timeout_s) if timeout is not None]
+        deadline_s = time.monotonic() + min(timeouts) if timeouts else None
+        sampling = self._with_biases(options)
+        return [
+            GenerationRequest(
+                id=f"{answer_id}.{index}",
+                prompt=prompts[index // options.n],
+                sampling=_for_choice(sampling, index % options.n),
+                max_tokens=options.max_tokens,
+                min_tokens=options.min_tokens,
+                stop=options.stop,
+                top_logprobs=options.top_logprobs,
+                cache_prompt=options.cache_prompt,
+                deadline_s=deadline_s,
+            )
+            for index in range(len(prompts) * options.n)
+        ]
+
+    def _with_biases(self, options: Options) -> SamplingParams:
+        """Biases by token id, those of texts laid over each token of the text."""
+        biases = dict(options.sampling.logit_bias)
+        if wrong := next((token for token in biases if not 0 <= token < self._tokenizer.n_tokens), None):
+            raise InvalidRequest(
+                f"{wrong} is no token of this model: its ids go from 0 to {self._tokenizer.n_tokens - 1}.",
+                param="logit_bias",
+            )
+        for text, bias in options.text_biases:
+            for token in self._tokenizer.tokenize(text, add_special=False, parse_special=False):
+                biases[token] = bias
+        return replace(options.sampling, logit_bias=tuple(biases.items()))
+
+    # --- the model's name -----------------------------------------------------------------------------------------
+
+    def _check_model(self, name: str | None) -> None:
+        if name is not None and name.lower() not in self._names:
+            raise NotFound(f"The model {name[:200]!r} is not served here. This worker serves {self.card.id!r}.", param="model")
+
+    def _heading(self, prefix: str) -> Heading:
+        return Heading(f"{prefix}-{uuid.uuid4().hex}", int(time.time()), self.card.id, self._fingerprint)
+
+
+def _for_choice(sampling: SamplingParams, choice: int) -> SamplingParams:
+    """Each of `n` answers has a seed of its own, so that one seed does not give the same answer n times."""
+    if choice == 0 or sampling.seed is None:
+        return sampling
+    return replace(sampling, seed=(sampling.seed + choice) & 0xFFFFFFFF)
+
+
+async def _beside_loop(size: int, act: Callable[[Call], T], call: Call) -> T:
+    return act(call) if size <= _INLINE_CHARACTERS else await asyncio.to_thread(act, call)

@@ -87,10 +87,12 @@ class Sampled:
 class StepResult:
     """What a step brought. With `no_space` the memory is as before it; with `error` the chunks' slots are empty.
 
-    `refused` names requests whose sampler could not be made, and why.
+    `refused` names requests whose sampler could not be made or found no token to draw, and why.
     """
 
     sampled: tuple[Sampled, ...] = ()
     no_space: bool = False
     error: WorkerError | None = None
     refused: tuple[tuple[str, WorkerError], ...] = ()
+    decode_seconds: float = 0.0
+    sample_seconds: float = 0.0

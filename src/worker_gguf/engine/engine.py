@@ -17,26 +17,34 @@ from worker_gguf.engine.runner import Limits, Runner
 from worker_gguf.engine.scheduler import Ended, Scheduler, Token, Update
 from worker_gguf.engine.sequence import Sequence
 from worker_gguf.engine.stats import EngineStats
-from worker_gguf.engine.stream import EventStream, deliver
-from worker_gguf.errors import EngineFailed, NotReady, WorkerError
+from worker_gguf.engine.stream import EventStream, Outbox, deliver
+from worker_gguf.errors import EngineFailed, NotReady, QueueFull, WorkerError
 
 __all__ = ["Engine"]
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Address:
+    """Where a request's events go: a stream, and the request's place in its group."""
+
+    stream: EventStream
+    index: int
+
+
 @dataclass(slots=True)
 class _Open:
     """A request that has not ended: where its events go and its text so far."""
 
-    stream: EventStream
+    address: _Address
     text: Detokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class _Add:
     request: GenerationRequest
-    stream: EventStream
+    address: _Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +78,7 @@ class Engine:
         self._scheduler = Scheduler(runner.limits, max_queue=max_queue, prefill_chunk=prefill_chunk)
         self._inbox: SimpleQueue[_Command] = SimpleQueue()
         self._open: dict[str, _Open] = {}
-        self._outbox: dict[EventStream, list[Event]] = {}
+        self._outbox: Outbox = {}
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._idle = threading.Condition()
         self._n_submitted = 0
@@ -80,6 +88,10 @@ class Engine:
     @property
     def limits(self) -> Limits:
         return self.runner.limits
+
+    @property
+    def max_queue(self) -> int:
+        return self._scheduler.max_queue
 
     # --- for everyone ---------------------------------------------------------------------------------------------
 
@@ -94,15 +106,31 @@ class Engine:
         self._thread.join()
         self.runner.close()
 
-    def submit(self, request: GenerationRequest) -> EventStream:
-        """Start a request; call it on the event loop that reads the stream. Refusals come as the stream's ending."""
-        stream = EventStream(request.id, self.cancel)
+    def submit(self, *requests: GenerationRequest) -> EventStream:
+        """Start requests as one group; call it on the event loop that reads the stream.
+
+        Raises QueueFull when there is no room for all of them, NotReady when stopping. What goes wrong later comes as
+        a request's ending.
+        """
+        stream = EventStream(tuple(request.id for request in requests), self.cancel)
         with self._idle:
             if self._stopping:
                 raise NotReady("The worker is stopping and takes no more requests.")
-            self._n_submitted += 1
-        self._inbox.put(_Add(request, stream))
+            self._check_room(len(requests))
+            self._n_submitted += len(requests)
+        for index, request in enumerate(requests):
+            self._inbox.put(_Add(request, _Address(stream, index)))
         return stream
+
+    def _check_room(self, n: int) -> None:
+        n_open = self._n_submitted - self._n_ended
+        most = self.limits.n_slots + self.max_queue
+        if n_open + n > most:
+            raise QueueFull(
+                f"{n_open} requests run or wait and this worker takes {most}. Try again later, or raise MAX_QUEUE or "
+                "N_PARALLEL.",
+                retry_after_s=1,
+            )
 
     def cancel(self, request_id: str) -> None:
         """From any thread. The slot is free before the next step; a request that has ended is not touched."""
@@ -140,10 +168,13 @@ class Engine:
         if batch.chunks:
             self.stats.count_batch(batch.n_tokens)
         try:
-            return self.runner.run(batch)
+            result = self.runner.run(batch)
         except Exception:
             logger.exception("runner failed")
             return StepResult(error=EngineFailed("The model could not be computed; see the log."))
+        self.stats.decode_seconds += result.decode_seconds
+        self.stats.sample_seconds += result.sample_seconds
+        return result
 
     def _take_commands(self) -> bool:
         """Apply what has come in; wait for it when there is nothing else to do. False ends the thread."""
@@ -161,14 +192,14 @@ class Engine:
         if isinstance(command, _Cancel):
             self._take(self._scheduler.finish(command.request_id, "cancelled"))
             return
-        request, stream = command.request, command.stream
+        request, address = command.request, command.address
         try:
             updates = self._scheduler.add(request)
         except WorkerError as error:
-            self._emit(stream, Finished("error", Usage(len(request.prompt), 0, 0), error=error))
+            self._emit(address, Finished("error", Usage(len(request.prompt), 0, 0), error=error))
             self._count_ending("refused")
             return
-        self._open[request.id] = _Open(stream, Detokenizer(request.stop))
+        self._open[request.id] = _Open(address, Detokenizer(request.stop))
         self._take(updates)
 
     # --- from updates to events -----------------------------------------------------------------------------------
@@ -188,7 +219,7 @@ class Engine:
         text = opened.text.push(self._piece(update.token))
         if text or update.logprob is not None:
             logprobs = () if update.logprob is None else (update.logprob,)
-            self._emit(opened.stream, Delta(text, (update.token,), logprobs))
+            self._emit(opened.address, Delta(text, (update.token,), logprobs))
         if opened.text.stop is not None:
             self._take(self._scheduler.finish(update.sequence.id, "stop"))
 
@@ -198,13 +229,13 @@ class Engine:
             return
         rest = opened.text.flush()
         if rest and update.reason in ("stop", "length"):
-            self._emit(opened.stream, Delta(rest, ()))
+            self._emit(opened.address, Delta(rest, ()))
         stop = opened.text.stop
         reason: FinishReason = "stop" if stop is not None and update.reason == "length" else update.reason
         usage = _usage(update.sequence)
         self.stats.prompt_tokens += usage.prompt_tokens
         self.stats.cached_tokens += usage.cached_tokens
-        self._emit(opened.stream, Finished(reason, usage, stop, update.error))
+        self._emit(opened.address, Finished(reason, usage, stop, update.error))
         self._count_ending(reason)
 
     def _count_ending(self, reason: str) -> None:
@@ -213,8 +244,8 @@ class Engine:
             self._n_ended += 1
             self._idle.notify_all()
 
-    def _emit(self, stream: EventStream, event: Event) -> None:
-        self._outbox.setdefault(stream, []).append(event)
+    def _emit(self, address: _Address, event: Event) -> None:
+        self._outbox.setdefault(address.stream, {}).setdefault(address.index, []).append(event)
 
     def _publish(self) -> None:
         self.stats.busy_slots = self._scheduler.n_busy

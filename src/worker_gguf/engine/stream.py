@@ -1,4 +1,4 @@
-"""A request's events on their way from the engine's thread to an event loop.
+"""A group of requests' events on their way from the engine's thread to an event loop.
 
 All events of a step cross in one call per loop, not one per token.
 """
@@ -6,66 +6,82 @@ All events of a step cross in one call per loop, not one per token.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from worker_gguf.engine.events import Event, Finished
 
-__all__ = ["EventStream", "deliver"]
+__all__ = ["EventStream", "Outbox", "deliver"]
+
+Items = dict[int, list[Event]]
 
 
 class EventStream:
-    """An async iterator of lists of events, ending after the list with Finished. For one reader, on the loop it was
-    made on. `cancel()` frees the slot before the engine's next step; after the ending it does nothing."""
+    """An async iterator over what came since the last look: events by the index of their request in the group.
 
-    def __init__(self, request_id: str, cancel: Callable[[str], None]) -> None:
-        self.request_id = request_id
+    It ends after the last request's Finished. For one reader, on the loop it was made on. `cancel()` frees the slots
+    before the engine's next step; after the ending it does nothing.
+    """
+
+    def __init__(self, request_ids: tuple[str, ...], cancel: Callable[[str], None]) -> None:
         self.loop = asyncio.get_running_loop()
-        self.is_finished = False
+        self._request_ids = request_ids
         self._cancel = cancel
-        self._events: list[Event] = []
+        self._running = set(range(len(request_ids)))
+        self._items: Items = {}
         self._arrived: asyncio.Future[None] | None = None
 
-    def put(self, events: list[Event]) -> None:
+    @property
+    def is_finished(self) -> bool:
+        return not self._running
+
+    def put(self, items: Items) -> None:
         """Called on the loop."""
-        self._events += events
+        if not self._items:
+            self._items = items
+        else:
+            for index, events in items.items():
+                self._items.setdefault(index, []).extend(events)
         if self._arrived is not None and not self._arrived.done():
             self._arrived.set_result(None)
 
     def __aiter__(self) -> EventStream:
         return self
 
-    async def __anext__(self) -> list[Event]:
-        if self.is_finished:
+    async def __anext__(self) -> Items:
+        if not self._running:
             raise StopAsyncIteration
-        if not self._events:
+        if not self._items:
             self._arrived = self.loop.create_future()
             try:
                 await self._arrived
             finally:
                 self._arrived = None
-        events, self._events = self._events, []
-        if isinstance(events[-1], Finished):
-            self.is_finished = True
-        return events
+        items, self._items = self._items, {}
+        self._running -= {index for index, events in items.items() if isinstance(events[-1], Finished)}
+        return items
 
     def cancel(self) -> None:
-        if not self.is_finished:
-            self._cancel(self.request_id)
+        for index in self._running:
+            self._cancel(self._request_ids[index])
+        self._running = set()
 
 
-def deliver(outbox: dict[EventStream, list[Event]]) -> None:
+Outbox = dict[EventStream, Items]
+
+
+def deliver(outbox: Mapping[EventStream, Items]) -> None:
     """Hand each stream its events, from any thread. A loop that is closed has nobody left to tell."""
-    loops: dict[asyncio.AbstractEventLoop, list[tuple[EventStream, list[Event]]]] = {}
-    for stream, events in outbox.items():
-        loops.setdefault(stream.loop, []).append((stream, events))
-    for loop, items in loops.items():
+    loops: dict[asyncio.AbstractEventLoop, list[tuple[EventStream, Items]]] = {}
+    for stream, items in outbox.items():
+        loops.setdefault(stream.loop, []).append((stream, items))
+    for loop, parcels in loops.items():
         try:
-            loop.call_soon_threadsafe(_put_all, items)
+            loop.call_soon_threadsafe(_put_all, parcels)
         except RuntimeError:
             if not loop.is_closed():
                 raise
 
 
-def _put_all(items: Iterable[tuple[EventStream, list[Event]]]) -> None:
-    for stream, events in items:
-        stream.put(events)
+def _put_all(parcels: Iterable[tuple[EventStream, Items]]) -> None:
+    for stream, items in parcels:
+        stream.put(items)

@@ -12,7 +12,6 @@ from worker_gguf.engine.batch import Batch, Chunk, Close, Copy, Open, Sampled, S
 from worker_gguf.engine.events import TokenLogprob
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.engine.runner import Limits
-from worker_gguf.engine.stats import EngineStats
 from worker_gguf.errors import EngineFailed, WorkerError
 from worker_gguf.llama.candidates import Floats, Ints, column_maxima, top, worth_folding
 from worker_gguf.llama.chain import ChainFactory
@@ -42,7 +41,6 @@ class LlamaRunner:
         self._scratch = [Scratch(model.vocabulary.n_tokens) for _ in range(n_sampling_threads)]
         self._pool = ThreadPoolExecutor(n_sampling_threads - 1, "sampling") if n_sampling_threads > 1 else None
         self._limits = _limits(model, context)
-        self.stats = EngineStats()
 
     @property
     def limits(self) -> Limits:
@@ -62,9 +60,12 @@ class LlamaRunner:
         decoded = time.perf_counter()
         drawing = [chunk for chunk in batch.chunks if chunk.output]
         sampled, failed = self._draw_all(drawing, logits)
-        self.stats.decode_seconds += decoded - started
-        self.stats.sample_seconds += time.perf_counter() - decoded
-        return StepResult(sampled, refused=(*refused, *failed))
+        return StepResult(
+            sampled,
+            refused=(*refused, *failed),
+            decode_seconds=decoded - started,
+            sample_seconds=time.perf_counter() - decoded,
+        )
 
     def close(self) -> None:
         for sampler in self._samplers.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterable
 
 import llama_cpp
 
@@ -66,6 +67,10 @@ class Vocabulary:
         if piece is None:
             piece = self._pieces[token] = self._read_piece(token, special=False)
         return piece
+
+    def text(self, tokens: Iterable[int]) -> str:
+        """Tokens as text, control tokens written out, broken characters as U+FFFD."""
+        return b"".join(map(self.control_piece, tokens)).decode("utf-8", "replace")
 
     def control_piece(self, token: int) -> bytes:
         """The token's bytes with control tokens written out."""

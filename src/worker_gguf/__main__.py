@@ -1,0 +1,7 @@
+"""`python -m worker_gguf`."""
+
+import sys
+
+from worker_gguf.cli import main
+
+sys.exit(main())

@@ -1,0 +1,267 @@
+"""The cold start, read top to bottom: from settings to a service that answers.
+
+Heavy imports stand inside the phases that need them, so that each is timed and none delays the one before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from worker_gguf import __version__
+from worker_gguf.engine.plan import Machine, MemoryPlan, ModelShape, Wishes, plan_memory
+from worker_gguf.errors import TemplateError
+from worker_gguf.gguf import ModelHeader, read_headers
+from worker_gguf.log import get_logger
+from worker_gguf.settings import Settings
+from worker_gguf.store import LocalModel, ModelRef, ensure
+from worker_gguf.timeline import Timeline
+
+if TYPE_CHECKING:
+    from worker_gguf.engine.engine import Engine
+    from worker_gguf.llama.model import Model
+    from worker_gguf.metrics import Metrics
+    from worker_gguf.protocol.models import ModelCard
+    from worker_gguf.protocol.template import ChatTemplates
+    from worker_gguf.service import Service
+
+__all__ = ["Booted", "Progress", "boot"]
+
+logger = get_logger(__name__)
+
+Progress = Callable[[str, float], None]
+"""Phase and fraction done, 0 to 1, as it goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Booted:
+    """What a start brings forth."""
+
+    service: Service
+    engine: Engine
+    local: LocalModel
+    header: ModelHeader
+    plan: MemoryPlan
+    machine: Machine
+
+
+def boot(settings: Settings, metrics: Metrics, timeline: Timeline, progress: Progress) -> Booted:
+    """Bring the model up. Raises the WorkerError that stopped it; what was loaded by then is given back."""
+    ref = ModelRef.parse(settings.model_reference)
+    token = settings.hf_token.get_secret_value() if settings.hf_token else None
+    with timeline.phase("fetch") as phase:
+        local = ensure(
+            ref, [settings.cache_dir()], token, lambda done, total: progress("fetch", done / total if total else 0.0)
+        )
+        phase.size_bytes = local.size_bytes
+    with timeline.phase("header"):
+        header = read_headers(local.paths)
+    with timeline.phase("backend"):
+        from worker_gguf.llama.machine import read_machine
+
+        machine = read_machine()
+    with timeline.phase("plan"):
+        plan = plan_memory(_shape(header, local), machine, _wishes(settings))
+        _log_plan(plan)
+    with timeline.phase("load") as phase:
+        model = _load(settings, local, plan, lambda fraction: progress("load", fraction))
+        phase.size_bytes = local.size_bytes
+    try:
+        with timeline.phase("context"):
+            engine = _engine(settings, model, plan)
+    except BaseException:
+        model.close()
+        raise
+    try:
+        with timeline.phase("warm"):
+            _warm(engine, model)
+        with timeline.phase("service"):
+            service = _service(settings, engine, model, header, local, plan, metrics)
+    except BaseException:
+        engine.runner.close()
+        raise
+    engine.start()
+    return Booted(service, engine, local, header, plan, machine)
+
+
+# --- the plan ---------------------------------------------------------------------------------------------------------
+
+
+def _shape(header: ModelHeader, local: LocalModel) -> ModelShape:
+    return ModelShape(
+        weights_bytes=local.size_bytes,
+        n_layers=header.n_layers,
+        n_head_kv=tuple(header.n_head_kv),
+        head_dim_k=header.head_dim_k,
+        head_dim_v=header.head_dim_v,
+        n_ctx_train=header.n_ctx_train,
+    )
+
+
+def _wishes(settings: Settings) -> Wishes:
+    return Wishes(
+        n_ctx=settings.n_ctx,
+        n_parallel=settings.n_parallel,
+        kv_unified=settings.kv_unified,
+        n_gpu_layers=settings.n_gpu_layers,
+        n_batch=settings.n_batch,
+        n_ubatch=settings.n_ubatch,
+        n_threads=settings.n_threads,
+        n_threads_batch=settings.n_threads_batch,
+        type_k=settings.type_k,
+        type_v=settings.type_v,
+    )
+
+
+def _log_plan(plan: MemoryPlan) -> None:
+    for name, reason in plan.reasons.items():
+        logger.info("planned", name=name.upper(), value=getattr(plan, name), reason=reason)
+
+
+# --- llama.cpp --------------------------------------------------------------------------------------------------------
+
+
+def _load(settings: Settings, local: LocalModel, plan: MemoryPlan, progress: Callable[[float], None]) -> Model:
+    from worker_gguf.llama.model import Model, ModelParams
+
+    params = ModelParams(
+        n_gpu_layers=plan.n_gpu_layers,
+        load_mode=settings.load_mode,
+        split_mode=settings.split_mode,
+        main_gpu=settings.main_gpu,
+        tensor_split=settings.tensor_split or (),
+    )
+    return Model(local.path, params, progress=progress)
+
+
+def _engine(settings: Settings, model: Model, plan: MemoryPlan) -> Engine:
+    from worker_gguf.engine.engine import Engine
+    from worker_gguf.llama.context import Context, ContextParams
+    from worker_gguf.llama.runner import LlamaRunner
+
+    context = Context(
+        model,
+        ContextParams(
+            n_ctx=plan.n_ctx,
+            n_parallel=plan.n_parallel,
+            n_cells=plan.n_cells,
+            n_batch=plan.n_batch,
+            n_ubatch=plan.n_ubatch,
+            n_threads=plan.n_threads,
+            n_threads_batch=plan.n_threads_batch,
+            unified=plan.kv_unified,
+            flash_attn=settings.flash_attn,
+            type_k=settings.type_k,
+            type_v=settings.type_v,
+            rope_freq_base=settings.rope_freq_base or 0.0,
+            rope_freq_scale=settings.rope_freq_scale or 0.0,
+        ),
+    )
+    runner = LlamaRunner(model, context, n_sampling_threads=min(plan.n_threads, 4))
+    return Engine(runner, model.vocabulary.piece, max_queue=settings.max_queue, prefill_chunk=plan.n_ubatch)
+
+
+def _warm(engine: Engine, model: Model) -> None:
+    """One decode before the engine's thread starts: graphs are built and pages touched before the first request."""
+    from worker_gguf.engine.batch import Batch, Chunk, Truncate
+
+    token = model.vocabulary.bos if model.vocabulary.bos is not None else 0
+    result = engine.runner.run(Batch((), (Chunk(0, 0, [token], False),)))
+    engine.runner.run(Batch((Truncate(0, 0),), ()))
+    if result.error is not None:
+        raise result.error
+
+
+# --- the service ------------------------------------------------------------------------------------------------------
+
+
+def _service(
+    settings: Settings,
+    engine: Engine,
+    model: Model,
+    header: ModelHeader,
+    local: LocalModel,
+    plan: MemoryPlan,
+    metrics: Metrics,
+) -> Service:
+    from worker_gguf.protocol.calls import Defaults
+    from worker_gguf.service import Service
+
+    vocabulary = model.vocabulary
+    return Service(
+        engine,
+        vocabulary,
+        _templates(settings, header, model),
+        _card(settings, header, local, plan, model),
+        defaults=Defaults(settings.sampling_defaults(), settings.max_tokens, settings.strict_parameters),
+        metrics=metrics,
+        fingerprint=_fingerprint(header, local, plan),
+        bos_text=vocabulary.token_text(vocabulary.bos),
+        timeout_s=settings.request_timeout_s,
+    )
+
+
+def _templates(settings: Settings, header: ModelHeader, model: Model) -> ChatTemplates:
+    from worker_gguf.protocol.template import ChatTemplates
+
+    source: str | Mapping[str, str] | None = header.chat_template
+    if header.chat_templates:
+        default = {"default": header.chat_template} if header.chat_template else {}
+        source = {**header.chat_templates, **default}
+    if settings.chat_template:
+        source = _read_template(settings.chat_template)
+    templates = ChatTemplates.of(
+        source,
+        bos_token=model.vocabulary.token_text(model.vocabulary.bos),
+        eos_token=model.vocabulary.token_text(model.vocabulary.eos),
+    )
+    if templates.is_fallback:
+        logger.warning("the model has no chat template, ChatML stands in: set CHAT_TEMPLATE")
+    return templates
+
+
+def _read_template(text_or_path: str) -> str:
+    """A template, or the path of one: a template that is a single word without braces says nothing."""
+    if "{" in text_or_path:
+        return text_or_path
+    try:
+        return Path(text_or_path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TemplateError(f"CHAT_TEMPLATE={text_or_path!r} is no template and no readable file: {error}") from error
+
+
+def _card(settings: Settings, header: ModelHeader, local: LocalModel, plan: MemoryPlan, model: Model) -> ModelCard:
+    from worker_gguf.protocol.models import ModelCard
+
+    reference = settings.model_reference
+    name = local.repo or (reference if local.source == "embedded" else local.path.stem)
+    model_id = settings.model_alias or name
+    aliases = {reference, name, local.path.name, local.path.stem} - {model_id}
+    return ModelCard(
+        id=model_id,
+        created=int(time.time()),
+        aliases=tuple(sorted(alias for alias in aliases if not alias.startswith(("/", ".", "~")))),
+        n_ctx=plan.n_ctx,
+        n_ctx_train=model.n_ctx_train,
+        n_vocab=model.vocabulary.n_tokens,
+        n_embd=header.n_embd,
+        n_params=model.n_params,
+        size_bytes=local.size_bytes,
+        quantization=header.quantisation,
+        architecture=header.architecture,
+    )
+
+
+def _fingerprint(header: ModelHeader, local: LocalModel, plan: MemoryPlan) -> str:
+    """What answers with a seed can depend on: the library, the file, where its layers lie, the shape of batches."""
+    from worker_gguf.llama.backend import VERSION
+
+    facts = (
+        __version__, VERSION, header.name, local.size_bytes, header.quantisation,
+        plan.n_gpu_layers, plan.n_parallel, plan.n_batch, plan.kv_unified,
+    )  # fmt: skip
+    return "fp_" + hashlib.sha256(repr(facts).encode()).hexdigest()[:12]

@@ -1,0 +1,41 @@
+"""The command `worker-gguf`: one file a subcommand. Heavy imports stand in the subcommand that needs them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from worker_gguf import __version__
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand; the exit code. Settings come from the environment, flags win over it."""
+    arguments = _parser().parse_args(argv)
+    if arguments.command == "demo":
+        from worker_gguf.cli.demo import run_demo
+
+        return run_demo()
+    from worker_gguf.cli.serve import serve
+
+    return serve(model=arguments.model, mode=arguments.mode, host=arguments.host, port=arguments.port)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("worker-gguf", description="Serve a GGUF model over HTTP or the RunPod queue.")
+    parser.add_argument("--version", action="version", version=f"worker-gguf {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    serving = commands.add_parser("serve", help="serve a model until Ctrl-C or SIGTERM (the default)")
+    for target in (parser, serving):
+        target.add_argument("--model", help="over MODEL: embedded, a path, or org/repo:QUANT")
+        target.add_argument("--mode", choices=("auto", "queue", "http"), help="over MODE")
+        target.add_argument("--host", help="over HOST")
+        target.add_argument("--port", type=int, help="over PORT")
+    commands.add_parser("demo", help="start the worker, ask it over HTTP and over the queue, check both answers")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

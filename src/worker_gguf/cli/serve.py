@@ -1,0 +1,147 @@
+"""`worker-gguf serve`: bind, boot beside the front end, serve until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from worker_gguf.errors import SettingsError, WorkerError
+from worker_gguf.log import configure, get_logger
+from worker_gguf.settings import Settings
+from worker_gguf.timeline import Timeline
+
+if TYPE_CHECKING:
+    from worker_gguf.metrics import Metrics
+    from worker_gguf.worker import Worker
+
+__all__ = ["serve"]
+
+logger = get_logger(__name__)
+
+_LOOPBACK = ("127.", "::1", "localhost")
+
+
+def serve(*, model: str | None, mode: str | None, host: str | None, port: int | None) -> int:
+    """Run the worker in this process; the exit code. Arguments win over the environment."""
+    timeline = Timeline(before_s=_process_age_s())
+    given = {"model": model, "mode": mode, "host": host, "port": port}
+    try:
+        settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
+        _check_exposure(settings)
+    except SettingsError as error:
+        print(error.message, file=sys.stderr)
+        return 2
+    configure(settings.log_level, settings.log_format, on_runpod=settings.on_runpod)
+    try:
+        return _queue(settings, timeline) if settings.resolved_mode == "queue" else _http(settings, timeline)
+    except WorkerError as error:
+        print(f"worker-gguf: {error.message}", file=sys.stderr)
+        return 1
+
+
+def _http(settings: Settings, timeline: Timeline) -> int:
+    with timeline.phase("bind"):
+        from worker_gguf.frontends.server import bind, run_loop
+
+        main = bind(settings.bind_host, settings.port)
+        health = bind(settings.bind_host, settings.port_health) if _separate_health(settings) else None
+    worker, metrics = _start(settings, timeline)
+    with timeline.phase("http"):
+        from worker_gguf.frontends.http import create_app, create_health_app
+
+        keys = [key.get_secret_value() for key in settings.api_keys]
+        app = create_app(worker, api_keys=keys, max_body_bytes=settings.max_body_mb << 20, metrics=metrics)
+        listeners = [(app, main)]
+        if health is not None:
+            listeners.append((create_health_app(worker, api_keys=keys, metrics=metrics), health))
+    logger.info("listening", url=f"http://{settings.bind_host}:{settings.port}", ping="/ping")
+    try:
+        run_loop(_serve(worker, listeners, settings.drain_timeout_s))
+    finally:
+        worker.stop(settings.drain_timeout_s)
+    if worker.error is not None:
+        raise worker.error
+    return 0
+
+
+async def _serve(worker: Worker, listeners: list, drain_timeout_s: float) -> None:  # type: ignore[type-arg]
+    """Serve until a signal, or until the start has failed: a worker without a model is only billed."""
+    from worker_gguf.frontends.server import serve as serve_http
+
+    stop = asyncio.Event()
+
+    async def watch() -> None:
+        with contextlib.suppress(WorkerError):
+            await worker.wait_ready()
+        if worker.error is not None:
+            stop.set()
+
+    watching = asyncio.create_task(watch())
+    await serve_http(listeners, drain=worker.drain, drain_timeout_s=drain_timeout_s, stop=stop)
+    watching.cancel()
+
+
+def _queue(settings: Settings, timeline: Timeline) -> int:
+    worker, metrics = _start(settings, timeline)
+    with timeline.phase("sdk"):
+        from worker_gguf.frontends.queue_sdk import import_sdk, run_queue
+
+        import_sdk()
+    with contextlib.ExitStack() as stack:
+        if settings.port_health:
+            from worker_gguf.frontends.http import create_health_app
+            from worker_gguf.frontends.server import ServerThread, bind
+
+            keys = [key.get_secret_value() for key in settings.api_keys]
+            app = create_health_app(worker, api_keys=keys, metrics=metrics)
+            stack.enter_context(ServerThread(app, bind(settings.bind_host, settings.port_health)))
+        try:
+            asyncio.run(worker.wait_ready())
+            concurrency = settings.concurrency or worker.n_parallel
+            run_queue(worker, metrics, concurrency=concurrency, drain_timeout_s=settings.drain_timeout_s)
+        finally:
+            worker.stop(settings.drain_timeout_s)
+    return 0
+
+
+def _start(settings: Settings, timeline: Timeline) -> tuple[Worker, Metrics]:
+    with timeline.phase("imports"):
+        from worker_gguf import __version__
+        from worker_gguf.metrics import Metrics
+        from worker_gguf.worker import Worker
+
+    metrics = Metrics(__version__)
+    worker = Worker(settings, metrics, timeline)
+    worker.start()
+    return worker, metrics
+
+
+def _separate_health(settings: Settings) -> bool:
+    return settings.port_health is not None and settings.port_health != settings.port
+
+
+def _check_exposure(settings: Settings) -> None:
+    """Who can reach the port can use the model: without keys, only this machine may, unless asked for."""
+    if settings.resolved_mode == "queue" or settings.api_keys or settings.allow_unauthenticated:
+        return
+    if settings.behind_platform_keys or settings.bind_host.startswith(_LOOPBACK):
+        return
+    raise SettingsError(
+        f"HOST={settings.bind_host} can be reached from other machines and no API_KEYS are set. Set API_KEYS, bind "
+        "127.0.0.1, or set ALLOW_UNAUTHENTICATED=true if something in front of the worker checks who asks."
+    )
+
+
+def _process_age_s() -> float:
+    """Seconds since the kernel started this process: the interpreter's own start belongs to the cold start."""
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        ticks_per_s = os.sysconf("SC_CLK_TCK")
+        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / ticks_per_s)
+    except (OSError, ValueError, IndexError):
+        return 0.0

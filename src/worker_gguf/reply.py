@@ -1,0 +1,95 @@
+"""From a group's events to what a client reads: server-sent events as they come, or one answer at the end."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from worker_gguf.engine.events import Event, Finished
+from worker_gguf.engine.stream import EventStream
+from worker_gguf.metrics import Metrics
+from worker_gguf.protocol.rendering import Rendering
+
+__all__ = ["Reply", "collect"]
+
+
+class Reply:
+    """An async iterator of whole server-sent events. A class and not a generator: closing it cancels the generation
+    even before the first item, which a generator that has not begun would not notice."""
+
+    def __init__(self, stream: EventStream, rendering: Rendering, metrics: Metrics, started_s: float) -> None:
+        self.rendering = rendering
+        self.stream = stream
+        self._clock = _Clock(metrics, started_s)
+        self._has_sent = False
+        self._is_over = False
+
+    def __aiter__(self) -> Reply:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Raises the WorkerError that ends the answer if nothing was sent yet; later it is sent as an event."""
+        while not self._is_over:
+            try:
+                items = await anext(self.stream, None)
+            except BaseException:
+                await self.aclose()
+                raise
+            if items is None:
+                self._is_over = True
+                return self.rendering.stream_end()
+            data = b"".join(self.rendering.stream(index, events) for index, events in items.items())
+            for events in items.values():
+                self._clock.note(events)
+            if self.rendering.error is not None:
+                await self.aclose()
+                if not self._has_sent:
+                    raise self.rendering.error
+                return data + self.rendering.stream_end()
+            if data:
+                self._has_sent = True
+                return data
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self._is_over = True
+        self.stream.cancel()
+
+    async def events(self) -> dict[int, list[Event]] | None:
+        """The next events, unrendered; None at the end."""
+        items = await anext(self.stream, None)
+        for events in (items or {}).values():
+            self._clock.note(events)
+        return items
+
+
+async def collect(reply: Reply) -> dict[str, Any]:
+    """Wait for the whole answer. Raises the WorkerError that ended it; cancelling cancels the generation."""
+    rendering = reply.rendering
+    try:
+        while (items := await reply.events()) is not None:
+            for index, events in items.items():
+                rendering.collect(index, events)
+            if rendering.error is not None:
+                break
+    finally:
+        await reply.aclose()
+    return rendering.answer()
+
+
+class _Clock:
+    """Times a group for the metrics: to its first text, then per token."""
+
+    def __init__(self, metrics: Metrics, started_s: float) -> None:
+        self._metrics = metrics
+        self._started_s = started_s
+        self._first_s: float | None = None
+
+    def note(self, events: list[Event]) -> None:
+        if self._first_s is None:
+            self._first_s = time.monotonic()
+            self._metrics.observe_first_token(self._first_s - self._started_s)
+        last = events[-1]
+        if isinstance(last, Finished) and last.usage.completion_tokens > 1:
+            seconds = time.monotonic() - self._first_s
+            self._metrics.observe_per_token(seconds / (last.usage.completion_tokens - 1))

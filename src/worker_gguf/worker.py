@@ -1,0 +1,171 @@
+"""The worker's life: Starting(phase) -> Ready -> Draining -> Stopped, or Failed(error). What both front ends hold.
+
+Knows nothing of HTTP or the RunPod SDK.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import asdict
+from typing import Any, Literal
+
+from worker_gguf import __version__
+from worker_gguf.boot import Booted, boot
+from worker_gguf.errors import NotReady, WorkerError
+from worker_gguf.log import get_logger
+from worker_gguf.metrics import Metrics
+from worker_gguf.service import Answer, Stream
+from worker_gguf.settings import Settings
+from worker_gguf.timeline import Timeline
+
+__all__ = ["Status", "Worker"]
+
+logger = get_logger(__name__)
+
+Status = Literal["starting", "ready", "draining", "stopped", "failed"]
+
+
+class Worker:
+    """Boots in a thread of its own, so that /ping answers meanwhile. Its methods may be called from any thread."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, timeline: Timeline | None = None) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.timeline = timeline or Timeline()
+        self._status: Status = "starting"
+        self._changing = threading.Lock()
+        self._settled = threading.Event()
+        self._booted: Booted | None = None
+        self._error: WorkerError | None = None
+        self._progress: dict[str, float] = {}
+        self._thread = threading.Thread(target=self._boot, name="boot", daemon=True)
+        metrics.watch_engine(lambda: self._booted.engine.stats if self._booted else None)
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def _boot(self) -> None:
+        try:
+            booted = boot(self.settings, self.metrics, self.timeline, self._note_progress)
+        except WorkerError as error:
+            self._fail(error)
+        except Exception as error:
+            logger.exception("the start failed")
+            self._fail(WorkerError(f"The start failed unexpectedly ({type(error).__name__}); see the log."))
+        else:
+            self._became_ready(booted)
+        finally:
+            self._settled.set()
+
+    def _became_ready(self, booted: Booted) -> None:
+        with self._changing:
+            self._booted = booted
+            if self._status == "starting":
+                self._status = "ready"
+        self.metrics.set_phase_seconds(self.timeline.seconds() | {"total": self.timeline.now_s})
+        logger.info("ready", model=booted.service.card.id, seconds=round(self.timeline.now_s, 3))
+
+    def _fail(self, error: WorkerError) -> None:
+        with self._changing:
+            self._error = error
+            self._status = "failed"
+        logger.error("cannot serve", code=error.code, error=error.message)
+
+    def _note_progress(self, phase: str, fraction: float) -> None:
+        self._progress[phase] = fraction
+
+    async def wait_ready(self) -> None:
+        """Return when ready; raise the error that stopped the start."""
+        await asyncio.to_thread(self._settled.wait)
+        if self._error is not None:
+            raise self._error
+
+    async def drain(self) -> None:
+        """Take nothing new; return when all that runs has ended."""
+        with self._changing:
+            if self._status in ("starting", "ready"):
+                self._status = "draining"
+            booted = self._booted
+        if booted is not None:
+            await asyncio.to_thread(booted.engine.wait_idle)
+
+    def stop(self, timeout_s: float = 30.0) -> None:
+        """End what still runs and give the model's memory back; a start under way is waited for, within the time."""
+        self._thread.join(timeout_s)
+        with self._changing:
+            booted, self._booted = self._booted, None
+            if self._status != "failed":
+                self._status = "stopped"
+        if booted is not None:
+            booted.engine.stop()
+
+    # --- what the front ends ask ----------------------------------------------------------------------------------
+
+    @property
+    def error(self) -> WorkerError | None:
+        return self._error
+
+    @property
+    def n_parallel(self) -> int:
+        """Sequences that run at once; 1 until the plan is known."""
+        return self._booted.plan.n_parallel if self._booted else 1
+
+    def status(self) -> Status:
+        return self._status
+
+    async def call(self, method: str, route: str, body: object, *, request_id: str) -> Answer | Stream:
+        """Answer one request; `request_id` is in the log context already."""
+        del request_id
+        booted = self._booted
+        if booted is None or self._status != "ready":
+            raise NotReady(self._why_not(), retry_after_s=5)
+        return await booted.service.call(method, route, body)
+
+    def _why_not(self) -> str:
+        if self._error is not None:
+            return "The worker could not start its model; its log and /health say why."
+        if self._status == "starting":
+            return f"The model is not ready yet (phase: {self.timeline.current or 'start'}). Try again shortly."
+        return "The worker is shutting down. Try again: another worker will answer."
+
+    def health(self) -> dict[str, Any]:
+        """For /health: public, so without keys, tokens, prompts or paths."""
+        booted = self._booted
+        value: dict[str, Any] = {
+            "status": self._status,
+            "version": __version__,
+            "phase": self.timeline.current if self._status == "starting" else self._status,
+            "progress": {phase: round(fraction, 4) for phase, fraction in self._progress.items()},
+            "timeline": self.timeline.as_list(),
+        }
+        if self._error is not None:
+            value["error"] = {"code": self._error.code, "message": self._error.message}
+        if booted is not None:
+            value |= _describe(booted)
+        return value
+
+
+def _describe(booted: Booted) -> dict[str, Any]:
+    stats = booted.engine.stats
+    card = booted.service.card
+    return {
+        "model": {
+            "id": card.id,
+            "architecture": card.architecture,
+            "quantization": card.quantization,
+            "size_bytes": card.size_bytes,
+            "n_ctx_train": card.n_ctx_train,
+            "source": booted.local.source,
+        },
+        "slots": {"total": stats.n_slots, "busy": stats.busy_slots},
+        "queue": {"waiting": stats.waiting, "most": booted.engine.max_queue},
+        "memory": {"held_tokens": stats.held_tokens, "cells": stats.n_cells},
+        "plan": asdict(booted.plan),
+        "machine": {
+            "cores": booted.machine.n_cores,
+            "gpus": [{"name": gpu.name, "total_bytes": gpu.total_bytes} for gpu in booted.machine.gpus],
+        },
+    }
