@@ -101,7 +101,7 @@ def test_min_tokens_may_not_pass_max_tokens() -> None:
 
 def test_stop_is_a_text_or_up_to_sixteen() -> None:
     assert options(stop="a").stop == ("a",)
-    assert options(stop=["a", "b"]).stop == ("a", "b")
+    assert options(stop=["a", "b", "a"]).stop == ("a", "b")
     assert options(stop=[]).stop == ()
     assert len(options(stop=[str(i) for i in range(16)]).stop) == 16
     assert refusal(stop=["a"] * 17).message == "Invalid 'stop': must have at most 16 items."

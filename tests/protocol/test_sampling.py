@@ -118,3 +118,13 @@ def test_bad_bias(logit_bias: Any, param: str) -> None:
 def test_breakers_are_kept_in_order() -> None:
     assert sampling(dry_sequence_breakers=["\n", "b"]).dry_sequence_breakers == ("\n", "b")
     assert sampling(dry_sequence_breakers=[]).dry_sequence_breakers == ()
+
+
+@pytest.mark.parametrize("text", ['["\\n", "b"]', '"\\n", "b"', ' [ "\\n","b" ] '])
+def test_breakers_as_the_text_of_a_list(text: str) -> None:
+    assert sampling(dry_sequence_breakers=text).dry_sequence_breakers == ("\n", "b")
+
+
+@pytest.mark.parametrize("text", ["a", "[", "[1]", '[""]', '["\\ud800"]', "[" * 9000, "1," * 300 + "1", '{"a": 1}'])
+def test_bad_breakers_as_text(text: str) -> None:
+    assert param_of_error(dry_sequence_breakers=text) == "dry_sequence_breakers"

@@ -8,18 +8,32 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from worker_gguf.engine.request import MAX_STOPS
 
-__all__ = ["MAX_N", "MAX_TOP_LOGPROBS", "ChatBody", "Common", "CompletionBody", "Message", "StreamOptions"]
+__all__ = [
+    "MAX_BREAKERS",
+    "MAX_INT32",
+    "MAX_N",
+    "MAX_TEXT",
+    "MAX_TOP_LOGPROBS",
+    "ChatBody",
+    "Common",
+    "CompletionBody",
+    "Message",
+    "StreamOptions",
+]
 
 MAX_N = 16
 MAX_TOP_LOGPROBS = 20
 MAX_INT32 = 2**31 - 1
+# Of a stop text and of a breaker, in characters.
+MAX_TEXT = 1000
+MAX_BREAKERS = 256
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=MAX_INT32)]
 # -1 stands for "the whole context" or "no limit", as in llama-server.
 Window = Annotated[int, Field(ge=-1, le=MAX_INT32)]
 TopLogprobs = Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)]
-StopText = Annotated[str, Field(min_length=1, max_length=1000)]
+ShortText = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 TokenIds = Annotated[list[Count], Field(min_length=1, fail_fast=True)]
 
 
@@ -43,7 +57,7 @@ class Common(_Strict):
         None, description="Longest answer; -1 is up to the context. Also as max_completion_tokens, n_predict."
     )
     min_tokens: Count | None = Field(None, description="Shortest answer: the end is banned until then.")
-    stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = Field(
+    stop: ShortText | Annotated[list[ShortText], Field(max_length=MAX_STOPS)] | None = Field(
         None, description="Texts that end the answer and are not part of it."
     )
     timeout: float | None = Field(None, gt=0, le=604_800, description="Seconds until the request fails with 504.")
@@ -57,18 +71,20 @@ class Common(_Strict):
     top_p: Probability | None = None
     min_p: Probability | None = None
     typical_p: Probability | None = Field(None, description="Also as typical.")
-    top_n_sigma: float | None = Field(None, ge=-1, le=1000, description="Below 0 is off. Also as nsigma.")
+    top_n_sigma: float | None = Field(None, ge=-1, le=1000, description="0 and below is off. Also as nsigma.")
     xtc_probability: Probability | None = None
     xtc_threshold: Probability | None = None
     repeat_penalty: float | None = Field(None, gt=0, le=100, description="1 is off. Also as repetition_penalty.")
-    repeat_last_n: Window | None = None
+    repeat_last_n: Window | None = Field(None, description="-1 is the context. Also as repetition_penalty_range.")
     presence_penalty: float | None = Field(None, ge=-100, le=100)
     frequency_penalty: float | None = Field(None, ge=-100, le=100)
     dry_multiplier: float | None = Field(None, ge=0, le=100)
     dry_base: float | None = Field(None, ge=1, le=100)
     dry_allowed_length: Count | None = None
     dry_penalty_last_n: Window | None = None
-    dry_sequence_breakers: Annotated[list[StopText], Field(max_length=256)] | None = None
+    dry_sequence_breakers: (
+        Annotated[list[ShortText], Field(max_length=MAX_BREAKERS)] | Annotated[str, Field(max_length=10_000)] | None
+    ) = Field(None, description="Texts, as a list or as the JSON of one.")
     mirostat: int | None = Field(None, ge=0, le=2, description="0, 1 or 2. Also as mirostat_mode.")
     mirostat_tau: float | None = Field(None, ge=0, le=100)
     mirostat_eta: float | None = Field(None, ge=0, le=100)

@@ -140,7 +140,7 @@ def _options(body: Common, top_logprobs: int | None, ignored: tuple[str, ...], d
         text_biases=text_biases,
         max_tokens=max_tokens,
         min_tokens=min_tokens,
-        stop=(body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ()),
+        stop=(body.stop,) if isinstance(body.stop, str) else tuple(dict.fromkeys(body.stop or ())),
         n=body.n or 1,
         top_logprobs=top_logprobs,
         stream=stream,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
 from worker_gguf.engine.request import DEFAULT_SAMPLERS, SamplingParams
-from worker_gguf.protocol.bodies import MAX_INT32, Common
+from worker_gguf.protocol.bodies import MAX_BREAKERS, MAX_INT32, MAX_TEXT, Common
 from worker_gguf.protocol.validation import invalid
+from worker_gguf.protocol.wellformed import is_encodable
 
 __all__ = ["MAX_BIAS", "MAX_BIASES", "SAMPLERS", "read_sampling"]
 
@@ -32,7 +34,7 @@ def read_sampling(body: Common, defaults: SamplingParams) -> tuple[SamplingParam
     """Lay the request over the defaults. Biases of texts come back apart: only a tokenizer knows their tokens."""
     given = {name: value for name in _PLAIN if (value := getattr(body, name)) is not None}
     if body.dry_sequence_breakers is not None:
-        given["dry_sequence_breakers"] = tuple(body.dry_sequence_breakers)
+        given["dry_sequence_breakers"] = _read_breakers(body.dry_sequence_breakers)
     if body.seed is not None:
         given["seed"] = _fold(body.seed)
     if body.samplers is not None:
@@ -46,6 +48,23 @@ def read_sampling(body: Common, defaults: SamplingParams) -> tuple[SamplingParam
 def _fold(seed: int) -> int | None:
     """To 32 bits. -1 and its unsigned twin are llama-server's "random"; the modulus leaves that twin out."""
     return None if seed in _RANDOM_SEEDS else seed % (2**32 - 1)
+
+
+def _read_breakers(breakers: str | Sequence[str]) -> tuple[str, ...]:
+    """Read a list, or the text that text-generation-webui and its clients send: a list's JSON, brackets or not."""
+    if not isinstance(breakers, str):
+        return tuple(breakers)
+    try:
+        items = json.loads(breakers if breakers.lstrip().startswith("[") else f"[{breakers}]")
+    except (ValueError, RecursionError):
+        items = None
+    if not isinstance(items, list) or len(items) > MAX_BREAKERS or not all(map(_is_breaker, items)):
+        raise invalid("dry_sequence_breakers", f"must be a list of at most {MAX_BREAKERS} texts, or the JSON of one")
+    return tuple(items)
+
+
+def _is_breaker(item: object) -> bool:
+    return isinstance(item, str) and 0 < len(item) <= MAX_TEXT and is_encodable(item)
 
 
 def _read_samplers(samplers: str | Sequence[str]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from worker_gguf.errors import InvalidRequest
 
-__all__ = ["MAX_DEPTH", "read_json", "read_object"]
+__all__ = ["MAX_DEPTH", "is_encodable", "read_json", "read_object"]
 
 # Far above any tool schema, far below what Python's stack or a template's tojson can take.
 MAX_DEPTH = 64
@@ -37,7 +37,7 @@ def read_object(body: object) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object.")
     for name, value in body.items():
-        if not isinstance(name, str) or not _is_encodable(name):
+        if not isinstance(name, str) or not is_encodable(name):
             raise InvalidRequest("The body holds a name that is not valid text.")
         _check(name, value)
     return {name: value for name, value in body.items() if value is not None}
@@ -64,14 +64,15 @@ def _check(param: str, value: object) -> None:
 
 
 def _check_scalar(param: str, value: object) -> None:
-    if isinstance(value, str) and not _is_encodable(value):
+    if isinstance(value, str) and not is_encodable(value):
         message = f"Invalid '{param}': holds an unpaired surrogate, which is no character and has no UTF-8."
         raise InvalidRequest(message, param=param)
     if isinstance(value, float) and not math.isfinite(value):
         raise InvalidRequest(f"Invalid '{param}': holds a number that is not finite.", param=param)
 
 
-def _is_encodable(text: str) -> bool:
+def is_encodable(text: str) -> bool:
+    """Is it text at all? JSON's escapes can write half a character, an unpaired surrogate, which has no UTF-8."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
