@@ -78,8 +78,14 @@ class FakeBackend:
         self.started = threading.Event()
         self.drained = threading.Event()
         self.ready = threading.Event()
+        self._gates: list[asyncio.Event] = []
         self.fail_start: WorkerError | None = None
         self.fail_mid_stream: Exception | None = None
+
+    def release(self) -> None:
+        """Let streams that hang go on. Call it on their loop."""
+        for gate in self._gates:
+            gate.set()
 
     def status(self) -> Status:
         return self.phase
@@ -132,6 +138,7 @@ class FakeBackend:
         headers = {"X-Ignored-Parameters": str(body["ignored"])} if "ignored" in body else {}
         if body.get("stream"):
             gate = asyncio.Event() if body.get("hang") else None
+            self._gates += [gate] if gate else []
             events = Events(self, request_id, int(body.get("n_events", 3)), gate)
             self.started.set()
             return Stream(events, headers)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tests.frontends.fake_backend import FakeBackend
-
 from worker_gguf import log
 from worker_gguf.frontends.queue_sdk import run_queue
 from worker_gguf.metrics import Metrics

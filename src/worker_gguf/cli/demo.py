@@ -203,11 +203,10 @@ def _print_question(prompt: Prompt) -> None:
 
 
 def _print_timeline(worker: WorkerProcess) -> None:
-    timeline = _fetch(f"{worker.url}/health").get("timeline") or {}
-    phases = timeline.items() if isinstance(timeline, dict) else [(p["phase"], p["seconds"]) for p in timeline]
-    print("  cold start, seconds per phase:")
-    for phase, seconds in phases:
-        print(f"    {phase:<24} {seconds:8.3f}" if isinstance(seconds, float | int) else f"    {phase}")
+    timeline: list[dict[str, Any]] = _fetch(f"{worker.url}/health").get("timeline", [])
+    print("  cold start, seconds (phases may overlap):")
+    for phase in timeline:
+        print(f"    {phase['phase']:<24} {phase.get('seconds', 0.0):8.3f}  from {phase.get('start_s', 0.0):.3f}")
 
 
 def _compare(prompt: Prompt, answer: str) -> bool:

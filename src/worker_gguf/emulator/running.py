@@ -46,6 +46,10 @@ class RunningEmulator:
             "RUNPOD_SKIP_GPU_CHECK": "true",
         }
 
+    def pings(self) -> dict[str, list[str]]:
+        """The jobs that each worker said it holds, at its last ping."""
+        return dict(self._board.pings)
+
     def stop(self) -> None:
         self._board.is_closed = True
         self._thread.stop()

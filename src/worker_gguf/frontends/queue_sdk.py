@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 from worker_gguf.frontends.backend import Backend
@@ -19,7 +17,8 @@ __all__ = ["import_sdk", "run_queue"]
 
 logger = get_logger(__name__)
 
-_POLL_S = 0.05
+POLL_GRACE_S = 3.0
+_LOOK_AGAIN_S = 0.05
 
 
 def import_sdk() -> Any:
@@ -44,67 +43,75 @@ def run_queue(backend: Backend, metrics: Metrics, *, concurrency: int, drain_tim
     sdk = import_sdk()
     # The SDK parses the command line for flags of its own, --rp_log_level=DEBUG among them. Ours is read by now.
     sys.argv = sys.argv[:1]
-    leaving = _Leaving(drain_timeout_s)
-
-    def constant(_current: int) -> int:
-        # Another number each time would make the SDK wait for an empty worker before it takes a job.
-        leaving.watch()
-        return concurrency
-
     config = {
         "handler": make_handler(backend, metrics),
-        "concurrency_modifier": constant,
+        "concurrency_modifier": _Taking(concurrency, drain_timeout_s).n_jobs,
         "return_aggregate_stream": True,
     }
     logger.info("taking jobs", concurrency=concurrency)
-    with contextlib.suppress(asyncio.CancelledError):  # how `_Leaving` ends the SDK's loop
+    with contextlib.suppress(asyncio.CancelledError):  # how `_Taking` ends the SDK's loop
         sdk.serverless.start(config)
     asyncio.run(backend.drain())
 
 
-class _Leaving:
-    """Ends the SDK's loop soon after a signal.
+class _Taking:
+    """How many jobs the SDK takes at once, and how it leaves after SIGTERM or SIGINT.
 
-    The SDK stops taking jobs then and finishes those that run, but with no deadline, and only once its long polls
-    (up to 90 s each) have returned; a job that such a poll brings in after the last one has finished is never run.
-    So the loop is ended as soon as no job is left, or at the deadline.
+    Left alone, the SDK finishes what runs with no deadline, holds the exit until its long polls return (up to 90 s),
+    and never runs a job that such a poll brings in after the last running one has ended. So its own handlers of signals
+    are replaced, and once a signal has come:
+
+    - no further poll is begun; the one under way may still bring in jobs, and they are run;
+    - the loop ends when no job is left and no poll is under way, or that poll has had POLL_GRACE_S;
+    - at the deadline it ends in any case. A job cut off then is not answered, so the platform gives it to another.
     """
 
-    def __init__(self, drain_timeout_s: float) -> None:
+    def __init__(self, concurrency: int, drain_timeout_s: float) -> None:
+        self._concurrency = concurrency
         self._drain_timeout_s = drain_timeout_s
+        self._leaving = asyncio.Event()
+        self._is_between_polls = False
         self._watcher: asyncio.Task[None] | None = None
 
-    def watch(self) -> None:
-        """Begin, within the SDK's loop and after the SDK has set its signal handlers. Once is enough."""
-        if self._watcher is not None:
-            return
+    def n_jobs(self, _current: int) -> int:
+        """The SDK's `concurrency_modifier`: called in its loop, before each poll."""
+        if self._watcher is None:
+            self._watch()
+        if not self._leaving.is_set():
+            # Another number each time would make the SDK wait for an empty worker before it takes a job.
+            return self._concurrency
+        self._is_between_polls = True
+        if n_running := _n_running():
+            # As many as there are: those that wait in the SDK's own queue still start, and it has no reason to poll.
+            return n_running
+        raise asyncio.CancelledError  # ends the task that polls, and with it the SDK's loop
+
+    def _watch(self) -> None:
         loop = asyncio.get_running_loop()
-        signalled = asyncio.Event()
-        others = asyncio.all_tasks(loop)
-        self._watcher = loop.create_task(self._end(signalled, others))
+        sdk_tasks = asyncio.all_tasks(loop)
+        self._watcher = loop.create_task(self._leave(sdk_tasks))
         for number in (signal.SIGTERM, signal.SIGINT):
-            theirs = signal.getsignal(number)
-            with contextlib.suppress(ValueError):  # only the main thread may; elsewhere nobody signals
-                signal.signal(number, _both(theirs, lambda: loop.call_soon_threadsafe(signalled.set)))
+            with contextlib.suppress(ValueError, RuntimeError):  # only the main thread may; elsewhere nobody signals
+                loop.add_signal_handler(number, self._leaving.set)
 
-    async def _end(self, signalled: asyncio.Event, sdk_tasks: set[asyncio.Task[Any]]) -> None:
-        from runpod.serverless.modules.worker_state import JobsProgress
-
-        await signalled.wait()
+    async def _leave(self, sdk_tasks: set[asyncio.Task[Any]]) -> None:
+        await self._leaving.wait()
+        logger.info("draining", jobs=_n_running(), seconds=self._drain_timeout_s)
         loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + self._drain_timeout_s
-        while JobsProgress().get_job_count() and loop.time() < deadline_s:  # noqa: ASYNC110 - the SDK has no event
-            await asyncio.sleep(_POLL_S)
-        if left := JobsProgress().get_job_count():
+        now_s = loop.time()
+        deadline_s, grace_s = now_s + self._drain_timeout_s, now_s + POLL_GRACE_S
+        while (now_s := loop.time()) < deadline_s:
+            if not _n_running() and (self._is_between_polls or now_s >= grace_s):
+                break
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        if left := _n_running():
             logger.warning("drain timed out", seconds=self._drain_timeout_s, jobs=left)
         for task in sdk_tasks:
             task.cancel()
 
 
-def _both(theirs: Any, ours: Callable[[], object]) -> Callable[[int, FrameType | None], None]:
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if callable(theirs):
-            theirs(number, frame)
-        ours()
+def _n_running() -> int:
+    """Jobs that the SDK has taken and not yet answered."""
+    from runpod.serverless.modules.worker_state import JobsProgress
 
-    return on_signal
+    return int(JobsProgress().get_job_count())

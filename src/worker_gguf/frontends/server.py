@@ -26,6 +26,8 @@ T = TypeVar("T")
 _BACKLOG = 2048
 # Longer than a balancer keeps an idle connection, or it would send into one that is just being closed.
 _KEEP_ALIVE_S = 75
+_LOOK_AGAIN_S = 0.05
+_MIN_GRACE_S = 1
 
 Listener = tuple[ASGIApp, socket.socket]
 Drain = Callable[[], Awaitable[None]]
@@ -52,13 +54,15 @@ def run_loop(main: Coroutine[Any, Any, T]) -> T:
         return runner.run(main)
 
 
-async def serve(listeners: Sequence[Listener], *, drain: Drain, drain_timeout_s: float) -> None:
-    """Serve until SIGTERM or SIGINT, then drain: what runs is finished within the timeout, /ping says 503 meanwhile.
+async def serve(
+    listeners: Sequence[Listener], *, drain: Drain, drain_timeout_s: float, stop: asyncio.Event | None = None
+) -> None:
+    """Serve until SIGTERM, SIGINT or `stop`, then drain: what runs is finished in time, /ping says 503 meanwhile.
 
     A second signal leaves at once. Must run in the main thread.
     """
-    servers = [_Server(app, drain_timeout_s) for app, _ in listeners]
-    stop = asyncio.Event()
+    servers = [_Server(app) for app, _ in listeners]
+    stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
@@ -73,35 +77,38 @@ async def serve(listeners: Sequence[Listener], *, drain: Drain, drain_timeout_s:
         serving = [asyncio.create_task(s.serve([sock])) for s, (_, sock) in zip(servers, listeners, strict=True)]
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({stopping, *serving}, return_when=asyncio.FIRST_COMPLETED)
-        await _drain_or_force(drain, drain_timeout_s, servers)
+        left_s = await _drain_or_force(drain, drain_timeout_s, servers)
         stopping.cancel()
         for server in servers:
-            server.should_exit = True
+            server.finish_within(left_s)
         await asyncio.gather(*serving)
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
 
 
-async def _drain_or_force(drain: Drain, drain_timeout_s: float, servers: Sequence[_Server]) -> None:
+async def _drain_or_force(drain: Drain, drain_timeout_s: float, servers: Sequence[_Server]) -> float:
+    """Drain, and return the seconds left of the timeout: clients may still be reading what is finished."""
+    loop = asyncio.get_running_loop()
     draining = asyncio.ensure_future(drain())
-    deadline_s = asyncio.get_running_loop().time() + drain_timeout_s
+    deadline_s = loop.time() + drain_timeout_s
     while not draining.done() and not any(server.force_exit for server in servers):
-        if asyncio.get_running_loop().time() >= deadline_s:
+        if loop.time() >= deadline_s:
             logger.warning("drain timed out", seconds=drain_timeout_s)
             break
-        await asyncio.wait({draining}, timeout=0.1)
+        await asyncio.wait({draining}, timeout=_LOOK_AGAIN_S)
     if draining.done():
         draining.result()
     else:
         draining.cancel()
+    return max(0.0, deadline_s - loop.time())
 
 
 class ServerThread:
     """The same server beside a main thread that is busy with something else: the queue front end's SDK, or a test."""
 
     def __init__(self, app: ASGIApp, sock: socket.socket) -> None:
-        self._server = _Server(app, graceful_s=1)
+        self._server = _Server(app)
         self._sock = sock
         self.port: int = sock.getsockname()[1]
         self._thread = threading.Thread(target=self._run, name=f"http-{self.port}", daemon=True)
@@ -131,7 +138,7 @@ class ServerThread:
 class _Server(uvicorn.Server):
     """uvicorn without its own signal handlers, access log and logging set-up: all three are ours."""
 
-    def __init__(self, app: ASGIApp, graceful_s: float) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -143,10 +150,15 @@ class _Server(uvicorn.Server):
                 server_header=False,
                 backlog=_BACKLOG,
                 timeout_keep_alive=_KEEP_ALIVE_S,
-                timeout_graceful_shutdown=max(1, round(graceful_s)),
+                timeout_graceful_shutdown=_MIN_GRACE_S,
             )
         )
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    def finish_within(self, seconds: float) -> None:
+        """Take no new connection; requests that still run after this time are cancelled."""
+        self.config.timeout_graceful_shutdown = max(_MIN_GRACE_S, round(seconds))
+        self.should_exit = True

@@ -1,0 +1,121 @@
+"""The stand-in, spoken to by hand: both of its sides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from worker_gguf import emulator
+
+
+@pytest.fixture
+def client() -> Iterator[httpx.Client]:
+    with (
+        emulator.start(hold_s=0.05) as platform,
+        httpx.Client(base_url=platform.endpoint_url, trust_env=False, timeout=10) as client,
+    ):
+        yield client
+
+
+def submit(client: httpx.Client, given: object = None) -> str:
+    return str(client.post("/run", json={"input": given}).json()["id"])
+
+
+def post(client: httpx.Client, kind: str, job: str, body: object) -> httpx.Response:
+    # The SDK posts JSON and calls it a form.
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    return client.post(f"/{kind}/w/{job}?gpu=x&isStream=true", content=json.dumps(body), headers=headers)
+
+
+def status(client: httpx.Client, job: str) -> dict[str, object]:
+    said: dict[str, object] = client.get(f"/status/{job}").json()
+    return said
+
+
+def test_no_job_is_204_after_the_hold(client: httpx.Client) -> None:
+    assert client.get("/job-take/w?gpu=x&job_in_progress=0").status_code == 204
+    assert client.get("/job-stop/w?gpu=x").status_code == 204
+
+
+def test_jobs_are_handed_out_once_and_in_order(client: httpx.Client) -> None:
+    jobs = [submit(client, i) for i in range(5)]
+    assert client.get("/job-take/w?gpu=x").json() == {"id": jobs[0], "input": 0}
+    batch = client.get("/job-take-batch/w?gpu=x&batch_size=3").json()
+    assert [job["id"] for job in batch] == jobs[1:4]
+    assert [job["id"] for job in client.get("/job-take-batch/w?gpu=x&batch_size=3").json()] == jobs[4:]
+    assert client.get("/health").json()["jobs"]["inProgress"] == 5
+
+
+def test_stream_gives_out_each_chunk_once(client: httpx.Client) -> None:
+    job = submit(client)
+    client.get("/job-take/w?gpu=x")
+    post(client, "job-stream", job, {"output": "a"})
+    post(client, "job-stream", job, {"output": "b"})
+    assert client.get(f"/stream/{job}").json() == {
+        "status": "IN_PROGRESS",
+        "stream": [{"output": "a"}, {"output": "b"}],
+    }
+    post(client, "job-done", job, {"output": ["a", "b"]})
+    assert client.get(f"/stream/{job}").json() == {"status": "COMPLETED", "stream": []}
+    assert status(client, job)["output"] == ["a", "b"]
+
+
+def test_error_fails_the_job_and_its_end_is_final(client: httpx.Client) -> None:
+    job = submit(client)
+    client.get("/job-take/w?gpu=x")
+    post(client, "job-done", job, {"error": "no"})
+    post(client, "job-done", job, {"output": ["late"]})
+    assert (status(client, job)["status"], status(client, job)["error"]) == ("FAILED", "no")
+
+
+def test_progress_is_no_end(client: httpx.Client) -> None:
+    job = submit(client)
+    client.get("/job-take/w?gpu=x")
+    post(client, "job-done", job, {"status": "IN_PROGRESS", "output": "half"})
+    assert (status(client, job)["status"], status(client, job)["output"]) == ("IN_PROGRESS", "half")
+
+
+def test_cancel_tells_the_worker_that_has_the_job(client: httpx.Client) -> None:
+    waiting, taken = submit(client), submit(client)
+    client.post(f"/cancel/{waiting}")
+    assert client.get("/job-take/w?gpu=x").json()["id"] == taken
+    client.post(f"/cancel/{taken}")
+    assert client.get("/job-stop/another?gpu=x").status_code == 204
+    assert client.get("/job-stop/w?gpu=x").json() == {"jobsToStop": [taken]}
+    assert client.get("/job-stop/w?gpu=x").status_code == 204
+
+
+def test_purge_cancels_what_waits(client: httpx.Client) -> None:
+    job = submit(client)
+    assert client.post("/purge-queue").json()["removed"] == 1
+    assert status(client, job)["status"] == "CANCELLED"
+    assert client.get("/job-take/w?gpu=x").status_code == 204
+
+
+def test_runsync_returns_when_its_wait_is_over(client: httpx.Client) -> None:
+    assert client.post("/runsync?wait=50", json={"input": {}}).json()["status"] == "IN_QUEUE"
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b'"input"'])
+def test_request_without_input_is_400(client: httpx.Client, body: bytes) -> None:
+    assert client.post("/run", content=body).status_code == 400
+    assert client.post("/runsync", content=body).status_code == 400
+
+
+def test_unknown_job_is_404(client: httpx.Client) -> None:
+    assert client.get("/status/x").status_code == 404
+    assert client.get("/stream/x").status_code == 404
+    assert client.post("/cancel/x").status_code == 404
+    assert post(client, "job-done", "x", {"output": 1}).status_code == 404
+
+
+def test_environment_has_what_the_sdk_reads() -> None:
+    with emulator.start() as platform:
+        environment = platform.worker_environment("w1")
+    assert environment["RUNPOD_POD_ID"] == "w1"
+    # rp_job.py derives the stop channel and the batch address by replacing this part of the path.
+    assert "/job-take/$ID?" in environment["RUNPOD_WEBHOOK_GET_JOB"]
+    assert environment["RUNPOD_WEBHOOK_POST_OUTPUT"].endswith("/job-done/$RUNPOD_POD_ID/$ID?gpu=local")

@@ -1,0 +1,86 @@
+"""/ping, /health, /metrics and the second port."""
+
+from __future__ import annotations
+
+import socket
+
+import httpx
+import pytest
+
+from tests.frontends.fake_backend import FakeBackend
+from tests.frontends.serving import CHAT, KEY, serving
+from worker_gguf.errors import SettingsError
+from worker_gguf.frontends.backend import Status
+from worker_gguf.frontends.http import create_health_app
+from worker_gguf.frontends.server import ServerThread, bind
+from worker_gguf.metrics import Metrics
+
+
+@pytest.mark.parametrize(
+    ("phase", "status"), [("starting", 204), ("ready", 200), ("draining", 503), ("stopped", 503), ("failed", 503)]
+)
+def test_ping_tells_the_phase_with_an_empty_body(phase: Status, status: int) -> None:
+    with serving(FakeBackend(phase)) as served:
+        reply = served.client.get("/ping")
+        assert (reply.status_code, reply.content) == (status, b"")
+
+
+@pytest.mark.parametrize(
+    ("phase", "status"), [("starting", 200), ("ready", 200), ("draining", 503), ("stopped", 503), ("failed", 503)]
+)
+def test_health_is_json_in_every_phase(phase: Status, status: int) -> None:
+    with serving(FakeBackend(phase)) as served:
+        reply = served.client.get("/health")
+        assert reply.status_code == status
+        assert reply.json()["phase"] == phase
+
+
+def test_probes_are_free_and_everything_else_wants_the_key() -> None:
+    with serving(api_keys=(KEY,)) as served:
+        assert served.client.get("/ping").status_code == 200
+        assert served.client.get("/health").status_code == 200
+        for method, path in [("GET", "/metrics"), ("GET", "/v1/models"), ("GET", "/v1/models/fake"), ("POST", CHAT)]:
+            assert served.client.request(method, path).status_code == 401, path
+
+
+def test_metrics_count_requests_by_template_and_status() -> None:
+    with serving() as served:
+        served.client.get("/v1/models/fake")
+        served.client.get("/v1/models/another")
+        served.client.post(CHAT, content=b"{")
+        text = served.client.get("/metrics").text
+    assert 'worker_gguf_requests_total{route="/v1/models/{model_id}",status="200"} 1.0' in text
+    assert 'worker_gguf_requests_total{route="/v1/models/{model_id}",status="404"} 1.0' in text
+    assert f'worker_gguf_requests_total{{route="{CHAT}",status="400"}} 1.0' in text
+
+
+def test_health_port_serves_probes_and_nothing_else() -> None:
+    app = create_health_app(FakeBackend(), api_keys=[KEY], metrics=Metrics("test"))
+    with (
+        ServerThread(app, bind("127.0.0.1", 0)) as server,
+        httpx.Client(base_url=server.url, trust_env=False) as client,
+    ):
+        assert client.get("/ping").status_code == 200
+        assert client.get("/health").status_code == 200
+        assert client.get("/metrics").status_code == 401
+        assert client.get("/metrics", headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
+        assert client.get("/v1/models").status_code == 404
+
+
+def test_connection_made_before_the_loop_runs_waits_for_it() -> None:
+    app = create_health_app(FakeBackend("starting"), api_keys=[], metrics=Metrics("test"))
+    sock = bind("127.0.0.1", 0)
+    with httpx.Client(trust_env=False) as client:
+        early = socket.create_connection(sock.getsockname(), timeout=10)
+        early.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        with ServerThread(app, sock) as server:
+            assert early.recv(12) == b"HTTP/1.1 204"
+            assert client.get(f"{server.url}/ping").status_code == 204
+        early.close()
+
+
+def test_port_in_use_is_a_sentence() -> None:
+    with bind("127.0.0.1", 0) as sock:
+        port = sock.getsockname()[1]
+        with pytest.raises(SettingsError, match=f"127.0.0.1:{port}"):
+            bind("127.0.0.1", port)

@@ -1,0 +1,183 @@
+"""The handler, driven as the SDK drives it: one item at a time, each awaited like a post."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.frontends.fake_backend import SECRET_PROMPT, FakeBackend, event
+from worker_gguf.errors import EngineFailed
+from worker_gguf.frontends.queue import Yield, make_handler
+from worker_gguf.frontends.queue_posts import MAX_POST_BYTES, Posts
+from worker_gguf.metrics import Metrics
+from worker_gguf.service import Stream
+
+STREAM = {"messages": [], "stream": True}
+
+
+async def run(backend: FakeBackend, given: object, metrics: Metrics | None = None) -> list[Yield]:
+    handler = make_handler(backend, metrics or Metrics("test"))
+    return [item async for item in handler({"id": "job-1", "input": given})]
+
+
+def envelope(items: list[Yield]) -> dict[str, Any]:
+    (item,) = items
+    assert isinstance(item, dict)
+    assert isinstance(item["error"], str)  # the SDK would make a Python repr of a dict
+    error: dict[str, Any] = json.loads(item["error"])["error"]
+    return error
+
+
+def test_the_sdk_recognises_a_generator() -> None:
+    assert inspect.isasyncgenfunction(make_handler(FakeBackend(), Metrics("test")))
+
+
+async def test_whole_answer_is_one_dict() -> None:
+    backend = FakeBackend()
+    (item,) = await run(backend, {"messages": []})
+    assert isinstance(item, dict)
+    assert item["object"] == "chat.completion"
+    assert "x_ignored_parameters" not in item
+    assert backend.calls == [("POST", "/v1/chat/completions", {"messages": []}, "job-1")]
+
+
+async def test_whole_answer_names_what_was_ignored() -> None:
+    (item,) = await run(FakeBackend(), {"messages": [], "ignored": "user, store"})
+    assert isinstance(item, dict)
+    assert item["x_ignored_parameters"] == ["user", "store"]
+
+
+async def test_get_without_input_lists_models() -> None:
+    (item,) = await run(FakeBackend(), {"openai_route": "/v1/models", "openai_input": {}})
+    assert isinstance(item, dict)
+    assert item["object"] == "list"
+
+
+@pytest.mark.parametrize("given", [None, [], "a", 5, {}, {"messages": "x", "prompt": 1}, {"openai_route": "v1"}])
+async def test_bad_input_is_an_envelope(given: object) -> None:
+    assert envelope(await run(FakeBackend(), given))["type"] == "invalid_request_error"
+
+
+async def test_job_without_input_is_an_envelope() -> None:
+    handler = make_handler(FakeBackend(), Metrics("test"))
+    assert envelope([item async for item in handler({"id": "a"})])["type"] == "invalid_request_error"
+
+
+async def test_refusal_keeps_its_code() -> None:
+    assert envelope(await run(FakeBackend(), {"messages": [], "full": 1}))["code"] == "queue_full"
+    assert envelope(await run(FakeBackend(), {"route": "/nope"}))["code"] == "not_found"
+    assert envelope(await run(FakeBackend("starting"), {"messages": []}))["code"] == "not_ready"
+
+
+async def test_a_bug_tells_nothing_of_the_prompt() -> None:
+    items = await run(FakeBackend(), {"messages": [], "boom": 1})
+    assert envelope(items)["code"] == "internal_error"
+    assert SECRET_PROMPT not in str(items)
+    assert "Traceback" not in str(items)
+
+
+async def test_stream_is_whole_events_in_order() -> None:
+    backend = FakeBackend()
+    items = await run(backend, STREAM | {"n_events": 20})
+    assert all(isinstance(item, str) and item.startswith("data: ") and item.endswith("\n\n") for item in items)
+    assert "".join(map(str, items)) == b"".join(event(i) for i in range(20)).decode() + "data: [DONE]\n\n"
+    assert len(backend.finished) == 1
+    assert backend.cancelled == []
+
+
+async def test_first_event_leaves_alone_and_the_rest_gathers_during_its_post() -> None:
+    handler = make_handler(FakeBackend(), Metrics("test"))
+    posts: list[str] = []
+    async for item in handler({"id": "a", "input": STREAM | {"n_events": 50}}):
+        posts.append(str(item))
+        for _ in range(200):  # the time of a post, in turns of the loop
+            await asyncio.sleep(0)
+    assert posts[0] == event(0).decode()
+    assert len(posts) == 2
+    assert posts[1].count("data: ") == 50
+
+
+async def test_error_before_the_first_event_fails_the_job() -> None:
+    backend = FakeBackend()
+    backend.fail_mid_stream = EngineFailed("llama_decode failed.")
+    assert envelope(await run(backend, STREAM | {"n_events": 1}))["code"] == "engine_failed"
+
+
+async def test_error_in_the_middle_is_the_last_event() -> None:
+    backend = FakeBackend()
+    backend.fail_mid_stream = EngineFailed("llama_decode failed.")
+    items = await run(backend, STREAM)
+    assert '"code":"engine_failed"' in str(items[-1])
+    assert "[DONE]" not in str(items)
+
+
+async def test_stop_while_waiting_for_an_event_cancels_the_generation() -> None:
+    backend = FakeBackend()
+    task = asyncio.create_task(run(backend, STREAM | {"hang": 1}))
+    while not backend.running:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (len(backend.cancelled), backend.running) == (1, set())
+
+
+async def test_stop_during_a_post_cancels_the_generation_though_the_sdk_keeps_the_task() -> None:
+    backend = FakeBackend()
+    handler = make_handler(backend, Metrics("test"))
+    posting = asyncio.Event()
+
+    async def as_the_sdk_does() -> None:
+        async for _ in handler({"id": "a", "input": STREAM | {"hang": 1}}):
+            posting.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(as_the_sdk_does())
+    await posting.wait()
+    task.cancel()
+    await asyncio.wait({task})
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert (len(backend.cancelled), backend.running) == (1, set())
+    assert task.cancelled()
+
+
+async def test_jobs_are_counted_under_known_routes_only() -> None:
+    metrics = Metrics("test")
+    await run(FakeBackend(), {"messages": []}, metrics)
+    await run(FakeBackend(), {"route": "/made-up-by-a-client"}, metrics)
+    text = metrics.render().decode()
+    assert 'route="/v1/chat/completions",status="200"} 1.0' in text
+    assert 'route="other",status="404"} 1.0' in text
+
+
+async def test_post_stays_under_the_platforms_limit() -> None:
+    big = b"data: " + b"x" * 400_000 + b"\n\n"
+
+    async def events() -> AsyncIterator[bytes]:
+        for _ in range(5):
+            yield big
+
+    posts = Posts(events())
+    sizes = []
+    async for post in posts:
+        sizes.append(len(post))
+        for _ in range(20):
+            await asyncio.sleep(0)
+    await posts.close()
+    assert sum(sizes) == 5 * len(big)
+    assert all(size % len(big) == 0 for size in sizes)
+    assert max(sizes) <= MAX_POST_BYTES
+
+
+async def test_close_before_the_reader_ran_still_closes_the_events() -> None:
+    backend = FakeBackend()
+    stream = await backend.call("POST", "/v1/chat/completions", STREAM, request_id="a")
+    assert isinstance(stream, Stream)
+    await Posts(stream.events).close()
+    assert backend.cancelled == ["a"]

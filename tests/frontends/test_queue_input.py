@@ -1,0 +1,84 @@
+"""The three shapes of a job's input, and what is none of them."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worker_gguf.errors import InvalidRequest
+from worker_gguf.frontends.queue_input import Call, read_job_input
+
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+MESSAGES = [{"role": "user", "content": "hi"}]
+
+
+@pytest.mark.parametrize(
+    ("given_input", "call"),
+    [
+        ({"openai_route": CHAT, "openai_input": {"messages": MESSAGES}}, Call("POST", CHAT, {"messages": MESSAGES})),
+        ({"openai_route": "/v1/models"}, Call("GET", "/v1/models", None)),
+        ({"openai_route": "/v1/models", "openai_input": None}, Call("GET", "/v1/models", None)),
+        ({"openai_route": "/v1/models", "openai_input": {}}, Call("GET", "/v1/models", None)),
+        ({"openai_route": CHAT, "openai_input": []}, Call("POST", CHAT, [])),
+        ({"route": CHAT, "body": {"a": 1}, "method": "post"}, Call("POST", CHAT, {"a": 1})),
+        ({"route": CHAT, "body": {}}, Call("POST", CHAT, {})),
+        ({"route": "/v1/models"}, Call("GET", "/v1/models", None)),
+        ({"route": "/v1/models", "method": None}, Call("GET", "/v1/models", None)),
+        ({"messages": MESSAGES, "stream": True}, Call("POST", CHAT, {"messages": MESSAGES, "stream": True})),
+        ({"prompt": "a", "top_k": 1}, Call("POST", COMPLETIONS, {"prompt": "a", "top_k": 1})),
+        ({"prompt": "a", "sampling_params": {"n": 2}}, Call("POST", COMPLETIONS, {"prompt": "a", "n": 2})),
+        ({"prompt": "a", "sampling_params": None}, Call("POST", COMPLETIONS, {"prompt": "a"})),
+        (
+            {"prompt": "a", "n": 2, "sampling_params": {"n": 2}},
+            Call("POST", COMPLETIONS, {"prompt": "a", "n": 2}),
+        ),
+        ({"prompt": "hi", "apply_chat_template": True}, Call("POST", CHAT, {"messages": MESSAGES})),
+        ({"prompt": "hi", "apply_chat_template": False}, Call("POST", COMPLETIONS, {"prompt": "hi"})),
+    ],
+)
+def test_shape_becomes_one_call(given_input: object, call: Call) -> None:
+    assert read_job_input(given_input) == call
+
+
+@pytest.mark.parametrize(
+    "given_input",
+    [
+        None,
+        [],
+        "text",
+        3,
+        True,
+        {},
+        {"openai_route": 5},
+        {"openai_route": None},
+        {"route": ["/v1/models"]},
+        {"route": "/v1/models", "method": 1},
+        {"prompt": "a", "messages": []},
+        {"prompt": "a", "sampling_params": []},
+        {"prompt": "a", "sampling_params": {"prompt": "b"}},
+        {"prompt": "a", "n": 1, "sampling_params": {"n": 2}},
+        {"text": "a"},
+    ],
+)
+def test_anything_else_is_the_callers_to_mend(given_input: object) -> None:
+    with pytest.raises(InvalidRequest):
+        read_job_input(given_input)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=4,
+)
+NAMES = st.sampled_from(["openai_route", "openai_input", "route", "body", "method", "prompt", "messages", "x"])
+
+
+@settings(deadline=None)
+@given(JSON | st.dictionaries(NAMES | st.just("sampling_params"), JSON, max_size=4))
+def test_no_input_is_a_bug(given_input: object) -> None:
+    with contextlib.suppress(InvalidRequest):
+        assert isinstance(read_job_input(given_input), Call)

@@ -1,0 +1,129 @@
+"""The real SDK in a real process against the emulator: what of our front end only shows there."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from tests.frontends.fake_backend import SECRET_ANSWER, SECRET_PROMPT, event
+from tests.frontends.serving import wait_until
+from worker_gguf import emulator
+
+REPOSITORY = Path(__file__).parents[2]
+MESSAGES = [{"role": "user", "content": SECRET_PROMPT}]
+TIMEOUT_S = 60
+
+
+@dataclass
+class Running:
+    """A worker, its platform, and a client of the endpoint."""
+
+    platform: emulator.RunningEmulator
+    process: subprocess.Popen[str]
+    client: httpx.Client
+    log: Path
+
+    def run_sync(self, given: object) -> dict[str, object]:
+        said: dict[str, object] = self.client.post("/runsync", json={"input": given}).json()
+        return said
+
+    def submit(self, given: object) -> str:
+        return str(self.client.post("/run", json={"input": given}).json()["id"])
+
+    def status(self, job: str) -> str:
+        return str(self.client.get(f"/status/{job}").json()["status"])
+
+    def output(self) -> str:
+        return self.log.read_text()
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    log = tmp_path / "worker.log"
+    with emulator.start() as platform:
+        # The very setting that the SDK has by default, under which it would log every yield.
+        environment = {**platform.worker_environment("worker-1"), "RUNPOD_DEBUG_LEVEL": "DEBUG"}
+        with log.open("w") as file:
+            process = subprocess.Popen(
+                [
+                    "env",
+                    *[f"{name}={value}" for name, value in environment.items()],
+                    f"PYTHONPATH={REPOSITORY}:{REPOSITORY / 'src'}",
+                    *[sys.executable, "-m", "tests.frontends.queue_worker", "--rp_log_level=DEBUG"],
+                ],
+                stdout=file,
+                stderr=file,
+                text=True,
+            )
+        try:
+            with httpx.Client(base_url=platform.endpoint_url, trust_env=False, timeout=TIMEOUT_S) as client:
+                yield Running(platform, process, client, log)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_jobs_of_every_kind_and_nothing_of_them_in_the_log(running: Running) -> None:
+    whole = running.run_sync({"openai_route": "/v1/chat/completions", "openai_input": {"messages": MESSAGES}})
+    assert whole["status"] == "COMPLETED", running.output()
+    assert isinstance(whole["output"], list)
+    assert whole["output"][0]["choices"][0]["message"]["content"] == SECRET_ANSWER
+
+    streamed = running.run_sync({"messages": MESSAGES, "stream": True, "n_events": 30})
+    assert isinstance(streamed["output"], list)
+    assert "".join(streamed["output"]) == b"".join(event(i) for i in range(30)).decode() + "data: [DONE]\n\n"
+
+    refused = running.run_sync({"messages": MESSAGES, "full": True})
+    assert refused["status"] == "FAILED"
+    assert json.loads(str(refused["error"]))["error"]["code"] == "queue_full"
+
+    bad_inputs: list[object] = [None, [], "text", {"messages": MESSAGES, "boom": True}]
+    for bad in bad_inputs:
+        failed = running.run_sync(bad)
+        assert failed["status"] == "FAILED"
+        assert {"message", "type", "param", "code"} <= json.loads(str(failed["error"]))["error"].keys()
+    assert SECRET_PROMPT not in running.output()
+    assert SECRET_ANSWER not in running.output()
+
+
+def test_official_client_through_the_platforms_openai_route(running: Running) -> None:
+    http_client = openai.DefaultHttpxClient(trust_env=False)
+    with openai.OpenAI(base_url=running.platform.openai_url, api_key="rp", http_client=http_client) as client:
+        assert client.models.list().data[0].id == "fake"
+        chat = client.chat.completions.create(model="fake", messages=[{"role": "user", "content": "a"}])
+        assert chat.choices[0].message.content == SECRET_ANSWER
+        stream = client.chat.completions.create(model="fake", messages=[{"role": "user", "content": "a"}], stream=True)
+        assert [chunk.choices[0].delta.content for chunk in stream] == [f"{SECRET_ANSWER} {i}" for i in range(3)]
+
+
+def test_stopped_job_frees_its_slot_and_sigterm_waits_for_the_others(running: Running) -> None:
+    stopped = running.submit({"messages": MESSAGES, "stream": True, "hang": True})
+    wait_until(lambda: running.status(stopped) == "IN_PROGRESS", TIMEOUT_S)
+    chunks = running.client.get(f"/stream/{stopped}").json()["stream"]
+    assert chunks[0]["output"].startswith("data: ")
+    assert running.client.post(f"/cancel/{stopped}").json()["status"] == "CANCELLED"
+
+    slow = running.submit({"messages": MESSAGES, "stream": True, "n_events": 3000})
+    wait_until(lambda: running.status(slow) != "IN_QUEUE", TIMEOUT_S)
+    running.process.send_signal(signal.SIGTERM)
+    started_s = time.monotonic()
+    assert running.process.wait(TIMEOUT_S) == 0
+    assert time.monotonic() - started_s < 10  # not the 90 s of the SDK's long polls
+    assert running.status(slow) == "COMPLETED"
+    assert "drained True cancelled 1 left 0" in running.output()
+
+
+def test_worker_pings_with_the_jobs_it_holds(running: Running) -> None:
+    job = running.submit({"messages": MESSAGES, "stream": True, "hang": True})
+    wait_until(lambda: running.client.get("/health").json()["workers"]["ready"] == 1, TIMEOUT_S)
+    wait_until(lambda: job in running.platform.pings().get("worker-1", []), TIMEOUT_S)

@@ -1,0 +1,69 @@
+"""The Prometheus face."""
+
+from __future__ import annotations
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from worker_gguf.engine.stats import EngineStats
+from worker_gguf.metrics import Metrics
+
+
+def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    families = text_string_to_metric_families(metrics.render().decode())
+    return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
+
+
+def test_engine_is_read_when_asked() -> None:
+    metrics = Metrics("1.2.3")
+    stats = EngineStats(n_slots=4)
+    metrics.watch_engine(lambda: stats)
+    stats.busy_slots, stats.waiting, stats.prompt_tokens, stats.cached_tokens = 3, 7, 100, 40
+    stats.finished["stop"] += 2
+    for n_tokens in (1, 2, 3, 5000):
+        stats.count_batch(n_tokens)
+    seen = samples(metrics)
+    assert seen["worker_gguf_slots", ()] == 4
+    assert seen["worker_gguf_busy_slots", ()] == 3
+    assert seen["worker_gguf_queue_depth", ()] == 7
+    assert seen["worker_gguf_prompt_tokens_total", ()] == 100
+    assert seen["worker_gguf_cached_tokens_total", ()] == 40
+    assert seen["worker_gguf_finished_total", (("reason", "stop"),)] == 2
+    assert seen["worker_gguf_batch_size_bucket", (("le", "2"),)] == 2
+    assert seen["worker_gguf_batch_size_bucket", (("le", "2048"),)] == 3
+    assert seen["worker_gguf_batch_size_bucket", (("le", "+Inf"),)] == 4
+    assert seen["worker_gguf_batch_size_sum", ()] == 5006
+    assert seen["worker_gguf_build_info", (("version", "1.2.3"),)] == 1
+
+
+def test_no_engine_yet_is_no_error() -> None:
+    metrics = Metrics("x")
+    metrics.watch_engine(lambda: None)
+    assert b"worker_gguf_slots" not in metrics.render()
+
+
+def test_names_that_clients_make_up_share_one_label() -> None:
+    metrics = Metrics("x", known_ignored=["user", "store"])
+    metrics.count_ignored(["user", "user", 'a"\n{evil}', "never-heard-of"])
+    seen = samples(metrics)
+    assert seen["worker_gguf_ignored_parameters_total", (("name", "user"),)] == 2
+    assert seen["worker_gguf_ignored_parameters_total", (("name", "other"),)] == 2
+
+
+def test_times_and_phases() -> None:
+    metrics = Metrics("x")
+    metrics.observe_first_token(0.03)
+    metrics.observe_per_token(0.004)
+    metrics.set_phase_seconds({"load": 1.5})
+    metrics.set_phase_seconds({"load": 1.5, "warm": 0.5})
+    seen = samples(metrics)
+    assert seen["worker_gguf_time_to_first_token_seconds_count", ()] == 1
+    assert seen["worker_gguf_time_to_first_token_seconds_bucket", (("le", "0.05"),)] == 1
+    assert seen["worker_gguf_time_per_output_token_seconds_sum", ()] == 0.004
+    assert seen["worker_gguf_start_phase_seconds", (("phase", "load"),)] == 1.5
+    assert seen["worker_gguf_start_phase_seconds", (("phase", "warm"),)] == 0.5
+
+
+def test_two_workers_in_one_process_share_nothing() -> None:
+    first, second = Metrics("x"), Metrics("x")
+    first.count_request("/v1/models", 200)
+    assert b'route="/v1/models"' not in second.render()
