@@ -67,7 +67,7 @@ clean: ## remove the virtual environments, caches and build leftovers
 	@$(PIP_INSTALL) --require-hashes --requirement requirements/build.txt
 	@# A wheel from elsewhere has another hash; once it is installed, the next step finds that version there.
 	@$(if $(LLAMA_WHEEL_INDEX),$(PIP_INSTALL) --no-deps --only-binary :all: --index-url $(LLAMA_WHEEL_INDEX) $(LLAMA))
-	@echo "Installing requirements; llama.cpp is compiled unless pip has it already (minutes)."
+	@echo "Installing requirements$(if $(LLAMA_WHEEL_INDEX),,; llama.cpp is compiled unless pip has it already (minutes))."
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP_INSTALL) --require-hashes --no-build-isolation --requirement requirements/dev.txt
 	@touch $@
 
