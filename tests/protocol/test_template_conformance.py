@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -170,6 +171,12 @@ CONVERSATIONS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
 }
 
 
+# Transformers refuses these too: they append to a list, know no role `tool`, or write a generator as JSON.
+REFUSING_CALLS = {"Kimi-K2-Instruct", "Kimi-K2-Thinking", "google-gemma-2-2b-it", "llama-cpp-deepseek-r1"}
+# These take a call and leave it out.
+WITHOUT_CALLS = {"LFM2-8B-A1B", "ibm-granite-granite-3.3-2B-Instruct"}
+
+
 @pytest.fixture(scope="module")
 def reference() -> Any:
     """Transformers, at a fixed time. No PyTorch, no tokenizer: only the base class' method is used."""
@@ -241,6 +248,33 @@ def test_continues_reasoning_where_transformers_does(path: Path, reference: Any)
     options = {"add_generation_prompt": False, "continue_final_message": "reasoning_content"}
     ours, expected = both(path.read_text(encoding="utf-8"), reference, messages, options)
     assert ours == expected
+
+
+@pytest.mark.skipif(not FILES, reason=f"no templates in {TEMPLATES}")
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_shaping_leaves_alone_what_fits(path: Path) -> None:
+    template = compiled(path.read_text(encoding="utf-8"))
+    for messages in ([user()], TWO_TURNS, [*TWO_TURNS, assistant("Rome.")]):
+        for tools in (None, [WEATHER]):
+            plain = outcome(functools.partial(template.render, messages, tools=tools), TemplateError)
+            assert outcome(functools.partial(template.prompt, messages, tools=tools), TemplateError) == plain
+
+
+@pytest.mark.skipif(not FILES, reason=f"no templates in {TEMPLATES}")
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_shaping_makes_arguments_say_the_same_as_text_and_as_object(path: Path) -> None:
+    template = compiled(path.read_text(encoding="utf-8"))
+    arguments = {"city": "İzmir", "unit": "celsius"}
+    prompts = []
+    for form in (arguments, json.dumps(arguments, ensure_ascii=False)):
+        messages = [user(), assistant(None, tool_calls=[call("get_weather", form)]), result("21 °C")]
+        prompts.append(outcome(functools.partial(template.prompt, messages, tools=[WEATHER]), TemplateError))
+    assert prompts[0] == prompts[1]
+    if path.stem in REFUSING_CALLS:
+        assert prompts[0] is None
+    else:
+        assert "İzmir" in (prompts[0] or "")
+        assert path.stem in WITHOUT_CALLS or '\\"city' not in (prompts[0] or "")
 
 
 # What published templates happen not to use, and Jinja at its edges.

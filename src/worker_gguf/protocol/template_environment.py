@@ -32,6 +32,8 @@ _PASSIVE_FILTERS = frozenset(
     | {"list", "map", "max", "min", "random", "reject", "rejectattr", "reverse", "round", "select", "selectattr"}
     | {"sort", "tojson", "unique"}
 )
+# No template can write this name.
+_MEASURED = "measured operand"
 
 
 class TemplateRefusal(jinja2.TemplateError):
@@ -88,6 +90,12 @@ def _raise_exception(message: object) -> NoReturn:
     raise TemplateRefusal(str(message))
 
 
+def _strftime(now: Callable[[], datetime], format: str) -> str:  # noqa: A002  (templates may name it)
+    # The C library may ask for 256 times the format's length.
+    spent_by().charge(256 * len(format))
+    return now().strftime(format)
+
+
 def _tojson(
     value: Any,
     ensure_ascii: bool = False,
@@ -107,6 +115,10 @@ def _metered(name: str, act: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(act)
     def guarded(*args: Any, **kwargs: Any) -> Any:
+        if len(args) == n_passed + 1 and type(args[-1]) is str and not kwargs:
+            # Nearly every use: one text and no options.
+            spent_by().charge(len(args[-1]))
+            return act(*args)
         passed, values = args[:n_passed], list(args[n_passed:])
         if values and isinstance(values[0], Iterator):
             values[0] = list(values[0])
@@ -139,18 +151,19 @@ class _Meter(NodeTransformer):
     def generic_visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> nodes.Node:
         super().generic_visit(node, *args, **kwargs)
         if isinstance(node, (nodes.Block, nodes.CallBlock, nodes.For, nodes.Macro)):
-            tick = nodes.ExprStmt(_call("tick", [], node.lineno))
-            node.body.insert(0, tick.set_lineno(node.lineno))
+            # An attribute and a filter, since each call would pass the sandbox's checks again.
+            tick = nodes.EnvironmentAttribute("ticked").set_lineno(node.lineno)
+            node.body.insert(0, nodes.ExprStmt(tick).set_lineno(node.lineno))
         elif isinstance(node, nodes.Concat):
-            node.nodes = [_call("measured", [operand], operand.lineno) for operand in node.nodes]
+            node.nodes = [_measuring(operand) for operand in node.nodes]
         return node
 
 
-def _call(method: str, arguments: list[nodes.Expr], line: int) -> nodes.Expr:
+def _measuring(operand: nodes.Expr) -> nodes.Expr:
     # Line numbers are what an error message points to.
-    call = nodes.Call(nodes.EnvironmentAttribute(method), arguments, [], None, None)
-    call.set_lineno(line)
-    return call
+    measured = nodes.Filter(operand, _MEASURED, [], [], None, None)
+    measured.set_lineno(operand.lineno)
+    return measured
 
 
 class ChatEnvironment(ImmutableSandboxedEnvironment):
@@ -160,16 +173,17 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         super().__init__(
-            trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols], finalize=self.measured
+            trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols], finalize=_printable
         )
         self.concat = _joined  # type: ignore[method-assign]
         self.filters = {
             name: act if name in _PASSIVE_FILTERS else _metered(name, act) for name, act in self.filters.items()
         }
         self.filters["tojson"] = _tojson
+        self.filters[_MEASURED] = _measured
         self.globals.update(
             raise_exception=_raise_exception,
-            strftime_now=lambda format: now().strftime(format),  # noqa: A006  (templates may name it)
+            strftime_now=functools.partial(_strftime, now),
             dict=_PlainDict(),
             namespace=_PlainNamespace,
         )
@@ -181,19 +195,13 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         tree.set_environment(self)
         return self.from_string(tree)
 
-    def tick(self) -> str:
+    @property
+    def ticked(self) -> None:
         spent_by().tick()
-        return ""
-
-    @staticmethod
-    def measured(value: Any) -> Any:
-        """Pass a value on to where it becomes text."""
-        spent_by().take(value)
-        return value
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         OPERATORS[operator](left, right)
-        return super().call_binop(context, operator, left, right)
+        return self.binop_table[operator](left, right)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         act = super().wrap_str_format(value)
@@ -212,6 +220,16 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         if isinstance(owner, str):
             args = guard_method(owner, getattr(obj, "__name__", ""), args, kwargs)
         return super().call(context, obj, *args, **kwargs)
+
+
+def _printable(value: Any) -> Any:
+    # Text is counted where the output is joined; anything else, before it becomes text.
+    return value if type(value) is str else _measured(value)
+
+
+def _measured(value: Any) -> Any:
+    spent_by().take(value)
+    return value
 
 
 def _joined(parts: Iterable[str]) -> str:

@@ -27,6 +27,8 @@ __all__ = ["Budget", "OverBudget", "TemplateLimits", "guard_format", "guard_meth
 
 # A list's slot is a pointer; counted as that many characters.
 _SLOT = 8
+# A bit of a product stands for more work than a character: two numbers of a million bits take a while.
+_BIT = 64
 _PERCENT_SPEC = re.compile(r"%[-+ #0-9.*]*")
 _BRACE_SPEC = re.compile(r"\{[^{}]*:([^{}]*)\}")
 _NESTED_SPEC = re.compile(r"\{[^{}]*:[^{}]*\{")
@@ -53,6 +55,7 @@ class Budget:
         self._limits = limits
         self._deadline = monotonic() + limits.timeout_s
         self._built = 0
+        self._n_charges = 0
 
     def tick(self) -> None:
         """Refuse to go on after the deadline."""
@@ -60,16 +63,20 @@ class Budget:
             raise OverBudget(f"it ran for more than {self._limits.timeout_s:g} seconds")
 
     def charge(self, size: int) -> None:
-        """Account for `size` characters about to be built."""
+        """Account for `size` characters about to be built, and now and then for the time so far."""
+        self._n_charges += 1
+        if size > 4096 or self._n_charges % 64 == 0:
+            self.tick()
         if size > self._limits.max_value:
             raise OverBudget(f"it builds a value of more than {self._limits.max_value} characters")
-        self._built += max(size, 0)
+        if size > 0:
+            self._built += size
         if self._built > self._limits.max_built:
             raise OverBudget(f"it builds more than {self._limits.max_built} characters in all")
 
     def take(self, value: object) -> int:
         """Account for the text of `value`, before anything turns it into text; return its size."""
-        size = _text_size(value, self._limits.max_value)
+        size = self._text_size(value)
         self.charge(size)
         return size
 
@@ -84,6 +91,32 @@ class Budget:
             pieces.append(part)
         self.charge(size)
         return "".join(pieces)
+
+    def _text_size(self, value: object) -> int:
+        """Measure `str(value)` from below, without making it; stop counting above `max_value`."""
+        if isinstance(value, str):
+            return len(value)
+        size, n_seen, pending = 0, 0, [value]
+        while pending and size <= self._limits.max_value:
+            item = pending.pop()
+            n_seen += 1
+            if n_seen % 4096 == 0:
+                self.tick()
+            if isinstance(item, str):
+                size += len(item)
+            elif isinstance(item, dict):
+                size += 2 + len(item)
+                pending.extend(item.keys())
+                pending.extend(item.values())
+            elif isinstance(item, (list, tuple, set, frozenset, MappingView)):
+                size += 2 + len(item)
+                pending.extend(item)  # type: ignore[arg-type]
+            elif isinstance(item, Namespace):
+                # It prints its attributes, which have no other way out.
+                pending.append(object.__getattribute__(item, "_Namespace__attrs"))
+            else:
+                size += 1
+        return size
 
 
 _current: ContextVar[Budget] = ContextVar("template_budget")
@@ -104,28 +137,6 @@ def spent_by() -> Budget:
     return _current.get()
 
 
-def _text_size(value: object, limit: int) -> int:
-    """Measure `str(value)` from below, without making it; stop counting above `limit`."""
-    size, pending = 0, [value]
-    while pending and size <= limit:
-        item = pending.pop()
-        if isinstance(item, str):
-            size += len(item)
-        elif isinstance(item, dict):
-            size += 2 + len(item)
-            pending.extend(item.keys())
-            pending.extend(item.values())
-        elif isinstance(item, (list, tuple, set, frozenset, MappingView)):
-            size += 2 + len(item)
-            pending.extend(item)  # type: ignore[arg-type]
-        elif isinstance(item, Namespace):
-            # It prints its attributes, which have no other way out.
-            pending.append(object.__getattribute__(item, "_Namespace__attrs"))
-        else:
-            size += 1
-    return size
-
-
 def _slots(value: object) -> int:
     if isinstance(value, str):
         return len(value)
@@ -138,7 +149,7 @@ def _guard_add(left: object, right: object) -> None:
 
 def _guard_multiply(left: object, right: object) -> None:
     if isinstance(left, int) and isinstance(right, int):
-        spent_by().charge(left.bit_length() + right.bit_length())
+        spent_by().charge((left.bit_length() + right.bit_length()) * _BIT)
     elif isinstance(right, int):
         spent_by().charge(_slots(left) * right)
     elif isinstance(left, int):
@@ -146,9 +157,8 @@ def _guard_multiply(left: object, right: object) -> None:
 
 
 def _guard_power(left: object, right: object) -> None:
-    # Bits stand for more work than characters: a power of a million bits already takes a while.
     if isinstance(left, int) and isinstance(right, int) and right > 0:
-        spent_by().charge(left.bit_length() * right * 64)
+        spent_by().charge(left.bit_length() * right * _BIT)
 
 
 def _guard_modulo(left: object, right: object) -> None:

@@ -52,6 +52,7 @@ class TemplateShape:
     object_arguments: bool = True
     text_arguments: bool = False
     blank_content: Blank = "missing"
+    has_calls: bool = True
 
 
 def probe_shape(source: str, render: Render) -> TemplateShape:
@@ -112,25 +113,29 @@ def _probe_calls(render: Render) -> dict[str, Any]:
             as_object = _rendered_call(render, _ARGUMENTS, blank, with_result=with_result)
             as_text = _rendered_call(render, json.dumps(_ARGUMENTS), blank, with_result=with_result)
             # `{'name': 'value'}` is Python's way to print an object: the template meant to print text.
-            object_fits = as_object is not None and not re.search(r"'needle_name': ", as_object)
+            object_fits = as_object is not None and "'needle_name': 'needle_value'" not in as_object
             # `{\"name\": ...}` is text written as JSON a second time: the template meant to write an object.
-            text_fits = as_text is not None and '\\"needle_name' not in as_text
+            text_fits = as_text is not None and '\\"needle_value' not in as_text
             if object_fits or text_fits:
                 # Where both fit and say the same, the template looks at the type, and the caller's own text is better:
                 # the model wrote it, so the cached prefix matches. Where they differ, templates document the object.
                 takes_text = text_fits and (not object_fits or as_text == as_object)
                 return {"object_arguments": object_fits, "text_arguments": takes_text, "blank_content": blank}
-    return {}
+    renders = _rendered(render, [_USER, _call(_ARGUMENTS, "empty"), _USER]) is not None
+    return {"has_calls": not renders}
 
 
 def _rendered_call(render: Render, arguments: object, blank: Blank, *, with_result: bool) -> str | None:
     """Render a tool call; None where the template refuses it or leaves it out."""
     result: Message = {"role": "tool", "tool_call_id": _CALL_ID, "name": "needle_tool", "content": "b"}
-    conversation = [_USER, _call(arguments, blank), *([result] if with_result else [])]
-    rendered = _rendered(render, conversation)
+    results = [result] if with_result else []
+    rendered = _rendered(render, [_USER, _call(arguments, blank), *results])
     # The tool's own definition holds its argument's name as well; the value is in the call alone.
-    if rendered is None or "needle_value" not in rendered or "None" in rendered:
+    if rendered is None or "needle_value" not in rendered:
         return None
+    if blank == "null":
+        filled = _rendered(render, [_USER, {**_call(arguments, blank), "content": "a"}, *results]) or ""
+        return rendered if rendered.count("None") <= filled.count("None") else None
     return rendered
 
 
@@ -198,9 +203,12 @@ def _reshape_message(message: Message, shape: TemplateShape) -> Message:
     shaped = dict(message)
     role = message.get("role")
     calls = message.get("tool_calls")
-    if calls:
-        shaped["tool_calls"] = [_reshape_call(call, shape) for call in calls] if isinstance(calls, list) else calls
-    content = message.get("content")
+    if isinstance(calls, list) and calls:
+        shaped["tool_calls"] = [_reshape_call(call, shape) for call in calls]
+        if not shape.has_calls:
+            # A result whose call is left out makes no sense to the model.
+            shaped["content"] = _with_calls(message.get("content"), shaped["tool_calls"])
+    content = shaped.get("content")
     if content is None and role in _ROLES:
         shaped.update(_BLANKS[shape.blank_content] if calls else {"content": ""})
     elif isinstance(content, list) and role not in shape.parts_roles:
@@ -208,6 +216,12 @@ def _reshape_message(message: Message, shape: TemplateShape) -> Message:
     elif isinstance(content, str) and role in shape.parts_roles - shape.text_roles:
         shaped["content"] = [_part(content)]
     return shaped
+
+
+def _with_calls(content: Any, calls: list[Any]) -> Any:
+    functions = [call.get("function", call) if isinstance(call, dict) else call for call in calls]
+    text = "\n".join(json.dumps(function, ensure_ascii=False) for function in functions)
+    return [*content, _part(text)] if isinstance(content, list) else "\n".join(filter(None, (content, text)))
 
 
 def _text_of(part: object) -> str:
