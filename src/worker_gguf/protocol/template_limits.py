@@ -3,13 +3,15 @@
 A template comes with a model file, so it is a stranger's program. The sandbox keeps it from reaching Python; this
 keeps it from taking the worker's time and memory:
 
-| what                                    | bound                  | kept by                                     |
-|-----------------------------------------|------------------------|---------------------------------------------|
-| loops, macros, blocks, recursion        | `timeout_s`            | `tick()` at every turn                      |
-| one string or list built by the template | `max_value` characters | `charge()` before the operation             |
-| all of them together                    | `max_built` characters | the running total of `charge()`             |
-| the rendered text                       | `max_value` characters | `joined()` while it is put together         |
-| a list that holds itself many times over | `max_value` characters | `take()`: its text is measured before it is made |
+| what                                | bound                  | kept by                       |
+|-------------------------------------|------------------------|-------------------------------|
+| loops, macros, blocks, recursion    | `timeout_s`            | `tick()` at every turn        |
+| one text or list that is built      | `max_value` characters | `charge()` before it is       |
+| all of them together                | `max_built` characters | `charge()`'s running total    |
+| the rendered text                   | `max_value` characters | `joined()`, piece by piece    |
+| a list that holds itself many times | `max_value` characters | `take()` before it is printed |
+
+It is no wall: a template made for it can still hold `max_built` characters, or spend some seconds inside one filter.
 """
 
 from __future__ import annotations
