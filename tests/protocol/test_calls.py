@@ -314,6 +314,8 @@ def test_prompts_times_n_is_bounded() -> None:
         ("repeat_penalty", 0, "must be more than 0, not 0"),
         ("timeout", 0, "must be more than 0, not 0"),
         ("seed", 2**64, "must be less than"),
+        ("samplers", "top_k;" * 1000, "must have at most 1000 characters"),
+        ("samplers", ["top_k"] * 33, "must have at most 32 items"),
         ("dry_sequence_breakers", ["a", 1], "must be a string, not an integer"),
     ],
 )

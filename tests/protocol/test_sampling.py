@@ -65,7 +65,7 @@ def test_a_name_goes_before_letters() -> None:
 
 def test_every_sampler_may_be_named() -> None:
     assert sampling(samplers=list(SAMPLERS)).samplers == SAMPLERS
-    assert sampling(samplers=[]).samplers == ()
+    assert sampling(samplers=[]).samplers == sampling(samplers=";").samplers == ()
 
 
 def test_bad_samplers() -> None:

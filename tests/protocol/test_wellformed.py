@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from worker_gguf.errors import InvalidRequest
-from worker_gguf.protocol.wellformed import MAX_DEPTH, read_json, read_object
+from worker_gguf.protocol.wellformed import MAX_DEPTH, MAX_FIELDS, MAX_VALUES, read_json, read_object
 
 
 def nested(depth: int) -> Any:
@@ -68,11 +68,34 @@ def test_a_number_too_big_for_a_float_is_refused() -> None:
 
 
 def test_depth_is_bounded() -> None:
-    assert read_object({"field": nested(MAX_DEPTH - 1)})
+    # The innermost list is one of integers, which is not looked into.
+    assert read_object({"field": nested(MAX_DEPTH)})
     with pytest.raises(InvalidRequest, match="deep") as refused:
-        read_object({"field": nested(MAX_DEPTH)})
+        read_object({"field": nested(MAX_DEPTH + 1)})
     assert refused.value.param == "field"
 
 
 def test_null_fields_are_left_out() -> None:
     assert read_object({"a": None, "b": 0}) == {"b": 0}
+
+
+def test_the_number_of_values_is_bounded_but_not_of_tokens() -> None:
+    assert read_object({"field": [list(range(MAX_VALUES)), list(range(MAX_VALUES))]})
+    big: list[Any] = [[[]] * MAX_VALUES, {str(number): 1 for number in range(MAX_VALUES)}, [0.5] * MAX_VALUES]
+    for many in big:
+        assert read_object({"field": many})
+        with pytest.raises(InvalidRequest, match="values"):
+            read_object({"field": [many]})
+
+
+def test_a_long_name_is_shortened_in_the_error() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        read_object({"x" * 1000: "\ud800"})
+    assert refused.value.param == "x" * 64
+
+
+def test_the_number_of_fields_is_bounded() -> None:
+    names = [str(number) for number in range(MAX_FIELDS)]
+    assert read_object(dict.fromkeys(names, 1))
+    with pytest.raises(InvalidRequest, match="fields"):
+        read_object(dict.fromkeys([*names, "one more"], 1))

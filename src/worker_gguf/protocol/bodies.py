@@ -94,7 +94,7 @@ class Common(_Strict):
     seed: int | None = Field(
         None, ge=-(2**63), lt=2**64, description="-1 and 4294967295 are random; others count modulo 4294967295."
     )
-    samplers: str | Annotated[list[str], Field(max_length=32)] | None = Field(
+    samplers: ShortText | Annotated[list[str], Field(max_length=32)] | None = Field(
         None, description="Names in order, as a list or parted by semicolons."
     )
     # Checked by hand (protocol/sampling.py): the pairs of llama-server's list are of mixed types.

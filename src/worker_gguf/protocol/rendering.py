@@ -45,6 +45,9 @@ class Rendering(ABC):
     `stream` writes it as an error event and nothing after it, `answer` raises it.
     """
 
+    _answer_object: str
+    _chunk_object: str
+
     def __init__(
         self,
         heading: Heading,
@@ -107,9 +110,6 @@ class Rendering(ABC):
     def usage(self) -> dict[str, Any]:
         """Sum up the choices that have ended."""
         return usage_body(self._usages, self.n)
-
-    _answer_object: str
-    _chunk_object: str
 
     @abstractmethod
     def _first_chunks(self, index: int) -> list[dict[str, Any]]:

@@ -49,7 +49,7 @@ def check_strict(ignored: Sequence[str]) -> None:
     """With STRICT_PARAMETERS, what would be ignored is refused."""
     if ignored:
         what = f"{_listed(ignored)} changes nothing here, and STRICT_PARAMETERS is set."
-        raise UnsupportedParameter(f"{what} Leave it out.", param=ignored[0])
+        raise UnsupportedParameter(f"{what} Leave it out.", param=ignored[0][:MAX_NAME])
 
 
 def ignored_header(ignored: Collection[str]) -> str:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from worker_gguf.errors import InvalidRequest
 
-__all__ = ["MAX_DEPTH", "is_encodable", "read_json", "read_object"]
+__all__ = ["MAX_DEPTH", "MAX_FIELDS", "MAX_VALUES", "is_encodable", "read_json", "read_object"]
 
 # Far above any tool schema, far below what Python's stack or a template's tojson can take.
 MAX_DEPTH = 64
+# In one field, lists of integers (a prompt's tokens) not counted: what can be looked at without anyone noticing.
+MAX_VALUES = 200_000
+MAX_FIELDS = 1000
+MAX_NAME = 64
 
 
 def read_json(raw: bytes) -> object:
@@ -36,10 +42,12 @@ def read_object(body: object) -> dict[str, Any]:
     """Check a parsed body and return its fields, those that are null left out: null means not given."""
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object.")
+    if len(body) > MAX_FIELDS:
+        raise InvalidRequest(f"The body has {len(body)} fields, more than {MAX_FIELDS}.")
     for name, value in body.items():
         if not isinstance(name, str) or not is_encodable(name):
             raise InvalidRequest("The body holds a name that is not valid text.")
-        _check(name, value)
+        _check(name[:MAX_NAME], value)
     return {name: value for name, value in body.items() if value is not None}
 
 
@@ -49,18 +57,23 @@ def _refuse_constant(constant: str) -> object:
 
 def _check(param: str, value: object) -> None:
     stack: list[tuple[object, int]] = [(value, 1)]
+    n_values = 0
     while stack:
         item, depth = stack.pop()
-        if isinstance(item, dict | list) and depth >= MAX_DEPTH:
-            raise InvalidRequest(f"Invalid '{param}': nested more than {MAX_DEPTH} deep.", param=param)
-        if isinstance(item, dict):
-            stack.extend((part, depth + 1) for pair in item.items() for part in pair)
-        elif isinstance(item, list):
-            # A prompt of a million token ids must not cost a million turns of this loop.
-            if set(map(type, item)) != {int}:
-                stack.extend((part, depth + 1) for part in item)
-        else:
+        if not isinstance(item, dict | list):
             _check_scalar(param, item)
+        # A prompt of a million token ids must not cost a million turns of this loop.
+        elif isinstance(item, dict) or set(map(type, item)) != {int}:
+            n_values += len(item)
+            if depth >= MAX_DEPTH:
+                raise InvalidRequest(f"Invalid '{param}': nested more than {MAX_DEPTH} deep.", param=param)
+            if n_values > MAX_VALUES:
+                raise InvalidRequest(f"Invalid '{param}': holds more than {MAX_VALUES} values.", param=param)
+            stack.extend((part, depth + 1) for part in _parts(item))
+
+
+def _parts(item: dict[Any, Any] | list[Any]) -> Iterator[object]:
+    return chain(item.keys(), item.values()) if isinstance(item, dict) else iter(item)
 
 
 def _check_scalar(param: str, value: object) -> None:
