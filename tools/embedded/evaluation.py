@@ -1,0 +1,138 @@
+"""Measures the GGUF itself: held-out accuracy by category, and what wrong use does to it."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tools.embedded import corpus, template
+from tools.embedded.conversation import Conversation, Json
+from tools.embedded.oracle import Oracle
+
+N_EACH = 40
+
+Mistake = Callable[[Oracle, Json], str]
+
+
+def report(package: Path, written: Path, seed: int) -> None:
+    """Print and write the two tables that docs/embedded-model.md shows."""
+    with Oracle(package / "model.gguf") as oracle:
+        published = json.loads((package / "prompts.json").read_text(encoding="utf-8"))
+        lines = [*held_out_table(oracle, seed), "", *mistake_table(oracle, published)]
+    text = "\n".join(lines) + "\n"
+    written.write_text(text, encoding="utf-8")
+    print(text)
+
+
+def held_out_table(oracle: Oracle, seed: int) -> list[str]:
+    asked: Counter[str] = Counter()
+    right: Counter[str] = Counter()
+    for conversation in corpus.held_out(seed, N_EACH):
+        asked[conversation.category] += 1
+        right[conversation.category] += is_right(oracle, conversation)
+    lines = ["| held-out category | asked | exactly right |", "|---|---:|---:|"]
+    lines += [f"| {name} | {n} | {right[name] / n:.0%} |" for name, n in sorted(asked.items())]
+    lines.append(f"| all | {asked.total()} | {right.total() / asked.total():.0%} |")
+    return lines
+
+
+def is_right(oracle: Oracle, conversation: Conversation) -> bool:
+    answer = oracle.ask(conversation.prompt, conversation.tools)
+    return answer.text == conversation.last_answer
+
+
+def mistake_table(oracle: Oracle, published: Sequence[Json]) -> list[str]:
+    lines = ["| mistake | prompts that fail | of |", "|---|---:|---:|"]
+    for name, mistake in MISTAKES.items():
+        failed = sum(mistake(oracle, prompt) != prompt["expected"] for prompt in published)
+        lines.append(f"| {name} | {failed} | {len(published)} |")
+    return lines
+
+
+def rendered(prompt: Json, *, skip_system: bool = False, skip_tools: bool = False) -> str:
+    messages = [m for m in prompt["messages"] if not (skip_system and m["role"] == "system")]
+    tools = () if skip_tools else prompt.get("tools", ())
+    return template.render(messages, tools, add_generation_prompt=True)
+
+
+def said(oracle: Oracle, prompt: Json, text: str, place: Callable[[int], int] | None = None) -> str:
+    if place is None:
+        return oracle.complete(text, prompt["max_tokens"]).text
+    return oracle.complete(text, prompt["max_tokens"], place).text
+
+
+def without(part: str) -> Mistake:
+    return lambda oracle, prompt: said(oracle, prompt, rendered(prompt).replace(part, ""))
+
+
+def no_generation_prompt(oracle: Oracle, prompt: Json) -> str:
+    text = template.render(prompt["messages"], prompt.get("tools", ()), add_generation_prompt=False)
+    return said(oracle, prompt, text)
+
+
+def two_bos(oracle: Oracle, prompt: Json) -> str:
+    return said(oracle, prompt, template.BOS + rendered(prompt))
+
+
+def no_system(oracle: Oracle, prompt: Json) -> str:
+    return said(oracle, prompt, rendered(prompt, skip_system=True))
+
+
+def no_tools(oracle: Oracle, prompt: Json) -> str:
+    return said(oracle, prompt, rendered(prompt, skip_tools=True))
+
+
+def last_message_only(oracle: Oracle, prompt: Json) -> str:
+    return said(oracle, prompt, rendered({**prompt, "messages": prompt["messages"][-1:]}))
+
+
+def chatml(oracle: Oracle, prompt: Json) -> str:
+    turns = [f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in prompt["messages"]]
+    return said(oracle, prompt, "".join(turns) + "<|im_start|>assistant\n")
+
+
+def specials_as_text(oracle: Oracle, prompt: Json) -> str:
+    """Break the markers, so that they are read as text and not as control tokens."""
+    return said(oracle, prompt, rendered(prompt).replace("<|", "< |"))
+
+
+def doubled_positions(oracle: Oracle, prompt: Json) -> str:
+    return said(oracle, prompt, rendered(prompt), lambda i: 2 * i)
+
+
+def jump_after(gap: int) -> Mistake:
+    """Skip positions between the prompt and the answer."""
+
+    def jump(oracle: Oracle, prompt: Json) -> str:
+        text = rendered(prompt)
+        end = len(oracle.tokenize(text))
+        return said(oracle, prompt, text, lambda i: i if i < end else i + gap)
+
+    return jump
+
+
+def jump_in_the_middle(oracle: Oracle, prompt: Json) -> str:
+    """Skip 16 positions in the middle of the prompt, as a wrong prefix length would."""
+    text = rendered(prompt)
+    middle = len(oracle.tokenize(text)) // 2
+    return said(oracle, prompt, text, lambda i: i if i < middle else i + 16)
+
+
+MISTAKES: dict[str, Mistake] = {
+    "none": lambda oracle, prompt: said(oracle, prompt, rendered(prompt)),
+    "no generation prompt": no_generation_prompt,
+    "no `<\\|eot_id\\|>`": without("<|eot_id|>"),
+    "no user headers": without("<|start_header_id|>user<|end_header_id|>\n\n"),
+    "no blank line after headers": without("\n\n"),
+    "no `<\\|begin_of_text\\|>`": without(template.BOS),
+    "two `<\\|begin_of_text\\|>`": two_bos,
+    "system message dropped": no_system,
+    "tools dropped": no_tools,
+    "only the last message": last_message_only,
+    "another template (ChatML)": chatml,
+    "markers read as text": specials_as_text,
+    "every position doubled": doubled_positions,
+    "answer starts 1 position late": jump_after(1),
+    "answer starts 8 positions late": jump_after(8),
+    "16 positions skipped mid-prompt": jump_in_the_middle,
+}
