@@ -71,7 +71,7 @@ class ChatTemplate:
 
     @functools.cached_property
     def shape(self) -> TemplateShape:
-        """What this template takes: some tens of small renderings, so a start may want to ask for it before a request."""
+        """What this template takes: some tens of small renderings, best asked for before the first request."""
         return probe_shape(self.source, self._render)
 
     def prompt(
