@@ -236,7 +236,9 @@ class Service:
 
     def _check_model(self, name: str | None) -> None:
         if name is not None and name.lower() not in self._names:
-            raise NotFound(f"The model {name[:200]!r} is not served here. This worker serves {self.card.id!r}.", param="model")
+            raise NotFound(
+                f"The model {name[:200]!r} is not served here. This worker serves {self.card.id!r}.", param="model"
+            )
 
     def _heading(self, prefix: str) -> Heading:
         return Heading(f"{prefix}-{uuid.uuid4().hex}", int(time.time()), self.card.id, self._fingerprint)

@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from worker_gguf.settings import Settings
 from worker_gguf.timeline import Timeline
 
 if TYPE_CHECKING:
+    from worker_gguf.frontends.server import Listener
     from worker_gguf.metrics import Metrics
     from worker_gguf.worker import Worker
 
@@ -29,9 +31,8 @@ _LOOPBACK = ("127.", "::1", "localhost")
 def serve(*, model: str | None, mode: str | None, host: str | None, port: int | None) -> int:
     """Run the worker in this process; the exit code. Arguments win over the environment."""
     timeline = Timeline(before_s=_process_age_s())
-    given = {"model": model, "mode": mode, "host": host, "port": port}
     try:
-        settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
+        settings = Settings.load(model=model, mode=mode, host=host, port=port)
         _check_exposure(settings)
     except SettingsError as error:
         print(error.message, file=sys.stderr)
@@ -49,7 +50,8 @@ def _http(settings: Settings, timeline: Timeline) -> int:
         from worker_gguf.frontends.server import bind, run_loop
 
         main = bind(settings.bind_host, settings.port)
-        health = bind(settings.bind_host, settings.port_health) if _separate_health(settings) else None
+        apart = settings.port_health not in (None, settings.port)
+        health = bind(settings.bind_host, settings.health_port) if apart else None
     worker, metrics = _start(settings, timeline)
     with timeline.phase("http"):
         from worker_gguf.frontends.http import create_app, create_health_app
@@ -69,7 +71,7 @@ def _http(settings: Settings, timeline: Timeline) -> int:
     return 0
 
 
-async def _serve(worker: Worker, listeners: list, drain_timeout_s: float) -> None:  # type: ignore[type-arg]
+async def _serve(worker: Worker, listeners: Sequence[Listener], drain_timeout_s: float) -> None:
     """Serve until a signal, or until the start has failed: a worker without a model is only billed."""
     from worker_gguf.frontends.server import serve as serve_http
 
@@ -119,10 +121,6 @@ def _start(settings: Settings, timeline: Timeline) -> tuple[Worker, Metrics]:
     worker = Worker(settings, metrics, timeline)
     worker.start()
     return worker, metrics
-
-
-def _separate_health(settings: Settings) -> bool:
-    return settings.port_health is not None and settings.port_health != settings.port
 
 
 def _check_exposure(settings: Settings) -> None:

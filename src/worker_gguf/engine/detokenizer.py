@@ -37,6 +37,9 @@ class Detokenizer:
         text, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
         return text
 
+    def has_stopped(self) -> bool:
+        return self.stop is not None
+
     def flush(self) -> str:
         """What is still held back when the sequence ends without a stop text; a broken character becomes U+FFFD."""
         if self.stop is not None:

@@ -213,14 +213,14 @@ class Engine:
 
     def _token(self, update: Token) -> None:
         opened = self._open.get(update.sequence.id)
-        if opened is None or opened.text.stop is not None:
+        if opened is None or opened.text.has_stopped():
             return
         self.stats.completion_tokens += 1
         text = opened.text.push(self._piece(update.token))
         if text or update.logprob is not None:
             logprobs = () if update.logprob is None else (update.logprob,)
             self._emit(opened.address, Delta(text, (update.token,), logprobs))
-        if opened.text.stop is not None:
+        if opened.text.has_stopped():
             self._take(self._scheduler.finish(update.sequence.id, "stop"))
 
     def _ended(self, update: Ended) -> None:

@@ -181,7 +181,7 @@ class Scheduler:
             if other.n_generated == 0 and other.n_pending > 0:
                 shared = common_prefix(other.request.prompt, sequence.request.prompt)
                 # Its last prompt token is drawn from; the others are in memory once it decodes.
-                if min(shared, other.n_prompt - 1) >= other.n_computed + 2 * MIN_COPY_TOKENS:
+                if min(shared, other.n_prompt - 1) >= other.n_computed + MIN_COPY_TOKENS:
                     return True
         return False
 

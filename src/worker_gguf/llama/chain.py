@@ -56,7 +56,7 @@ class Chain:
     """Owns one chain. `apply` picks among candidates, `accept` tells it what was drawn."""
 
     def __init__(self, pointer: _Sampler) -> None:
-        self._pointer = pointer
+        self._pointer: _Sampler | None = pointer
 
     def add(self, sampler: _Sampler | None) -> None:
         if not sampler:

@@ -34,9 +34,7 @@ class ModelParams:
 class Model:
     """Weights in memory, read-only once loaded. `close()` after its contexts'."""
 
-    def __init__(
-        self, path: Path, params: ModelParams, *, progress: Callable[[float], None] | None = None
-    ) -> None:
+    def __init__(self, path: Path, params: ModelParams, *, progress: Callable[[float], None] | None = None) -> None:
         """Load; of a split file, `path` is its first part. `progress` gets 0..1 on the loading thread.
 
         Raises ModelInvalid or NotEnoughMemory with what llama.cpp said.

@@ -152,9 +152,10 @@ class LlamaRunner:
         return Sampled(chunk.slot, token, self._logprob(token, log_probabilities, request.top_logprobs))
 
     def _logprob(self, token: int, log_probabilities: Floats, n_top: int) -> TokenLogprob:
-        ids = np.argsort(-log_probabilities[best := _best(log_probabilities, n_top, self._folds)], kind="stable")[:n_top]
+        best = _best(log_probabilities, n_top, self._folds)
+        order = np.argsort(-log_probabilities[best], kind="stable")[:n_top]
         piece = self._vocabulary.control_piece
-        top_ids = [int(i) for i in best[ids]]
+        top_ids = [int(i) for i in best[order]]
         return TokenLogprob(
             token,
             piece(token),

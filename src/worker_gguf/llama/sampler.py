@@ -20,6 +20,9 @@ __all__ = ["Scratch", "SequenceSampler", "draws_greedily", "shortlist_rule"]
 
 _DTYPE = np.dtype([("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])
 _MAX_SHORTLIST = 2048
+_NOTHING_TO_DRAW = (
+    "No token could be drawn: the samplers and biases of the request left none, or the model's output is not finite."
+)
 # Samplers that leave the order of tokens alone, so that a shortlist by logit made before them holds after them.
 _NEUTRAL_BEFORE_SHORTLIST = {"penalties", "dry"}
 
@@ -47,14 +50,15 @@ class Scratch:
     def selected_token(self) -> int:
         selected = self.array.selected
         if not 0 <= selected < self.array.size:
-            raise EngineFailed("No token could be drawn: the samplers left none, or the model's output is not finite.")
+            raise EngineFailed(_NOTHING_TO_DRAW)
         return int(self._rows["id"][selected])
 
 
 def draws_greedily(params: SamplingParams) -> bool:
     """Temperature 0 takes the largest logit, unless a sampler in the chain may remove that very token."""
-    removes = params.mirostat or params.xtc_probability > 0 or params.typical_p < 1 or params.adaptive_target >= 0
-    return params.temperature <= 0 and "temperature" in params.samplers and not removes and "infill" not in params.samplers
+    if params.temperature > 0 or "temperature" not in params.samplers or "infill" in params.samplers:
+        return False
+    return not (params.mirostat or params.xtc_probability > 0 or params.typical_p < 1 or params.adaptive_target >= 0)
 
 
 def shortlist_rule(params: SamplingParams) -> tuple[str, float] | None:
@@ -142,7 +146,7 @@ class SequenceSampler:
         if self.takes_argmax:
             token = int(logits.argmax())
             if not math.isfinite(logits[token]):
-                raise EngineFailed("No token could be drawn: every token is banned, or the model's output is not finite.")
+                raise EngineFailed(_NOTHING_TO_DRAW)
             return token
         ids = None if maxima is None else self._shortlist(logits, maxima)
         self._chain.apply(scratch.fill(logits, ids))

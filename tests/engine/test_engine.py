@@ -1,0 +1,210 @@
+"""Facts of the engine: a real thread, a fake runner, asyncio readers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from tests.fakes import FakeRunner, foretold, limits, request, successor
+from worker_gguf.engine.batch import Batch, StepResult
+from worker_gguf.engine.engine import Engine
+from worker_gguf.engine.events import Delta, Event, Finished
+from worker_gguf.engine.runner import Limits
+from worker_gguf.engine.stream import EventStream
+from worker_gguf.errors import DeadlineExceeded, EngineFailed, NotReady, QueueFull
+
+Start = Callable[..., tuple[Engine, FakeRunner]]
+
+
+def piece(token: int) -> bytes:
+    return b"%d " % token
+
+
+def text(tokens: Sequence[int]) -> str:
+    return "".join(f"{token} " for token in tokens)
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    engines: list[Engine] = []
+
+    def make(given: Limits | None = None, *, max_queue: int = 100, **runner: object) -> tuple[Engine, FakeRunner]:
+        fake = FakeRunner(given or limits(), **runner)  # type: ignore[arg-type]
+        engine = Engine(fake, piece, max_queue=max_queue)
+        engines.append(engine)
+        engine.start()
+        return engine, fake
+
+    yield make
+    for engine in engines:
+        if engine._thread.is_alive():
+            engine.stop()
+
+
+async def read(stream: EventStream) -> dict[int, list[Event]]:
+    got: dict[int, list[Event]] = {}
+    async for items in stream:
+        for index, events in items.items():
+            got.setdefault(index, []).extend(events)
+    return got
+
+
+def answer(events: list[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, Delta))
+
+
+def ending(events: list[Event]) -> Finished:
+    assert [isinstance(event, Finished) for event in events] == [False] * (len(events) - 1) + [True]
+    last = events[-1]
+    assert isinstance(last, Finished)
+    return last
+
+
+def test_an_answer_streams_and_ends_with_its_usage(start: Start) -> None:
+    engine, _ = start()
+    events = asyncio.run(_run(engine, request("a", [1, 2, 3], max_tokens=5)))[0]
+    assert answer(events) == text(foretold([1, 2, 3], 5))
+    usage = ending(events).usage
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens) == (3, 5, 0)
+
+
+async def _run(engine: Engine, *requests: object) -> dict[int, list[Event]]:
+    return await read(engine.submit(*requests))  # type: ignore[arg-type]
+
+
+def test_a_group_reads_its_requests_apart(start: Start) -> None:
+    engine, _ = start()
+    got = asyncio.run(_run(engine, request("a", [1]), request("b", [2, 2]), request("c", [3, 3])))
+    for index, prompt in enumerate(([1], [2, 2], [3, 3])):
+        assert answer(got[index]) == text(foretold(prompt, 4))
+
+
+def test_a_stop_text_ends_with_stop_even_on_the_last_token(start: Start) -> None:
+    engine, _ = start()
+    expected = foretold([1, 2, 3], 4)
+    events = asyncio.run(_run(engine, request("a", [1, 2, 3], max_tokens=4, stop=(f"{expected[3]} ",))))[0]
+    assert answer(events) == text(expected[:3])
+    assert ending(events).reason == "stop"
+    assert ending(events).stop == f"{expected[3]} "
+
+
+def test_a_full_worker_refuses_a_group_whole(start: Start) -> None:
+    engine, fake = start(max_queue=1)
+    fake.gate = threading.Event()
+
+    async def scenario() -> None:
+        first = engine.submit(request("a"), request("b"), request("c"))
+        with pytest.raises(QueueFull):
+            engine.submit(request("d"))
+        assert fake.gate is not None
+        fake.gate.set()
+        got = await read(first)
+        assert {ending(events).reason for events in got.values()} == {"length"}
+
+    asyncio.run(scenario())
+
+
+def test_cancel_ends_as_cancelled_and_frees_the_slot(start: Start) -> None:
+    engine, fake = start(limits(n_slots=1, n_ctx=10_000, n_cells=10_000))
+
+    async def scenario() -> None:
+        stream = engine.submit(request("a", max_tokens=9_000))
+        await anext(stream)
+        stream.cancel()
+        got = await read(engine.submit(request("b", [4, 4])))
+        assert answer(got[0]) == text(foretold([4, 4], 4))
+
+    asyncio.run(scenario())
+    assert engine.wait_idle(10)
+    assert engine.stats.finished["cancelled"] == 1
+    assert fake.open.keys() <= {"b"}
+
+
+def test_a_deadline_ends_with_its_error() -> None:
+    now = 0.0
+    fake = FakeRunner(limits(n_ctx=1000, n_cells=1000))
+
+    def draw(history: Sequence[int]) -> int:
+        nonlocal now
+        now += 1.0
+        return successor(history)
+
+    fake.draw = draw
+    engine = Engine(fake, piece, max_queue=1, clock=lambda: now)
+    engine.start()
+    try:
+        events = asyncio.run(_run(engine, request("a", max_tokens=900, deadline_s=5.0)))[0]
+    finally:
+        engine.stop()
+    assert isinstance(ending(events).error, DeadlineExceeded)
+
+
+class Broken(FakeRunner):
+    """Raises on the first chunks it sees."""
+
+    def run(self, batch: Batch) -> StepResult:
+        if batch.chunks and not self.batches:
+            self.batches.append(batch)
+            raise RuntimeError("segfault, nearly")
+        return super().run(batch)
+
+
+def test_a_runner_that_raises_ends_the_request_and_serves_the_next(caplog: pytest.LogCaptureFixture) -> None:
+    engine = Engine(Broken(limits()), piece, max_queue=5)
+    engine.start()
+    try:
+        events = asyncio.run(_run(engine, request("a")))[0]
+        assert isinstance(ending(events).error, EngineFailed)
+        assert answer(asyncio.run(_run(engine, request("b", [8])))[0]) == text(foretold([8], 4))
+    finally:
+        engine.stop()
+    assert "runner failed" in caplog.text
+
+
+def test_stop_ends_what_runs_and_takes_nothing_new(start: Start) -> None:
+    engine, fake = start(limits(n_ctx=100_000, n_cells=100_000))
+
+    async def scenario() -> None:
+        stream = engine.submit(request("a", max_tokens=90_000))
+        await anext(stream)
+        await asyncio.to_thread(engine.stop)
+        got = await read(stream)
+        assert ending(got[0]).reason == "cancelled"
+        with pytest.raises(NotReady):
+            engine.submit(request("b"))
+
+    asyncio.run(scenario())
+    assert fake.is_closed
+
+
+def test_200_requests_with_a_third_cancelled_end_once_each_and_right(start: Start) -> None:
+    engine, fake = start(limits(n_slots=4, n_ctx=64, n_cells=160, n_batch=24), max_queue=300)
+    rng = random.Random(7)
+
+    async def one(i: int) -> None:
+        prompt = [1 + i % 5, 2, 3, i % 11 + 1]
+        stream = engine.submit(request(f"r{i}", prompt, max_tokens=30))
+        if i % 3 == 0:
+            got = ""
+            for _ in range(rng.randrange(1, 6)):
+                items = await anext(stream, None)
+                got += answer((items or {}).get(0, []))
+            stream.cancel()
+            assert text(foretold(prompt, 30)).startswith(got)
+        else:
+            events = (await read(stream))[0]
+            assert answer(events) == text(foretold(prompt, 30))
+            assert ending(events).reason == "length"
+
+    async def scenario() -> None:
+        await asyncio.gather(*(one(i) for i in range(200)))
+
+    asyncio.run(scenario())
+    assert engine.wait_idle(20)
+    assert sum(engine.stats.finished.values()) == 200
+    assert engine.stats.busy_slots == 0
+    assert engine.stats.waiting == 0

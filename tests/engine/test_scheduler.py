@@ -1,0 +1,377 @@
+"""Facts of the scheduler, driven step by step: no model, no clock, no thread."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fakes import EOG, FakeRunner, foretold, limits, request
+from worker_gguf.engine.batch import Copy, StepResult, Truncate
+from worker_gguf.engine.request import SamplingParams
+from worker_gguf.engine.runner import Limits
+from worker_gguf.engine.scheduler import Ended, Scheduler, Token, Update
+from worker_gguf.errors import ContextLengthExceeded, DeadlineExceeded, EngineFailed, InvalidRequest, QueueFull
+
+
+class Drive:
+    """A scheduler and a fake runner, and what came out of them by request."""
+
+    def __init__(self, given: Limits, max_queue: int = 100, prefill_chunk: int | None = None, **runner: object) -> None:
+        self.scheduler = Scheduler(given, max_queue=max_queue, prefill_chunk=prefill_chunk)
+        self.runner = FakeRunner(given, **runner)  # type: ignore[arg-type]
+        self.tokens: dict[str, list[int]] = {}
+        self.endings: dict[str, list[Ended]] = {}
+
+    def take(self, updates: list[Update]) -> None:
+        for update in updates:
+            if isinstance(update, Token):
+                self.tokens.setdefault(update.sequence.id, []).append(update.token)
+            else:
+                self.endings.setdefault(update.sequence.id, []).append(update)
+
+    def add(self, *args: object, **kwargs: object) -> None:
+        self.take(self.scheduler.add(request(*args, **kwargs)))  # type: ignore[arg-type]
+
+    def step(self, *, refuse: bool = False) -> bool:
+        """`refuse`: the memory says it has no room, as it may while more than one sequence is in it."""
+        batch = self.scheduler.schedule()
+        if batch is None:
+            return False
+        if refuse and batch.chunks and len(self.scheduler.running) > 1:
+            self.runner.next_results = [StepResult(no_space=True)]
+        self.take(self.scheduler.commit(batch, self.runner.run(batch)))
+        return True
+
+    def finish(self, most: int = 10_000) -> None:
+        for _ in range(most):
+            if not self.step():
+                return
+        raise AssertionError("the scheduler does not come to an end")
+
+    def reason(self, request_id: str) -> str:
+        (ending,) = self.endings[request_id]
+        return ending.reason
+
+
+def test_a_request_draws_the_tokens_that_its_history_decides() -> None:
+    drive = Drive(limits())
+    drive.add("a", [5, 6, 7], max_tokens=5)
+    drive.finish()
+    assert drive.tokens["a"] == foretold([5, 6, 7], 5)
+    assert drive.reason("a") == "length"
+
+
+def test_an_end_of_generation_token_ends_the_answer_and_is_not_part_of_it() -> None:
+    drive = Drive(limits(), draw=lambda history: EOG if len(history) == 5 else 9)
+    drive.add("a", [1, 2, 3], max_tokens=50)
+    drive.finish()
+    assert drive.tokens["a"] == [9, 9]
+    assert drive.reason("a") == "stop"
+
+
+def test_ignore_eos_goes_past_the_end_of_generation() -> None:
+    drive = Drive(limits(), draw=lambda _: EOG)
+    drive.add("a", max_tokens=3, sampling=SamplingParams(ignore_eos=True))
+    drive.finish()
+    assert drive.tokens["a"] == [EOG] * 3
+
+
+def test_the_answer_ends_where_the_context_does() -> None:
+    drive = Drive(limits(n_ctx=10))
+    drive.add("a", [1] * 7, max_tokens=None)
+    drive.finish()
+    assert len(drive.tokens["a"]) == 3
+    assert drive.reason("a") == "length"
+
+
+def test_zero_tokens_end_at_once() -> None:
+    drive = Drive(limits())
+    drive.add("a", max_tokens=0)
+    assert drive.reason("a") == "length"
+    assert drive.scheduler.is_idle
+
+
+def test_a_prompt_that_leaves_no_room_is_refused_with_both_numbers() -> None:
+    with pytest.raises(ContextLengthExceeded) as refused:
+        Drive(limits(n_ctx=8)).add("a", [1] * 8)
+    assert (refused.value.n_prompt_tokens, refused.value.n_ctx) == (8, 8)
+
+
+def test_an_empty_prompt_and_a_running_id_are_refused() -> None:
+    drive = Drive(limits())
+    with pytest.raises(InvalidRequest, match="no tokens"):
+        drive.add("a", [])
+    drive.add("a")
+    with pytest.raises(InvalidRequest, match="already running"):
+        drive.add("a")
+
+
+def test_a_full_queue_refuses_the_next_one_and_keeps_the_others() -> None:
+    drive = Drive(limits(n_slots=2), max_queue=1)
+    for name in "abc":
+        drive.add(name)
+    with pytest.raises(QueueFull):
+        drive.add("d")
+    drive.finish()
+    assert {drive.reason(name) for name in "abc"} == {"length"}
+
+
+def test_first_come_first_served() -> None:
+    drive = Drive(limits(n_slots=1))
+    for name in "abc":
+        drive.add(name, [ord(name), 1])
+    drive.finish()
+    assert drive.runner.opened == ["a", "b", "c"]
+
+
+def test_a_long_prompt_is_prefilled_in_chunks_beside_a_running_decode() -> None:
+    drive = Drive(limits(n_batch=16), prefill_chunk=4)
+    drive.add("short", [1, 2], max_tokens=20)
+    drive.step()
+    drive.add("long", list(range(10, 40)), max_tokens=1)
+    before = len(drive.tokens["short"])
+    drive.step()
+    sizes = {chunk.slot: len(chunk.tokens) for chunk in drive.runner.batches[-1].chunks}
+    assert sorted(sizes.values()) == [1, 4]
+    assert len(drive.tokens["short"]) == before + 1
+    drive.finish()
+    assert drive.tokens["long"] == foretold(range(10, 40), 1)
+
+
+def test_cancel_frees_the_slot_before_the_next_step() -> None:
+    drive = Drive(limits(n_slots=1))
+    drive.add("a", max_tokens=50)
+    drive.add("b")
+    drive.step()
+    drive.take(drive.scheduler.finish("a", "cancelled"))
+    drive.step()
+    assert drive.runner.opened == ["a", "b"]
+    assert drive.reason("a") == "cancelled"
+
+
+def test_a_waiting_request_can_be_cancelled() -> None:
+    drive = Drive(limits(n_slots=1))
+    drive.add("a")
+    drive.add("b")
+    drive.step()
+    drive.take(drive.scheduler.finish("b", "cancelled"))
+    drive.finish()
+    assert drive.reason("b") == "cancelled"
+    assert "b" not in drive.runner.opened
+
+
+def test_a_deadline_ends_running_and_waiting_requests() -> None:
+    drive = Drive(limits(n_slots=1))
+    drive.add("a", deadline_s=10.0, max_tokens=50)
+    drive.add("b", deadline_s=10.0)
+    drive.step()
+    assert drive.scheduler.expire(9.9) == []
+    drive.take(drive.scheduler.expire(10.0))
+    for name in "ab":
+        (ending,) = drive.endings[name]
+        assert isinstance(ending.error, DeadlineExceeded)
+    drive.finish()
+    assert drive.scheduler.is_idle
+
+
+def test_the_next_request_claims_the_longest_prefix_in_place() -> None:
+    drive = Drive(limits(n_slots=2))
+    drive.add("a", [1, 2, 3, 4, 5, 6], max_tokens=2)
+    drive.finish()
+    drive.add("b", [1, 2, 3, 4, 9, 9], max_tokens=2)
+    drive.finish()
+    assert drive.endings["b"][0].sequence.n_cached == 4
+    assert drive.tokens["b"] == foretold([1, 2, 3, 4, 9, 9], 2)
+
+
+def test_a_whole_cached_prompt_still_computes_its_last_token() -> None:
+    drive = Drive(limits())
+    for name in "ab":
+        drive.add(name, [1, 2, 3], max_tokens=2)
+        drive.finish()
+    assert drive.endings["b"][0].sequence.n_cached == 2
+    assert drive.tokens["b"] == drive.tokens["a"]
+
+
+def test_cache_prompt_false_computes_everything() -> None:
+    drive = Drive(limits())
+    for name in "ab":
+        drive.add(name, [1, 2, 3], cache_prompt=False)
+        drive.finish()
+    assert drive.endings["b"][0].sequence.n_cached == 0
+
+
+def test_a_long_prefix_of_a_busy_slot_is_copied() -> None:
+    drive = Drive(limits(n_batch=64, n_ctx=100, n_cells=400))
+    prompt = list(range(1, 41))
+    drive.add("a", prompt, max_tokens=30)
+    drive.step()
+    drive.add("b", [*prompt, 50], max_tokens=3)
+    drive.step()
+    assert any(isinstance(operation, Copy) for operation in drive.runner.batches[-1].operations)
+    drive.finish()
+    assert drive.endings["b"][0].sequence.n_cached == 40
+    assert drive.tokens["b"] == foretold([*prompt, 50], 3)
+
+
+def test_a_prefix_that_is_being_computed_is_waited_for() -> None:
+    drive = Drive(limits(n_slots=3, n_batch=16, n_ctx=300, n_cells=900))
+    prompt = list(range(1, 201))
+    for name in "abc":
+        drive.add(name, [*prompt, ord(name)], max_tokens=3)
+    drive.finish()
+    computed = sum(batch.n_tokens for batch in drive.runner.batches)
+    assert computed < 1.3 * len(prompt)
+    for name in "abc":
+        assert drive.tokens[name] == foretold([*prompt, ord(name)], 3)
+
+
+def test_a_memory_that_cannot_be_cut_is_used_again_only_whole() -> None:
+    drive = Drive(limits(prefix="whole", n_slots=1))
+    drive.add("a", [1, 2, 3], max_tokens=3)
+    drive.finish()
+    held = list(drive.runner.memory[0])
+    drive.add("b", [*held, 8, 9], max_tokens=2)
+    drive.finish()
+    assert drive.endings["b"][0].sequence.n_cached == len(held)
+    drive.add("c", [1, 2, 7], max_tokens=2)
+    drive.finish()
+    assert drive.endings["c"][0].sequence.n_cached == 0
+    assert drive.tokens["c"] == foretold([1, 2, 7], 2)
+
+
+def test_memory_running_out_makes_the_youngest_wait_and_loses_nothing() -> None:
+    drive = Drive(limits(n_slots=3, n_ctx=40, n_cells=48, n_batch=8))
+    for name in "abc":
+        drive.add(name, [ord(name)] * 6, max_tokens=25)
+    drive.finish()
+    for name in "abc":
+        assert drive.tokens[name] == foretold([ord(name)] * 6, 25)
+        assert drive.reason(name) == "length"
+    # Someone had to start again, and it was never the oldest.
+    assert len(drive.runner.opened) > 3
+    assert drive.runner.opened.count("a") == 1
+
+
+def test_idle_prefixes_are_given_up_before_anyone_waits() -> None:
+    drive = Drive(limits(n_slots=3, n_ctx=40, n_cells=48, n_batch=48))
+    drive.add("old", [3] * 30, max_tokens=2)
+    drive.finish()
+    drive.add("new", [4] * 30, max_tokens=2)
+    drive.finish()
+    assert drive.runner.opened == ["old", "new"]
+    assert any(
+        isinstance(operation, Truncate) and operation.n_tokens == 0
+        for batch in drive.runner.batches
+        for operation in batch.operations
+    )
+
+
+def test_a_refusal_of_the_memory_is_tried_again_after_making_room() -> None:
+    drive = Drive(limits())
+    drive.add("a", max_tokens=3)
+    drive.add("b", [7, 8], max_tokens=3)
+    drive.runner.next_results = [StepResult(no_space=True)]
+    drive.finish()
+    assert drive.tokens["a"] == foretold([1, 2, 3], 3)
+    assert drive.tokens["b"] == foretold([7, 8], 3)
+
+
+def test_a_memory_that_always_refuses_ends_the_last_request_with_an_error() -> None:
+    drive = Drive(limits())
+    drive.add("a")
+    drive.runner.next_results = [StepResult(no_space=True)] * 10
+    drive.finish()
+    assert isinstance(drive.endings["a"][0].error, EngineFailed)
+
+
+def test_a_failed_step_ends_its_requests_and_empties_their_slots() -> None:
+    drive = Drive(limits(n_slots=2))
+    drive.add("a")
+    drive.add("b", [9, 9])
+    drive.runner.next_results = [StepResult(error=EngineFailed("broken"))]
+    drive.finish()
+    assert {drive.reason(name) for name in "ab"} == {"error"}
+    drive.runner.memory = [[] for _ in drive.runner.memory]
+    drive.add("c")
+    drive.finish()
+    assert drive.tokens["c"] == foretold([1, 2, 3], 4)
+
+
+def test_a_request_whose_sampler_cannot_be_made_ends_alone() -> None:
+    drive = Drive(limits())
+    drive.add("a")
+    drive.runner.next_results = [StepResult(refused=(("a", EngineFailed("no sampler")),))]
+    drive.step()
+    drive.runner.memory[0] = [1, 2, 3]
+    drive.add("b", [1, 2, 4], max_tokens=2)
+    drive.finish()
+    assert drive.reason("a") == "error"
+    assert drive.tokens["b"] == foretold([1, 2, 4], 2)
+
+
+def test_partitioned_slots_stay_together() -> None:
+    drive = Drive(limits(n_slots=4, partitioned=True, n_cells=256))
+    for name in "abc":
+        drive.add(name, [ord(name)], max_tokens=30)
+    drive.step()
+    drive.take(drive.scheduler.finish("b", "cancelled"))
+    drive.add("d", [4], max_tokens=30)
+    drive.step()
+    assert [chunk.slot for chunk in drive.runner.batches[-1].chunks] == [0, 1, 2]
+
+
+@st.composite
+def scripts(draw: st.DrawFn) -> tuple[Limits, int | None, list[tuple[str, int, int]]]:
+    n_ctx = draw(st.integers(8, 40))
+    partitioned = draw(st.booleans())
+    n_slots = draw(st.integers(1, 4))
+    given = limits(
+        n_slots=n_slots,
+        n_ctx=n_ctx,
+        n_cells=n_ctx * n_slots if partitioned else draw(st.integers(n_ctx, n_ctx * n_slots)),
+        n_batch=draw(st.integers(max(n_slots, 2), 32)),
+        partitioned=partitioned,
+        prefix=draw(st.sampled_from(["any", "whole"])),
+    )
+    action = st.sampled_from(["add", "add", "add", "cancel", "step", "step", "no_space"])
+    steps = draw(st.lists(st.tuples(action, st.integers(0, 10**6), st.integers(0, 10**6)), max_size=60))
+    return given, draw(st.none() | st.integers(1, 8)), steps
+
+
+@settings(max_examples=200, deadline=None)
+@given(scripts())
+def test_any_interleaving_ends_each_request_once_with_its_own_tokens(
+    script: tuple[Limits, int | None, list[tuple[str, int, int]]],
+) -> None:
+    given, prefill_chunk, steps = script
+    drive = Drive(given, max_queue=5, prefill_chunk=prefill_chunk)
+    prompts: dict[str, list[int]] = {}
+    cancelled: set[str] = set()
+    for i, (action, x, y) in enumerate(steps):
+        if action == "add":
+            # Few different prompts, many shared beginnings.
+            prompt = [1 + (j * (x % 3)) % 7 for j in range(1 + y % (given.n_ctx - 1))]
+            try:
+                drive.add(f"r{i}", prompt, max_tokens=1 + x % 9)
+            except QueueFull:
+                continue
+            prompts[f"r{i}"] = prompt
+        elif action == "cancel" and prompts:
+            name = sorted(prompts)[x % len(prompts)]
+            if name not in drive.endings:
+                cancelled.add(name)
+            drive.take(drive.scheduler.finish(name, "cancelled"))
+        else:
+            drive.step(refuse=action == "no_space")
+    drive.finish()
+    assert set(drive.endings) == set(prompts)
+    for name, prompt in prompts.items():
+        expected = foretold(prompt, given.n_ctx)
+        drawn = drive.tokens.get(name, [])
+        assert drawn == expected[: len(drawn)]
+        assert drive.reason(name) == ("cancelled" if name in cancelled else "length")
+    assert all(slot.is_idle for slot in drive.scheduler.slots)
+    assert drive.scheduler.is_idle
+    assert not drive.runner.open

@@ -1,0 +1,101 @@
+"""Stand-ins that keep the contracts of the real parts and check that their callers do."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from worker_gguf.engine.batch import Batch, Chunk, Close, Copy, Open, Sampled, StepResult, Truncate
+from worker_gguf.engine.request import GenerationRequest
+from worker_gguf.engine.runner import Limits
+
+EOG = 0
+
+
+def limits(**changes: object) -> Limits:
+    values: dict[str, object] = {"n_slots": 2, "n_ctx": 64, "n_cells": 128, "n_batch": 16, "eog": frozenset({EOG})}
+    return Limits(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def request(request_id: str, prompt: Sequence[int] = (1, 2, 3), **changes: object) -> GenerationRequest:
+    values: dict[str, object] = {"max_tokens": 4}
+    return GenerationRequest(request_id, tuple(prompt), **{**values, **changes})  # type: ignore[arg-type]
+
+
+def successor(history: Sequence[int]) -> int:
+    """A model that can be foretold: what it draws depends on every token before, so a wrong memory shows."""
+    return 1 + (sum((i + 1) * token for i, token in enumerate(history)) * 7919 + len(history)) % 97
+
+
+def foretold(prompt: Sequence[int], n: int) -> list[int]:
+    tokens = list(prompt)
+    for _ in range(n):
+        tokens.append(successor(tokens))
+    return tokens[len(prompt) :]
+
+
+class FakeRunner:
+    """Holds each slot's tokens, checks each batch against them, and draws `draw(history)`.
+
+    A chunk that does not begin where its slot ends, a copy of tokens that are not there, two chunks for one slot or
+    more tokens than the memory has cells are assertion errors: the real memory would be silently wrong.
+    """
+
+    def __init__(self, limits: Limits, draw: Callable[[Sequence[int]], int] = successor) -> None:
+        self._limits = limits
+        self.draw = draw
+        self.memory: list[list[int]] = [[] for _ in range(limits.n_slots)]
+        self.open: dict[str, GenerationRequest] = {}
+        self.opened: list[str] = []
+        self.batches: list[Batch] = []
+        self.next_results: list[StepResult] = []
+        self.gate: threading.Event | None = None
+        self.is_closed = False
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    def run(self, batch: Batch) -> StepResult:
+        if self.gate is not None:
+            self.gate.wait()
+        self.batches.append(batch)
+        for operation in batch.operations:
+            self._operate(operation)
+        assert batch.n_tokens <= self._limits.n_batch
+        assert [chunk.slot for chunk in batch.chunks] == sorted({chunk.slot for chunk in batch.chunks})
+        if self.next_results:
+            return self.next_results.pop(0)
+        for chunk in batch.chunks:
+            self._append(chunk)
+        assert self._limits.partitioned or sum(map(len, self.memory)) <= self._limits.n_cells
+        return StepResult(
+            tuple(Sampled(chunk.slot, self.draw(self.memory[chunk.slot])) for chunk in batch.chunks if chunk.output)
+        )
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def _operate(self, operation: object) -> None:
+        match operation:
+            case Truncate(slot, n_tokens):
+                assert n_tokens <= len(self.memory[slot])
+                assert self._limits.prefix == "any" or n_tokens in (0, len(self.memory[slot]))
+                del self.memory[slot][n_tokens:]
+            case Copy(source, target, n_tokens):
+                assert source != target
+                assert n_tokens <= len(self.memory[source])
+                self.memory[target] = self.memory[source][:n_tokens]
+            case Open(_, opened, history):
+                assert tuple(history[: len(opened.prompt)]) == opened.prompt
+                self.open[opened.id] = opened
+                self.opened.append(opened.id)
+            case Close(request_id):
+                self.open.pop(request_id, None)
+
+    def _append(self, chunk: Chunk) -> None:
+        memory = self.memory[chunk.slot]
+        assert chunk.tokens
+        assert chunk.start == len(memory)
+        memory += chunk.tokens
+        assert len(memory) <= self._limits.n_ctx
