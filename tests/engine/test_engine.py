@@ -182,7 +182,7 @@ def test_stop_ends_what_runs_and_takes_nothing_new(start: Start) -> None:
 
 
 def test_200_requests_with_a_third_cancelled_end_once_each_and_right(start: Start) -> None:
-    engine, fake = start(limits(n_slots=4, n_ctx=64, n_cells=160, n_batch=24), max_queue=300)
+    engine, _ = start(limits(n_slots=4, n_ctx=64, n_cells=160, n_batch=24), max_queue=300)
     rng = random.Random(7)
 
     async def one(i: int) -> None:

@@ -33,8 +33,8 @@ class Scratch:
     def __init__(self, n_vocab: int) -> None:
         self._rows = np.zeros(n_vocab, _DTYPE)
         self._all = np.arange(n_vocab, dtype=np.int32)
-        pointer = ctypes.cast(self._rows.ctypes.data, ctypes.POINTER(llama_cpp.llama_token_data))
-        self.array = llama_cpp.llama_token_data_array(data=pointer, size=0, selected=-1, sorted=False)
+        self._start = ctypes.cast(self._rows.ctypes.data, ctypes.POINTER(llama_cpp.llama_token_data))
+        self.array = llama_cpp.llama_token_data_array(data=self._start, size=0, selected=-1, sorted=False)
 
     def fill(self, logits: Floats, ids: Ints | None) -> llama_cpp.llama_token_data_array:
         """Candidates `ids`, or every token."""
@@ -42,6 +42,8 @@ class Scratch:
         rows = self._rows[:n]
         rows["id"] = self._all if ids is None else ids
         rows["logit"] = logits if ids is None else logits[ids]
+        # Set anew each time: xtc drops the likeliest tokens by moving this pointer on.
+        self.array.data = self._start
         self.array.size = n
         self.array.selected = -1
         self.array.sorted = False
@@ -51,7 +53,14 @@ class Scratch:
         selected = self.array.selected
         if not 0 <= selected < self.array.size:
             raise EngineFailed(_NOTHING_TO_DRAW)
-        return int(self._rows["id"][selected])
+        return int(self.array.data[selected].id)
+
+
+def _drawable(token: int, logits: Floats) -> int:
+    """The samplers always pick something, even when everything is banned."""
+    if not math.isfinite(logits[token]):
+        raise EngineFailed(_NOTHING_TO_DRAW)
+    return token
 
 
 def draws_greedily(params: SamplingParams) -> bool:
@@ -144,13 +153,10 @@ class SequenceSampler:
     def draw(self, logits: Floats, maxima: Floats | None, scratch: Scratch) -> int:
         """Draw a token from biased logits (n_vocab,). `maxima` are their column maxima, None on a small vocabulary."""
         if self.takes_argmax:
-            token = int(logits.argmax())
-            if not math.isfinite(logits[token]):
-                raise EngineFailed(_NOTHING_TO_DRAW)
-            return token
+            return _drawable(int(logits.argmax()), logits)
         ids = None if maxima is None else self._shortlist(logits, maxima)
         self._chain.apply(scratch.fill(logits, ids))
-        token = scratch.selected_token()
+        token = _drawable(scratch.selected_token(), logits)
         self._chain.accept(token)
         if self._window:
             self._note(token)

@@ -1,0 +1,150 @@
+"""Facts of the real runner on the embedded model: memory operations give what computing afresh gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from tests.fakes import request
+from worker_gguf.engine.batch import Batch, Chunk, Close, Copy, Open, StepResult, Truncate
+from worker_gguf.engine.request import GenerationRequest, SamplingParams
+from worker_gguf.llama.context import Context, ContextParams
+from worker_gguf.llama.model import Model
+from worker_gguf.llama.runner import LlamaRunner
+
+GREEDY = SamplingParams(temperature=0.0)
+
+
+class _Lent(LlamaRunner):
+    """Closes everything but the model, which the other tests use too."""
+
+    def close(self) -> None:
+        self._model = _NoModel()  # type: ignore[assignment]
+        super().close()
+
+
+class _NoModel:
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(params=[True, False], ids=["unified", "partitioned"])
+def runner(request: pytest.FixtureRequest, model: Model) -> Iterator[LlamaRunner]:
+    params = ContextParams(
+        n_ctx=256, n_parallel=4, n_cells=1024, n_batch=128, n_ubatch=128, n_threads=1, n_threads_batch=1,
+        unified=request.param,
+    )  # fmt: skip
+    made = _Lent(model, Context(model, params), n_sampling_threads=2)
+    yield made
+    made.close()
+
+
+Generate = Callable[..., list[int]]
+
+
+@pytest.fixture
+def generate(runner: LlamaRunner) -> Generate:
+    """Run one sequence in a slot whose first `start` prompt tokens are in memory already."""
+
+    def run(slot: int, prompt: list[int], n: int, *, start: int = 0, sampling: SamplingParams = GREEDY) -> list[int]:
+        asked = request(f"slot{slot}", prompt, sampling=sampling)
+        result = runner.run(Batch((Open(slot, asked, prompt),), (Chunk(slot, start, prompt[start:], True),)))
+        tokens = [one(result)]
+        for i in range(1, n):
+            chunk = Chunk(slot, len(prompt) + i - 1, tokens[-1:], True, i)
+            tokens.append(one(runner.run(Batch((), (chunk,)))))
+        runner.run(Batch((Close(asked.id),), ()))
+        return tokens
+
+    return run
+
+
+def one(result: StepResult) -> int:
+    assert result.error is None
+    (sampled,) = result.sampled
+    return sampled.token
+
+
+@pytest.fixture
+def prompt(model: Model) -> list[int]:
+    text = "<|start_header_id|>user<|end_header_id|>\n\nWhat is the capital of France?<|eot_id|>"
+    return model.vocabulary.tokenize(text, add_special=True, parse_special=True)
+
+
+def test_a_truncated_slot_goes_on_as_if_computed_afresh(
+    runner: LlamaRunner, generate: Generate, prompt: list[int]
+) -> None:
+    expected = generate(0, prompt, 8)
+    runner.run(Batch((Truncate(0, 5),), ()))
+    assert generate(0, prompt, 8, start=5) == expected
+
+
+def test_a_copied_prefix_goes_on_as_if_computed_afresh(
+    runner: LlamaRunner, generate: Generate, prompt: list[int]
+) -> None:
+    expected = generate(0, prompt, 8)
+    runner.run(Batch((Copy(0, 2, len(prompt) - 1),), ()))
+    assert generate(2, prompt, 8, start=len(prompt) - 1) == expected
+    # The source is untouched by what its copy does.
+    runner.run(Batch((Truncate(0, len(prompt) - 1),), ()))
+    assert generate(0, prompt, 8, start=len(prompt) - 1) == expected
+
+
+def test_side_by_side_and_alone_draw_the_same(runner: LlamaRunner, generate: Generate, prompt: list[int]) -> None:
+    expected = generate(0, prompt, 1)[0]
+    runner.run(Batch((Truncate(0, 0),), ()))
+    requests = [request(f"r{slot}", prompt, sampling=GREEDY) for slot in range(3)]
+    result = runner.run(
+        Batch(
+            tuple(Open(slot, asked, prompt) for slot, asked in enumerate(requests)),
+            tuple(Chunk(slot, 0, prompt, True) for slot in range(3)),
+        )
+    )
+    assert [sampled.token for sampled in result.sampled] == [expected] * 3
+    assert [sampled.slot for sampled in result.sampled] == [0, 1, 2]
+
+
+def test_a_prompt_in_chunks_draws_the_same(runner: LlamaRunner, generate: Generate, prompt: list[int]) -> None:
+    expected = generate(0, prompt, 1)
+    asked = request("chunked", prompt, sampling=GREEDY)
+    runner.run(Batch((Truncate(1, 0), Open(1, asked, prompt)), (Chunk(1, 0, prompt[:7], False),)))
+    assert one(runner.run(Batch((), (Chunk(1, 7, prompt[7:], True),)))) == expected[0]
+
+
+def asked_logprobs(prompt: list[int], n: int) -> GenerationRequest:
+    return request("logprobs", prompt, sampling=GREEDY, top_logprobs=n)
+
+
+def test_logprobs_are_a_distribution_and_name_the_likeliest(runner: LlamaRunner, prompt: list[int]) -> None:
+    asked = asked_logprobs(prompt, 20)
+    (sampled,) = runner.run(Batch((Open(0, asked, prompt),), (Chunk(0, 0, prompt, True),))).sampled
+    logprob = sampled.logprob
+    assert logprob is not None
+    assert logprob.top[0][0] == sampled.token
+    assert logprob.top[0][2] == logprob.logprob
+    values = [value for _, _, value in logprob.top]
+    assert values == sorted(values, reverse=True)
+    assert 0.3 < float(np.exp(values).sum()) <= 1.0 + 1e-5
+
+
+def test_min_tokens_bans_the_end_of_generation(runner: LlamaRunner, model: Model, prompt: list[int]) -> None:
+    force = SamplingParams(temperature=0.0, logit_bias=tuple((token, 1000.0) for token in model.vocabulary.eog))
+    for min_tokens, expected in ((0, True), (1, False)):
+        asked = request(f"min{min_tokens}", prompt, sampling=force, min_tokens=min_tokens)
+        result = runner.run(Batch((Truncate(0, 0), Open(0, asked, prompt)), (Chunk(0, 0, prompt, True),)))
+        assert (one(result) in model.vocabulary.eog) is expected
+
+
+def test_a_request_that_bans_everything_ends_alone(runner: LlamaRunner, model: Model, prompt: list[int]) -> None:
+    nothing = SamplingParams(logit_bias=tuple((t, float("-inf")) for t in range(model.vocabulary.n_tokens)))
+    both = (request("bad", prompt, sampling=nothing), request("good", prompt, sampling=GREEDY))
+    result = runner.run(
+        Batch(
+            tuple(Open(slot, asked, prompt) for slot, asked in enumerate(both)),
+            tuple(Chunk(slot, 0, prompt, True) for slot in range(2)),
+        )
+    )
+    assert [request_id for request_id, _ in result.refused] == ["bad"]
+    assert [sampled.slot for sampled in result.sampled] == [1]
