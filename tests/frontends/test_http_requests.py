@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -189,3 +190,25 @@ def test_openapi_document_names_bodies_errors_and_the_key(keyed: Served) -> None
     assert {"400", "401", "404", "413", "429", "503"} <= post["responses"].keys()
     assert document["security"] == [{"apiKey": []}]
     assert document["paths"]["/ping"]["get"]["security"] == []
+
+
+def test_log_has_ids_times_and_counts_and_nothing_of_the_content(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with serving() as served:
+        served.client.post(CHAT, json=GOOD, headers={"X-Request-Id": "whole"})
+        served.client.post(CHAT, json=GOOD | {"stream": True}, headers={"X-Request-Id": "streamed"})
+        served.client.post(CHAT, json=GOOD | {"boom": True}, headers={"X-Request-Id": "bug"})
+        served.client.post(CHAT, content=json.dumps(GOOD)[:-1], headers={"X-Request-Id": "cut"})
+    assert SECRET_PROMPT not in caplog.text
+    assert SECRET_ANSWER not in caplog.text
+    lines = [record.msg for record in caplog.records if record.name == "worker_gguf.frontends.exchange"]
+    requests = {line["request_id"]: line for line in lines if isinstance(line, dict) and line["event"] == "request"}
+    assert {name: line["status"] for name, line in requests.items()} == {
+        "whole": 200,
+        "streamed": 200,
+        "bug": 500,
+        "cut": 400,
+    }
+    assert requests["whole"]["completion_tokens"] == 2
+    assert requests["streamed"]["events"] == 4
+    assert requests["streamed"]["first_event_seconds"] <= requests["streamed"]["seconds"]

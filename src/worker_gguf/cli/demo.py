@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -79,6 +80,7 @@ class WorkerProcess:
 def run_demo() -> int:
     """Return 0 only if both answers are the published ones."""
     http_prompt, queue_prompt = _choose(published_prompts())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers are stopped then, too
     try:
         are_right = [_demo_http(http_prompt), _demo_queue(queue_prompt)]
     except DemoFailed as error:
