@@ -10,7 +10,7 @@ import pytest
 
 from tests.frontends.fake_backend import SECRET_ANSWER, FakeBackend, event
 from tests.frontends.serving import CHAT, raw_post, serving, wait_until
-from worker_gguf.errors import EngineFailed
+from worker_gguf.errors import DeadlineExceeded, EngineFailed
 
 STREAM = {"messages": [], "stream": True}
 
@@ -91,6 +91,15 @@ def test_nothing_follows_an_error_in_a_stream(error: Exception, code: str) -> No
         assert text.startswith(event(0).decode())
         assert f'"code":"{code}"' in text.rsplit("data: ", 1)[1]
         assert "[DONE]" not in text
+        wait_until(lambda: not served.backend.running)
+
+
+def test_error_before_the_first_event_has_its_status() -> None:
+    backend = FakeBackend()
+    backend.fail_mid_stream = DeadlineExceeded("The request waited too long.")
+    with serving(backend) as served:
+        reply = served.client.post(CHAT, json=STREAM | {"n_events": 1})
+        assert (reply.status_code, reply.json()["error"]["code"]) == (504, "deadline_exceeded")
         wait_until(lambda: not served.backend.running)
 
 

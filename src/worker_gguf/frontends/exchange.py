@@ -105,19 +105,25 @@ class Exchange(Response):
         await self._send_json(answer.status, json_bytes(answer.body), dict(answer.headers), send)
 
     async def _stream(self, stream: Stream, send: Send) -> None:
+        events = aiter(stream.events)
+        first = await anext(events, None)  # before the status line: an error until here has a status of its own
+        self._first_event_s = time.perf_counter() - self._started_s
         await self._start(200, _STREAM_HEADERS | dict(stream.headers), send)
         try:
-            async for event in stream.events:
-                if not self._n_events:
-                    self._first_event_s = time.perf_counter() - self._started_s
-                self._n_events += 1
-                await send({"type": "http.response.body", "body": event, "more_body": True})
+            if first is not None:
+                await self._send_event(first, send)
+            async for event in events:
+                await self._send_event(event, send)
         except WorkerError as error:
-            await send({"type": "http.response.body", "body": error_event(error), "more_body": True})
+            await self._send_event(error_event(error), send)
         except Exception as error:  # noqa: BLE001 - the status line is out: the envelope goes into the stream
             log_unexpected(logger, error)
-            await send({"type": "http.response.body", "body": error_event(WorkerError(_UNEXPECTED)), "more_body": True})
+            await self._send_event(error_event(WorkerError(_UNEXPECTED)), send)
         await send({"type": "http.response.body", "body": b""})
+
+    async def _send_event(self, event: bytes, send: Send) -> None:
+        self._n_events += 1
+        await send({"type": "http.response.body", "body": event, "more_body": True})
 
     async def _refuse(self, error: WorkerError, send: Send) -> None:
         if self._status:  # something was sent already; uvicorn closes the connection
