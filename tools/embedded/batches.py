@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from tools.embedded import template
 from tools.embedded.conversation import Conversation
-from tools.embedded.vocabulary import EOT
+from tools.embedded.vocabulary import EOT, token_id
 
 OTHER_WEIGHT = 0.05
 # Rows of like length share a batch; a batch is this many conversations' worth of shuffling.
@@ -51,7 +51,7 @@ class _Marks:
     def of(cls, tokenizer: Tokenizer) -> "_Marks":
         header = "<|start_header_id|>assistant<|end_header_id|>\n\n"
         opening = tuple(tokenizer.encode(header, add_special_tokens=False).ids)
-        return cls(opening, tokenizer.token_to_id(EOT))
+        return cls(opening, token_id(tokenizer, EOT))
 
 
 def _row(tokens: Ints, marks: _Marks) -> Row:

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from tools.embedded import template
 from tools.embedded.network import Network, Shape
-from tools.embedded.vocabulary import BOS, EOS, EOT, SPECIAL_TOKENS
+from tools.embedded.vocabulary import BOS, EOS, EOT, SPECIAL_TOKENS, token_id
 
 NAME = "worker-gguf embedded"
 FILE_TYPE_Q8_0 = 7
@@ -88,9 +88,9 @@ def _vocabulary(writer: GGUFWriter, tokenizer: Tokenizer) -> None:
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)
     writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in merges])
-    writer.add_bos_token_id(tokenizer.token_to_id(BOS))
+    writer.add_bos_token_id(token_id(tokenizer, BOS))
     # Llama 3's instruct models name the end of a turn as their end: chats stop there.
-    writer.add_eos_token_id(tokenizer.token_to_id(EOT))
-    writer.add_eot_token_id(tokenizer.token_to_id(EOT))
-    writer.add_pad_token_id(tokenizer.token_to_id(EOS))
+    writer.add_eos_token_id(token_id(tokenizer, EOT))
+    writer.add_eot_token_id(token_id(tokenizer, EOT))
+    writer.add_pad_token_id(token_id(tokenizer, EOS))
     writer.add_add_bos_token(True)

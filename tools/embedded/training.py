@@ -3,6 +3,7 @@
 import math
 import random
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,15 +40,19 @@ class Schedule:
         return self.final_rate + (self.learning_rate - self.final_rate) * cosine
 
 
-def train(tokenizer: Tokenizer, schedule: Schedule, shape: Shape, checkpoint: Path) -> Network:
-    torch.manual_seed(schedule.seed)
+def first_network(seed: int, shape: Shape) -> Network:
+    torch.manual_seed(seed)
+    return Network(shape)
+
+
+def train(network: Network, tokenizer: Tokenizer, schedule: Schedule, checkpoint: Path) -> None:
+    """Train in place and leave the weights in `checkpoint`, also now and then on the way."""
     torch.set_num_threads(schedule.n_threads)
-    network = Network(shape)
     # Compiling fuses the small operations: three times as many steps a second on two cores.
     forward = torch.compile(network, dynamic=True) if schedule.compile else network
     optimizer = _optimizer(network, schedule)
     started, shown = time.monotonic(), 0.0
-    stream = _endless(tokenizer, schedule, shape)
+    stream = _endless(tokenizer, schedule, network.shape)
     for step in range(schedule.n_steps):
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step)
@@ -63,7 +68,6 @@ def train(tokenizer: Tokenizer, schedule: Schedule, shape: Shape, checkpoint: Pa
             shown = 0.0
             torch.save(network.state_dict(), checkpoint)
     torch.save(network.state_dict(), checkpoint)
-    return network
 
 
 def _optimizer(network: Network, schedule: Schedule) -> torch.optim.AdamW:
@@ -76,7 +80,7 @@ def _optimizer(network: Network, schedule: Schedule) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.98), fused=True)
 
 
-def _endless(tokenizer: Tokenizer, schedule: Schedule, shape: Shape):  # type: ignore[no-untyped-def]
+def _endless(tokenizer: Tokenizer, schedule: Schedule, shape: Shape) -> Iterator[Batch]:
     """Fresh conversations for ever: nothing is seen twice unless the generator says it twice."""
     chunk = 0
     while True:

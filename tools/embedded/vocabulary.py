@@ -52,3 +52,10 @@ def texts(conversations: Iterable[Conversation]) -> Iterator[str]:
 
 def load(path: Path) -> Tokenizer:
     return Tokenizer.from_file(str(path))
+
+
+def token_id(tokenizer: Tokenizer, token: str) -> int:
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        raise ValueError(f"The vocabulary has no {token}.")
+    return int(found)
