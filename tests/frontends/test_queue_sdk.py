@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -64,6 +65,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
                 stdout=file,
                 stderr=file,
                 text=True,
+                start_new_session=True,
             )
         try:
             with httpx.Client(base_url=platform.endpoint_url, trust_env=False, timeout=TIMEOUT_S) as client:
@@ -71,6 +73,15 @@ def running(tmp_path: Path) -> Iterator[Running]:
         finally:
             process.kill()
             process.wait()
+            wait_until(lambda: not _is_alive(process.pid), TIMEOUT_S)  # the process that the SDK forks for its pings
+
+
+def _is_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_jobs_of_every_kind_and_nothing_of_them_in_the_log(running: Running) -> None:
@@ -127,3 +138,11 @@ def test_worker_pings_with_the_jobs_it_holds(running: Running) -> None:
     job = running.submit({"messages": MESSAGES, "stream": True, "hang": True})
     wait_until(lambda: running.client.get("/health").json()["workers"]["ready"] == 1, TIMEOUT_S)
     wait_until(lambda: job in running.platform.pings().get("worker-1", []), TIMEOUT_S)
+
+
+def test_killed_worker_leaves_nobody_to_ping_in_its_name(running: Running) -> None:
+    wait_until(lambda: "worker-1" in running.platform.pings(), TIMEOUT_S)
+    assert _is_alive(running.process.pid)
+    running.process.kill()
+    running.process.wait()
+    wait_until(lambda: not _is_alive(running.process.pid), TIMEOUT_S)

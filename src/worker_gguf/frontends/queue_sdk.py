@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
+import threading
+import time
 from typing import Any
 
 from worker_gguf.frontends.backend import Backend
@@ -19,6 +22,7 @@ logger = get_logger(__name__)
 
 POLL_GRACE_S = 3.0
 _LOOK_AGAIN_S = 0.05
+_PARENT_LOOK_S = 0.5
 
 
 def import_sdk() -> Any:
@@ -43,6 +47,7 @@ def run_queue(backend: Backend, metrics: Metrics, *, concurrency: int, drain_tim
     sdk = import_sdk()
     # The SDK parses the command line for flags of its own, --rp_log_level=DEBUG among them. Ours is read by now.
     sys.argv = sys.argv[:1]
+    os.register_at_fork(after_in_child=_follow_parent)
     config = {
         "handler": make_handler(backend, metrics),
         "concurrency_modifier": _Taking(concurrency, drain_timeout_s).n_jobs,
@@ -52,6 +57,21 @@ def run_queue(backend: Backend, metrics: Metrics, *, concurrency: int, drain_tim
     with contextlib.suppress(asyncio.CancelledError):  # how `_Taking` ends the SDK's loop
         sdk.serverless.start(config)
     asyncio.run(backend.drain())
+
+
+def _follow_parent() -> None:
+    """End the process that the SDK forks for its pings when this one is killed.
+
+    It would go on pinging with the jobs that were running, and the platform would wait for a worker that is no more.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_PARENT_LOOK_S)
+        os._exit(0)
+
+    threading.Thread(target=watch, name="follow-parent", daemon=True).start()
 
 
 class _Taking:
