@@ -115,9 +115,10 @@ def _start(settings: Settings, timeline: Timeline) -> tuple[Worker, Metrics]:
     with timeline.phase("imports"):
         from worker_gguf import __version__
         from worker_gguf.metrics import Metrics
+        from worker_gguf.protocol.parameters import IGNORED
         from worker_gguf.worker import Worker
 
-    metrics = Metrics(__version__)
+    metrics = Metrics(__version__, known_ignored=IGNORED)
     worker = Worker(settings, metrics, timeline)
     worker.start()
     return worker, metrics
