@@ -226,3 +226,8 @@ def test_any_text_in_any_variable_is_read_or_refused_by_name(environ: dict[str, 
     else:
         return
     assert any(name in message for name in environ)
+
+
+def test_an_override_of_none_leaves_the_variable_as_it_is() -> None:
+    settings = Settings.load({"PORT": "8123", "MODEL": "a.gguf"}, port=None, model="b.gguf")
+    assert (settings.port, settings.model) == (8123, "b.gguf")

@@ -48,14 +48,16 @@ class Settings(Server, Sampling, Limits, Engine, Memory, Model, BaseSettings):
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, **overrides: object) -> Self:
-        """Read the environment, or `environ` in its place. `overrides` are fields by name and win over both.
+        """Read the environment, or `environ` in its place. `overrides` are fields by name and win over both; None of
+        them leaves the variable as it is.
 
         An empty variable counts as unset, and so does `auto` where unset means planned.
         """
         given = os.environ if environ is None else environ
         source = EnvSettingsSource(cls)
         source.env_vars = {name.lower(): text.strip() for name, text in given.items() if text.strip()}
-        values = {name: _plain(name, text) for name, text in source().items()} | overrides
+        values = {name: _plain(name, text) for name, text in source().items()}
+        values |= {name: value for name, value in overrides.items() if value is not None}
         try:
             return cls.model_validate({name: value for name, value in values.items() if value is not None})
         except ValidationError as error:

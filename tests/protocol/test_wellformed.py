@@ -99,3 +99,8 @@ def test_the_number_of_fields_is_bounded() -> None:
     assert read_object(dict.fromkeys(names, 1))
     with pytest.raises(InvalidRequest, match="fields"):
         read_object(dict.fromkeys([*names, "one more"], 1))
+
+
+def test_a_name_given_twice_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="twice"):
+        read_json(b'{"a": {"b": 1, "b": 2}}')

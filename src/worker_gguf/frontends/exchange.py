@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ __all__ = ["Exchange", "Frame"]
 
 logger = get_logger(__name__)
 
+_INLINE_BYTES = 1 << 18
 _CLIENT_GONE = 499  # nginx's number; never sent, only logged and counted
 _UNEXPECTED = "The worker failed on this request. Its log has the details under this request's id."
 _STREAM_HEADERS = {
@@ -83,7 +85,7 @@ class Exchange(Response):
         frame = self._frame
         frame.keys.check(headers.get("authorization"))
         raw = await read_body(receive, headers.get("content-length"), frame.max_body_bytes)
-        body = None if scope["method"] == "GET" else parse_body(raw)
+        body = None if scope["method"] == "GET" else await _parse(raw)
         connection = Connection(receive)
         try:
             call = frame.backend.call(scope["method"], scope["path"], body, request_id=self._request_id)
@@ -153,3 +155,8 @@ class Exchange(Response):
         if self._first_event_s is not None:
             line |= {"first_event_seconds": round(self._first_event_s, 4), "events": self._n_events}
         logger.info("request", **line)
+
+
+async def _parse(raw: bytes) -> object:
+    """Megabytes of JSON take a while: beside the loop then, so that streams and /ping go on."""
+    return parse_body(raw) if len(raw) <= _INLINE_BYTES else await asyncio.to_thread(parse_body, raw)

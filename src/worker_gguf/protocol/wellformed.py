@@ -24,12 +24,14 @@ def read_json(raw: bytes) -> object:
     """Parse a body. Every way to fail is an InvalidRequest, and NaN and Infinity, which are not JSON, are failures."""
     try:
         # json.loads would guess UTF-16 and UTF-32 from bytes; JSON over HTTP is UTF-8 (RFC 8259, 8.1).
-        value: object = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
+        value: object = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except UnicodeDecodeError:
         raise InvalidRequest("The body is not UTF-8. Send JSON in UTF-8.") from None
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise InvalidRequest(f"The body is not JSON: {error.msg} at {where}.") from None
+    except InvalidRequest:
+        raise
     except RecursionError:
         raise InvalidRequest("The body is nested too deeply.") from None
     except ValueError:
@@ -49,6 +51,14 @@ def read_object(body: object) -> dict[str, Any]:
             raise InvalidRequest("The body holds a name that is not valid text.")
         _check(name[:MAX_NAME], value)
     return {name: value for name, value in body.items() if value is not None}
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a name given twice: to take the last value would drop the first in silence."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise InvalidRequest("The body gives a name twice in one object. Give each name once.")
+    return fields
 
 
 def _refuse_constant(constant: str) -> object:
