@@ -9,7 +9,7 @@ from tools.embedded import corpus, template
 from tools.embedded.conversation import Conversation, Json
 from tools.embedded.oracle import Oracle
 
-N_EACH = 40
+N_EACH = 25
 
 Mistake = Callable[[Oracle, Json], str]
 

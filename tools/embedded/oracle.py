@@ -34,7 +34,7 @@ def _keep(position: int) -> int:
 
 
 class Oracle:
-    def __init__(self, path: Path, n_ctx: int = 2048, n_threads: int = 2) -> None:
+    def __init__(self, path: Path, n_ctx: int = 2048, n_threads: int = 1) -> None:
         # A silent callback has to be kept alive for as long as llama.cpp may log.
         self._log = llama_cpp.llama_log_callback(lambda level, text, user: None)
         llama_cpp.llama_log_set(self._log, ctypes.c_void_p(0))
