@@ -22,16 +22,8 @@ def ask(client: openai.OpenAI, **parameters: object) -> openai.types.chat.ChatCo
 
 def test_a_stream_is_the_same_text_as_the_whole_answer(client: openai.OpenAI) -> None:
     whole = ask(client, temperature=0).choices[0].message.content
-    chunks = list(
-        client.chat.completions.create(
-            model="embedded",
-            messages=QUESTION,
-            max_tokens=12,
-            temperature=0,
-            stream=True,  # type: ignore[arg-type]
-            stream_options={"include_usage": True},
-        )  # fmt: skip
-    )
+    asked = {"model": "embedded", "messages": QUESTION, "max_tokens": 12, "temperature": 0, "stream": True}
+    chunks = list(client.chat.completions.create(**asked, stream_options={"include_usage": True}))  # type: ignore[call-overload]
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == whole
     usage = chunks[-1].usage
     assert usage is not None

@@ -81,6 +81,7 @@ def test_200_at_once_with_a_third_cancelled_answer_as_published(running: Running
             max_tokens=prompt.max_tokens,
             stream=True,
         )
+        assert isinstance(stream, openai.AsyncStream)
         text = ""
         n_left = rng.randrange(0, 6) if i % 3 == 0 else None
         async for chunk in stream:

@@ -1,0 +1,150 @@
+"""What /openapi.json promises, held against the running worker by schemathesis: any input, on any route."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from tests.e2e.conftest import Running
+
+pytestmark = pytest.mark.usefixtures("all_slots_free")
+
+ASKED = ("/v1/chat/completions", "/v1/completions")
+READ = ("/health", "/metrics", "/ping", "/v1/models", "/v1/models/{model_id}")
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
+CHECKS = [
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+]
+GOOD: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "What is the capital of France?"}]},
+    "/v1/completions": {"prompt": "One, two,"},
+}
+
+# The same examples each time: a new one belongs into a change, not into somebody's unrelated test run.
+# A busy machine is slow at making examples up; that says nothing of the worker.
+FEW = settings(
+    database=None,
+    deadline=None,
+    derandomize=True,
+    max_examples=40,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.large_base_example],
+)
+
+
+@pytest.fixture(scope="module")
+def published(running: Running) -> Any:
+    return schemathesis.openapi.from_url(f"{running.url}/openapi.json")
+
+
+def test_the_document_has_these_routes(published: Any) -> None:
+    labels = {operation.ok().label for operation in published.get_all_operations()}
+    assert labels == {f"POST {path}" for path in ASKED} | {f"GET {path}" for path in READ}
+
+
+@pytest.mark.parametrize("path", READ)
+def test_a_route_to_read_answers_as_published(published: Any, path: str) -> None:
+    @FEW
+    @given(published[path]["GET"].as_strategy())
+    def each(case: Any) -> None:
+        response = case.call()
+        check_response(response.status_code, response.headers, response.content)
+        case.validate_response(response, checks=[not_a_server_error, *CHECKS])
+
+    each()
+
+
+@pytest.mark.parametrize("path", ASKED)
+def test_a_body_against_the_schema_is_refused(published: Any, path: str) -> None:
+    mode = schemathesis.GenerationMode.NEGATIVE
+
+    @FEW
+    @given(published[path]["POST"].as_strategy(generation_mode=mode))
+    def each(case: Any) -> None:
+        response = case.call()
+        check_response(response.status_code, response.headers, response.content)
+        case.validate_response(response, checks=[not_a_server_error, negative_data_rejection, *CHECKS])
+
+    each()
+
+
+@pytest.mark.parametrize("path", ASKED)
+def test_a_body_of_the_schema_is_answered_or_refused(published: Any, path: str) -> None:
+    statuses: Counter[int] = Counter()
+
+    @FEW
+    @given(published[path]["POST"].as_strategy(), st.booleans())
+    def each(case: Any, mends: bool) -> None:
+        case.body = cheap(case.body | GOOD[path] if mends else case.body)
+        response = case.call()
+        statuses[response.status_code] += 1
+        check_response(response.status_code, response.headers, response.content)
+        if response.status_code == 504:
+            assert case.body["timeout"] < 60  # a deadline that short is rightly met; every other one is not
+        else:
+            case.validate_response(response, checks=[not_a_server_error, *CHECKS])
+
+    each()
+    assert statuses[200] > 3, statuses
+
+
+@FEW
+@given(
+    method=st.sampled_from(METHODS),
+    path=st.sampled_from([*ASKED, *READ, "/openapi.json"]) | st.text(max_size=12).map(lambda text: f"/{quote(text)}"),
+    query=st.text(max_size=12).map(quote),
+    body=st.binary(max_size=40),
+    header=st.binary(max_size=20).map(lambda raw: raw.translate(None, b"\r\n\x00")),
+)
+def test_any_method_on_any_path_is_no_5xx(
+    running: Running, method: str, path: str, query: str, body: bytes, header: bytes
+) -> None:
+    headers = {b"X-Request-Id": header, b"Authorization": header, b"Content-Type": header, b"Accept": header}
+    response = httpx.request(method, f"{running.url}{path}?{query}", content=body, headers=headers)
+    check_response(response.status_code, response.headers, b"" if method == "HEAD" else response.content)
+
+
+def cheap(body: dict[str, Any]) -> dict[str, Any]:
+    """Few tokens, so that many bodies can be tried; and 3.0 as 3, for the worker takes no float as an integer."""
+    whole = {name: int(v) if isinstance(v, float) and v.is_integer() else v for name, v in body.items()}
+    for name, most in ("max_tokens", 4), ("n", 2):
+        value = whole.get(name)
+        whole[name] = min(value, most) if isinstance(value, int) and value >= 0 else most
+    return whole
+
+
+def check_response(status: int, headers: Any, content: bytes) -> None:
+    """No 5xx but a deadline's, and every error in OpenAI's envelope, whatever the schema says."""
+    assert status < 500 or status == 504, content
+    kind = headers.get("content-type", "")
+    if status == 200 and kind.startswith("text/event-stream"):
+        assert content.endswith(b"data: [DONE]\n\n")
+    if status < 400 or not content:
+        return
+    assert kind == "application/json"
+    error = json.loads(content)["error"]
+    assert {"message", "type", "param", "code"} <= error.keys()
+    assert error["message"]
+    assert "Traceback" not in error["message"]
+    if status == 429:
+        assert error["code"] == "queue_full"
+        assert int(headers["retry-after"]) > 0

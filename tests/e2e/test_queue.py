@@ -1,0 +1,115 @@
+"""The real worker as a process of its own, with RunPod's real SDK, against the stand-in for the platform's queue."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from worker_gguf import emulator
+from worker_gguf.embedded import published_prompts
+
+PROMPT = next(prompt for prompt in published_prompts() if not prompt.tools)
+SECRET = "my grandmother's maiden name is Quillfeather"
+
+
+@pytest.fixture(scope="module")
+def log_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("queue") / "worker.log"
+
+
+@pytest.fixture(scope="module")
+def platform(log_path: Path) -> Iterator[emulator.RunningEmulator]:
+    with emulator.start() as running, log_path.open("wb") as log:
+        own = {"MODEL": "embedded", "MODE": "auto", "N_PARALLEL": "4", "N_THREADS": "1", "N_CTX": "1024"}
+        environment = {**os.environ, **running.worker_environment(), **own}
+        worker = subprocess.Popen([sys.executable, "-m", "worker_gguf"], env=environment, stdout=log, stderr=log)
+        yield running
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(60) == 0, log_path.read_text()
+
+
+@pytest.fixture
+def ask(platform: emulator.RunningEmulator, log_path: Path) -> Any:
+    """Run a job to its end; its status document."""
+
+    def run(job_input: Any) -> dict[str, Any]:
+        with httpx.Client(timeout=180) as client:
+            job: dict[str, Any] = client.post(
+                f"{platform.endpoint_url}/runsync", params={"wait": 120_000}, json={"input": job_input}
+            ).json()
+        assert job["status"] in ("COMPLETED", "FAILED"), log_path.read_text()
+        return job
+
+    return run
+
+
+def chat(**changes: object) -> dict[str, Any]:
+    return {"messages": list(PROMPT.messages), "temperature": 0, "max_tokens": PROMPT.max_tokens, **changes}
+
+
+def content(job: dict[str, Any]) -> str:
+    (answer,) = job["output"]
+    text: str = answer["choices"][0]["message"]["content"]
+    return text
+
+
+def test_openai_passthrough_answers_as_published(ask: Any) -> None:
+    job = ask({"openai_route": "/v1/chat/completions", "openai_input": chat()})
+    assert job["status"] == "COMPLETED"
+    assert content(job) == PROMPT.expected
+
+
+def test_a_stream_is_whole_events_and_ends_with_done(ask: Any) -> None:
+    job = ask({"openai_route": "/v1/chat/completions", "openai_input": chat(stream=True)})
+    lines = [line for line in "".join(job["output"]).split("\n\n") if line]
+    assert lines[-1] == "data: [DONE]"
+    chunks = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == PROMPT.expected
+
+
+def test_route_and_body_answer_too(ask: Any) -> None:
+    assert content(ask({"route": "/v1/chat/completions", "body": chat()})) == PROMPT.expected
+    models = ask({"route": "/v1/models", "method": "GET"})
+    assert models["output"][0]["data"][0]["id"] == "embedded"
+
+
+def test_plain_messages_answer_with_parameters_beside_or_below(ask: Any) -> None:
+    assert content(ask(chat())) == PROMPT.expected
+    below = {"messages": list(PROMPT.messages), "sampling_params": {"temperature": 0, "max_tokens": PROMPT.max_tokens}}
+    assert content(ask(below)) == PROMPT.expected
+
+
+def test_an_empty_input_lists_the_models(ask: Any) -> None:
+    assert ask({"openai_route": "/v1/models", "openai_input": {}})["output"][0]["object"] == "list"
+
+
+@pytest.mark.parametrize("bad", [[], "text", 7, {}, {"messages": []}, {"openai_route": "/v1/chat/completions"}])
+def test_a_bad_input_fails_with_an_envelope_that_can_be_parsed(ask: Any, bad: object) -> None:
+    job = ask(bad)
+    assert job["status"] == "FAILED"
+    assert json.loads(job["error"])["error"]["message"]
+    assert "Traceback" not in job["error"]
+
+
+def test_the_official_client_reaches_it_through_the_platforms_openai_route(platform: emulator.RunningEmulator) -> None:
+    with openai.OpenAI(base_url=platform.openai_url, api_key="none", max_retries=0, timeout=120) as client:
+        answer = client.chat.completions.create(model="embedded", **chat())
+    assert answer.choices[0].message.content == PROMPT.expected
+
+
+def test_no_prompt_and_no_answer_is_logged(ask: Any, log_path: Path) -> None:
+    job = ask({"messages": [{"role": "user", "content": SECRET}], "temperature": 0, "max_tokens": 12})
+    log = log_path.read_text()
+    assert "Quillfeather" not in log
+    assert content(job) not in log or not content(job).strip()
+    assert PROMPT.expected not in log or len(PROMPT.expected) < 12
