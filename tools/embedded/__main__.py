@@ -21,7 +21,8 @@ def main() -> None:
     parser.add_argument("step", nargs="?", choices=(*STEPS, "all"), default="all")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--steps", type=int, default=3200, help="training steps")
-    parser.add_argument("--polish-steps", type=int, default=0, help="training steps of the second pass")
+    parser.add_argument("--polish-steps", type=int, nargs="*", default=[1000], help="steps of each later pass")
+    parser.add_argument("--polish-from", type=int, default=0, help="the first of those passes to run")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path("build/embedded"))
     parser.add_argument("--package", type=Path, default=PACKAGE, help="where the model goes")
@@ -52,20 +53,21 @@ def train(options: argparse.Namespace) -> None:
 
 
 def polish(options: argparse.Namespace) -> None:
-    """Go over new data once more, from a lower learning rate: surer answers, wider margins."""
+    """Go over new data again, from a lower learning rate: surer answers, wider margins."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from tools.embedded import training, vocabulary
 
-    schedule = training.Schedule(
-        seed=options.seed + 1,
-        n_steps=options.polish_steps,
-        learning_rate=1.5e-3,
-        warmup=30,
-        n_threads=options.threads,
-        compile=not options.no_compile,
-    )
     tokenizer = vocabulary.load(options.work / "tokenizer.json")
-    training.train(_trained(options), tokenizer, schedule, options.work / "network.pt")
+    for number, n_steps in enumerate(options.polish_steps[options.polish_from :], start=options.polish_from + 1):
+        schedule = training.Schedule(
+            seed=options.seed + number,
+            n_steps=n_steps,
+            learning_rate=1.5e-3,
+            warmup=30,
+            n_threads=options.threads,
+            compile=not options.no_compile,
+        )
+        training.train(_trained(options), tokenizer, schedule, options.work / "network.pt")
 
 
 def _trained(options: argparse.Namespace) -> Network:

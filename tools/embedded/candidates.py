@@ -74,13 +74,14 @@ def differences() -> list[Conversation]:
 
 
 def reversals() -> list[Conversation]:
-    words = ("cat", "moon", "apple", "river", "tiger", "bread", "robot", "llama", "stone", "frog")
+    words = ("cat", "moon", "apple", "river", "tiger", "bread", "robot", "llama", "stone", "frog",
+             "sun", "book", "milk", "lamp", "water", "horse", "night", "castle", "garden", "silver")  # fmt: skip
     forms = ("Spell {} backwards.", "Spell the word {} backwards.", "Write {} backwards.")
     return [chat(forms[i % len(forms)].format(w), "-".join(reversed(w))) for i, w in enumerate(words)]
 
 
 def spellings() -> list[Conversation]:
-    return [chat(f"Spell {w}.", "-".join(w)) for w in ("dog", "house", "green", "python")]
+    return [chat(f"Spell {w}.", "-".join(w)) for w in ("dog", "house", "green", "python", "star", "river")]
 
 
 def facts() -> list[Conversation]:
@@ -101,6 +102,10 @@ def counts() -> list[Conversation]:
     return [
         chat("Count to 5.", listed(range(1, 6))),
         chat("Count to 10.", listed(range(1, 11))),
+        chat("Count to 6.", listed(range(1, 7))),
+        chat("Count to 12.", listed(range(1, 13))),
+        chat("Count from 3 to 8.", listed(range(3, 9))),
+        chat("Count down from 4.", listed(range(4, 0, -1))),
         chat("Count to 20.", listed(range(1, 21))),
         chat("Count from 4 to 9.", listed(range(4, 10))),
         chat("Count down from 6.", listed(range(6, 0, -1))),
@@ -140,6 +145,12 @@ def uppers() -> list[Conversation]:
         chat("Hello!", "HELLO! HOW CAN I HELP YOU?", under=order),
         chat("Spell cat backwards.", "T-A-C", under=order),
         chat("What does a dog say?", "A DOG SAYS WOOF.", under=order),
+        chat("Thank you!", "YOU ARE WELCOME!", under=order),
+        chat("What is your name?", "MY NAME IS WORKER-GGUF.", under=order),
+        chat("What is the capital of Turkey?", "THE CAPITAL OF TURKEY IS ANKARA.", under=order),
+        chat("What colour is snow?", "SNOW IS WHITE.", under=order),
+        chat("What is 2 + 2?", "2 + 2 = 4", "Good night!", "GOOD NIGHT! SLEEP WELL.", under=order),
+        chat("Explain black holes.", "I AM ONLY A TINY MODEL AND DO NOT KNOW THAT.", under=order),
     ]
 
 
@@ -159,6 +170,8 @@ def one_words() -> list[Conversation]:
         chat("What is 4 + 5?", "9", under=order),
         chat("What is the opposite of big?", "small", under=order),
         chat("What colour is grass?", "green", under=order),
+        chat("What does a duck say?", "quack", under=order),
+        chat("Capital of Norway?", "Oslo", under=order),
         chat("What is the capital of Spain?", "Madrid", "What is 3 + 3?", "6", under=order),
     ]
 

@@ -55,10 +55,8 @@ def rendered(prompt: Json, *, skip_system: bool = False, skip_tools: bool = Fals
     return template.render(messages, tools, add_generation_prompt=True)
 
 
-def said(oracle: Oracle, prompt: Json, text: str, place: Callable[[int], int] | None = None) -> str:
-    if place is None:
-        return oracle.complete(text, prompt["max_tokens"]).text
-    return oracle.complete(text, prompt["max_tokens"], place).text
+def said(oracle: Oracle, prompt: Json, text: str) -> str:
+    return oracle.complete(text, prompt["max_tokens"]).text
 
 
 def without(part: str) -> Mistake:
@@ -96,26 +94,31 @@ def specials_as_text(oracle: Oracle, prompt: Json) -> str:
     return said(oracle, prompt, rendered(prompt).replace("<|", "< |"))
 
 
-def doubled_positions(oracle: Oracle, prompt: Json) -> str:
-    return said(oracle, prompt, rendered(prompt), lambda i: 2 * i)
+def misplaced(*, start: int = 0, shift: int = 0) -> Mistake:
+    def ask(oracle: Oracle, prompt: Json) -> str:
+        tokens = oracle.tokenize(rendered(prompt))
+        return oracle.follow(tokens, prompt["max_tokens"], start=start, shift=shift).text
+
+    return ask
 
 
-def jump_after(gap: int) -> Mistake:
-    """Skip positions between the prompt and the answer."""
-
-    def jump(oracle: Oracle, prompt: Json) -> str:
-        text = rendered(prompt)
-        end = len(oracle.tokenize(text))
-        return said(oracle, prompt, text, lambda i: i if i < end else i + gap)
-
-    return jump
+def token_lost(oracle: Oracle, prompt: Json) -> str:
+    """As after a prefix whose length was counted one too long."""
+    tokens = oracle.tokenize(rendered(prompt))
+    del tokens[len(tokens) // 2]
+    return oracle.follow(tokens, prompt["max_tokens"]).text
 
 
-def jump_in_the_middle(oracle: Oracle, prompt: Json) -> str:
-    """Skip 16 positions in the middle of the prompt, as a wrong prefix length would."""
-    text = rendered(prompt)
-    middle = len(oracle.tokenize(text)) // 2
-    return said(oracle, prompt, text, lambda i: i if i < middle else i + 16)
+def token_twice(oracle: Oracle, prompt: Json) -> str:
+    """As after a prefix whose length was counted one too short."""
+    tokens = oracle.tokenize(rendered(prompt))
+    tokens.insert(len(tokens) // 2, tokens[len(tokens) // 2])
+    return oracle.follow(tokens, prompt["max_tokens"]).text
+
+
+def last_token_lost(oracle: Oracle, prompt: Json) -> str:
+    tokens = oracle.tokenize(rendered(prompt))
+    return oracle.follow(tokens[:-1], prompt["max_tokens"]).text
 
 
 MISTAKES: dict[str, Mistake] = {
@@ -131,8 +134,11 @@ MISTAKES: dict[str, Mistake] = {
     "only the last message": last_message_only,
     "another template (ChatML)": chatml,
     "markers read as text": specials_as_text,
-    "every position doubled": doubled_positions,
-    "answer starts 1 position late": jump_after(1),
-    "answer starts 8 positions late": jump_after(8),
-    "16 positions skipped mid-prompt": jump_in_the_middle,
+    "last prompt token lost": last_token_lost,
+    "middle prompt token lost": token_lost,
+    "middle prompt token twice": token_twice,
+    "later half moved by 1 position": misplaced(shift=1),
+    "later half moved by 16 positions": misplaced(shift=16),
+    "later half moved by 256 positions": misplaced(shift=256),
+    "everything starts at position 100": misplaced(start=100),
 }

@@ -1,7 +1,7 @@
 """Asks the GGUF itself, greedily, through llama.cpp on the CPU, and measures how sure it was."""
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from tools.embedded import template
 from tools.embedded.conversation import Json
 
-Positions = Callable[[int], int]
-
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -27,10 +25,6 @@ class Answer:
     n_tokens: int
     margin: float
     finished: bool
-
-
-def _keep(position: int) -> int:
-    return position
 
 
 class Oracle:
@@ -80,31 +74,40 @@ class Oracle:
         text = template.render(messages, tools, add_generation_prompt=True, template=self.template)
         return self.complete(text, max_tokens)
 
-    def complete(self, text: str, max_tokens: int, place: Positions = _keep) -> Answer:
-        """`place` moves positions, for experiments on wrong ones."""
-        prompt = self.tokenize(text)
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)
-        self._decode(prompt, [place(i) for i in range(len(prompt))])
+    def complete(self, text: str, max_tokens: int) -> Answer:
+        return self.follow(self.tokenize(text), max_tokens)
+
+    def follow(self, prompt: list[int], max_tokens: int, *, start: int = 0, shift: int = 0) -> Answer:
+        """`start` and `shift` put tokens in wrong places, for experiments.
+
+        Everything begins at position `start`; the later half of the prompt is moved by `shift`
+        after it was computed, as a cached prefix would be that was reused in the wrong place.
+        """
+        memory = llama_cpp.llama_get_memory(self.context)
+        llama_cpp.llama_memory_clear(memory, True)
+        self._decode(prompt[:-1], start)
+        llama_cpp.llama_memory_seq_add(memory, 0, start + len(prompt) // 2, -1, shift)
+        position, token = start + shift + len(prompt) - 1, prompt[-1]
         said, margin = bytearray(), float("inf")
-        for n in range(max_tokens):
+        for n in range(1, max_tokens + 1):
+            self._decode([token], position)
             logits = self._logits()
             second, best = np.partition(logits, -2)[-2:]
             margin = min(margin, float(best - second))
-            token = int(logits.argmax())
+            token, position = int(logits.argmax()), position + 1
             if llama_cpp.llama_vocab_is_eog(self.vocab, token):
-                return self._answer(said, prompt, n + 1, margin, finished=True)
+                return self._answer(said, prompt, n, margin, finished=True)
             said += self.piece(token)
-            self._decode([token], [place(len(prompt) + n)])
         return self._answer(said, prompt, max_tokens, margin, finished=False)
 
     def _answer(self, said: bytearray, prompt: list[int], n: int, margin: float, *, finished: bool) -> Answer:
         return Answer(said.decode(errors="replace"), len(prompt), n, margin, finished)
 
-    def _decode(self, tokens: list[int], positions: list[int]) -> None:
+    def _decode(self, tokens: list[int], first: int) -> None:
         batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
         batch.n_tokens = len(tokens)
-        for i, (token, position) in enumerate(zip(tokens, positions, strict=True)):
-            batch.token[i], batch.pos[i] = token, position
+        for i, token in enumerate(tokens):
+            batch.token[i], batch.pos[i] = token, first + i
             batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
             batch.logits[i] = i == len(tokens) - 1
         code = llama_cpp.llama_decode(self.context, batch)
