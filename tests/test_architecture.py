@@ -27,15 +27,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings_text": BASE,
     "settings_fields": ENGINE,
     "settings": ENGINE | SETTINGS,
-    "engine": BASE | {"gguf", "log", "metrics"},
-    "llama": ENGINE | {"gguf", "log"},
+    "latch": set(),
+    "engine": BASE | {"latch"},
+    "llama": ENGINE,
     "store": BASE | SETTINGS | {"gguf", "log", "metrics"},
     "protocol": ENGINE | {"log"},
     "reply": ENGINE | {"log", "metrics", "protocol"},
     "service": ENGINE | SETTINGS | {"log", "metrics", "protocol", "reply"},
     "timeline": BASE | {"log"},
     "boot": SERVICE | {"embedded", "llama", "store"},  # builds the service
-    "worker": SERVICE | {"boot"},  # boots, then answers through the service
+    "worker": SERVICE | {"boot", "latch"},  # boots, then answers through the service
     "frontends": SERVICE | {"worker"},
     "emulator": BASE | {"frontends", "log"},
 }

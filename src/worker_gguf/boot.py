@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from worker_gguf import __version__
 from worker_gguf.engine.plan import Machine, MemoryPlan, ModelShape, Wishes, plan_memory
-from worker_gguf.errors import TemplateError
+from worker_gguf.errors import NotReady, TemplateError
 from worker_gguf.gguf import ModelHeader, read_headers
 from worker_gguf.log import get_logger
 from worker_gguf.settings import Settings
@@ -33,8 +33,8 @@ __all__ = ["Booted", "Progress", "boot"]
 
 logger = get_logger(__name__)
 
-Progress = Callable[[str, float], None]
-"""Phase and fraction done, 0 to 1, as it goes."""
+Progress = Callable[[str, float], bool]
+"""Is told a phase and the fraction done, 0 to 1, as it goes; False asks to give the start up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,7 @@ def boot(settings: Settings, metrics: Metrics, timeline: Timeline, progress: Pro
     ref = ModelRef.parse(settings.model_reference)
     token = settings.hf_token.get_secret_value() if settings.hf_token else None
     with timeline.phase("fetch") as phase:
-        local = ensure(
-            ref, [settings.cache_dir()], token, lambda done, total: progress("fetch", done / total if total else 0.0)
-        )
+        local = ensure(ref, [settings.cache_dir()], token, lambda done, total: _fetched(progress, done, total))
         phase.size_bytes = local.size_bytes
     with timeline.phase("header"):
         header = read_headers(local.paths)
@@ -86,6 +84,11 @@ def boot(settings: Settings, metrics: Metrics, timeline: Timeline, progress: Pro
         raise
     engine.start()
     return Booted(service, engine, local, header, plan, machine)
+
+
+def _fetched(progress: Progress, done: int, total: int) -> None:
+    if not progress("fetch", done / total if total else 0.0):
+        raise NotReady("The start was given up.")
 
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
@@ -125,7 +128,7 @@ def _log_plan(plan: MemoryPlan) -> None:
 # --- llama.cpp --------------------------------------------------------------------------------------------------------
 
 
-def _load(settings: Settings, local: LocalModel, plan: MemoryPlan, progress: Callable[[float], None]) -> Model:
+def _load(settings: Settings, local: LocalModel, plan: MemoryPlan, progress: Callable[[float], bool]) -> Model:
     from worker_gguf.llama.model import Model, ModelParams
 
     params = ModelParams(

@@ -56,7 +56,7 @@ class Settings(Server, Sampling, Limits, Engine, Memory, Model, BaseSettings):
         given = os.environ if environ is None else environ
         source = EnvSettingsSource(cls)
         source.env_vars = {name.lower(): text.strip() for name, text in given.items() if text.strip()}
-        values = {name: _plain(name, text) for name, text in source().items()}
+        values: dict[str, object] = {name: _plain(name, text) for name, text in source().items()}
         values |= {name: value for name, value in overrides.items() if value is not None}
         try:
             return cls.model_validate({name: value for name, value in values.items() if value is not None})

@@ -5,7 +5,6 @@ Knows nothing of HTTP or the RunPod SDK.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from dataclasses import asdict
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from typing import Any, Literal
 from worker_gguf import __version__
 from worker_gguf.boot import Booted, boot
 from worker_gguf.errors import NotReady, WorkerError
+from worker_gguf.latch import Latch
 from worker_gguf.log import get_logger
 from worker_gguf.metrics import Metrics
 from worker_gguf.service import Answer, Stream
@@ -35,7 +35,8 @@ class Worker:
         self.timeline = timeline or Timeline()
         self._status: Status = "starting"
         self._changing = threading.Lock()
-        self._settled = threading.Event()
+        self._settled = Latch()
+        self._is_leaving = threading.Event()
         self._booted: Booted | None = None
         self._error: WorkerError | None = None
         self._progress: dict[str, float] = {}
@@ -49,7 +50,7 @@ class Worker:
 
     def _boot(self) -> None:
         try:
-            booted = boot(self.settings, self.metrics, self.timeline, self._note_progress)
+            booted = boot(self.settings, self.metrics, self.timeline, self._go_on)
         except WorkerError as error:
             self._fail(error)
         except Exception as error:
@@ -69,17 +70,21 @@ class Worker:
         logger.info("ready", model=booted.service.card.id, seconds=round(self.timeline.now_s, 3))
 
     def _fail(self, error: WorkerError) -> None:
+        if self._is_leaving.is_set():
+            return  # given up because the worker was told to stop
         with self._changing:
             self._error = error
             self._status = "failed"
         logger.error("cannot serve", code=error.code, error=error.message)
 
-    def _note_progress(self, phase: str, fraction: float) -> None:
+    def _go_on(self, phase: str, fraction: float) -> bool:
+        """Note how far a phase is; False asks it to give up."""
         self._progress[phase] = fraction
+        return not self._is_leaving.is_set()
 
     async def wait_ready(self) -> None:
         """Return when ready; raise the error that stopped the start."""
-        await asyncio.to_thread(self._settled.wait)
+        await self._settled.wait()
         if self._error is not None:
             raise self._error
 
@@ -90,11 +95,13 @@ class Worker:
                 self._status = "draining"
             booted = self._booted
         if booted is not None:
-            await asyncio.to_thread(booted.engine.wait_idle)
+            await booted.engine.idle()
 
-    def stop(self, timeout_s: float = 30.0) -> None:
-        """End what still runs and give the model's memory back; a start under way is waited for, within the time."""
-        self._thread.join(timeout_s)
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """End what still runs and give the model's memory back; a start under way is given up."""
+        self._is_leaving.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
         with self._changing:
             booted, self._booted = self._booted, None
             if self._status != "failed":

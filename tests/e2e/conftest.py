@@ -54,6 +54,6 @@ def client(running: Running) -> Iterator[openai.OpenAI]:
 def all_slots_free(running: Running) -> Iterator[None]:
     """After the test: nothing runs, nothing waits."""
     yield
-    assert running.engine.wait_idle(30)
+    asyncio.run(asyncio.wait_for(running.engine.idle(), 30))
     assert running.engine.stats.busy_slots == 0
     assert running.engine.stats.waiting == 0

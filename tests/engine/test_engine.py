@@ -119,7 +119,7 @@ def test_cancel_ends_as_cancelled_and_frees_the_slot(start: Start) -> None:
         assert answer(got[0]) == text(foretold([4, 4], 4))
 
     asyncio.run(scenario())
-    assert engine.wait_idle(10)
+    asyncio.run(asyncio.wait_for(engine.idle(), 10))
     assert engine.stats.finished["cancelled"] == 1
     assert fake.open.keys() <= {"b"}
 
@@ -204,7 +204,7 @@ def test_200_requests_with_a_third_cancelled_end_once_each_and_right(start: Star
         await asyncio.gather(*(one(i) for i in range(200)))
 
     asyncio.run(scenario())
-    assert engine.wait_idle(20)
+    asyncio.run(asyncio.wait_for(engine.idle(), 20))
     assert sum(engine.stats.finished.values()) == 200
     assert engine.stats.busy_slots == 0
     assert engine.stats.waiting == 0

@@ -1,20 +1,23 @@
-"""Writes docs/settings.md and docs/errors.md from the code, or says that they differ: `--check`."""
+"""Writes docs/settings.md, docs/errors.md and the tables of docs/api.md, or says that they differ: `--check`."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from worker_gguf import errors
+from worker_gguf.cli.docs_api import api_page
+from worker_gguf.cli.markdown import table
 from worker_gguf.settings_fields import GROUPS
 from worker_gguf.settings_text import bounds_text, default_text, type_text
 
 __all__ = ["errors_page", "main", "pages", "settings_page"]
 
 DOCS = Path(__file__).parents[3] / "docs"
+WRITTEN_API = DOCS / "api.md"  # the page holds its own prose, by hand; only its tables are made here
 
 SETTINGS_HEAD = """\
 # Settings
@@ -89,14 +92,16 @@ def settings_page() -> str:
 def errors_page() -> str:
     """docs/errors.md"""
     rows = (_error_row(error) for error in _tree(errors.WorkerError))
-    return "\n".join(
-        [ERRORS_HEAD, _table(("Error", "Code", "Status", "Type", "Retryable", "When", "What to do"), rows)]
-    )
+    return "\n".join([ERRORS_HEAD, table(("Error", "Code", "Status", "Type", "Retryable", "When", "What to do"), rows)])
 
 
 def pages() -> dict[Path, str]:
     """Every generated page."""
-    return {DOCS / "settings.md": settings_page(), DOCS / "errors.md": errors_page()}
+    return {
+        DOCS / "settings.md": settings_page(),
+        DOCS / "errors.md": errors_page(),
+        DOCS / "api.md": api_page(WRITTEN_API.read_text("utf-8")),
+    }
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -129,7 +134,7 @@ def _group(group: type[BaseModel]) -> str:
             )
         )
     title = "Server and logs" if group.__name__ == "Server" else group.__name__
-    return f"## {title}\n\n{group.__doc__}\n\n{_table(('Name', 'Type', 'Default', 'Bounds', 'Meaning'), rows)}"
+    return f"## {title}\n\n{group.__doc__}\n\n{table(('Name', 'Type', 'Default', 'Bounds', 'Meaning'), rows)}"
 
 
 def _tree(error: type[errors.WorkerError], depth: int = 0) -> Iterator[tuple[type[errors.WorkerError], int]]:
@@ -153,11 +158,6 @@ def _error_row(place: tuple[type[errors.WorkerError], int]) -> tuple[str, ...]:
         when,
         NEXT_STEPS[error],
     )
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = (head, tuple("---" for _ in head), *rows)
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def _http(settings: Settings, timeline: Timeline) -> int:
     try:
         run_loop(_serve(worker, listeners, settings.drain_timeout_s))
     finally:
-        worker.stop(settings.drain_timeout_s)
+        worker.stop()
     if worker.error is not None:
         raise worker.error
     return 0
@@ -107,7 +107,7 @@ def _queue(settings: Settings, timeline: Timeline) -> int:
             concurrency = settings.concurrency or worker.n_parallel
             run_queue(worker, metrics, concurrency=concurrency, drain_timeout_s=settings.drain_timeout_s)
         finally:
-            worker.stop(settings.drain_timeout_s)
+            worker.stop()
     return 0
 
 

@@ -19,6 +19,7 @@ from worker_gguf.engine.sequence import Sequence
 from worker_gguf.engine.stats import EngineStats
 from worker_gguf.engine.stream import EventStream, Outbox, deliver
 from worker_gguf.errors import EngineFailed, NotReady, QueueFull, WorkerError
+from worker_gguf.latch import Latch
 
 __all__ = ["Engine"]
 
@@ -80,7 +81,8 @@ class Engine:
         self._open: dict[str, _Open] = {}
         self._outbox: Outbox = {}
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._idle = threading.Condition()
+        self._lock = threading.Lock()
+        self._on_idle: list[Latch] = []
         self._n_submitted = 0
         self._n_ended = 0
         self._stopping = False
@@ -100,7 +102,7 @@ class Engine:
 
     def stop(self) -> None:
         """End what runs as cancelled, end the thread, give the model's memory back."""
-        with self._idle:
+        with self._lock:
             self._stopping = True
         self._inbox.put(_Stop())
         self._thread.join()
@@ -113,7 +115,7 @@ class Engine:
         a request's ending.
         """
         stream = EventStream(tuple(request.id for request in requests), self.cancel)
-        with self._idle:
+        with self._lock:
             if self._stopping:
                 raise NotReady("The worker is stopping and takes no more requests.")
             self._check_room(len(requests))
@@ -123,12 +125,11 @@ class Engine:
         return stream
 
     def _check_room(self, n: int) -> None:
-        n_open = self._n_submitted - self._n_ended
         most = self.limits.n_slots + self.max_queue
-        if n_open + n > most:
+        if self.n_open + n > most:
             raise QueueFull(
-                f"{n_open} requests run or wait and this worker takes {most}. Try again later, or raise MAX_QUEUE or "
-                "N_PARALLEL.",
+                f"{self.n_open} requests run or wait and this worker takes {most}. Try again later, or raise "
+                "MAX_QUEUE or N_PARALLEL.",
                 retry_after_s=1,
             )
 
@@ -136,10 +137,19 @@ class Engine:
         """From any thread. The slot is free before the next step; a request that has ended is not touched."""
         self._inbox.put(_Cancel(request_id))
 
-    def wait_idle(self, timeout_s: float | None = None) -> bool:
-        """Block until every request submitted so far has ended; False when the time was over first."""
-        with self._idle:
-            return self._idle.wait_for(lambda: self._n_ended >= self._n_submitted, timeout_s)
+    @property
+    def n_open(self) -> int:
+        """Requests submitted that have not ended."""
+        return self._n_submitted - self._n_ended
+
+    async def idle(self) -> None:
+        """Return when no request is open."""
+        with self._lock:
+            if not self.n_open:
+                return
+            latch = Latch()
+            self._on_idle.append(latch)
+        await latch.wait()
 
     # --- the thread -----------------------------------------------------------------------------------------------
 
@@ -240,9 +250,11 @@ class Engine:
 
     def _count_ending(self, reason: str) -> None:
         self.stats.finished[reason] += 1
-        with self._idle:
+        with self._lock:
             self._n_ended += 1
-            self._idle.notify_all()
+            waiting, self._on_idle = ([], self._on_idle) if self.n_open else (self._on_idle, [])
+        for latch in waiting:
+            latch.set()
 
     def _emit(self, address: _Address, event: Event) -> None:
         self._outbox.setdefault(address.stream, {}).setdefault(address.index, []).append(event)

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from worker_gguf.protocol.bodies import ChatBody, CompletionBody
+from worker_gguf.protocol.parameters import ALIASES
 
 __all__ = ["HEALTH", "METRICS", "operation", "publish"]
 
@@ -121,7 +122,15 @@ def _document(app: FastAPI, has_keys: bool) -> dict[str, Any]:
     components = made.setdefault("components", {})
     _, bodies = models_json_schema([(body, "validation") for body in _BODIES.values()], ref_template=_REF)
     components.setdefault("schemas", {}).update(bodies.get("$defs", {}) | {"Error": _ERROR_SCHEMA})
+    for body in _BODIES.values():
+        _name_aliases(components["schemas"][body.__name__]["properties"])
     if has_keys:
         components["securitySchemes"] = {"apiKey": {"type": "http", "scheme": "bearer"}}
         made["security"] = _KEY
     return made
+
+
+def _name_aliases(properties: dict[str, Any]) -> None:
+    for name, described in properties.items():
+        if also := sorted(alias for alias, target in ALIASES.items() if target == name):
+            described["description"] = f"{described.get('description', '')} Also as {', '.join(also)}.".lstrip()

@@ -34,8 +34,8 @@ class ModelParams:
 class Model:
     """Weights in memory, read-only once loaded. `close()` after its contexts'."""
 
-    def __init__(self, path: Path, params: ModelParams, *, progress: Callable[[float], None] | None = None) -> None:
-        """Load; of a split file, `path` is its first part. `progress` gets 0..1 on the loading thread.
+    def __init__(self, path: Path, params: ModelParams, *, progress: Callable[[float], bool] | None = None) -> None:
+        """Load; of a split file, `path` is its first part. `progress` gets 0..1 on the loading thread; False gives up.
 
         Raises ModelInvalid or NotEnoughMemory with what llama.cpp said.
         """
@@ -51,9 +51,7 @@ class Model:
 
         @llama_cpp.llama_progress_callback
         def on_progress(fraction: float, _user_data: ctypes.c_void_p) -> bool:
-            if progress is not None:
-                progress(fraction)
-            return True
+            return progress is None or progress(fraction)
 
         native.progress_callback = on_progress
         pointer = llama_cpp.llama_model_load_from_file(str(path).encode(), native)

@@ -51,57 +51,66 @@ class Common(_Strict):
 
     model: str | None = Field(None, max_length=512, description="The served model's id or one of its aliases.")
     stream: bool | None = Field(None, description="Answer as server-sent events.")
-    stream_options: StreamOptions | None = None
-    n: int | None = Field(None, ge=1, le=MAX_N, description="Answers per prompt. Also as n_cmpl.")
-    max_tokens: Window | None = Field(
-        None, description="Longest answer; -1 is up to the context. Also as max_completion_tokens, n_predict."
+    stream_options: StreamOptions | None = Field(
+        None, description="What a stream carries beside the text: include_usage ends it with the usage."
     )
-    min_tokens: Count | None = Field(None, description="Shortest answer: the end is banned until then.")
+    n: int | None = Field(None, ge=1, le=MAX_N, description="Answers per prompt.")
+    max_tokens: Window | None = Field(
+        None,
+        description="Longest answer, in tokens; -1 goes on to the end of the context, 0 evaluates the prompt alone.",
+    )
+    min_tokens: Count | None = Field(None, description="Tokens before the model may end the answer.")
     stop: ShortText | Annotated[list[ShortText], Field(max_length=MAX_STOPS)] | None = Field(
         None, description="Texts that end the answer and are not part of it."
     )
     timeout: float | None = Field(None, gt=0, le=604_800, description="Seconds until the request fails with 504.")
-    cache_prompt: bool | None = Field(None, description="May a cached prefix be used?")
-    n_probs: TopLogprobs | None = Field(None, description="llama-server's way to ask for log-probabilities.")
+    cache_prompt: bool | None = Field(None, description="Whether tokens that are in memory already may be used again.")
+    n_probs: TopLogprobs | None = Field(None, description="llama-server's way to ask for this many log-probabilities.")
 
     temperature: float | None = Field(None, ge=0, le=100, description="0 always takes the likeliest token.")
-    dynatemp_range: float | None = Field(None, ge=0, le=100)
-    dynatemp_exponent: float | None = Field(None, ge=0, le=100)
-    top_k: Window | None = Field(None, description="0 and -1 are off.")
-    top_p: Probability | None = None
-    min_p: Probability | None = None
-    typical_p: Probability | None = Field(None, description="Also as typical.")
-    top_n_sigma: float | None = Field(None, ge=-1, le=1000, description="0 and below is off. Also as nsigma.")
-    xtc_probability: Probability | None = None
-    xtc_threshold: Probability | None = None
-    repeat_penalty: float | None = Field(None, gt=0, le=100, description="1 is off. Also as repetition_penalty.")
-    repeat_last_n: Window | None = Field(None, description="-1 is the context. Also as repetition_penalty_range.")
-    presence_penalty: float | None = Field(None, ge=-100, le=100)
-    frequency_penalty: float | None = Field(None, ge=-100, le=100)
-    dry_multiplier: float | None = Field(None, ge=0, le=100)
-    dry_base: float | None = Field(None, ge=1, le=100)
-    dry_allowed_length: Count | None = None
-    dry_penalty_last_n: Window | None = None
+    dynatemp_range: float | None = Field(
+        None, ge=0, le=100, description="How far the temperature moves with the model's certainty; 0 is off."
+    )
+    dynatemp_exponent: float | None = Field(None, ge=0, le=100, description="How the certainty moves it.")
+    top_k: Window | None = Field(None, description="Keep the k likeliest tokens; 0 and -1 are off.")
+    top_p: Probability | None = Field(None, description="Keep the likeliest tokens up to this mass; 1 is off.")
+    min_p: Probability | None = Field(None, description="Drop tokens under this share of the likeliest; 0 is off.")
+    typical_p: Probability | None = Field(None, description="Keep the most typical tokens up to this mass; 1 is off.")
+    top_n_sigma: float | None = Field(
+        None, ge=-1, le=1000, description="Keep logits within n sigma of the highest; 0 and below is off."
+    )
+    xtc_probability: Probability | None = Field(None, description="XTC: chance of acting; 0 is off.")
+    xtc_threshold: Probability | None = Field(None, description="XTC: above this, all but the least likely go.")
+    repeat_penalty: float | None = Field(None, gt=0, le=100, description="Penalty for repeated tokens; 1 is off.")
+    repeat_last_n: Window | None = Field(None, description="Tokens the penalties look back at; -1 is the context.")
+    presence_penalty: float | None = Field(None, ge=-100, le=100, description="Penalty for tokens that appeared.")
+    frequency_penalty: float | None = Field(None, ge=-100, le=100, description="Penalty for each appearance.")
+    dry_multiplier: float | None = Field(None, ge=0, le=100, description="DRY: strength; 0 is off.")
+    dry_base: float | None = Field(None, ge=1, le=100, description="DRY: growth of the penalty with the repetition.")
+    dry_allowed_length: Count | None = Field(None, description="DRY: tokens of repetition that cost nothing.")
+    dry_penalty_last_n: Window | None = Field(None, description="DRY: tokens it looks back at; -1 is the context.")
     dry_sequence_breakers: (
         Annotated[list[ShortText], Field(max_length=MAX_BREAKERS)] | Annotated[str, Field(max_length=10_000)] | None
-    ) = Field(None, description="Texts, as a list or as the JSON of one.")
-    mirostat: int | None = Field(None, ge=0, le=2, description="0, 1 or 2. Also as mirostat_mode.")
-    mirostat_tau: float | None = Field(None, ge=0, le=100)
-    mirostat_eta: float | None = Field(None, ge=0, le=100)
-    adaptive_target: float | None = Field(None, ge=-1, le=1, description="Below 0 is off.")
-    adaptive_decay: float | None = Field(None, ge=0, le=0.99)
-    min_keep: Count | None = None
+    ) = Field(None, description="DRY: texts that end a repetition, as a list or as the JSON of one.")
+    mirostat: int | None = Field(None, ge=0, le=2, description="Mirostat's version; 0 is off.")
+    mirostat_tau: float | None = Field(None, ge=0, le=100, description="Mirostat: surprise to aim at.")
+    mirostat_eta: float | None = Field(None, ge=0, le=100, description="Mirostat: learning rate.")
+    adaptive_target: float | None = Field(
+        None, ge=-1, le=1, description="Adaptive-p: probability to aim at; below 0 is off."
+    )
+    adaptive_decay: float | None = Field(None, ge=0, le=0.99, description="Adaptive-p: decay of its memory.")
+    min_keep: Count | None = Field(None, description="Tokens that every sampler leaves at least.")
     seed: int | None = Field(
         None, ge=-(2**63), lt=2**64, description="-1 and 4294967295 are random; others count modulo 4294967295."
     )
     samplers: ShortText | Annotated[list[str], Field(max_length=32)] | None = Field(
-        None, description="Names in order, as a list or parted by semicolons."
+        None, description="Which samplers run, in order: a list, or names parted by semicolons."
     )
     # Checked by hand (protocol/sampling.py): the pairs of llama-server's list are of mixed types.
     logit_bias: dict[str, Any] | list[Any] | None = Field(
         None, description='{"token id": bias} or [[token id or text, bias or false]]; false bans.'
     )
-    ignore_eos: bool | None = Field(None, description="Go on after the end of the text. Also as ban_eos_token.")
+    ignore_eos: bool | None = Field(None, description="Ban the tokens that end an answer.")
 
 
 class Message(_Strict):
@@ -116,12 +125,14 @@ class Message(_Strict):
 class ChatBody(Common):
     """POST /v1/chat/completions"""
 
-    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
-    logprobs: bool | None = None
-    top_logprobs: TopLogprobs | None = None
-    reasoning_effort: str | None = Field(None, max_length=64, description="Handed to the chat template by this name.")
+    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)] = Field(description="The conversation.")
+    logprobs: bool | None = Field(None, description="Give each token's log-probability.")
+    top_logprobs: TopLogprobs | None = Field(None, description="And those of the likeliest tokens in its place.")
+    reasoning_effort: str | None = Field(
+        None, max_length=64, description="A variable for the chat template, by this name."
+    )
     chat_template_kwargs: dict[str, Any] | None = Field(None, description="Variables for the chat template.")
-    add_generation_prompt: bool | None = None
+    add_generation_prompt: bool | None = Field(None, description="Open the assistant's message at the end.")
     continue_final_message: bool | None = Field(None, description="Go on with the last message, the assistant's.")
 
 
@@ -143,5 +154,5 @@ class CompletionBody(Common):
         | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True), Tag("lists")],
         Discriminator(_kind_of_prompt),
     ] = Field(description="A text, texts, token ids or lists of token ids.")
-    logprobs: TopLogprobs | None = None
+    logprobs: TopLogprobs | None = Field(None, description="Give each token's log-probability and this many beside it.")
     echo: bool | None = Field(None, description="Begin the answer with the prompt.")

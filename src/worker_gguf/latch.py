@@ -1,0 +1,40 @@
+"""A latch: set once from any thread, awaited on any event loop. It holds no thread while it is awaited, so that nothing
+waits for one when a loop is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+
+__all__ = ["Latch"]
+
+
+class Latch:
+    """Starts unset; once set, it stays set."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_set = False
+        self._waiters: list[asyncio.Future[None]] = []
+
+    def set(self) -> None:
+        with self._lock:
+            self._is_set = True
+            waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            with contextlib.suppress(RuntimeError):  # its loop is closed: nobody waits any more
+                waiter.get_loop().call_soon_threadsafe(_resolve, waiter)
+
+    async def wait(self) -> None:
+        with self._lock:
+            if self._is_set:
+                return
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+        await waiter
+
+
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

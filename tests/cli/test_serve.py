@@ -1,0 +1,117 @@
+"""Facts of `worker-gguf serve`, run as a user would: a process, its exit code, what it prints."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+
+
+def environment(**own: str) -> dict[str, str]:
+    return {**os.environ, "MODE": "http", "HOST": "127.0.0.1", "N_THREADS": "1", "N_CTX": "512", **own}
+
+
+def run(**own: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "worker_gguf", "serve"]
+    return subprocess.run(command, env=environment(**own), capture_output=True, text=True, timeout=120, check=False)
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+@contextmanager
+def serving(**own: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "worker_gguf"], env=environment(PORT=port, **own), stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield f"http://127.0.0.1:{port}", process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.communicate(timeout=60)
+
+
+def wait_for(url: str, status: int, process: subprocess.Popen[str]) -> set[int]:
+    """Poll /ping until it says `status`; every status seen on the way."""
+    seen: set[int] = set()
+    deadline_s = time.monotonic() + 100
+    while status not in seen:
+        assert time.monotonic() < deadline_s, seen
+        assert process.poll() is None, process.communicate()[1]
+        try:
+            seen.add(httpx.get(f"{url}/ping", timeout=10).status_code)
+        except httpx.TransportError:
+            continue  # not bound yet
+    return seen
+
+
+def test_a_bad_setting_stops_the_start_with_its_name_value_and_what_was_expected() -> None:
+    ended = run(N_CTX="8k")
+    assert ended.returncode == 2
+    assert "N_CTX='8k'" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_missing_model_ends_with_a_sentence() -> None:
+    ended = run(MODEL="/nowhere/model.gguf", PORT=free_port())
+    assert ended.returncode == 1
+    assert "There is no model file" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_port_that_is_taken_ends_with_a_sentence() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ended = run(PORT=str(taken.getsockname()[1]))
+    assert ended.returncode == 1
+    assert "Cannot listen" in ended.stderr
+
+
+def test_other_machines_are_not_served_without_keys_unless_asked_for() -> None:
+    ended = run(HOST="0.0.0.0", PORT=free_port())
+    assert ended.returncode == 2
+    assert "ALLOW_UNAUTHENTICATED" in ended.stderr
+
+
+def test_ping_says_204_then_200_and_sigterm_ends_with_zero() -> None:
+    with serving() as (url, process):
+        assert wait_for(url, 200, process) <= {204, 200}
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+
+
+def test_sigterm_lets_a_running_answer_finish() -> None:
+    with serving() as (url, process):
+        wait_for(url, 200, process)
+        body = {"messages": [{"role": "user", "content": "Tell me a long story."}], "max_tokens": 200, "stream": True}
+        with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=60) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            process.send_signal(signal.SIGTERM)
+            rest = [line for line in lines if line]
+        assert rest[-1] == "data: [DONE]"
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+
+
+def test_port_health_serves_ping_apart_from_the_api() -> None:
+    port = free_port()
+    with serving(PORT_HEALTH=port, API_KEYS="secret") as (url, process):
+        wait_for(f"http://127.0.0.1:{port}", 200, process)
+        assert httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 404
+        assert httpx.get(f"{url}/v1/models").status_code == 401
+        assert httpx.get(f"{url}/v1/models", headers={"Authorization": "Bearer secret"}).status_code == 200

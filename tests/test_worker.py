@@ -1,0 +1,97 @@
+"""Facts of the worker's life, on the embedded model."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from worker_gguf.errors import ModelError, NotReady
+from worker_gguf.metrics import Metrics
+from worker_gguf.service import Answer
+from worker_gguf.settings import Settings
+from worker_gguf.worker import Worker
+
+
+def worker(**changes: object) -> Worker:
+    values: dict[str, object] = {"n_threads": 1, "n_parallel": 2, "n_ctx": 512}
+    return Worker(Settings(**{**values, **changes}), Metrics("test"))  # type: ignore[arg-type]
+
+
+def test_before_it_is_ready_it_says_so() -> None:
+    waiting = worker()
+    assert waiting.status() == "starting"
+    with pytest.raises(NotReady, match="not ready yet"):
+        asyncio.run(waiting.call("GET", "/v1/models", None, request_id="r"))
+
+
+def test_it_becomes_ready_answers_drains_and_stops() -> None:
+    async def life() -> None:
+        running = worker()
+        running.start()
+        await running.wait_ready()
+        assert running.status() == "ready"
+        answer = await running.call("GET", "/v1/models", None, request_id="r")
+        assert isinstance(answer, Answer)
+        assert running.health()["model"]["id"] == "embedded"
+        await running.drain()
+        assert running.status() == "draining"
+        with pytest.raises(NotReady, match="shutting down"):
+            await running.call("GET", "/v1/models", None, request_id="r")
+        running.stop()
+        assert running.status() == "stopped"
+
+    asyncio.run(life())
+
+
+def test_a_model_that_is_not_there_fails_the_start_with_a_sentence(tmp_path: Path) -> None:
+    missing = worker(model=str(tmp_path / "no.gguf"))
+    missing.start()
+    with pytest.raises(ModelError, match="no model file"):
+        asyncio.run(missing.wait_ready())
+    assert missing.status() == "failed"
+    assert missing.health()["error"]["code"] == "model_not_found"
+    with pytest.raises(NotReady, match="could not start"):
+        asyncio.run(missing.call("GET", "/v1/models", None, request_id="r"))
+    missing.stop()
+    assert missing.status() == "failed"
+
+
+def test_a_broken_file_fails_the_start_with_a_sentence(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF" + b"\xff" * 100)
+    started = worker(model=str(broken))
+    started.start()
+    with pytest.raises(ModelError):
+        asyncio.run(started.wait_ready())
+    started.stop()
+
+
+def test_a_bad_chat_template_fails_the_start() -> None:
+    started = worker(chat_template="{{ broken")
+    started.start()
+    with pytest.raises(Exception, match="template"):
+        asyncio.run(started.wait_ready())
+    started.stop()
+
+
+def test_a_stop_during_the_start_gives_it_up() -> None:
+    started = worker()
+    started.start()
+    started.stop(30)
+    assert started.status() == "stopped"
+
+
+def test_the_alias_is_the_models_name() -> None:
+    async def life() -> None:
+        running = worker(model_alias="tiny")
+        running.start()
+        await running.wait_ready()
+        answer = await running.call("GET", "/v1/models", None, request_id="r")
+        assert isinstance(answer, Answer)
+        assert answer.body["data"][0]["id"] == "tiny"
+        assert "embedded" in answer.body["data"][0]["meta"]["aliases"]
+        running.stop()
+
+    asyncio.run(life())
