@@ -8,6 +8,7 @@ from gguf import GGMLQuantizationType, GGUFWriter, TokenType
 from gguf.quants import quantize
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from tools.embedded import template
 from tools.embedded.network import Network, Shape
@@ -34,8 +35,8 @@ def write(network: Network, tokenizer: Tokenizer, path: Path) -> None:
 
 def tensors(network: Network) -> Tensors:
     """Name every parameter as llama.cpp does."""
-    found = {"token_embd.weight": network.embedding, "output_norm.weight": network.norm.weight}
-    for i, layer in enumerate(network.layers):
+    found: dict[str, Tensor] = {"token_embd.weight": network.embedding, "output_norm.weight": network.norm.weight}
+    for i, layer in enumerate(network.typed_layers):
         found |= {
             f"blk.{i}.attn_norm.weight": layer.attention_norm.weight,
             f"blk.{i}.attn_q.weight": layer.attention.q.weight,

@@ -67,7 +67,8 @@ class Attention(nn.Module):
         repeat = self.shape.n_head // self.shape.n_head_kv
         k, v = k.repeat_interleave(repeat, dim=1), v.repeat_interleave(repeat, dim=1)
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.o(mixed.transpose(1, 2).reshape(rows, length, -1))
+        output: Tensor = self.o(mixed.transpose(1, 2).reshape(rows, length, -1))
+        return output
 
 
 def _expert(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
@@ -94,13 +95,13 @@ class Experts(nn.Module):
         return mixed.view_as(x), self._imbalance(probabilities, counts)
 
     # The sizes of the slices differ at each step, so the compiler could never reuse its work.
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _mix(self, flat: Tensor, weights: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
         # Sorting the (token, choice) pairs by expert makes every expert one contiguous slice.
         order = chosen.flatten().argsort(stable=True)
         counts = torch.bincount(chosen.flatten(), minlength=self.shape.n_expert)
         tokens = order // self.shape.n_expert_used
-        slices = flat[tokens].split(counts.tolist())
+        slices = flat[tokens].split(counts.tolist())  # type: ignore[no-untyped-call]
         # Unbinding once keeps the backward pass from filling all experts anew for each of them.
         experts = zip(slices, self.gate.unbind(), self.up.unbind(), self.down.unbind(), strict=True)
         outputs = torch.cat([_expert(*expert) for expert in experts])
@@ -140,6 +141,10 @@ class Network(nn.Module):
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
         self._initialise()
+
+    @property
+    def typed_layers(self) -> list[Layer]:
+        return [layer for layer in self.layers if isinstance(layer, Layer)]
 
     def _initialise(self) -> None:
         for name, parameter in self.named_parameters():
