@@ -153,6 +153,14 @@ class QueueFull(RequestError):
     kind = "rate_limit_error"
     retryable = True
 
+    @classmethod
+    def of(cls, n_open: int, most: int) -> QueueFull:
+        return cls(
+            f"{n_open} requests run or wait and this worker takes {most}. Try again later, or raise MAX_QUEUE or "
+            "N_PARALLEL.",
+            retry_after_s=1,
+        )
+
 
 class ServingError(WorkerError):
     """The worker's side of things."""

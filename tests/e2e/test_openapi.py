@@ -52,7 +52,7 @@ FEW = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.large_base_example],
 )
 
-MANY = settings(FEW, max_examples=300)
+MANY = settings(FEW, max_examples=200)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_a_route_to_read_answers_as_published(published: Any, path: str) -> None
 def test_a_body_against_the_schema_is_refused(published: Any, path: str) -> None:
     mode = schemathesis.GenerationMode.NEGATIVE
 
-    @MANY
+    @FEW
     @given(published[path]["POST"].as_strategy(generation_mode=mode))
     def each(case: Any) -> None:
         response = sent(case)
@@ -112,6 +112,7 @@ def test_a_body_of_the_schema_is_answered_or_refused(published: Any, path: str) 
             case.validate_response(response, checks=[not_a_server_error, *CHECKS])
 
     each()
+    print(statuses)
     assert statuses[200] > 3, statuses
 
 

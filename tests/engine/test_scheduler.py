@@ -10,7 +10,8 @@ from tests.fakes import EOG, FakeRunner, foretold, limits, request
 from worker_gguf.engine.batch import Copy, StepResult, Truncate
 from worker_gguf.engine.request import SamplingParams
 from worker_gguf.engine.runner import Limits
-from worker_gguf.engine.scheduler import Ended, Scheduler, Token, Update
+from worker_gguf.engine.scheduler import Scheduler
+from worker_gguf.engine.updates import Ended, Token, Update
 from worker_gguf.errors import ContextLengthExceeded, DeadlineExceeded, EngineFailed, InvalidRequest, QueueFull
 
 
@@ -372,6 +373,6 @@ def test_any_interleaving_ends_each_request_once_with_its_own_tokens(
         drawn = drive.tokens.get(name, [])
         assert drawn == expected[: len(drawn)]
         assert drive.reason(name) == ("cancelled" if name in cancelled else "length")
-    assert all(slot.is_idle for slot in drive.scheduler.slots)
+    assert all(slot.is_idle for slot in drive.scheduler.memory.slots)
     assert drive.scheduler.is_idle
     assert not drive.runner.open

@@ -126,7 +126,8 @@ def _bounds(schema: Schema) -> Iterator[str]:
 
 
 def _members(schema: Schema) -> list[Schema]:
-    return [member for member in schema.get("anyOf", schema.get("oneOf", ())) if member.get("type") != "null"]
+    members = schema.get("anyOf") or schema.get("oneOf") or []
+    return [member for member in members if member.get("type") != "null"]
 
 
 def _plural(kind: str) -> str:

@@ -57,7 +57,7 @@ class Chunk:
 
     slot: int
     start: int
-    tokens: Sequence[int]
+    tokens: list[int]
     output: bool
     n_generated: int = 0
 

@@ -14,10 +14,11 @@ from worker_gguf.engine.detokenizer import Detokenizer
 from worker_gguf.engine.events import Delta, Event, Finished, FinishReason, Usage
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.engine.runner import Limits, Runner
-from worker_gguf.engine.scheduler import Ended, Scheduler, Token, Update
+from worker_gguf.engine.scheduler import Scheduler
 from worker_gguf.engine.sequence import Sequence
 from worker_gguf.engine.stats import EngineStats
 from worker_gguf.engine.stream import EventStream, Outbox, deliver
+from worker_gguf.engine.updates import Ended, Token, Update
 from worker_gguf.errors import EngineFailed, NotReady, QueueFull, WorkerError
 from worker_gguf.latch import Latch
 
@@ -127,11 +128,7 @@ class Engine:
     def _check_room(self, n: int) -> None:
         most = self.limits.n_slots + self.max_queue
         if self.n_open + n > most:
-            raise QueueFull(
-                f"{self.n_open} requests run or wait and this worker takes {most}. Try again later, or raise "
-                "MAX_QUEUE or N_PARALLEL.",
-                retry_after_s=1,
-            )
+            raise QueueFull.of(self.n_open, most)
 
     def cancel(self, request_id: str) -> None:
         """From any thread. The slot is free before the next step; a request that has ended is not touched."""
@@ -260,9 +257,9 @@ class Engine:
         self._outbox.setdefault(address.stream, {}).setdefault(address.index, []).append(event)
 
     def _publish(self) -> None:
-        self.stats.busy_slots = self._scheduler.n_busy
-        self.stats.waiting = self._scheduler.n_waiting
-        self.stats.held_tokens = self._scheduler.n_held
+        self.stats.busy_slots = len(self._scheduler.running)
+        self.stats.waiting = len(self._scheduler.waiting)
+        self.stats.held_tokens = self._scheduler.memory.n_held
         if self._outbox:
             outbox, self._outbox = self._outbox, {}
             deliver(outbox)

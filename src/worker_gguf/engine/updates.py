@@ -1,0 +1,32 @@
+"""What the scheduler tells after a step: tokens drawn, sequences ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from worker_gguf.engine.events import FinishReason, TokenLogprob
+from worker_gguf.engine.sequence import Sequence
+from worker_gguf.errors import WorkerError
+
+__all__ = ["Ended", "Token", "Update"]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token was drawn that is part of the answer (end-of-generation tokens are not)."""
+
+    sequence: Sequence
+    token: int
+    logprob: TokenLogprob | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The one ending of a sequence."""
+
+    sequence: Sequence
+    reason: FinishReason
+    error: WorkerError | None = None
+
+
+Update = Token | Ended
