@@ -11,11 +11,14 @@ import pytest
 
 from tests.pages import blocks, broken_links
 from worker_gguf.cli.docs_api import api_page, bounds_text, tables, type_text
+from worker_gguf.engine.events import Delta, Finished, Usage
 from worker_gguf.errors import ContextLengthExceeded, WorkerError
 from worker_gguf.frontends.queue_input import read_job_input
 from worker_gguf.protocol.calls import Defaults, parse_chat, parse_completion
+from worker_gguf.protocol.chat_rendering import ChatRendering
 from worker_gguf.protocol.errors import error_body
 from worker_gguf.protocol.parameters import ALIASES, CHAT_REFUSED, HONOURED, IGNORED
+from worker_gguf.protocol.rendering import Heading
 
 PATH = Path(__file__).parents[1] / "docs" / "api.md"
 PAGE = PATH.read_text("utf-8")
@@ -77,6 +80,14 @@ def test_an_example_of_a_job_is_a_call(job: dict[str, Any]) -> None:
 def test_all_three_shapes_of_a_job_have_an_example() -> None:
     shapes = ("openai_route", "route", "sampling_params")
     assert [shape for job in JOBS for shape in shapes if shape in job] == list(shapes)
+
+
+def test_the_example_of_an_answer_is_of_the_shape_that_is_sent() -> None:
+    example = next(example for example in EXAMPLES if "choices" in example)
+    heading = Heading(example["id"], example["created"], example["model"], example["system_fingerprint"])
+    rendering = ChatRendering(heading)
+    rendering.collect(0, [Delta("Paris", (1,)), Finished("stop", Usage(18, 2, cached_tokens=17))])
+    assert rendering.answer() == example
 
 
 def test_the_example_of_an_error_is_true() -> None:

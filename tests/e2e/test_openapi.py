@@ -112,8 +112,7 @@ def test_a_body_of_the_schema_is_answered_or_refused(published: Any, path: str) 
             case.validate_response(response, checks=[not_a_server_error, *CHECKS])
 
     each()
-    print(statuses)
-    assert statuses[200] > 3, statuses
+    assert statuses[200] > 10, statuses
 
 
 @MANY
