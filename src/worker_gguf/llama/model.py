@@ -67,7 +67,9 @@ class Model:
         self.is_recurrent = bool(
             llama_cpp.llama_model_is_recurrent(pointer) or llama_cpp.llama_model_is_hybrid(pointer)
         )
-        self.has_decoder = bool(llama_cpp.llama_model_has_decoder(pointer))
+        if why := _cannot_generate(pointer):
+            self.close()
+            raise ModelInvalid(f"{path.name} cannot be served: it is {why}. Choose a model that generates text.")
 
     @property
     def description(self) -> str:
@@ -83,6 +85,16 @@ class Model:
         if self.pointer is not None:
             llama_cpp.llama_model_free(self.pointer)
             self.pointer = None
+
+
+def _cannot_generate(pointer: llama_cpp.llama_model_p) -> str | None:
+    if not llama_cpp.llama_model_has_decoder(pointer):
+        return "an encoder, which makes embeddings and no text"
+    if llama_cpp.llama_model_has_encoder(pointer):
+        return "an encoder with a decoder, which is not served yet"
+    if llama_cpp.llama_model_is_diffusion(pointer):
+        return "a diffusion model, which is not served yet"
+    return None
 
 
 def _shares(tensor_split: tuple[float, ...]) -> ctypes.Array[ctypes.c_float] | None:
