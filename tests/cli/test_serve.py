@@ -10,8 +10,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
+
+from tests.fake_hub import FakeHub
+from worker_gguf.embedded import MODEL_PATH
 
 
 def environment(**own: str) -> dict[str, str]:
@@ -115,3 +119,18 @@ def test_port_health_serves_ping_apart_from_the_api() -> None:
         assert httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 404
         assert httpx.get(f"{url}/v1/models").status_code == 401
         assert httpx.get(f"{url}/v1/models", headers={"Authorization": "Bearer secret"}).status_code == 200
+
+
+def test_a_model_of_the_hub_is_fetched_once_and_then_found_without_a_request(tmp_path: Path) -> None:
+    with FakeHub() as hub:
+        hub.repo("org/tiny-GGUF", {"tiny-Q8_0.gguf": MODEL_PATH.read_bytes(), "tiny-F16.gguf": b"GGUF"})
+        own = {"MODEL": "org/tiny-GGUF:q8_0", "MODEL_CACHE_DIR": str(tmp_path), "HF_ENDPOINT": hub.url}
+        for source in ("download", "cache"):
+            hub.requests.clear()
+            with serving(**own) as (url, process):
+                wait_for(url, 200, process)
+                (model,) = httpx.get(f"{url}/v1/models").json()["data"]
+                assert model["id"] == "org/tiny-GGUF"
+                assert httpx.get(f"{url}/health").json()["model"]["source"] == source
+            assert bool(hub.requests) is (source == "download")
+        assert hub.bytes_served == MODEL_PATH.stat().st_size
