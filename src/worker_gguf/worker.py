@@ -108,6 +108,7 @@ class Worker:
                 self._status = "stopped"
         if booted is not None:
             booted.engine.stop()
+            booted.hold.release()
 
     # --- what the front ends ask ----------------------------------------------------------------------------------
 
