@@ -66,6 +66,8 @@ class FakeHub:
         """Answer every request with this status."""
         self.fail_once: list[int] = []
         """Statuses for the next requests, one each."""
+        self.fail_files: list[int] = []
+        """The same for the next files."""
         self.cut_after: int | None = None
         """Close the next file's connection after so many bytes."""
         self.cuts: random.Random | None = None
@@ -166,6 +168,8 @@ class _Handler(BaseHTTPRequestHandler):
         token = self.headers.get("Authorization", "").removeprefix("Bearer ") or None
         self.hub.requests.append(SeenRequest(self.command, path, self.headers.get("Range"), token))
         status = self.hub.fail_once.pop(0) if self.hub.fail_once else self.hub.status
+        if status is None and path.startswith("/cdn/") and self.hub.fail_files:
+            status = self.hub.fail_files.pop(0)
         if status is not None:
             self._refuse(status)
         elif path.startswith("/cdn/"):

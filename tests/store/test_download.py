@@ -18,8 +18,8 @@ from worker_gguf.errors import DownloadError, ModelNotFound, WorkerError
 from worker_gguf.store import ensure, locate
 from worker_gguf.store.cache import Cache
 from worker_gguf.store.download import write_ref
+from worker_gguf.store.prune import disk_error
 from worker_gguf.store.ref import HubRef
-from worker_gguf.store.room import disk_error
 
 FILES = {
     "README.md": b"# A model",

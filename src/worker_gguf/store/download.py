@@ -10,9 +10,11 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -25,9 +27,9 @@ from worker_gguf.store.hub import Hub, Listing
 from worker_gguf.store.in_use import touch
 from worker_gguf.store.lease import Lease
 from worker_gguf.store.partial import Partial, left_behind, noted_bytes
+from worker_gguf.store.prune import disk_error, make_room
 from worker_gguf.store.ref import HubRef, ModelRef, UrlRef
 from worker_gguf.store.resolve import LocalModel, locate
-from worker_gguf.store.room import disk_error, make_room
 from worker_gguf.store.select import Kind, Prefer
 from worker_gguf.store.tuning import Tuning
 from worker_gguf.store.web import Interrupted, WebFile, open_url
@@ -166,6 +168,7 @@ class _Download:
             logger.info("download begins", extra={"files": len(missing), "size_bytes": needed})
         for file in wanted:
             self._bring(file, counter.report)
+            self._tidy(file)
             touch(file.final)
             counter.file_done(file.web.size_bytes)
 
@@ -222,10 +225,18 @@ class _Download:
             raise ModelInvalid(f"{file.web.title} is no GGUF file. Check the address: it may be that of a web page.")
         try:
             partial.publish(file.final)
-        except FileNotFoundError:
-            if lease.is_sure:
+        except FileNotFoundError:  # taken over, or tidied away by one who saw the file whole
+            if lease.is_sure and not file.is_here:
                 raise
             raise LostLease from None
+
+    def _tidy(self, file: _Wanted) -> None:
+        """Once the file is whole: remove what killed workers have left of it."""
+        for left in left_behind(self.cache.partials, file.key):
+            shutil.rmtree(left, ignore_errors=True)
+        with suppress(OSError):
+            for left in self.cache.lease(file.key).parent.glob(f"{file.key}*"):
+                left.unlink(missing_ok=True)
 
 
 class _Counter:

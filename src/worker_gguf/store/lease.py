@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import socket
 import threading
 import time
 import uuid
@@ -25,7 +27,7 @@ __all__ = ["Lease"]
 
 logger = logging.getLogger(__name__)
 
-_WIDTH = 160  # every beat overwrites all of the one before
+_WIDTH = 256  # every beat overwrites all of the one before
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,9 @@ class Lease:
 
     def _next_beat(self) -> bytes:
         self._n_beats += 1
-        text = json.dumps({"holder": self.holder, "beat": self._n_beats, "bytes_done": self.bytes_done})
+        content = {"holder": self.holder, "beat": self._n_beats, "bytes_done": self.bytes_done}
+        # For the reader of a volume; nothing relies on it.
+        text = json.dumps(content | {"host": socket.gethostname()[:64], "pid": os.getpid()})
         return text.ljust(_WIDTH).encode()
 
     def _read(self) -> _Content | None:

@@ -35,4 +35,4 @@ class Tuning:
 
     def write_bytes(self, size_bytes: int) -> int:
         """How much is written and noted at once: what a killed download loses is this times its connections."""
-        return min(max(size_bytes // 256, 256 * KIB), 4 * MIB)
+        return min(max(size_bytes // 256, 64 * KIB), 4 * MIB)

@@ -1,4 +1,4 @@
-"""Room on the disk: checked before a download, and made by pruning the models used least recently.
+"""Room on the disk for a model: checked before a download, and made by pruning the models used least recently.
 
 Only whole .gguf models and abandoned parts of downloads in the one cache that this worker writes are ever removed, and
 never a file that a living worker has marked as in use.
