@@ -258,7 +258,7 @@ def _card(settings: Settings, header: ModelHeader, local: LocalModel, plan: Memo
     return ModelCard(
         id=model_id,
         created=int(time.time()),
-        aliases=tuple(sorted(alias for alias in aliases if not alias.startswith(("/", ".", "~")))),
+        aliases=tuple(sorted(alias for alias in aliases if not _is_private(alias))),
         n_ctx=plan.n_ctx,
         n_ctx_train=model.n_ctx_train,
         n_vocab=model.vocabulary.n_tokens,
@@ -268,6 +268,11 @@ def _card(settings: Settings, header: ModelHeader, local: LocalModel, plan: Memo
         quantization=header.quantisation,
         architecture=header.architecture,
     )
+
+
+def _is_private(name: str) -> bool:
+    """Whether it says more than clients should see: a path, or an address that may be signed."""
+    return name.startswith(("/", ".", "~")) or name.lower().startswith(("http:", "https:"))
 
 
 def _fingerprint(header: ModelHeader, local: LocalModel, plan: MemoryPlan) -> str:

@@ -31,8 +31,8 @@ class Tally:
 
     def __str__(self) -> str:
         return (
-            f"kill test: {self.kills} kills ({self.n_leaders} of leaders) in {self.downloads} downloads by 3, "
-            f"each whole, once, verified; bytes served / size {self.mean_ratio:.3f} on average, "
+            f"kill test: {self.kills} kills ({self.n_leaders} of the leader) in {self.downloads} downloads by 3 workers: "
+            f"file whole, once, verified; served / size {self.mean_ratio:.3f} on average, "
             f"{self.most_ratio:.3f} at most; {self.seconds:.0f} s"
         )
 

@@ -225,6 +225,46 @@ def test_no_network_says_what_to_do(hub: FakeHub, tmp_path: Path) -> None:
         ensure(Q4, [tmp_path], endpoint=f"http://127.0.0.1:{port}")
 
 
+def test_offline_says_so_at_once(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ensure(Q4, [tmp_path / "full"], endpoint=hub.url)
+    hub.requests.clear()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(DownloadError, match="HF_HUB_OFFLINE"):
+        ensure(Q4, [tmp_path / "empty"], endpoint=hub.url)
+    assert ensure(Q4, [tmp_path / "full"], endpoint=hub.url).path == model.path
+    assert hub.requests == []
+
+
+def test_quant_is_left_to_the_plan(hub: FakeHub, tmp_path: Path) -> None:
+    model = ensure(
+        HubRef("org/repo"),
+        [tmp_path],
+        endpoint=hub.url,
+        prefer=lambda models: max(models, key=lambda model: model.size_bytes),
+    )
+    assert model.path.name == "m-Q8_0.gguf"
+
+
+def test_projector_is_fetched_by_its_kind(hub: FakeHub, tmp_path: Path) -> None:
+    model = ensure(HubRef("org/repo"), [tmp_path], endpoint=hub.url, kind="mmproj")
+    assert model.path.name == "mmproj-f16.gguf"
+
+
+def test_file_name_of_the_hub_that_leaves_the_repository_is_not_written(hub: FakeHub, tmp_path: Path) -> None:
+    hub.repo("org/evil", {"../../../m-Q8_0.gguf": b"GGUF"})
+    with pytest.raises(ModelNotFound, match=r"no \.gguf file"):
+        ensure(HubRef("org/evil"), [tmp_path / "cache"], endpoint=hub.url)
+    assert not (tmp_path / "m-Q8_0.gguf").exists()
+
+
+def test_room_is_made_by_pruning(hub: FakeHub, tmp_path: Path) -> None:
+    first = ensure(Q4, [tmp_path], endpoint=hub.url)
+    second = ensure(HubRef("org/repo", quant="Q8_0"), [tmp_path], endpoint=hub.url, most_bytes=100_000)
+    assert second.path.is_file()
+    assert not first.path.exists()
+    assert locate(Q4, [tmp_path]) is None
+
+
 def test_disk_without_room_is_refused_before_the_first_byte(
     hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

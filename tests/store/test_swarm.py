@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.store.kill import run
 from tests.store.swarm import swarm
 
 SIZE_BYTES = 16 * 2**20
+
+pytestmark = pytest.mark.slow
 
 
 def test_four_workers_at_once_fetch_it_once(tmp_path: Path) -> None:

@@ -161,8 +161,9 @@ class _Download:
 
     def _fetch_all(self, wanted: Sequence[_Wanted]) -> None:
         missing = [file for file in wanted if not file.is_here]
-        needed = sum(file.web.size_bytes - self._left_behind(file) for file in missing)
-        make_room(self.cache, needed, self._most_bytes, self._tuning)
+        begun = sum(self._left_behind(file) for file in missing)
+        needed = sum(file.web.size_bytes for file in missing) - begun
+        make_room(self.cache, needed, self._most_bytes, self._tuning, begun_bytes=begun)
         counter = _Counter(sum(file.web.size_bytes for file in wanted), self._progress)
         if missing:
             logger.info("download begins", extra={"files": len(missing), "size_bytes": needed})
@@ -179,8 +180,12 @@ class _Download:
 
     def _bring(self, file: _Wanted, report: Callable[[int], None]) -> None:
         lease = Lease(self.cache.lease(file.key), self._tuning)
+        is_told = False
         while not file.is_here:
             if not lease.try_take():
+                if not is_told:
+                    logger.info("another worker downloads, this one waits", extra={"file": file.web.title})
+                is_told = True
                 report(lease.bytes_done)
                 threading.Event().wait(self._tuning.poll_s)
                 continue

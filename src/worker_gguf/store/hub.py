@@ -63,6 +63,7 @@ class Hub:
     def listing(self, repo: str, revision: str | None) -> Listing:
         """List a repository's files, in one request."""
         from huggingface_hub import HfApi
+        from huggingface_hub.errors import OfflineModeIsEnabled
 
         api = HfApi(endpoint=self.endpoint, token=self.token)
         for wait_s in (*self.retry_waits_s, None):
@@ -71,7 +72,7 @@ class Hub:
                     info = api.model_info(repo, revision=revision, files_metadata=True, timeout=30.0)
                 break
             except DownloadError as error:
-                if wait_s is None:
+                if wait_s is None or isinstance(error.__cause__, OfflineModeIsEnabled):
                     raise
                 wait_s = max(wait_s, error.retry_after_s or 0)
                 if wait_s > self.most_wait_s:

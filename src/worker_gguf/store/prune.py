@@ -39,12 +39,15 @@ class Kept:
     names: set[Path] = field(default_factory=set)
 
 
-def make_room(cache: Cache, needed_bytes: int, most_bytes: int | None, tuning: Tuning) -> None:
-    """See that `needed_bytes` more fit on the disk and into `most_bytes`, or raise with both numbers."""
+def make_room(cache: Cache, needed_bytes: int, most_bytes: int | None, tuning: Tuning, *, begun_bytes: int = 0) -> None:
+    """See that `needed_bytes` more fit on the disk and into `most_bytes`, or raise with both numbers.
+
+    `begun_bytes` of the same model are on the disk already.
+    """
     try:
         cache.folder.mkdir(parents=True, exist_ok=True)
         if most_bytes is not None and needed_bytes:
-            _prune(cache, needed_bytes, most_bytes, tuning)
+            _prune(cache, needed_bytes + begun_bytes, needed_bytes, most_bytes, tuning)
         free = shutil.disk_usage(cache.folder).free
     except OSError as error:
         raise disk_error(error, cache) from error
@@ -68,26 +71,26 @@ def disk_error(error: OSError, cache: Cache) -> DownloadError:
     return DownloadError(f"{where} failed ({error.strerror or error}). Check the volume, or set MODEL_CACHE_DIR.")
 
 
-def _prune(cache: Cache, needed_bytes: int, most_bytes: int, tuning: Tuning) -> None:
-    if needed_bytes > most_bytes:
+def _prune(cache: Cache, model_bytes: int, needed_bytes: int, most_bytes: int, tuning: Tuning) -> None:
+    if model_bytes > most_bytes:
         raise DownloadError(
-            f"The model needs {needed_bytes / GIB:.1f} GiB and MODEL_CACHE_MAX_GB allows {most_bytes / GIB:.1f} GiB. "
+            f"The model needs {model_bytes / GIB:.1f} GiB and MODEL_CACHE_MAX_GB allows {most_bytes / GIB:.1f} GiB. "
             "Raise it, or use a smaller quant."
         )
     _sweep(cache, tuning)
     used = used_paths(cache, tuning)
     kept = kept_models(cache)
-    size_bytes = sum({file: _size(file) for model in kept for file in model.files}.values())
+    kept_bytes = sum({file: _size(file) for model in kept for file in model.files}.values())
     for model in sorted(kept, key=lambda model: (model.used_at, model.title)):
-        if size_bytes + needed_bytes <= most_bytes and needed_bytes <= shutil.disk_usage(cache.folder).free:
+        if kept_bytes + model_bytes <= most_bytes and needed_bytes <= shutil.disk_usage(cache.folder).free:
             return
         if not model.files & used and _remove(cache, model, tuning):
-            size_bytes -= model.size_bytes
+            kept_bytes -= model.size_bytes
             logger.info("model pruned", extra={"model": model.title, "size_bytes": model.size_bytes})
-    if size_bytes + needed_bytes > most_bytes:
+    if kept_bytes + model_bytes > most_bytes:
         raise DownloadError(
-            f"{cache.folder} holds {size_bytes / GIB:.1f} GiB of models in use, the model needs "
-            f"{needed_bytes / GIB:.1f} GiB more, and MODEL_CACHE_MAX_GB allows {most_bytes / GIB:.1f} GiB. Raise it."
+            f"{cache.folder} holds {kept_bytes / GIB:.1f} GiB of models in use, the model needs "
+            f"{model_bytes / GIB:.1f} GiB more, and MODEL_CACHE_MAX_GB allows {most_bytes / GIB:.1f} GiB. Raise it."
         )
 
 

@@ -74,7 +74,7 @@ class WebFile:
             _refuse_offline(error, self.title)
             raise Interrupted(
                 DownloadError(
-                    f"{self.title} could not be fetched from {urlsplit(url).netloc} ({_first_line(error)}). "
+                    f"{self.title} could not be fetched from {_host(url)} ({_first_line(error)}). "
                     "Check the network, or use a model that is on disk."
                 )
             ) from error
@@ -105,12 +105,12 @@ class WebFile:
         if status == 206:
             found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
             if found is None or int(found[1]) != first or found[3] not in ("*", str(self.size_bytes)):
-                raise DownloadError(f"{self.title}: {urlsplit(url).netloc} answered another range. Start again.")
+                raise DownloadError(f"{self.title}: {_host(url)} answered another range. Start again.")
             return 0
         if status == 200:
             return first
         error = DownloadError(
-            f"{urlsplit(url).netloc} answered {status} for {self.title}. Try again later.",
+            f"{_host(url)} answered {status} for {self.title}. Try again later.",
             retry_after_s=retry_after_s(response.headers),
         )
         if status in _NO_LONGER:
@@ -123,7 +123,7 @@ class WebFile:
 
 def open_url(url: str, timeout_s: float = 30.0) -> WebFile:
     """Ask a plain web server for a file's size, and whether it serves ranges. Raises Interrupted if it may do later."""
-    title = urlunsplit(urlsplit(url)._replace(query="", fragment=""))
+    title = urlunsplit(urlsplit(url)._replace(netloc=_host(url), query="", fragment=""))
     headers = {"Accept-Encoding": "identity", "Range": "bytes=0-0"}
     try:
         with _stream(url, headers, timeout_s) as response:
@@ -156,7 +156,12 @@ def stable_url(url: str) -> str:
     """Return the URL without what changes each time it is signed: the same file is found again under it."""
     parts = urlsplit(url)
     query = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if not _SIGNATURE.fullmatch(pair[0])]
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=urlencode(query), fragment=""))
+    return urlunsplit(parts._replace(netloc=_host(url), query=urlencode(query), fragment=""))
+
+
+def _host(url: str) -> str:
+    """Without name and password."""
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def retry_after_s(headers: Mapping[str, str]) -> int | None:
