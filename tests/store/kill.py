@@ -31,8 +31,9 @@ class Tally:
 
     def __str__(self) -> str:
         return (
-            f"kill test: {self.kills} kills ({self.n_leaders} of the leader) in {self.downloads} downloads by 3 workers: "
-            f"file whole, once, verified; served / size {self.mean_ratio:.3f} on average, "
+            f"kill test: {self.kills} kills ({self.n_leaders} of the leader), "
+            f"{self.downloads} downloads by 3 workers: file whole, once, verified; "
+            f"bytes served / size {self.mean_ratio:.3f} on average, "
             f"{self.most_ratio:.3f} at most; {self.seconds:.0f} s"
         )
 
