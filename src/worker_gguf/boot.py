@@ -18,7 +18,7 @@ from worker_gguf.errors import NotReady, TemplateError
 from worker_gguf.gguf import ModelHeader, read_headers
 from worker_gguf.log import get_logger
 from worker_gguf.settings import Settings
-from worker_gguf.store import LocalModel, ModelRef, ensure
+from worker_gguf.store import Hold, LocalModel, ModelRef, ensure
 from worker_gguf.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ class Booted:
     header: ModelHeader
     plan: MemoryPlan
     machine: Machine
+    hold: Hold
+    """Keeps other workers on the volume from pruning the model's files."""
 
 
 def boot(settings: Settings, metrics: Metrics, timeline: Timeline, progress: Progress) -> Booted:
@@ -54,7 +56,16 @@ def boot(settings: Settings, metrics: Metrics, timeline: Timeline, progress: Pro
     ref = ModelRef.parse(settings.model_reference)
     token = settings.hf_token.get_secret_value() if settings.hf_token else None
     with timeline.phase("fetch") as phase:
-        local = ensure(ref, [settings.cache_dir()], token, lambda done, total: _fetched(progress, done, total))
+        local = ensure(
+            ref,
+            settings.cache_dirs(),
+            token,
+            lambda done, total: _fetched(progress, done, total),
+            download_dir=settings.cache_dir(),
+            baked_dir=settings.model_baked_dir,
+            most_bytes=settings.model_cache_max_bytes,
+        )
+        hold = Hold(local.paths, settings.cache_dir())
         phase.size_bytes = local.size_bytes
     with timeline.phase("header"):
         header = read_headers(local.paths)
@@ -83,7 +94,7 @@ def boot(settings: Settings, metrics: Metrics, timeline: Timeline, progress: Pro
         engine.runner.close()
         raise
     engine.start()
-    return Booted(service, engine, local, header, plan, machine)
+    return Booted(service, engine, local, header, plan, machine, hold)
 
 
 def _fetched(progress: Progress, done: int, total: int) -> None:
@@ -249,7 +260,7 @@ def _card(settings: Settings, header: ModelHeader, local: LocalModel, plan: Memo
     return ModelCard(
         id=model_id,
         created=int(time.time()),
-        aliases=tuple(sorted(alias for alias in aliases if not alias.startswith(("/", ".", "~")))),
+        aliases=tuple(sorted(alias for alias in aliases if not _is_private(alias))),
         n_ctx=plan.n_ctx,
         n_ctx_train=model.n_ctx_train,
         n_vocab=model.vocabulary.n_tokens,
@@ -259,6 +270,11 @@ def _card(settings: Settings, header: ModelHeader, local: LocalModel, plan: Memo
         quantization=header.quantisation,
         architecture=header.architecture,
     )
+
+
+def _is_private(name: str) -> bool:
+    """Whether it says more than clients should see: a path, or an address that may be signed."""
+    return name.startswith(("/", ".", "~")) or name.lower().startswith(("http:", "https:"))
 
 
 def _fingerprint(settings: Settings, header: ModelHeader, local: LocalModel, plan: MemoryPlan) -> str:

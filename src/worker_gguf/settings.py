@@ -95,14 +95,27 @@ class Settings(Server, Sampling, Limits, Engine, Memory, Model, BaseSettings):
         return self.model
 
     def cache_dir(self, volume: Path = RUNPOD_VOLUME) -> Path:
-        """The folder of the Hub's cache: asked for, on the network volume, or where the Hub's library has it."""
+        """The folder of the Hub's cache that is written: asked for, on the network volume, or the Hub library's own."""
         if self.model_cache_dir:
             return self.model_cache_dir.expanduser()
-        if volume.is_dir():
-            return volume / "huggingface-cache" / "hub"
+        on_volume = volume / "huggingface-cache" / "hub"
+        if volume.is_dir() and _is_writable(on_volume):
+            return on_volume
+        return self._library_cache_dir()
+
+    def cache_dirs(self, volume: Path = RUNPOD_VOLUME) -> list[Path]:
+        """Where models may lie in the Hub's layout, in order; RunPod's cached models have the volume's folder."""
+        found = [volume / "huggingface-cache" / "hub", self.cache_dir(volume), self._library_cache_dir()]
+        return list(dict.fromkeys(found))
+
+    def _library_cache_dir(self) -> Path:
         if self.hf_hub_cache:
             return self.hf_hub_cache.expanduser()
         return (self.hf_home or Path("~/.cache/huggingface")).expanduser() / "hub"
+
+    @property
+    def model_cache_max_bytes(self) -> int | None:
+        return int(self.model_cache_max_gb * 2**30) if self.model_cache_max_gb else None
 
     def sampling_defaults(self) -> SamplingParams:
         """What a request that names no sampler gets."""
@@ -125,6 +138,12 @@ class Settings(Server, Sampling, Limits, Engine, Memory, Model, BaseSettings):
         if self.type_v.startswith(("q", "iq")) and self.flash_attn == "off":
             raise ValueError(f"TYPE_V={self.type_v} needs flash attention: set FLASH_ATTN=auto, or TYPE_V=f16")
         return self
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether a folder can be written, or made."""
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    return os.access(nearest, os.W_OK)
 
 
 def _plain(name: str, text: str) -> str | None:

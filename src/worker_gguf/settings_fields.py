@@ -27,6 +27,14 @@ class Model(BaseModel):
     model_cache_dir: Path | None = Field(
         None, description="Folder of the Hub's cache; planned: the network volume's if there is one, else the Hub's own"
     )
+    model_cache_max_gb: float | None = Field(
+        None,
+        gt=0,
+        description="GiB of models kept in that folder; those used least recently go first; unset keeps all",
+    )
+    model_baked_dir: Path = Field(
+        Path("/models"), description="Folder of the image with models: `org/repo/file.gguf`, or a Hub cache"
+    )
     hf_token: SecretStr | None = Field(None, description="Token for gated or private repositories")
     chat_template: str | None = Field(
         None, description="A Jinja chat template or the path of one (.jinja); planned: the model's own"

@@ -112,6 +112,7 @@ class Worker:
                 self._status = "stopped"
         if booted is not None:
             booted.engine.stop()
+            booted.hold.release()
 
     def _stats(self) -> EngineStats | None:
         booted = self._booted
