@@ -35,7 +35,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reply": ENGINE | {"log", "metrics", "protocol"},
     "service": ENGINE | SETTINGS | {"log", "metrics", "protocol", "reply"},
     "timeline": BASE | {"log"},
-    "boot": SERVICE | {"embedded", "llama", "store"},  # builds the service
+    "planning": ENGINE | SETTINGS | {"gguf"},
+    "loading": ENGINE | {"log"},
+    "boot": SERVICE | {"embedded", "llama", "loading", "planning", "store"},  # builds the service
     "worker": SERVICE | {"boot", "latch"},  # boots, then answers through the service
     "frontends": SERVICE | {"worker"},
     "emulator": BASE | {"frontends", "log"},

@@ -35,6 +35,7 @@ def test_it_becomes_ready_answers_drains_and_stops() -> None:
         answer = await running.call("GET", "/v1/models", None, request_id="r")
         assert isinstance(answer, Answer)
         assert running.health()["model"]["id"] == "embedded"
+        assert running.health()["plan"]["degraded"] == ()
         await running.drain()
         assert running.status() == "draining"
         with pytest.raises(NotReady, match="shutting down"):
