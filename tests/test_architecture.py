@@ -53,6 +53,7 @@ ONLY_IN = {
     "uvicorn": {"frontends", "emulator", "cli"},
     "runpod": {"frontends"},
     "huggingface_hub": {"store"},
+    "transformers": {"store"},
     "structlog": {"frontends", "log"},
     "pydantic_settings": {"settings"},
     "prometheus_client": {"metrics", "frontends"},

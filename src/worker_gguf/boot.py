@@ -20,7 +20,7 @@ from worker_gguf.loading import load_within_memory
 from worker_gguf.log import get_logger
 from worker_gguf.planning import plan_for, shape_of, visible, wishes_of
 from worker_gguf.settings import Settings
-from worker_gguf.store import LocalModel, ModelRef, ensure
+from worker_gguf.store import Hub, LocalModel, ModelRef, OriginalTokenizer, ensure, read_tokenizer
 from worker_gguf.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -60,6 +60,10 @@ def boot(settings: Settings, metrics: Metrics, timeline: Timeline, progress: Pro
         phase.size_bytes = local.size_bytes
     with timeline.phase("header"):
         header = read_headers(local.paths)
+    original: OriginalTokenizer | None = None
+    if settings.tokenizer:
+        with timeline.phase("tokenizer"):
+            original = read_tokenizer(settings.tokenizer, settings.cache_dir(), Hub(token))
     with timeline.phase("backend"):
         from worker_gguf.llama.machine import read_machine
 
@@ -71,7 +75,10 @@ def boot(settings: Settings, metrics: Metrics, timeline: Timeline, progress: Pro
     def load(plan: MemoryPlan) -> Model:
         with timeline.phase("load") as phase:
             phase.size_bytes = local.size_bytes
-            return _load(settings, local, plan, lambda fraction: progress("load", fraction))
+            model = _load(settings, local, plan, lambda fraction: progress("load", fraction))
+            if original:
+                _adopt(original, model)
+            return model
 
     def open_engine(model: Model, plan: MemoryPlan) -> Engine:
         with timeline.phase("context"):
@@ -85,7 +92,7 @@ def boot(settings: Settings, metrics: Metrics, timeline: Timeline, progress: Pro
         with timeline.phase("warm"):
             _warm(engine, model)
         with timeline.phase("service"):
-            service = _service(settings, engine, model, header, local, plan, metrics)
+            service = _service(settings, engine, model, header, local, plan, metrics, original)
     except BaseException:
         engine.runner.close()
         raise
@@ -121,6 +128,16 @@ def _load(settings: Settings, local: LocalModel, plan: MemoryPlan, progress: Cal
         n_cpu_moe=plan.n_cpu_moe,
     )
     return Model(local.path, params, progress=progress)
+
+
+def _adopt(original: OriginalTokenizer, model: Model) -> None:
+    """Take the original repository's special tokens, if they are this model's."""
+    try:
+        original.check(model.vocabulary.n_tokens, model.vocabulary.token_text)
+    except BaseException:
+        model.close()
+        raise
+    model.vocabulary.adopt(original.bos_id, original.eos_ids)
 
 
 def _engine(settings: Settings, model: Model, plan: MemoryPlan) -> Engine:
@@ -172,6 +189,7 @@ def _service(
     local: LocalModel,
     plan: MemoryPlan,
     metrics: Metrics,
+    original: OriginalTokenizer | None,
 ) -> Service:
     from worker_gguf.protocol.calls import Defaults
     from worker_gguf.service import Service
@@ -180,7 +198,7 @@ def _service(
     return Service(
         engine,
         vocabulary,
-        _templates(settings, header, model),
+        _templates(settings, header, model, original),
         _card(settings, header, local, plan, model),
         defaults=Defaults(settings.sampling_defaults(), settings.max_tokens, settings.strict_parameters),
         metrics=metrics,
@@ -190,13 +208,17 @@ def _service(
     )
 
 
-def _templates(settings: Settings, header: ModelHeader, model: Model) -> ChatTemplates:
+def _templates(
+    settings: Settings, header: ModelHeader, model: Model, original: OriginalTokenizer | None
+) -> ChatTemplates:
     from worker_gguf.protocol.template import ChatTemplates
 
     source: str | Mapping[str, str] | None = header.chat_template
     if header.chat_templates:
         default = {"default": header.chat_template} if header.chat_template else {}
         source = {**header.chat_templates, **default}
+    if original and original.chat_templates:
+        source = original.chat_templates
     if settings.chat_template:
         source = _read_template(settings.chat_template)
     templates = ChatTemplates.of(

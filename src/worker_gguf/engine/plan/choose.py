@@ -166,9 +166,19 @@ def _search(model: ModelShape, machine: Machine, wishes: Wishes) -> _Choice | No
     for least_n_ctx in (USEFUL_N_CTX, MIN_N_CTX):
         rungs = [rung for rung in _rungs(first, wishes) if rung.layout.n_ctx >= least_n_ctx] or [first]
         for place in _placements(model, machine, wishes, first):
-            if found := next((choice for rung in rungs if (choice := place(fitted, rung))), None):
+            tried = rungs if place is _as_it_is else _few(rungs, wishes)
+            if found := next((choice for rung in tried if (choice := place(fitted, rung))), None):
                 return found
     return None
+
+
+def _few(rungs: list[_Choice], wishes: Wishes) -> list[_Choice]:
+    """Where weights stay behind, the memory of many sequences would push out still more of them."""
+    few = [rung for rung in rungs if rung.layout.n_parallel <= 2]
+    if wishes.n_parallel is not None or not few:
+        return rungs
+    why = "few, so that more of the model lies on the GPU"
+    return [_Choice(rung.layout, rung.reasons | {"n_parallel": why}) for rung in few]
 
 
 def _rungs(first: _Choice, wishes: Wishes) -> Iterator[_Choice]:
@@ -239,6 +249,9 @@ def _as_it_is(fitting: _Fitting, rung: _Choice) -> _Choice | None:
 def _without_some_experts(fitting: _Fitting, rung: _Choice) -> _Choice | None:
     """The experts of as few layers as needed stay in main memory; more of them there is never more on a GPU."""
     n_layers = fitting.model.n_layers
+
+    if fitting.wishes.n_gpu_layers is None:
+        rung = rung.with_("all, without some experts", n_gpu_layers=-1)
 
     def of(n: int) -> _Choice:
         return rung.with_(f"the experts of {n} of {n_layers} layers stay in main memory", n_cpu_moe=n)
