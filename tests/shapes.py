@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 
@@ -15,7 +15,7 @@ __all__ = ["SHAPES", "Shape", "write"]
 
 F32, F16, Q8_0, Q4_K, Q6_K, MXFP4 = 0, 1, 8, 12, 14, 39
 _BLOCKS = {F32: (1, 4), F16: (1, 2), Q8_0: (32, 34), Q4_K: (256, 144), Q6_K: (256, 210), MXFP4: (32, 17)}
-Value = str | int | float
+Value = str | int | float | list[int]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,21 @@ SHAPES = {
     ),
     "Gemma-3-12B": Shape(
         "gemma3", 48, 3840, 15360, 16, 8, 256, 262_208, window=1024, tied=True, qk_norm=True, post_norm=True
+    ),
+    "DeepSeek-V2-Lite": Shape(
+        "deepseek2", 27, 2048, 10944, 16, 1, 576, 102_400, 163_840, Q8_0, 64, 6, 1408,
+        more={
+            "attention.value_length": 512, "attention.key_length_mla": 192, "attention.value_length_mla": 128,
+            "attention.kv_lora_rank": 512, "leading_dense_block_count": 1, "expert_shared_count": 2,
+            "rope.dimension_count": 64, "expert_weights_scale": 1.0,
+        },
+    ),
+    "LFM2-1.2B": Shape(
+        "lfm2", 16, 2048, 8192, 32, 8, 64, 65_536, 128_000, Q8_0, tied=True, qk_norm=True,
+        more={
+            "shortconv.l_cache": 3,
+            "attention.head_count_kv": [8 if layer in (2, 5, 8, 10, 12, 14) else 0 for layer in range(16)],
+        },
     ),
     "gpt-oss-20b": Shape(
         "gpt-oss", 24, 2880, 2880, 64, 8, 64, 201_088, type=MXFP4, n_experts=32, n_experts_used=4, n_ff_exp=2880,
@@ -114,12 +129,48 @@ def _metadata(shape: Shape) -> Iterator[tuple[str, Value]]:
 def _tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...], int]]:
     wide = Q8_0 if shape.type in (Q8_0, MXFP4) else Q6_K
     yield "token_embd.weight", (shape.n_embd, shape.n_vocab), wide if shape.tied or shape.type == MXFP4 else shape.type
-    yield "output_norm.weight", (shape.n_embd,), F32
+    norm = "token_embd_norm" if shape.architecture == "lfm2" else "output_norm"
+    yield f"{norm}.weight", (shape.n_embd,), F32
     if not shape.tied:
         yield "output.weight", (shape.n_embd, shape.n_vocab), wide
     for layer in range(shape.n_layers):
-        for name, dims, kind in (*_attention(shape), *_feed_forward(shape)):
+        for name, dims, kind in _layer(shape, layer):
             yield f"blk.{layer}.{name}", dims, kind
+
+
+def _layer(shape: Shape, layer: int) -> Iterator[tuple[str, tuple[int, ...], int]]:
+    heads = shape.more.get("attention.head_count_kv")
+    if shape.architecture == "deepseek2":
+        yield from _latent_attention(shape)
+    elif isinstance(heads, list) and not heads[layer]:
+        yield from _convolution(shape)
+    else:
+        yield from _attention(shape)
+    if layer < int(str(shape.more.get("leading_dense_block_count", 0))):
+        yield from _feed_forward(replace(shape, n_experts=0, n_ff_exp=0))
+    else:
+        yield from _feed_forward(shape)
+
+
+def _latent_attention(shape: Shape) -> Iterator[tuple[str, tuple[int, ...], int]]:
+    """Of the lite DeepSeek: one compressed row of 512 and 64 rotated elements a token."""
+    yield "attn_norm.weight", (shape.n_embd,), F32
+    yield "attn_q.weight", (shape.n_embd, shape.n_head * 192), shape.type
+    yield "attn_kv_a_mqa.weight", (shape.n_embd, 576), shape.type
+    yield "attn_kv_a_norm.weight", (512,), F32
+    yield "attn_k_b.weight", (128, 512, shape.n_head), shape.type
+    yield "attn_v_b.weight", (512, 128, shape.n_head), shape.type
+    yield "attn_output.weight", (shape.n_head * 128, shape.n_embd), shape.type
+    yield "ffn_norm.weight", (shape.n_embd,), F32
+
+
+def _convolution(shape: Shape) -> Iterator[tuple[str, tuple[int, ...], int]]:
+    """A layer that keeps the last inputs of a short convolution in place of keys and values."""
+    yield "attn_norm.weight", (shape.n_embd,), F32
+    yield "shortconv.conv.weight", (3, shape.n_embd), F32
+    yield "shortconv.in_proj.weight", (shape.n_embd, 3 * shape.n_embd), shape.type
+    yield "shortconv.out_proj.weight", (shape.n_embd, shape.n_embd), shape.type
+    yield "ffn_norm.weight", (shape.n_embd,), F32
 
 
 def _attention(shape: Shape) -> Iterator[tuple[str, tuple[int, ...], int]]:
@@ -155,6 +206,9 @@ def _feed_forward(shape: Shape) -> Iterator[tuple[str, tuple[int, ...], int]]:
         yield f"ffn_{name}{suffix}.weight", (*dims, *experts), shape.type
         if experts and shape.bias:
             yield f"ffn_{name}{suffix}.bias", (dims[1], *experts), F32
+        if shape.architecture == "deepseek2" and experts:
+            shared = tuple(2 * n if n == n_ff else n for n in dims)
+            yield f"ffn_{name}_shexp.weight", shared, shape.type
     if experts and shape.bias:
         yield "ffn_gate_inp.bias", (shape.n_experts,), F32
 
@@ -171,3 +225,5 @@ def _value(value: Value) -> bytes:
             return struct.pack("<II", 4, value)
         case float():
             return struct.pack("<If", 6, value)
+        case list():
+            return struct.pack(f"<IIQ{len(value)}I", 9, 4, len(value), *value)
