@@ -76,8 +76,8 @@ class ModelShape:
         """Elements of one token that are alive at once at the widest point of a layer, flash attention on.
 
         Three rows of the feed-forward (gate, up, their product) or two of every expert's output, beside the residual,
-        its norm and the attention's output; or the attention's own. Found by llama.cpp's dry run over ten
-        architectures (tests/llama/test_plan_true.py), within 15 % there.
+        its norm and the attention's output; or the attention's own. Found by llama.cpp's dry run over twelve
+        models (tests/llama/test_plan_true.py), within 7 % there.
         """
         beside = 3 * self.n_embd + self.n_q
         return beside + max(3 * self.n_ff, 2 * self.n_experts_used * self.n_embd, self.n_q + 2 * self.n_kv)
