@@ -9,7 +9,7 @@ from collections import deque
 
 import llama_cpp
 
-__all__ = ["VERSION", "gpu_offload", "recent_errors", "start", "system_info"]
+__all__ = ["VERSION", "forget_errors", "gpu_offload", "recent_errors", "start", "system_info"]
 
 VERSION = llama_cpp.__version__
 
@@ -48,6 +48,11 @@ def start() -> None:
 def recent_errors() -> list[str]:
     """The last warnings and errors llama.cpp logged: its return codes say little, these lines say why."""
     return list(_recent)
+
+
+def forget_errors() -> None:
+    """Begin anew: what an earlier load was refused for says nothing of the next."""
+    _recent.clear()
 
 
 def gpu_offload() -> bool:

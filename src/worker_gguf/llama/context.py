@@ -59,6 +59,7 @@ class Context:
         """Raises NotEnoughMemory or ModelError when llama.cpp cannot make the context."""
         self.params = params
         self._n_vocab = model.vocabulary.n_tokens
+        backend.forget_errors()
         pointer = llama_cpp.llama_init_from_model(model.pointer, _native(params))
         if not pointer:
             raise _why_no_context(params)

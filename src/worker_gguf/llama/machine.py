@@ -34,15 +34,21 @@ def _n_cores() -> int:
     return n if quota == "max" else max(1, min(n, round(int(quota) / int(period))))
 
 
-def _free_bytes() -> int:
-    """Memory that can still be had: what the kernel calls available, cut by a container's limit."""
+def _free_bytes(cgroup: Path = _CGROUP) -> int:
+    """Memory that can still be had: what the kernel calls available, cut by a container's limit.
+
+    Files in the page cache count as used there and are given back when memory is short: a model that was just read
+    into it must not be counted twice.
+    """
     available = 0
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             available = int(line.split()[1]) * 1024
     try:
-        limit = (_CGROUP / "memory.max").read_text().strip()
-        used = int((_CGROUP / "memory.current").read_text())
+        limit = (cgroup / "memory.max").read_text().strip()
+        used = int((cgroup / "memory.current").read_text())
+        stat = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+        used -= int(stat.get("active_file", 0)) + int(stat.get("inactive_file", 0))
     except (OSError, ValueError):
         return available
     return available if limit == "max" else min(available, max(0, int(limit) - used))

@@ -43,6 +43,7 @@ class Model:
         Raises ModelInvalid or NotEnoughMemory with what llama.cpp said.
         """
         backend.start()
+        backend.forget_errors()
         native = llama_cpp.llama_model_default_params()
         native.n_gpu_layers = params.n_gpu_layers
         native.load_mode = LOAD_MODES[params.load_mode]
