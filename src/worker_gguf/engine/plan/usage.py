@@ -17,6 +17,8 @@ RESERVE_CPU_BYTES: Final = 1 << 29
 """For Python, the HTTP stack and requests."""
 CELL_PAD: Final = 256
 """llama.cpp pads a context to a multiple of this."""
+PIPELINE_COPIES: Final = 4
+"""Copies of a batch's inputs that llama.cpp keeps to have several GPUs work on several batches."""
 MASK_BYTES: Final = 2  # f16 with flash attention, f32 without
 
 
@@ -120,7 +122,14 @@ def measure(model: ModelShape, machine: Machine, layout: Layout) -> tuple[Device
         output.weights += model.output_bytes
     on_gpu = output is not main
     uses = [
-        _use(gpu.name, True, load, _gpu_compute(model, layout, load, main), 0, gpu.free_bytes - RESERVE_GPU_BYTES)
+        _use(
+            gpu.name,
+            True,
+            load,
+            _gpu_compute(model, layout, load, main, len(machine.gpus)),
+            0,
+            gpu.free_bytes - RESERVE_GPU_BYTES,
+        )
         for gpu, load in zip(machine.gpus, loads, strict=False)
     ]
     outputs = layout.n_parallel * model.n_vocab * 4 + model.vocabulary_bytes
@@ -198,12 +207,14 @@ def _compute(model: ModelShape, layout: Layout, *, logits: bool) -> int:
     return masks + widest
 
 
-def _gpu_compute(model: ModelShape, layout: Layout, load: _Load, main: _Load) -> int:
+def _gpu_compute(model: ModelShape, layout: Layout, load: _Load, main: _Load, n_gpus: int) -> int:
     if not load.n_layers and not load.has_output:
         return 0
     compute = _compute(model, layout, logits=load.has_output)
     # Long prompts are computed on the GPU even where the weights lie in main memory: one tensor at a time comes over.
-    return compute + (model.largest_tensor_bytes if main.n_layers or layout.n_cpu_moe else 0)
+    if main.n_layers or layout.n_cpu_moe:
+        return compute + model.largest_tensor_bytes
+    return compute + ((PIPELINE_COPIES - 1) * _inputs(model, layout) if n_gpus > 1 else 0)
 
 
 def _inputs(model: ModelShape, layout: Layout) -> int:
