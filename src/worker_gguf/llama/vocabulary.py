@@ -31,7 +31,7 @@ class Vocabulary:
 
     def adopt(self, bos: int | None, eos: Sequence[int]) -> None:
         """Take special tokens from elsewhere, for a file that has them wrong; before anything else reads them."""
-        self._bos = bos
+        self._bos = bos if bos != self.bos else None  # llama.cpp adds the file's own itself
         if eos:
             self._eos = eos[0]
             self.eog |= frozenset(eos)
