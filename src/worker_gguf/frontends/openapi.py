@@ -96,7 +96,9 @@ def operation(method: str, path: str) -> dict[str, Any]:
     if method == "POST":
         body = {"$ref": _REF.format(model=_BODIES[path].__name__)}
         described["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
-        described["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+        # No type: some readers hold it against the whole text, others against each event.
+        events = {"description": "Server-sent events: the `data` of each is a chunk, of the last one `[DONE]`."}
+        described["responses"]["200"]["content"]["text/event-stream"] = {"schema": events}
     if "{model_id}" in path:
         described["parameters"] = [
             {"name": "model_id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
