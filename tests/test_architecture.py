@@ -35,7 +35,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reply": ENGINE | {"log", "metrics", "protocol"},
     "service": ENGINE | SETTINGS | {"log", "metrics", "protocol", "reply"},
     "timeline": BASE | {"log"},
-    "boot": SERVICE | {"embedded", "llama", "store"},  # builds the service
+    "planning": ENGINE | SETTINGS | {"gguf"},
+    "loading": ENGINE | {"log"},
+    "boot": SERVICE | {"embedded", "llama", "loading", "planning", "store"},  # builds the service
     "worker": SERVICE | {"boot", "latch"},  # boots, then answers through the service
     "frontends": SERVICE | {"worker"},
     "emulator": BASE | {"frontends", "log"},
@@ -51,6 +53,7 @@ ONLY_IN = {
     "uvicorn": {"frontends", "emulator", "cli"},
     "runpod": {"frontends"},
     "huggingface_hub": {"store"},
+    "transformers": {"store"},
     "structlog": {"frontends", "log"},
     "pydantic_settings": {"settings"},
     "prometheus_client": {"metrics", "frontends"},

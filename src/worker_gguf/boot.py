@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worker_gguf import __version__
-from worker_gguf.engine.plan import Machine, MemoryPlan, ModelShape, Wishes, plan_memory
+from worker_gguf.engine.plan import Machine, MemoryPlan, Stage, lesser_plan
 from worker_gguf.errors import NotReady, TemplateError
 from worker_gguf.gguf import ModelHeader, read_headers
+from worker_gguf.loading import load_within_memory
 from worker_gguf.log import get_logger
+from worker_gguf.planning import plan_for, shape_of, visible, wishes_of
 from worker_gguf.settings import Settings
-from worker_gguf.store import Hold, LocalModel, ModelRef, ensure
+from worker_gguf.store import Hold, Hub, LocalModel, ModelRef, OriginalTokenizer, ensure, read_tokenizer
 from worker_gguf.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -69,27 +71,39 @@ def boot(settings: Settings, metrics: Metrics, timeline: Timeline, progress: Pro
         phase.size_bytes = local.size_bytes
     with timeline.phase("header"):
         header = read_headers(local.paths)
+    original: OriginalTokenizer | None = None
+    if settings.tokenizer:
+        with timeline.phase("tokenizer"):
+            original = read_tokenizer(settings.tokenizer, settings.cache_dir(), Hub(token))
     with timeline.phase("backend"):
         from worker_gguf.llama.machine import read_machine
 
         machine = read_machine()
     with timeline.phase("plan"):
-        plan = plan_memory(_shape(header, local), machine, _wishes(settings))
+        plan = plan_for(header, machine, settings)
         _log_plan(plan)
-    with timeline.phase("load") as phase:
-        model = _load(settings, local, plan, lambda fraction: progress("load", fraction))
-        phase.size_bytes = local.size_bytes
-    try:
+
+    def load(plan: MemoryPlan) -> Model:
+        with timeline.phase("load") as phase:
+            phase.size_bytes = local.size_bytes
+            model = _load(settings, local, plan, lambda fraction: progress("load", fraction))
+            if original:
+                _adopt(original, model)
+            return model
+
+    def open_engine(model: Model, plan: MemoryPlan) -> Engine:
         with timeline.phase("context"):
-            engine = _engine(settings, model, plan)
-    except BaseException:
-        model.close()
-        raise
+            return _engine(settings, model, plan)
+
+    def lesser(plan: MemoryPlan, stage: Stage) -> MemoryPlan | None:
+        return lesser_plan(plan, stage, shape_of(header), visible(machine, settings), wishes_of(settings))
+
+    model, engine, plan = load_within_memory(plan, load, open_engine, lesser)
     try:
         with timeline.phase("warm"):
             _warm(engine, model)
         with timeline.phase("service"):
-            service = _service(settings, engine, model, header, local, plan, metrics)
+            service = _service(settings, engine, model, header, local, plan, metrics, original)
     except BaseException:
         engine.runner.close()
         raise
@@ -103,33 +117,6 @@ def _fetched(progress: Progress, done: int, total: int) -> None:
 
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
-
-
-def _shape(header: ModelHeader, local: LocalModel) -> ModelShape:
-    return ModelShape(
-        weights_bytes=local.size_bytes,
-        n_layers=header.n_layers,
-        n_head_kv=tuple(header.n_head_kv),
-        head_dim_k=header.head_dim_k,
-        head_dim_v=header.head_dim_v,
-        n_ctx_train=header.n_ctx_train,
-    )
-
-
-def _wishes(settings: Settings) -> Wishes:
-    return Wishes(
-        n_ctx=settings.n_ctx,
-        n_parallel=settings.n_parallel,
-        kv_unified=settings.kv_unified,
-        n_cells=settings.n_cells,
-        n_gpu_layers=settings.n_gpu_layers,
-        n_batch=settings.n_batch,
-        n_ubatch=settings.n_ubatch,
-        n_threads=settings.n_threads,
-        n_threads_batch=settings.n_threads_batch,
-        type_k=settings.type_k,
-        type_v=settings.type_v,
-    )
 
 
 def _log_plan(plan: MemoryPlan) -> None:
@@ -148,9 +135,20 @@ def _load(settings: Settings, local: LocalModel, plan: MemoryPlan, progress: Cal
         load_mode=settings.load_mode,
         split_mode=settings.split_mode,
         main_gpu=settings.main_gpu,
-        tensor_split=settings.tensor_split or (),
+        tensor_split=plan.tensor_split,
+        n_cpu_moe=plan.n_cpu_moe,
     )
     return Model(local.path, params, progress=progress)
+
+
+def _adopt(original: OriginalTokenizer, model: Model) -> None:
+    """Take the original repository's special tokens, if they are this model's."""
+    try:
+        original.check(model.vocabulary.n_tokens, model.vocabulary.token_text)
+    except BaseException:
+        model.close()
+        raise
+    model.vocabulary.adopt(original.bos_id, original.eos_ids)
 
 
 def _engine(settings: Settings, model: Model, plan: MemoryPlan) -> Engine:
@@ -170,8 +168,8 @@ def _engine(settings: Settings, model: Model, plan: MemoryPlan) -> Engine:
             n_threads_batch=plan.n_threads_batch,
             unified=plan.kv_unified,
             flash_attn=settings.flash_attn,
-            type_k=settings.type_k,
-            type_v=settings.type_v,
+            type_k=plan.type_k,
+            type_v=plan.type_v,
             rope_freq_base=settings.rope_freq_base or 0.0,
             rope_freq_scale=settings.rope_freq_scale or 0.0,
         ),
@@ -202,6 +200,7 @@ def _service(
     local: LocalModel,
     plan: MemoryPlan,
     metrics: Metrics,
+    original: OriginalTokenizer | None,
 ) -> Service:
     from worker_gguf.protocol.calls import Defaults
     from worker_gguf.service import Service
@@ -210,7 +209,7 @@ def _service(
     return Service(
         engine,
         vocabulary,
-        _templates(settings, header, model),
+        _templates(settings, header, model, original),
         _card(settings, header, local, plan, model),
         defaults=Defaults(settings.sampling_defaults(), settings.max_tokens, settings.strict_parameters),
         metrics=metrics,
@@ -220,13 +219,17 @@ def _service(
     )
 
 
-def _templates(settings: Settings, header: ModelHeader, model: Model) -> ChatTemplates:
+def _templates(
+    settings: Settings, header: ModelHeader, model: Model, original: OriginalTokenizer | None
+) -> ChatTemplates:
     from worker_gguf.protocol.template import ChatTemplates
 
     source: str | Mapping[str, str] | None = header.chat_template
     if header.chat_templates:
         default = {"default": header.chat_template} if header.chat_template else {}
         source = {**header.chat_templates, **default}
+    if original and original.chat_templates:
+        source = original.chat_templates
     if settings.chat_template:
         source = _read_template(settings.chat_template)
     templates = ChatTemplates.of(

@@ -135,7 +135,7 @@ class Settings(Server, Sampling, Limits, Engine, Memory, Model, BaseSettings):
             raise ValueError("N_CELLS shares one KV memory among requests: set KV_UNIFIED=true, or leave one unset")
         if self.n_batch and self.n_ubatch and self.n_ubatch > self.n_batch:
             raise ValueError(f"N_UBATCH={self.n_ubatch} is over N_BATCH={self.n_batch}: lower it, or raise N_BATCH")
-        if self.type_v.startswith(("q", "iq")) and self.flash_attn == "off":
+        if self.type_v and self.type_v.startswith(("q", "iq")) and self.flash_attn == "off":
             raise ValueError(f"TYPE_V={self.type_v} needs flash attention: set FLASH_ATTN=auto, or TYPE_V=f16")
         return self
 
@@ -149,9 +149,9 @@ def _is_writable(folder: Path) -> bool:
 def _plain(name: str, text: str) -> str | None:
     """Choices in lower case; `auto` means unset where unset means planned."""
     field = Settings.model_fields[name]
-    if choices(field):
-        return text.lower()
-    return None if field.default is None and text.lower() == "auto" else text
+    if field.default is None and text.lower() == "auto":
+        return None
+    return text.lower() if choices(field) else text
 
 
 def _sentences(error: ValidationError) -> list[str]:

@@ -39,6 +39,10 @@ class Model(BaseModel):
     chat_template: str | None = Field(
         None, description="A Jinja chat template or the path of one (.jinja); planned: the model's own"
     )
+    tokenizer: str | None = Field(
+        None,
+        description="Original repository, `org/repo[@revision]`, or a folder: its chat template and special tokens",
+    )
 
 
 class Memory(BaseModel):
@@ -53,8 +57,11 @@ class Memory(BaseModel):
         description="KV memory in tokens, all requests together; less than N_CTX x N_PARALLEL overcommits it",
     )
     n_gpu_layers: int | None = Field(None, ge=-1, description="Layers on the GPU; -1 is all of them")
-    type_k: CacheType = Field("f16", description="Type of the K cache")
-    type_v: CacheType = Field("f16", description="Type of the V cache; a quantised one needs FLASH_ATTN")
+    n_cpu_moe: int | None = Field(
+        None, ge=0, description="Layers whose experts stay in main memory, counted from the first"
+    )
+    type_k: CacheType | None = Field(None, description="Type of the K cache; planned: f16, q8_0 where memory is short")
+    type_v: CacheType | None = Field(None, description="Type of the V cache; a quantised one needs FLASH_ATTN")
     load_mode: Literal["auto", "mmap", "none", "mlock", "direct"] = Field(
         "auto", description="How the file gets into memory"
     )

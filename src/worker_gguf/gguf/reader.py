@@ -71,11 +71,12 @@ def read_header(
             raise DownloadError(f"{name or label} cannot be read ({error}). Check the volume.") from error
 
 
-def read_headers(paths: Sequence[Path]) -> ModelHeader:
+def read_headers(paths: Sequence[Path | BinaryIO]) -> ModelHeader:
     """Read a model of one or several files: the first file's header with the tensors of all."""
     first, *rest = (read_header(path) for path in paths)
     if first.n_parts > 1 and first.n_parts != len(paths):
-        raise ModelInvalid(f"{paths[0]} is part of a model of {first.n_parts} files, and {len(paths)} were found.")
+        name = getattr(paths[0], "name", paths[0])
+        raise ModelInvalid(f"{name} is part of a model of {first.n_parts} files, and {len(paths)} were found.")
     tensors = list(first.tensors)
     for part, header in enumerate(rest, start=1):
         tensors += (replace(tensor, part=part) for tensor in header.tensors)

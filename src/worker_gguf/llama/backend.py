@@ -9,7 +9,7 @@ from collections import deque
 
 import llama_cpp
 
-__all__ = ["VERSION", "recent_errors", "start"]
+__all__ = ["VERSION", "forget_errors", "recent_errors", "start"]
 
 VERSION = llama_cpp.__version__
 
@@ -48,3 +48,8 @@ def start() -> None:
 def recent_errors() -> list[str]:
     """The last warnings and errors llama.cpp logged: its return codes say little, these lines say why."""
     return list(_recent)
+
+
+def forget_errors() -> None:
+    """Begin anew: what an earlier load was refused for says nothing of the next."""
+    _recent.clear()

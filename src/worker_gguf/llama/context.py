@@ -59,6 +59,7 @@ class Context:
         """Raises NotEnoughMemory or ModelError when llama.cpp cannot make the context."""
         self.params = params
         self._n_vocab = model.vocabulary.n_tokens
+        backend.forget_errors()
         pointer = llama_cpp.llama_init_from_model(model.pointer, _native(params))
         if not pointer:
             raise _why_no_context(params)
@@ -165,8 +166,6 @@ def _native(params: ContextParams) -> llama_cpp.llama_context_params:
     native.rope_freq_base = params.rope_freq_base
     native.rope_freq_scale = params.rope_freq_scale
     native.kv_unified = params.unified
-    # Sliding-window layers keep their window and no more, as llama-server has it by default.
-    native.swa_full = False
     native.no_perf = True
     return native
 

@@ -36,24 +36,28 @@ def _n_cores() -> int:
     return n if quota <= 0 or period <= 0 else max(1, min(n, round(quota / period)))
 
 
-def _free_bytes() -> int:
-    """Memory that can still be had: what the kernel calls available, cut by a container's limit."""
+def _free_bytes(cgroup: Path = _CGROUP) -> int:
+    """Memory that can still be had: what the kernel calls available, cut by a container's limit.
+
+    Files in the page cache count as used there and are given back when memory is short: a model that was just read
+    into it must not be counted twice.
+    """
     available = 0
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             available = int(line.split()[1]) * 1024
-    limit = _numbers("memory.max", 1) or _numbers("memory/memory.limit_in_bytes", 1)
-    used = _numbers("memory.current", 1) or _numbers("memory/memory.usage_in_bytes", 1)
+    limit = _numbers("memory.max", 1, cgroup) or _numbers("memory/memory.limit_in_bytes", 1, cgroup)
+    used = _numbers("memory.current", 1, cgroup) or _numbers("memory/memory.usage_in_bytes", 1, cgroup)
     if not limit or not used or not 0 < limit[0] < _NO_LIMIT:
         return available
-    return min(available, max(0, limit[0] - used[0] + _page_cache_bytes()))
+    return min(available, max(0, limit[0] - used[0] + _page_cache_bytes(cgroup)))
 
 
-def _page_cache_bytes() -> int:
+def _page_cache_bytes(cgroup: Path) -> int:
     """File pages count as used by the group, but the kernel gives them back: a model just fetched is all such pages."""
     for name, prefix in (("memory.stat", ""), ("memory/memory.stat", "total_")):
         try:
-            pairs = (line.split() for line in (_CGROUP / name).read_text().splitlines())
+            pairs = (line.split() for line in (cgroup / name).read_text().splitlines())
             stat = {key: int(value) for key, value in pairs}
         except (OSError, ValueError):
             continue
@@ -61,10 +65,10 @@ def _page_cache_bytes() -> int:
     return 0
 
 
-def _numbers(name: str, n: int) -> tuple[int, ...] | None:
+def _numbers(name: str, n: int, cgroup: Path = _CGROUP) -> tuple[int, ...] | None:
     """A control group's file of `n` numbers, "max" being -1; None where there is no such file."""
     try:
-        words = (_CGROUP / name).read_text().split()
+        words = (cgroup / name).read_text().split()
         return tuple(-1 if word == "max" else int(word) for word in words[:n])
     except (OSError, ValueError):
         return None

@@ -11,6 +11,7 @@ import llama_cpp
 
 from worker_gguf.errors import ModelInvalid, NotEnoughMemory
 from worker_gguf.llama import backend
+from worker_gguf.llama.overrides import experts_in_main_memory
 from worker_gguf.llama.vocabulary import Vocabulary
 
 __all__ = ["Model", "ModelParams"]
@@ -22,13 +23,15 @@ SPLIT_MODES = {"none": 0, "layer": 1, "row": 2}
 
 @dataclass(frozen=True, slots=True)
 class ModelParams:
-    """`n_gpu_layers` -1 is all of them. `tensor_split` is each device's share of the model."""
+    """`n_gpu_layers` -1 is all of them. `tensor_split` is each device's share of the model. The experts of the first
+    `n_cpu_moe` layers stay in main memory."""
 
     n_gpu_layers: int = 0
     load_mode: str = "auto"
     split_mode: str = "layer"
     main_gpu: int = 0
     tensor_split: tuple[float, ...] = ()
+    n_cpu_moe: int = 0
 
 
 class Model:
@@ -40,6 +43,7 @@ class Model:
         Raises ModelInvalid or NotEnoughMemory with what llama.cpp said.
         """
         backend.start()
+        backend.forget_errors()
         native = llama_cpp.llama_model_default_params()
         native.n_gpu_layers = params.n_gpu_layers
         native.load_mode = LOAD_MODES[params.load_mode]
@@ -48,6 +52,9 @@ class Model:
         shares = _shares(params.tensor_split)
         if shares is not None:
             native.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
+        overrides = experts_in_main_memory(params.n_cpu_moe)
+        if overrides is not None:
+            native.tensor_buft_overrides = ctypes.addressof(overrides)
 
         @llama_cpp.llama_progress_callback
         def on_progress(fraction: float, _user_data: ctypes.c_void_p) -> bool:
