@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,6 +121,7 @@ def _wishes(settings: Settings) -> Wishes:
         n_ctx=settings.n_ctx,
         n_parallel=settings.n_parallel,
         kv_unified=settings.kv_unified,
+        n_cells=settings.n_cells,
         n_gpu_layers=settings.n_gpu_layers,
         n_batch=settings.n_batch,
         n_ubatch=settings.n_ubatch,
@@ -213,7 +214,7 @@ def _service(
         _card(settings, header, local, plan, model),
         defaults=Defaults(settings.sampling_defaults(), settings.max_tokens, settings.strict_parameters),
         metrics=metrics,
-        fingerprint=_fingerprint(header, local, plan),
+        fingerprint=_fingerprint(settings, header, local, plan),
         bos_text=vocabulary.token_text(vocabulary.bos),
         timeout_s=settings.request_timeout_s,
     )
@@ -233,6 +234,7 @@ def _templates(settings: Settings, header: ModelHeader, model: Model) -> ChatTem
         bos_token=model.vocabulary.token_text(model.vocabulary.bos),
         eos_token=model.vocabulary.token_text(model.vocabulary.eos),
     )
+    _ = templates.default.shape  # probed now, not while the first request waits
     if templates.is_fallback:
         logger.warning("the model has no chat template, ChatML stands in: set CHAT_TEMPLATE")
     return templates
@@ -275,12 +277,11 @@ def _is_private(name: str) -> bool:
     return name.startswith(("/", ".", "~")) or name.lower().startswith(("http:", "https:"))
 
 
-def _fingerprint(header: ModelHeader, local: LocalModel, plan: MemoryPlan) -> str:
+def _fingerprint(settings: Settings, header: ModelHeader, local: LocalModel, plan: MemoryPlan) -> str:
     """What answers with a seed can depend on: the library, the file, where its layers lie, the shape of batches."""
     from worker_gguf.llama.backend import VERSION
 
-    facts = (
-        __version__, VERSION, header.name, local.size_bytes, header.quantisation,
-        plan.n_gpu_layers, plan.n_parallel, plan.n_batch, plan.kv_unified,
-    )  # fmt: skip
+    shape = {name: value for name, value in asdict(plan).items() if name != "reasons"}
+    how = (settings.type_k, settings.type_v, settings.flash_attn, settings.rope_freq_base, settings.rope_freq_scale)
+    facts = (__version__, VERSION, header.name, local.size_bytes, header.quantisation, shape, how)
     return "fp_" + hashlib.sha256(repr(facts).encode()).hexdigest()[:12]

@@ -131,6 +131,8 @@ class Settings(Server, Sampling, Limits, Engine, Memory, Model, BaseSettings):
             raise ValueError("MODEL_REPOSITORY_ID and MODEL_FILENAME go together: set both, or MODEL instead")
         if self.model_repository_id and "model" in self.model_fields_set:
             raise ValueError("MODEL and MODEL_REPOSITORY_ID both name a model: set only one of them")
+        if self.n_cells and self.kv_unified is False:
+            raise ValueError("N_CELLS shares one KV memory among requests: set KV_UNIFIED=true, or leave one unset")
         if self.n_batch and self.n_ubatch and self.n_ubatch > self.n_batch:
             raise ValueError(f"N_UBATCH={self.n_ubatch} is over N_BATCH={self.n_batch}: lower it, or raise N_BATCH")
         if self.type_v.startswith(("q", "iq")) and self.flash_attn == "off":

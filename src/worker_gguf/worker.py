@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from worker_gguf import __version__
 from worker_gguf.boot import Booted, boot
+from worker_gguf.engine.stats import EngineStats
 from worker_gguf.errors import NotReady, WorkerError
 from worker_gguf.latch import Latch
 from worker_gguf.log import get_logger
@@ -41,7 +42,7 @@ class Worker:
         self._error: WorkerError | None = None
         self._progress: dict[str, float] = {}
         self._thread = threading.Thread(target=self._boot, name="boot", daemon=True)
-        metrics.watch_engine(lambda: self._booted.engine.stats if self._booted else None)
+        metrics.watch_engine(self._stats)
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -63,9 +64,12 @@ class Worker:
 
     def _became_ready(self, booted: Booted) -> None:
         with self._changing:
-            self._booted = booted
-            if self._status == "starting":
-                self._status = "ready"
+            is_wanted = self._status == "starting" and not self._is_leaving.is_set()
+            if is_wanted:
+                self._booted, self._status = booted, "ready"
+        if not is_wanted:
+            booted.engine.stop()
+            return
         self.metrics.set_phase_seconds(self.timeline.seconds() | {"total": self.timeline.now_s})
         logger.info("ready", model=booted.service.card.id, seconds=round(self.timeline.now_s, 3))
 
@@ -110,6 +114,10 @@ class Worker:
             booted.engine.stop()
             booted.hold.release()
 
+    def _stats(self) -> EngineStats | None:
+        booted = self._booted
+        return None if booted is None else booted.engine.stats
+
     # --- what the front ends ask ----------------------------------------------------------------------------------
 
     @property
@@ -119,7 +127,8 @@ class Worker:
     @property
     def n_parallel(self) -> int:
         """Sequences that run at once; 1 until the plan is known."""
-        return self._booted.plan.n_parallel if self._booted else 1
+        booted = self._booted
+        return booted.plan.n_parallel if booted else 1
 
     def status(self) -> Status:
         return self._status
@@ -146,7 +155,7 @@ class Worker:
             "status": self._status,
             "version": __version__,
             "phase": self.timeline.current if self._status == "starting" else self._status,
-            "progress": {phase: round(fraction, 4) for phase, fraction in self._progress.items()},
+            "progress": {phase: round(fraction, 4) for phase, fraction in dict(self._progress).items()},
             "timeline": self.timeline.as_list(),
         }
         if self._error is not None:

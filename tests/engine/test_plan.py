@@ -54,6 +54,26 @@ def test_a_model_too_large_for_the_gpu_is_split() -> None:
     assert 0 < plan.n_gpu_layers < 80
 
 
+def test_a_context_that_was_asked_for_is_split_between_gpu_and_processor_rather_than_refused() -> None:
+    eight_b = ModelShape(5 * GIB, 32, (8,) * 32, 128, 128, 131_072)
+    card = Machine(n_cores=8, free_bytes=64 * GIB, gpus=(Device("card", 16 * GIB, 16 * GIB),))
+    plan = plan_memory(eight_b, card, Wishes(n_ctx=16_384, n_parallel=8))
+    assert 0 < plan.n_gpu_layers < 32
+
+
+def test_a_wished_ubatch_raises_the_planned_batch_and_says_so() -> None:
+    plan = plan_memory(SMALL, CPU, Wishes(n_ubatch=1024))
+    assert (plan.n_batch, plan.n_ubatch) == (1024, 1024)
+    assert "raised" in plan.reasons["n_batch"]
+
+
+def test_cells_overcommit_a_shared_memory_and_no_other() -> None:
+    plan = plan_memory(SMALL, CPU, Wishes(n_ctx=1024, n_parallel=4, n_cells=2048))
+    assert (plan.kv_unified, plan.n_cells) == (True, 2048)
+    assert plan_memory(SMALL, CPU, Wishes(n_ctx=1024, n_parallel=4, n_cells=10)).n_cells == 1024
+    assert plan_memory(SMALL, CPU, Wishes(n_ctx=1024, n_parallel=4)).n_cells == 4096
+
+
 def test_not_enough_memory_says_how_much_and_what_to_do() -> None:
     with pytest.raises(NotEnoughMemory, match=r"2\.0 GiB.*N_CTX"):
         plan_memory(SMALL, Machine(n_cores=2, free_bytes=2 * GIB), Wishes())

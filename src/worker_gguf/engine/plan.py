@@ -65,6 +65,7 @@ class Wishes:
     n_ctx: int | None = None
     n_parallel: int | None = None
     kv_unified: bool | None = None
+    n_cells: int | None = None
     n_gpu_layers: int | None = None
     n_batch: int | None = None
     n_ubatch: int | None = None
@@ -121,22 +122,23 @@ def plan_memory(model: ModelShape, machine: Machine, wishes: Wishes) -> MemoryPl
         while n_parallel > 1 and per_token * n_ctx * n_parallel > budget:
             n_parallel //= 2
             choose.reasons["n_parallel"] = "halved until it fits in free memory"
-    kv_bytes = round(per_token * n_ctx * n_parallel)
+    unified = _unified(wishes, n_parallel, choose)
+    n_cells = _cells(wishes, n_ctx, n_parallel, unified, choose)
+    kv_bytes = round(per_token * n_cells)
     if kv_bytes > budget:
         raise NotEnoughMemory(
             f"The model needs {_gib(model.weights_bytes)} and {n_parallel} sequences of {n_ctx} tokens need "
             f"{_gib(kv_bytes)} more, but only {_gib(max(0, round(budget)))} is left beside the model. "
             "Take a smaller quantisation, lower N_CTX or N_PARALLEL, or set TYPE_K and TYPE_V to q8_0."
         )
-    n_batch = choose("n_batch", wishes.n_batch, 2048 if machine.gpus else 512, "default for this device")
-    n_batch = max(n_batch, n_parallel)
+    n_batch = _batch(machine, wishes, n_parallel, choose)
     n_threads = choose("n_threads", wishes.n_threads, machine.n_cores, "the cores this process may use")
     return MemoryPlan(
         n_gpu_layers=n_gpu_layers,
         n_ctx=n_ctx,
         n_parallel=n_parallel,
-        n_cells=n_ctx * n_parallel,
-        kv_unified=_unified(wishes, n_parallel, choose),
+        n_cells=n_cells,
+        kv_unified=unified,
         n_batch=n_batch,
         n_ubatch=min(choose("n_ubatch", wishes.n_ubatch, 512, "default"), n_batch),
         n_threads=n_threads,
@@ -151,8 +153,30 @@ def _unified(wishes: Wishes, n_parallel: int, choose: _Choice) -> bool:
     if wishes.kv_unified is not None:
         choose.reasons["kv_unified"] = "set"
         return wishes.kv_unified
-    choose.reasons["kv_unified"] = "a part for each sequence computes long contexts faster"
-    return n_parallel == 1
+    if n_parallel == 1 or wishes.n_cells is not None:
+        choose.reasons["kv_unified"] = "one sequence" if n_parallel == 1 else "N_CELLS shares one memory"
+        return True
+    choose.reasons["kv_unified"] = "a part for each sequence computes faster"
+    return False
+
+
+def _cells(wishes: Wishes, n_ctx: int, n_parallel: int, unified: bool, choose: _Choice) -> int:
+    """Tokens of KV memory in all. Fewer than every sequence's whole context only in a shared memory."""
+    most = n_ctx * n_parallel
+    if wishes.n_cells is None or not unified:
+        choose.reasons["n_cells"] = "the whole context for each sequence"
+        return most
+    choose.reasons["n_cells"] = "set, within one context and all contexts"
+    return max(n_ctx, min(wishes.n_cells, most))
+
+
+def _batch(machine: Machine, wishes: Wishes, n_parallel: int, choose: _Choice) -> int:
+    """Tokens of a step: a token for each sequence must fit, and so must a whole N_UBATCH."""
+    least = max(n_parallel, wishes.n_ubatch or 0)
+    n_batch = choose("n_batch", wishes.n_batch, 2048 if machine.gpus else 512, "default for this device")
+    if n_batch < least:
+        choose.reasons["n_batch"] = "raised to hold N_UBATCH and a token of each sequence"
+    return max(n_batch, least)
 
 
 def _layers(model: ModelShape, machine: Machine, wishes: Wishes, kv_bytes: float, choose: _Choice) -> int:
@@ -167,8 +191,9 @@ def _layers(model: ModelShape, machine: Machine, wishes: Wishes, kv_bytes: float
     if model.weights_bytes + kv_bytes <= room:
         choose.reasons["n_gpu_layers"] = "everything fits on the GPU"
         return -1
-    # The KV of a layer lies beside it; the shortest useful context must fit with the weights.
-    smallest = kv_bytes * MIN_N_CTX / DEFAULT_N_CTX
+    # The KV of a layer lies beside it. What may still shrink is only what was not asked for.
+    per_token = model.kv_bytes_per_token(wishes.type_k, wishes.type_v)
+    smallest = per_token * (wishes.n_ctx or MIN_N_CTX) * (wishes.n_parallel or 1)
     if model.weights_bytes + smallest <= room:
         choose.reasons["n_gpu_layers"] = "all layers fit with a shorter context"
         return -1

@@ -9,7 +9,7 @@ from collections import deque
 
 import llama_cpp
 
-__all__ = ["VERSION", "gpu_offload", "recent_errors", "start", "system_info"]
+__all__ = ["VERSION", "recent_errors", "start"]
 
 VERSION = llama_cpp.__version__
 
@@ -48,12 +48,3 @@ def start() -> None:
 def recent_errors() -> list[str]:
     """The last warnings and errors llama.cpp logged: its return codes say little, these lines say why."""
     return list(_recent)
-
-
-def gpu_offload() -> bool:
-    """Was the library built with a GPU backend that can take layers?"""
-    return bool(llama_cpp.llama_supports_gpu_offload())
-
-
-def system_info() -> str:
-    return llama_cpp.llama_print_system_info().decode("utf-8", "replace")

@@ -61,8 +61,6 @@ class Model:
         self.vocabulary = Vocabulary(pointer)
         self.n_ctx_train: int = llama_cpp.llama_model_n_ctx_train(pointer)
         self.n_params: int = llama_cpp.llama_model_n_params(pointer)
-        self.size_bytes: int = llama_cpp.llama_model_size(pointer)
-        self.n_layers: int = llama_cpp.llama_model_n_layer(pointer)
         self.n_swa: int = llama_cpp.llama_model_n_swa(pointer)
         self.is_recurrent = bool(
             llama_cpp.llama_model_is_recurrent(pointer) or llama_cpp.llama_model_is_hybrid(pointer)
@@ -70,16 +68,6 @@ class Model:
         if why := _cannot_generate(pointer):
             self.close()
             raise ModelInvalid(f"{path.name} cannot be served: it is {why}. Choose a model that generates text.")
-
-    @property
-    def description(self) -> str:
-        buffer = ctypes.create_string_buffer(256)
-        llama_cpp.llama_model_desc(self.pointer, buffer, len(buffer))
-        return buffer.value.decode("utf-8", "replace")
-
-    def chat_template(self, name: str | None = None) -> str | None:
-        text = llama_cpp.llama_model_chat_template(self.pointer, name.encode() if name else None)
-        return text.decode("utf-8", "replace") if text else None
 
     def close(self) -> None:
         if self.pointer is not None:
