@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings_fields": ENGINE,
     "settings": ENGINE | SETTINGS,
     "latch": set(),
+    "progress_bar": set(),
     "engine": BASE | {"latch"},
     "llama": ENGINE,
     "store": BASE | SETTINGS | {"gguf", "log", "metrics"},
@@ -37,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "timeline": BASE | {"log"},
     "planning": ENGINE | SETTINGS | {"gguf"},
     "loading": ENGINE | {"log"},
-    "boot": SERVICE | {"embedded", "llama", "loading", "planning", "store"},  # builds the service
+    "boot": SERVICE | {"embedded", "llama", "loading", "planning", "progress_bar", "store"},  # builds the service
     "worker": SERVICE | {"boot", "latch"},  # boots, then answers through the service
     "frontends": SERVICE | {"worker"},
     "emulator": BASE | {"frontends", "log"},

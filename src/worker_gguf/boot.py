@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worker_gguf import __version__
-from worker_gguf.engine.plan import Machine, MemoryPlan, Stage, lesser_plan
+from worker_gguf.engine.plan import Machine, MemoryPlan, Stage, lesser_plan, preference
 from worker_gguf.errors import NotReady, TemplateError
 from worker_gguf.gguf import ModelHeader, read_headers
 from worker_gguf.loading import load_within_memory
 from worker_gguf.log import get_logger
 from worker_gguf.planning import plan_for, shape_of, visible, wishes_of
+from worker_gguf.progress_bar import ProgressBar
 from worker_gguf.settings import Settings
 from worker_gguf.store import Hold, Hub, LocalModel, ModelRef, OriginalTokenizer, ensure, read_tokenizer
+from worker_gguf.store.select import PREFERENCE, ModelFiles, by_labels
 from worker_gguf.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -57,15 +60,22 @@ def boot(settings: Settings, metrics: Metrics, timeline: Timeline, progress: Pro
     """Bring the model up. Raises the WorkerError that stopped it; what was loaded by then is given back."""
     ref = ModelRef.parse(settings.model_reference)
     token = settings.hf_token.get_secret_value() if settings.hf_token else None
-    with timeline.phase("fetch") as phase:
+    with timeline.phase("fetch") as phase, ProgressBar(str(ref)) as bar:
+
+        def fetched(done: int, total: int) -> None:
+            bar.show(done, total)
+            if not progress("fetch", done / total if total else 0.0):
+                raise NotReady("The start was given up.")
+
         local = ensure(
             ref,
             settings.cache_dirs(),
             token,
-            lambda done, total: _fetched(progress, done, total),
+            fetched,
             download_dir=settings.cache_dir(),
             baked_dir=settings.model_baked_dir,
             most_bytes=settings.model_cache_max_bytes,
+            prefer=_prefer,
         )
         hold = Hold(local.paths, settings.cache_dir())
         phase.size_bytes = local.size_bytes
@@ -111,9 +121,11 @@ def boot(settings: Settings, metrics: Metrics, timeline: Timeline, progress: Pro
     return Booted(service, engine, local, header, plan, machine, hold)
 
 
-def _fetched(progress: Progress, done: int, total: int) -> None:
-    if not progress("fetch", done / total if total else 0.0):
-        raise NotReady("The start was given up.")
+def _prefer(models: Sequence[ModelFiles]) -> ModelFiles | None:
+    """Of several quants the best that fits this machine, when none is asked for."""
+    from worker_gguf.llama.machine import read_machine
+
+    return by_labels(partial(preference, order=PREFERENCE, machine=read_machine()))(models)
 
 
 # --- the plan ---------------------------------------------------------------------------------------------------------

@@ -162,9 +162,7 @@ def test_layers_without_kv_cost_none() -> None:
 
 
 def test_a_context_that_was_asked_for_is_split_between_gpu_and_processor_rather_than_refused() -> None:
-    eight_b = ModelShape(5 * GIB, 32, (8,) * 32, 128, 128, 131_072)
-    card = Machine(n_cores=8, free_bytes=64 * GIB, gpus=(Device("card", 16 * GIB, 16 * GIB),))
-    plan = plan_memory(eight_b, card, Wishes(n_ctx=16_384, n_parallel=8))
+    plan = plan_memory(dense(5 * GIB, 32), gpus(16), Wishes(n_ctx=16_384, n_parallel=8))
     assert 0 < plan.n_gpu_layers < 32
 
 

@@ -16,6 +16,7 @@ from worker_gguf.gguf import read_header
 from worker_gguf.store import HubRef, read_remote
 from worker_gguf.store.hub import Hub
 from worker_gguf.store.remote import LONGEST_READ_BYTES, RangeReader
+from worker_gguf.store.select import by_labels
 
 REF = HubRef("org/repo", quant="Q8_0")
 
@@ -69,7 +70,7 @@ def test_the_quant_that_the_caller_prefers_is_read(hub: FakeHub) -> None:
         asked.append(dict(sizes))  # type: ignore[call-overload]
         return sorted(asked[0], key=lambda label: -asked[0][label])
 
-    assert read_remote(HubRef("org/repo"), Hub(None, hub.url), largest).files == ("m-Q8_0.gguf",)
+    assert read_remote(HubRef("org/repo"), Hub(None, hub.url), by_labels(largest)).files == ("m-Q8_0.gguf",)
     assert set(asked[0]) == {"Q8_0", "Q4_K_M"}
 
 

@@ -104,16 +104,16 @@ def _header(settings: Settings, machine: Machine, endpoint: str | None) -> tuple
     from worker_gguf.errors import ModelNotFound
     from worker_gguf.gguf import read_headers
     from worker_gguf.store import Hub, HubRef, ModelRef, locate, read_remote
-    from worker_gguf.store.select import PREFERENCE
+    from worker_gguf.store.select import PREFERENCE, by_labels
 
     ref = ModelRef.parse(settings.model_reference)
-    if local := locate(ref, [settings.cache_dir()]):
+    if local := locate(ref, settings.cache_dirs(), baked_dir=settings.model_baked_dir):
         return read_headers(local.paths), f"on this machine: {local.path}{_parts(local.paths)}"
     if not isinstance(ref, HubRef):
         raise ModelNotFound(f"{ref} is not on this machine, and only models of the Hub can be inspected from afar.")
     token = settings.hf_token.get_secret_value() if settings.hf_token else None
-    order = partial(preference, order=PREFERENCE, machine=machine)
-    remote = read_remote(ref, Hub(token, endpoint), order)
+    prefer = by_labels(partial(preference, order=PREFERENCE, machine=machine))
+    remote = read_remote(ref, Hub(token, endpoint), prefer)
     size = _gib(remote.size_bytes)
     return remote.header, f"on the Hub: {remote.repo}/{remote.files[0]}{_parts(remote.files)}, {size} to download"
 

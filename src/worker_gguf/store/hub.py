@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -89,6 +90,16 @@ class Hub:
             if _stays_inside(item.rfilename)
         }
         return Listing(info.sha, files)
+
+    def fetch_small(self, repo: str, file: str, commit: str, cache_dir: Path) -> Path:
+        """Bring one small file, such as a tokenizer's, into the cache."""
+        from huggingface_hub import hf_hub_download
+
+        with self._sentences(repo, commit, file):
+            path = hf_hub_download(
+                repo, file, revision=commit, cache_dir=cache_dir, token=self.token, endpoint=self.endpoint
+            )
+        return Path(path)
 
     def open(self, repo: str, file: str, commit: str, size_bytes: int) -> WebFile:
         """Return one file, to be read by ranges. Asks nothing yet."""
@@ -220,8 +231,6 @@ def _read_range(url: str, headers: Mapping[str, str], first: int, end: int) -> b
     if len(content) != end - first:
         raise OSError(f"it sent {len(content)} of {end - first} bytes")
     return content
-
-
 
 
 def _stays_inside(name: str) -> bool:

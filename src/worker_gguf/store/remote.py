@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, cast
@@ -84,26 +84,18 @@ class RemoteModel:
     header: ModelHeader
 
 
-def read_remote(
-    ref: HubRef, hub: Hub, preference: Callable[[Mapping[str, int]], Sequence[str]] | None = None
-) -> RemoteModel:
-    """Choose the model as a download would and read its header. `preference` orders quants by their sizes in bytes."""
+def read_remote(ref: HubRef, hub: Hub, prefer: select.Prefer | None = None) -> RemoteModel:
+    """Choose the model as a download would and read its header."""
     listing = hub.listing(ref.repo, ref.revision)
-    order = select.PREFERENCE
-    if preference is not None and not (ref.quant or ref.file):
-        sizes: dict[str, int] = {}
-        for model in select.group(listing.files):
-            if model.kind == "model" and model.complete and model.label:
-                sizes.setdefault(model.label, sum(listing.files[name].size_bytes for name in model.files))
-        order = tuple(preference(sizes))
+    sizes = {name: file.size_bytes for name, file in listing.files.items()}
     where = f"The repository {ref.repo}"
-    files = select.choose(listing.files, quant=ref.quant, file=ref.file, preference=order, where=where).files
+    files = select.choose(sizes, quant=ref.quant, file=ref.file, prefer=prefer, where=where).files
     readers: list[Path | BinaryIO] = [
         cast(
             "BinaryIO",
-            RangeReader(name, listing.files[name].size_bytes, hub.byte_ranges(ref.repo, name, listing.commit)),
+            RangeReader(name, sizes[name], hub.byte_ranges(ref.repo, name, listing.commit)),
         )
         for name in files
     ]
-    size_bytes = sum(listing.files[name].size_bytes for name in files)
+    size_bytes = sum(sizes[name] for name in files)
     return RemoteModel(ref.repo, listing.commit, files, size_bytes, read_headers(readers))

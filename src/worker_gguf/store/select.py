@@ -15,7 +15,7 @@ from typing import Final, Literal, NoReturn, TypeAlias
 
 from worker_gguf.errors import ModelNotFound
 
-__all__ = ["PREFERENCE", "Kind", "ModelFiles", "Prefer", "choose", "group", "matching"]
+__all__ = ["PREFERENCE", "Kind", "ModelFiles", "Prefer", "by_labels", "choose", "group", "matching"]
 
 Kind = Literal["model", "mmproj", "draft", "imatrix"]
 
@@ -115,6 +115,20 @@ def matching(
     if prefer is not None and len(whole) > 1 and (picked := prefer(whole)) is not None:
         return [picked]
     return _by_preference(models, PROJECTORS if kind == "mmproj" else PREFERENCE)
+
+
+def by_labels(order: Callable[[Mapping[str, int]], Sequence[str]]) -> Prefer:
+    """Prefer by an order of quants, which `order` tells from their sizes in bytes."""
+
+    def prefer(models: Sequence[ModelFiles]) -> ModelFiles | None:
+        sizes: dict[str, int] = {}
+        for model in models:
+            if model.label:
+                sizes.setdefault(model.label, model.size_bytes)
+        labels = order(sizes)
+        return next((model for label in labels for model in models if model.label == label), None)
+
+    return prefer
 
 
 def group(names: Iterable[str] | Mapping[str, int]) -> list[ModelFiles]:

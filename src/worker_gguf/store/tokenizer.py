@@ -111,7 +111,7 @@ def _fetched(repo: str, revision: str | None, cache_dir: Path, hub: Hub) -> Path
         names += [name for name in SLOW if name in listing.files]
     # Last, so that a snapshot with the configuration has the rest too.
     for name in sorted(names, key=lambda name: name == CONFIG):
-        path = hub.fetch(repo, name, listing.commit, cache_dir, lambda _size: None)
+        path = hub.fetch_small(repo, name, listing.commit, cache_dir)
     if revision != listing.commit:
         write_ref(cache_dir / f"models--{repo.replace('/', '--')}", revision or "main", listing.commit)
     return path.parent

@@ -143,7 +143,7 @@ def _first(model: ModelShape, machine: Machine, wishes: Wishes) -> _Choice:
     why = "everything fits on the GPU" if machine.gpus else "no GPU that the library can use"
     n_gpu_layers = choose("n_gpu_layers", wishes.n_gpu_layers, -1 if machine.gpus else 0, why)
     unified, reasons["kv_unified"] = _unified(wishes, n_parallel)
-    reasons["n_cells"] = "the whole context for each sequence" if wishes.n_cells is None else "set, at least one context"
+    reasons["n_cells"] = "set, at least one context" if wishes.n_cells else "the whole context for each sequence"
     reasons["type_k"] = "set" if wishes.type_k else "default"
     reasons["type_v"] = "set" if wishes.type_v else "default"
     n_cpu_moe = wishes.n_cpu_moe or 0

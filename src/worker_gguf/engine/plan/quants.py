@@ -13,7 +13,7 @@ BESIDE = 0.15
 
 
 def preference(sizes: Mapping[str, int], order: Sequence[str], machine: Machine) -> tuple[str, ...]:
-    """Order quants (`sizes` by label, in bytes) for `store.select.choose(preference=...)`.
+    """Order quants (`sizes` by label, in bytes) for `store.select.by_labels`.
 
     `order` is kept among those that fit: on the GPUs if there are any, else in main memory too, else the smallest
     first. Labels that `order` does not know come last of their kind.
