@@ -58,25 +58,9 @@ class Booted:
 
 def boot(settings: Settings, metrics: Metrics, timeline: Timeline, progress: Progress) -> Booted:
     """Bring the model up. Raises the WorkerError that stopped it; what was loaded by then is given back."""
-    ref = ModelRef.parse(settings.model_reference)
     token = settings.hf_token.get_secret_value() if settings.hf_token else None
-    with timeline.phase("fetch") as phase, ProgressBar(str(ref)) as bar:
-
-        def fetched(done: int, total: int) -> None:
-            bar.show(done, total)
-            if not progress("fetch", done / total if total else 0.0):
-                raise NotReady("The start was given up.")
-
-        local = ensure(
-            ref,
-            settings.cache_dirs(),
-            token,
-            fetched,
-            download_dir=settings.cache_dir(),
-            baked_dir=settings.model_baked_dir,
-            most_bytes=settings.model_cache_max_bytes,
-            prefer=_prefer,
-        )
+    with timeline.phase("fetch") as phase:
+        local = _fetch(settings, token, progress)
         hold = Hold(local.paths, settings.cache_dir())
         phase.size_bytes = local.size_bytes
     with timeline.phase("header"):
@@ -119,6 +103,27 @@ def boot(settings: Settings, metrics: Metrics, timeline: Timeline, progress: Pro
         raise
     engine.start()
     return Booted(service, engine, local, header, plan, machine, hold)
+
+
+def _fetch(settings: Settings, token: str | None, progress: Progress) -> LocalModel:
+    ref = ModelRef.parse(settings.model_reference)
+    with ProgressBar(str(ref)) as bar:
+
+        def fetched(done: int, total: int) -> None:
+            bar.show(done, total)
+            if not progress("fetch", done / total if total else 0.0):
+                raise NotReady("The start was given up.")
+
+        return ensure(
+            ref,
+            settings.cache_dirs(),
+            token,
+            fetched,
+            download_dir=settings.cache_dir(),
+            baked_dir=settings.model_baked_dir,
+            most_bytes=settings.model_cache_max_bytes,
+            prefer=_prefer,
+        )
 
 
 def _prefer(models: Sequence[ModelFiles]) -> ModelFiles | None:
