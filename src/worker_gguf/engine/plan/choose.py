@@ -135,6 +135,8 @@ def _first(model: ModelShape, machine: Machine, wishes: Wishes) -> _Choice:
     n_parallel = choose("n_parallel", wishes.n_parallel, 8 if machine.gpus else 4, device)
     longest = min(DEFAULT_N_CTX, model.n_ctx_train or DEFAULT_N_CTX)
     n_ctx = choose("n_ctx", wishes.n_ctx, longest, f"the model's, at most {DEFAULT_N_CTX}")
+    if wishes.n_ctx and model.n_ctx_train and wishes.n_ctx > model.n_ctx_train:
+        reasons["n_ctx"] = f"set, beyond the {model.n_ctx_train} tokens the model was trained for"
     n_batch = choose("n_batch", wishes.n_batch, 2048 if machine.gpus else 512, device)
     least = max(n_parallel, wishes.n_ubatch or 0)
     if n_batch < least:
