@@ -9,6 +9,7 @@ import ctypes
 import json
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import llama_cpp
 import numpy as np
@@ -178,7 +179,8 @@ def main() -> None:
     parser.add_argument("work", type=json.loads, help="the fields of Work as JSON")
     work = Work(**parser.parse_args().work)
     limit = Limit(work)
-    print(json.dumps(asdict(work) | limit.run()))
+    # The name of the file is enough: results are committed, and say nothing of whose machine they are from.
+    print(json.dumps(asdict(work) | {"model": Path(work.model).name} | limit.run()))
     limit.close()
 
 
