@@ -17,6 +17,7 @@ from worker_gguf.engine.plan import Machine, MemoryPlan, ModelShape, Wishes, pla
 from worker_gguf.errors import NotReady, TemplateError
 from worker_gguf.gguf import ModelHeader, read_headers
 from worker_gguf.log import get_logger
+from worker_gguf.read_ahead import ReadAhead
 from worker_gguf.settings import Settings
 from worker_gguf.store import LocalModel, ModelRef, ensure
 from worker_gguf.timeline import Timeline
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from worker_gguf.protocol.models import ModelCard
     from worker_gguf.protocol.template import ChatTemplates
     from worker_gguf.service import Service
+    from worker_gguf.store.prefetch import Prefetch
 
 __all__ = ["Booted", "Progress", "boot"]
 
@@ -49,15 +51,28 @@ class Booted:
     machine: Machine
 
 
-def boot(settings: Settings, metrics: Metrics, timeline: Timeline, progress: Progress) -> Booted:
-    """Bring the model up. Raises the WorkerError that stopped it; what was loaded by then is given back."""
+def boot(
+    settings: Settings, metrics: Callable[[], Metrics], timeline: Timeline, progress: Progress, begun: Prefetch | None
+) -> Booted:
+    """Bring the model up. Raises the WorkerError that stopped it; what was loaded by then is given back.
+
+    `begun` is the prefetch that had a head start, if there is one. It is closed here.
+    """
+    with ReadAhead(settings, timeline, progress, begun) as ahead:
+        return _boot(settings, metrics, timeline, progress, ahead)
+
+
+def _boot(
+    settings: Settings, metrics: Callable[[], Metrics], timeline: Timeline, progress: Progress, ahead: ReadAhead
+) -> Booted:
     ref = ModelRef.parse(settings.model_reference)
     token = settings.hf_token.get_secret_value() if settings.hf_token else None
     with timeline.phase("fetch") as phase:
         local = ensure(ref, [settings.cache_dir()], token, lambda done, total: _fetched(progress, done, total))
         phase.size_bytes = local.size_bytes
+    ahead.follow(local)
     with timeline.phase("header"):
-        header = read_headers(local.paths)
+        header = read_headers(local.paths, ahead.files())
     with timeline.phase("backend"):
         from worker_gguf.llama.machine import read_machine
 
@@ -66,8 +81,9 @@ def boot(settings: Settings, metrics: Metrics, timeline: Timeline, progress: Pro
         plan = plan_memory(_shape(header, local), machine, _wishes(settings))
         _log_plan(plan)
     with timeline.phase("load") as phase:
-        model = _load(settings, local, plan, lambda fraction: progress("load", fraction))
+        model = _load(settings, local, plan, ahead, header.data_offset, lambda fraction: progress("load", fraction))
         phase.size_bytes = local.size_bytes
+    ahead.close()
     try:
         with timeline.phase("context"):
             engine = _engine(settings, model, plan)
@@ -78,7 +94,7 @@ def boot(settings: Settings, metrics: Metrics, timeline: Timeline, progress: Pro
         with timeline.phase("warm"):
             _warm(engine, model)
         with timeline.phase("service"):
-            service = _service(settings, engine, model, header, local, plan, metrics)
+            service = _service(settings, engine, model, header, local, plan, metrics())
     except BaseException:
         engine.runner.close()
         raise
@@ -128,7 +144,14 @@ def _log_plan(plan: MemoryPlan) -> None:
 # --- llama.cpp --------------------------------------------------------------------------------------------------------
 
 
-def _load(settings: Settings, local: LocalModel, plan: MemoryPlan, progress: Callable[[float], bool]) -> Model:
+def _load(
+    settings: Settings,
+    local: LocalModel,
+    plan: MemoryPlan,
+    ahead: ReadAhead,
+    data_offset: int,
+    progress: Callable[[float], bool],
+) -> Model:
     from worker_gguf.llama.model import Model, ModelParams
 
     params = ModelParams(
@@ -138,7 +161,7 @@ def _load(settings: Settings, local: LocalModel, plan: MemoryPlan, progress: Cal
         main_gpu=settings.main_gpu,
         tensor_split=settings.tensor_split or (),
     )
-    return Model(local.path, params, progress=progress)
+    return Model(local.path, params, progress=progress, fd=ahead.fd(data_offset), opened=ahead.opened)
 
 
 def _engine(settings: Settings, model: Model, plan: MemoryPlan) -> Engine:
