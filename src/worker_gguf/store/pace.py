@@ -1,7 +1,7 @@
 """Decides how many readers a volume is worth, from what they have brought so far. Reads nothing and has no clock.
 
 A mount whose reads are slow but independent gives more to more readers; one whose processor is the bottleneck gives
-less. So the number doubles while that adds throughput, goes back to the best, and if more never helped, fewer are tried.
+less. So the number doubles while that adds throughput and goes back to the best; if more never helped, fewer are tried.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LOSS: Final = 0.95
 
 
 class Pace:
-    """Owned by whoever holds the readers' lock. `done` hears of each piece read; `readers` is how many there should be."""
+    """Owned by whoever holds the readers' lock. `done` hears of each piece; `readers` is how many there should be."""
 
     def __init__(self, now_s: float, *, first: int = FIRST_READERS, most: int = MOST_READERS) -> None:
         self.readers = min(first, most)
@@ -32,7 +32,7 @@ class Pace:
         self._most = most
         self._best: tuple[int, float] | None = None
         self._trying: Literal["more", "fewer", "nothing"] = "more"
-        self._open_window(now_s)
+        self._open_window(now_s, self.readers)
 
     def done(self, n_bytes: int, now_s: float) -> None:
         """Count a piece. Those that began under the number before are waited for and not counted."""
@@ -45,8 +45,9 @@ class Pace:
         elapsed_s = now_s - self._since_s
         least_s = HOLD_S if self._trying == "nothing" else WINDOW_S
         if self._pieces >= self.readers and elapsed_s >= least_s:
+            before = self.readers
             self._judge(self._bytes / elapsed_s)
-            self._open_window(now_s)
+            self._open_window(now_s, max(before, self.readers))
 
     def _judge(self, bytes_per_s: float) -> None:
         match self._trying:
@@ -73,7 +74,7 @@ class Pace:
         else:
             self._trying, self.readers = what, readers
 
-    def _open_window(self, now_s: float) -> None:
-        self._unsettled = self.readers
+    def _open_window(self, now_s: float, n_under_way: int) -> None:
+        self._unsettled = n_under_way
         self._since_s = now_s
         self._bytes = self._pieces = 0

@@ -52,6 +52,7 @@ class Prefetch:
         *,
         n_readers: int | None = None,
         limit_bytes: int | None = None,
+        skip_cached: bool = True,
         read: Read = os.preadv,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -81,7 +82,7 @@ class Prefetch:
         self._blocks = _blocks(self._fds, sizes, self.bytes_total)
         self._pace = Pace(self.began_s, first=n_readers, most=n_readers) if n_readers else Pace(self.began_s)
         self._is_paced = n_readers is None
-        self._can_probe = True
+        self._can_probe = skip_cached
         self._lock = threading.Lock()
         self._readers: dict[int, threading.Thread] = {}
         self._stopping = threading.Event()
