@@ -55,7 +55,6 @@ ONLY_IN = {
     "runpod": {"frontends"},
     "huggingface_hub": {"store"},
     "structlog": {"frontends", "log"},
-    "pydantic_settings": {"settings"},
     "prometheus_client": {"metrics", "frontends"},
 }
 PURE = {"worker_gguf.engine.scheduler": {"time", "threading", "asyncio", "numpy", "ctypes", "logging", "random", "os"}}

@@ -6,8 +6,10 @@ Heavy imports stand inside the phases that need them, so that each is timed and 
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +37,8 @@ __all__ = ["Booted", "Progress", "boot"]
 
 logger = get_logger(__name__)
 
+_SWITCH_S = 0.0002
+
 Progress = Callable[[str, float], bool]
 """Is told a phase and the fraction done, 0 to 1, as it goes; False asks to give the start up."""
 
@@ -58,7 +62,7 @@ def boot(
 
     `begun` is the prefetch that had a head start, if there is one. It is closed here.
     """
-    with ReadAhead(settings, timeline, progress, begun) as ahead:
+    with _eager_switching(), ReadAhead(settings, timeline, progress, begun) as ahead:
         return _boot(settings, metrics, timeline, progress, ahead)
 
 
@@ -81,6 +85,7 @@ def _boot(
         plan = plan_memory(_shape(header, local), machine, _wishes(settings))
         _log_plan(plan)
     with timeline.phase("load") as phase:
+        progress("load", 0.0)
         model = _load(settings, local, plan, ahead, header.data_offset, lambda fraction: progress("load", fraction))
         phase.size_bytes = local.size_bytes
     ahead.close()
@@ -100,6 +105,18 @@ def _boot(
         raise
     engine.start()
     return Booted(service, engine, local, header, plan, machine)
+
+
+@contextmanager
+def _eager_switching() -> Iterator[None]:
+    """Let threads take turns faster than every 5 ms. llama.cpp's load calls back some hundred times, and each time it
+    would wait so long for the thread that imports the HTTP stack meanwhile."""
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before_s)
 
 
 def _fetched(progress: Progress, done: int, total: int) -> None:

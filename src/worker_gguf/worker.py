@@ -46,6 +46,7 @@ class Worker:
         self._begun = begun
         self._metrics: Metrics | None = None
         self._measured = threading.Event()
+        self._loading = threading.Event()
         self._status: Status = "starting"
         self._changing = threading.Lock()
         self._settled = Latch()
@@ -88,6 +89,7 @@ class Worker:
         else:
             self._became_ready(booted)
         finally:
+            self._loading.set()
             self._settled.set()
 
     def _became_ready(self, booted: Booted) -> None:
@@ -109,7 +111,13 @@ class Worker:
     def _go_on(self, phase: str, fraction: float) -> bool:
         """Note how far a phase is; False asks it to give up."""
         self._progress[phase] = fraction
+        if phase == "load":
+            self._loading.set()
         return not self._is_leaving.is_set()
+
+    def wait_loading(self, timeout_s: float) -> None:
+        """Return when llama.cpp loads the model, or the start has failed, or the time is over."""
+        self._loading.wait(timeout_s)
 
     async def wait_ready(self) -> None:
         """Return when ready; raise the error that stopped the start."""

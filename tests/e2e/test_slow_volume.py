@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,8 +75,8 @@ def test_no_file_stays_open_after_the_start(volume: Path) -> None:
     shutil.copy(MODEL_PATH, volume.parent / "files" / "a.gguf")
     worker = start(volume / "a.gguf")
     held = []
-    for name in os.listdir("/proc/self/fd"):
+    for link in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # the listing's own
-            held.append(os.readlink(f"/proc/self/fd/{name}"))
+            held.append(link.readlink())
     worker.stop()
-    assert str(volume / "a.gguf") not in held
+    assert volume / "a.gguf" not in held

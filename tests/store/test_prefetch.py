@@ -150,10 +150,10 @@ def test_a_file_that_vanishes_is_an_error_to_look_at_and_not_to_catch(tmp_path: 
 
 
 def test_a_file_that_is_not_there_cannot_be_opened(tmp_path: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(FileNotFoundError):
         Prefetch([sparse(tmp_path / "a", MIB), tmp_path / "b"])
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_what_the_page_cache_has_is_not_read(tmp_path: Path) -> None:
