@@ -25,7 +25,7 @@ from bench import models, words
 from bench.process import busy_share, free_port, status, tail
 from bench.report import machine
 from bench.slow_mount import Mount, mounted, served_bytes, why_not
-from worker_gguf.timeline import Phase, draw
+from worker_gguf.timeline import draw, read_phases
 
 RESULTS = Path(__file__).parent / "results"
 BLOCK_BYTES = 8 << 20
@@ -46,13 +46,13 @@ class Bench:
         big = models.ensure(models.SHAPES[self.args.model], self.args.cache)
         for n in range(self.args.rounds):
             self.busy_shares.append(busy_share())
-            steps = [lambda: self.warm(small)]
+            steps: list[Callable[[], None]] = [lambda: self.warm(small)]
             if (missing := why_not()) is None:
                 steps += [lambda: self.cold(big, drops=False), lambda: self.cold(big, drops=True)]
                 steps += [lambda: self.load_modes(big)] if n < self.args.mode_rounds else []
             elif not n:
                 print(f"  no FUSE mount: {missing}", file=sys.stderr)
-            for step in steps if n % 2 == 0 else reversed(steps):
+            for step in steps[:: 1 if n % 2 == 0 else -1]:
                 step()
 
     def add(self, name: str, seconds: float) -> None:
@@ -221,8 +221,7 @@ def picture(port: int, seconds: float) -> str:
     connection.request("GET", "/health")
     phases = json.load(connection.getresponse())["timeline"]
     connection.close()
-    drawn = [Phase(p["phase"], p["start_s"], p.get("seconds"), p.get("bytes"), p.get("note")) for p in phases]
-    return draw(drawn, seconds)
+    return draw(read_phases(phases), seconds)
 
 
 @contextmanager

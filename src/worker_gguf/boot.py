@@ -37,7 +37,7 @@ __all__ = ["Booted", "Progress", "boot"]
 
 logger = get_logger(__name__)
 
-_SWITCH_S = 0.0002
+_SWITCH_S = 0.0001
 
 Progress = Callable[[str, float], bool]
 """Is told a phase and the fraction done, 0 to 1, as it goes; False asks to give the start up."""
@@ -109,8 +109,8 @@ def _boot(
 
 @contextmanager
 def _eager_switching() -> Iterator[None]:
-    """Let threads take turns faster than every 5 ms. llama.cpp's load calls back some hundred times, and each time it
-    would wait so long for the thread that imports the HTTP stack meanwhile."""
+    """Let threads take turns faster than every 5 ms. llama.cpp's load calls back some hundred times to log, and each
+    time it would wait so long for the thread that imports the HTTP stack meanwhile."""
     before_s = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_S)
     try:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from worker_gguf.log import get_logger
 
-__all__ = ["Phase", "Timeline", "draw"]
+__all__ = ["Phase", "Timeline", "draw", "read_phases"]
 
 logger = get_logger(__name__)
 
@@ -103,6 +104,11 @@ def draw(phases: list[Phase], now_s: float, width: int = 100) -> str:
         bar = (" " * first + "█" * length).ljust(bar_width)
         lines.append(f"{phase.name:<{name_width}} │{bar}│ {text}".rstrip())
     return "\n".join(lines)
+
+
+def read_phases(dicts: Iterable[Mapping[str, Any]]) -> list[Phase]:
+    """The phases of `as_list`, as /health has them."""
+    return [Phase(p["phase"], p["start_s"], p.get("seconds"), p.get("bytes"), p.get("note")) for p in dicts]
 
 
 def _text(phase: Phase, end_s: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -90,6 +91,8 @@ async def _serve(worker: Worker, listeners: Sequence[Listener], drain_timeout_s:
             await worker.wait_ready()
         if worker.error is not None:
             stop.set()
+        elif sys.stderr.isatty() and worker.settings.log_format != "json":
+            print(worker.timeline.draw(shutil.get_terminal_size().columns), file=sys.stderr)
 
     watching = asyncio.create_task(watch())
     await serve_http(listeners, drain=worker.drain, drain_timeout_s=drain_timeout_s, stop=stop)
