@@ -15,9 +15,10 @@ MOST_READERS: Final = 32
 
 WINDOW_S: Final = 0.05
 """Shortest time over which a number of readers is judged."""
-HOLD_S: Final = 3.0
-"""How long a choice stands before more readers are tried again: volumes are shared and their load changes."""
-GAIN: Final = 1.15
+HOLD_S: Final = (0.4, 4.0)
+"""How long a choice stands before more readers are tried again, at first and at most; it doubles each time. What one
+window showed may have been chance, and volumes are shared."""
+GAIN: Final = 1.05
 """Twice the readers must bring this many times the bytes, or they are not worth their processor time."""
 LOSS: Final = 0.95
 """Half the readers may bring this little and still be chosen."""
@@ -32,6 +33,7 @@ class Pace:
         self._most = most
         self._best: tuple[int, float] | None = None
         self._trying: Literal["more", "fewer", "nothing"] = "more"
+        self._hold_s = HOLD_S[0]
         self._open_window(now_s, self.readers)
 
     def done(self, n_bytes: int, now_s: float) -> None:
@@ -43,7 +45,7 @@ class Pace:
         self._bytes += n_bytes
         self._pieces += 1
         elapsed_s = now_s - self._since_s
-        least_s = HOLD_S if self._trying == "nothing" else WINDOW_S
+        least_s = self._hold_s if self._trying == "nothing" else WINDOW_S
         if self._pieces >= self.readers and elapsed_s >= least_s:
             before = self.readers
             self._judge(self._bytes / elapsed_s)
@@ -66,6 +68,7 @@ class Pace:
                 self._trying = "nothing"
             case "nothing":
                 self._best, self._first = (self.readers, bytes_per_s), 0
+                self._hold_s = min(self._hold_s * 2, HOLD_S[1])
                 self._try_or_hold("more", min(self.readers * 2, self._most))
 
     def _try_or_hold(self, what: Literal["more", "fewer", "nothing"], readers: int) -> None:
