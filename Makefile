@@ -14,10 +14,10 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --re
 LLAMA := $(shell sed -n 's/^\(llama-cpp-python==[^ ]*\).*/\1/p' requirements/dev.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check run bench bench-cold format docs lock model clean
+.PHONY: help setup demo test kill-test check run bench bench-cold format docs lock model clean
 
 help: ## list the commands
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: .venv/.package ## create .venv with pinned, hashed requirements and this package; compiles llama.cpp once
 
@@ -26,6 +26,9 @@ demo: setup ## chat over HTTP and run a queue job on the embedded model, then st
 
 test: setup ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
+
+kill-test: setup ## kill downloading workers at 200 random moments
+	$(BIN)/python -m tests.store.kill $(ARGS)
 
 check: setup ## formatting, lint, types, generated docs, import rules
 	$(BIN)/ruff format --check .

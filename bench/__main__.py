@@ -33,7 +33,7 @@ class Bench:
                 "max_tokens": MAX_TOKENS,
                 **{name: getattr(args, name) for name in ("rounds", "n_ctx", "n_batch", "n_ubatch", "n_threads")},
                 "worker_env": args.worker_env,
-                "peer": args.peer_command or args.peer_url,
+                "peer": args.peer_name if args.peer_command or args.peer_url else None,
             }
         )
 

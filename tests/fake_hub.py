@@ -6,15 +6,20 @@ ranges, and breaks on demand. Offers no Xet storage, so files come over plain HT
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import random
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import NamedTuple, Self
 from urllib.parse import unquote, urlsplit
+
+_CHUNK = 32 * 1024
 
 __all__ = ["Blob", "FakeHub", "FakeRepo", "SeenRequest"]
 
@@ -61,10 +66,26 @@ class FakeHub:
         """Answer every request with this status."""
         self.fail_once: list[int] = []
         """Statuses for the next requests, one each."""
+        self.fail_files: list[int] = []
+        """The same for the next files."""
         self.cut_after: int | None = None
         """Close the next file's connection after so many bytes."""
+        self.cuts: random.Random | None = None
+        """Close every other file's connection at a random byte."""
+        self.wrong_bytes = 0
+        """So many of the next answers with a file have one wrong byte."""
+        self.bytes_per_s: float | None = None
+        """All files' connections together: as from a line of this width."""
+        self.trickles = 0
+        """So many of the next answers with a file bring a byte now and then."""
         self.retry_after: str | None = None
+        self.pages: dict[str, bytes] = {}
+        """Files of a plain web server, by their path."""
+        self.has_ranges = True
         self.bytes_served = 0
+        self.leaving = threading.Event()
+        self._line = threading.Lock()
+        self._line_free_at = 0.0
         # The client keeps its token from a CDN on another host, so the files have one of their own.
         self._servers = [ThreadingHTTPServer((host, 0), _handler_for(self)) for host in ("127.0.0.1", "127.0.0.2")]
         self._threads = [
@@ -95,10 +116,22 @@ class FakeHub:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.leaving.set()
         for server, thread in zip(self._servers, self._threads, strict=True):
             server.shutdown()
             server.server_close()
             thread.join(timeout=5)
+
+    def serve(self, n_bytes: int) -> None:
+        """Count bytes that go out, and wait until the line has room for them."""
+        with self._line:
+            self.bytes_served += n_bytes
+            if self.bytes_per_s is None:
+                return
+            now = time.monotonic()
+            self._line_free_at = max(now, self._line_free_at) + n_bytes / self.bytes_per_s
+            wait_s = self._line_free_at - now
+        self.leaving.wait(wait_s)
 
     def blob(self, sha256: str) -> Blob | None:
         commits = (files for repo in self.repos.values() for files in repo.commits.values())
@@ -135,10 +168,15 @@ class _Handler(BaseHTTPRequestHandler):
         token = self.headers.get("Authorization", "").removeprefix("Bearer ") or None
         self.hub.requests.append(SeenRequest(self.command, path, self.headers.get("Range"), token))
         status = self.hub.fail_once.pop(0) if self.hub.fail_once else self.hub.status
+        if status is None and path.startswith("/cdn/") and self.hub.fail_files:
+            status = self.hub.fail_files.pop(0)
         if status is not None:
             self._refuse(status)
         elif path.startswith("/cdn/"):
-            self._content(path.removeprefix("/cdn/"))
+            blob = self.hub.blob(path.removeprefix("/cdn/"))
+            self._content(blob.content, blob.sha256) if blob else self._refuse(404)
+        elif path in self.hub.pages:
+            self._content(self.hub.pages[path], _sha256(self.hub.pages[path])[:16])
         elif path.startswith("/api/models/"):
             self._api(path.removeprefix("/api/models/").split("/"), token)
         elif "/resolve/" in path:
@@ -209,14 +247,9 @@ class _Handler(BaseHTTPRequestHandler):
             },
         )
 
-    def _content(self, sha256: str) -> None:
-        blob = self.hub.blob(sha256)
-        if blob is None:
-            self._refuse(404)
-            return
-        content = blob.content
-        headers = {"ETag": f'"{sha256}"', "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
-        asked = self.headers.get("Range")
+    def _content(self, content: bytes, etag: str) -> None:
+        headers = {"ETag": f'"{etag}"', "Content-Type": "application/octet-stream"}
+        asked = self.headers.get("Range") if self.hub.has_ranges else None
         status, first, last = 200, 0, len(content) - 1
         if asked:
             begin, _, end = asked.removeprefix("bytes=").partition("-")
@@ -252,9 +285,32 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        if file and self.hub.cut_after is not None:
-            body, self.hub.cut_after = body[: self.hub.cut_after], None
-            self.close_connection = True
-        self.wfile.write(body)
         if file:
-            self.hub.bytes_served += len(body)
+            self._send(body)
+        else:
+            self.wfile.write(body)
+
+    def _send(self, body: bytes) -> None:
+        """Send a file's bytes, and break as was asked."""
+        hub = self.hub
+        if hub.cut_after is not None:
+            body, hub.cut_after = body[: hub.cut_after], None
+            self.close_connection = True
+        elif hub.cuts is not None and hub.cuts.random() < 0.5:
+            body = body[: hub.cuts.randrange(len(body) + 1)]
+            self.close_connection = True
+        if hub.wrong_bytes and body:
+            hub.wrong_bytes -= 1
+            middle = len(body) // 2
+            body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
+        if hub.trickles:
+            hub.trickles -= 1
+            for at in range(len(body)):
+                self.wfile.write(body[at : at + 1])
+                if hub.leaving.wait(0.05):
+                    return
+        view = memoryview(body)
+        with contextlib.suppress(ConnectionError):  # the client was killed, or has what it wants
+            for at in range(0, len(view), _CHUNK):
+                hub.serve(len(view[at : at + _CHUNK]))
+                self.wfile.write(view[at : at + _CHUNK])

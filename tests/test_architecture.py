@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings_fields": ENGINE,
     "settings": ENGINE | SETTINGS,
     "latch": set(),
+    "progress_bar": set(),
     "engine": BASE | {"latch"},
     "llama": ENGINE,
     "store": BASE | SETTINGS | {"gguf", "log", "metrics"},
@@ -38,7 +39,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "service": ENGINE | SETTINGS | {"log", "metrics", "protocol", "reply"},
     "timeline": BASE | {"log"},
     "read_ahead": BASE | SETTINGS | {"log", "store", "timeline"},
-    "boot": SERVICE | {"embedded", "llama", "read_ahead", "store"},  # builds the service
+    "planning": ENGINE | SETTINGS | {"gguf"},
+    "loading": ENGINE | {"log"},
+    # builds the service
+    "boot": SERVICE | {"embedded", "llama", "loading", "planning", "progress_bar", "read_ahead", "store"},
     "worker": SERVICE | {"boot", "latch", "store"},  # boots, then answers through the service
     "frontends": SERVICE | {"worker"},
     "emulator": BASE | {"frontends", "log"},
@@ -54,7 +58,9 @@ ONLY_IN = {
     "uvicorn": {"frontends", "emulator", "cli"},
     "runpod": {"frontends"},
     "huggingface_hub": {"store"},
+    "transformers": {"store"},
     "structlog": {"frontends", "log"},
+    "pydantic_settings": {"settings"},
     "prometheus_client": {"metrics", "frontends"},
 }
 PURE = {"worker_gguf.engine.scheduler": {"time", "threading", "asyncio", "numpy", "ctypes", "logging", "random", "os"}}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import random
 import struct
+import sys
 import time
 import tracemalloc
 from collections.abc import Sequence
@@ -199,6 +201,15 @@ def test_file_that_is_not_there_is_said(tmp_path: Path) -> None:
 # Hopping over texts
 
 
+@pytest.fixture(params=["with numpy", "without numpy"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts are hopped over one by one where numpy has not been imported yet."""
+    importlib.import_module("numpy")
+    if request.param == "without numpy":
+        monkeypatch.delitem(sys.modules, "numpy")
+
+
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("seed", range(6))
 def test_hopping_over_any_texts_ends_where_reading_them_would(seed: int) -> None:
     rng = random.Random(seed)
@@ -209,10 +220,21 @@ def test_hopping_over_any_texts_ends_where_reading_them_would(seed: int) -> None
     assert read_header(data).get("after") == "found"
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("n", [0, 1, 999, 1000, 1001, 70_000])
 def test_hopping_over_any_number_of_texts(n: int) -> None:
     data = gguf_bytes([MOE[0], ("t", ARR, (STR, ["abc"] * n)), ("after", STR, "found")])
     assert read_header(data).get("after") == "found"
+
+
+@pytest.mark.usefixtures("either_way")
+@pytest.mark.parametrize("length", [1 << 27, 1 << 40, (1 << 63) - 1, (1 << 64) - 1])
+def test_a_text_of_absurd_length_among_many_is_refused(length: int) -> None:
+    data = bytearray(gguf_bytes([MOE[0], ("t", ARR, (STR, ["abc"] * 30_000)), ("after", STR, "found")]))
+    at = data.index(b"abc", len(data) // 2) - 8
+    data[at : at + 8] = length.to_bytes(8, "little")
+    with pytest.raises(ModelInvalid):
+        read_header(bytes(data))
 
 
 @pytest.mark.parametrize("name", ["llama-bpe", "llama-spm", "qwen2"])

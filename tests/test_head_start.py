@@ -30,6 +30,16 @@ def test_the_model_of_the_environment_is_read() -> None:
     begun.close()
 
 
+def test_a_model_of_the_image_is_read(tmp_path: Path) -> None:
+    baked = tmp_path / "org" / "tiny-GGUF" / "tiny-Q8_0.gguf"
+    baked.parent.mkdir(parents=True)
+    baked.write_bytes(MODEL_PATH.read_bytes())
+    begun = head_start.begin("org/tiny-GGUF:Q8_0", {"MODEL_BAKED_DIR": str(tmp_path), "MODEL_CACHE_DIR": "/nowhere"})
+    assert begun is not None
+    assert begun.paths == (baked,)
+    begun.close()
+
+
 def test_an_argument_wins_over_the_environment() -> None:
     begun = head_start.begin(str(MODEL_PATH), {"MODEL": "/nowhere/model.gguf"})
     assert begun is not None
@@ -67,4 +77,4 @@ def test_anything_odd_is_no_head_start_and_no_error(environ: dict[str, str]) -> 
 def test_it_looks_where_the_settings_look(given: dict[str, str], tmp_path: Path) -> None:
     settings = Settings.load(given)
     for volume in (tmp_path, tmp_path / "none"):
-        assert head_start.cache_dir(given, volume) == settings.cache_dir(volume)
+        assert head_start.cache_dirs(given, volume) == settings.cache_dirs(volume)

@@ -11,7 +11,7 @@ from worker_gguf.latch import Latch
 def test_a_set_latch_does_not_wait() -> None:
     latch = Latch()
     latch.set()
-    asyncio.run(latch.wait())
+    asyncio.run(asyncio.wait_for(latch.wait(), 10))
 
 
 def test_setting_it_in_a_thread_wakes_every_waiter() -> None:
@@ -36,3 +36,4 @@ def test_a_waiter_that_left_and_a_closed_loop_are_no_error() -> None:
 
     asyncio.run(leave())
     latch.set()
+    asyncio.run(asyncio.wait_for(latch.wait(), 10))

@@ -199,6 +199,25 @@ def test_the_cache_lies_on_the_volume_where_there_is_one(tmp_path: Path) -> None
     assert Settings.load({}).cache_dir(nowhere) == Path("~/.cache/huggingface/hub").expanduser()
 
 
+def test_models_are_looked_for_on_the_volume_in_the_cache_asked_for_and_in_the_librarys(tmp_path: Path) -> None:
+    volume, own = tmp_path / "huggingface-cache" / "hub", Path("/own")
+    settings = Settings.load({"MODEL_CACHE_DIR": str(own), "HF_HUB_CACHE": "/hub"})
+    assert settings.cache_dirs(tmp_path) == [volume, own, Path("/hub")]
+    assert Settings.load({"HF_HUB_CACHE": "/hub"}).cache_dirs(tmp_path) == [volume, Path("/hub")]
+
+
+def test_volume_that_cannot_be_written_is_only_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda _path, _mode: False)
+    settings = Settings.load({"HF_HUB_CACHE": "/hub"})
+    assert settings.cache_dir(tmp_path) == Path("/hub")
+    assert settings.cache_dirs(tmp_path) == [tmp_path / "huggingface-cache" / "hub", Path("/hub")]
+
+
+def test_size_of_the_cache_is_in_gib() -> None:
+    assert Settings.load({"MODEL_CACHE_MAX_GB": "1.5"}).model_cache_max_bytes == 3 * 2**29
+    assert Settings.load({}).model_cache_max_bytes is None
+
+
 def test_every_sampler_has_a_default_that_can_be_set() -> None:
     asked_per_request = {"logit_bias"}
     samplers = {field.name for field in dataclasses.fields(SamplingParams)} - asked_per_request

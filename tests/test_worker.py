@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
 
+from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.errors import ModelError, NotReady
+from worker_gguf.llama.model import Model, ModelParams
 from worker_gguf.metrics import Metrics
 from worker_gguf.service import Answer
 from worker_gguf.settings import Settings
@@ -35,6 +38,7 @@ def test_it_becomes_ready_answers_drains_and_stops() -> None:
         answer = await running.call("GET", "/v1/models", None, request_id="r")
         assert isinstance(answer, Answer)
         assert running.health()["model"]["id"] == "embedded"
+        assert running.health()["plan"]["degraded"] == ()
         await running.drain()
         assert running.status() == "draining"
         with pytest.raises(NotReady, match="shutting down"):
@@ -95,3 +99,39 @@ def test_the_alias_is_the_models_name() -> None:
         running.stop()
 
     asyncio.run(life())
+
+
+def original_of_the_embedded_model(folder: Path, **changes: object) -> str:
+    """What Transformers would have written beside the embedded model, but for its template."""
+    model = Model(MODEL_PATH, ModelParams())
+    texts = [model.vocabulary.token_text(token) for token in range(model.vocabulary.n_tokens)]
+    model.close()
+    special = [{"id": token, "content": texts[token]} for token in (1018, 1022)]
+    config = {"bos_token": texts[1018], "eos_token": texts[1022], "chat_template": "{{ bos_token }}only this"}
+    tokenizer = {"model": {"vocab": {text: token for token, text in enumerate(texts[:1018])}}, "added_tokens": special}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | changes))
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return str(folder)
+
+
+async def test_the_template_comes_from_the_original_repository(tmp_path: Path) -> None:
+    running = worker(tokenizer=original_of_the_embedded_model(tmp_path))
+    running.start()
+    await running.wait_ready()
+    body = {"messages": [{"role": "user", "content": "a long question that the template leaves out"}], "max_tokens": 1}
+    answer = await running.call("POST", "/v1/chat/completions", body, request_id="r")
+    assert isinstance(answer, Answer)
+    assert answer.body["usage"]["prompt_tokens"] < 10
+    running.stop()
+
+
+async def test_a_tokenizer_of_another_model_fails_the_start_with_a_sentence(tmp_path: Path) -> None:
+    folder = original_of_the_embedded_model(tmp_path)
+    other = json.loads((tmp_path / "tokenizer.json").read_text())
+    other["added_tokens"][0]["id"] = 1017
+    (tmp_path / "tokenizer.json").write_text(json.dumps(other))
+    running = worker(tokenizer=folder)
+    running.start()
+    with pytest.raises(ModelError, match="does not belong to this model"):
+        await running.wait_ready()
+    running.stop()

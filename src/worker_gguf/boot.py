@@ -8,20 +8,25 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worker_gguf import __version__
-from worker_gguf.engine.plan import Machine, MemoryPlan, ModelShape, Wishes, plan_memory
+from worker_gguf.engine.plan import Machine, MemoryPlan, Stage, lesser_plan, preference
 from worker_gguf.errors import NotReady, TemplateError
 from worker_gguf.gguf import ModelHeader, read_headers
+from worker_gguf.loading import load_within_memory
 from worker_gguf.log import get_logger
+from worker_gguf.planning import plan_for, shape_of, visible, wishes_of
+from worker_gguf.progress_bar import ProgressBar
 from worker_gguf.read_ahead import ReadAhead
 from worker_gguf.settings import Settings
-from worker_gguf.store import LocalModel, ModelRef, ensure
+from worker_gguf.store import Hold, Hub, LocalModel, ModelRef, OriginalTokenizer, ensure, read_tokenizer
+from worker_gguf.store.select import PREFERENCE, ModelFiles, by_labels
 from worker_gguf.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -53,6 +58,8 @@ class Booted:
     header: ModelHeader
     plan: MemoryPlan
     machine: Machine
+    hold: Hold
+    """Keeps other workers on the volume from pruning the model's files."""
 
 
 def boot(
@@ -69,42 +76,50 @@ def boot(
 def _boot(
     settings: Settings, metrics: Callable[[], Metrics], timeline: Timeline, progress: Progress, ahead: ReadAhead
 ) -> Booted:
-    ref = ModelRef.parse(settings.model_reference)
     token = settings.hf_token.get_secret_value() if settings.hf_token else None
-    with timeline.phase("fetch") as phase:
-        local = ensure(ref, [settings.cache_dir()], token, lambda done, total: _fetched(progress, done, total))
-        phase.size_bytes = local.size_bytes
+    local, hold = _fetch(settings, token, timeline, progress)
     ahead.follow(local)
     with timeline.phase("header"):
         header = read_headers(local.paths, ahead.files())
+    original: OriginalTokenizer | None = None
+    if settings.tokenizer:
+        with timeline.phase("tokenizer"):
+            original = read_tokenizer(settings.tokenizer, settings.cache_dir(), Hub(token))
     with timeline.phase("backend"):
         from worker_gguf.llama.machine import read_machine
 
         machine = read_machine()
     with timeline.phase("plan"):
-        plan = plan_memory(_shape(header, local), machine, _wishes(settings))
+        plan = plan_for(header, machine, settings)
         _log_plan(plan)
-    with timeline.phase("load") as phase:
-        progress("load", 0.0)
-        model = _load(settings, local, plan, ahead, header.data_offset, lambda fraction: progress("load", fraction))
-        phase.size_bytes = local.size_bytes
-    ahead.close()
-    try:
+
+    def load(plan: MemoryPlan) -> Model:
+        with timeline.phase("load") as phase:
+            phase.size_bytes = local.size_bytes
+            model = _load(settings, local, plan, ahead, header.data_offset, partial(progress, "load"))
+            if original:
+                _adopt(original, model)
+            return model
+
+    def open_engine(model: Model, plan: MemoryPlan) -> Engine:
         with timeline.phase("context"):
-            engine = _engine(settings, model, plan)
-    except BaseException:
-        model.close()
-        raise
+            return _engine(settings, model, plan)
+
+    def lesser(plan: MemoryPlan, stage: Stage) -> MemoryPlan | None:
+        return lesser_plan(plan, stage, shape_of(header), visible(machine, settings), wishes_of(settings))
+
+    model, engine, plan = load_within_memory(plan, load, open_engine, lesser)
+    ahead.close()  # only now: a load that is tried again goes through the same open file
     try:
         with timeline.phase("warm"):
             _warm(engine, model)
         with timeline.phase("service"):
-            service = _service(settings, engine, model, header, local, plan, metrics())
+            service = _service(settings, engine, model, header, local, plan, metrics(), original)
     except BaseException:
         engine.runner.close()
         raise
     engine.start()
-    return Booted(service, engine, local, header, plan, machine)
+    return Booted(service, engine, local, header, plan, machine, hold)
 
 
 @contextmanager
@@ -119,38 +134,38 @@ def _eager_switching() -> Iterator[None]:
         sys.setswitchinterval(before_s)
 
 
-def _fetched(progress: Progress, done: int, total: int) -> None:
-    if not progress("fetch", done / total if total else 0.0):
-        raise NotReady("The start was given up.")
+def _fetch(settings: Settings, token: str | None, timeline: Timeline, progress: Progress) -> tuple[LocalModel, Hold]:
+    ref = ModelRef.parse(settings.model_reference)
+    with timeline.phase("fetch") as phase, ProgressBar(str(ref)) as bar:
+
+        def fetched(done: int, total: int) -> None:
+            bar.show(done, total)
+            if not progress("fetch", done / total if total else 0.0):
+                raise NotReady("The start was given up.")
+
+        local = ensure(
+            ref,
+            settings.cache_dirs(),
+            token,
+            fetched,
+            download_dir=settings.cache_dir(),
+            baked_dir=settings.model_baked_dir,
+            most_bytes=settings.model_cache_max_bytes,
+            prefer=_prefer,
+        )
+        hold = Hold(local.paths, settings.cache_dir())
+        phase.size_bytes = local.size_bytes
+    return local, hold
+
+
+def _prefer(models: Sequence[ModelFiles]) -> ModelFiles | None:
+    """Of several quants the best that fits this machine, when none is asked for."""
+    from worker_gguf.llama.machine import read_machine
+
+    return by_labels(partial(preference, order=PREFERENCE, machine=read_machine()))(models)
 
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
-
-
-def _shape(header: ModelHeader, local: LocalModel) -> ModelShape:
-    return ModelShape(
-        weights_bytes=local.size_bytes,
-        n_layers=header.n_layers,
-        n_head_kv=tuple(header.n_head_kv),
-        head_dim_k=header.head_dim_k,
-        head_dim_v=header.head_dim_v,
-        n_ctx_train=header.n_ctx_train,
-    )
-
-
-def _wishes(settings: Settings) -> Wishes:
-    return Wishes(
-        n_ctx=settings.n_ctx,
-        n_parallel=settings.n_parallel,
-        kv_unified=settings.kv_unified,
-        n_gpu_layers=settings.n_gpu_layers,
-        n_batch=settings.n_batch,
-        n_ubatch=settings.n_ubatch,
-        n_threads=settings.n_threads,
-        n_threads_batch=settings.n_threads_batch,
-        type_k=settings.type_k,
-        type_v=settings.type_v,
-    )
 
 
 def _log_plan(plan: MemoryPlan) -> None:
@@ -171,14 +186,26 @@ def _load(
 ) -> Model:
     from worker_gguf.llama.model import Model, ModelParams
 
+    progress(0.0)
     params = ModelParams(
         n_gpu_layers=plan.n_gpu_layers,
         load_mode=settings.load_mode,
         split_mode=settings.split_mode,
         main_gpu=settings.main_gpu,
-        tensor_split=settings.tensor_split or (),
+        tensor_split=plan.tensor_split,
+        n_cpu_moe=plan.n_cpu_moe,
     )
     return Model(local.path, params, progress=progress, fd=ahead.fd(data_offset), opened=ahead.opened)
+
+
+def _adopt(original: OriginalTokenizer, model: Model) -> None:
+    """Take the original repository's special tokens, if they are this model's."""
+    try:
+        original.check(model.vocabulary.n_tokens, model.vocabulary.token_text)
+    except BaseException:
+        model.close()
+        raise
+    model.vocabulary.adopt(original.bos_id, original.eos_ids)
 
 
 def _engine(settings: Settings, model: Model, plan: MemoryPlan) -> Engine:
@@ -198,8 +225,8 @@ def _engine(settings: Settings, model: Model, plan: MemoryPlan) -> Engine:
             n_threads_batch=plan.n_threads_batch,
             unified=plan.kv_unified,
             flash_attn=settings.flash_attn,
-            type_k=settings.type_k,
-            type_v=settings.type_v,
+            type_k=plan.type_k,
+            type_v=plan.type_v,
             rope_freq_base=settings.rope_freq_base or 0.0,
             rope_freq_scale=settings.rope_freq_scale or 0.0,
         ),
@@ -230,6 +257,7 @@ def _service(
     local: LocalModel,
     plan: MemoryPlan,
     metrics: Metrics,
+    original: OriginalTokenizer | None,
 ) -> Service:
     from worker_gguf.protocol.calls import Defaults
     from worker_gguf.service import Service
@@ -238,23 +266,27 @@ def _service(
     return Service(
         engine,
         vocabulary,
-        _templates(settings, header, model),
+        _templates(settings, header, model, original),
         _card(settings, header, local, plan, model),
         defaults=Defaults(settings.sampling_defaults(), settings.max_tokens, settings.strict_parameters),
         metrics=metrics,
-        fingerprint=_fingerprint(header, local, plan),
+        fingerprint=_fingerprint(settings, header, local, plan),
         bos_text=vocabulary.token_text(vocabulary.bos),
         timeout_s=settings.request_timeout_s,
     )
 
 
-def _templates(settings: Settings, header: ModelHeader, model: Model) -> ChatTemplates:
+def _templates(
+    settings: Settings, header: ModelHeader, model: Model, original: OriginalTokenizer | None
+) -> ChatTemplates:
     from worker_gguf.protocol.template import ChatTemplates
 
     source: str | Mapping[str, str] | None = header.chat_template
     if header.chat_templates:
         default = {"default": header.chat_template} if header.chat_template else {}
         source = {**header.chat_templates, **default}
+    if original and original.chat_templates:
+        source = original.chat_templates
     if settings.chat_template:
         source = _read_template(settings.chat_template)
     templates = ChatTemplates.of(
@@ -262,6 +294,7 @@ def _templates(settings: Settings, header: ModelHeader, model: Model) -> ChatTem
         bos_token=model.vocabulary.token_text(model.vocabulary.bos),
         eos_token=model.vocabulary.token_text(model.vocabulary.eos),
     )
+    _ = templates.default.shape  # probed now, not while the first request waits
     if templates.is_fallback:
         logger.warning("the model has no chat template, ChatML stands in: set CHAT_TEMPLATE")
     return templates
@@ -287,7 +320,7 @@ def _card(settings: Settings, header: ModelHeader, local: LocalModel, plan: Memo
     return ModelCard(
         id=model_id,
         created=int(time.time()),
-        aliases=tuple(sorted(alias for alias in aliases if not alias.startswith(("/", ".", "~")))),
+        aliases=tuple(sorted(alias for alias in aliases if not _is_private(alias))),
         n_ctx=plan.n_ctx,
         n_ctx_train=model.n_ctx_train,
         n_vocab=model.vocabulary.n_tokens,
@@ -299,12 +332,16 @@ def _card(settings: Settings, header: ModelHeader, local: LocalModel, plan: Memo
     )
 
 
-def _fingerprint(header: ModelHeader, local: LocalModel, plan: MemoryPlan) -> str:
+def _is_private(name: str) -> bool:
+    """Whether it says more than clients should see: a path, or an address that may be signed."""
+    return name.startswith(("/", ".", "~")) or name.lower().startswith(("http:", "https:"))
+
+
+def _fingerprint(settings: Settings, header: ModelHeader, local: LocalModel, plan: MemoryPlan) -> str:
     """What answers with a seed can depend on: the library, the file, where its layers lie, the shape of batches."""
     from worker_gguf.llama.backend import VERSION
 
-    facts = (
-        __version__, VERSION, header.name, local.size_bytes, header.quantisation,
-        plan.n_gpu_layers, plan.n_parallel, plan.n_batch, plan.kv_unified,
-    )  # fmt: skip
+    shape = {name: value for name, value in asdict(plan).items() if name != "reasons"}
+    how = (settings.type_k, settings.type_v, settings.flash_attn, settings.rope_freq_base, settings.rope_freq_scale)
+    facts = (__version__, VERSION, header.name, local.size_bytes, header.quantisation, shape, how)
     return "fp_" + hashlib.sha256(repr(facts).encode()).hexdigest()[:12]

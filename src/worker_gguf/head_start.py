@@ -17,7 +17,7 @@ from worker_gguf.store.ref import ModelRef
 from worker_gguf.store.resolve import locate
 from worker_gguf.store.room import page_cache_room_bytes
 
-__all__ = ["begin", "cache_dir"]
+__all__ = ["begin", "cache_dirs"]
 
 RUNPOD_VOLUME = Path("/runpod-volume")
 
@@ -30,7 +30,8 @@ def begin(model: str | None = None, environ: Mapping[str, str] | None = None) ->
         return None
     try:
         n_readers = int(given.get("prefetch_readers", "auto").lower().replace("auto", "0"))
-        found = locate(ModelRef.parse(model or _reference(given)), [cache_dir(given)])
+        baked_dir = Path(given.get("model_baked_dir", "/models"))
+        found = locate(ModelRef.parse(model or _reference(given)), cache_dirs(given), baked_dir=baked_dir)
         if found is None or not 0 <= n_readers <= 256:
             return None
         limit_bytes = None if wish == "on" else page_cache_room_bytes()
@@ -39,15 +40,11 @@ def begin(model: str | None = None, environ: Mapping[str, str] | None = None) ->
         return None
 
 
-def cache_dir(given: Mapping[str, str], volume: Path = RUNPOD_VOLUME) -> Path:
-    """As Settings.cache_dir has it."""
-    if own := given.get("model_cache_dir"):
-        return Path(own).expanduser()
-    if volume.is_dir():
-        return volume / "huggingface-cache" / "hub"
-    if cache := given.get("hf_hub_cache"):
-        return Path(cache).expanduser()
-    return Path(given.get("hf_home", "~/.cache/huggingface")).expanduser() / "hub"
+def cache_dirs(given: Mapping[str, str], volume: Path = RUNPOD_VOLUME) -> list[Path]:
+    """As Settings.cache_dirs has them."""
+    library = given.get("hf_hub_cache") or Path(given.get("hf_home", "~/.cache/huggingface"), "hub")
+    found = [volume / "huggingface-cache" / "hub", given.get("model_cache_dir", library), library]
+    return list(dict.fromkeys(Path(path).expanduser() for path in found))
 
 
 def _reference(given: Mapping[str, str]) -> str:

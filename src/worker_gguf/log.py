@@ -73,7 +73,9 @@ def configure(
     root.addHandler(handler)
     root.setLevel(level.upper())
     for name in QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
+        quiet = logging.getLogger(name)
+        quiet.setLevel(logging.WARNING)
+        quiet.propagate = True  # uvicorn, for one, cuts its access log off
 
 
 def _json() -> Iterable[Processor]:

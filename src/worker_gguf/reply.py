@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from worker_gguf.engine.events import Event, Finished
+from worker_gguf.engine.events import Delta, Event, Finished
 from worker_gguf.engine.stream import EventStream
 from worker_gguf.metrics import Metrics
 from worker_gguf.protocol.rendering import Rendering
@@ -87,6 +87,8 @@ class _Clock:
 
     def note(self, events: list[Event]) -> None:
         if self._first_s is None:
+            if not isinstance(events[0], Delta):
+                return  # it ended without a token: there is nothing to time
             self._first_s = time.monotonic()
             self._metrics.observe_first_token(self._first_s - self._started_s)
         last = events[-1]

@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from worker_gguf.engine.engine import Engine
 from worker_gguf.engine.request import GenerationRequest, SamplingParams
@@ -27,11 +27,9 @@ from worker_gguf.reply import Reply, collect
 
 __all__ = ["Answer", "Service", "Stream", "Tokenizer"]
 
-T = TypeVar("T")
-Call = TypeVar("Call", ChatCall, CompletionCall)
-
-# A prompt longer than this is rendered and tokenised beside the event loop, so that /ping and streams go on.
-_INLINE_CHARACTERS = 20_000
+# A body with more characters and items is read, rendered and tokenised beside the event loop, so that /ping and streams
+# go on.
+_INLINE_VALUES = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +61,17 @@ class Tokenizer(Protocol):
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]: ...
 
     def text(self, tokens: Iterable[int]) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """A request as it goes to the engine, and how it is answered."""
+
+    requests: list[GenerationRequest]
+    rendering: Rendering
+    started_s: float
+    stream: bool
+    ignored: tuple[str, ...]
 
 
 class Service:
@@ -118,24 +127,31 @@ class Service:
         return Answer(200, model_body(self.card))
 
     async def chat(self, body: object) -> Answer | Stream:
+        return await self._generate(await _beside_loop(body, self._read_chat))
+
+    async def complete(self, body: object) -> Answer | Stream:
+        return await self._generate(await _beside_loop(body, self._read_completion))
+
+    # --- from a body to what the engine takes ---------------------------------------------------------------------
+
+    def _read_chat(self, body: object) -> _Order:
         started_s = time.monotonic()
         call = parse_chat(body, self._defaults)
         self._check_model(call.options.model)
-        size = sum(len(str(message.get("content"))) for message in call.messages)
-        tokens = await _beside_loop(size, self._chat_prompt, call)
+        tokens = self._chat_prompt(call)
         rendering = ChatRendering(
             self._heading("chatcmpl"),
             n=call.options.n,
             include_usage=call.options.include_usage,
             logprobs=call.options.top_logprobs is not None,
         )
-        return await self._generate([tokens], call.options, rendering, started_s)
+        return self._order([tokens], call.options, rendering, started_s)
 
-    async def complete(self, body: object) -> Answer | Stream:
+    def _read_completion(self, body: object) -> _Order:
         started_s = time.monotonic()
         call = parse_completion(body, self._defaults)
         self._check_model(call.options.model)
-        prompts = await _beside_loop(sum(map(len, call.prompts)), self._prompts, call)
+        prompts = [self._checked(self._prompt(prompt), "prompt") for prompt in call.prompts]
         rendering = CompletionRendering(
             self._heading("cmpl"),
             n_prompts=len(prompts),
@@ -144,9 +160,13 @@ class Service:
             logprobs=call.options.top_logprobs is not None,
             echo=self._echo(call),
         )
-        return await self._generate(prompts, call.options, rendering, started_s)
+        return self._order(prompts, call.options, rendering, started_s)
 
-    # --- prompts --------------------------------------------------------------------------------------------------
+    def _order(
+        self, prompts: list[tuple[int, ...]], options: Options, rendering: Rendering, started_s: float
+    ) -> _Order:
+        requests = self._requests(prompts, options, rendering.heading.id)
+        return _Order(requests, rendering, started_s, options.stream, options.ignored)
 
     def _chat_prompt(self, call: ChatCall) -> tuple[int, ...]:
         text = self._templates.default.prompt(
@@ -159,18 +179,16 @@ class Service:
         has_bos = bool(self._bos_text) and text.startswith(self._bos_text)
         return self._checked(self._tokenize(text, add_special=not has_bos), "messages")
 
-    def _prompts(self, call: CompletionCall) -> list[tuple[int, ...]]:
-        return [self._checked(self._prompt(prompt), "prompt") for prompt in call.prompts]
-
     def _prompt(self, prompt: Prompt) -> tuple[int, ...]:
         if isinstance(prompt, str):
             return self._tokenize(prompt, add_special=True)
-        if wrong := next((token for token in prompt if not 0 <= token < self._tokenizer.n_tokens), None):
-            raise InvalidRequest(
-                f"{wrong} is no token of this model: its ids go from 0 to {self._tokenizer.n_tokens - 1}.",
-                param="prompt",
-            )
+        self._check_tokens(prompt, "prompt")
         return prompt
+
+    def _check_tokens(self, tokens: Iterable[int], param: str) -> None:
+        n = self._tokenizer.n_tokens
+        if wrong := next((token for token in tokens if not 0 <= token < n), None):
+            raise InvalidRequest(f"{wrong} is no token of this model: its ids go from 0 to {n - 1}.", param=param)
 
     def _tokenize(self, text: str, *, add_special: bool) -> tuple[int, ...]:
         return tuple(self._tokenizer.tokenize(text, add_special=add_special, parse_special=True))
@@ -189,14 +207,11 @@ class Service:
 
     # --- generation -----------------------------------------------------------------------------------------------
 
-    async def _generate(
-        self, prompts: list[tuple[int, ...]], options: Options, rendering: Rendering, started_s: float
-    ) -> Answer | Stream:
-        self._metrics.count_ignored(options.ignored)
-        headers = {"X-Ignored-Parameters": ignored_header(options.ignored)} if options.ignored else {}
-        stream = self._engine.submit(*self._requests(prompts, options, rendering.heading.id))
-        reply = Reply(stream, rendering, self._metrics, started_s)
-        if options.stream:
+    async def _generate(self, order: _Order) -> Answer | Stream:
+        self._metrics.count_ignored(order.ignored)
+        headers = {"X-Ignored-Parameters": ignored_header(order.ignored)} if order.ignored else {}
+        reply = Reply(self._engine.submit(*order.requests), order.rendering, self._metrics, order.started_s)
+        if order.stream:
             return Stream(reply, headers)
         return Answer(200, await collect(reply), headers)
 
@@ -222,11 +237,7 @@ class Service:
     def _with_biases(self, options: Options) -> SamplingParams:
         """Biases by token id, those of texts laid over each token of the text."""
         biases = dict(options.sampling.logit_bias)
-        if wrong := next((token for token in biases if not 0 <= token < self._tokenizer.n_tokens), None):
-            raise InvalidRequest(
-                f"{wrong} is no token of this model: its ids go from 0 to {self._tokenizer.n_tokens - 1}.",
-                param="logit_bias",
-            )
+        self._check_tokens(biases, "logit_bias")
         for text, bias in options.text_biases:
             for token in self._tokenizer.tokenize(text, add_special=False, parse_special=False):
                 biases[token] = bias
@@ -248,8 +259,23 @@ def _for_choice(sampling: SamplingParams, choice: int) -> SamplingParams:
     """Each of `n` answers has a seed of its own, so that one seed does not give the same answer n times."""
     if choice == 0 or sampling.seed is None:
         return sampling
-    return replace(sampling, seed=(sampling.seed + choice) & 0xFFFFFFFF)
+    # llama.cpp takes 2^32 - 1 for "draw one".
+    return replace(sampling, seed=(sampling.seed + choice) % 0xFFFFFFFF)
 
 
-async def _beside_loop(size: int, act: Callable[[Call], T], call: Call) -> T:
-    return act(call) if size <= _INLINE_CHARACTERS else await asyncio.to_thread(act, call)
+async def _beside_loop(body: object, read: Callable[[object], _Order]) -> _Order:
+    return await asyncio.to_thread(read, body) if _is_long(body) else read(body)
+
+
+def _is_long(value: object) -> bool:
+    """More than _INLINE_VALUES characters and items in all? Looks at no more of them than that."""
+    left = _INLINE_VALUES
+    todo = [value]
+    while todo and left > 0:
+        item = todo.pop()
+        left -= 1
+        if isinstance(item, str):
+            left -= len(item)
+        elif isinstance(item, list | dict) and (left := left - len(item)) > 0:
+            todo += item.values() if isinstance(item, dict) else item
+    return left <= 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from worker_gguf import environment
 from worker_gguf.engine.request import SamplingParams
@@ -20,16 +22,30 @@ __all__ = ["RUNPOD_VOLUME", "Settings"]
 RUNPOD_VOLUME = Path("/runpod-volume")
 
 
-class Settings(Server, Sampling, Limits, Engine, Memory, Model):
+class Settings(Server, Sampling, Limits, Engine, Memory, Model, BaseSettings):
     """Every field is a variable of the environment, in upper case. None means: planned at start."""
 
-    model_config = ConfigDict(
+    model_config = SettingsConfigDict(
         frozen=True,
         extra="forbid",
         allow_inf_nan=False,
         hide_input_in_errors=True,
+        case_sensitive=False,
+        enable_decoding=False,
         protected_namespaces=(),
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """`Settings(n_ctx=64)` is the same value on every machine; `load` alone reads the environment."""
+        return (init_settings,)
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, **overrides: object) -> Self:
@@ -38,8 +54,9 @@ class Settings(Server, Sampling, Limits, Engine, Memory, Model):
 
         An empty variable counts as unset, and so does `auto` where unset means planned.
         """
-        given = environment.given(environ)
-        values: dict[str, object] = {name: _plain(name, given[name]) for name in cls.model_fields if name in given}
+        source = EnvSettingsSource(cls)
+        source.env_vars = environment.given(environ)
+        values: dict[str, object] = {name: _plain(name, text) for name, text in source().items()}
         values |= {name: value for name, value in overrides.items() if value is not None}
         try:
             return cls.model_validate({name: value for name, value in values.items() if value is not None})
@@ -78,14 +95,27 @@ class Settings(Server, Sampling, Limits, Engine, Memory, Model):
         return self.model
 
     def cache_dir(self, volume: Path = RUNPOD_VOLUME) -> Path:
-        """The folder of the Hub's cache: asked for, on the network volume, or where the Hub's library has it."""
+        """The folder of the Hub's cache that is written: asked for, on the network volume, or the Hub library's own."""
         if self.model_cache_dir:
             return self.model_cache_dir.expanduser()
-        if volume.is_dir():
-            return volume / "huggingface-cache" / "hub"
+        on_volume = volume / "huggingface-cache" / "hub"
+        if volume.is_dir() and _is_writable(on_volume):
+            return on_volume
+        return self._library_cache_dir()
+
+    def cache_dirs(self, volume: Path = RUNPOD_VOLUME) -> list[Path]:
+        """Where models may lie in the Hub's layout, in order; RunPod's cached models have the volume's folder."""
+        found = [volume / "huggingface-cache" / "hub", self.cache_dir(volume), self._library_cache_dir()]
+        return list(dict.fromkeys(found))
+
+    def _library_cache_dir(self) -> Path:
         if self.hf_hub_cache:
             return self.hf_hub_cache.expanduser()
         return (self.hf_home or Path("~/.cache/huggingface")).expanduser() / "hub"
+
+    @property
+    def model_cache_max_bytes(self) -> int | None:
+        return int(self.model_cache_max_gb * 2**30) if self.model_cache_max_gb else None
 
     def sampling_defaults(self) -> SamplingParams:
         """What a request that names no sampler gets."""
@@ -101,19 +131,27 @@ class Settings(Server, Sampling, Limits, Engine, Memory, Model):
             raise ValueError("MODEL_REPOSITORY_ID and MODEL_FILENAME go together: set both, or MODEL instead")
         if self.model_repository_id and "model" in self.model_fields_set:
             raise ValueError("MODEL and MODEL_REPOSITORY_ID both name a model: set only one of them")
+        if self.n_cells and self.kv_unified is False:
+            raise ValueError("N_CELLS shares one KV memory among requests: set KV_UNIFIED=true, or leave one unset")
         if self.n_batch and self.n_ubatch and self.n_ubatch > self.n_batch:
             raise ValueError(f"N_UBATCH={self.n_ubatch} is over N_BATCH={self.n_batch}: lower it, or raise N_BATCH")
-        if self.type_v.startswith(("q", "iq")) and self.flash_attn == "off":
+        if self.type_v and self.type_v.startswith(("q", "iq")) and self.flash_attn == "off":
             raise ValueError(f"TYPE_V={self.type_v} needs flash attention: set FLASH_ATTN=auto, or TYPE_V=f16")
         return self
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether a folder can be written, or made."""
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    return os.access(nearest, os.W_OK)
 
 
 def _plain(name: str, text: str) -> str | None:
     """Choices in lower case; `auto` means unset where unset means planned."""
     field = Settings.model_fields[name]
-    if choices(field):
-        return text.lower()
-    return None if field.default is None and text.lower() == "auto" else text
+    if field.default is None and text.lower() == "auto":
+        return None
+    return text.lower() if choices(field) else text
 
 
 def _sentences(error: ValidationError) -> list[str]:

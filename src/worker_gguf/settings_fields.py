@@ -8,13 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
-from worker_gguf.engine.request import DEFAULT_SAMPLERS, SamplingParams
+from worker_gguf.engine.request import SAMPLERS, SamplingParams
 
-__all__ = ["GROUPS", "SAMPLERS", "Engine", "Limits", "Memory", "Model", "Platform", "Sampling", "Server"]
+__all__ = ["GROUPS", "Engine", "Limits", "Memory", "Model", "Platform", "Sampling", "Server"]
 
 CacheType = Literal["f16", "f32", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl"]
 Port = Annotated[int, Field(ge=1, le=65535)]
-SAMPLERS = frozenset({*DEFAULT_SAMPLERS, "adaptive_p"})
 DRAWN = SamplingParams()
 
 
@@ -28,9 +27,21 @@ class Model(BaseModel):
     model_cache_dir: Path | None = Field(
         None, description="Folder of the Hub's cache; planned: the network volume's if there is one, else the Hub's own"
     )
+    model_cache_max_gb: float | None = Field(
+        None,
+        gt=0,
+        description="GiB of models kept in that folder; those used least recently go first; unset keeps all",
+    )
+    model_baked_dir: Path = Field(
+        Path("/models"), description="Folder of the image with models: `org/repo/file.gguf`, or a Hub cache"
+    )
     hf_token: SecretStr | None = Field(None, description="Token for gated or private repositories")
     chat_template: str | None = Field(
         None, description="A Jinja chat template or the path of one (.jinja); planned: the model's own"
+    )
+    tokenizer: str | None = Field(
+        None,
+        description="Original repository, `org/repo[@revision]`, or a folder: its chat template and special tokens",
     )
 
 
@@ -40,9 +51,17 @@ class Memory(BaseModel):
     n_ctx: int | None = Field(None, ge=32, le=2**24, description="Context of one request, in tokens")
     n_parallel: int | None = Field(None, ge=1, le=256, description="Requests that run at the same time")
     kv_unified: bool | None = Field(None, description="One KV memory shared by all requests, or a part for each")
+    n_cells: int | None = Field(
+        None,
+        ge=32,
+        description="KV memory in tokens, all requests together; less than N_CTX x N_PARALLEL overcommits it",
+    )
     n_gpu_layers: int | None = Field(None, ge=-1, description="Layers on the GPU; -1 is all of them")
-    type_k: CacheType = Field("f16", description="Type of the K cache")
-    type_v: CacheType = Field("f16", description="Type of the V cache; a quantised one needs FLASH_ATTN")
+    n_cpu_moe: int | None = Field(
+        None, ge=0, description="Layers whose experts stay in main memory, counted from the first"
+    )
+    type_k: CacheType | None = Field(None, description="Type of the K cache; planned: f16, q8_0 where memory is short")
+    type_v: CacheType | None = Field(None, description="Type of the V cache; a quantised one needs FLASH_ATTN")
     load_mode: Literal["auto", "mmap", "none", "mlock", "direct"] = Field(
         "auto", description="How the file gets into memory"
     )
@@ -152,7 +171,7 @@ class Sampling(BaseModel):
     @field_validator("samplers")
     @classmethod
     def know_samplers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := sorted(set(value) - SAMPLERS):
+        if unknown := sorted(set(value) - set(SAMPLERS)):
             raise ValueError(f"no such sampler as {', '.join(unknown)}; there are {', '.join(sorted(SAMPLERS))}")
         return value
 

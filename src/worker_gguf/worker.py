@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from worker_gguf import __version__
 from worker_gguf.boot import Booted, boot
+from worker_gguf.engine.stats import EngineStats
 from worker_gguf.errors import NotReady, WorkerError
 from worker_gguf.latch import Latch
 from worker_gguf.log import get_logger
@@ -65,7 +66,7 @@ class Worker:
 
     def measure(self, metrics: Metrics) -> None:
         """Count into these from now on."""
-        metrics.watch_engine(lambda: self._booted.engine.stats if self._booted else None)
+        metrics.watch_engine(self._stats)
         self._metrics = metrics
         self._measured.set()
 
@@ -94,9 +95,12 @@ class Worker:
 
     def _became_ready(self, booted: Booted) -> None:
         with self._changing:
-            self._booted = booted
-            if self._status == "starting":
-                self._status = "ready"
+            is_wanted = self._status == "starting" and not self._is_leaving.is_set()
+            if is_wanted:
+                self._booted, self._status = booted, "ready"
+        if not is_wanted:
+            booted.engine.stop()
+            return
         self.metrics.set_phase_seconds(self.timeline.seconds() | {"total": self.timeline.now_s})
         logger.info("ready", model=booted.service.card.id, seconds=round(self.timeline.now_s, 3))
 
@@ -145,6 +149,11 @@ class Worker:
                 self._status = "stopped"
         if booted is not None:
             booted.engine.stop()
+            booted.hold.release()
+
+    def _stats(self) -> EngineStats | None:
+        booted = self._booted
+        return None if booted is None else booted.engine.stats
 
     # --- what the front ends ask ----------------------------------------------------------------------------------
 
@@ -155,7 +164,8 @@ class Worker:
     @property
     def n_parallel(self) -> int:
         """Sequences that run at once; 1 until the plan is known."""
-        return self._booted.plan.n_parallel if self._booted else 1
+        booted = self._booted
+        return booted.plan.n_parallel if booted else 1
 
     def status(self) -> Status:
         return self._status
@@ -182,7 +192,7 @@ class Worker:
             "status": self._status,
             "version": __version__,
             "phase": self.timeline.current if self._status == "starting" else self._status,
-            "progress": {phase: round(fraction, 4) for phase, fraction in self._progress.items()},
+            "progress": {phase: round(fraction, 4) for phase, fraction in dict(self._progress).items()},
             "timeline": self.timeline.as_list(),
         }
         if self._error is not None:

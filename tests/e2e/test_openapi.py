@@ -65,6 +65,14 @@ def test_the_document_has_these_routes(published: Any) -> None:
     assert labels == {f"POST {path}" for path in ASKED} | {f"GET {path}" for path in READ}
 
 
+@pytest.mark.parametrize("path", ASKED)
+def test_a_stream_is_answered_as_published(published: Any, path: str) -> None:
+    case = published[path]["POST"].Case(
+        body={**GOOD[path], "stream": True, "max_tokens": 3}, media_type="application/json"
+    )
+    case.validate_response(sent(case), checks=[not_a_server_error, *CHECKS])
+
+
 def test_the_document_names_every_alias(published: Any) -> None:
     schemas = published.raw_schema["components"]["schemas"]
     for alias, name in ALIASES.items():

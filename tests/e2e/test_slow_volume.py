@@ -6,13 +6,18 @@ import asyncio
 import contextlib
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench.slow_mount import Mount, mounted, served_bytes, why_not
 from tests.split_model import split_model
+from worker_gguf import boot
 from worker_gguf.embedded import MODEL_PATH
+from worker_gguf.engine.plan import MemoryPlan
+from worker_gguf.errors import NotEnoughMemory
 from worker_gguf.metrics import Metrics
 from worker_gguf.settings import Settings
 from worker_gguf.store.prefetch import Prefetch, drops_on_open
@@ -69,6 +74,44 @@ def test_a_start_reads_a_split_model_once(volume: Path) -> None:
     worker = start(volume / paths[0].name)
     worker.stop()
     assert size <= served_bytes(volume) <= size + 2 * SLACK
+
+
+@pytest.fixture
+def short_once(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The first context is refused for memory, and the next plan places the layers anew. What was asked of contexts."""
+    asked: list[object] = []
+    engine = boot._engine
+
+    def refuse_once(settings: Any, model: Any, plan: MemoryPlan) -> Any:
+        asked.append(model)
+        if len(asked) == 1:
+            raise NotEnoughMemory("It does not fit.")
+        return engine(settings, model, plan)
+
+    monkeypatch.setattr(boot, "_engine", refuse_once)
+    monkeypatch.setattr(
+        boot, "lesser_plan", lambda plan, *_: replace(plan, n_cpu_moe=1, degraded=(*plan.degraded, "experts moved"))
+    )
+    return asked
+
+
+def test_a_load_that_is_tried_again_reads_the_same_open_file(volume: Path, short_once: list[object]) -> None:
+    shutil.copy(MODEL_PATH, volume.parent / "files" / "a.gguf")
+    worker = start(volume / "a.gguf")
+    plan = worker.health()["plan"]
+    phases = [phase.name for phase in worker.timeline.phases]
+    worker.stop()
+    assert plan["degraded"] == ("experts moved",)
+    assert phases.count("load") == len(set(map(id, short_once))) == 2
+    assert served_bytes(volume) == MODEL_PATH.stat().st_size
+
+
+def test_a_load_that_is_tried_again_opens_a_split_model_again(volume: Path, short_once: list[object]) -> None:
+    paths = split_model(MODEL_PATH, volume.parent / "files")
+    worker = start(volume / paths[0].name)
+    worker.stop()
+    assert worker.error is None
+    assert len(short_once) == 2
 
 
 def test_no_file_stays_open_after_the_start(volume: Path) -> None:

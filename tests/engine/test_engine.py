@@ -15,7 +15,7 @@ from worker_gguf.engine.engine import Engine
 from worker_gguf.engine.events import Delta, Event, Finished
 from worker_gguf.engine.runner import Limits
 from worker_gguf.engine.stream import EventStream
-from worker_gguf.errors import DeadlineExceeded, EngineFailed, NotReady, QueueFull
+from worker_gguf.errors import DeadlineExceeded, EngineFailed, InvalidRequest, NotReady, QueueFull
 
 Start = Callable[..., tuple[Engine, FakeRunner]]
 
@@ -108,6 +108,16 @@ def test_a_full_worker_refuses_a_group_whole(start: Start) -> None:
     asyncio.run(scenario())
 
 
+def test_a_group_that_never_fits_is_refused_for_good(start: Start) -> None:
+    engine, _ = start(limits(n_slots=2), max_queue=1)
+
+    async def scenario() -> None:
+        with pytest.raises(InvalidRequest, match="4 answers at once"):
+            engine.submit(*(request(name) for name in "abcd"))
+
+    asyncio.run(scenario())
+
+
 def test_cancel_ends_as_cancelled_and_frees_the_slot(start: Start) -> None:
     engine, fake = start(limits(n_slots=1, n_ctx=10_000, n_cells=10_000))
 
@@ -162,7 +172,7 @@ def test_a_runner_that_raises_ends_the_request_and_serves_the_next(caplog: pytes
         assert answer(asyncio.run(_run(engine, request("b", [8])))[0]) == text(foretold([8], 4))
     finally:
         engine.stop()
-    assert "runner failed" in caplog.text
+    assert "engine step failed" in caplog.text
 
 
 def test_stop_ends_what_runs_and_takes_nothing_new(start: Start) -> None:

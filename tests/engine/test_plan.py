@@ -2,15 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from worker_gguf.engine.plan import Device, Machine, ModelShape, Wishes, plan_memory
+from worker_gguf.engine.plan import (
+    Device,
+    LayerShape,
+    Layout,
+    Machine,
+    ModelShape,
+    Wishes,
+    lesser_plan,
+    measure,
+    plan_memory,
+    preference,
+)
 from worker_gguf.errors import NotEnoughMemory
 
 GIB = 1 << 30
-SMALL = ModelShape(2 * GIB, 28, (8,) * 28, 128, 128, 131_072)
+
+
+def dense(weights_bytes: int, n_layers: int, *, experts: float = 0.0, n_ctx_train: int = 131_072) -> ModelShape:
+    """8 KV heads of 128; an output as large as a layer; `experts` is their share of a layer."""
+    part = weights_bytes // (n_layers + 2)
+    layer = LayerShape(round(part * (1 - experts)), round(part * experts), 1024, 1024)
+    return ModelShape(
+        (layer,) * n_layers,
+        part,
+        part,
+        tied=False,
+        n_ctx_train=n_ctx_train,
+        n_vocab=32_000,
+        n_embd=4096,
+        n_ff=14_336,
+        n_head=32,
+        n_q=4096,
+        n_kv=1024,
+    )
+
+
+def gpus(*gib: float, main: float = 64) -> Machine:
+    cards = tuple(Device(f"card {i}", round(size * GIB), round(size * GIB)) for i, size in enumerate(gib))
+    return Machine(8, round(main * GIB), cards)
+
+
+SMALL = dense(2 * GIB, 28)
+LARGE = dense(40 * GIB, 80)
+MOE = dense(60 * GIB, 48, experts=0.95)
 CPU = Machine(n_cores=4, free_bytes=16 * GIB)
-GPU = Machine(n_cores=8, free_bytes=64 * GIB, gpus=(Device("card", 24 * GIB, 24 * GIB),))
+GPU = gpus(24)
 
 
 def test_kv_bytes_follow_layers_heads_and_types() -> None:
@@ -22,38 +63,163 @@ def test_everything_goes_to_a_gpu_that_holds_it() -> None:
     plan = plan_memory(SMALL, GPU, Wishes())
     assert (plan.n_gpu_layers, plan.n_ctx, plan.n_parallel) == (-1, 8192, 8)
     assert plan.n_cells == 8 * 8192
+    card, main = plan.devices
+    assert (card.n_layers, main.n_layers) == (28, 0)
+    assert main.weights_bytes == SMALL.input_bytes
 
 
 def test_without_a_gpu_no_layer_leaves_the_processor() -> None:
-    assert plan_memory(SMALL, CPU, Wishes()).n_gpu_layers == 0
+    plan = plan_memory(SMALL, CPU, Wishes())
+    assert plan.n_gpu_layers == 0
+    assert plan.devices[-1].weights_bytes == SMALL.weights_bytes
 
 
 def test_what_is_asked_for_is_kept() -> None:
-    wishes = Wishes(n_ctx=1024, n_parallel=3, n_gpu_layers=5, n_batch=256, n_ubatch=128, n_threads=2, kv_unified=True)
+    wishes = Wishes(
+        n_ctx=1024, n_parallel=3, n_gpu_layers=5, n_batch=256, n_ubatch=128, n_threads=2, kv_unified=True, type_k="f32"
+    )
     plan = plan_memory(SMALL, GPU, wishes)
-    assert (plan.n_ctx, plan.n_parallel, plan.n_gpu_layers) == (1024, 3, 5)
+    assert (plan.n_ctx, plan.n_parallel, plan.n_gpu_layers, plan.type_k) == (1024, 3, 5, "f32")
     assert (plan.n_batch, plan.n_ubatch, plan.n_threads, plan.kv_unified) == (256, 128, 2, True)
     assert plan.reasons["n_ctx"] == "set"
+    assert plan.devices[0].n_layers == 4  # the fifth is the output
 
 
 def test_the_context_is_never_longer_than_the_model_was_trained_for() -> None:
-    assert plan_memory(ModelShape(GIB, 4, (2,) * 4, 32, 32, 2048), CPU, Wishes()).n_ctx == 2048
+    assert plan_memory(dense(GIB, 4, n_ctx_train=2048), CPU, Wishes()).n_ctx == 2048
 
 
-def test_context_then_sequences_shrink_until_they_fit() -> None:
-    tight = Machine(n_cores=2, free_bytes=3 * GIB)
-    plan = plan_memory(SMALL, tight, Wishes())
-    assert plan.kv_bytes <= 3 * GIB - 2 * GIB
-    assert plan.n_ctx < 8192
-    assert "halved" in plan.reasons["n_ctx"]
+@pytest.mark.parametrize(
+    ("free_gib", "n_parallel", "n_ctx", "type_k"),
+    [(8, 4, 8192, "f16"), (4.8, 2, 8192, "f16"), (3.7, 2, 4096, "f16"), (3.2, 1, 4096, "f16"), (2.98, 1, 4096, "q8_0"),
+     (2.68, 1, 1024, "q8_0")],
+)  # fmt: skip
+def test_sequences_context_and_kv_types_shrink_in_turn(
+    free_gib: float, n_parallel: int, n_ctx: int, type_k: str
+) -> None:
+    plan = plan_memory(SMALL, Machine(2, round(free_gib * GIB)), Wishes())
+    assert (plan.n_parallel, plan.n_ctx, plan.type_k) == (n_parallel, n_ctx, type_k)
+    assert plan.devices[-1].fits
+    if n_parallel < 4:
+        assert "halved" in plan.reasons["n_parallel"]
+
+
+def test_a_quantised_kv_is_not_planned_without_flash_attention() -> None:
+    plan = plan_memory(SMALL, Machine(2, round(3.05 * GIB)), Wishes(flash_attn=False, n_ubatch=64))
+    assert plan.type_k == "f16"
 
 
 def test_a_model_too_large_for_the_gpu_is_split() -> None:
-    large = ModelShape(40 * GIB, 80, (8,) * 80, 128, 128, 8192)
-    plan = plan_memory(large, GPU, Wishes())
+    plan = plan_memory(LARGE, GPU, Wishes())
     assert 0 < plan.n_gpu_layers < 80
+    more = Layout(plan.n_ctx, plan.n_parallel, plan.kv_unified, 2048, 512, n_gpu_layers=plan.n_gpu_layers + 2)
+    assert not measure(LARGE, GPU, more)[0].fits
+
+
+def test_experts_stay_behind_before_layers_do() -> None:
+    plan = plan_memory(MOE, GPU, Wishes())
+    assert plan.n_gpu_layers == -1
+    assert 0 < plan.n_cpu_moe < 48
+    assert all(device.fits for device in plan.devices)
+    fewer = Layout(
+        plan.n_ctx, plan.n_parallel, plan.kv_unified, 2048, 512, n_gpu_layers=-1, n_cpu_moe=plan.n_cpu_moe - 1
+    )
+    assert not measure(MOE, GPU, fewer)[0].fits
+
+
+def test_layers_stay_behind_where_no_expert_fits() -> None:
+    plan = plan_memory(MOE, gpus(3.5, main=96), Wishes())
+    assert plan.n_cpu_moe == 48
+    assert 0 < plan.n_gpu_layers < 49
+
+
+def test_several_gpus_share_by_free_memory() -> None:
+    plan = plan_memory(LARGE, gpus(48, 24), Wishes())
+    first, second, _ = plan.devices
+    assert plan.n_gpu_layers == -1
+    assert sum(plan.tensor_split) == 81
+    assert first.n_layers + second.n_layers == 80
+    assert first.used_bytes / first.room_bytes == pytest.approx(second.used_bytes / second.room_bytes, rel=0.06)
+
+
+def test_a_given_split_is_followed_as_llama_cpp_does() -> None:
+    plan = plan_memory(SMALL, gpus(24, 24), Wishes(tensor_split=(3.0, 1.0)))
+    assert [device.n_layers for device in plan.devices] == [22, 6, 0]
+
+
+def test_a_tied_output_is_a_second_copy_on_the_gpu_only() -> None:
+    tied = replace(SMALL, tied=True)
+    on_cpu, on_gpu = plan_memory(tied, CPU, Wishes()), plan_memory(tied, GPU, Wishes())
+    assert on_gpu.weights_bytes - on_cpu.weights_bytes == tied.output_bytes
+
+
+def test_layers_without_kv_cost_none() -> None:
+    mixed = replace(
+        SMALL, layers=(SMALL.layers[0], replace(SMALL.layers[0], k_elements=0, v_elements=0, state_bytes=7))
+    )
+    use = measure(mixed, CPU, Layout(256, 2, False, 512, 512))[-1]
+    assert use.kv_bytes == 2 * 256 * 2 * 2048 + 2 * 7
+
+
+def test_a_context_that_was_asked_for_is_split_between_gpu_and_processor_rather_than_refused() -> None:
+    plan = plan_memory(dense(5 * GIB, 32), gpus(16), Wishes(n_ctx=16_384, n_parallel=8))
+    assert 0 < plan.n_gpu_layers < 32
+
+
+def test_a_wished_ubatch_raises_the_planned_batch_and_says_so() -> None:
+    plan = plan_memory(SMALL, CPU, Wishes(n_ubatch=1024))
+    assert (plan.n_batch, plan.n_ubatch) == (1024, 1024)
+    assert "raised" in plan.reasons["n_batch"]
+
+
+def test_cells_overcommit_a_shared_memory_and_no_other() -> None:
+    plan = plan_memory(SMALL, CPU, Wishes(n_ctx=1024, n_parallel=4, n_cells=2048))
+    assert (plan.kv_unified, plan.n_cells) == (True, 2048)
+    assert plan_memory(SMALL, CPU, Wishes(n_ctx=1024, n_parallel=4, n_cells=10)).n_cells == 1024
+    assert plan_memory(SMALL, CPU, Wishes(n_ctx=1024, n_parallel=4)).n_cells == 4096
 
 
 def test_not_enough_memory_says_how_much_and_what_to_do() -> None:
-    with pytest.raises(NotEnoughMemory, match=r"2\.0 GiB.*N_CTX"):
+    with pytest.raises(NotEnoughMemory, match=r"2\.0 GiB are weights.*smaller quantisation, of at most 1\.\d GiB"):
         plan_memory(SMALL, Machine(n_cores=2, free_bytes=2 * GIB), Wishes())
+
+
+def test_not_enough_memory_for_what_is_asked_says_what_would_fit() -> None:
+    with pytest.raises(NotEnoughMemory, match="N_PARALLEL=2 N_CTX=8192 would fit"):
+        plan_memory(SMALL, Machine(2, 5 * GIB), Wishes(n_parallel=16, n_ctx=32_768))
+
+
+def test_lesser_plans_take_sequences_then_context_then_layers() -> None:
+    plan = plan_memory(SMALL, GPU, Wishes())
+    steps = []
+    while lesser := lesser_plan(plan, "context", SMALL, GPU, Wishes()):
+        plan = lesser
+        steps.append((plan.n_parallel, plan.n_ctx, plan.n_gpu_layers))
+    assert steps[:7] == [
+        (4, 8192, -1), (2, 8192, -1), (1, 8192, -1), (1, 4096, -1), (1, 2048, -1), (1, 2048, 21), (1, 2048, 15)
+    ]  # fmt: skip
+    assert steps[-1] == (1, 512, 0)
+    assert plan.degraded[0] == "N_PARALLEL=4 in place of 8: the load failed for memory"
+    assert len(plan.degraded) == len(steps)
+
+
+def test_weights_that_do_not_fit_are_helped_by_fewer_layers_only() -> None:
+    plan = plan_memory(SMALL, GPU, Wishes())
+    lesser = lesser_plan(plan, "load", SMALL, GPU, Wishes())
+    assert lesser
+    assert (lesser.n_parallel, lesser.n_gpu_layers) == (8, 21)
+    assert lesser_plan(plan_memory(SMALL, CPU, Wishes()), "load", SMALL, CPU, Wishes()) is None
+
+
+def test_what_is_asked_for_is_not_lessened() -> None:
+    wishes = Wishes(n_ctx=4096, n_parallel=4, n_gpu_layers=-1)
+    assert lesser_plan(plan_memory(SMALL, GPU, wishes), "context", SMALL, GPU, wishes) is None
+
+
+def test_quants_that_fit_come_first() -> None:
+    sizes = {"Q8_0": 32 * GIB, "Q4_K_M": 18 * GIB, "Q2_K": 11 * GIB, "BF16": 64 * GIB}
+    order = ("Q4_K_M", "Q8_0", "Q2_K", "BF16")
+    assert preference(sizes, order, gpus(80)) == ("Q4_K_M", "Q8_0", "Q2_K", "BF16")
+    assert preference(sizes, order, gpus(16)) == ("Q2_K", "Q4_K_M", "Q8_0", "BF16")
+    assert preference(sizes, order, Machine(4, 8 * GIB)) == ("Q2_K", "Q4_K_M", "Q8_0", "BF16")
+    assert preference(sizes, order, Machine(4, 16 * GIB))[0] == "Q2_K"

@@ -32,7 +32,7 @@ class Drive:
                 self.endings.setdefault(update.sequence.id, []).append(update)
 
     def add(self, *args: object, **kwargs: object) -> None:
-        self.take(self.scheduler.add(request(*args, **kwargs)))  # type: ignore[arg-type]
+        self.scheduler.add(request(*args, **kwargs))  # type: ignore[arg-type]
 
     def step(self, *, refuse: bool = False) -> bool:
         """`refuse`: the memory says it has no room, as it may while more than one sequence is in it."""
@@ -86,11 +86,30 @@ def test_the_answer_ends_where_the_context_does() -> None:
     assert drive.reason("a") == "length"
 
 
-def test_zero_tokens_end_at_once() -> None:
+def test_zero_tokens_compute_the_prompt_and_draw_nothing() -> None:
     drive = Drive(limits())
-    drive.add("a", max_tokens=0)
+    drive.add("a", [1, 2, 3, 4], max_tokens=0)
+    drive.finish()
     assert drive.reason("a") == "length"
-    assert drive.scheduler.is_idle
+    assert "a" not in drive.tokens
+    drive.add("b", [1, 2, 3, 4, 5], max_tokens=1)
+    drive.finish()
+    assert drive.endings["b"][0].sequence.n_cached == 4
+
+
+def test_a_reset_ends_everything_and_forgets_what_is_in_memory() -> None:
+    drive = Drive(limits(n_slots=2))
+    drive.add("old", [1, 2, 3], max_tokens=1)
+    drive.finish()
+    drive.add("a", [7, 8, 9], max_tokens=9)
+    drive.step()
+    drive.take(drive.scheduler.reset(EngineFailed("who knows")))
+    assert drive.reason("a") == "error"
+    assert drive.scheduler.memory.n_held == 0
+    drive.add("b", [1, 2, 3], max_tokens=2)
+    drive.finish()
+    assert drive.endings["b"][0].sequence.n_cached == 0
+    assert drive.tokens["b"] == foretold([1, 2, 3], 2)
 
 
 def test_a_prompt_that_leaves_no_room_is_refused_with_both_numbers() -> None:
@@ -355,7 +374,7 @@ def test_any_interleaving_ends_each_request_once_with_its_own_tokens(
             # Few different prompts, many shared beginnings.
             prompt = [1 + (j * (x % 3)) % 7 for j in range(1 + y % (given.n_ctx - 1))]
             try:
-                drive.add(f"r{i}", prompt, max_tokens=1 + x % 9)
+                drive.add(f"r{i}", prompt, max_tokens=x % 9)
             except QueueFull:
                 continue
             prompts[f"r{i}"] = prompt

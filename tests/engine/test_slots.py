@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.fakes import limits, request
 from worker_gguf.engine.sequence import Sequence, Slot
-from worker_gguf.engine.slots import common_prefix, place, reusable
+from worker_gguf.engine.slots import common_prefix, least_copy, place, reusable
 
 BUSY = Sequence(request("busy"), 0)
 
@@ -59,6 +59,15 @@ def test_a_busy_slot_lends_its_prefix_by_copy_when_that_is_worth_it() -> None:
     short = place([slot(0, [1, 2], busy=True), slot(1)], [1, 2, 3], limits(), reuse=True)
     assert short is not None
     assert short.n_reused == 0
+
+
+def test_partitioned_a_copy_must_be_worth_the_whole_part() -> None:
+    given = limits(partitioned=True, n_ctx=8192)
+    assert least_copy(given) == 128
+    slots = [slot(0, list(range(100)), busy=True), slot(1)]
+    placement = place(slots, list(range(101)), given, reuse=True)
+    assert placement is not None
+    assert placement.n_reused == 0
 
 
 def test_partitioned_a_gap_between_busy_slots_is_closed_first() -> None:

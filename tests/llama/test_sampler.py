@@ -77,6 +77,7 @@ CHAINS = {
     "mirostat 1": replace(NEUTRAL, mirostat=1),
     "mirostat 2": replace(NEUTRAL, mirostat=2),
     "adaptive_p": replace(NEUTRAL, min_p=0.05, adaptive_target=0.4),
+    "infill": replace(NEUTRAL, top_k=10, samplers=("top_k", "top_p", "infill")),
     "greedy": replace(NEUTRAL, temperature=0.0),
     "greedy with penalties": replace(NEUTRAL, temperature=0.0, repeat_penalty=1.8, repeat_last_n=5),
 }

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.llama import backend
-from worker_gguf.llama.model import Model
+from worker_gguf.llama.model import Model, ModelParams
 from worker_gguf.llama.vocabulary import Vocabulary
 
 SHARED = Path(__file__).parents[3] / "shared" / "vocab"
@@ -64,3 +65,19 @@ def test_tokenisation_equals_the_published_one(name: str) -> None:
             assert vocabulary.tokenize(text, add_special=False, parse_special=False) == [int(t) for t in line.split()]
     finally:
         llama_cpp.llama_model_free(pointer)
+
+
+def test_special_tokens_of_the_original_repository_take_the_place_of_wrong_ones() -> None:
+    own = Model(MODEL_PATH, ModelParams())
+    vocabulary = own.vocabulary
+    bos, eos = vocabulary.bos, vocabulary.eos
+    assert bos is not None
+    assert eos is not None
+    plain = vocabulary.tokenize("Hello", add_special=True, parse_special=False)
+    vocabulary.adopt(bos, (eos,))
+    assert vocabulary.tokenize("Hello", add_special=True, parse_special=False) == plain
+    vocabulary.adopt(1020, (1021, 1020))
+    assert vocabulary.tokenize("Hello", add_special=True, parse_special=False) == [1020, *plain[1:]]
+    assert (vocabulary.bos, vocabulary.eos) == (1020, 1021)
+    assert vocabulary.eog >= {eos, 1020, 1021}
+    own.close()

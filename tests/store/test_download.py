@@ -16,9 +16,10 @@ import pytest
 from tests.fake_hub import FakeHub
 from worker_gguf.errors import DownloadError, ModelNotFound, WorkerError
 from worker_gguf.store import ensure, locate
+from worker_gguf.store.cache import Cache
 from worker_gguf.store.download import write_ref
-from worker_gguf.store.hub import Hub
-from worker_gguf.store.ref import HubRef, UrlRef
+from worker_gguf.store.prune import disk_error
+from worker_gguf.store.ref import HubRef
 
 FILES = {
     "README.md": b"# A model",
@@ -139,15 +140,15 @@ def test_commit_can_be_named(hub: FakeHub, tmp_path: Path) -> None:
     assert ensure(ref, [tmp_path], endpoint="http://127.0.0.1:9").revision == commit
 
 
-def test_cut_connection_is_taken_up_where_it_broke(
-    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
+def test_cut_connection_is_taken_up_where_it_broke(hub: FakeHub, tmp_path: Path) -> None:
     hub.cut_after = 10_000
     heard: list[tuple[int, int]] = []
     model = ensure(Q4, [tmp_path], progress=lambda done, total: heard.append((done, total)), endpoint=hub.url)
     assert model.path.read_bytes() == FILES["m-Q4_K_M.gguf"]
-    assert [request.range for request in hub.requested("GET", "/cdn/")][1:] == ["bytes=10000-"]
+    assert [request.range for request in hub.requested("GET", "/cdn/")] == [
+        "bytes=0-50003",
+        "bytes=10000-50003",
+    ]
     assert hub.bytes_served == 50_004
     assert heard[-1] == (50_004, 50_004)
 
@@ -177,12 +178,9 @@ class Refusal(NamedTuple):
         (HubRef("org/repo", file="x.gguf"), Refusal(ModelNotFound, "m-Q8_0.gguf")),
         (HubRef("org/repo", revision="v9"), Refusal(ModelNotFound, "no revision v9")),
         (HubRef("org/empty"), Refusal(ModelNotFound, r"no \.gguf file")),
-        (UrlRef("https://example.org/x.gguf"), Refusal(ModelNotFound, "not fetched yet")),
     ],
 )
-def test_reference_that_leads_nowhere_is_refused(
-    hub: FakeHub, tmp_path: Path, ref: HubRef | UrlRef, refusal: Refusal
-) -> None:
+def test_reference_that_leads_nowhere_is_refused(hub: FakeHub, tmp_path: Path, ref: HubRef, refusal: Refusal) -> None:
     hub.repo("org/empty", {"README.md": b""})
     with pytest.raises(refusal.error, match=refusal.says):
         ensure(ref, [tmp_path], endpoint=hub.url)
@@ -227,6 +225,46 @@ def test_no_network_says_what_to_do(hub: FakeHub, tmp_path: Path) -> None:
         ensure(Q4, [tmp_path], endpoint=f"http://127.0.0.1:{port}")
 
 
+def test_offline_says_so_at_once(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ensure(Q4, [tmp_path / "full"], endpoint=hub.url)
+    hub.requests.clear()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(DownloadError, match="HF_HUB_OFFLINE"):
+        ensure(Q4, [tmp_path / "empty"], endpoint=hub.url)
+    assert ensure(Q4, [tmp_path / "full"], endpoint=hub.url).path == model.path
+    assert hub.requests == []
+
+
+def test_quant_is_left_to_the_plan(hub: FakeHub, tmp_path: Path) -> None:
+    model = ensure(
+        HubRef("org/repo"),
+        [tmp_path],
+        endpoint=hub.url,
+        prefer=lambda models: max(models, key=lambda model: model.size_bytes),
+    )
+    assert model.path.name == "m-Q8_0.gguf"
+
+
+def test_projector_is_fetched_by_its_kind(hub: FakeHub, tmp_path: Path) -> None:
+    model = ensure(HubRef("org/repo"), [tmp_path], endpoint=hub.url, kind="mmproj")
+    assert model.path.name == "mmproj-f16.gguf"
+
+
+def test_file_name_of_the_hub_that_leaves_the_repository_is_not_written(hub: FakeHub, tmp_path: Path) -> None:
+    hub.repo("org/evil", {"../../../m-Q8_0.gguf": b"GGUF"})
+    with pytest.raises(ModelNotFound, match=r"no \.gguf file"):
+        ensure(HubRef("org/evil"), [tmp_path / "cache"], endpoint=hub.url)
+    assert not (tmp_path / "m-Q8_0.gguf").exists()
+
+
+def test_room_is_made_by_pruning(hub: FakeHub, tmp_path: Path) -> None:
+    first = ensure(Q4, [tmp_path], endpoint=hub.url)
+    second = ensure(HubRef("org/repo", quant="Q8_0"), [tmp_path], endpoint=hub.url, most_bytes=100_000)
+    assert second.path.is_file()
+    assert not first.path.exists()
+    assert locate(Q4, [tmp_path]) is None
+
+
 def test_disk_without_room_is_refused_before_the_first_byte(
     hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,9 +294,10 @@ def test_ref_is_replaced_whole(tmp_path: Path) -> None:
 
 
 def test_full_disk_and_read_only_disk_are_told_apart() -> None:
-    hub = Hub()
-    assert "disk is full" in hub._explain(OSError(28, "No space left on device"), "o/r", None, None).message
-    assert "writable" in hub._explain(OSError(30, "Read-only file system"), "o/r", None, None).message
+    cache = Cache(Path("/volume"))
+    assert "disk of /volume is full" in disk_error(OSError(28, "No space left on device"), cache).message
+    assert "writable" in disk_error(OSError(30, "Read-only file system"), cache).message
+    assert "Check the volume" in disk_error(OSError(107, "Transport endpoint is not connected"), cache).message
 
 
 def test_finding_a_model_on_disk_imports_nothing_heavy() -> None:

@@ -132,6 +132,69 @@ def test_what_is_not_here_is_none(tmp_path: Path, ref: ModelRef) -> None:
     assert locate(ref, []) is None
 
 
+@pytest.mark.parametrize("folder", ["org/repo", "ORG/Repo"])
+def test_plain_folder_of_the_image_comes_first(tmp_path: Path, folder: str) -> None:
+    baked = tmp_path / "models"
+    (baked / folder).mkdir(parents=True)
+    (baked / folder / "m-Q8_0.gguf").write_bytes(b"image")
+    _snapshot(tmp_path / "cache", "org/repo", {"m-Q8_0.gguf": b"cache", "m-Q4_0.gguf": b"cache"})
+    by_quant = {
+        quant: found.source
+        for quant in ("Q8_0", "Q4_0")
+        if (found := locate(HubRef("org/repo", quant), [tmp_path / "cache"], baked_dir=baked))
+    }
+    assert by_quant == {"Q8_0": "image", "Q4_0": "cache"}
+    named = locate(HubRef("org/repo", "Q8_0", revision="v1"), [], baked_dir=baked)
+    assert named is None  # a plain folder does not say which revision it is
+
+
+def test_hub_cache_in_the_image_answers(tmp_path: Path) -> None:
+    _snapshot(tmp_path, "Org/Repo", {"m-Q8_0.gguf": b"1"})
+    found = locate(HubRef("org/repo", "Q8_0", revision=COMMIT), [], baked_dir=tmp_path)
+    assert found is not None
+    assert (found.source, found.revision) == ("image", COMMIT)
+
+
+def test_file_of_the_image_answers_to_its_name(tmp_path: Path) -> None:
+    (tmp_path / "m-Q8_0.gguf").write_bytes(b"1")
+    assert locate(HubRef("org/repo", file="m-Q8_0.gguf"), [], baked_dir=tmp_path) is not None
+    assert locate(HubRef("org/repo", quant="Q8_0"), [], baked_dir=tmp_path) is None
+    assert locate(UrlRef("https://example.org/a/m-Q8_0.gguf?x=1"), [], baked_dir=tmp_path) is not None
+    assert locate(HubRef("org/repo"), [], baked_dir=tmp_path / "absent") is None
+
+
+@pytest.mark.parametrize("level", ["file", "snapshot", "repo"])
+def test_link_out_of_the_cache_is_not_followed(tmp_path: Path, level: str) -> None:
+    elsewhere, cache = tmp_path / "elsewhere", tmp_path / "cache"
+    snapshot = _snapshot(elsewhere, "org/repo", {"m-Q8_0.gguf": b"1"})
+    steps = {"file": snapshot / "m-Q8_0.gguf", "snapshot": snapshot, "repo": elsewhere / "models--org--repo"}
+    link = cache / steps[level].relative_to(elsewhere)
+    link.parent.mkdir(parents=True)
+    link.symlink_to(steps[level])
+    assert locate(HubRef("org/repo", "Q8_0"), [cache]) is None
+
+
+def test_cache_that_is_itself_a_link_is_read(tmp_path: Path) -> None:
+    _snapshot(tmp_path / "real", "org/repo", {"m-Q8_0.gguf": b"1"})
+    (tmp_path / "cache").symlink_to(tmp_path / "real")
+    assert locate(HubRef("org/repo", "Q8_0"), [tmp_path / "cache"]) is not None
+
+
+def test_projector_in_a_cache_is_found_by_its_kind(tmp_path: Path) -> None:
+    names = ["m-Q8_0.gguf", "mmproj-BF16.gguf", "mmproj-F16.gguf"]
+    _snapshot(tmp_path, "org/repo", dict.fromkeys(names, b"1"))
+    found = locate(HubRef("org/repo"), [tmp_path], kind="mmproj")
+    assert found is not None
+    assert found.path.name == "mmproj-F16.gguf"
+
+
+def test_plan_prefers_among_what_is_here(tmp_path: Path) -> None:
+    _snapshot(tmp_path, "org/repo", {"m-Q4_K_M.gguf": b"1", "m-Q8_0.gguf": b"22"})
+    found = locate(HubRef("org/repo"), [tmp_path], prefer=lambda models: max(models, key=lambda m: m.size_bytes))
+    assert found is not None
+    assert found.path.name == "m-Q8_0.gguf"
+
+
 def test_path_is_found(tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(b"123")

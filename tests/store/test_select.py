@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from worker_gguf.errors import ModelNotFound
-from worker_gguf.store.select import choose, group
+from worker_gguf.store.select import Kind, ModelFiles, choose, group
 
 _DARK = "L3.2-8X3B-MOE-Dark-Champion-Inst-18.4B-uncen-ablit_D_AU"
 DARK = [
@@ -105,8 +107,36 @@ def test_without_a_quant_the_preferred_one_is_taken(names: list[str], file: str)
     assert choose(names).files == (file,)
 
 
-def test_own_order_is_followed() -> None:
-    assert choose(DARK, preference=("Q8_0", "Q4_K_M")).files == (f"{_DARK}-Q8_0.gguf",)
+def test_plan_picks_among_whole_models_by_their_size() -> None:
+    sizes = {"m-Q4_K_M.gguf": 4, "m-Q8_0.gguf": 8, "m-BF16-00001-of-00002.gguf": 16, "mmproj-F16.gguf": 1}
+
+    def largest(models: Sequence[ModelFiles]) -> ModelFiles | None:
+        return max(models, key=lambda model: model.size_bytes)
+
+    assert choose(sizes, prefer=largest).files == ("m-Q8_0.gguf",)
+    assert choose(sizes, prefer=largest).size_bytes == 8
+    assert choose(sizes, prefer=lambda _models: None).files == ("m-Q4_K_M.gguf",)
+    assert choose(sizes, quant="Q4_K_M", prefer=largest).files == ("m-Q4_K_M.gguf",)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "quant", "file"),
+    [
+        ("mmproj", UNSLOTH, None, "mmproj-F16.gguf"),
+        ("mmproj", UNSLOTH, "bf16", "mmproj-BF16.gguf"),
+        ("draft", ["m-Q8_0.gguf", "m-draft-Q4_0.gguf"], None, "m-draft-Q4_0.gguf"),
+        ("draft", ["tiny-Q8_0.gguf", "tiny-Q4_0.gguf"], "q8_0", "tiny-Q8_0.gguf"),
+    ],
+)
+def test_projector_and_draft_are_chosen_by_the_same_rules(
+    kind: Kind, names: list[str], quant: str | None, file: str
+) -> None:
+    assert choose(names, kind=kind, quant=quant).files == (file,)
+
+
+def test_repository_without_a_projector_says_what_it_has() -> None:
+    with pytest.raises(ModelNotFound, match=r"\(mmproj\)\. It has: m-Q8_0\.gguf"):
+        choose(["m-Q8_0.gguf"], kind="mmproj")
 
 
 def test_two_unknown_models_are_listed() -> None:

@@ -18,6 +18,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from worker_gguf.cli.demo import run_demo
 
         return run_demo()
+    if arguments.command == "inspect":
+        from worker_gguf.cli.inspect import inspect
+
+        return inspect(arguments)
     from worker_gguf import head_start
 
     begun = head_start.begin(arguments.model)  # before the imports of the next line, which take long
@@ -36,6 +40,9 @@ def _parser() -> argparse.ArgumentParser:
         target.add_argument("--mode", choices=("auto", "queue", "http"), help="over MODE")
         target.add_argument("--host", help="over HOST")
         target.add_argument("--port", type=int, help="over PORT")
+    from worker_gguf.cli.inspect import add_arguments  # no import of its own that takes time
+
+    add_arguments(commands.add_parser("inspect", help="print a model's memory plan, for this machine or another"))
     commands.add_parser("demo", help="start the worker, ask it over HTTP and over the queue, check both answers")
     return parser
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -28,7 +30,6 @@ __all__ = ["serve"]
 logger = get_logger(__name__)
 
 _HEAD_START_S = 0.4
-_LOOPBACK = ("127.", "::1", "localhost")
 
 
 def serve(
@@ -52,6 +53,8 @@ def serve(
     except WorkerError as error:
         print(f"worker-gguf: {error.message}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 def _http(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> int:
@@ -113,6 +116,8 @@ def _queue(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> in
             keys = [key.get_secret_value() for key in settings.api_keys]
             app = create_health_app(worker, api_keys=keys, metrics=metrics)
             stack.enter_context(ServerThread(app, bind(settings.bind_host, settings.port_health)))
+        # Until the SDK sets its own: a signal during the start gives it up.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         try:
             asyncio.run(worker.wait_ready())
             concurrency = settings.concurrency or worker.n_parallel
@@ -146,12 +151,19 @@ def _check_exposure(settings: Settings) -> None:
     """Who can reach the port can use the model: without keys, only this machine may, unless asked for."""
     if settings.resolved_mode == "queue" or settings.api_keys or settings.allow_unauthenticated:
         return
-    if settings.behind_platform_keys or settings.bind_host.startswith(_LOOPBACK):
+    if settings.behind_platform_keys or _is_loopback(settings.bind_host):
         return
     raise SettingsError(
         f"HOST={settings.bind_host} can be reached from other machines and no API_KEYS are set. Set API_KEYS, bind "
         "127.0.0.1, or set ALLOW_UNAUTHENTICATED=true if something in front of the worker checks who asks."
     )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _process_age_s() -> float:

@@ -17,9 +17,9 @@ from worker_gguf.engine.runner import Limits, Runner
 from worker_gguf.engine.scheduler import Scheduler
 from worker_gguf.engine.sequence import Sequence
 from worker_gguf.engine.stats import EngineStats
-from worker_gguf.engine.stream import EventStream, Outbox, deliver
+from worker_gguf.engine.stream import Courier, EventStream, Outbox
 from worker_gguf.engine.updates import Ended, Token, Update
-from worker_gguf.errors import EngineFailed, NotReady, QueueFull, WorkerError
+from worker_gguf.errors import EngineFailed, InvalidRequest, NotReady, QueueFull, WorkerError
 from worker_gguf.latch import Latch
 
 __all__ = ["Engine"]
@@ -81,6 +81,7 @@ class Engine:
         self._inbox: SimpleQueue[_Command] = SimpleQueue()
         self._open: dict[str, _Open] = {}
         self._outbox: Outbox = {}
+        self._courier = Courier()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._lock = threading.Lock()
         self._on_idle: list[Latch] = []
@@ -99,14 +100,16 @@ class Engine:
     # --- for everyone ---------------------------------------------------------------------------------------------
 
     def start(self) -> None:
+        self._courier.start()
         self._thread.start()
 
     def stop(self) -> None:
         """End what runs as cancelled, end the thread, give the model's memory back."""
         with self._lock:
             self._stopping = True
-        self._inbox.put(_Stop())
+            self._inbox.put(_Stop())
         self._thread.join()
+        self._courier.stop()
         self.runner.close()
 
     def submit(self, *requests: GenerationRequest) -> EventStream:
@@ -121,12 +124,18 @@ class Engine:
                 raise NotReady("The worker is stopping and takes no more requests.")
             self._check_room(len(requests))
             self._n_submitted += len(requests)
-        for index, request in enumerate(requests):
-            self._inbox.put(_Add(request, _Address(stream, index)))
+            # Within the lock, so that nothing comes into the inbox behind the command that ends the thread.
+            for index, request in enumerate(requests):
+                self._inbox.put(_Add(request, _Address(stream, index)))
         return stream
 
     def _check_room(self, n: int) -> None:
         most = self.limits.n_slots + self.max_queue
+        if n > most:
+            raise InvalidRequest(
+                f"{n} answers at once are more than this worker ever takes, {most}. Ask for fewer, or raise MAX_QUEUE.",
+                param="n",
+            )
         if self.n_open + n > most:
             raise QueueFull.of(self.n_open, most)
 
@@ -151,13 +160,16 @@ class Engine:
     # --- the thread -----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while self._take_commands():
+        goes_on = True
+        while goes_on:
             try:
-                self._step()
+                goes_on = self._take_commands()
+                if goes_on:
+                    self._step()
             except Exception:
                 # A bug, not a request: everyone is told, and the next request finds an empty memory.
                 logger.exception("engine step failed")
-                self._take(self._scheduler.finish_all("error", EngineFailed("The engine failed; see the log.")))
+                self._take(self._scheduler.reset(EngineFailed("The engine failed; see the log.")))
             self._publish()
         self._take(self._scheduler.finish_all("cancelled"))
         self._publish()
@@ -174,11 +186,7 @@ class Engine:
     def _compute(self, batch: Batch) -> StepResult:
         if batch.chunks:
             self.stats.count_batch(batch.n_tokens)
-        try:
-            result = self.runner.run(batch)
-        except Exception:
-            logger.exception("runner failed")
-            return StepResult(error=EngineFailed("The model could not be computed; see the log."))
+        result = self.runner.run(batch)
         self.stats.decode_seconds += result.decode_seconds
         self.stats.sample_seconds += result.sample_seconds
         return result
@@ -201,13 +209,12 @@ class Engine:
             return
         request, address = command.request, command.address
         try:
-            updates = self._scheduler.add(request)
+            self._scheduler.add(request)
         except WorkerError as error:
             self._emit(address, Finished("error", Usage(len(request.prompt), 0, 0), error=error))
             self._count_ending("refused")
             return
         self._open[request.id] = _Open(address, Detokenizer(request.stop))
-        self._take(updates)
 
     # --- from updates to events -----------------------------------------------------------------------------------
 
@@ -262,7 +269,7 @@ class Engine:
         self.stats.held_tokens = self._scheduler.memory.n_held
         if self._outbox:
             outbox, self._outbox = self._outbox, {}
-            deliver(outbox)
+            self._courier.send(outbox)
 
 
 def _usage(sequence: Sequence) -> Usage:

@@ -36,10 +36,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """New text of a sequence, whole characters only, and the tokens drawn since the last delta.
+    """New text of a sequence, whole characters only, and the token whose drawing brought it out.
 
-    Text is held back while it might be the start of a stop text, so `text` may be empty and may belong to tokens of
-    earlier deltas.
+    Text is held back while a character is not whole or it might be the start of a stop text, so it may belong to
+    earlier tokens too. A token that brings out neither text nor log-probabilities has no delta.
     """
 
     text: str

@@ -104,7 +104,10 @@ class Memory:
             # The copy may be of a prefix just given up for room: then there is nothing left to copy.
             n_reused = min(n_reused, len(source.tokens))
             self._operations.append(Copy(source.id, target.id, n_reused))
-            self.touch(source)
+            if source.is_idle:
+                source.last_used = 0  # its copy stands for it now: give this one up first
+            else:
+                self.touch(source)
         elif n_reused < len(target.tokens):
             self._operations.append(Truncate(target.id, n_reused))
         self._operations.append(Open(target.id, sequence.request, sequence.tokens))

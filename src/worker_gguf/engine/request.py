@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["DEFAULT_SAMPLERS", "MAX_STOPS", "GenerationRequest", "SamplingParams"]
+__all__ = ["DEFAULT_SAMPLERS", "MAX_STOPS", "SAMPLERS", "GenerationRequest", "SamplingParams"]
 
 # llama-server's order, under its names (tools/server/README of llama.cpp).
 DEFAULT_SAMPLERS = ("penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature")
+SAMPLERS = (*DEFAULT_SAMPLERS, "adaptive_p", "infill")
 MAX_STOPS = 16
 
 

@@ -14,7 +14,7 @@ from worker_gguf.engine.memory import Memory
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.engine.runner import Limits
 from worker_gguf.engine.sequence import Sequence, Slot
-from worker_gguf.engine.slots import MIN_COPY_TOKENS, common_prefix
+from worker_gguf.engine.slots import common_prefix, least_copy
 from worker_gguf.engine.updates import Ended, Token, Update
 from worker_gguf.errors import (
     ContextLengthExceeded,
@@ -49,7 +49,7 @@ class Scheduler:
 
     # --- commands -------------------------------------------------------------------------------------------------
 
-    def add(self, request: GenerationRequest) -> list[Update]:
+    def add(self, request: GenerationRequest) -> None:
         """Take a request in, or raise: ContextLengthExceeded, QueueFull, InvalidRequest."""
         if request.id in self._by_id:
             raise InvalidRequest(f"A request with the id {request.id!r} is already running.")
@@ -61,11 +61,8 @@ class Scheduler:
             raise QueueFull.of(len(self._by_id), self.limits.n_slots + self.max_queue)
         sequence = Sequence(request, self._arrivals)
         self._arrivals += 1
-        if request.max_tokens == 0:
-            return [Ended(sequence, "length")]
         self._by_id[request.id] = sequence
         self.waiting.append(sequence)
-        return []
 
     def finish(self, request_id: str, reason: FinishReason, error: WorkerError | None = None) -> list[Update]:
         """End a sequence now; its slot is free before the next step. Unknown ids (already ended) are nothing."""
@@ -74,6 +71,13 @@ class Scheduler:
 
     def finish_all(self, reason: FinishReason, error: WorkerError | None = None) -> list[Update]:
         return [self._end(sequence, reason, error) for sequence in list(self._by_id.values())]
+
+    def reset(self, error: WorkerError) -> list[Update]:
+        """End everything and forget every token in memory: for when nobody knows what it holds."""
+        updates = self.finish_all("error", error)
+        for slot in self.memory.slots:
+            self.memory.empty(slot)
+        return updates
 
     def expire(self, now_s: float) -> list[Update]:
         """End every sequence whose deadline is past."""
@@ -108,6 +112,8 @@ class Scheduler:
             self.memory.append(slot, chunk.tokens)
             if slot.sequence is not None:
                 slot.sequence.n_computed += len(chunk.tokens)
+                if slot.sequence.only_evaluates and slot.sequence.n_pending == 0:
+                    updates.append(self._end(slot.sequence, "length"))
         for sampled in result.sampled:
             sequence = self.memory.slots[sampled.slot].sequence
             if sequence is not None:
@@ -138,7 +144,7 @@ class Scheduler:
             if other.n_generated == 0 and other.n_pending > 0:
                 shared = common_prefix(other.request.prompt, sequence.request.prompt)
                 # Its last prompt token is drawn from; the others are in memory once it decodes.
-                if min(shared, other.n_prompt - 1) >= other.n_computed + MIN_COPY_TOKENS:
+                if min(shared, other.n_prompt - 1) >= other.n_computed + least_copy(self.limits):
                     return True
         return False
 
@@ -170,7 +176,8 @@ class Scheduler:
     def _chunk(self, sequence: Sequence, slot: Slot, n: int) -> Chunk:
         start = sequence.n_computed
         tokens = sequence.tokens[start : start + n]
-        return Chunk(slot.id, start, tokens, n == sequence.n_pending, sequence.n_generated)
+        output = n == sequence.n_pending and not sequence.only_evaluates
+        return Chunk(slot.id, start, tokens, output, sequence.n_generated)
 
     def _reclaim(self, wanted: int, sequence: Sequence) -> int:
         """Free memory: idle prefixes, oldest use first, then make sequences younger than this one wait, then itself."""

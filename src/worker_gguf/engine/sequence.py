@@ -40,6 +40,11 @@ class Sequence:
         return len(self.tokens) - self.n_computed
 
     @property
+    def only_evaluates(self) -> bool:
+        """No token is wanted: the prompt is computed, so that later requests find it in memory."""
+        return self.request.max_tokens == 0
+
+    @property
     def is_decoding(self) -> bool:
         """Only the token drawn last is left to compute."""
         return self.n_generated > 0 and self.n_pending == 1

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from worker_gguf.engine.runner import Limits
 from worker_gguf.engine.sequence import Slot
 
-__all__ = ["Placement", "common_prefix", "place", "reusable"]
+__all__ = ["Placement", "common_prefix", "least_copy", "place", "reusable"]
 
-# Fewer shared tokens than this are not worth a copy: computing them is as quick.
-MIN_COPY_TOKENS = 16
+# Fewer shared tokens than this are not worth a copy: computing them is as quick. Shared memory only notes that a cell
+# belongs to one more sequence; between partitions llama.cpp copies the whole part, however little of it is wanted.
+MIN_SHARED_TOKENS = 16
+PART_TOKENS_PER_COPIED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,11 @@ class Placement:
     target: Slot
     source: Slot
     n_reused: int
+
+
+def least_copy(limits: Limits) -> int:
+    """The fewest tokens that are worth a copy."""
+    return max(MIN_SHARED_TOKENS, limits.n_ctx // PART_TOKENS_PER_COPIED if limits.partitioned else 0)
 
 
 def common_prefix(a: Tokens[int], b: Tokens[int]) -> int:
@@ -64,7 +71,7 @@ def place(slots: Tokens[Slot], tokens: Tokens[int], limits: Limits, *, reuse: bo
     scores = {slot.id: reusable(slot.tokens, tokens, limits) if reuse else 0 for slot in slots}
     best_idle = max(idle, key=lambda slot: (scores[slot.id], -len(slot.tokens), -slot.last_used, -slot.id))
     best = max(slots, key=lambda slot: scores[slot.id])
-    if scores[best.id] >= scores[best_idle.id] + MIN_COPY_TOKENS and _can_copy(best, scores[best.id], limits):
+    if scores[best.id] >= scores[best_idle.id] + least_copy(limits) and _can_copy(best, scores[best.id], limits):
         others = [slot for slot in idle if slot is not best]
         if others:
             target = min(others, key=lambda slot: (len(slot.tokens) > 0, slot.last_used, slot.id))

@@ -6,11 +6,13 @@ All events of a step cross in one call per loop, not one per token.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterable, Mapping
+from queue import SimpleQueue
 
 from worker_gguf.engine.events import Event, Finished
 
-__all__ = ["EventStream", "Outbox", "deliver"]
+__all__ = ["Courier", "EventStream", "Outbox"]
 
 Items = dict[int, list[Event]]
 
@@ -29,10 +31,6 @@ class EventStream:
         self._running = set(range(len(request_ids)))
         self._items: Items = {}
         self._arrived: asyncio.Future[None] | None = None
-
-    @property
-    def is_finished(self) -> bool:
-        return not self._running
 
     def put(self, items: Items) -> None:
         """Called on the loop."""
@@ -69,7 +67,35 @@ class EventStream:
 Outbox = dict[EventStream, Items]
 
 
-def deliver(outbox: Mapping[EventStream, Items]) -> None:
+class Courier:
+    """Carries outboxes to the event loops from a thread of its own.
+
+    Waking a loop is a system call, which lets go of the interpreter's lock; the loop's thread takes it and keeps it
+    while it renders and sends. The engine's thread would have to wait for that before its next decode. Handing over to
+    a queue lets go of nothing: the courier runs when the decode has begun.
+    """
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[Outbox | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def send(self, outbox: Outbox) -> None:
+        self._queue.put(outbox)
+
+    def stop(self) -> None:
+        """Return when all that was sent is delivered."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (outbox := self._queue.get()) is not None:
+            _deliver(outbox)
+
+
+def _deliver(outbox: Mapping[EventStream, Items]) -> None:
     """Hand each stream its events, from any thread. A loop that is closed has nobody left to tell."""
     loops: dict[asyncio.AbstractEventLoop, list[tuple[EventStream, Items]]] = {}
     for stream, items in outbox.items():

@@ -60,7 +60,7 @@ class Exchange(Response):
         self._frame = frame
         self._route = route
         self._started_s = time.perf_counter()
-        self._status = 0
+        self._status = 0  # nothing sent yet
         self._n_events = 0
         self._first_event_s: float | None = None
         self._usage: dict[str, int] = {}
@@ -144,6 +144,7 @@ class Exchange(Response):
 
     def _note(self, method: str) -> None:
         """Count the request and write its one line: ids and numbers, nothing of its content."""
+        self._status = self._status or _CLIENT_GONE  # cancelled before anything was sent
         self._frame.metrics.count_request(self._route, self._status)
         line: dict[str, object] = {
             "method": method,

@@ -25,6 +25,8 @@ _ERRORS = {
     "503": "The worker is loading, draining or failed.",
     "504": "The request's time was over.",
 }
+# One server-sent event, as OpenAPI 3.2 describes the items of a stream: a chunk's JSON, or [DONE].
+_EVENT = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
 _REF = "#/components/schemas/{model}"
 _KEY: list[dict[str, Any]] = [{"apiKey": []}]
 _OPEN: list[dict[str, Any]] = []
@@ -96,7 +98,7 @@ def operation(method: str, path: str) -> dict[str, Any]:
     if method == "POST":
         body = {"$ref": _REF.format(model=_BODIES[path].__name__)}
         described["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
-        described["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+        described["responses"]["200"]["content"]["text/event-stream"] = {"schema": _EVENT}
     if "{model_id}" in path:
         described["parameters"] = [
             {"name": "model_id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}

@@ -23,6 +23,7 @@ from worker_gguf.frontends.queue_posts import Posts
 from worker_gguf.frontends.replies import error_bytes, error_event, json_bytes, log_unexpected, request_id_from
 from worker_gguf.log import get_logger
 from worker_gguf.metrics import Metrics
+from worker_gguf.protocol.screening import ignored_header
 from worker_gguf.service import Answer, Stream
 
 __all__ = ["Handler", "Job", "Yield", "make_handler"]
@@ -63,12 +64,15 @@ class _JobRun:
         self._status = 499  # stopped, until something else is known
         self._n_posts = 0
         self._counts: dict[str, object] = {}
+        self._unknown: tuple[str, ...] = ()
 
     async def answer(self, given: object) -> AsyncGenerator[Yield, None]:
         # Never unbound: the SDK gives each job a task, and so a context, of its own.
         bind_contextvars(job_id=self._job_id, request_id=self._job_id)
         try:
             call = read_job_input(given)
+            self._unknown = call.ignored
+            self._metrics.count_ignored(call.ignored)
             self._route = next((r for r in _ROUTES if call.route.startswith(r)), "other")
             result = await self._call(call)
             if isinstance(result, Answer):
@@ -97,7 +101,7 @@ class _JobRun:
         usage = answer.body.get("usage")
         if isinstance(usage, dict):
             self._counts = {name: count for name, count in usage.items() if isinstance(count, int)}
-        ignored = _ignored(answer)
+        ignored = [*_ignored(answer), *_names(ignored_header(self._unknown))]
         return answer.body | {"x_ignored_parameters": ignored} if ignored else answer.body
 
     async def _streamed(self, stream: Stream) -> AsyncGenerator[str, None]:
@@ -107,7 +111,7 @@ class _JobRun:
         # A job stopped while the SDK posts is cancelled outside of this generator, and the SDK holds on to the dead
         # task until another job ends (rp_scale.run_jobs keeps `done`): closing by collection could come minutes late.
         task.add_done_callback(lambda _: posts.cancel())
-        if ignored := _ignored(stream):
+        if ignored := [*_ignored(stream), *_names(ignored_header(self._unknown))]:
             self._counts = {"ignored_parameters": ignored}
         try:
             async for post in posts:
@@ -146,5 +150,8 @@ class _JobRun:
 
 
 def _ignored(result: Answer | Stream) -> list[str]:
-    value = next((v for name, v in result.headers.items() if name.lower() == _IGNORED_HEADER.lower()), "")
-    return [name.strip() for name in value.split(",") if name.strip()]
+    return _names(next((v for name, v in result.headers.items() if name.lower() == _IGNORED_HEADER.lower()), ""))
+
+
+def _names(header: str) -> list[str]:
+    return [name.strip() for name in header.split(",") if name.strip()]

@@ -25,6 +25,8 @@ class Call:
     method: str
     route: str
     body: object
+    ignored: tuple[str, ...] = ()
+    """Further names of the job's input, which no shape knows."""
 
 
 def read_job_input(given: object) -> Call:
@@ -45,16 +47,20 @@ def _passthrough(given: dict[str, object]) -> Call:
     body = given.get("openai_input")
     # The platform sends a GET as an absent, null or empty input; the method itself does not reach the worker.
     if body is None or body == {}:
-        return Call("GET", route, None)
-    return Call("POST", route, body)
+        return Call("GET", route, None, _others(given, "openai_route", "openai_input"))
+    return Call("POST", route, body, _others(given, "openai_route", "openai_input"))
 
 
 def _routed(given: dict[str, object]) -> Call:
     route = _text(given, "route")
     body = given.get("body")
     if given.get("method") is None:
-        return Call("GET" if body is None else "POST", route, body)
-    return Call(_text(given, "method").upper(), route, body)
+        return Call("GET" if body is None else "POST", route, body, _others(given, "route", "body", "method"))
+    return Call(_text(given, "method").upper(), route, body, _others(given, "route", "body", "method"))
+
+
+def _others(given: dict[str, object], *known: str) -> tuple[str, ...]:
+    return tuple(sorted(given.keys() - set(known)))
 
 
 def _plain(given: dict[str, object]) -> Call:

@@ -71,17 +71,19 @@ def read_header(
             raise DownloadError(f"{name or label} cannot be read ({error}). Check the volume.") from error
 
 
-def read_headers(paths: Sequence[Path], files: Sequence[BinaryIO] = ()) -> ModelHeader:
+def read_headers(paths: Sequence[Path | BinaryIO], files: Sequence[BinaryIO] = ()) -> ModelHeader:
     """Read a model of one or several files: the first file's header with the tensors of all.
 
-    `files` are the same, open already: some mounts drop what is cached of a file whenever it is opened.
+    `files` are the same, open already, where `paths` only name them: some mounts drop what is cached of a file whenever
+    it is opened.
     """
     if files:
         first, *rest = (read_header(file, name=str(path)) for path, file in zip(paths, files, strict=True))
     else:
         first, *rest = (read_header(path) for path in paths)
     if first.n_parts > 1 and first.n_parts != len(paths):
-        raise ModelInvalid(f"{paths[0]} is part of a model of {first.n_parts} files, and {len(paths)} were found.")
+        name = getattr(paths[0], "name", paths[0])
+        raise ModelInvalid(f"{name} is part of a model of {first.n_parts} files, and {len(paths)} were found.")
     tensors = list(first.tensors)
     for part, header in enumerate(rest, start=1):
         tensors += (replace(tensor, part=part) for tensor in header.tensors)

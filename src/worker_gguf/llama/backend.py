@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import llama_cpp
 
-__all__ = ["VERSION", "gpu_offload", "recent_errors", "start", "system_info", "watching"]
+__all__ = ["VERSION", "forget_errors", "recent_errors", "start", "watching"]
 
 VERSION = llama_cpp.__version__
 
@@ -65,10 +65,6 @@ def recent_errors() -> list[str]:
     return list(_recent)
 
 
-def gpu_offload() -> bool:
-    """Was the library built with a GPU backend that can take layers?"""
-    return bool(llama_cpp.llama_supports_gpu_offload())
-
-
-def system_info() -> str:
-    return llama_cpp.llama_print_system_info().decode("utf-8", "replace")
+def forget_errors() -> None:
+    """Begin anew: what an earlier load was refused for says nothing of the next."""
+    _recent.clear()

@@ -35,16 +35,19 @@ def column_maxima(logits: Floats) -> Floats:
 def reaching(logits: Floats, maxima: Floats, threshold: float) -> Ints:
     """Ids of all tokens whose logit is at least `threshold`. `maxima` is `column_maxima(logits)`, logits (n_vocab,)."""
     width = maxima.shape[0]
-    columns = np.flatnonzero(maxima >= threshold)
-    ids = (np.arange(0, width * FOLD, width)[:, None] + columns).ravel()
-    if width * FOLD < logits.shape[0]:
-        ids = np.concatenate((ids, np.arange(width * FOLD, logits.shape[0])))
-    chosen: Ints = ids[logits[ids] >= threshold]
-    return chosen
+    n_folded = width * FOLD
+    columns = (maxima >= threshold).nonzero()[0]
+    rows, at = (logits[:n_folded].reshape(FOLD, width).take(columns, axis=1) >= threshold).nonzero()
+    ids: Ints = rows * width + columns.take(at)
+    if n_folded < logits.shape[0]:
+        tail = (logits[n_folded:] >= threshold).nonzero()[0]
+        ids = np.concatenate((ids, tail + n_folded))
+    return ids
 
 
 def top(logits: Floats, maxima: Floats, k: int) -> Ints:
     """Ids among which are the `k` largest logits; there may be more. `k` must be less than len(maxima)."""
     width = maxima.shape[0]
-    threshold = np.partition(maxima, width - k)[width - k]
-    return reaching(logits, maxima, threshold)
+    sorted_from_k = maxima.copy()
+    sorted_from_k.partition(width - k)
+    return reaching(logits, maxima, sorted_from_k[width - k])

@@ -16,6 +16,8 @@ __all__ = ["read_machine"]
 # ggml-backend.h: enum ggml_backend_dev_type; integrated GPUs share main memory but are computed on the same way.
 _GPU_TYPES = (1, 2)
 _CGROUP = Path("/sys/fs/cgroup")
+# Version 1 of control groups says "no limit" with a number no machine has.
+_NO_LIMIT = 1 << 60
 
 
 def read_machine() -> Machine:
@@ -27,25 +29,49 @@ def read_machine() -> Machine:
 def _n_cores() -> int:
     """Cores this process may use: its affinity, cut by a container's quota."""
     n = len(os.sched_getaffinity(0))
-    try:
-        quota, period = (_CGROUP / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return n
-    return n if quota == "max" else max(1, min(n, round(int(quota) / int(period))))
+    quota, period = _numbers("cpu.max", 2) or (
+        *(_numbers("cpu/cpu.cfs_quota_us", 1) or (-1,)),
+        *(_numbers("cpu/cpu.cfs_period_us", 1) or (1,)),
+    )
+    return n if quota <= 0 or period <= 0 else max(1, min(n, round(quota / period)))
 
 
-def _free_bytes() -> int:
-    """Memory that can still be had: what the kernel calls available, cut by a container's limit."""
+def _free_bytes(cgroup: Path = _CGROUP) -> int:
+    """Memory that can still be had: what the kernel calls available, cut by a container's limit.
+
+    Files in the page cache count as used there and are given back when memory is short: a model that was just read
+    into it must not be counted twice.
+    """
     available = 0
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             available = int(line.split()[1]) * 1024
-    try:
-        limit = (_CGROUP / "memory.max").read_text().strip()
-        used = int((_CGROUP / "memory.current").read_text())
-    except (OSError, ValueError):
+    limit = _numbers("memory.max", 1, cgroup) or _numbers("memory/memory.limit_in_bytes", 1, cgroup)
+    used = _numbers("memory.current", 1, cgroup) or _numbers("memory/memory.usage_in_bytes", 1, cgroup)
+    if not limit or not used or not 0 < limit[0] < _NO_LIMIT:
         return available
-    return available if limit == "max" else min(available, max(0, int(limit) - used))
+    return min(available, max(0, limit[0] - used[0] + _page_cache_bytes(cgroup)))
+
+
+def _page_cache_bytes(cgroup: Path) -> int:
+    """File pages count as used by the group, but the kernel gives them back: a model just fetched is all such pages."""
+    for name, prefix in (("memory.stat", ""), ("memory/memory.stat", "total_")):
+        try:
+            pairs = (line.split() for line in (cgroup / name).read_text().splitlines())
+            stat = {key: int(value) for key, value in pairs}
+        except (OSError, ValueError):
+            continue
+        return stat.get(f"{prefix}active_file", 0) + stat.get(f"{prefix}inactive_file", 0)
+    return 0
+
+
+def _numbers(name: str, n: int, cgroup: Path = _CGROUP) -> tuple[int, ...] | None:
+    """A control group's file of `n` numbers, "max" being -1; None where there is no such file."""
+    try:
+        words = (cgroup / name).read_text().split()
+        return tuple(-1 if word == "max" else int(word) for word in words[:n])
+    except (OSError, ValueError):
+        return None
 
 
 def _gpus() -> tuple[Device, ...]:

@@ -12,6 +12,7 @@ import llama_cpp
 
 from worker_gguf.errors import ModelInvalid, NotEnoughMemory
 from worker_gguf.llama import backend
+from worker_gguf.llama.overrides import experts_in_main_memory
 from worker_gguf.llama.vocabulary import Vocabulary
 
 __all__ = ["Model", "ModelParams"]
@@ -23,13 +24,15 @@ SPLIT_MODES = {"none": 0, "layer": 1, "row": 2}
 
 @dataclass(frozen=True, slots=True)
 class ModelParams:
-    """`n_gpu_layers` -1 is all of them. `tensor_split` is each device's share of the model."""
+    """`n_gpu_layers` -1 is all of them. `tensor_split` is each device's share of the model. The experts of the first
+    `n_cpu_moe` layers stay in main memory."""
 
     n_gpu_layers: int = 0
     load_mode: str = "auto"
     split_mode: str = "layer"
     main_gpu: int = 0
     tensor_split: tuple[float, ...] = ()
+    n_cpu_moe: int = 0
 
 
 # llama.cpp logs this when the files of a split model are all open and none is mapped or read yet.
@@ -59,6 +62,7 @@ class Model:
         Raises ModelInvalid or NotEnoughMemory with what llama.cpp said.
         """
         backend.start()
+        backend.forget_errors()
         native = llama_cpp.llama_model_default_params()
         native.n_gpu_layers = params.n_gpu_layers
         native.load_mode = LOAD_MODES[params.load_mode]
@@ -67,6 +71,9 @@ class Model:
         shares = _shares(params.tensor_split)
         if shares is not None:
             native.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
+        overrides = experts_in_main_memory(params.n_cpu_moe)
+        if overrides is not None:
+            native.tensor_buft_overrides = ctypes.addressof(overrides)
 
         @llama_cpp.llama_progress_callback
         def on_progress(fraction: float, _user_data: ctypes.c_void_p) -> bool:
@@ -80,8 +87,6 @@ class Model:
         self.vocabulary = Vocabulary(pointer)
         self.n_ctx_train: int = llama_cpp.llama_model_n_ctx_train(pointer)
         self.n_params: int = llama_cpp.llama_model_n_params(pointer)
-        self.size_bytes: int = llama_cpp.llama_model_size(pointer)
-        self.n_layers: int = llama_cpp.llama_model_n_layer(pointer)
         self.n_swa: int = llama_cpp.llama_model_n_swa(pointer)
         self.is_recurrent = bool(
             llama_cpp.llama_model_is_recurrent(pointer) or llama_cpp.llama_model_is_hybrid(pointer)
@@ -89,16 +94,6 @@ class Model:
         if why := _cannot_generate(pointer):
             self.close()
             raise ModelInvalid(f"{path.name} cannot be served: it is {why}. Choose a model that generates text.")
-
-    @property
-    def description(self) -> str:
-        buffer = ctypes.create_string_buffer(256)
-        llama_cpp.llama_model_desc(self.pointer, buffer, len(buffer))
-        return buffer.value.decode("utf-8", "replace")
-
-    def chat_template(self, name: str | None = None) -> str | None:
-        text = llama_cpp.llama_model_chat_template(self.pointer, name.encode() if name else None)
-        return text.decode("utf-8", "replace") if text else None
 
     def close(self) -> None:
         if self.pointer is not None:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from worker_gguf.engine.batch import Batch, Chunk, Close, Copy, Open, Sampled, StepResult, Truncate
+from worker_gguf.engine.batch import Batch, Chunk, Close, Copy, Open, Operation, Sampled, StepResult, Truncate
 from worker_gguf.engine.events import TokenLogprob
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.engine.runner import Limits
@@ -85,9 +85,9 @@ class LlamaRunner:
         for operation in batch.operations:
             match operation:
                 case Truncate(slot, n_tokens):
-                    self._context.truncate(slot, n_tokens)
+                    _must(self._context.truncate(slot, n_tokens), operation)
                 case Copy(source, target, n_tokens):
-                    self._context.copy(source, target, n_tokens)
+                    _must(self._context.copy(source, target, n_tokens), operation)
                 case Open(slot, request, history):
                     try:
                         self._open(slot, request, history)
@@ -162,6 +162,12 @@ class LlamaRunner:
             float(log_probabilities[token]),
             tuple((i, piece(i), float(log_probabilities[i])) for i in top_ids),
         )
+
+
+def _must(was_done: bool, operation: Operation) -> None:
+    """The scheduler asks only for what `Limits` allow; if it is refused, nobody knows what the memory holds."""
+    if not was_done:
+        raise RuntimeError(f"the model's memory refused {operation}")
 
 
 def _best(values: Floats, n: int, folds: bool) -> Ints:

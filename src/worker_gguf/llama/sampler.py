@@ -24,7 +24,7 @@ _NOTHING_TO_DRAW = (
     "No token could be drawn: the samplers and biases of the request left none, or the model's output is not finite."
 )
 # Samplers that leave the order of tokens alone, so that a shortlist by logit made before them holds after them.
-_NEUTRAL_BEFORE_SHORTLIST = {"penalties", "dry"}
+_NEUTRAL_BEFORE_SHORTLIST = {"penalties", "dry", "adaptive_p"}
 
 
 class Scratch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import llama_cpp
 
@@ -23,17 +23,30 @@ class Vocabulary:
         self.pointer: llama_cpp.llama_vocab_p = pointer
         self.n_tokens: int = llama_cpp.llama_vocab_n_tokens(self.pointer)
         self.adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(self.pointer))
+        self._bos: int | None = None
+        self._eos: int | None = None
         self._pieces: list[bytes | None] = [None] * self.n_tokens
         self.suppressed = self._read_suppressed()
         self.eog = frozenset(t for t in range(self.n_tokens) if llama_cpp.llama_vocab_is_eog(self.pointer, t))
 
+    def adopt(self, bos: int | None, eos: Sequence[int]) -> None:
+        """Take special tokens from elsewhere, for a file that has them wrong; before anything else reads them."""
+        self._bos = bos if bos != self.bos else None  # llama.cpp adds the file's own itself
+        if eos:
+            self._eos = eos[0]
+            self.eog |= frozenset(eos)
+
     @property
     def bos(self) -> int | None:
+        if self._bos is not None:
+            return self._bos
         token = llama_cpp.llama_vocab_bos(self.pointer)
         return None if token == _NONE else int(token)
 
     @property
     def eos(self) -> int | None:
+        if self._eos is not None:
+            return self._eos
         token = llama_cpp.llama_vocab_eos(self.pointer)
         return None if token == _NONE else int(token)
 
@@ -47,6 +60,9 @@ class Vocabulary:
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """`add_special` adds BOS/EOS where the model asks for it; `parse_special` reads `<|eot_id|>` and the like as
         the tokens they name."""
+        if add_special and self._bos is not None:
+            tokens_of_text = self.tokenize(text, add_special=False, parse_special=parse_special)
+            return [self._bos, *tokens_of_text] if self.adds_bos else tokens_of_text
         raw = text.encode("utf-8")
         if len(raw) >= 2**31:
             raise InvalidRequest("The text is 2 GiB or longer, more than a tokenizer takes.")

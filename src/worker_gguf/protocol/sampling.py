@@ -8,19 +8,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from worker_gguf.engine.request import DEFAULT_SAMPLERS, SamplingParams
+from worker_gguf.engine.request import SAMPLERS, SamplingParams
 from worker_gguf.protocol.bodies import MAX_BREAKERS, MAX_INT32, MAX_TEXT, Common
 from worker_gguf.protocol.validation import invalid
 from worker_gguf.protocol.wellformed import is_encodable
 
-__all__ = ["MAX_BIAS", "MAX_BIASES", "SAMPLERS", "read_sampling"]
+__all__ = ["MAX_BIAS", "MAX_BIASES", "read_sampling"]
 
 MAX_BIASES = 10_000
 # Far beyond any logit, well within float32.
 MAX_BIAS = 1e6
 
-SAMPLERS = (*DEFAULT_SAMPLERS, "adaptive_p")
-_LETTERS = dict(zip("edskypmxta", SAMPLERS, strict=True))
+_LETTERS = dict(zip("edskypmxtai", SAMPLERS, strict=True))
 _OTHER_NAMES = {"nucleus": "top_p", "temp": "temperature", "typ": "typ_p", "typical": "typ_p", "typical_p": "typ_p"}
 _BY_HAND = frozenset({"seed", "samplers", "logit_bias", "dry_sequence_breakers"})
 _PLAIN = tuple(field.name for field in fields(SamplingParams) if field.name not in _BY_HAND)

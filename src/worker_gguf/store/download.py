@@ -1,27 +1,51 @@
-"""Makes sure that a model is on disk: found where it lies, else fetched from the Hub into the cache."""
+"""Makes sure that a model is on disk: found where it lies, else fetched into the cache, once for all who share it.
+
+1. Look in every place; what is there costs no request.
+2. List the repository, choose the files, see that there is room.
+3. For each file: take its lease, or follow the one who has it. Fetch into a folder of one's own, going on with what
+   others have left; verify size and digest; rename to the final name.
+4. Link the files into their snapshot, and note the commit in refs only when all of them are there.
+"""
 
 from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from worker_gguf.errors import DownloadError, ModelNotFound
+from worker_gguf.errors import DownloadError, ModelInvalid, ModelNotFound
 from worker_gguf.store import select
+from worker_gguf.store.cache import Cache, write_ref
+from worker_gguf.store.crew import Crew, Digest, LostLease
 from worker_gguf.store.hub import Hub, Listing
+from worker_gguf.store.in_use import touch
+from worker_gguf.store.lease import Lease
+from worker_gguf.store.partial import Partial, left_behind, noted_bytes
+from worker_gguf.store.prune import disk_error, make_room
 from worker_gguf.store.ref import HubRef, ModelRef, UrlRef
 from worker_gguf.store.resolve import LocalModel, locate
+from worker_gguf.store.select import Kind, Prefer
+from worker_gguf.store.tuning import Tuning
+from worker_gguf.store.web import Interrupted, WebFile, open_url
 
 __all__ = ["Progress", "ensure", "write_ref"]
 
 logger = logging.getLogger(__name__)
 
+_LOG_EVERY_S = 10.0
+
 
 class Progress(Protocol):
-    """Hears how far a download is. May be called from another thread; `bytes_done` never passes `bytes_total`."""
+    """Hears how far a download is, one's own or the one that is followed. It stops it by raising.
+
+    `bytes_done` never passes `bytes_total`; it falls when a file was broken and is fetched again.
+    """
 
     def __call__(self, bytes_done: int, bytes_total: int, /) -> None: ...
 
@@ -33,97 +57,211 @@ def ensure(
     progress: Progress | None = None,
     *,
     download_dir: Path | None = None,
+    baked_dir: Path | None = None,
     endpoint: str | None = None,
+    most_bytes: int | None = None,
+    kind: Kind = "model",
+    prefer: Prefer | None = None,
+    tuning: Tuning | None = None,
 ) -> LocalModel:
     """Return the model, whole and on disk.
 
-    Looks in `cache_dirs` and `download_dir` first and asks the Hub nothing if it is there. Else fetches exactly the
-    chosen files into `download_dir`, which is the last of `cache_dirs` unless given: earlier ones may be read-only.
+    Looks in `baked_dir`, `cache_dirs` and `download_dir` first and asks the Hub nothing if it is there. Else fetches
+    exactly the chosen files into `download_dir`, which is the last of `cache_dirs` unless given: earlier ones may be
+    read-only. `most_bytes` is what models may take up there. `prefer` picks among quants when none is asked for.
     """
     target = download_dir or (cache_dirs[-1] if cache_dirs else None)
     searched = [*cache_dirs, *([target] if target and target not in cache_dirs else [])]
-    if found := locate(ref, searched):
+    if found := locate(ref, searched, baked_dir=baked_dir, kind=kind, prefer=prefer):
         return found
-    if isinstance(ref, UrlRef):
-        raise ModelNotFound(f"{ref} is on a plain web server, which is not fetched yet. Download it and give its path.")
-    if not isinstance(ref, HubRef) or target is None:
+    if not isinstance(ref, HubRef | UrlRef) or target is None:
         raise ModelNotFound(
             f"{ref} is not on this machine and there is no cache to fetch it into. Set MODEL_CACHE_DIR."
         )
-    return _download(ref, target, Hub(token or None, endpoint), progress or (lambda _done, _total: None))
-
-
-def write_ref(repo_folder: Path, revision: str, commit: str) -> None:
-    """Note which commit a branch or tag is at, as the Hub's own cache does; whole or not at all."""
-    path = repo_folder / "refs" / revision
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False, encoding="utf-8") as file:
-        file.write(commit)
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
-
-
-def _download(ref: HubRef, cache_dir: Path, hub: Hub, progress: Progress) -> LocalModel:
-    listing = hub.listing(ref.repo, ref.revision)
-    files = select.choose(listing.files, quant=ref.quant, file=ref.file, where=f"The repository {ref.repo}").files
-    folder = cache_dir / f"models--{ref.repo.replace('/', '--')}"
-    _check_room(folder, listing, files)
-    counter = _Counter(sum(listing.files[name].size_bytes for name in files), progress)
-    logger.info("download begins", extra={"repo": ref.repo, "files": len(files), "size_bytes": counter.total})
-    paths: list[Path] = []
-    for name in files:
-        path = hub.fetch(ref.repo, name, listing.commit, cache_dir, counter.add)
-        size = listing.files[name].size_bytes
-        if path.stat().st_size != size:
-            raise DownloadError(
-                f"{path} has {path.stat().st_size} bytes and the Hub's file has {size}. Delete it and retry."
-            )
-        counter.file_done(size)
-        paths.append(path)
-    if ref.revision != listing.commit:
-        # Only now: a ref never leads to a snapshot that is not whole.
-        try:
-            write_ref(folder, ref.revision or "main", listing.commit)
-        except OSError as error:  # the model is here all the same; the next start asks the Hub once more
-            logger.warning("ref not written", extra={"repo": ref.repo, "reason": str(error)})
-    return LocalModel(tuple(paths), counter.total, ref.repo, listing.commit, "download")
-
-
-def _check_room(folder: Path, listing: Listing, names: Sequence[str]) -> None:
-    """Refuse before the first byte what the disk cannot hold."""
-    needed = 0
-    for name in names:
-        file = listing.files[name]
-        here = (folder / "snapshots" / listing.commit / name).exists()
-        if not here and not (file.sha256 and (folder / "blobs" / file.sha256).exists()):
-            needed += file.size_bytes
+    download = _Download(Cache(target), most_bytes, progress or (lambda _done, _total: None), tuning or Tuning())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
+        if isinstance(ref, UrlRef):
+            return download.from_url(ref)
+        return download.from_hub(ref, Hub(token or None, endpoint), kind, prefer)
     except OSError as error:
-        raise DownloadError(f"{folder} cannot be written ({error.strerror}). Set MODEL_CACHE_DIR elsewhere.") from error
-    if needed > free:
+        raise disk_error(error, download.cache) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """One file to fetch: `final` is where it is seen only when it is whole."""
+
+    key: str
+    final: Path
+    seen_as: Path
+    """Its name in a snapshot; holds the file itself where links cannot be made."""
+    web: WebFile
+    digest: Digest | None
+
+    @property
+    def is_here(self) -> bool:
+        return any(path.is_file() and path.stat().st_size == self.web.size_bytes for path in (self.final, self.seen_as))
+
+
+class _Download:
+    def __init__(self, cache: Cache, most_bytes: int | None, progress: Progress, tuning: Tuning) -> None:
+        self.cache = cache
+        self._most_bytes = most_bytes
+        self._progress = progress
+        self._tuning = tuning
+
+    def from_hub(self, ref: HubRef, hub: Hub, kind: Kind, prefer: Prefer | None) -> LocalModel:
+        listing = hub.listing(ref.repo, ref.revision)
+        sizes = {name: file.size_bytes for name, file in listing.files.items()}
+        where = f"The repository {ref.repo}"
+        chosen = select.choose(sizes, quant=ref.quant, file=ref.file, kind=kind, prefer=prefer, where=where)
+        wanted = [self._blob(ref.repo, listing, name, hub) for name in chosen.files]
+        self.cache.check_inside(self.cache.repo(ref.repo) / "blobs")
+        self._fetch_all(wanted)
+        paths = [
+            self.cache.link(ref.repo, listing.commit, name, file.final)
+            for name, file in zip(chosen.files, wanted, strict=True)
+        ]
+        if ref.revision != listing.commit:
+            # Only now: a ref never leads to a snapshot that is not whole.
+            try:
+                write_ref(self.cache.repo(ref.repo), ref.revision or "main", listing.commit)
+            except OSError as error:  # the model is here all the same; the next start asks the Hub once more
+                logger.warning("ref not written", extra={"repo": ref.repo, "reason": str(error)})
+        return LocalModel(tuple(paths), chosen.size_bytes, ref.repo, listing.commit, "download")
+
+    def from_url(self, ref: UrlRef) -> LocalModel:
+        final = self.cache.url(ref.url)
+        self.cache.check_inside(final)
+        web = self._open_url(ref.url)
+        self._fetch_all([_Wanted(f"url-{final.parent.name}", final, final, web, None)])
+        return LocalModel((final,), web.size_bytes, None, None, "download")
+
+    def _blob(self, repo: str, listing: Listing, name: str, hub: Hub) -> _Wanted:
+        file = listing.files[name]
+        if file.digest is None:
+            raise DownloadError(f"The Hub gives no digest of {name} in {repo}, so it cannot be verified.")
+        key = file.digest.hexadecimal
+        web = hub.open(repo, name, listing.commit, file.size_bytes)
+        shown = self.cache.snapshot(repo, listing.commit) / name
+        return _Wanted(key, self.cache.blob(repo, key), shown, web, file.digest)
+
+    def _open_url(self, url: str) -> WebFile:
+        for wait_s in (*self._tuning.waits_s, None):
+            try:
+                return open_url(url, self._tuning.stall_s)
+            except Interrupted as cause:
+                wait_s = None if wait_s is None else max(wait_s, cause.wait_s or 0)
+                if wait_s is None or wait_s > self._tuning.most_wait_s:
+                    raise cause.error from cause
+                time.sleep(wait_s)
+        raise AssertionError("the last wait is None")
+
+    # --- all files, one after the other -----------------------------------------------------------------------------
+
+    def _fetch_all(self, wanted: Sequence[_Wanted]) -> None:
+        missing = [file for file in wanted if not file.is_here]
+        begun = sum(self._left_behind(file) for file in missing)
+        needed = sum(file.web.size_bytes for file in missing) - begun
+        make_room(self.cache, needed, self._most_bytes, self._tuning, begun_bytes=begun)
+        counter = _Counter(sum(file.web.size_bytes for file in wanted), self._progress)
+        if missing:
+            logger.info("download begins", extra={"files": len(missing), "size_bytes": needed})
+        for file in wanted:
+            self._bring(file, counter.report)
+            self._tidy(file)
+            touch(file.final)
+            counter.file_done(file.web.size_bytes)
+
+    def _left_behind(self, file: _Wanted) -> int:
+        return max((noted_bytes(folder) for folder in left_behind(self.cache.partials, file.key)), default=0)
+
+    # --- one file: lead or follow -----------------------------------------------------------------------------------
+
+    def _bring(self, file: _Wanted, report: Callable[[int], None]) -> None:
+        lease = Lease(self.cache.lease(file.key), self._tuning)
+        is_told = False
+        while not file.is_here:
+            if not lease.try_take():
+                if not is_told:
+                    logger.info("another worker downloads, this one waits", extra={"file": file.web.title})
+                is_told = True
+                report(lease.bytes_done)
+                threading.Event().wait(self._tuning.poll_s)
+                continue
+            try:
+                with lease:
+                    if not file.is_here:
+                        self._fetch(file, lease, report)
+            except LostLease:
+                logger.warning("download left to another worker", extra={"file": file.web.title})
+            lease = Lease(self.cache.lease(file.key), self._tuning)
+
+    def _fetch(self, file: _Wanted, lease: Lease, report: Callable[[int], None]) -> None:
+        """Fetch it; if the digest is wrong, throw it away and fetch it once more."""
+
+        def note(bytes_done: int) -> None:
+            lease.bytes_done = bytes_done
+            report(bytes_done)
+
+        version = file.digest.hexadecimal if file.digest else file.web.etag or "-"
+        for is_last in (False, True):
+            partial = Partial.take_over(
+                self.cache.partials, file.key, lease.holder, file.web.size_bytes, version.replace(" ", "")
+            )
+            try:
+                crew = Crew(file.web, partial, file.digest, self._tuning, lambda: lease.is_sure)
+                if crew.run(note):
+                    self._publish(partial, file, lease)
+                    return
+                partial.discard()
+            finally:
+                partial.close()
+            if not is_last:
+                logger.warning("wrong digest: fetched again", extra={"file": file.web.title})
         raise DownloadError(
-            f"{folder.parent} has {free / 2**30:.1f} GiB free and the model needs {needed / 2**30:.1f} GiB. "
-            "Free space, use a larger volume or a smaller quant, or set MODEL_CACHE_DIR elsewhere."
+            f"{file.web.title} came twice with a wrong SHA-256 and was thrown away. Check the network and any proxy, "
+            "and start again."
         )
+
+    def _publish(self, partial: Partial, file: _Wanted, lease: Lease) -> None:
+        if file.digest is None and partial.read(0, 4) != b"GGUF":
+            partial.discard()
+            raise ModelInvalid(f"{file.web.title} is no GGUF file. Check the address: it may be that of a web page.")
+        try:
+            partial.publish(file.final)
+        except FileNotFoundError:  # taken over, or tidied away by one who saw the file whole
+            if lease.is_sure and not file.is_here:
+                raise
+            raise LostLease from None
+
+    def _tidy(self, file: _Wanted) -> None:
+        """Once the file is whole: remove what killed workers have left of it."""
+        for left in left_behind(self.cache.partials, file.key):
+            shutil.rmtree(left, ignore_errors=True)
+        with suppress(OSError):
+            for left in self.cache.lease(file.key).parent.glob(f"{file.key}*"):
+                left.unlink(missing_ok=True)
 
 
 class _Counter:
-    """Adds up the pieces of several files. A file that was there already counts when its turn comes."""
+    """Adds up several files. A file that was there already counts when its turn comes."""
 
     def __init__(self, total: int, progress: Progress) -> None:
         self.total = total
         self._progress = progress
         self._whole = 0
-        self._piece = 0
+        self._logged_at = self._begun_at = time.monotonic()
         progress(0, total)
 
-    def add(self, size_bytes: int) -> None:
-        self._piece += size_bytes
-        self._progress(min(self._whole + self._piece, self.total), self.total)
+    def report(self, bytes_done: int) -> None:
+        done = min(self._whole + bytes_done, self.total)
+        now = time.monotonic()
+        if now - self._logged_at >= _LOG_EVERY_S:
+            self._logged_at = now
+            logger.info("downloading", extra={"bytes": done, "of": self.total, "seconds": round(now - self._begun_at)})
+        self._progress(done, self.total)
 
     def file_done(self, size_bytes: int) -> None:
         self._whole += size_bytes
-        self._piece = 0
         self._progress(self._whole, self.total)

@@ -1,20 +1,23 @@
-"""The Hugging Face Hub: what a repository has, and one file of it into a cache. Every failure becomes a sentence.
+"""The Hugging Face Hub: what a repository has, and one file of it to read. Every failure becomes a sentence.
 
 huggingface_hub is imported inside functions: it takes 0.2 s and a start that finds its model on disk never needs it.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from worker_gguf.errors import DownloadError, ModelNotFound, WorkerError
+from worker_gguf.store.crew import Digest
+from worker_gguf.store.web import Interrupted, WebFile
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
@@ -23,12 +26,22 @@ __all__ = ["Hub", "Listing", "RemoteFile"]
 
 logger = logging.getLogger(__name__)
 
+_COMMIT: Final = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
+
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
     size_bytes: int
     sha256: str | None
-    """Also the name of its blob in a cache; None for small files that are not in large file storage."""
+    """None for small files that are not in large file storage."""
+    git_sha1: str | None = None
+
+    @property
+    def digest(self) -> Digest | None:
+        """What its bytes must come to; in hexadecimal also the name of its blob in a cache."""
+        if self.sha256:
+            return Digest("sha256", self.sha256)
+        return Digest("git", self.git_sha1) if self.git_sha1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +59,12 @@ class Hub:
     token: str | None = None
     endpoint: str | None = None
     retry_waits_s: tuple[float, ...] = (1.0, 3.0)
+    most_wait_s: float = 120.0
 
     def listing(self, repo: str, revision: str | None) -> Listing:
         """List a repository's files, in one request."""
         from huggingface_hub import HfApi
+        from huggingface_hub.errors import OfflineModeIsEnabled
 
         api = HfApi(endpoint=self.endpoint, token=self.token)
         for wait_s in (*self.retry_waits_s, None):
@@ -58,33 +73,83 @@ class Hub:
                     info = api.model_info(repo, revision=revision, files_metadata=True, timeout=30.0)
                 break
             except DownloadError as error:
-                if wait_s is None:
+                if wait_s is None or isinstance(error.__cause__, OfflineModeIsEnabled):
+                    raise
+                wait_s = max(wait_s, error.retry_after_s or 0)
+                if wait_s > self.most_wait_s:
                     raise
                 logger.warning("hub asked again", extra={"repo": repo, "wait_s": wait_s, "reason": error.message})
                 time.sleep(wait_s)
-        if not info.sha:
+        if not info.sha or not _COMMIT.fullmatch(info.sha):
             raise DownloadError(f"{self._host} did not say which commit of {repo} it has. Check HF_ENDPOINT.")
         files = {
-            item.rfilename: RemoteFile(item.size or 0, item.lfs.sha256 if item.lfs else None)
+            item.rfilename: RemoteFile(
+                item.size or 0, _hexadecimal(item.lfs.sha256, 64) if item.lfs else None, _hexadecimal(item.blob_id, 40)
+            )
             for item in info.siblings or ()
+            if _stays_inside(item.rfilename)
         }
         return Listing(info.sha, files)
 
-    def fetch(self, repo: str, file: str, commit: str, cache_dir: Path, on_bytes: Callable[[int], None]) -> Path:
-        """Bring one file into the cache. It gets its final name only when whole; `on_bytes` hears of each piece."""
+    def fetch_small(self, repo: str, file: str, commit: str, cache_dir: Path) -> Path:
+        """Bring one small file, such as a tokenizer's, into the cache."""
         from huggingface_hub import hf_hub_download
 
         with self._sentences(repo, commit, file):
             path = hf_hub_download(
-                repo,
-                file,
-                revision=commit,
-                cache_dir=cache_dir,
-                token=self.token,
-                endpoint=self.endpoint,
-                tqdm_class=_bar(file, on_bytes),
+                repo, file, revision=commit, cache_dir=cache_dir, token=self.token, endpoint=self.endpoint
             )
         return Path(path)
+
+    def open(self, repo: str, file: str, commit: str, size_bytes: int) -> WebFile:
+        """Return one file, to be read by ranges. Asks nothing yet."""
+
+        def address() -> str:
+            from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+            url = hf_hub_url(repo, file, revision=commit, endpoint=self.endpoint)
+            try:
+                with self._sentences(repo, commit, file):
+                    metadata = get_hf_file_metadata(url, token=self.token, timeout=30.0, endpoint=self.endpoint)
+            except DownloadError as error:
+                raise Interrupted(error) from error
+            return metadata.location
+
+        def headers(url: str) -> Mapping[str, str]:
+            from huggingface_hub import hf_hub_url
+            from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+            # The token is for the Hub alone: where the file lies elsewhere, its address is signed.
+            own = urlsplit(hf_hub_url(repo, file, endpoint=self.endpoint)).netloc
+            return build_hf_headers(token=self.token if urlsplit(url).netloc == own else False)
+
+        return WebFile(file, address, size_bytes, headers=headers)
+
+    def byte_ranges(self, repo: str, file: str, commit: str) -> Callable[[int, int], bytes]:
+        """Return a function that reads the bytes from `first` up to `end` of one file, in one request each.
+
+        Where the file lies is asked once, at the first read.
+        """
+        location: list[tuple[str, dict[str, str]]] = []
+
+        def fetch(first: int, end: int) -> bytes:
+            with self._sentences(repo, commit, file):
+                if not location:
+                    location.append(self._locate(repo, file, commit))
+                url, headers = location[0]
+                return _read_range(url, headers, first, end)
+
+        return fetch
+
+    def _locate(self, repo: str, file: str, commit: str) -> tuple[str, dict[str, str]]:
+        """The address behind the Hub's redirect, and what to send there: the token only to the Hub itself."""
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+        url = hf_hub_url(repo, file, revision=commit, endpoint=self.endpoint)
+        found = get_hf_file_metadata(url, token=self.token, endpoint=self.endpoint, timeout=30.0)
+        is_same_host = urlsplit(found.location).netloc == urlsplit(url).netloc
+        return found.location, build_hf_headers(token=self.token if is_same_host else False)
 
     @property
     def _host(self) -> str:
@@ -111,16 +176,6 @@ class Hub:
             return DownloadError(f"{repo} is not in the cache, and HF_HUB_OFFLINE forbids to fetch it. Unset it.")
         if isinstance(error, hub.HfHubHTTPError):
             return self._explain_status(error, repo, revision, file)
-        number = error.errno if isinstance(error, OSError) else None
-        if number in (errno.ENOSPC, errno.EDQUOT):
-            return DownloadError(
-                f"The disk is full while fetching {repo}. Free space or set MODEL_CACHE_DIR elsewhere."
-            )
-        if number in (errno.EROFS, errno.EACCES, errno.EPERM):
-            where = getattr(error, "filename", None) or "The cache"
-            return DownloadError(
-                f"{where} cannot be written to fetch {repo}. Set MODEL_CACHE_DIR to a writable folder."
-            )
         what = str(error).strip().split("\n")[0] or type(error).__name__
         return DownloadError(
             f"{file or repo} could not be fetched from {self._host} ({what}). "
@@ -159,25 +214,25 @@ class Hub:
         return DownloadError(f"{self._host} answered {status} for {file or repo}. Try again later.")
 
 
-def _bar(title: str, on_bytes: Callable[[int], None]) -> type[Any]:
-    """Make huggingface_hub's bar (drawn only on a terminal) that also reports to us."""
-    from huggingface_hub.utils.tqdm import tqdm
+def _hexadecimal(text: str | None, length: int) -> str | None:
+    return text if text and re.fullmatch(rf"[0-9a-f]{{{length}}}", text) else None
 
-    class Bar(tqdm):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            # Its own title is the end of the CDN's address.
-            super().__init__(*args, **{**kwargs, "desc": title})  # type: ignore[no-untyped-call]
 
-        def update(self, n: float | None = 1) -> bool | None:
-            on_bytes(int(n or 0))
-            drawn: bool | None = super().update(n)
-            return drawn
+def _read_range(url: str, headers: Mapping[str, str], first: int, end: int) -> bytes:
+    """Raises when the answer is not just these bytes: a server that knows no ranges would send all of the file."""
+    from huggingface_hub.utils import get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
-        # hf_xet draws a second bar for network bytes unless its class has these two.
-        def update_transfer(self, n: float) -> None:
-            pass
+    wanted = {**headers, "Range": f"bytes={first}-{end - 1}", "Accept-Encoding": "identity"}
+    with get_session().stream("GET", url, headers=wanted, timeout=30.0, follow_redirects=True) as response:
+        hf_raise_for_status(response)
+        if response.status_code != 206:
+            raise OSError("it answers no requests for a part of a file")
+        content: bytes = response.read()
+    if len(content) != end - first:
+        raise OSError(f"it sent {len(content)} of {end - first} bytes")
+    return content
 
-        def set_transfer_postfix_str(self, text: str, refresh: bool = False) -> None:
-            pass
 
-    return Bar
+def _stays_inside(name: str) -> bool:
+    """A file's name becomes a path in the cache."""
+    return not any(part in ("", ".", "..") for part in name.split("/")) and "\\" not in name and "\0" not in name

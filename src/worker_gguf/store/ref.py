@@ -136,12 +136,17 @@ def _checked_file(file: str, whole: str) -> str:
 
 def _parse_url(text: str) -> ModelRef:
     """Read a URL; one of the Hub's own pages is a reference into a repository."""
-    url = urlsplit(text)
+    shown = text.partition("?")[0]  # what follows may be a signature
+    try:
+        url = urlsplit(text)
+        path, _ = unquote(url.path), url.port  # a port that is no number raises
+    except ValueError:
+        raise ModelNotFound(f"'{shown}' is not a URL. {_FORMS}") from None
     if (url.hostname or "").lower() not in _HUB_HOSTS:
-        if not url.hostname or not url.path.lower().endswith(".gguf"):
-            raise ModelNotFound(f"'{text}' is not the URL of a .gguf file. {_FORMS}")
+        if not url.hostname or not path.lower().endswith(".gguf") or "\0" in path:
+            raise ModelNotFound(f"'{shown}' is not the URL of a .gguf file. {_FORMS}")
         return UrlRef(text)
-    parts = unquote(url.path).strip("/").split("/")
+    parts = path.strip("/").split("/")
     if len(parts) > 4 and parts[2] in ("resolve", "blob", "raw"):
         return _parse_hub(f"{parts[0]}/{parts[1]}/{'/'.join(parts[4:])}@{parts[3]}", text)
     if len(parts) > 3 and parts[2] == "tree":

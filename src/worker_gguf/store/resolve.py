@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Final, Literal
 
 from worker_gguf.errors import DownloadError, ModelNotFound
 from worker_gguf.store import select
-from worker_gguf.store.ref import EmbeddedRef, HubRef, ModelRef, PathRef
+from worker_gguf.store.cache import Cache, is_inside
+from worker_gguf.store.ref import EmbeddedRef, HubRef, ModelRef, PathRef, UrlRef
+from worker_gguf.store.select import Kind, Prefer
 
 __all__ = ["LocalModel", "Source", "locate", "repo_folders"]
 
-Source = Literal["embedded", "path", "cache", "download"]
+Source = Literal["embedded", "path", "image", "cache", "download"]
+
+logger = logging.getLogger(__name__)
 
 _EMBEDDED_FOLDER: Final = Path(__file__).parent.parent / "embedded"
 _DEFAULT_REVISION: Final = "main"
@@ -40,25 +46,46 @@ class LocalModel:
         return f"{self.repo}/{self.path.name}" if self.repo else self.path.name
 
 
-def locate(ref: ModelRef, cache_dirs: Sequence[Path], *, embedded_folder: Path = _EMBEDDED_FOLDER) -> LocalModel | None:
+def locate(
+    ref: ModelRef,
+    cache_dirs: Sequence[Path],
+    *,
+    embedded_folder: Path = _EMBEDDED_FOLDER,
+    baked_dir: Path | None = None,
+    kind: Kind = "model",
+    prefer: Prefer | None = None,
+) -> LocalModel | None:
     """Return the model if all its files are here, None if they would have to be fetched.
 
-    `cache_dirs` hold the Hub's layout (`models--org--name/…`) and are tried in order. A path that leads nowhere and a
-    quant that fits several files are ModelNotFound: no download would mend them.
+    `baked_dir` is a folder of the image and comes first. `cache_dirs` hold the Hub's layout (`models--org--name/…`) and
+    are tried in order. A path that leads nowhere and a quant that fits several files are ModelNotFound: no download
+    would mend them.
     """
+    wanted = _Wanted(kind, prefer)
     try:
         match ref:
             case EmbeddedRef():
                 return _embedded(embedded_folder)
             case PathRef(path):
-                return _at_path(path)
+                return _at_path(path, wanted)
             case HubRef():
-                return next(_in_caches(ref, cache_dirs), None)
+                found = chain(_in_image(ref, baked_dir, wanted), _in_caches(ref, cache_dirs, wanted))
+                return next(found, None)
+            case UrlRef(url):
+                return next(_fetched_url(url, baked_dir, cache_dirs), None)
     except PermissionError as error:
         raise DownloadError(f"{error.filename} may not be read. Check the rights of the volume.") from error
     except OSError as error:
         raise DownloadError(f"{error.filename or ref} cannot be read ({error.strerror}). Check the volume.") from error
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is looked for beside the reference."""
+
+    kind: Kind = "model"
+    prefer: Prefer | None = None
 
 
 def repo_folders(repo: str, cache_dir: Path) -> list[Path]:
@@ -74,9 +101,9 @@ def repo_folders(repo: str, cache_dir: Path) -> list[Path]:
     return [cache_dir / name for name in sorted(names, key=lambda name: (name != wanted, name))]
 
 
-def _at_path(path: Path) -> LocalModel:
+def _at_path(path: Path, wanted: _Wanted) -> LocalModel:
     if path.is_dir():
-        return _in_folder(path, "path")
+        return _in_folder(path, "path", wanted)
     if not path.is_file():
         raise ModelNotFound(
             f"There is no model file at {path}. Check the path, or write org/repo:QUANT to fetch a model."
@@ -93,22 +120,55 @@ def _embedded(folder: Path) -> LocalModel:
         raise ModelNotFound(
             "The embedded model is missing from this installation. Install the package again or set MODEL."
         )
-    return _in_folder(folder, "embedded")
+    return _in_folder(folder, "embedded", _Wanted())
 
 
-def _in_folder(folder: Path, source: Source) -> LocalModel:
-    names = _gguf_names(folder)
-    files = select.choose(names, where=f"The folder {folder}").files
+def _in_folder(folder: Path, source: Source, wanted: _Wanted) -> LocalModel:
+    names = _sizes(folder, _gguf_names(folder))
+    files = select.choose(names, kind=wanted.kind, prefer=wanted.prefer, where=f"The folder {folder}").files
     return _local([folder / name for name in files], source)
 
 
-def _in_caches(ref: HubRef, cache_dirs: Sequence[Path]) -> Iterator[LocalModel]:
+def _in_image(ref: HubRef, folder: Path | None, wanted: _Wanted) -> Iterator[LocalModel]:
+    """Look into the image: a cache in the Hub's layout, a folder `org/repo`, or a file of the name asked for."""
+    if folder is None or not folder.is_dir():
+        return
+    for found in _in_caches(ref, [folder], wanted):
+        yield replace(found, source="image")
+    if ref.revision is not None:
+        return  # a plain folder does not say which revision it is
+    for plain in _folders_in_any_case(folder, ref.repo):
+        if files := _choose_whole(ref, _sizes(plain, _gguf_names(plain, folder)), wanted):
+            yield _local([plain / name for name in files], "image", ref.repo)
+    if ref.file is not None and (files := _choose_whole(ref, _sizes(folder, _gguf_names(folder, folder)), wanted)):
+        yield _local([folder / name for name in files], "image", ref.repo)
+
+
+def _folders_in_any_case(folder: Path, repo: str) -> list[Path]:
+    found = [folder]
+    for wanted in repo.lower().split("/"):
+        found = [path for parent in found for path in sorted(parent.iterdir()) if path.name.lower() == wanted]
+        found = [path for path in found if path.is_dir()]
+    return found
+
+
+def _in_caches(ref: HubRef, cache_dirs: Sequence[Path], wanted: _Wanted) -> Iterator[LocalModel]:
     for cache_dir in cache_dirs:
         for folder in repo_folders(ref.repo, cache_dir):
             for commit in _commits(folder, ref.revision):
                 snapshot = folder / "snapshots" / commit
-                if files := _choose_whole(ref, _gguf_names(snapshot)):
+                if files := _choose_whole(ref, _sizes(snapshot, _gguf_names(snapshot, cache_dir)), wanted):
                     yield _local([snapshot / name for name in files], "cache", ref.repo, commit)
+
+
+def _fetched_url(url: str, baked_dir: Path | None, cache_dirs: Sequence[Path]) -> Iterator[LocalModel]:
+    name = Cache(Path()).url(url).name
+    if baked_dir is not None and (baked_dir / name).is_file():
+        yield _local([baked_dir / name], "image")
+    for cache_dir in cache_dirs:
+        path = Cache(cache_dir).url(url)
+        if path.is_file() and is_inside(path, cache_dir):
+            yield _local([path], "cache")
 
 
 def _commits(folder: Path, revision: str | None) -> list[str]:
@@ -130,25 +190,36 @@ def _commits(folder: Path, revision: str | None) -> list[str]:
     return [path.name for path in sorted(found, key=lambda path: (-path.stat().st_mtime, path.name))]
 
 
-def _choose_whole(ref: HubRef, names: Iterable[str]) -> tuple[str, ...] | None:
+def _choose_whole(ref: HubRef, sizes: Mapping[str, int], wanted: _Wanted) -> tuple[str, ...] | None:
     """Choose among the whole models that are here; None if there is none that answers."""
-    whole = [model for model in select.group(names) if model.complete]
-    if not select.matching(whole, quant=ref.quant, file=ref.file):
+    whole = [model for model in select.group(sizes) if model.complete]
+    if not select.matching(whole, quant=ref.quant, file=ref.file, kind=wanted.kind):
         return None
-    files = (name for model in whole for name in model.files)
-    return select.choose(files, quant=ref.quant, file=ref.file, where=f"The cache of {ref.repo}").files
+    here = {name: sizes[name] for model in whole for name in model.files}
+    where = f"The cache of {ref.repo}"
+    return select.choose(
+        here, quant=ref.quant, file=ref.file, kind=wanted.kind, prefer=wanted.prefer, where=where
+    ).files
 
 
-def _gguf_names(folder: Path) -> list[str]:
-    """List the .gguf files below a folder by their path inside it. A link to a blob that is gone is no file."""
+def _gguf_names(folder: Path, root: Path | None = None) -> list[str]:
+    """List the .gguf files below a folder by their path inside it. A link to a blob that is gone is no file; nor is
+    one that leads out of `root`."""
     names: list[str] = []
     for parent, _, files in os.walk(folder):
-        names += (
-            (Path(parent) / name).relative_to(folder).as_posix()
-            for name in files
-            if name.lower().endswith(".gguf") and (Path(parent) / name).is_file()
-        )
+        paths = [Path(parent) / name for name in files if name.lower().endswith(".gguf")]
+        for path in paths:
+            if not path.is_file():
+                continue
+            if root is not None and not is_inside(path, root):
+                logger.warning("symbolic link out of the cache refused", extra={"path": str(path), "cache": str(root)})
+                continue
+            names.append(path.relative_to(folder).as_posix())
     return names
+
+
+def _sizes(folder: Path, names: Iterable[str]) -> dict[str, int]:
+    return {name: (folder / name).stat().st_size for name in names}
 
 
 def _local(paths: Sequence[Path], source: Source, repo: str | None = None, revision: str | None = None) -> LocalModel:

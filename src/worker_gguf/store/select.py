@@ -7,15 +7,17 @@ What stands before it (`UD-Q4_K_XL`, `D_AU-Q8_0`) counts when it is asked for, a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
-from typing import Final, NoReturn
+from typing import Final, Literal, NoReturn, TypeAlias
 
 from worker_gguf.errors import ModelNotFound
 
-__all__ = ["PREFERENCE", "ModelFiles", "choose", "group", "matching"]
+__all__ = ["PREFERENCE", "Kind", "ModelFiles", "Prefer", "by_labels", "choose", "group", "matching"]
+
+Kind = Literal["model", "mmproj", "draft", "imatrix"]
 
 PREFERENCE: Final[tuple[str, ...]] = (
     *("Q4_K_M", "Q4_K_XL", "Q4_K_L", "Q5_K_M", "Q5_K_XL", "Q5_K_L"),
@@ -25,7 +27,10 @@ PREFERENCE: Final[tuple[str, ...]] = (
     *("Q3_K_XL", "Q3_K_L", "Q3_K_M", "IQ3_M", "IQ3_S", "Q3_K_S", "IQ3_XS", "Q2_K_XL", "Q2_K_L"),
     *("Q2_K", "IQ3_XXS", "IQ2_M", "BF16", "F16", "F32"),
 )
-"""Which quant is taken when none is asked for: the best that most machines can run first."""
+"""Which quant is taken when none is asked for and no plan decides: the best that most machines can run first."""
+
+PROJECTORS: Final[tuple[str, ...]] = ("F16", "BF16", "Q8_0", "F32")
+"""The same for projectors, which are small: the usual one first."""
 
 _SEP: Final = r"[-._]"
 _LABEL: Final = re.compile(
@@ -52,8 +57,10 @@ class ModelFiles:
     """The words of the name before the label, in lower case."""
     after: tuple[str, ...]
     """The words behind the label (`imat`)."""
-    kind: str
-    """`model`, or `mmproj`, `imatrix` or `draft`, which are chosen only by file name."""
+    kind: Kind
+    """All but `model` are chosen only by file name, or when their kind is asked for."""
+    size_bytes: int = 0
+    """Of all its files; 0 where sizes are not known."""
 
     @property
     def complete(self) -> bool:
@@ -64,19 +71,24 @@ class ModelFiles:
         return self.files[0] if self.n_parts == 1 else f"{self.files[0]} ({self.n_parts} parts)"
 
 
+Prefer: TypeAlias = Callable[[Sequence[ModelFiles]], ModelFiles | None]
+"""Picks one of several whole models when no quant is asked for; None leaves it to PREFERENCE."""
+
+
 def choose(
-    names: Iterable[str],
+    names: Iterable[str] | Mapping[str, int],
     *,
     quant: str | None = None,
     file: str | None = None,
-    preference: Sequence[str] = PREFERENCE,
+    kind: Kind = "model",
+    prefer: Prefer | None = None,
     where: str = "The repository",
 ) -> ModelFiles:
-    """Choose one model, by `file`, else by `quant`, else by `preference`. Raise ModelNotFound with what there is."""
+    """Choose one model, by `file`, else by `quant`, else by `prefer`. Raise ModelNotFound with what there is."""
     models = group(names)
-    found = matching(models, quant=quant, file=file, preference=preference)
+    found = matching(models, quant=quant, file=file, kind=kind, prefer=prefer)
     if len(found) != 1:
-        _refuse(where, _wanted(quant, file), found, models)
+        _refuse(where, _wanted(quant, file, kind), found, models)
     if not found[0].complete:
         raise ModelNotFound(
             f"{where} has {len(found[0].files)} of the {found[0].n_parts} parts of {found[0].stem}. "
@@ -86,18 +98,42 @@ def choose(
 
 
 def matching(
-    models: list[ModelFiles], *, quant: str | None, file: str | None, preference: Sequence[str] = PREFERENCE
+    models: list[ModelFiles],
+    *,
+    quant: str | None,
+    file: str | None,
+    kind: Kind = "model",
+    prefer: Prefer | None = None,
 ) -> list[ModelFiles]:
     """Return the models that answer equally well: one if the choice is clear, none, or several."""
     if file is not None:
         return _by_file(models, file)
+    models = _of_kind(models, kind)
     if quant is not None:
-        return _by_quant(_main_models(models), quant)
-    return _by_preference(_main_models(models), preference)
+        return _by_quant(models, quant)
+    whole = [model for model in models if model.complete]
+    if prefer is not None and len(whole) > 1 and (picked := prefer(whole)) is not None:
+        return [picked]
+    return _by_preference(models, PROJECTORS if kind == "mmproj" else PREFERENCE)
 
 
-def group(names: Iterable[str]) -> list[ModelFiles]:
-    """Gather the .gguf files into models: the parts of a split are one, in order."""
+def by_labels(order: Callable[[Mapping[str, int]], Sequence[str]]) -> Prefer:
+    """Prefer by an order of quants, which `order` tells from their sizes in bytes."""
+
+    def prefer(models: Sequence[ModelFiles]) -> ModelFiles | None:
+        sizes: dict[str, int] = {}
+        for model in models:
+            if model.label:
+                sizes.setdefault(model.label, model.size_bytes)
+        labels = order(sizes)
+        return next((model for label in labels for model in models if model.label == label), None)
+
+    return prefer
+
+
+def group(names: Iterable[str] | Mapping[str, int]) -> list[ModelFiles]:
+    """Gather the .gguf files into models: the parts of a split are one, in order. A mapping gives their sizes."""
+    sizes = names if isinstance(names, Mapping) else {}
     parts: dict[tuple[str, int], dict[int, str]] = {}
     for name in sorted(set(names)):
         if not name.lower().endswith(".gguf"):
@@ -108,22 +144,28 @@ def group(names: Iterable[str]) -> list[ModelFiles]:
         number = int(split["part"]) if split else 1
         if 1 <= number <= count:
             parts.setdefault((split["stem"] if split else stem, count), {})[number] = name
-    return [_describe(stem, tuple(files[n] for n in sorted(files)), count) for (stem, count), files in parts.items()]
+    return [
+        _describe(
+            stem, tuple(files[n] for n in sorted(files)), count, sum(sizes.get(name, 0) for name in files.values())
+        )
+        for (stem, count), files in parts.items()
+    ]
 
 
-def _describe(stem: str, files: tuple[str, ...], n_parts: int) -> ModelFiles:
+def _describe(stem: str, files: tuple[str, ...], n_parts: int, size_bytes: int) -> ModelFiles:
     path = PurePosixPath(stem)
     label, before, after = _label(path.name)
     if label is None and len(path.parts) > 1:
         label, before, after = _label(path.parent.name)
     words = set(_words(path.name))
+    kind: Kind
     if any(word.startswith("mmproj") for word in words):
         kind = "mmproj"
     elif "imatrix" in words and label is None:
         kind = "imatrix"
     else:
         kind = "draft" if "draft" in words else "model"
-    return ModelFiles(stem, files, n_parts, label, before, after, kind)
+    return ModelFiles(stem, files, n_parts, label, before, after, kind, size_bytes)
 
 
 def _label(name: str) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:
@@ -141,10 +183,12 @@ def _words(text: str) -> list[str]:
     return [word for word in re.split(r"[-._ /]+", text.lower()) if word]
 
 
-def _main_models(models: list[ModelFiles]) -> list[ModelFiles]:
-    """Leave out projectors and drafts; a repository that has only drafts is there for them."""
-    mains = [model for model in models if model.kind == "model"]
-    return mains or [model for model in models if model.kind == "draft"]
+def _of_kind(models: list[ModelFiles], kind: Kind) -> list[ModelFiles]:
+    """Leave out projectors and drafts; a repository that has only drafts is there for them, and one that has no file
+    called draft may be all draft."""
+    found = [model for model in models if model.kind == kind]
+    other: Kind | None = {"model": "draft", "draft": "model"}.get(kind)  # type: ignore[assignment]
+    return found or [model for model in models if model.kind == other]
 
 
 def _by_file(models: list[ModelFiles], file: str) -> list[ModelFiles]:
@@ -194,8 +238,9 @@ def _contains(words: list[str], wanted: list[str]) -> bool:
     return any(words[i : i + len(wanted)] == wanted for i in range(len(words) - len(wanted) + 1))
 
 
-def _wanted(quant: str | None, file: str | None) -> str:
-    return f"file {file}" if file else f"quant {quant}" if quant else "reference without a quant"
+def _wanted(quant: str | None, file: str | None, kind: Kind) -> str:
+    what = f"file {file}" if file else f"quant {quant}" if quant else "reference without a quant"
+    return what if kind == "model" else f"{what} ({kind})"
 
 
 def _refuse(where: str, wanted: str, found: list[ModelFiles], models: list[ModelFiles]) -> NoReturn:

@@ -1,0 +1,165 @@
+"""`worker-gguf inspect`: a model's memory plan as a table, for this machine or a named one, before any download."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from worker_gguf.errors import WorkerError
+
+if TYPE_CHECKING:
+    from worker_gguf.engine.plan import DeviceUse, Machine, MemoryPlan
+    from worker_gguf.gguf import ModelHeader
+    from worker_gguf.settings import Settings
+
+__all__ = ["add_arguments", "inspect", "parse_sizes"]
+
+SETTINGS = ("n_ctx", "n_parallel", "n_gpu_layers", "n_cpu_moe", "n_ubatch", "type_k", "type_v")
+SHOWN = (
+    "n_gpu_layers",
+    "n_cpu_moe",
+    "tensor_split",
+    "n_ctx",
+    "n_parallel",
+    "kv_unified",
+    "type_k",
+    "type_v",
+    "n_ubatch",
+)
+FREE_SHARE = 0.97
+"""Of a card that is only named: the rest is the driver's."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", nargs="?", help="embedded, a path, or org/repo:QUANT; default: MODEL")
+    parser.add_argument("--gpu", metavar="SIZES", help="cards to plan for, such as 24GB or 24GB,24GB; none for none")
+    parser.add_argument(
+        "--ram", metavar="SIZE", help="main memory to plan for, such as 64GB; default: what is free here"
+    )
+    for name in SETTINGS:
+        kind = str if name.startswith("type") else int
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"over {name.upper()}")
+
+
+def inspect(arguments: argparse.Namespace, *, endpoint: str | None = None) -> int:
+    """Print the plan; 0, 1 when the model cannot be served so, 2 when the arguments are wrong."""
+    from worker_gguf.errors import SettingsError
+    from worker_gguf.planning import plan_for
+    from worker_gguf.settings import Settings
+
+    try:
+        settings = Settings.load(model=arguments.model, **{name: getattr(arguments, name) for name in SETTINGS})
+        machine = _machine(arguments.gpu, arguments.ram)
+        header, where = _header(settings, machine, endpoint)
+        print(f"{_describe(header)}\n{where}\n")
+        plan = plan_for(header, machine, settings)
+    except SettingsError as error:
+        print(f"worker-gguf: {error.message}", file=sys.stderr)
+        return 2
+    except WorkerError as error:
+        print(f"worker-gguf: {error.message}", file=sys.stderr)
+        return 1
+    print("\n".join([*_columns(_devices(plan), "<" + ">" * 7), "", *_columns(_settings(plan), "<><")]))
+    return 0
+
+
+def parse_sizes(text: str) -> list[int]:
+    """`24GB,16GB` in bytes. A card of 24 GB has 24 GiB, and so is everything counted here; a bare number too."""
+    sizes = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:(M|G|T)(?:i?B)?)?\s*", part, re.IGNORECASE)
+        if not found or not float(found[1]):
+            from worker_gguf.errors import SettingsError
+
+            raise SettingsError(f"{part.strip() or text!r} is no size: write for example 24GB, or 24GB,24GB.")
+        sizes.append(round(float(found[1]) * 2 ** {"M": 20, "G": 30, "T": 40}[(found[2] or "G").upper()]))
+    return sizes
+
+
+def _machine(gpu: str | None, ram: str | None) -> Machine:
+    from worker_gguf.engine.plan import Device, Machine
+
+    free_bytes = parse_sizes(ram)[0] if ram else 0
+    gpus: tuple[Device, ...] | None = None
+    if gpu is not None:
+        sizes = [] if gpu.strip().lower() in ("none", "0", "") else parse_sizes(gpu)
+        gpus = tuple(Device(f"GPU {i} of {_gib(size)}", round(size * FREE_SHARE), size) for i, size in enumerate(sizes))
+    if gpus is not None and ram:
+        return Machine(len(os.sched_getaffinity(0)), free_bytes, gpus)
+    from worker_gguf.llama.machine import read_machine
+
+    here = read_machine()
+    return Machine(here.n_cores, free_bytes or here.free_bytes, here.gpus if gpus is None else gpus)
+
+
+def _header(settings: Settings, machine: Machine, endpoint: str | None) -> tuple[ModelHeader, str]:
+    """The header and a line that says where it was read: on this disk, else on the Hub."""
+    from functools import partial
+
+    from worker_gguf.engine.plan import preference
+    from worker_gguf.errors import ModelNotFound
+    from worker_gguf.gguf import read_headers
+    from worker_gguf.store import Hub, HubRef, ModelRef, locate, read_remote
+    from worker_gguf.store.select import PREFERENCE, by_labels
+
+    ref = ModelRef.parse(settings.model_reference)
+    if local := locate(ref, settings.cache_dirs(), baked_dir=settings.model_baked_dir):
+        return read_headers(local.paths), f"on this machine: {local.path}{_parts(local.paths)}"
+    if not isinstance(ref, HubRef):
+        raise ModelNotFound(f"{ref} is not on this machine, and only models of the Hub can be inspected from afar.")
+    token = settings.hf_token.get_secret_value() if settings.hf_token else None
+    prefer = by_labels(partial(preference, order=PREFERENCE, machine=machine))
+    remote = read_remote(ref, Hub(token, endpoint), prefer)
+    size = _gib(remote.size_bytes)
+    return remote.header, f"on the Hub: {remote.repo}/{remote.files[0]}{_parts(remote.files)}, {size} to download"
+
+
+def _parts(files: Sequence[object]) -> str:
+    return f" and {len(files) - 1} more" if len(files) > 1 else ""
+
+
+def _describe(header: ModelHeader) -> str:
+    experts = f", {header.n_experts_used} of {header.n_experts} experts" if header.n_experts else ""
+    return (
+        f"{header.name or 'a model without a name'}: {header.architecture} {header.quantisation}, "
+        f"{header.n_params / 1e9:.1f} B parameters, {_gib(header.weights_bytes)}, {header.n_layers} layers{experts}, "
+        f"{header.n_vocab} tokens, trained for {header.n_ctx_train}"
+    )
+
+
+def _devices(plan: MemoryPlan) -> Iterator[tuple[str, ...]]:
+    yield "device", "layers", "weights", "KV", "compute", "other", "used", "room"
+    for use in plan.devices:
+        yield _device_row(use)
+
+
+def _device_row(use: DeviceUse) -> tuple[str, ...]:
+    sizes = (use.weights_bytes, use.kv_bytes, use.compute_bytes, use.other_bytes, use.used_bytes, use.room_bytes)
+    return (use.name, str(use.n_layers), *map(_gib, sizes))
+
+
+def _settings(plan: MemoryPlan) -> Iterator[tuple[str, ...]]:
+    yield "setting", "planned", "why"
+    for name in SHOWN:
+        value = getattr(plan, name)
+        if name in plan.reasons:
+            text = ",".join(f"{share:g}" for share in value) if isinstance(value, tuple) else str(value).lower()
+            yield name.upper(), text, plan.reasons[name]
+
+
+def _columns(rows: Iterable[tuple[str, ...]], sides: str) -> list[str]:
+    """Rows under each other; `sides` has < or > for each column."""
+    table = list(rows)
+    widths = [max(len(row[i]) for row in table) for i in range(len(sides))]
+    return [
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
+        for row in table
+    ]
+
+
+def _gib(n_bytes: int) -> str:
+    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 100 << 20 else f"{n_bytes / 2**20:.1f} MiB"

@@ -1,0 +1,67 @@
+"""The next smaller plan, for when a load fails for memory that the plan thought was there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Literal
+
+from worker_gguf.engine.plan.choose import MIN_N_CTX, USEFUL_N_CTX, MemoryPlan, Wishes, describe
+from worker_gguf.engine.plan.shape import ModelShape
+from worker_gguf.engine.plan.usage import Layout, Machine, even_split
+
+__all__ = ["Stage", "lesser_plan"]
+
+Stage = Literal["load", "context"]
+"""What failed: the weights, or the memory of the sequences with the compute buffers."""
+
+FORCED = "the load failed for memory"
+
+
+def lesser_plan(
+    plan: MemoryPlan, stage: Stage, model: ModelShape, machine: Machine, wishes: Wishes
+) -> MemoryPlan | None:
+    """One step back, noted in `degraded`: fewer sequences, a shorter context, fewer layers on the GPU.
+
+    What the settings ask for stays as it is. None when there is no step left: weights that do not fit are only helped
+    by fewer layers.
+    """
+    layout = Layout(
+        n_ctx=plan.n_ctx,
+        n_parallel=plan.n_parallel,
+        kv_unified=plan.kv_unified,
+        n_batch=plan.n_batch,
+        n_ubatch=plan.n_ubatch,
+        type_k=plan.type_k,
+        type_v=plan.type_v,
+        flash_attn=wishes.flash_attn,
+        n_gpu_layers=plan.n_gpu_layers,
+        n_cpu_moe=plan.n_cpu_moe,
+        tensor_split=plan.tensor_split,
+        n_cells=wishes.n_cells,
+    )
+    step = next(_steps(layout, stage, model, machine, wishes), None)
+    if step is None:
+        return None
+    names = [name for name in ("n_parallel", "n_ctx", "n_gpu_layers") if getattr(step, name) != getattr(layout, name)]
+    said = " ".join(f"{name.upper()}={getattr(step, name)} in place of {getattr(layout, name)}" for name in names)
+    lesser = describe(step, plan.reasons | dict.fromkeys(names, FORCED), model, machine, wishes)
+    return replace(lesser, degraded=(*plan.degraded, f"{said}: {FORCED}"))
+
+
+def _steps(layout: Layout, stage: Stage, model: ModelShape, machine: Machine, wishes: Wishes) -> Iterator[Layout]:
+    n_ctx, n_parallel = layout.n_ctx, layout.n_parallel
+    n_offloaded = model.n_layers + 1 if layout.n_gpu_layers < 0 else layout.n_gpu_layers
+    can_move = bool(machine.gpus) and wishes.n_gpu_layers is None and n_offloaded > 0
+    if stage == "context":
+        if wishes.n_parallel is None and n_parallel > 1:
+            chosen = wishes.kv_unified is not None or wishes.n_cells is not None
+            unified = layout.kv_unified if chosen else n_parallel // 2 == 1
+            yield replace(layout, n_parallel=n_parallel // 2, kv_unified=unified)
+        least = USEFUL_N_CTX if can_move else MIN_N_CTX
+        if wishes.n_ctx is None and n_ctx > least:
+            yield replace(layout, n_ctx=max(least, n_ctx // 2))
+    if can_move:
+        fewer = replace(layout, n_gpu_layers=n_offloaded * 3 // 4)
+        split = even_split(model, machine, fewer) if wishes.tensor_split is None else layout.tensor_split
+        yield replace(fewer, tensor_split=split)

@@ -1,0 +1,231 @@
+"""What a layout takes of each device: weights, KV, compute buffers. Places layers as llama.cpp does."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Final
+
+from worker_gguf.engine.plan.shape import ModelShape
+
+__all__ = ["Device", "DeviceUse", "Layout", "Machine", "even_split", "kv_bytes_by_layer", "measure"]
+
+RESERVE_GPU_BYTES: Final = 640 << 20
+"""For the library's own buffers on a GPU (kernels, matrix workspaces, pools) and for what the plan does not know."""
+RESERVE_CPU_BYTES: Final = 1 << 29
+"""For Python, the HTTP stack and requests."""
+CELL_PAD: Final = 256
+"""llama.cpp pads a context to a multiple of this."""
+PIPELINE_COPIES: Final = 4
+"""Copies of a batch's inputs that llama.cpp keeps to have several GPUs work on several batches."""
+MASK_BYTES: Final = 2  # f16 with flash attention, f32 without
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A GPU and its memory in bytes."""
+
+    name: str
+    free_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """`n_cores` this process may use; `free_bytes` of main memory; the GPUs that the library can compute on."""
+
+    n_cores: int
+    free_bytes: int
+    gpus: tuple[Device, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A decision to be measured. `n_gpu_layers` counts from the output backwards, -1 is all; the experts of the first
+    `n_cpu_moe` layers stay in main memory; `tensor_split` is each GPU's share of the layers."""
+
+    n_ctx: int
+    n_parallel: int
+    kv_unified: bool
+    n_batch: int
+    n_ubatch: int
+    type_k: str = "f16"
+    type_v: str = "f16"
+    flash_attn: bool = True
+    n_gpu_layers: int = 0
+    n_cpu_moe: int = 0
+    tensor_split: tuple[float, ...] = ()
+    n_cells: int | None = None
+    """Of a shared memory, tokens in all where they are fewer than every sequence's whole context."""
+
+    @property
+    def total_cells(self) -> int:
+        """Tokens of all sequences together, before padding."""
+        whole = self.n_ctx * self.n_parallel
+        return whole if self.n_cells is None or not self.kv_unified else max(self.n_ctx, min(self.n_cells, whole))
+
+    @property
+    def cells(self) -> int:
+        """Cells of one stream: of each sequence, or of all of them together."""
+        cells = self.total_cells if self.kv_unified else self.n_ctx
+        return -(-cells // CELL_PAD) * CELL_PAD
+
+    @property
+    def n_streams(self) -> int:
+        return 1 if self.kv_unified else self.n_parallel
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens computed at once at most."""
+        return min(self.n_ubatch, self.n_batch, self.cells * self.n_streams)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceUse:
+    """What lies on one device, and the room there is for it. `other_bytes`: outputs and vocabulary."""
+
+    name: str
+    is_gpu: bool
+    n_layers: int
+    weights_bytes: int
+    kv_bytes: int
+    compute_bytes: int
+    other_bytes: int
+    room_bytes: int
+
+    @property
+    def used_bytes(self) -> int:
+        return self.weights_bytes + self.kv_bytes + self.compute_bytes + self.other_bytes
+
+    @property
+    def fits(self) -> bool:
+        return self.used_bytes <= self.room_bytes
+
+
+@dataclass(slots=True)
+class _Load:
+    n_layers: int = 0
+    weights: int = 0
+    kv: float = 0.0
+    has_output: bool = False
+    layers: list[int] = field(default_factory=list)
+
+
+def measure(model: ModelShape, machine: Machine, layout: Layout) -> tuple[DeviceUse, ...]:
+    """What each GPU, and last main memory, would hold."""
+    places = _places(model, len(machine.gpus), layout)
+    loads = [_Load() for _ in range(len(machine.gpus) + 1)]
+    main = loads[-1]
+    main.weights += model.input_bytes
+    for index, (layer, kv_bytes) in enumerate(zip(model.layers, kv_bytes_by_layer(model, layout), strict=True)):
+        load = loads[places[index]]
+        load.n_layers += 1
+        load.kv += kv_bytes
+        load.weights += layer.weights_bytes
+        (main if index < layout.n_cpu_moe else load).weights += layer.experts_bytes
+    output = loads[places[-1]]
+    output.has_output = True
+    if output is not main or not model.tied:
+        output.weights += model.output_bytes
+    on_gpu = output is not main
+    uses = [
+        _use(
+            gpu.name,
+            True,
+            load,
+            _gpu_compute(model, layout, load, main, len(machine.gpus)),
+            0,
+            gpu.free_bytes - RESERVE_GPU_BYTES,
+        )
+        for gpu, load in zip(machine.gpus, loads, strict=False)
+    ]
+    outputs = layout.n_parallel * model.n_vocab * 4 + model.vocabulary_bytes
+    compute = _compute(model, layout, logits=not on_gpu)
+    if on_gpu and not main.n_layers and not layout.n_cpu_moe:
+        compute = _inputs(model, layout)
+    room = machine.free_bytes - RESERVE_CPU_BYTES
+    return (*uses, _use("main memory", False, main, compute, outputs, room))
+
+
+def kv_bytes_by_layer(model: ModelShape, layout: Layout) -> list[float]:
+    """Sliding windows save nothing: the context keeps them in full, so that a prefix can be used again."""
+    n_tokens = layout.cells * layout.n_streams
+    return [
+        layer.kv_bytes_per_token(layout.type_k, layout.type_v) * n_tokens + layer.state_bytes * layout.n_parallel
+        for layer in model.layers
+    ]
+
+
+def even_split(model: ModelShape, machine: Machine, layout: Layout) -> tuple[float, ...]:
+    """Whole layers for each GPU so that all are about equally full; llama.cpp takes the numbers as shares."""
+    n_offloaded = _n_offloaded(model, layout)
+    if len(machine.gpus) < 2 or not n_offloaded:
+        return ()
+    costs = [
+        layer.weights_bytes + (0 if index < layout.n_cpu_moe else layer.experts_bytes) + kv_bytes
+        for index, (layer, kv_bytes) in enumerate(zip(model.layers, kv_bytes_by_layer(model, layout), strict=True))
+    ]
+    costs = [*costs, float(model.output_bytes)][model.n_layers + 1 - n_offloaded :]
+    fixed = _compute(model, layout, logits=True) + RESERVE_GPU_BYTES
+    rooms = list(accumulate(max(1, gpu.free_bytes - fixed) for gpu in machine.gpus))
+    counts, done, total = [0] * len(rooms), 0.0, sum(costs) or 1.0
+    for cost in costs:
+        middle = (done + cost / 2) / total
+        counts[min(bisect_right([room / rooms[-1] for room in rooms], middle), len(rooms) - 1)] += 1
+        done += cost
+    return tuple(float(count) for count in counts)
+
+
+def _use(name: str, is_gpu: bool, load: _Load, compute: int, other: int, room: int) -> DeviceUse:
+    return DeviceUse(name, is_gpu, load.n_layers, load.weights, round(load.kv), compute, other, max(0, room))
+
+
+def _n_offloaded(model: ModelShape, layout: Layout) -> int:
+    """Layers on GPUs, the output counted as one."""
+    every = model.n_layers + 1
+    return every if layout.n_gpu_layers < 0 else min(layout.n_gpu_layers, every)
+
+
+def _places(model: ModelShape, n_gpus: int, layout: Layout) -> list[int]:
+    """The device of each layer and, last, of the output; `n_gpus` is main memory.
+
+    As llama.cpp: the last layers go to GPUs, each to the first one whose cumulated share is above the layer's.
+    """
+    n_offloaded = _n_offloaded(model, layout) if n_gpus else 0
+    first = model.n_layers + 1 - n_offloaded
+    shares = [*layout.tensor_split, *[0.0] * n_gpus][:n_gpus]
+    cumulated = list(accumulate(shares if any(shares) else [1.0] * n_gpus))
+    bounds = [share / cumulated[-1] for share in cumulated]
+    on_gpu = (min(bisect_right(bounds, at / n_offloaded), n_gpus - 1) for at in range(n_offloaded))
+    return [*[n_gpus] * first, *on_gpu]
+
+
+def _compute(model: ModelShape, layout: Layout, *, logits: bool) -> int:
+    """The compute buffer of a device that has layers: the widest moment of the graph for a full batch."""
+    n_tokens = layout.n_tokens
+    masks = layout.cells * n_tokens * MASK_BYTES * (2 if model.has_window else 1)
+    widest = 4 * n_tokens * model.computed_elements
+    if not layout.flash_attn:
+        masks *= 2
+        scores = 4 * layout.cells * n_tokens * model.n_head
+        widest = max(widest, scores + 4 * n_tokens * model.attended_elements)
+    if logits:
+        widest = max(widest, 4 * min(layout.n_parallel, n_tokens) * model.n_vocab + 4 * n_tokens * model.n_embd)
+    return masks + widest
+
+
+def _gpu_compute(model: ModelShape, layout: Layout, load: _Load, main: _Load, n_gpus: int) -> int:
+    if not load.n_layers and not load.has_output:
+        return 0
+    compute = _compute(model, layout, logits=load.has_output)
+    # Long prompts are computed on the GPU even where the weights lie in main memory: one tensor at a time comes over.
+    if main.n_layers or layout.n_cpu_moe:
+        return compute + model.largest_tensor_bytes
+    return compute + ((PIPELINE_COPIES - 1) * _inputs(model, layout) if n_gpus > 1 else 0)
+
+
+def _inputs(model: ModelShape, layout: Layout) -> int:
+    """What main memory prepares when all layers lie on GPUs: embeddings and masks."""
+    masks = layout.cells * layout.n_tokens * MASK_BYTES * (2 if model.has_window else 1)
+    return masks + 4 * layout.n_tokens * model.n_embd

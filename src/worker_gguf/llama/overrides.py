@@ -1,0 +1,26 @@
+"""Which tensors lie elsewhere than their layer: the experts of some layers in main memory."""
+
+from __future__ import annotations
+
+import ctypes
+
+from llama_cpp._ggml import libggml
+
+__all__ = ["Override", "experts_in_main_memory"]
+
+
+class Override(ctypes.Structure):
+    """llama.h: struct llama_model_tensor_buft_override. llama_cpp leaves it out."""
+
+    _fields_ = (("pattern", ctypes.c_char_p), ("buft", ctypes.c_void_p))
+
+
+def experts_in_main_memory(n_layers: int) -> ctypes.Array[Override] | None:
+    """For the first `n_layers`; must live until the model is loaded. None when there is nothing to override."""
+    if n_layers <= 0:
+        return None
+    libggml.ggml_backend_cpu_buffer_type.restype = ctypes.c_void_p
+    main_memory = libggml.ggml_backend_cpu_buffer_type()
+    patterns = [rf"blk\.{layer}\.ffn_(up|down|gate|gate_up)_(ch|)exps".encode() for layer in range(n_layers)]
+    # The last entry, without a pattern, ends the list.
+    return (Override * (n_layers + 1))(*(Override(pattern, main_memory) for pattern in patterns))

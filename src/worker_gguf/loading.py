@@ -1,0 +1,68 @@
+"""Loads a model under a plan, and under smaller plans for as long as memory is missing.
+
+The steps are what `engine.plan.lesser_plan` says; each is a warning in the log and a line of the plan's `degraded`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from worker_gguf.engine.plan import MemoryPlan, Stage
+from worker_gguf.errors import NotEnoughMemory
+from worker_gguf.log import get_logger
+
+__all__ = ["Loaded", "load_within_memory"]
+
+logger = get_logger(__name__)
+
+
+class Loaded(Protocol):
+    """A model in memory."""
+
+    def close(self) -> None: ...
+
+
+ModelT = TypeVar("ModelT", bound=Loaded)
+EngineT = TypeVar("EngineT")
+
+
+def load_within_memory(
+    plan: MemoryPlan,
+    load: Callable[[MemoryPlan], ModelT],
+    open_engine: Callable[[ModelT, MemoryPlan], EngineT],
+    lesser: Callable[[MemoryPlan, Stage], MemoryPlan | None],
+) -> tuple[ModelT, EngineT, MemoryPlan]:
+    """Return the model, what runs it and the plan that both follow. The last NotEnoughMemory is raised when no smaller
+    plan is left; nothing stays loaded then. A model is loaded again only for another placement of its layers.
+    """
+    model: ModelT | None = None
+    while True:
+        stage: Stage = "load"
+        try:
+            if model is None:
+                model = load(plan)
+            stage = "context"
+            return model, open_engine(model, plan), plan
+        except NotEnoughMemory as error:
+            smaller = lesser(plan, stage)
+            if smaller is None:
+                _close(model)
+                raise
+            logger.warning("not enough memory", step=smaller.degraded[-1], reason=error.message)
+            if _placement(smaller) != _placement(plan):
+                _close(model)
+                model = None
+            plan = smaller
+        except BaseException:
+            _close(model)
+            raise
+
+
+def _placement(plan: MemoryPlan) -> tuple[int, int, tuple[float, ...]]:
+    return plan.n_gpu_layers, plan.n_cpu_moe, plan.tensor_split
+
+
+def _close(model: Loaded | None) -> None:
+    if model is not None:
+        model.close()

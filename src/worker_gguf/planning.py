@@ -1,0 +1,163 @@
+"""From a model's header and the settings to its memory plan: what the start and `worker-gguf inspect` share.
+
+Tells the shape of a model from the names and sizes of its tensors, so that an architecture nobody has heard of is
+planned too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
+
+from worker_gguf.engine.plan import LayerShape, Machine, MemoryPlan, ModelShape, Wishes, plan_memory
+from worker_gguf.errors import SettingsError
+from worker_gguf.gguf import ArrayInfo, ModelHeader, TensorInfo
+from worker_gguf.settings import Settings
+
+__all__ = ["plan_for", "shape_of", "visible", "wishes_of"]
+
+_LAYER: Final = re.compile(r"blk\.(\d+)\.(.+)")
+_EXPERTS: Final = re.compile(r"ffn_(?:up|down|gate|gate_up)_(?:ch)?exps\.")
+_KEEPS_KV: Final = re.compile(r"attn_(?:k|kv_a_mqa|k_b)\.")
+_RECURRENT: Final = re.compile(r"(?:ssm_|shortconv|time_mix_)")
+# The pattern of a sliding window stands in llama.cpp's code, not in the file; a key of 0 or none means no window.
+_WINDOW: Final = "attention.sliding_window"
+TOKEN_BYTES: Final = 290
+"""What a text of the vocabulary takes once llama.cpp has loaded it, its merges included (measured: 128k tokens)."""
+
+
+def plan_for(header: ModelHeader, machine: Machine, settings: Settings) -> MemoryPlan:
+    """Raises NotEnoughMemory with what would fit."""
+    return plan_memory(shape_of(header), visible(machine, settings), wishes_of(settings))
+
+
+def visible(machine: Machine, settings: Settings) -> Machine:
+    """The machine with the GPUs that the settings leave in use."""
+    if settings.split_mode != "none" or not machine.gpus:
+        return machine
+    if settings.main_gpu >= len(machine.gpus):
+        raise SettingsError(f"MAIN_GPU={settings.main_gpu} is not there: this machine has {len(machine.gpus)} GPUs.")
+    return replace(machine, gpus=(machine.gpus[settings.main_gpu],))
+
+
+def wishes_of(settings: Settings) -> Wishes:
+    return Wishes(
+        n_ctx=settings.n_ctx,
+        n_parallel=settings.n_parallel,
+        kv_unified=settings.kv_unified,
+        n_cells=settings.n_cells,
+        n_gpu_layers=settings.n_gpu_layers,
+        n_cpu_moe=settings.n_cpu_moe,
+        tensor_split=settings.tensor_split,
+        n_batch=settings.n_batch,
+        n_ubatch=settings.n_ubatch,
+        n_threads=settings.n_threads,
+        n_threads_batch=settings.n_threads_batch,
+        type_k=settings.type_k,
+        type_v=settings.type_v,
+        flash_attn=settings.flash_attn != "off",
+    )
+
+
+def shape_of(header: ModelHeader) -> ModelShape:
+    """What of the header decides the model's memory."""
+    by_layer: dict[int, list[TensorInfo]] = defaultdict(list)
+    outside: list[TensorInfo] = []
+    for tensor in header.tensors:
+        found = _LAYER.fullmatch(tensor.name)
+        # A layer beyond the header's count is a damaged file, which the loader refuses; here it costs only its bytes.
+        if found and int(found[1]) < header.n_layers:
+            by_layer[int(found[1])].append(tensor)
+        else:
+            outside.append(tensor)
+    inputs = [tensor for tensor in outside if tensor.name.startswith(("token_embd", "per_layer_token_embd"))]
+    tied = not any(tensor.name == "output.weight" for tensor in outside)
+    output_bytes = _size(outside) - _size(inputs)
+    if tied:
+        output_bytes += _size(tensor for tensor in inputs if tensor.name == "token_embd.weight")
+    n_used = header.n_experts_used if header.n_experts else 0
+    widest = max(range(header.n_layers), key=lambda i: header.n_head[i], default=0)
+    n_head = header.n_head[widest] if header.n_head else 0
+    return ModelShape(
+        layers=tuple(_layer(header, index, by_layer[index]) for index in range(header.n_layers)),
+        input_bytes=_size(inputs),
+        output_bytes=output_bytes,
+        tied=tied,
+        n_ctx_train=header.n_ctx_train,
+        n_vocab=header.n_vocab,
+        n_embd=header.n_embd,
+        n_ff=_n_ff(header, n_used),
+        n_head=n_head,
+        n_q=n_head * header.head_dim_k,
+        n_kv=max(header.n_head_kv, default=0) * header.head_dim_k,
+        n_experts_used=n_used,
+        has_window=bool(header.get(_WINDOW)),
+        largest_tensor_bytes=max((t.size_bytes for layer in by_layer.values() for t in layer), default=0),
+        vocabulary_bytes=header.n_vocab * TOKEN_BYTES if "tokenizer.ggml.tokens" in header.metadata else 0,
+    )
+
+
+def _layer(header: ModelHeader, index: int, tensors: list[TensorInfo]) -> LayerShape:
+    experts = _size(tensor for tensor in tensors if _EXPERTS.search(tensor.name))
+    names = [tensor.name.partition(".")[2].partition(".")[2] for tensor in tensors]
+    recurrent = any(_RECURRENT.match(name) for name in names)
+    # Without separate keys, a fused `attn_qkv` keeps them, but for linear attention, which keeps a state.
+    keeps_kv = any(_KEEPS_KV.match(name) for name in names) or (
+        not recurrent and any(name.startswith("attn_qkv") for name in names)
+    )
+    shared = _integer(header, "attention.shared_kv_layers")
+    extra = _integer(header, "nextn_predict_layers")
+    if index >= header.n_layers - max(shared, extra):
+        keeps_kv = False
+    k = v = 0
+    if keeps_kv:
+        n_heads = header.n_head_kv[index] if header.n_head_kv else 0
+        windowed = "_swa" if _has_window(header, index) else ""
+        k = n_heads * (_integer(header, f"attention.key_length{windowed}") or header.head_dim_k)
+        # Multi-head latent attention keeps one compressed row, from which both are made.
+        is_latent = _integer(header, "attention.key_length_mla") > 0
+        v = 0 if is_latent else n_heads * (_integer(header, f"attention.value_length{windowed}") or header.head_dim_v)
+    state = _state_bytes(header) if recurrent else 0
+    return LayerShape(_size(tensors) - experts, experts, k, v, state)
+
+
+def _has_window(header: ModelHeader, index: int) -> bool:
+    pattern = header.get(f"{_WINDOW}_pattern")
+    values = pattern.values if isinstance(pattern, ArrayInfo) else None
+    return bool(values and index < len(values) and values[index])
+
+
+def _state_bytes(header: ModelHeader) -> int:
+    """What a recurrent layer keeps of a sequence, in f32: the convolution's last inputs and the state."""
+    if cache := _integer(header, "shortconv.l_cache"):
+        return 4 * header.n_embd * (cache - 1)
+    if head := _integer(header, "wkv.head_size"):
+        return 4 * header.n_embd * (head + max(2, _integer(header, "token_shift_count")))
+    inner, state = _integer(header, "ssm.inner_size"), _integer(header, "ssm.state_size")
+    rows = inner + 2 * _integer(header, "ssm.group_count") * state
+    return 4 * (max(0, _integer(header, "ssm.conv_kernel") - 1) * rows + state * inner)
+
+
+def _n_ff(header: ModelHeader, n_experts_used: int) -> int:
+    """The width of the feed-forward that one token sees."""
+    dense = max(header.n_ff, default=0)
+    if not n_experts_used:
+        return dense
+    shapes = [t.shape for t in header.tensors if "ffn_down_exps.weight" in t.name or "ffn_down_chexps.weight" in t.name]
+    experts = max((shape[0] for shape in shapes), default=dense) * n_experts_used
+    has_dense = any(".ffn_down.weight" in tensor.name for tensor in header.tensors)
+    return max(experts, dense if has_dense else 0)
+
+
+def _integer(header: ModelHeader, key: str) -> int:
+    value = header.get(key)
+    if isinstance(value, ArrayInfo):
+        return max((int(item) for item in value.values or ()), default=0)
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def _size(tensors: Iterable[TensorInfo]) -> int:
+    return sum(tensor.size_bytes for tensor in tensors)

@@ -1,0 +1,107 @@
+"""The Hub's own cache layout, shared with other tools: blobs by digest, snapshots of links by commit, refs by branch.
+
+What is this worker's own in there lies in `.locks/worker-gguf`, which the Hub's tools skip: leases, marks of use, parts
+of downloads under way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from worker_gguf.errors import DownloadError
+from worker_gguf.store.web import stable_url
+
+__all__ = ["Cache", "is_inside", "write_ref"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    folder: Path
+
+    @property
+    def work(self) -> Path:
+        return self.folder / ".locks" / "worker-gguf"
+
+    @property
+    def partials(self) -> Path:
+        return self.work / "partial"
+
+    @property
+    def marks(self) -> Path:
+        return self.work / "in-use"
+
+    @property
+    def bin(self) -> Path:
+        """Where files wait for their deletion, out of everybody's sight."""
+        return self.work / "deleted"
+
+    def lease(self, key: str) -> Path:
+        return self.work / "lease" / key
+
+    def repo(self, name: str) -> Path:
+        return self.folder / f"models--{name.replace('/', '--')}"
+
+    def blob(self, repo: str, digest: str) -> Path:
+        return self.repo(repo) / "blobs" / digest
+
+    def snapshot(self, repo: str, commit: str) -> Path:
+        return self.repo(repo) / "snapshots" / commit
+
+    def url(self, url: str) -> Path:
+        """Where the file of a URL lies; a fresh signature does not change it."""
+        name = unquote(urlsplit(url).path).rpartition("/")[2]
+        return self.folder / "urls" / hashlib.sha256(stable_url(url).encode()).hexdigest()[:16] / name
+
+    def check_inside(self, path: Path) -> None:
+        """Refuse to write through a link that leads elsewhere."""
+        if not is_inside(path, self.folder):
+            raise DownloadError(
+                f"{path} leads out of the cache {self.folder} by a symbolic link. Remove the link, "
+                "or set MODEL_CACHE_DIR to where it leads."
+            )
+
+    def link(self, repo: str, commit: str, file: str, blob: Path) -> Path:
+        """Show a blob under its name in a snapshot: by a link, or where links cannot be made as the file itself."""
+        path = self.snapshot(repo, commit) / file
+        self.check_inside(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        target = os.path.relpath(blob, path.parent)
+        if path.is_symlink() and str(path.readlink()) == target:
+            return path
+        fresh = path.with_name(f".{uuid.uuid4().hex}")
+        try:
+            fresh.symlink_to(target)
+        except OSError:
+            _move(blob, path)
+        else:
+            fresh.replace(path)
+        return path
+
+
+def _move(blob: Path, path: Path) -> None:
+    try:
+        blob.replace(path)
+    except FileNotFoundError:
+        if not path.is_file():  # else another worker was faster
+            raise
+
+
+def write_ref(repo_folder: Path, revision: str, commit: str) -> None:
+    """Note which commit a branch or tag is at, as the Hub's own cache does; whole or not at all."""
+    path = repo_folder / "refs" / revision
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False, encoding="utf-8") as file:
+        file.write(commit)
+    Path(file.name).chmod(0o644)
+    Path(file.name).replace(path)
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path, all links followed, is in a folder."""
+    return path.resolve().is_relative_to(folder.resolve())

@@ -1,0 +1,99 @@
+"""Marks on a shared volume that say which files a living worker uses, so that no other worker prunes them.
+
+A mark counts while it is renewed. Its age is taken by the volume's own clock: the age of a file made just now is zero.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from worker_gguf.store.cache import Cache, is_inside
+from worker_gguf.store.tuning import Tuning
+
+__all__ = ["Hold", "used_paths", "volume_now"]
+
+logger = logging.getLogger(__name__)
+
+
+class Hold:
+    """Keeps a model's files from being pruned until it is released, or until this process is gone.
+
+    Does nothing for files outside the cache, and on a cache that cannot be written: nobody prunes that.
+    """
+
+    def __init__(self, paths: Sequence[Path], cache_dir: Path, tuning: Tuning | None = None) -> None:
+        self._tuning = tuning or Tuning()
+        self._cache = Cache(cache_dir)
+        self._path = self._cache.marks / f"{uuid.uuid4().hex}.json"
+        self._released = threading.Event()
+        files = [path.resolve() for path in paths if is_inside(path, cache_dir)]
+        if not files:
+            return
+        self._files = [str(file.relative_to(cache_dir.resolve())) for file in files]
+        try:
+            self._mark()
+        except OSError as error:
+            logger.info("model not marked as in use", extra={"reason": str(error)})
+            return
+        for file in files:
+            touch(file)
+        threading.Thread(target=self._renew, name="in-use", daemon=True).start()
+
+    def release(self) -> None:
+        self._released.set()
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+    def _mark(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self._path.with_suffix(".new")
+        fresh.write_text(json.dumps(self._files), encoding="utf-8")
+        fresh.replace(self._path)
+
+    def _renew(self) -> None:
+        while not self._released.wait(self._tuning.in_use_beat_s):
+            try:
+                self._mark()
+                if self._released.is_set():  # released while it was written
+                    self._path.unlink(missing_ok=True)
+            except OSError as error:
+                logger.warning("mark of use not renewed", extra={"reason": str(error)})
+
+
+def touch(file: Path) -> None:
+    """Note that a file was used now; its time of change stays."""
+    with suppress(OSError):
+        os.utime(file, (time.time(), file.stat().st_mtime))
+
+
+def volume_now(cache: Cache) -> float:
+    """Return the time by the volume's clock."""
+    cache.work.mkdir(parents=True, exist_ok=True)
+    path = cache.work / f"now.{uuid.uuid4().hex}"
+    path.touch()
+    try:
+        return path.stat().st_mtime
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def used_paths(cache: Cache, tuning: Tuning) -> set[Path]:
+    """Return the real paths of the files that living workers use. Sweeps marks that nobody renews."""
+    now = volume_now(cache)
+    used: set[Path] = set()
+    root = cache.folder.resolve()
+    for mark in cache.marks.glob("*.json") if cache.marks.is_dir() else ():
+        with suppress(OSError, ValueError):  # released just now, or written by something else
+            if now - mark.stat().st_mtime > tuning.in_use_stale_s:
+                mark.unlink()
+            else:
+                used.update(root / name for name in json.loads(mark.read_text(encoding="utf-8")))
+    return used

@@ -1,0 +1,179 @@
+"""Who downloads a file on a shared volume: a lease file with a heartbeat, made by exclusive creation.
+
+flock(2) silently succeeds on some network mounts (huggingface_hub#4228), so it is not used. A follower takes a lease
+over when its content has not changed for `takeover_s` by the follower's own clock: clocks of two machines are never
+compared. Two that believe to hold it (a machine that was frozen, a mount that shows old names) do no harm: each writes
+a name of its own and publishes verified bytes by rename. The one that lost finds out at its next beat.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from worker_gguf.store.tuning import Tuning
+
+__all__ = ["Lease"]
+
+logger = logging.getLogger(__name__)
+
+_WIDTH = 256  # every beat overwrites all of the one before
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    holder: str
+    beat: int
+    bytes_done: int
+
+
+class Lease:
+    """One worker's hand on one lease. `try_take` may be called again and again; as a context it is given back."""
+
+    def __init__(self, path: Path, tuning: Tuning, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.path = path
+        self.holder = uuid.uuid4().hex[:16]
+        self.bytes_done = 0
+        """While held: what the next beat tells followers. While not: what the holder said last."""
+        self._tuning = tuning
+        self._clock = clock
+        self._n_beats = 0
+        self._beat_at = 0.0
+        self._seen: _Content | str | None = "nothing yet"
+        self._seen_at = clock()
+        self._lost = threading.Event()
+        self._released = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    # --- taking ---------------------------------------------------------------------------------------------------
+
+    def try_take(self) -> bool:
+        """Take the lease if nobody has it, or if its holder has been silent for too long."""
+        if self._create():
+            self._start()
+            return True
+        try:
+            seen = self._read()
+        except FileNotFoundError:  # just given back
+            return False
+        if seen != self._seen:
+            self._seen, self._seen_at = seen, self._clock()
+            self.bytes_done = seen.bytes_done if seen else self.bytes_done
+            return False
+        if self._clock() - self._seen_at < self._tuning.takeover_s:
+            return False
+        if not self._move_away(seen) or not self._create():
+            return False
+        logger.warning("lease taken over", extra={"lease": self.path.name, "silent_s": self._tuning.takeover_s})
+        self._start()
+        return True
+
+    def _create(self) -> bool:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        begun_at = self._clock()
+        try:
+            with self.path.open("xb", buffering=0) as file:
+                file.write(self._next_beat())
+        except FileExistsError:
+            return False
+        self._beat_at = begun_at
+        return True
+
+    def _move_away(self, stale: _Content | None) -> bool:
+        """Only one rename of a name succeeds. A live lease moved by mistake is made again at its holder's next beat."""
+        aside = self.path.with_name(f"{self.path.name}.{self.holder}")
+        try:
+            self.path.rename(aside)
+            was_stale = _parse(aside.read_bytes()) == stale
+            aside.unlink(missing_ok=True)
+        except FileNotFoundError:
+            return True  # gone: free for all
+        return was_stale
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._beat_on, name="lease", daemon=True)
+        self._thread.start()
+
+    # --- holding --------------------------------------------------------------------------------------------------
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether nobody else can have taken it yet; asked before each write, so that a thawed process stops."""
+        if self._lost.is_set() or self._released.is_set():
+            return False
+        quiet_s = self._clock() - self._beat_at
+        return quiet_s < max(self._tuning.takeover_s - self._tuning.heartbeat_s, 0.0)
+
+    def _beat_on(self) -> None:
+        while not self._released.wait(self._tuning.heartbeat_s):
+            try:
+                self._beat()
+            except OSError as error:  # the volume is gone or full: `is_sure` ends by itself
+                logger.warning("lease not renewed", extra={"lease": self.path.name, "reason": str(error)})
+            if self._lost.is_set():
+                return
+
+    def _beat(self) -> None:
+        begun_at = self._clock()
+        try:
+            with self.path.open("r+b", buffering=0) as file:
+                content = _parse(file.read())
+                if content is not None and content.holder != self.holder:
+                    self._lost.set()
+                    return
+                file.seek(0)
+                file.write(self._next_beat())  # network mounts show it to others once it is closed
+        except FileNotFoundError:
+            self._create()
+        else:
+            self._beat_at = begun_at
+
+    def _next_beat(self) -> bytes:
+        self._n_beats += 1
+        content = {"holder": self.holder, "beat": self._n_beats, "bytes_done": self.bytes_done}
+        # For the reader of a volume; nothing relies on it.
+        text = json.dumps(content | {"host": socket.gethostname()[:64], "pid": os.getpid()})
+        return text.ljust(_WIDTH).encode()
+
+    def _read(self) -> _Content | None:
+        return _parse(self.path.read_bytes())
+
+    # --- giving back ----------------------------------------------------------------------------------------------
+
+    def release(self) -> None:
+        if self._thread is None:
+            return
+        self._released.set()
+        self._thread.join(timeout=5)
+        try:
+            content = self._read()
+            if content is not None and content.holder == self.holder:
+                self.path.unlink()
+        except OSError:  # gone, or the volume is: it is taken over when its time is up
+            pass
+        self._thread = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.release()
+
+
+def _parse(content: bytes) -> _Content | None:
+    """None for what is being written, or is no lease of ours; it counts as silent like any other."""
+    try:
+        value = json.loads(content)
+        return _Content(str(value["holder"]), int(value["beat"]), int(value["bytes_done"]))
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,101 @@
+"""Reads the head of a model that is still on the Hub, by ranges of bytes: a plan before the download.
+
+Few requests and few bytes: each read goes further than it was asked, twice as far each time, and is kept a while.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final, cast
+
+from worker_gguf.gguf import ModelHeader, read_headers
+from worker_gguf.store import select
+from worker_gguf.store.hub import Hub
+from worker_gguf.store.ref import HubRef
+
+__all__ = ["RangeReader", "RemoteModel", "read_remote"]
+
+FIRST_READ_BYTES: Final = 256 << 10
+LONGEST_READ_BYTES: Final = 4 << 20
+MAX_KEPT: Final = 3
+"""Reads that are kept: at most 12 MiB, whatever the file does."""
+
+
+class RangeReader(io.RawIOBase):
+    """A file of known size, read through `fetch(first, end)`. Seekable; one thread."""
+
+    def __init__(self, name: str, size_bytes: int, fetch: Callable[[int, int], bytes]) -> None:
+        self.name = name
+        self.size_bytes = size_bytes
+        self._fetch = fetch
+        self._at = 0
+        self._next_read = FIRST_READ_BYTES
+        self._kept: OrderedDict[int, bytes] = OrderedDict()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size_bytes}[whence]
+        self._at = max(0, start + offset)
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to `size` bytes, of one read each: the caller asks on."""
+        wanted = max(0, self.size_bytes - self._at) if size < 0 else min(size, self.size_bytes - self._at)
+        if wanted <= 0:
+            return b""
+        start, block = self._block(wanted)
+        piece = block[self._at - start : self._at - start + wanted]
+        self._at += len(piece)
+        return piece
+
+    def _block(self, wanted: int) -> tuple[int, bytes]:
+        """The kept read that has the next byte, or a new one."""
+        for start, block in self._kept.items():
+            if start <= self._at < start + len(block):
+                return start, block
+        length = min(max(self._next_read, min(wanted, LONGEST_READ_BYTES)), self.size_bytes - self._at)
+        self._next_read = min(self._next_read * 2, LONGEST_READ_BYTES)
+        self._kept[self._at] = block = self._fetch(self._at, self._at + length)
+        if len(self._kept) > MAX_KEPT:
+            self._kept.popitem(last=False)
+        return self._at, block
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteModel:
+    """A model on the Hub: its header and the files it would be fetched as."""
+
+    repo: str
+    commit: str
+    files: tuple[str, ...]
+    size_bytes: int
+    header: ModelHeader
+
+
+def read_remote(ref: HubRef, hub: Hub, prefer: select.Prefer | None = None) -> RemoteModel:
+    """Choose the model as a download would and read its header."""
+    listing = hub.listing(ref.repo, ref.revision)
+    sizes = {name: file.size_bytes for name, file in listing.files.items()}
+    where = f"The repository {ref.repo}"
+    files = select.choose(sizes, quant=ref.quant, file=ref.file, prefer=prefer, where=where).files
+    readers: list[Path | BinaryIO] = [
+        cast(
+            "BinaryIO",
+            RangeReader(name, sizes[name], hub.byte_ranges(ref.repo, name, listing.commit)),
+        )
+        for name in files
+    ]
+    size_bytes = sum(sizes[name] for name in files)
+    return RemoteModel(ref.repo, listing.commit, files, size_bytes, read_headers(readers))

@@ -1,0 +1,79 @@
+"""`worker-gguf inspect` prints a plan for this machine or a named one, from a file here or on the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import shapes
+from tests.fake_hub import FakeHub
+from worker_gguf.cli import _parser, main
+from worker_gguf.cli.inspect import inspect, parse_sizes
+from worker_gguf.embedded import MODEL_PATH
+from worker_gguf.errors import SettingsError
+
+GIB = 1 << 30
+
+
+@pytest.fixture
+def moe(tmp_path: Path) -> str:
+    return str(shapes.write(shapes.SHAPES["Qwen3-30B-A3B"], tmp_path / "Qwen3-30B-A3B-Q4_K_M.gguf"))
+
+
+def test_the_embedded_model_on_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "embedded"]) == 0
+    out = capsys.readouterr().out
+    assert "llama Q8_0" in out
+    assert "main memory" in out
+    assert "N_PARALLEL" in out
+
+
+def test_a_named_card(moe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", moe, "--gpu", "24GB", "--ram", "64GB"]) == 0
+    out = capsys.readouterr().out
+    assert "GPU 0 of 24.0 GiB" in out
+    assert "everything fits on the GPU" in out
+
+
+def test_two_small_cards_and_experts_in_main_memory(moe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", moe, "--gpu", "6GB,4GB", "--ram", "64GB", "--n-ctx", "4096"]) == 0
+    out = capsys.readouterr().out
+    assert "TENSOR_SPLIT" in out
+    assert "layers stay in main memory" in out
+    assert "4096  set" in out
+
+
+def test_not_enough_memory_is_one_sentence_with_what_would_fit(moe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", moe, "--gpu", "none", "--ram", "20GB", "--n-ctx", "32768", "--n-parallel", "8"]) == 1
+    assert "N_CTX=8192 would fit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--gpu", "many"], ["--ram", "0GB"], ["--n-ctx", "1"], ["--type-k", "q9"]], ids=" ".join
+)
+def test_wrong_arguments_are_said(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "embedded", *arguments]) == 2
+    assert capsys.readouterr().err
+
+
+def test_a_model_that_is_still_on_the_hub(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MODEL_CACHE_DIR", str(tmp_path))
+    arguments = _parser().parse_args(["inspect", "org/repo", "--gpu", "24GB", "--ram", "32GB"])
+    with FakeHub() as hub:
+        hub.repo("org/repo", {"m-Q8_0.gguf": MODEL_PATH.read_bytes()})
+        assert inspect(arguments, endpoint=hub.url) == 0
+        assert hub.bytes_served < MODEL_PATH.stat().st_size
+        assert not list(tmp_path.iterdir())
+    from huggingface_hub import close_session
+
+    close_session()
+    assert "on the Hub: org/repo/m-Q8_0.gguf, 4.2 MiB to download" in capsys.readouterr().out
+
+
+def test_sizes() -> None:
+    assert parse_sizes("24GB, 16 GiB,0.5T,8") == [24 * GIB, 16 * GIB, 512 * GIB, 8 * GIB]
+    with pytest.raises(SettingsError, match="no size"):
+        parse_sizes("24GB,,")

@@ -1,0 +1,168 @@
+"""The memory plan against what llama.cpp itself says it takes: its dry run over the headers of published models."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import llama_cpp
+import pytest
+
+from bench import models
+from bench.gguf_file import TensorType
+from tests import shapes
+from worker_gguf.embedded import MODEL_PATH
+from worker_gguf.engine.plan import DeviceUse, Layout, Machine, measure
+from worker_gguf.gguf import read_header
+from worker_gguf.llama import backend
+from worker_gguf.llama.context import ContextParams, _native
+from worker_gguf.llama.model import Model, ModelParams
+from worker_gguf.planning import shape_of
+
+MIB = 1 << 20
+ROOT = Path(__file__).parents[2]
+LAYOUTS = {
+    "one long": Layout(8192, 1, True, 512, 512),
+    "parts": Layout(4096, 4, False, 512, 512),
+    "shared": Layout(4096, 4, True, 512, 512),
+    "many short": Layout(512, 32, False, 512, 512),
+    "large batch": Layout(8192, 4, False, 2048, 2048),
+    "quantised": Layout(4096, 4, False, 512, 512, "q8_0", "q8_0"),
+    "no flash attention": Layout(4096, 4, False, 512, 512, flash_attn=False),
+}
+
+
+@contextmanager
+def log_lines() -> Iterator[list[str]]:
+    """What llama.cpp says meanwhile."""
+    backend.start()
+    lines: list[str] = []
+
+    @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
+    def note(_level: int, text: bytes, _data: ctypes.c_void_p) -> None:
+        lines.append(text.decode("utf-8", "replace"))
+
+    llama_cpp.llama_log_set(note, ctypes.c_void_p(0))
+    yield lines
+    llama_cpp.llama_log_set(backend._on_log, ctypes.c_void_p(0))
+
+
+def context_params(layout: Layout) -> llama_cpp.llama_context_params:
+    return _native(
+        ContextParams(
+            n_ctx=layout.n_ctx,
+            n_parallel=layout.n_parallel,
+            n_cells=layout.n_ctx * layout.n_parallel,
+            n_batch=layout.n_batch,
+            n_ubatch=layout.n_ubatch,
+            n_threads=1,
+            n_threads_batch=1,
+            unified=layout.kv_unified,
+            flash_attn="auto" if layout.flash_attn else "off",
+            type_k=layout.type_k,
+            type_v=layout.type_v,
+        )
+    )
+
+
+def total(lines: list[str], pattern: str) -> float:
+    return MIB * sum(float(number) for line in lines for number in re.findall(pattern, line))
+
+
+def compare(planned: DeviceUse, said: dict[str, float]) -> None:
+    assert planned.weights_bytes == pytest.approx(said["weights"], rel=0.005)
+    assert planned.kv_bytes == pytest.approx(said["kv"], rel=0.001, abs=0.02 * MIB)
+    assert planned.compute_bytes == pytest.approx(said["compute"], rel=0.15, abs=2 * MIB)
+    ours = planned.weights_bytes + planned.kv_bytes + planned.compute_bytes
+    assert ours == pytest.approx(sum(said.values()), rel=0.05)
+
+
+@pytest.mark.parametrize("name", shapes.SHAPES)
+def test_the_plan_is_within_5_percent_of_llama_cpps_dry_run(name: str, tmp_path: Path) -> None:
+    path = shapes.write(shapes.SHAPES[name], tmp_path / "model.gguf")
+    model = shape_of(read_header(path))
+    params = llama_cpp.llama_model_default_params()
+    params.no_alloc, params.load_mode, params.n_gpu_layers = True, 0, 0
+    with log_lines() as lines:
+        loaded = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        assert loaded, "".join(lines[-5:])
+        for layout in LAYOUTS.values():
+            lines.clear()
+            context = llama_cpp.llama_init_from_model(loaded, context_params(layout))
+            said = {
+                "weights": float(llama_cpp.llama_model_size(loaded)),
+                "kv": total(lines, r" size = +([\d.]+) MiB \( *\d+ cells"),
+                "compute": total(lines, r"compute buffer size = +([\d.]+)"),
+            }
+            llama_cpp.llama_free(context)
+            compare(measure(model, Machine(1, 1 << 40), layout)[-1], said)
+        llama_cpp.llama_model_free(loaded)
+
+
+# Loads a model in a process of its own and says what the process grew by, and what llama.cpp said it took.
+GROWTH = """
+import json, sys
+from pathlib import Path
+from tests.llama.test_plan_true import context_params, log_lines, said_in
+import llama_cpp
+from worker_gguf.engine.plan import Layout
+
+def held_bytes():
+    return 1024 * sum(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS"))
+
+path, n_ctx, n_parallel = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+layout = Layout(n_ctx, n_parallel, n_parallel == 1, 512, 512)
+with log_lines() as lines:
+    before = held_bytes()
+    params = llama_cpp.llama_model_default_params()
+    params.n_gpu_layers = 0
+    params.load_mode = 0
+    model = llama_cpp.llama_model_load_from_file(path.encode(), params)
+    context = llama_cpp.llama_init_from_model(model, context_params(layout))
+    tokens = (llama_cpp.llama_token * 512)(*([5] * 512))
+    for _ in range(2):
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
+        assert llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(tokens, 512)) == 0
+    print(json.dumps({"grown": held_bytes() - before} | said_in(lines)))
+"""
+
+
+def said_in(lines: list[str]) -> dict[str, float]:
+    return {
+        "weights": total(lines, r" model buffer size = +([\d.]+)"),
+        "kv": total(lines, r" KV buffer size = +([\d.]+)"),
+        "compute": total(lines, r" compute buffer size = +([\d.]+)"),
+        "outputs": total(lines, r" output buffer size = +([\d.]+)"),
+    }
+
+
+@pytest.mark.parametrize("source", ["embedded", "bench"])
+@pytest.mark.parametrize(("n_ctx", "n_parallel"), [(2048, 1), (1024, 4)])
+def test_a_loaded_model_takes_what_was_planned(source: str, n_ctx: int, n_parallel: int) -> None:
+    """llama.cpp's buffers within 5 %; the process's growth within 5 %, or 8 MiB where the model is tiny."""
+    path = MODEL_PATH if source == "embedded" else models.CACHE / f"small-v{models.VERSION}.gguf"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there: python -m bench.models small")
+    command = [sys.executable, "-c", GROWTH, str(path), str(n_ctx), str(n_parallel)]
+    said = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT).stdout)
+    layout = Layout(n_ctx, n_parallel, n_parallel == 1, 512, 512)
+    planned = measure(shape_of(read_header(path)), Machine(1, 1 << 40), layout)[-1]
+    ours = planned.weights_bytes + planned.kv_bytes + planned.compute_bytes
+    assert ours == pytest.approx(said["weights"] + said["kv"] + said["compute"], rel=0.05, abs=MIB)
+    assert planned.kv_bytes == pytest.approx(said["kv"], rel=0.001, abs=0.02 * MIB)
+    assert planned.used_bytes == pytest.approx(said["grown"], rel=0.05, abs=8 * MIB)
+
+
+def test_experts_can_be_left_in_main_memory(tmp_path: Path) -> None:
+    tiny = models.Shape("tiny-moe", 3, 256, 256, 4, 4, 512, 7, TensorType.Q8_0, TensorType.Q8_0, 4, 2)
+    path = models.ensure(tiny, tmp_path)
+    with log_lines() as lines:
+        Model(path, ModelParams(n_cpu_moe=2)).close()
+    moved = {found[1] for line in lines if (found := re.search(r"tensor (\S+) .*overridden to CPU", line))}
+    assert moved == {f"blk.{layer}.ffn_{kind}_exps.weight" for layer in (0, 1) for kind in ("gate", "up", "down")}

@@ -1,0 +1,85 @@
+"""What was fetched is known to the byte, and taken over by exactly one."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker_gguf.store.partial import Partial, left_behind, merged, noted_bytes
+
+RANGES = st.lists(st.tuples(st.integers(0, 50), st.integers(1, 20)).map(lambda pair: (pair[0], sum(pair))))
+
+
+@given(RANGES)
+def test_joined_ranges_cover_the_same_bytes(ranges: list[tuple[int, int]]) -> None:
+    joined = merged(ranges)
+    assert {at for first, end in joined for at in range(first, end)} == {at for r in ranges for at in range(*r)}
+    assert all(one[1] < two[0] for one, two in pairwise(joined))
+
+
+def test_work_is_gone_on_with(tmp_path: Path) -> None:
+    first = Partial.take_over(tmp_path, "key", "a", 100, "v1")
+    assert first.missing(60) == [(0, 60), (60, 100)]
+    first.write(0, b"x" * 10)
+    first.write(50, b"y" * 10)
+    first.close()
+    second = Partial.take_over(tmp_path, "key", "b", 100, "v1")
+    assert [path.name for path in tmp_path.iterdir()] == ["key.b"]
+    assert second.bytes_done == 20
+    assert second.whole_to == 10
+    assert second.missing(100) == [(10, 50), (60, 100)]
+    assert second.read(50, 10) == b"y" * 10
+    second.close()
+
+
+def test_most_of_several_is_taken_and_the_rest_removed(tmp_path: Path) -> None:
+    for owner, n_bytes in (("a", 10), ("b", 30), ("c", 20)):
+        partial = Partial(tmp_path / f"key.{owner}", 100, "v1")
+        partial.write(0, b"x" * n_bytes)
+        partial.close()
+    assert [noted_bytes(folder) for folder in left_behind(tmp_path, "key")] == [30, 20, 10]
+    taken = Partial.take_over(tmp_path, "key", "d", 100, "v1")
+    assert taken.bytes_done == 30
+    assert [path.name for path in tmp_path.iterdir()] == ["key.d"]
+    taken.close()
+
+
+def test_other_version_begins_anew(tmp_path: Path) -> None:
+    first = Partial(tmp_path / "key.a", 100, "v1")
+    first.write(0, b"x" * 10)
+    first.close()
+    second = Partial.take_over(tmp_path, "key", "b", 100, "v2")
+    assert second.bytes_done == 0
+    second.close()
+
+
+def test_torn_and_foreign_lines_say_nothing(tmp_path: Path) -> None:
+    first = Partial(tmp_path / "key.a", 100, "v1")
+    first.write(0, b"x" * 10)
+    first.close()
+    with (tmp_path / "key.a" / "ranges").open("ab") as journal:
+        journal.write(b"0 100\n50 60 00000000\n\xff\xfe\n10 2")
+    second = Partial(tmp_path / "key.a", 100, "v1")
+    assert second.missing(100) == [(10, 100)]
+    second.close()
+
+
+def test_journal_without_bytes_is_nothing(tmp_path: Path) -> None:
+    first = Partial(tmp_path / "key.a", 100, "v1")
+    first.write(0, b"x" * 10)
+    first.close()
+    first.data_path.unlink()
+    second = Partial(tmp_path / "key.a", 100, "v1")
+    assert second.bytes_done == 0
+    second.close()
+
+
+def test_published_file_leaves_nothing_behind(tmp_path: Path) -> None:
+    partial = Partial(tmp_path / "work" / "key.a", 4, "v1")
+    partial.write(0, b"GGUF")
+    partial.publish(tmp_path / "blobs" / "key")
+    assert (tmp_path / "blobs" / "key").read_bytes() == b"GGUF"
+    assert list((tmp_path / "work").iterdir()) == []

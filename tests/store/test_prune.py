@@ -1,0 +1,143 @@
+"""Room is made by the model used least recently, and never by one that somebody uses."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from worker_gguf.errors import DownloadError
+from worker_gguf.store.cache import Cache
+from worker_gguf.store.in_use import Hold, used_paths
+from worker_gguf.store.prune import kept_models, make_room
+from worker_gguf.store.tuning import Tuning
+
+TUNING = Tuning()
+
+
+def _model(cache: Path, repo: str, file: str, size_bytes: int, used_at: float, commit: str = "a" * 40) -> Path:
+    folder = cache / f"models--{repo.replace('/', '--')}"
+    blob = folder / "blobs" / f"{file}-{size_bytes}"
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    if not blob.exists():
+        blob.write_bytes(b"x" * size_bytes)
+    os.utime(blob, (used_at, 1.0))
+    name = folder / "snapshots" / commit / file
+    name.parent.mkdir(parents=True, exist_ok=True)
+    name.symlink_to(os.path.relpath(blob, name.parent))
+    return name
+
+
+def _left(cache: Path) -> set[str]:
+    return {path.name for path in cache.rglob("*.gguf") if path.is_file()}
+
+
+def test_least_recently_used_goes_first(tmp_path: Path) -> None:
+    _model(tmp_path, "o/a", "a.gguf", 40, used_at=3.0)
+    _model(tmp_path, "o/b", "b.gguf", 40, used_at=1.0)
+    _model(tmp_path, "o/c", "c.gguf", 40, used_at=2.0)
+    make_room(Cache(tmp_path), 20, 100, TUNING)
+    assert _left(tmp_path) == {"a.gguf", "c.gguf"}
+    make_room(Cache(tmp_path), 60, 100, TUNING)
+    assert _left(tmp_path) == {"a.gguf"}
+    assert list((tmp_path / "models--o--b" / "blobs").iterdir()) == []
+
+
+def test_quants_of_one_repository_are_models_of_their_own(tmp_path: Path) -> None:
+    _model(tmp_path, "o/a", "m-Q4_0.gguf", 40, used_at=1.0)
+    _model(tmp_path, "o/a", "m-Q8_0.gguf", 40, used_at=2.0)
+    make_room(Cache(tmp_path), 20, 60, TUNING)
+    assert _left(tmp_path) == {"m-Q8_0.gguf"}
+
+
+def test_parts_of_a_split_go_together(tmp_path: Path) -> None:
+    for n in (1, 2):
+        _model(tmp_path, "o/a", f"m-0000{n}-of-00002.gguf", 20, used_at=float(n))
+    _model(tmp_path, "o/b", "b.gguf", 40, used_at=1.5)
+    make_room(Cache(tmp_path), 30, 100, TUNING)
+    assert _left(tmp_path) == {"m-00001-of-00002.gguf", "m-00002-of-00002.gguf"}
+
+
+def test_two_revisions_of_one_file_are_one_model(tmp_path: Path) -> None:
+    for commit in ("a" * 40, "b" * 40):
+        _model(tmp_path, "o/a", "a.gguf", 40, 1.0, commit)
+    (kept,) = kept_models(Cache(tmp_path))
+    assert (kept.size_bytes, len(kept.names)) == (40, 2)
+    make_room(Cache(tmp_path), 20, 50, TUNING)
+    assert list(tmp_path.rglob("*.gguf")) == []
+
+
+def test_model_in_use_is_kept(tmp_path: Path) -> None:
+    used = _model(tmp_path, "o/a", "a.gguf", 40, used_at=1.0)
+    _model(tmp_path, "o/b", "b.gguf", 40, used_at=2.0)
+    hold = Hold([used], tmp_path)
+    os.utime(used, (1.0, 1.0))
+    make_room(Cache(tmp_path), 20, 60, TUNING)
+    assert _left(tmp_path) == {"a.gguf"}
+    with pytest.raises(DownloadError, match="models in use"):
+        make_room(Cache(tmp_path), 30, 60, TUNING)
+    hold.release()
+    make_room(Cache(tmp_path), 30, 60, TUNING)
+    assert _left(tmp_path) == set()
+
+
+def test_mark_of_a_killed_worker_ends(tmp_path: Path) -> None:
+    used = _model(tmp_path, "o/a", "a.gguf", 40, used_at=1.0)
+    hold = Hold([used], tmp_path)
+    (mark,) = Cache(tmp_path).marks.iterdir()
+    assert used_paths(Cache(tmp_path), TUNING) == {used.resolve()}
+    old = mark.stat().st_mtime - TUNING.in_use_stale_s - 1
+    os.utime(mark, (old, old))
+    assert used_paths(Cache(tmp_path), TUNING) == set()
+    hold.release()
+
+
+def test_use_that_begins_while_it_is_removed_brings_it_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = _model(tmp_path, "o/a", "a.gguf", 40, used_at=1.0)
+    blob = name.resolve()
+    answers = iter([set[Path](), {blob}])
+    monkeypatch.setattr("worker_gguf.store.prune.used_paths", lambda _cache, _tuning: next(answers))
+    with pytest.raises(DownloadError, match="models in use"):
+        make_room(Cache(tmp_path), 30, 60, TUNING)
+    assert name.read_bytes() == b"x" * 40
+
+
+def test_without_a_limit_nothing_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _model(tmp_path, "o/a", "a.gguf", 40, used_at=1.0)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: usage._replace(free=50))
+    with pytest.raises(DownloadError, match=r"has 0\.0 GiB free and the model needs 0\.0 GiB"):
+        make_room(Cache(tmp_path), 51, None, TUNING)
+    assert _left(tmp_path) == {"a.gguf"}
+
+
+def test_model_larger_than_the_limit_is_refused_and_nothing_removed(tmp_path: Path) -> None:
+    _model(tmp_path, "o/a", "a.gguf", 40, used_at=1.0)
+    with pytest.raises(DownloadError, match="MODEL_CACHE_MAX_GB allows"):
+        make_room(Cache(tmp_path), 101, 100, TUNING)
+    assert _left(tmp_path) == {"a.gguf"}
+
+
+def test_other_tools_models_and_what_lies_outside_are_not_touched(tmp_path: Path) -> None:
+    outside = tmp_path / "outside.gguf"
+    outside.write_bytes(b"x" * 100)
+    cache = tmp_path / "cache"
+    name = _model(cache, "o/a", "weights.safetensors", 100, used_at=1.0)
+    link = name.with_name("m.gguf")
+    link.symlink_to(outside)
+    make_room(Cache(cache), 10, 10, TUNING)
+    assert name.is_file()
+    assert outside.is_file()
+    assert kept_models(Cache(cache)) == []
+
+
+def test_abandoned_downloads_are_swept(tmp_path: Path) -> None:
+    folder = Cache(tmp_path).partials / "key.a"
+    folder.mkdir(parents=True)
+    (folder / "data").write_bytes(b"x")
+    make_room(Cache(tmp_path), 1, 10, TUNING)
+    assert folder.exists()
+    make_room(Cache(tmp_path), 1, 10, Tuning(partial_stale_s=-1.0))
+    assert not folder.exists()

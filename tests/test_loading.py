@@ -1,0 +1,111 @@
+"""A load that fails for memory is tried again with less, and says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+
+import pytest
+
+from tests.engine.test_plan import CPU, GPU, SMALL
+from worker_gguf.engine.plan import Machine, MemoryPlan, Wishes, lesser_plan, plan_memory
+from worker_gguf.errors import ModelInvalid, NotEnoughMemory
+from worker_gguf.loading import load_within_memory
+
+
+@dataclass
+class FakeModel:
+    plan: MemoryPlan
+    is_closed: bool = False
+
+    def close(self) -> None:
+        assert not self.is_closed
+        self.is_closed = True
+
+
+@dataclass
+class Card:
+    """Holds so many layers, and beside them so many cells; notes what was tried."""
+
+    most_layers: int
+    most_cells: int
+    models: list[FakeModel] = field(default_factory=list)
+    tried: list[int] = field(default_factory=list)
+
+    def load(self, plan: MemoryPlan) -> FakeModel:
+        n = 29 if plan.n_gpu_layers < 0 else plan.n_gpu_layers
+        if n > self.most_layers:
+            raise NotEnoughMemory("The model does not fit.")
+        self.models.append(FakeModel(plan))
+        return self.models[-1]
+
+    def open_engine(self, model: FakeModel, plan: MemoryPlan) -> str:
+        assert not model.is_closed
+        self.tried.append(plan.n_cells)
+        if plan.n_cells > self.most_cells:
+            raise NotEnoughMemory("No memory for the sequences.")
+        return "engine"
+
+    def run(self, machine: Machine = GPU, wishes: Wishes | None = None) -> tuple[FakeModel, str, MemoryPlan]:
+        wishes = wishes or Wishes()
+        lesser = partial(lesser_plan, model=SMALL, machine=machine, wishes=wishes)
+        plan = plan_memory(SMALL, machine, wishes)
+        return load_within_memory(plan, self.load, self.open_engine, lesser)
+
+
+def test_what_fits_is_loaded_as_planned() -> None:
+    model, engine, plan = Card(29, 8 * 8192).run()
+    assert (engine, plan.degraded, model.is_closed) == ("engine", (), False)
+
+
+def test_sequences_and_context_shrink_on_the_loaded_model() -> None:
+    card = Card(29, 4096)
+    model, _, plan = card.run()
+    assert card.tried == [8 * 8192, 4 * 8192, 2 * 8192, 8192, 4096]
+    assert card.models == [model]
+    assert (plan.n_parallel, plan.n_ctx) == (1, 4096)
+    assert [line.split(" in place")[0] for line in plan.degraded] == [
+        "N_PARALLEL=4",
+        "N_PARALLEL=2",
+        "N_PARALLEL=1",
+        "N_CTX=4096",
+    ]
+
+
+def test_layers_leave_the_gpu_one_load_after_another() -> None:
+    card = Card(16, 1 << 20)
+    model, _, plan = card.run()
+    assert plan.n_gpu_layers == 15
+    assert card.models == [model]
+    assert len(plan.degraded) == 2
+
+
+def test_a_model_is_given_back_before_it_is_loaded_with_fewer_layers() -> None:
+    card = Card(29, 2048)
+    card.most_cells = 1024
+    model, _, plan = card.run()
+    assert [loaded.is_closed for loaded in card.models] == [True] * (len(card.models) - 1) + [False]
+    assert (model.plan.n_gpu_layers, plan.n_ctx) == (0, 1024)
+
+
+def test_the_last_error_is_raised_and_nothing_stays() -> None:
+    card = Card(29, 10)
+    with pytest.raises(NotEnoughMemory, match="sequences"):
+        card.run(CPU)
+    assert [model.is_closed for model in card.models] == [True]
+
+
+def test_settings_are_kept_to_the_end() -> None:
+    with pytest.raises(NotEnoughMemory):
+        Card(29, 10).run(wishes=Wishes(n_ctx=4096, n_parallel=2, n_gpu_layers=-1))
+
+
+def test_other_errors_are_not_answered_with_less() -> None:
+    card = Card(29, 1 << 20)
+
+    def broken(_model: FakeModel, _plan: MemoryPlan) -> str:
+        raise ModelInvalid("Unknown.")
+
+    with pytest.raises(ModelInvalid):
+        load_within_memory(plan_memory(SMALL, GPU, Wishes()), card.load, broken, lambda _plan, _stage: None)
+    assert card.models[0].is_closed
