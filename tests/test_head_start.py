@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from worker_gguf import head_start
+from worker_gguf import head_start, store
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.settings import Settings
 
+OURS = ("worker_gguf.gguf", "worker_gguf.store.download", "worker_gguf.store.remote")
 HEAVY = ("asyncio", "fastapi", "huggingface_hub", "llama_cpp", "numpy", "pydantic", "structlog")
 
 
@@ -19,6 +20,11 @@ def test_nothing_heavy_is_imported_before_the_prefetch_has_begun() -> None:
     code = "import sys, worker_gguf.cli, worker_gguf.head_start; print(*sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
     assert not {name.split(".")[0] for name in said.split()} & set(HEAVY)
+    assert not set(said.split()) & set(OURS)
+
+
+def test_the_store_has_every_name_that_it_offers() -> None:
+    assert all(getattr(store, name).__name__ == name for name in store.__all__)
 
 
 def test_the_model_of_the_environment_is_read() -> None:
