@@ -86,7 +86,9 @@ def test_the_example_of_an_answer_is_of_the_shape_that_is_sent() -> None:
     example = next(example for example in EXAMPLES if "choices" in example)
     heading = Heading(example["id"], example["created"], example["model"], example["system_fingerprint"])
     rendering = ChatRendering(heading)
-    rendering.collect(0, [Delta("Paris", (1,)), Finished("stop", Usage(18, 2, cached_tokens=17))])
+    rendering.collect(
+        0, [Delta("The capital of France is Paris.", (1,)), Finished("stop", Usage(22, 12, cached_tokens=0))]
+    )
     assert rendering.answer() == example
 
 

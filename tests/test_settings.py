@@ -169,7 +169,7 @@ def test_the_older_pair_names_a_file_of_a_repository() -> None:
         ({}, "http"),
         ({"RUNPOD_WEBHOOK_GET_JOB": "http://127.0.0.1/job"}, "queue"),
         ({"RUNPOD_WEBHOOK_GET_JOB": "http://127.0.0.1/job", "MODE": "http"}, "http"),
-        ({"MODE": "queue"}, "queue"),
+        ({"MODE": "queue", "RUNPOD_WEBHOOK_GET_JOB": "https://host/job"}, "queue"),
         (ON_SERVERLESS, "http"),
     ],
 )

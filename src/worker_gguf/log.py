@@ -18,7 +18,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 __all__ = ["bound", "configure", "get_logger"]
 
 # Libraries whose debug and info lines say nothing of the worker, or too much: URLs, headers, bodies.
-QUIET = ("aiohttp", "asyncio", "botocore", "boto3", "filelock", "httpcore", "httpx", "urllib3", "uvicorn.access")
+QUIET = ("aiohttp", "asyncio", "botocore", "boto3", "filelock", "httpcore", "httpx", "urllib3", "uvicorn")
 FIRST = ("timestamp", "level", "logger", "event")
 
 _COMMON: tuple[Processor, ...] = (

@@ -131,6 +131,11 @@ class Settings(Server, Sampling, Limits, Engine, Memory, Model, BaseSettings):
             raise ValueError("MODEL_REPOSITORY_ID and MODEL_FILENAME go together: set both, or MODEL instead")
         if self.model_repository_id and "model" in self.model_fields_set:
             raise ValueError("MODEL and MODEL_REPOSITORY_ID both name a model: set only one of them")
+        if self.mode == "queue" and not self.runpod_webhook_get_job:
+            raise ValueError(
+                "MODE=queue takes jobs from RunPod, which says where in RUNPOD_WEBHOOK_GET_JOB: that is not set. Use "
+                "MODE=http here; `make demo` runs a job against a local stand-in for the platform"
+            )
         if self.n_cells and self.kv_unified is False:
             raise ValueError("N_CELLS shares one KV memory among requests: set KV_UNIFIED=true, or leave one unset")
         if self.n_batch and self.n_ubatch and self.n_ubatch > self.n_batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -133,7 +134,7 @@ class Sampling(BaseModel):
     dry_penalty_last_n: int = Field(DRAWN.dry_penalty_last_n, ge=-1, description="DRY: tokens it looks back at")
     dry_sequence_breakers: tuple[str, ...] = Field(
         DRAWN.dry_sequence_breakers,
-        description="DRY: texts that end a repetition",
+        description="DRY: texts that end a repetition, as a JSON array",
         json_schema_extra={
             "expected": "a JSON array of texts",
             "default_text": json.dumps(DRAWN.dry_sequence_breakers),
@@ -150,7 +151,7 @@ class Sampling(BaseModel):
     seed: int | None = Field(DRAWN.seed, ge=-1, lt=2**32, description="Seed; unset or -1 draws a fresh one per request")
     samplers: tuple[str, ...] = Field(
         DRAWN.samplers,
-        description="Samplers and their order",
+        description="Samplers and their order, joined by semicolons",
         json_schema_extra={"expected": "names joined by semicolons"},
     )
     ignore_eos: bool = Field(DRAWN.ignore_eos, description="Go on past the model's end of text")
@@ -166,7 +167,7 @@ class Sampling(BaseModel):
     @field_validator("samplers", mode="before")
     @classmethod
     def split_semicolons(cls, value: Any) -> Any:
-        return [part.strip() for part in value.split(";") if part.strip()] if isinstance(value, str) else value
+        return [part.strip() for part in re.split("[;,]", value) if part.strip()] if isinstance(value, str) else value
 
     @field_validator("samplers")
     @classmethod
@@ -208,7 +209,9 @@ class Server(Platform):
     )
     port_health: Port | None = Field(None, description="Port of /ping; planned: the same as PORT")
     api_keys: tuple[SecretStr, ...] = Field(
-        (), description="Keys that clients may use", json_schema_extra={"expected": "keys joined by commas"}
+        (),
+        description="Keys that clients may use, joined by commas",
+        json_schema_extra={"expected": "keys joined by commas"},
     )
     allow_unauthenticated: bool = Field(
         False, description="Bind elsewhere than loopback without API_KEYS; RunPod Serverless checks its own keys"
@@ -223,7 +226,12 @@ class Server(Platform):
     @field_validator("api_keys", mode="before")
     @classmethod
     def split_keys(cls, value: Any) -> Any:
-        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        keys = [part.strip() for part in value.split(",") if part.strip()]
+        if not keys or value.lstrip().startswith("["):
+            raise ValueError("expected keys joined by commas, without brackets")
+        return keys
 
 
 GROUPS: tuple[type[BaseModel], ...] = (Model, Memory, Engine, Limits, Sampling, Server, Platform)

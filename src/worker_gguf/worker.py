@@ -102,7 +102,9 @@ class Worker:
             booted.engine.stop()
             return
         self.metrics.set_phase_seconds(self.timeline.seconds() | {"total": self.timeline.now_s})
-        logger.info("ready", model=booted.service.card.id, seconds=round(self.timeline.now_s, 3))
+        logger.info(
+            "ready", model=booted.service.card.id, file=booted.local.path.name, seconds=round(self.timeline.now_s, 3)
+        )
 
     def _fail(self, error: WorkerError) -> None:
         if self._is_leaving.is_set():
@@ -137,6 +139,12 @@ class Worker:
             booted = self._booted
         if booted is not None:
             await booted.engine.idle()
+
+    def cut_off(self) -> None:
+        """End what still runs with an error that says so: the time to drain is over."""
+        booted = self._booted
+        if booted is not None:
+            booted.engine.cut_off(NotReady("The worker was shut down before the answer was whole. Try again."))
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """End what still runs and give the model's memory back; a start under way is given up."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,6 +112,38 @@ def test_sigterm_lets_a_running_answer_finish() -> None:
         assert rest[-1] == "data: [DONE]"
         process.communicate(timeout=60)
         assert process.returncode == 0
+
+
+def test_what_runs_when_the_drain_is_over_ends_with_an_error_and_not_in_the_middle() -> None:
+    with serving(DRAIN_TIMEOUT_S="0.2", N_PARALLEL="2") as (url, process):
+        wait_for(url, 200, process)
+        body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 450, "ignore_eos": True, "n": 8}
+        whole: list[httpx.Response] = []
+        asked = threading.Thread(
+            target=lambda: whole.append(httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60))
+        )
+        with httpx.stream("POST", f"{url}/v1/chat/completions", json={**body, "stream": True}, timeout=60) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            asked.start()
+            while httpx.get(f"{url}/health").json()["queue"]["waiting"] < 8:
+                assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+            rest = [line for line in lines if line]
+        asked.join(60)
+        assert json.loads(rest[-2].removeprefix("data: "))["error"]["code"] == "not_ready"
+        assert rest[-1] == "data: [DONE]"
+        assert whole[0].status_code == 503
+        assert whole[0].json()["error"]["code"] == "not_ready"
+        _, log = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert "Traceback" not in log
+
+
+def test_queue_mode_without_a_queue_says_what_is_missing() -> None:
+    ended = run(MODE="queue")
+    assert ended.returncode == 2
+    assert "RUNPOD_WEBHOOK_GET_JOB" in ended.stderr
 
 
 def test_port_health_serves_ping_apart_from_the_api() -> None:

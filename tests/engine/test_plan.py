@@ -161,9 +161,12 @@ def test_layers_without_kv_cost_none() -> None:
     assert use.kv_bytes == 2 * 256 * 2 * 2048 + 2 * 7
 
 
-def test_a_context_that_was_asked_for_is_split_between_gpu_and_processor_rather_than_refused() -> None:
+def test_a_context_that_was_asked_for_is_kept_and_something_else_given_up() -> None:
     plan = plan_memory(dense(5 * GIB, 32), gpus(16), Wishes(n_ctx=16_384, n_parallel=8))
-    assert 0 < plan.n_gpu_layers < 32
+    assert (plan.n_ctx, plan.n_parallel) == (16_384, 8)
+    assert plan.type_k == "q8_0" or plan.n_gpu_layers > 0
+    kept = plan_memory(dense(5 * GIB, 32), gpus(16), Wishes(n_ctx=16_384, n_parallel=8, type_k="f16", type_v="f16"))
+    assert 0 < kept.n_gpu_layers < 32
 
 
 def test_a_wished_ubatch_raises_the_planned_batch_and_says_so() -> None:

@@ -98,7 +98,7 @@ async def _serve(worker: Worker, listeners: Sequence[Listener], drain_timeout_s:
             print(worker.timeline.draw(shutil.get_terminal_size().columns), file=sys.stderr)
 
     watching = asyncio.create_task(watch())
-    await serve_http(listeners, drain=worker.drain, drain_timeout_s=drain_timeout_s, stop=stop)
+    await serve_http(listeners, drain=worker.drain, cut_off=worker.cut_off, drain_timeout_s=drain_timeout_s, stop=stop)
     watching.cancel()
 
 

@@ -54,11 +54,18 @@ class _Cancel:
     request_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class _CutOff:
+    """Ends every request with an error."""
+
+    error: WorkerError
+
+
 class _Stop:
     """Ends the thread."""
 
 
-_Command = _Add | _Cancel | _Stop
+_Command = _Add | _Cancel | _CutOff | _Stop
 
 
 class Engine:
@@ -143,6 +150,10 @@ class Engine:
         """From any thread. The slot is free before the next step; a request that has ended is not touched."""
         self._inbox.put(_Cancel(request_id))
 
+    def cut_off(self, error: WorkerError) -> None:
+        """End every request that is open with this error. From any thread."""
+        self._inbox.put(_CutOff(error))
+
     @property
     def n_open(self) -> int:
         """Requests submitted that have not ended."""
@@ -203,9 +214,12 @@ class Engine:
             self._apply(command)
             self._publish()
 
-    def _apply(self, command: _Add | _Cancel) -> None:
+    def _apply(self, command: _Add | _Cancel | _CutOff) -> None:
         if isinstance(command, _Cancel):
             self._take(self._scheduler.finish(command.request_id, "cancelled"))
+            return
+        if isinstance(command, _CutOff):
+            self._take(self._scheduler.finish_all("error", command.error))
             return
         request, address = command.request, command.address
         try:

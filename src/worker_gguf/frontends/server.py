@@ -26,6 +26,8 @@ T = TypeVar("T")
 _BACKLOG = 2048
 # Longer than a balancer keeps an idle connection, or it would send into one that is just being closed.
 _KEEP_ALIVE_S = 75
+# For a step of the engine to end and the errors to be sent.
+_CUT_OFF_S = 2.0
 _LOOK_AGAIN_S = 0.05
 _MIN_GRACE_S = 1
 
@@ -55,20 +57,25 @@ def run_loop(main: Coroutine[Any, Any, T]) -> T:
 
 
 async def serve(
-    listeners: Sequence[Listener], *, drain: Drain, drain_timeout_s: float, stop: asyncio.Event | None = None
+    listeners: Sequence[Listener],
+    *,
+    drain: Drain,
+    cut_off: Callable[[], None],
+    drain_timeout_s: float,
+    stop: asyncio.Event | None = None,
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`, then drain: what runs is finished in time, /ping says 503 meanwhile.
 
-    A second signal leaves at once. Must run in the main thread.
+    When the time is over, or at a second signal, `cut_off` ends what still runs, each request with its error. Must run
+    in the main thread.
     """
     servers = [_Server(app) for app, _ in listeners]
-    stop = stop or asyncio.Event()
+    stop, hurry = stop or asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
         if stop.is_set():
-            for server in servers:
-                server.force_exit = True
+            hurry.set()
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -77,7 +84,7 @@ async def serve(
         serving = [asyncio.create_task(s.serve([sock])) for s, (_, sock) in zip(servers, listeners, strict=True)]
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({stopping, *serving}, return_when=asyncio.FIRST_COMPLETED)
-        left_s = await _drain_or_force(drain, drain_timeout_s, servers)
+        left_s = await _drain(drain, cut_off, drain_timeout_s, hurry)
         stopping.cancel()
         for server in servers:
             server.finish_within(left_s)
@@ -87,16 +94,20 @@ async def serve(
             loop.remove_signal_handler(number)
 
 
-async def _drain_or_force(drain: Drain, drain_timeout_s: float, servers: Sequence[_Server]) -> float:
-    """Drain, and return the seconds left of the timeout: clients may still be reading what is finished."""
+async def _drain(drain: Drain, cut_off: Callable[[], None], timeout_s: float, hurry: asyncio.Event) -> float:
+    """Drain, and return the seconds in which clients may still read what is finished."""
     loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + timeout_s
+    logger.info("draining: what runs may finish, a second signal cuts it off", seconds=timeout_s)
     draining = asyncio.ensure_future(drain())
-    deadline_s = loop.time() + drain_timeout_s
-    while not draining.done() and not any(server.force_exit for server in servers):
-        if loop.time() >= deadline_s:
-            logger.warning("drain timed out", seconds=drain_timeout_s)
-            break
-        await asyncio.wait({draining}, timeout=_LOOK_AGAIN_S)
+    hurrying = asyncio.ensure_future(hurry.wait())
+    await asyncio.wait({draining, hurrying}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    hurrying.cancel()
+    if not draining.done():
+        logger.warning("cut off: what still runs ends with an error")
+        cut_off()
+        await asyncio.wait({draining}, timeout=_CUT_OFF_S)
+        deadline_s = loop.time() + _CUT_OFF_S
     if draining.done():
         draining.result()
     else:
