@@ -14,7 +14,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --re
 LLAMA := $(shell sed -n 's/^\(llama-cpp-python==[^ ]*\).*/\1/p' requirements/dev.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kill-test check run bench format docs lock model clean
+.PHONY: help setup demo test kill-test check run bench bench-cold format docs lock model clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -42,6 +42,9 @@ run: setup ## serve on 127.0.0.1:8000 until Ctrl-C; MODEL=/path/to/model.gguf or
 
 bench: setup ## measure the worker against the bare llama_decode loop
 	$(BIN)/python -m bench $(ARGS)
+
+bench-cold: setup ## measure the cold start against the fastest read of the file (needs FUSE for most of it)
+	$(BIN)/python -m bench.cold $(ARGS)
 
 format: setup ## format the code and mend what lint can mend
 	$(BIN)/ruff format .

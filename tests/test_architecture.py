@@ -15,11 +15,12 @@ PACKAGE = "worker_gguf"
 # What each part may import besides itself. A part is the first name under worker_gguf: a package or a module.
 BASE = {"", "errors"}  # "" is worker_gguf/__init__.py: the version
 ENGINE = BASE | {"engine"}
-SETTINGS = {"settings", "settings_fields", "settings_text"}
+SETTINGS = {"environment", "settings", "settings_fields", "settings_text"}
 SERVICE = ENGINE | SETTINGS | {"gguf", "log", "metrics", "protocol", "reply", "service", "timeline"}
 MAY_IMPORT: dict[str, set[str]] = {
     "": set(),
     "errors": set(),
+    "environment": set(),
     "log": BASE,
     "gguf": BASE,
     "embedded": BASE,
@@ -32,14 +33,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine": BASE | {"latch"},
     "llama": ENGINE,
     "store": BASE | SETTINGS | {"gguf", "log", "metrics"},
+    "head_start": BASE | {"environment", "store"},
     "protocol": ENGINE | {"log"},
     "reply": ENGINE | {"log", "metrics", "protocol"},
     "service": ENGINE | SETTINGS | {"log", "metrics", "protocol", "reply"},
     "timeline": BASE | {"log"},
+    "read_ahead": BASE | SETTINGS | {"log", "store", "timeline"},
     "planning": ENGINE | SETTINGS | {"gguf"},
     "loading": ENGINE | {"log"},
-    "boot": SERVICE | {"embedded", "llama", "loading", "planning", "progress_bar", "store"},  # builds the service
-    "worker": SERVICE | {"boot", "latch"},  # boots, then answers through the service
+    # builds the service
+    "boot": SERVICE | {"embedded", "llama", "loading", "planning", "progress_bar", "read_ahead", "store"},
+    "worker": SERVICE | {"boot", "latch", "store"},  # boots, then answers through the service
     "frontends": SERVICE | {"worker"},
     "emulator": BASE | {"frontends", "log"},
 }
@@ -156,8 +160,8 @@ def purity_faults(module: Module) -> Iterator[str]:
 
 
 def environment_faults(module: Module) -> Iterator[str]:
-    """Only settings.py reads the environment."""
-    if module.name == f"{PACKAGE}.settings":
+    """Only environment.py reads the environment."""
+    if module.name == f"{PACKAGE}.environment":
         return
     names = {"environ", "environb", "getenv", "getenvb"}
     for node in ast.walk(module.tree):

@@ -6,8 +6,10 @@ Heavy imports stand inside the phases that need them, so that each is timed and 
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +23,7 @@ from worker_gguf.loading import load_within_memory
 from worker_gguf.log import get_logger
 from worker_gguf.planning import plan_for, shape_of, visible, wishes_of
 from worker_gguf.progress_bar import ProgressBar
+from worker_gguf.read_ahead import ReadAhead
 from worker_gguf.settings import Settings
 from worker_gguf.store import Hold, Hub, LocalModel, ModelRef, OriginalTokenizer, ensure, read_tokenizer
 from worker_gguf.store.select import PREFERENCE, ModelFiles, by_labels
@@ -33,10 +36,13 @@ if TYPE_CHECKING:
     from worker_gguf.protocol.models import ModelCard
     from worker_gguf.protocol.template import ChatTemplates
     from worker_gguf.service import Service
+    from worker_gguf.store.prefetch import Prefetch
 
 __all__ = ["Booted", "Progress", "boot"]
 
 logger = get_logger(__name__)
+
+_SWITCH_S = 0.0001
 
 Progress = Callable[[str, float], bool]
 """Is told a phase and the fraction done, 0 to 1, as it goes; False asks to give the start up."""
@@ -56,15 +62,25 @@ class Booted:
     """Keeps other workers on the volume from pruning the model's files."""
 
 
-def boot(settings: Settings, metrics: Metrics, timeline: Timeline, progress: Progress) -> Booted:
-    """Bring the model up. Raises the WorkerError that stopped it; what was loaded by then is given back."""
+def boot(
+    settings: Settings, metrics: Callable[[], Metrics], timeline: Timeline, progress: Progress, begun: Prefetch | None
+) -> Booted:
+    """Bring the model up. Raises the WorkerError that stopped it; what was loaded by then is given back.
+
+    `begun` is the prefetch that had a head start, if there is one. It is closed here.
+    """
+    with _eager_switching(), ReadAhead(settings, timeline, progress, begun) as ahead:
+        return _boot(settings, metrics, timeline, progress, ahead)
+
+
+def _boot(
+    settings: Settings, metrics: Callable[[], Metrics], timeline: Timeline, progress: Progress, ahead: ReadAhead
+) -> Booted:
     token = settings.hf_token.get_secret_value() if settings.hf_token else None
-    with timeline.phase("fetch") as phase:
-        local = _fetch(settings, token, progress)
-        hold = Hold(local.paths, settings.cache_dir())
-        phase.size_bytes = local.size_bytes
+    local, hold = _fetch(settings, token, timeline, progress)
+    ahead.follow(local)
     with timeline.phase("header"):
-        header = read_headers(local.paths)
+        header = read_headers(local.paths, ahead.files())
     original: OriginalTokenizer | None = None
     if settings.tokenizer:
         with timeline.phase("tokenizer"):
@@ -80,7 +96,7 @@ def boot(settings: Settings, metrics: Metrics, timeline: Timeline, progress: Pro
     def load(plan: MemoryPlan) -> Model:
         with timeline.phase("load") as phase:
             phase.size_bytes = local.size_bytes
-            model = _load(settings, local, plan, lambda fraction: progress("load", fraction))
+            model = _load(settings, local, plan, ahead, header.data_offset, partial(progress, "load"))
             if original:
                 _adopt(original, model)
             return model
@@ -93,11 +109,12 @@ def boot(settings: Settings, metrics: Metrics, timeline: Timeline, progress: Pro
         return lesser_plan(plan, stage, shape_of(header), visible(machine, settings), wishes_of(settings))
 
     model, engine, plan = load_within_memory(plan, load, open_engine, lesser)
+    ahead.close()  # only now: a load that is tried again goes through the same open file
     try:
         with timeline.phase("warm"):
             _warm(engine, model)
         with timeline.phase("service"):
-            service = _service(settings, engine, model, header, local, plan, metrics, original)
+            service = _service(settings, engine, model, header, local, plan, metrics(), original)
     except BaseException:
         engine.runner.close()
         raise
@@ -105,16 +122,28 @@ def boot(settings: Settings, metrics: Metrics, timeline: Timeline, progress: Pro
     return Booted(service, engine, local, header, plan, machine, hold)
 
 
-def _fetch(settings: Settings, token: str | None, progress: Progress) -> LocalModel:
+@contextmanager
+def _eager_switching() -> Iterator[None]:
+    """Let threads take turns faster than every 5 ms. llama.cpp's load calls back some hundred times to log, and each
+    time it would wait so long for the thread that imports the HTTP stack meanwhile."""
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before_s)
+
+
+def _fetch(settings: Settings, token: str | None, timeline: Timeline, progress: Progress) -> tuple[LocalModel, Hold]:
     ref = ModelRef.parse(settings.model_reference)
-    with ProgressBar(str(ref)) as bar:
+    with timeline.phase("fetch") as phase, ProgressBar(str(ref)) as bar:
 
         def fetched(done: int, total: int) -> None:
             bar.show(done, total)
             if not progress("fetch", done / total if total else 0.0):
                 raise NotReady("The start was given up.")
 
-        return ensure(
+        local = ensure(
             ref,
             settings.cache_dirs(),
             token,
@@ -124,6 +153,9 @@ def _fetch(settings: Settings, token: str | None, progress: Progress) -> LocalMo
             most_bytes=settings.model_cache_max_bytes,
             prefer=_prefer,
         )
+        hold = Hold(local.paths, settings.cache_dir())
+        phase.size_bytes = local.size_bytes
+    return local, hold
 
 
 def _prefer(models: Sequence[ModelFiles]) -> ModelFiles | None:
@@ -144,9 +176,17 @@ def _log_plan(plan: MemoryPlan) -> None:
 # --- llama.cpp --------------------------------------------------------------------------------------------------------
 
 
-def _load(settings: Settings, local: LocalModel, plan: MemoryPlan, progress: Callable[[float], bool]) -> Model:
+def _load(
+    settings: Settings,
+    local: LocalModel,
+    plan: MemoryPlan,
+    ahead: ReadAhead,
+    data_offset: int,
+    progress: Callable[[float], bool],
+) -> Model:
     from worker_gguf.llama.model import Model, ModelParams
 
+    progress(0.0)
     params = ModelParams(
         n_gpu_layers=plan.n_gpu_layers,
         load_mode=settings.load_mode,
@@ -155,7 +195,7 @@ def _load(settings: Settings, local: LocalModel, plan: MemoryPlan, progress: Cal
         tensor_split=plan.tensor_split,
         n_cpu_moe=plan.n_cpu_moe,
     )
-    return Model(local.path, params, progress=progress)
+    return Model(local.path, params, progress=progress, fd=ahead.fd(data_offset), opened=ahead.opened)
 
 
 def _adopt(original: OriginalTokenizer, model: Model) -> None:

@@ -1,4 +1,4 @@
-"""The one frozen Settings, read once from the environment. Nothing else in the package reads the environment."""
+"""The one frozen Settings, read once from the environment."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 from pydantic import ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from worker_gguf import environment
 from worker_gguf.engine.request import SamplingParams
 from worker_gguf.errors import SettingsError
 from worker_gguf.settings_fields import Engine, Limits, Memory, Model, Sampling, Server
@@ -53,9 +54,8 @@ class Settings(Server, Sampling, Limits, Engine, Memory, Model, BaseSettings):
 
         An empty variable counts as unset, and so does `auto` where unset means planned.
         """
-        given = os.environ if environ is None else environ
         source = EnvSettingsSource(cls)
-        source.env_vars = {name.lower(): text.strip() for name, text in given.items() if text.strip()}
+        source.env_vars = environment.given(environ)
         values: dict[str, object] = {name: _plain(name, text) for name, text in source().items()}
         values |= {name: value for name, value in overrides.items() if value is not None}
         try:

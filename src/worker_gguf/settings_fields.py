@@ -66,6 +66,13 @@ class Memory(BaseModel):
     load_mode: Literal["auto", "mmap", "none", "mlock", "direct"] = Field(
         "auto", description="How the file gets into memory"
     )
+    prefetch: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Read the file into the page cache beside the load; auto: as much as memory holds, on: all of it",
+    )
+    prefetch_readers: int | None = Field(
+        None, ge=1, le=256, description="Parallel readers of the prefetch; planned: as many as add throughput"
+    )
     split_mode: Literal["none", "layer", "row"] = Field("layer", description="How several GPUs share the model")
     tensor_split: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(
         None,

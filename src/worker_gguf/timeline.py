@@ -1,17 +1,20 @@
-"""The start's phases with their seconds. Written by the thread that boots, read by anyone."""
+"""The start's phases with their seconds. Written by the threads that boot, read by anyone."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from worker_gguf.log import get_logger
 
-__all__ = ["Phase", "Timeline"]
+__all__ = ["Phase", "Timeline", "draw", "read_phases"]
 
 logger = get_logger(__name__)
+
+_SHORTEST_BAR = 10
 
 
 @dataclass(slots=True)
@@ -22,6 +25,7 @@ class Phase:
     start_s: float
     seconds: float | None = None
     size_bytes: int | None = None
+    note: str | None = None
 
     def as_dict(self) -> dict[str, object]:
         value: dict[str, object] = {"phase": self.name, "start_s": round(self.start_s, 4)}
@@ -31,6 +35,8 @@ class Phase:
             value["bytes"] = self.size_bytes
             if self.seconds:
                 value["bytes_per_s"] = round(self.size_bytes / self.seconds)
+        if self.note is not None:
+            value["note"] = self.note
         return value
 
 
@@ -53,15 +59,23 @@ class Timeline:
         """The phase that began last and still runs."""
         return next((phase.name for phase in reversed(self.phases) if phase.seconds is None), None)
 
+    def begin(self, name: str, at_s: float | None = None) -> Phase:
+        """Open a phase that `end` closes, now or at a time of the timeline's own clock."""
+        phase = Phase(name, self.now_s if at_s is None else at_s - self._zero)
+        self.phases.append(phase)
+        return phase
+
+    def end(self, phase: Phase, at_s: float | None = None) -> None:
+        phase.seconds = (self.now_s if at_s is None else at_s - self._zero) - phase.start_s
+        logger.info("phase", **phase.as_dict())
+
     @contextmanager
     def phase(self, name: str) -> Iterator[Phase]:
-        phase = Phase(name, self.now_s)
-        self.phases.append(phase)
+        phase = self.begin(name)
         try:
             yield phase
         finally:
-            phase.seconds = self.now_s - phase.start_s
-            logger.info("phase", **phase.as_dict())
+            self.end(phase)
 
     def seconds(self) -> dict[str, float]:
         """Seconds by phase, of those that have ended."""
@@ -69,3 +83,39 @@ class Timeline:
 
     def as_list(self) -> list[dict[str, object]]:
         return [phase.as_dict() for phase in self.phases]
+
+    def draw(self, width: int = 100) -> str:
+        """A line for each phase: its name, when it ran, how long, how many bytes."""
+        return draw(self.phases, self.now_s, width)
+
+
+def draw(phases: list[Phase], now_s: float, width: int = 100) -> str:
+    """Draw phases in the order in which they began, at most `width` characters wide; one that still runs, up to now."""
+    phases = sorted(phases, key=lambda phase: phase.start_s)
+    ends = [now_s if phase.seconds is None else phase.start_s + phase.seconds for phase in phases]
+    texts = [_text(phase, end) for phase, end in zip(phases, ends, strict=True)]
+    name_width = max((len(phase.name) for phase in phases), default=0)
+    bar_width = max(_SHORTEST_BAR, width - name_width - max(map(len, texts), default=0) - 4)
+    scale = bar_width / max([*ends, 1e-9])
+    lines = []
+    for phase, end, text in zip(phases, ends, texts, strict=True):
+        first = min(bar_width - 1, int(phase.start_s * scale))
+        length = max(1, round(end * scale) - first)
+        bar = (" " * first + "█" * length).ljust(bar_width)
+        lines.append(f"{phase.name:<{name_width}} │{bar}│ {text}".rstrip())
+    return "\n".join(lines)
+
+
+def read_phases(dicts: Iterable[Mapping[str, Any]]) -> list[Phase]:
+    """The phases of `as_list`, as /health has them."""
+    return [Phase(p["phase"], p["start_s"], p.get("seconds"), p.get("bytes"), p.get("note")) for p in dicts]
+
+
+def _text(phase: Phase, end_s: float) -> str:
+    seconds = end_s - phase.start_s
+    text = f"{seconds:7.3f} s" + (" so far" if phase.seconds is None else "")
+    if phase.size_bytes is not None:
+        text += f"  {phase.size_bytes / 1e6:,.0f} MB"
+        if seconds > 0 and phase.seconds is not None:
+            text += f", {phase.size_bytes / seconds / 1e6:,.0f} MB/s"
+    return text + (f" ({phase.note})" if phase.note else "")

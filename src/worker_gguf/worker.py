@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from worker_gguf import __version__
 from worker_gguf.boot import Booted, boot
@@ -15,10 +15,13 @@ from worker_gguf.engine.stats import EngineStats
 from worker_gguf.errors import NotReady, WorkerError
 from worker_gguf.latch import Latch
 from worker_gguf.log import get_logger
-from worker_gguf.metrics import Metrics
-from worker_gguf.service import Answer, Stream
 from worker_gguf.settings import Settings
 from worker_gguf.timeline import Timeline
+
+if TYPE_CHECKING:
+    from worker_gguf.metrics import Metrics
+    from worker_gguf.service import Answer, Stream
+    from worker_gguf.store.prefetch import Prefetch
 
 __all__ = ["Status", "Worker"]
 
@@ -30,10 +33,21 @@ Status = Literal["starting", "ready", "draining", "stopped", "failed"]
 class Worker:
     """Boots in a thread of its own, so that /ping answers meanwhile. Its methods may be called from any thread."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, timeline: Timeline | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics | None = None,
+        timeline: Timeline | None = None,
+        begun: Prefetch | None = None,
+    ) -> None:
+        """Without `metrics` the start waits for `measure` before it is ready: their import need not delay the load.
+        `begun` is the prefetch that had a head start."""
         self.settings = settings
-        self.metrics = metrics
         self.timeline = timeline or Timeline()
+        self._begun = begun
+        self._metrics: Metrics | None = None
+        self._measured = threading.Event()
+        self._loading = threading.Event()
         self._status: Status = "starting"
         self._changing = threading.Lock()
         self._settled = Latch()
@@ -42,16 +56,32 @@ class Worker:
         self._error: WorkerError | None = None
         self._progress: dict[str, float] = {}
         self._thread = threading.Thread(target=self._boot, name="boot", daemon=True)
-        metrics.watch_engine(self._stats)
+        if metrics is not None:
+            self.measure(metrics)
 
     # --- life -----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         self._thread.start()
 
+    def measure(self, metrics: Metrics) -> None:
+        """Count into these from now on."""
+        metrics.watch_engine(self._stats)
+        self._metrics = metrics
+        self._measured.set()
+
+    @property
+    def metrics(self) -> Metrics:
+        """Waits for `measure`."""
+        while self._metrics is None:
+            if self._is_leaving.is_set():
+                raise NotReady("The start was given up.")
+            self._measured.wait(0.1)
+        return self._metrics
+
     def _boot(self) -> None:
         try:
-            booted = boot(self.settings, self.metrics, self.timeline, self._go_on)
+            booted = boot(self.settings, lambda: self.metrics, self.timeline, self._go_on, self._begun)
         except WorkerError as error:
             self._fail(error)
         except Exception as error:
@@ -60,6 +90,7 @@ class Worker:
         else:
             self._became_ready(booted)
         finally:
+            self._loading.set()
             self._settled.set()
 
     def _became_ready(self, booted: Booted) -> None:
@@ -86,7 +117,13 @@ class Worker:
     def _go_on(self, phase: str, fraction: float) -> bool:
         """Note how far a phase is; False asks it to give up."""
         self._progress[phase] = fraction
+        if phase == "load":
+            self._loading.set()
         return not self._is_leaving.is_set()
+
+    def wait_loading(self, timeout_s: float) -> None:
+        """Return when llama.cpp loads the model, or the start has failed, or the time is over."""
+        self._loading.wait(timeout_s)
 
     async def wait_ready(self) -> None:
         """Return when ready; raise the error that stopped the start."""

@@ -22,9 +22,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         from worker_gguf.cli.inspect import inspect
 
         return inspect(arguments)
+    from worker_gguf import head_start
+
+    begun = head_start.begin(arguments.model)  # before the imports of the next line, which take long
     from worker_gguf.cli.serve import serve
 
-    return serve(model=arguments.model, mode=arguments.mode, host=arguments.host, port=arguments.port)
+    return serve(model=arguments.model, mode=arguments.mode, host=arguments.host, port=arguments.port, begun=begun)
 
 
 def _parser() -> argparse.ArgumentParser:

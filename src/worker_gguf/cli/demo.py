@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 import urllib.error
 import urllib.request
@@ -22,6 +23,7 @@ from typing import IO, Any
 from worker_gguf import emulator
 from worker_gguf.embedded import Prompt, published_prompts
 from worker_gguf.frontends.server import bind
+from worker_gguf.timeline import draw, read_phases
 
 __all__ = ["run_demo"]
 
@@ -205,10 +207,10 @@ def _print_question(prompt: Prompt) -> None:
 
 
 def _print_timeline(worker: WorkerProcess) -> None:
-    timeline: list[dict[str, Any]] = _fetch(f"{worker.url}/health").get("timeline", [])
-    print("  cold start, seconds (phases may overlap):")
-    for phase in timeline:
-        print(f"    {phase['phase']:<24} {phase.get('seconds', 0.0):8.3f}  from {phase.get('start_s', 0.0):.3f}")
+    phases = read_phases(_fetch(f"{worker.url}/health").get("timeline", []))
+    end_s = max((phase.start_s + (phase.seconds or 0.0) for phase in phases), default=0.0)
+    print(f"  cold start, {end_s:.2f} s:")
+    print(textwrap.indent(draw(phases, end_s), "    "))
 
 
 def _compare(prompt: Prompt, answer: str) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import os
+import shutil
 import signal
 import sys
 import time
@@ -21,15 +22,23 @@ from worker_gguf.timeline import Timeline
 if TYPE_CHECKING:
     from worker_gguf.frontends.server import Listener
     from worker_gguf.metrics import Metrics
+    from worker_gguf.store.prefetch import Prefetch
     from worker_gguf.worker import Worker
 
 __all__ = ["serve"]
 
 logger = get_logger(__name__)
 
+_HEAD_START_S = 0.4
 
-def serve(*, model: str | None, mode: str | None, host: str | None, port: int | None) -> int:
-    """Run the worker in this process; the exit code. Arguments win over the environment."""
+
+def serve(
+    *, model: str | None, mode: str | None, host: str | None, port: int | None, begun: Prefetch | None = None
+) -> int:
+    """Run the worker in this process; the exit code. Arguments win over the environment.
+
+    `begun` reads the model already.
+    """
     timeline = Timeline(before_s=_process_age_s())
     try:
         settings = Settings.load(model=model, mode=mode, host=host, port=port)
@@ -39,7 +48,8 @@ def serve(*, model: str | None, mode: str | None, host: str | None, port: int | 
         return 2
     configure(settings.log_level, settings.log_format, on_runpod=settings.on_runpod)
     try:
-        return _queue(settings, timeline) if settings.resolved_mode == "queue" else _http(settings, timeline)
+        run = _queue if settings.resolved_mode == "queue" else _http
+        return run(settings, timeline, begun)
     except WorkerError as error:
         print(f"worker-gguf: {error.message}", file=sys.stderr)
         return 1
@@ -47,14 +57,14 @@ def serve(*, model: str | None, mode: str | None, host: str | None, port: int | 
         return 130
 
 
-def _http(settings: Settings, timeline: Timeline) -> int:
+def _http(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> int:
     with timeline.phase("bind"):
         from worker_gguf.frontends.server import bind, run_loop
 
         main = bind(settings.bind_host, settings.port)
         apart = settings.port_health not in (None, settings.port)
         health = bind(settings.bind_host, settings.health_port) if apart else None
-    worker, metrics = _start(settings, timeline)
+    worker, metrics = _start(settings, timeline, begun)
     with timeline.phase("http"):
         from worker_gguf.frontends.http import create_app, create_health_app
 
@@ -84,14 +94,16 @@ async def _serve(worker: Worker, listeners: Sequence[Listener], drain_timeout_s:
             await worker.wait_ready()
         if worker.error is not None:
             stop.set()
+        elif sys.stderr.isatty() and worker.settings.log_format != "json":
+            print(worker.timeline.draw(shutil.get_terminal_size().columns), file=sys.stderr)
 
     watching = asyncio.create_task(watch())
     await serve_http(listeners, drain=worker.drain, cut_off=worker.cut_off, drain_timeout_s=drain_timeout_s, stop=stop)
     watching.cancel()
 
 
-def _queue(settings: Settings, timeline: Timeline) -> int:
-    worker, metrics = _start(settings, timeline)
+def _queue(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> int:
+    worker, metrics = _start(settings, timeline, begun)
     with timeline.phase("sdk"):
         from worker_gguf.frontends.queue_sdk import import_sdk, run_queue
 
@@ -115,16 +127,23 @@ def _queue(settings: Settings, timeline: Timeline) -> int:
     return 0
 
 
-def _start(settings: Settings, timeline: Timeline) -> tuple[Worker, Metrics]:
+def _start(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> tuple[Worker, Metrics]:
+    """Start the load with as few imports as it needs; the others come beside it."""
     with timeline.phase("imports"):
+        from worker_gguf.worker import Worker
+
+    worker = Worker(settings, None, timeline, begun)
+    worker.start()
+    # What the load needs is imported first, alone: two threads that import take turns, and the load itself needs no
+    # Python. A start that has more to do before it loads is not waited for.
+    worker.wait_loading(_HEAD_START_S)
+    with timeline.phase("metrics"):
         from worker_gguf import __version__
         from worker_gguf.metrics import Metrics
         from worker_gguf.protocol.parameters import IGNORED
-        from worker_gguf.worker import Worker
 
-    metrics = Metrics(__version__, known_ignored=IGNORED)
-    worker = Worker(settings, metrics, timeline)
-    worker.start()
+        metrics = Metrics(__version__, known_ignored=IGNORED)
+    worker.measure(metrics)
     return worker, metrics
 
 

@@ -71,9 +71,16 @@ def read_header(
             raise DownloadError(f"{name or label} cannot be read ({error}). Check the volume.") from error
 
 
-def read_headers(paths: Sequence[Path | BinaryIO]) -> ModelHeader:
-    """Read a model of one or several files: the first file's header with the tensors of all."""
-    first, *rest = (read_header(path) for path in paths)
+def read_headers(paths: Sequence[Path | BinaryIO], files: Sequence[BinaryIO] = ()) -> ModelHeader:
+    """Read a model of one or several files: the first file's header with the tensors of all.
+
+    `files` are the same, open already, where `paths` only name them: some mounts drop what is cached of a file whenever
+    it is opened.
+    """
+    if files:
+        first, *rest = (read_header(file, name=str(path)) for path, file in zip(paths, files, strict=True))
+    else:
+        first, *rest = (read_header(path) for path in paths)
     if first.n_parts > 1 and first.n_parts != len(paths):
         name = getattr(paths[0], "name", paths[0])
         raise ModelInvalid(f"{name} is part of a model of {first.n_parts} files, and {len(paths)} were found.")

@@ -6,10 +6,12 @@ import ctypes
 import logging
 import threading
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import llama_cpp
 
-__all__ = ["VERSION", "forget_errors", "recent_errors", "start"]
+__all__ = ["VERSION", "forget_errors", "recent_errors", "start", "watching"]
 
 VERSION = llama_cpp.__version__
 
@@ -18,6 +20,7 @@ logger = logging.getLogger("llama.cpp")
 _LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
 _CONT = 5
 _recent: deque[str] = deque(maxlen=20)
+_watchers: list[Callable[[str], None]] = []
 _started = threading.Lock()
 _state = {"started": False, "level": logging.DEBUG}
 
@@ -34,6 +37,8 @@ def _on_log(level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
     if level_now >= logging.WARNING:
         _recent.append(line)
     logger.log(level_now, line)
+    for watcher in _watchers:
+        watcher(line)
 
 
 def start() -> None:
@@ -43,6 +48,16 @@ def start() -> None:
             llama_cpp.llama_log_set(_on_log, ctypes.c_void_p(0))
             llama_cpp.llama_backend_init()
             _state["started"] = True
+
+
+@contextmanager
+def watching(watcher: Callable[[str], None]) -> Iterator[None]:
+    """Show `watcher` every line that llama.cpp logs meanwhile, on the thread that logs it."""
+    _watchers.append(watcher)
+    try:
+        yield
+    finally:
+        _watchers.remove(watcher)
 
 
 def recent_errors() -> list[str]:

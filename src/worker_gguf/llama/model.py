@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,12 +35,30 @@ class ModelParams:
     n_cpu_moe: int = 0
 
 
+# llama.cpp logs this when the files of a split model are all open and none is mapped or read yet.
+_ALL_OPEN = "GGUFs metadata loaded"
+
+_libc = ctypes.CDLL(None)
+_libc.fdopen.argtypes, _libc.fdopen.restype = [ctypes.c_int, ctypes.c_char_p], ctypes.c_void_p
+_libc.fclose.argtypes, _libc.fclose.restype = [ctypes.c_void_p], ctypes.c_int
+
+
 class Model:
     """Weights in memory, read-only once loaded. `close()` after its contexts'."""
 
-    def __init__(self, path: Path, params: ModelParams, *, progress: Callable[[float], bool] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        params: ModelParams,
+        *,
+        progress: Callable[[float], bool] | None = None,
+        fd: int | None = None,
+        opened: Callable[[], None] = lambda: None,
+    ) -> None:
         """Load; of a split file, `path` is its first part. `progress` gets 0..1 on the loading thread; False gives up.
 
+        From `fd`, if that is given, `path` being only its name; it stays the caller's. Else `opened` is called when all
+        files of a split model have been opened, before they are read.
         Raises ModelInvalid or NotEnoughMemory with what llama.cpp said.
         """
         backend.start()
@@ -61,7 +80,7 @@ class Model:
             return progress is None or progress(fraction)
 
         native.progress_callback = on_progress
-        pointer = llama_cpp.llama_model_load_from_file(str(path).encode(), native)
+        pointer = _load_by_name(path, native, opened) if fd is None else _load_from(fd, native)
         if not pointer:
             raise _why_no_model(path)
         self.pointer: llama_cpp.llama_model_p = pointer
@@ -80,6 +99,27 @@ class Model:
         if self.pointer is not None:
             llama_cpp.llama_model_free(self.pointer)
             self.pointer = None
+
+
+def _load_by_name(
+    path: Path, native: llama_cpp.llama_model_params, opened: Callable[[], None]
+) -> llama_cpp.llama_model_p | None:
+    with backend.watching(lambda line: opened() if _ALL_OPEN in line else None):
+        return llama_cpp.llama_model_load_from_file(str(path).encode(), native)
+
+
+def _load_from(fd: int, native: llama_cpp.llama_model_params) -> llama_cpp.llama_model_p | None:
+    """Load through a descriptor that is open; its place in the file moves."""
+    own = os.dup(fd)
+    os.lseek(own, 0, os.SEEK_SET)
+    stream = _libc.fdopen(own, b"rb")
+    if not stream:
+        os.close(own)
+        return None
+    try:
+        return llama_cpp.llama_model_load_from_file_ptr(stream, native)
+    finally:
+        _libc.fclose(stream)
 
 
 def _cannot_generate(pointer: llama_cpp.llama_model_p) -> str | None:

@@ -2,17 +2,24 @@
 
 `ModelRef.parse` reads what the user wrote, `locate` finds it on disk without a network call, `ensure` fetches what is
 missing, `Hold` keeps it from being pruned while it is used.
+
+Each name is imported when it is asked for: the head start needs the few modules that find a file and read it, and has
+no time for those that download.
 """
 
 from __future__ import annotations
 
-from worker_gguf.store.download import ensure
-from worker_gguf.store.hub import Hub
-from worker_gguf.store.in_use import Hold
-from worker_gguf.store.ref import EmbeddedRef, HubRef, ModelRef, PathRef, UrlRef
-from worker_gguf.store.remote import RemoteModel, read_remote
-from worker_gguf.store.resolve import LocalModel, locate
-from worker_gguf.store.tokenizer import OriginalTokenizer, read_tokenizer
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from worker_gguf.store.download import ensure
+    from worker_gguf.store.hub import Hub
+    from worker_gguf.store.in_use import Hold
+    from worker_gguf.store.ref import EmbeddedRef, HubRef, ModelRef, PathRef, UrlRef
+    from worker_gguf.store.remote import RemoteModel, read_remote
+    from worker_gguf.store.resolve import LocalModel, locate
+    from worker_gguf.store.tokenizer import OriginalTokenizer, read_tokenizer
 
 __all__ = [
     "EmbeddedRef",
@@ -30,3 +37,20 @@ __all__ = [
     "read_remote",
     "read_tokenizer",
 ]
+
+_MODULES = {
+    "download": ("ensure",),
+    "hub": ("Hub",),
+    "in_use": ("Hold",),
+    "ref": ("EmbeddedRef", "HubRef", "ModelRef", "PathRef", "UrlRef"),
+    "remote": ("RemoteModel", "read_remote"),
+    "resolve": ("LocalModel", "locate"),
+    "tokenizer": ("OriginalTokenizer", "read_tokenizer"),
+}
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

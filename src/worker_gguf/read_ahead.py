@@ -1,0 +1,104 @@
+"""The prefetch as a part of the start: which one, how far it is, and until when its files stay open."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import BinaryIO, Self
+
+from worker_gguf.log import get_logger
+from worker_gguf.settings import Settings
+from worker_gguf.store import LocalModel
+from worker_gguf.store.prefetch import Prefetch
+from worker_gguf.store.room import page_cache_room_bytes
+from worker_gguf.timeline import Timeline
+
+__all__ = ["ReadAhead"]
+
+logger = get_logger(__name__)
+
+_LOOK_S = 0.1
+# ggml's alignment of tensors in main memory: a mapping through an open file needs it.
+_ALIGNMENT = 32
+
+
+class ReadAhead:
+    """Leaving it stops the reading and closes the files, whatever happened."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        timeline: Timeline,
+        progress: Callable[[str, float], bool],
+        begun: Prefetch | None = None,
+    ) -> None:
+        """`begun` is what had a head start; it may have guessed the wrong files."""
+        self._settings = settings
+        self._timeline = timeline
+        self._progress = progress
+        self._prefetch = begun
+        self._watch: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def follow(self, local: LocalModel) -> None:
+        """Read this model: go on with what was begun if it is the same, else begin."""
+        if self._prefetch is not None and (self._is_off or self._prefetch.paths != local.paths):
+            self._prefetch.close()
+            self._prefetch = None
+        if self._prefetch is None and not self._is_off:
+            self._prefetch = self._begin(local)
+        if self._prefetch is not None:
+            self._watch = threading.Thread(target=self._follow, args=(self._prefetch,), name="read-ahead", daemon=True)
+            self._watch.start()
+
+    def files(self) -> list[BinaryIO]:
+        """The model's files, open; empty if nothing reads ahead."""
+        prefetch = self._prefetch
+        return [prefetch.file(n) for n in range(len(prefetch.paths))] if prefetch else []
+
+    def fd(self, data_offset: int) -> int | None:
+        """The descriptor to load a model from whose weights begin at `data_offset`; None: load it by its path."""
+        return self._prefetch.fd if self._prefetch and data_offset % _ALIGNMENT == 0 else None
+
+    def opened(self) -> None:
+        """The load has opened all files that it opens by name."""
+        if self._prefetch is not None:
+            self._prefetch.opened()
+
+    def close(self) -> None:
+        prefetch, self._prefetch = self._prefetch, None
+        if prefetch is not None:
+            prefetch.close()
+        if self._watch is not None:
+            self._watch.join(10 * _LOOK_S)
+
+    @property
+    def _is_off(self) -> bool:
+        # Direct I/O goes past the page cache: what was read into it would be read twice.
+        return self._settings.prefetch == "off" or self._settings.load_mode == "direct"
+
+    def _begin(self, local: LocalModel) -> Prefetch | None:
+        limit_bytes = None if self._settings.prefetch == "on" else page_cache_room_bytes()
+        try:
+            return Prefetch(local.paths, n_readers=self._settings.prefetch_readers, limit_bytes=limit_bytes).start()
+        except OSError as error:  # the load will say it better
+            logger.warning("nothing is read ahead", reason=str(error))
+            return None
+
+    def _follow(self, prefetch: Prefetch) -> None:
+        """Keep the phase and the progress until the readers are done."""
+        phase = self._timeline.begin("prefetch", prefetch.began_s)
+        while not prefetch.wait(_LOOK_S):
+            if not self._progress("prefetch", prefetch.bytes_done / max(1, prefetch.bytes_total)):
+                prefetch.cancel()
+        self._progress("prefetch", prefetch.bytes_done / max(1, prefetch.bytes_total))
+        phase.size_bytes = prefetch.bytes_done - prefetch.bytes_cached
+        phase.note = f"{prefetch.most_readers} readers"
+        if prefetch.bytes_cached:
+            phase.note = f"{prefetch.bytes_cached / 1e6:,.0f} MB were in the page cache"
+        self._timeline.end(phase, prefetch.ended_s)

@@ -1,0 +1,259 @@
+"""Reads a model's files into the page cache ahead of whoever loads them. Knows nothing of llama.cpp.
+
+Every block is asked for once, in file order, by as many readers as `Pace` finds worth it. What they read is thrown
+away: a reader fills the same small buffer over and over, so the memory it takes is READER_BYTES a reader. A failure is
+never the start's failure: the load that follows meets it itself and says so better.
+
+A FUSE mount may drop a file's cached pages whenever somebody opens it. So the descriptors stay open until `close`, and
+a load that can use them (`file`, `fd`) should. One that opens the files again calls `opened` when it has: on a mount
+that drops pages the readers wait for that.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import mmap
+import os
+import resource
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, Final, NamedTuple, TypeAlias
+
+from worker_gguf.store.pace import Pace
+
+__all__ = ["BLOCK_BYTES", "READER_BYTES", "Block", "Prefetch", "Read", "drops_on_open"]
+
+logger = logging.getLogger(__name__)
+
+BLOCK_BYTES: Final = 2 << 20
+READER_BYTES: Final = 256 << 10
+_PAGE: Final = mmap.PAGESIZE
+_JOIN_TIMEOUT_S: Final = 5.0
+
+Read: TypeAlias = Callable[[int, Sequence[memoryview], int], int]
+"""`os.preadv`: descriptor, buffers, offset; how many bytes were read."""
+
+
+class Block(NamedTuple):
+    fd: int
+    offset: int
+    size: int
+
+
+class Prefetch:
+    """Open from its construction to `close`. Methods may be called from any thread."""
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        *,
+        n_readers: int | None = None,
+        limit_bytes: int | None = None,
+        skip_cached: bool = True,
+        read: Read = os.preadv,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Open the files; OSError if one cannot be.
+
+        `n_readers` fixes the number of readers; no more than `limit_bytes` are read.
+        """
+        self.paths = tuple(paths)
+        self.bytes_done = 0
+        """Read, or found in the page cache."""
+        self.bytes_cached = 0
+        """Of them found there without reading."""
+        self.most_readers = 0
+        self.error: OSError | None = None
+        self.began_s = clock()
+        """By the clock, `time.perf_counter` if none is given; so is `ended_s`."""
+        self.ended_s: float | None = None
+        self._read, self._clock = read, clock
+        self._fds: list[int] = []
+        try:
+            self._fds += (os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in self.paths)
+            sizes = [os.fstat(fd).st_size for fd in self._fds]
+        except OSError:
+            self._close_files()
+            raise
+        self.bytes_total = min(sum(sizes), sum(sizes) if limit_bytes is None else max(0, limit_bytes))
+        self._blocks = _blocks(self._fds, sizes, self.bytes_total)
+        self._pace = Pace(self.began_s, first=n_readers, most=n_readers) if n_readers else Pace(self.began_s)
+        self._is_paced = n_readers is None
+        self._can_probe = skip_cached
+        self._lock = threading.Lock()
+        self._readers: dict[int, threading.Thread] = {}
+        self._stopping = threading.Event()
+        self._gate = threading.Event()
+        self._finished = threading.Event()
+
+    def start(self) -> Prefetch:
+        """Begin to read, beside whatever the caller does next."""
+        threading.Thread(target=self._begin, name="prefetch", daemon=True).start()
+        return self
+
+    def file(self, index: int = 0) -> BinaryIO:
+        """One of the files through the descriptor that is open: nothing is opened, so nothing is dropped."""
+        return open(self._fds[index], "rb", buffering=0, closefd=False)
+
+    def opened(self) -> None:
+        """Say that the load has opened all files that it will open by name."""
+        self._gate.set()
+
+    def cancel(self) -> None:
+        self._stopping.set()
+        self._gate.set()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Return whether the readers are done, for whatever reason."""
+        return self._finished.wait(timeout_s)
+
+    @property
+    def readers(self) -> int:
+        """How many read now."""
+        return len(self._readers)
+
+    @property
+    def fd(self) -> int | None:
+        """The descriptor of a model of one file, for a load that takes an open one."""
+        return self._fds[0] if len(self._fds) == 1 else None
+
+    def close(self, timeout_s: float = _JOIN_TIMEOUT_S) -> None:
+        """Stop, and close the files. While a reader hangs on a dead volume they stay: its number must not be reused."""
+        self.cancel()
+        if self._finished.wait(timeout_s):
+            self._close_files()
+        else:
+            logger.warning("the volume does not answer, its files stay open")
+
+    def _close_files(self) -> None:
+        fds, self._fds = self._fds, []
+        for fd in fds:
+            os.close(fd)
+
+    # --- the readers' side ----------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        try:
+            if len(self._fds) > 1 and drops_on_open(self.paths[0], self._fds[0]):
+                self._gate.wait()
+        except OSError as error:
+            self._fail(error)
+        with self._lock:
+            self._call_readers()
+            self._end_if_idle()
+
+    def _call_readers(self) -> None:
+        """Start the readers that are wanted and not there. Under the lock."""
+        wanted = self._pace.readers if not self._stopping.is_set() else 0
+        for number in range(wanted):
+            if number not in self._readers:
+                reader = threading.Thread(target=self._run, args=(number,), name=f"prefetch-{number}", daemon=True)
+                self._readers[number] = reader
+                reader.start()
+        self.most_readers = max(self.most_readers, len(self._readers))
+
+    def _run(self, number: int) -> None:
+        buffer = memoryview(bytearray(READER_BYTES))
+        while (block := self._next(number)) is not None:
+            try:
+                is_cached = self._is_cached(block)
+                n_bytes = block.size if is_cached else self._fetch(block, buffer)
+            except OSError as error:
+                self._fail(error)
+                continue
+            with self._lock:
+                self.bytes_done += n_bytes
+                if is_cached:
+                    self.bytes_cached += n_bytes
+                elif self._is_paced:
+                    self._pace.done(n_bytes, self._clock())
+                    self._call_readers()
+
+    def _next(self, number: int) -> Block | None:
+        """The next block for this reader; None sends it home."""
+        with self._lock:
+            block = None
+            if number < self._pace.readers and not self._stopping.is_set():
+                block = next(self._blocks, None)
+            if block is None:
+                del self._readers[number]
+                self._end_if_idle()
+            return block
+
+    def _end_if_idle(self) -> None:
+        if not self._readers and not self._finished.is_set():
+            self.ended_s = self._clock()
+            self._finished.set()
+
+    def _fetch(self, block: Block, buffer: memoryview) -> int:
+        """Read it into the page cache; less than its size if the file ends before."""
+        done = 0
+        while done < block.size:
+            n_bytes = self._read(block.fd, _windows(buffer, block.size - done), block.offset + done)
+            if not n_bytes:
+                self._stopping.set()  # the file has shrunk: what follows is not there either
+                break
+            done += n_bytes
+        return done
+
+    def _is_cached(self, block: Block) -> bool:
+        """Probe the block's first, middle and last page. Where the file system cannot tell (FUSE), say no: reading what
+        is cached costs a copy and asks the volume for nothing."""
+        if not self._can_probe:
+            return False
+        page = memoryview(bytearray(_PAGE))
+        last = block.offset + block.size - 1
+        try:
+            for at in (block.offset, block.offset + block.size // 2, last):
+                os.preadv(block.fd, [page], at // _PAGE * _PAGE, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
+            self._can_probe = False
+            return False
+        return True
+
+    def _fail(self, error: OSError) -> None:
+        with self._lock:
+            is_first, self.error = self.error is None, self.error or error
+        self.cancel()
+        if is_first:
+            logger.warning("prefetch stopped, the load reads for itself", extra={"reason": str(error)})
+
+
+def drops_on_open(path: Path, fd: int) -> bool:
+    """Whether opening the file again drops what is cached of it.
+
+    Only the kernel knows what is cached; a page that is, is mapped without a major fault. That is exact where a
+    measurement of time would guess.
+    """
+    if os.fstat(fd).st_size == 0:
+        return False
+    os.pread(fd, 1, 0)
+    os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    with mmap.mmap(fd, _PAGE if os.fstat(fd).st_size >= _PAGE else 0, prot=mmap.PROT_READ) as mapped:
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_majflt
+        mapped[0]
+        return resource.getrusage(resource.RUSAGE_THREAD).ru_majflt > before
+
+
+def _blocks(fds: Sequence[int], sizes: Sequence[int], limit_bytes: int) -> Iterator[Block]:
+    left = limit_bytes
+    for fd, file_size in zip(list(fds), sizes, strict=True):
+        for offset in range(0, file_size, BLOCK_BYTES):
+            size = min(BLOCK_BYTES, file_size - offset, left)
+            if not size:
+                return
+            left -= size
+            yield Block(fd, offset, size)
+
+
+def _windows(buffer: memoryview, size: int) -> list[memoryview]:
+    """The buffer as often as `size` bytes need it."""
+    whole, rest = divmod(size, len(buffer))
+    return [buffer] * whole + ([buffer[:rest]] if rest else [])

@@ -1,0 +1,38 @@
+"""How much of a file the page cache can hold without throwing out what it read before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+__all__ = ["page_cache_room_bytes"]
+
+_SHARE: Final = 0.9
+"""The rest is for what the start itself will need."""
+
+
+def page_cache_room_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What the kernel could give, cut by the container's limit; None if it does not say.
+
+    A container's page cache counts against its limit and gives way to nothing but itself, so only what cannot be
+    dropped is taken off.
+    """
+    try:
+        room = (
+            next(_number(line) for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable:")) * 1024
+        )
+    except (OSError, StopIteration, ValueError):
+        return None
+    try:
+        limit = (cgroup / "memory.max").read_text().strip()
+        if limit != "max":
+            lines = (cgroup / "memory.stat").read_text().splitlines()
+            held = sum(_number(line) for line in lines if line.split()[0] in ("anon", "kernel", "shmem", "unevictable"))
+            room = min(room, max(0, int(limit) - held))
+    except (OSError, ValueError, IndexError):
+        pass
+    return int(room * _SHARE)
+
+
+def _number(line: str) -> int:
+    return int(line.split()[1])

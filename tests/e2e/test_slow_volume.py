@@ -1,0 +1,125 @@
+"""A start from a FUSE mount: the volume is asked for every byte once, whether or not it drops pages on open."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.slow_mount import Mount, mounted, served_bytes, why_not
+from tests.split_model import split_model
+from worker_gguf import boot
+from worker_gguf.embedded import MODEL_PATH
+from worker_gguf.engine.plan import MemoryPlan
+from worker_gguf.errors import NotEnoughMemory
+from worker_gguf.metrics import Metrics
+from worker_gguf.settings import Settings
+from worker_gguf.store.prefetch import Prefetch, drops_on_open
+from worker_gguf.worker import Worker
+
+pytestmark = pytest.mark.skipif(why_not() is not None, reason=f"no FUSE mount: {why_not()}")
+
+# Readahead past a block's end, and the header that llama.cpp reads again where it opens by name.
+SLACK = 512 << 10
+
+
+@pytest.fixture(params=["keeps", "drops"])
+def volume(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "files").mkdir()
+    with mounted(tmp_path / "files", tmp_path / "mount", Mount(0.001, drops=request.param == "drops")) as at:
+        yield at
+
+
+def start(model: Path) -> Worker:
+    worker = Worker(Settings(model=str(model), n_threads=1, n_parallel=1, n_ctx=256), Metrics("test"))
+    worker.start()
+    asyncio.run(worker.wait_ready())
+    return worker
+
+
+def test_what_is_read_ahead_stays_for_whoever_has_the_file_open(volume: Path) -> None:
+    shutil.copy(MODEL_PATH, volume.parent / "files" / "a.gguf")
+    prefetch = Prefetch([volume / "a.gguf"]).start()
+    assert prefetch.wait(60)
+    with prefetch.file() as file:
+        assert file.read() == MODEL_PATH.read_bytes()
+    prefetch.close()
+    assert served_bytes(volume) == MODEL_PATH.stat().st_size
+
+
+def test_whether_opening_drops_the_pages_is_found_out(volume: Path, request: pytest.FixtureRequest) -> None:
+    shutil.copy(MODEL_PATH, volume.parent / "files" / "a.gguf")
+    with (volume / "a.gguf").open("rb") as file:
+        assert drops_on_open(volume / "a.gguf", file.fileno()) == ("[drops]" in request.node.name)
+
+
+def test_a_start_reads_the_model_once(volume: Path) -> None:
+    shutil.copy(MODEL_PATH, volume.parent / "files" / "a.gguf")
+    worker = start(volume / "a.gguf")
+    (phase,) = (phase for phase in worker.timeline.phases if phase.name == "prefetch")
+    worker.stop()
+    assert phase.size_bytes == MODEL_PATH.stat().st_size
+    assert served_bytes(volume) == MODEL_PATH.stat().st_size
+
+
+def test_a_start_reads_a_split_model_once(volume: Path) -> None:
+    paths = split_model(MODEL_PATH, volume.parent / "files")
+    size = sum(path.stat().st_size for path in paths)
+    worker = start(volume / paths[0].name)
+    worker.stop()
+    assert size <= served_bytes(volume) <= size + 2 * SLACK
+
+
+@pytest.fixture
+def short_once(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The first context is refused for memory, and the next plan places the layers anew. What was asked of contexts."""
+    asked: list[object] = []
+    engine = boot._engine
+
+    def refuse_once(settings: Any, model: Any, plan: MemoryPlan) -> Any:
+        asked.append(model)
+        if len(asked) == 1:
+            raise NotEnoughMemory("It does not fit.")
+        return engine(settings, model, plan)
+
+    monkeypatch.setattr(boot, "_engine", refuse_once)
+    monkeypatch.setattr(
+        boot, "lesser_plan", lambda plan, *_: replace(plan, n_cpu_moe=1, degraded=(*plan.degraded, "experts moved"))
+    )
+    return asked
+
+
+def test_a_load_that_is_tried_again_reads_the_same_open_file(volume: Path, short_once: list[object]) -> None:
+    shutil.copy(MODEL_PATH, volume.parent / "files" / "a.gguf")
+    worker = start(volume / "a.gguf")
+    plan = worker.health()["plan"]
+    phases = [phase.name for phase in worker.timeline.phases]
+    worker.stop()
+    assert plan["degraded"] == ("experts moved",)
+    assert phases.count("load") == len(set(map(id, short_once))) == 2
+    assert served_bytes(volume) == MODEL_PATH.stat().st_size
+
+
+def test_a_load_that_is_tried_again_opens_a_split_model_again(volume: Path, short_once: list[object]) -> None:
+    paths = split_model(MODEL_PATH, volume.parent / "files")
+    worker = start(volume / paths[0].name)
+    worker.stop()
+    assert worker.error is None
+    assert len(short_once) == 2
+
+
+def test_no_file_stays_open_after_the_start(volume: Path) -> None:
+    shutil.copy(MODEL_PATH, volume.parent / "files" / "a.gguf")
+    worker = start(volume / "a.gguf")
+    held = []
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the listing's own
+            held.append(link.readlink())
+    worker.stop()
+    assert volume / "a.gguf" not in held

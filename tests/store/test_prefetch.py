@@ -1,0 +1,179 @@
+"""Facts of reading ahead. What stands in for the volume is a read function; nothing waits for a clock."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from worker_gguf.store.prefetch import BLOCK_BYTES, READER_BYTES, Prefetch, drops_on_open
+
+MIB = 1 << 20
+
+
+def sparse(path: Path, size_bytes: int) -> Path:
+    with path.open("wb") as file:
+        file.truncate(size_bytes)
+    return path
+
+
+class Volume:
+    """Gives what is asked for and notes it."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, int, int]] = []
+        self.buffers: set[int] = set()
+
+    def read(self, fd: int, buffers: Sequence[memoryview], offset: int) -> int:
+        size = sum(map(len, buffers))
+        self.asked.append((Path(f"/proc/self/fd/{fd}").readlink().name, offset, size))
+        self.buffers |= {id(buffer.obj) for buffer in buffers}
+        assert all(len(buffer) <= READER_BYTES for buffer in buffers)
+        return size
+
+
+def read_all(paths: Sequence[Path], volume: Volume, **options: object) -> Prefetch:
+    prefetch = Prefetch(paths, read=volume.read, skip_cached=False, **options).start()  # type: ignore[arg-type]
+    assert prefetch.wait(60)
+    return prefetch
+
+
+def test_every_byte_of_every_file_is_asked_for_once(tmp_path: Path) -> None:
+    sizes = {"a": 5 * MIB + 17, "b": 0, "c": 3 * BLOCK_BYTES}
+    volume = Volume()
+    prefetch = read_all([sparse(tmp_path / name, size) for name, size in sizes.items()], volume)
+    for name, size in sizes.items():
+        pieces = sorted((offset, length) for asked, offset, length in volume.asked if asked == name)
+        assert [offset for offset, _ in pieces] == list(range(0, size, BLOCK_BYTES))
+        assert sum(length for _, length in pieces) == size
+    assert prefetch.bytes_done == prefetch.bytes_total == sum(sizes.values())
+    prefetch.close()
+
+
+def test_no_more_is_read_than_the_limit(tmp_path: Path) -> None:
+    volume = Volume()
+    prefetch = read_all([sparse(tmp_path / "a", 50 * MIB)], volume, limit_bytes=7 * MIB + 1)
+    assert sum(size for *_, size in volume.asked) == prefetch.bytes_done == prefetch.bytes_total == 7 * MIB + 1
+    prefetch.close()
+
+
+def test_readers_are_added_while_each_brings_more(tmp_path: Path) -> None:
+    clock_s = 0.0
+
+    def clock() -> float:  # as many blocks in the same time as there are readers
+        nonlocal clock_s
+        clock_s += 0.02 / max(1, made[0].readers if made else 1)
+        return clock_s
+
+    made: list[Prefetch] = []
+    made.append(Prefetch([sparse(tmp_path / "a", 4096 * MIB)], read=Volume().read, skip_cached=False, clock=clock))
+    assert made[0].start().wait(60)
+    assert made[0].most_readers > 8
+    made[0].close()
+
+
+def test_a_set_number_of_readers_is_kept(tmp_path: Path) -> None:
+    prefetch = read_all([sparse(tmp_path / "a", 400 * MIB)], Volume(), n_readers=3)
+    assert prefetch.most_readers == 3
+    prefetch.close()
+
+
+def test_cancel_ends_it_after_the_pieces_under_way(tmp_path: Path) -> None:
+    volume, began, go_on = Volume(), threading.Event(), threading.Event()
+
+    def read(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
+        began.set()
+        go_on.wait(60)
+        return volume.read(fd, buffers, offset)
+
+    prefetch = Prefetch([sparse(tmp_path / "a", 400 * MIB)], n_readers=2, read=read, skip_cached=False).start()
+    assert began.wait(60)
+    prefetch.cancel()
+    go_on.set()
+    assert prefetch.wait(60)
+    assert len(volume.asked) <= 2
+    prefetch.close()
+
+
+def test_a_volume_that_hangs_keeps_its_files_and_holds_nobody_up(tmp_path: Path) -> None:
+    go_on = threading.Event()
+
+    def read(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
+        go_on.wait(60)
+        return 0
+
+    prefetch = Prefetch([sparse(tmp_path / "a", MIB)], read=read, skip_cached=False).start()
+    fd = prefetch.fd
+    assert fd is not None
+    prefetch.close(timeout_s=0)
+    os.fstat(fd)
+    go_on.set()
+    assert prefetch.wait(60)
+    prefetch.close()
+    with pytest.raises(OSError):
+        os.fstat(fd)
+
+
+def test_a_file_that_shrinks_ends_it_without_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(bytes(9 * MIB))
+    prefetch = Prefetch([path], skip_cached=False)
+    os.truncate(path, 3 * MIB)
+    assert prefetch.start().wait(60)
+    assert (prefetch.bytes_done, prefetch.error) == (3 * MIB, None)
+    prefetch.close()
+
+
+def test_a_short_read_is_gone_on_with(tmp_path: Path) -> None:
+    def read(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
+        return min(1000, sum(map(len, buffers)))
+
+    prefetch = Prefetch([sparse(tmp_path / "a", 12_345)], read=read, skip_cached=False).start()
+    assert prefetch.wait(60)
+    assert prefetch.bytes_done == 12_345
+    prefetch.close()
+
+
+def test_a_file_that_vanishes_is_an_error_to_look_at_and_not_to_catch(tmp_path: Path) -> None:
+    def read(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
+        raise OSError(errno.ESTALE, "stale")
+
+    prefetch = Prefetch([sparse(tmp_path / "a", 40 * MIB)], read=read, skip_cached=False).start()
+    assert prefetch.wait(60)
+    assert prefetch.error is not None
+    assert prefetch.error.errno == errno.ESTALE
+    prefetch.close()
+
+
+def test_a_file_that_is_not_there_cannot_be_opened(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(FileNotFoundError):
+        Prefetch([sparse(tmp_path / "a", MIB), tmp_path / "b"])
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_what_the_page_cache_has_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(bytes(5 * MIB))
+    with path.open("rb") as file:
+        try:
+            os.preadv(file.fileno(), [bytearray(4096)], 0, os.RWF_NOWAIT)
+        except OSError as error:
+            pytest.skip(f"this file system cannot tell: {error}")
+    volume = Volume()
+    prefetch = Prefetch([path], read=volume.read).start()
+    assert prefetch.wait(60)
+    assert volume.asked == []
+    assert prefetch.bytes_cached == prefetch.bytes_done == 5 * MIB
+    prefetch.close()
+
+
+def test_a_local_file_keeps_its_pages_when_it_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(bytes(100))
+    with path.open("rb") as file:
+        assert not drops_on_open(path, file.fileno())
