@@ -42,7 +42,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "planning": ENGINE | SETTINGS | {"gguf"},
     "loading": ENGINE | {"log"},
     # builds the service
-    "boot": SERVICE | {"embedded", "llama", "loading", "planning", "progress_bar", "read_ahead", "store"},
+    "model_service": SERVICE | {"llama", "store"},
+    "boot": SERVICE
+    | {"embedded", "llama", "loading", "model_service", "planning", "progress_bar", "read_ahead", "store"},
     "worker": SERVICE | {"boot", "latch", "store"},  # boots, then answers through the service
     "frontends": SERVICE | {"worker"},
     "emulator": BASE | {"frontends", "log"},

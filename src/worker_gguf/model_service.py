@@ -1,0 +1,122 @@
+"""From a loaded model to the service that answers with it: its chat template, its card, its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from worker_gguf import __version__
+from worker_gguf.engine.engine import Engine
+from worker_gguf.engine.plan import MemoryPlan
+from worker_gguf.errors import TemplateError
+from worker_gguf.gguf import ModelHeader
+from worker_gguf.llama.backend import VERSION
+from worker_gguf.llama.model import Model
+from worker_gguf.log import get_logger
+from worker_gguf.metrics import Metrics
+from worker_gguf.protocol.calls import Defaults
+from worker_gguf.protocol.models import ModelCard
+from worker_gguf.protocol.template import ChatTemplates
+from worker_gguf.service import Service
+from worker_gguf.settings import Settings
+from worker_gguf.store import LocalModel, OriginalTokenizer
+
+__all__ = ["make_service"]
+
+logger = get_logger(__name__)
+
+# What of a plan differs from start to start, by what memory was free, and changes no answer.
+_NOT_THE_ANSWERS = frozenset({"reasons", "devices", "degraded"})
+
+
+def make_service(
+    settings: Settings,
+    engine: Engine,
+    model: Model,
+    header: ModelHeader,
+    local: LocalModel,
+    plan: MemoryPlan,
+    metrics: Metrics,
+    original: OriginalTokenizer | None,
+) -> Service:
+    """Raises TemplateError when the model's chat template, or the one that is set, cannot be used."""
+    vocabulary = model.vocabulary
+    return Service(
+        engine,
+        vocabulary,
+        _templates(settings, header, model, original),
+        _card(settings, header, local, plan, model),
+        defaults=Defaults(settings.sampling_defaults(), settings.max_tokens, settings.strict_parameters),
+        metrics=metrics,
+        fingerprint=_fingerprint(settings, header, local, plan),
+        bos_text=vocabulary.token_text(vocabulary.bos),
+        timeout_s=settings.request_timeout_s,
+    )
+
+
+def _templates(
+    settings: Settings, header: ModelHeader, model: Model, original: OriginalTokenizer | None
+) -> ChatTemplates:
+    source: str | Mapping[str, str] | None = header.chat_template
+    if header.chat_templates:
+        default = {"default": header.chat_template} if header.chat_template else {}
+        source = {**header.chat_templates, **default}
+    if original and original.chat_templates:
+        source = original.chat_templates
+    if settings.chat_template:
+        source = _read_template(settings.chat_template)
+    templates = ChatTemplates.of(
+        source,
+        bos_token=model.vocabulary.token_text(model.vocabulary.bos),
+        eos_token=model.vocabulary.token_text(model.vocabulary.eos),
+    )
+    _ = templates.default.shape  # probed now, not while the first request waits
+    if templates.is_fallback:
+        logger.warning("the model has no chat template, ChatML stands in: set CHAT_TEMPLATE")
+    return templates
+
+
+def _read_template(text_or_path: str) -> str:
+    """A template, or the path of one: a template that is a single word without braces says nothing."""
+    if "{" in text_or_path:
+        return text_or_path
+    try:
+        return Path(text_or_path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TemplateError(f"CHAT_TEMPLATE={text_or_path!r} is no template and no readable file: {error}") from error
+
+
+def _card(settings: Settings, header: ModelHeader, local: LocalModel, plan: MemoryPlan, model: Model) -> ModelCard:
+    reference = settings.model_reference
+    name = local.repo or (reference if local.source == "embedded" else local.path.stem)
+    model_id = settings.model_alias or name
+    aliases = {reference, name, local.path.name, local.path.stem} - {model_id}
+    return ModelCard(
+        id=model_id,
+        created=int(time.time()),
+        aliases=tuple(sorted(alias for alias in aliases if not _is_private(alias))),
+        n_ctx=plan.n_ctx,
+        n_ctx_train=model.n_ctx_train,
+        n_vocab=model.vocabulary.n_tokens,
+        n_embd=header.n_embd,
+        n_params=model.n_params,
+        size_bytes=local.size_bytes,
+        quantization=header.quantisation,
+        architecture=header.architecture,
+    )
+
+
+def _is_private(name: str) -> bool:
+    """Whether it says more than clients should see: a path, or an address that may be signed."""
+    return name.startswith(("/", ".", "~")) or name.lower().startswith(("http:", "https:"))
+
+
+def _fingerprint(settings: Settings, header: ModelHeader, local: LocalModel, plan: MemoryPlan) -> str:
+    """What answers with a seed can depend on: the library, the file, where its layers lie, the shape of batches."""
+    shape = {name: value for name, value in asdict(plan).items() if name not in _NOT_THE_ANSWERS}
+    how = (settings.type_k, settings.type_v, settings.flash_attn, settings.rope_freq_base, settings.rope_freq_scale)
+    facts = (__version__, VERSION, header.name, local.size_bytes, header.quantisation, shape, how)
+    return "fp_" + hashlib.sha256(repr(facts).encode()).hexdigest()[:12]

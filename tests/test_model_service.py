@@ -1,0 +1,48 @@
+"""Facts of what a loaded model is presented as."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from worker_gguf.errors import TemplateError
+from worker_gguf.metrics import Metrics
+from worker_gguf.model_service import _fingerprint, _is_private, _read_template
+from worker_gguf.settings import Settings
+from worker_gguf.worker import Worker
+
+
+def test_the_fingerprint_follows_what_changes_answers_and_nothing_else() -> None:
+    settings = Settings(model="embedded", n_threads=1, n_ctx=512)
+    worker = Worker(settings, Metrics("test"))
+    worker.start()
+    asyncio.run(worker.wait_ready())
+    booted = worker._booted
+    assert booted is not None
+    header, local, plan = booted.header, booted.local, booted.plan
+    worker.stop()
+    first = _fingerprint(settings, header, local, plan)
+    # How much memory was free at this start is no part of it.
+    assert _fingerprint(settings, header, local, replace(plan, devices=(), reasons={})) == first
+    assert _fingerprint(settings, header, local, replace(plan, n_parallel=plan.n_parallel + 1)) != first
+
+
+def test_a_template_is_a_text_with_braces_or_the_path_of_one(tmp_path: Path) -> None:
+    path = tmp_path / "chat.jinja"
+    path.write_text("{{ messages }}")
+    assert _read_template(str(path)) == "{{ messages }}"
+    assert _read_template("{{ bos_token }}") == "{{ bos_token }}"
+    with pytest.raises(TemplateError, match="no readable file"):
+        _read_template(str(tmp_path / "absent.jinja"))
+
+
+def test_clients_see_no_path_and_no_address() -> None:
+    assert [name for name in ("a/b", "/a", "./a", "~/a", "https://h/x?sig=1", "x.gguf") if _is_private(name)] == [
+        "/a",
+        "./a",
+        "~/a",
+        "https://h/x?sig=1",
+    ]
