@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from worker_gguf.embedded import MODEL_PATH
-from worker_gguf.errors import ModelError, NotReady
+from worker_gguf.errors import ModelError, NotReady, TemplateError
 from worker_gguf.llama.model import Model, ModelParams
 from worker_gguf.metrics import Metrics
 from worker_gguf.service import Answer
 from worker_gguf.settings import Settings
+from worker_gguf.store.cache import Cache
 from worker_gguf.worker import Worker
 
 
@@ -135,3 +136,25 @@ async def test_a_tokenizer_of_another_model_fails_the_start_with_a_sentence(tmp_
     with pytest.raises(ModelError, match="does not belong to this model"):
         await running.wait_ready()
     running.stop()
+
+
+def test_a_start_that_fails_lets_go_of_the_models_file(tmp_path: Path) -> None:
+    model = tmp_path / "models--org--tiny" / "snapshots" / "abc" / "tiny.gguf"
+    model.parent.mkdir(parents=True)
+    model.write_bytes(MODEL_PATH.read_bytes())
+
+    def marks() -> list[Path]:
+        return list(Cache(tmp_path).marks.glob("*.json"))
+
+    running = worker(model=str(model), model_cache_dir=tmp_path)
+    running.start()
+    asyncio.run(running.wait_ready())
+    assert len(marks()) == 1
+    running.stop()
+    assert marks() == []
+    failing = worker(model=str(model), model_cache_dir=tmp_path, chat_template="{{ broken")
+    failing.start()
+    with pytest.raises(TemplateError):
+        asyncio.run(failing.wait_ready())
+    assert marks() == []
+    failing.stop()

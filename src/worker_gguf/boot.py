@@ -64,21 +64,28 @@ def boot(
     `begun` is the prefetch that had a head start, if there is one. It is closed here.
     """
     with _eager_switching(), ReadAhead(settings, timeline, progress, begun) as ahead:
-        return _boot(settings, metrics, timeline, progress, ahead)
+        local = _fetch(settings, timeline, progress)
+        hold = Hold(local.paths, settings.cache_dir())
+        try:
+            return _boot(settings, metrics, timeline, progress, ahead, local, hold)
+        except BaseException:
+            hold.release()
+            raise
 
 
 def _boot(
-    settings: Settings, metrics: Callable[[], Metrics], timeline: Timeline, progress: Progress, ahead: ReadAhead
+    settings: Settings,
+    metrics: Callable[[], Metrics],
+    timeline: Timeline,
+    progress: Progress,
+    ahead: ReadAhead,
+    local: LocalModel,
+    hold: Hold,
 ) -> Booted:
-    token = settings.hf_token.get_secret_value() if settings.hf_token else None
-    local, hold = _fetch(settings, token, timeline, progress)
     ahead.follow(local)
     with timeline.phase("header"):
         header = read_headers(local.paths, ahead.files())
-    original: OriginalTokenizer | None = None
-    if settings.tokenizer:
-        with timeline.phase("tokenizer"):
-            original = read_tokenizer(settings.tokenizer, settings.cache_dir(), Hub(token))
+    original = _original(settings, timeline)
     with timeline.phase("backend"):
         from worker_gguf.llama.machine import read_machine
 
@@ -130,7 +137,11 @@ def _eager_switching() -> Iterator[None]:
         sys.setswitchinterval(before_s)
 
 
-def _fetch(settings: Settings, token: str | None, timeline: Timeline, progress: Progress) -> tuple[LocalModel, Hold]:
+def _token(settings: Settings) -> str | None:
+    return settings.hf_token.get_secret_value() if settings.hf_token else None
+
+
+def _fetch(settings: Settings, timeline: Timeline, progress: Progress) -> LocalModel:
     ref = ModelRef.parse(settings.model_reference)
     with timeline.phase("fetch") as phase, ProgressBar(str(ref)) as bar:
 
@@ -142,16 +153,22 @@ def _fetch(settings: Settings, token: str | None, timeline: Timeline, progress: 
         local = ensure(
             ref,
             settings.cache_dirs(),
-            token,
+            _token(settings),
             fetched,
             download_dir=settings.cache_dir(),
             baked_dir=settings.model_baked_dir,
             most_bytes=settings.model_cache_max_bytes,
             prefer=_prefer,
         )
-        hold = Hold(local.paths, settings.cache_dir())
         phase.size_bytes = local.size_bytes
-    return local, hold
+    return local
+
+
+def _original(settings: Settings, timeline: Timeline) -> OriginalTokenizer | None:
+    if not settings.tokenizer:
+        return None
+    with timeline.phase("tokenizer"):
+        return read_tokenizer(settings.tokenizer, settings.cache_dir(), Hub(_token(settings)))
 
 
 def _prefer(models: Sequence[ModelFiles]) -> ModelFiles | None:

@@ -100,6 +100,7 @@ class Worker:
                 self._booted, self._status = booted, "ready"
         if not is_wanted:
             booted.engine.stop()
+            booted.hold.release()
             return
         self.metrics.set_phase_seconds(self.timeline.seconds() | {"total": self.timeline.now_s})
         logger.info(

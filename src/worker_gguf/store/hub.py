@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,32 +125,6 @@ class Hub:
 
         return WebFile(file, address, size_bytes, headers=headers)
 
-    def byte_ranges(self, repo: str, file: str, commit: str) -> Callable[[int, int], bytes]:
-        """Return a function that reads the bytes from `first` up to `end` of one file, in one request each.
-
-        Where the file lies is asked once, at the first read.
-        """
-        location: list[tuple[str, dict[str, str]]] = []
-
-        def fetch(first: int, end: int) -> bytes:
-            with self._sentences(repo, commit, file):
-                if not location:
-                    location.append(self._locate(repo, file, commit))
-                url, headers = location[0]
-                return _read_range(url, headers, first, end)
-
-        return fetch
-
-    def _locate(self, repo: str, file: str, commit: str) -> tuple[str, dict[str, str]]:
-        """The address behind the Hub's redirect, and what to send there: the token only to the Hub itself."""
-        from huggingface_hub import get_hf_file_metadata, hf_hub_url
-        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
-
-        url = hf_hub_url(repo, file, revision=commit, endpoint=self.endpoint)
-        found = get_hf_file_metadata(url, token=self.token, endpoint=self.endpoint, timeout=30.0)
-        is_same_host = urlsplit(found.location).netloc == urlsplit(url).netloc
-        return found.location, build_hf_headers(token=self.token if is_same_host else False)
-
     @property
     def _host(self) -> str:
         return self.endpoint or "huggingface.co"
@@ -216,21 +190,6 @@ class Hub:
 
 def _hexadecimal(text: str | None, length: int) -> str | None:
     return text if text and re.fullmatch(rf"[0-9a-f]{{{length}}}", text) else None
-
-
-def _read_range(url: str, headers: Mapping[str, str], first: int, end: int) -> bytes:
-    """Raises when the answer is not just these bytes: a server that knows no ranges would send all of the file."""
-    from huggingface_hub.utils import get_session, hf_raise_for_status  # type: ignore[attr-defined]
-
-    wanted = {**headers, "Range": f"bytes={first}-{end - 1}", "Accept-Encoding": "identity"}
-    with get_session().stream("GET", url, headers=wanted, timeout=30.0, follow_redirects=True) as response:
-        hf_raise_for_status(response)
-        if response.status_code != 206:
-            raise OSError("it answers no requests for a part of a file")
-        content: bytes = response.read()
-    if len(content) != end - first:
-        raise OSError(f"it sent {len(content)} of {end - first} bytes")
-    return content
 
 
 def _stays_inside(name: str) -> bool:

@@ -16,6 +16,7 @@ from worker_gguf.gguf import ModelHeader, read_headers
 from worker_gguf.store import select
 from worker_gguf.store.hub import Hub
 from worker_gguf.store.ref import HubRef
+from worker_gguf.store.web import Interrupted, WebFile
 
 __all__ = ["RangeReader", "RemoteModel", "read_remote"]
 
@@ -93,9 +94,21 @@ def read_remote(ref: HubRef, hub: Hub, prefer: select.Prefer | None = None) -> R
     readers: list[Path | BinaryIO] = [
         cast(
             "BinaryIO",
-            RangeReader(name, sizes[name], hub.byte_ranges(ref.repo, name, listing.commit)),
+            RangeReader(name, sizes[name], _ranges(hub.open(ref.repo, name, listing.commit, sizes[name]))),
         )
         for name in files
     ]
     size_bytes = sum(sizes[name] for name in files)
     return RemoteModel(ref.repo, listing.commit, files, size_bytes, read_headers(readers))
+
+
+def _ranges(file: WebFile) -> Callable[[int, int], bytes]:
+    """Reads of one request each. What a download would try again later is an error here: somebody is waiting."""
+
+    def fetch(first: int, end: int) -> bytes:
+        try:
+            return b"".join(file.read(first, end))
+        except Interrupted as cause:
+            raise cause.error from cause
+
+    return fetch
