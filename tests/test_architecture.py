@@ -48,6 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "worker": SERVICE | {"boot", "latch", "store"},  # boots, then answers through the service
     "frontends": SERVICE | {"worker"},
     "emulator": BASE | {"frontends", "log"},
+    "deployment": BASE | SETTINGS,  # the command line's alone
 }
 ANYTHING = {"cli", "__main__"}
 
@@ -63,6 +64,7 @@ ONLY_IN = {
     "transformers": {"store"},
     "structlog": {"frontends", "log"},
     "pydantic_settings": {"settings"},
+    "yaml": {"deployment"},
     "prometheus_client": {"metrics", "frontends"},
 }
 PURE = {"worker_gguf.engine.scheduler": {"time", "threading", "asyncio", "numpy", "ctypes", "logging", "random", "os"}}

@@ -20,7 +20,9 @@ WorkerError
 │   ├── ModelNotFound          the reference leads nowhere
 │   ├── ModelInvalid           the file is no GGUF that can be loaded
 │   └── NotEnoughMemory        it does not fit
-└── DownloadError              the hub or the volume failed
+├── DownloadError              the hub or the volume failed
+└── DeploymentError            `worker-gguf deploy` or `destroy` could not be done
+    └── ManifestError          deploy.yaml asks for something that cannot be
 """
 
 from __future__ import annotations
@@ -30,9 +32,11 @@ from typing import ClassVar
 __all__ = [
     "ContextLengthExceeded",
     "DeadlineExceeded",
+    "DeploymentError",
     "DownloadError",
     "EngineFailed",
     "InvalidRequest",
+    "ManifestError",
     "MethodNotAllowed",
     "ModelError",
     "ModelInvalid",
@@ -220,3 +224,17 @@ class DownloadError(WorkerError):
     code = "download_failed"
     status = 502
     retryable = True
+
+
+class DeploymentError(WorkerError):
+    """RunPod did not do what `worker-gguf deploy` or `destroy` asked."""
+
+    code = "deployment_failed"
+    status = 502
+
+
+class ManifestError(DeploymentError):
+    """A key of deploy.yaml is missing, wrong or unknown; nothing was asked of RunPod."""
+
+    code = "bad_manifest"
+    status = 500

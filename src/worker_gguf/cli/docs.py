@@ -81,6 +81,8 @@ NEXT_STEPS: dict[type[errors.WorkerError], str] = {
     errors.ModelInvalid: "Fetch the file again, or use one that this llama.cpp can load.",
     errors.NotEnoughMemory: "Take a smaller quantisation, lower `N_CTX` or `N_PARALLEL`, or a larger machine.",
     errors.DownloadError: "Start again; what was fetched is kept. Check the network, `HF_TOKEN` and free disk.",
+    errors.DeploymentError: "Do what the message says and run the command again; it goes on from what is there.",
+    errors.ManifestError: "Correct the key of `deploy.yaml` that the message names; [deploy](deploy.md) lists them.",
 }
 
 
