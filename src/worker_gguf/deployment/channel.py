@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -57,24 +58,24 @@ class Channel:
 
     def __init__(self, key: str, *, timeout_s: float = 30.0) -> None:
         self._headers = {"Authorization": f"Bearer {key}", "Accept": "application/json"}
-        timeout = httpx.Timeout(timeout_s, connect=_CONNECT_S)
-        self._outward = httpx.Client(headers=self._headers, timeout=timeout)
-        # A proxy of the shell has no business between two processes of this machine.
-        self._local = httpx.Client(headers=self._headers, timeout=timeout, trust_env=False)
+        self._timeout_s = timeout_s
+        self._clients: dict[bool, httpx.Client] = {}
 
     def ask(self, method: str, url: str, body: object = None, *, timeout_s: float | None = None) -> Answer:
         """Raise Unreached where no answer came, DeploymentError where the address may not have the key."""
-        client = self._client(url)
-        timeout = client.timeout if timeout_s is None else httpx.Timeout(timeout_s, connect=_CONNECT_S)
+        client = self._client(is_local=_is_local(url))
+        timeout = httpx.Timeout(timeout_s or self._timeout_s, connect=_CONNECT_S)
         try:
             response = client.request(method, url, json=body, timeout=timeout)
+        except httpx.InvalidURL:
+            raise DeploymentError(f"{url!r} is no address to ask. Write https:// and a host.") from None
         except httpx.HTTPError as error:
             raise Unreached(type(error).__name__) from None
         return Answer(response.status_code, _json(response), _retry_after_s(response.headers))
 
     def close(self) -> None:
-        self._outward.close()
-        self._local.close()
+        for client in self._clients.values():
+            client.close()
 
     def __enter__(self) -> Self:
         return self
@@ -82,19 +83,29 @@ class Channel:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def _client(self, url: str) -> httpx.Client:
-        try:
-            parts = urlsplit(url)
-            host = parts.hostname
-        except ValueError:
-            host = None
-        if not host or parts.username or parts.password:
-            raise DeploymentError(f"{url!r} is no address to ask. Write https:// and a host.")
-        if host in ("127.0.0.1", "::1", "localhost"):
-            return self._local
-        if parts.scheme != "https":
-            raise DeploymentError(f"{url} is not HTTPS, and the API key is not sent in the open. Write https://.")
-        return self._outward
+    def _client(self, *, is_local: bool) -> httpx.Client:
+        """Made when it is first needed: reading the certificates takes a tenth of a second."""
+        if is_local not in self._clients:
+            # A proxy of the shell has no business between two processes of this machine, nor has a certificate.
+            trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if is_local else True
+            self._clients[is_local] = httpx.Client(headers=self._headers, verify=trust, trust_env=not is_local)
+        return self._clients[is_local]
+
+
+def _is_local(url: str) -> bool:
+    """Whether the address is on this machine; raise for one that may not have the key."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        host = None
+    if not host or parts.username or parts.password:
+        raise DeploymentError(f"{url!r} is no address to ask. Write https:// and a host.")
+    if host in ("127.0.0.1", "::1", "localhost"):
+        return True
+    if parts.scheme != "https":
+        raise DeploymentError(f"{url} is not HTTPS, and the API key is not sent in the open. Write https://.")
+    return False
 
 
 def _json(response: httpx.Response) -> Any:
