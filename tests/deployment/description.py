@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from jsonschema import Draft202012Validator
-from jsonschema.validators import validator_for
-from referencing import Registry, Resource
+from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 __all__ = ["PUBLISHED", "Description"]
 
-# The project's shared folder lies beside its checkout; a worktree names it by its own parent's.
+# The project's shared folder lies beside its checkout.
 PUBLISHED: Final = Path(__file__).resolve().parents[3] / "shared" / "runpod" / "openapi-v2.json"
 _URN: Final = "urn:runpod"
 
@@ -24,9 +23,8 @@ class Description:
     def __init__(self, path: Path = PUBLISHED) -> None:
         self.document: Mapping[str, Any] = json.loads(path.read_text("utf-8"))
         assert self.document["openapi"].startswith("3.1"), "3.1 speaks JSON Schema 2020-12"
-        resource = Resource(contents=self.document, specification=DRAFT202012)
+        resource = DRAFT202012.create_resource(self.document)
         self._registry: Registry[Any] = Registry().with_resource(_URN, resource)
-        assert validator_for({"$schema": DRAFT202012_URI}) is Draft202012Validator
 
     def operation(self, method: str, path: str) -> Mapping[str, Any] | None:
         """The operation that a request is, or None: the description has no such path or method."""
@@ -77,9 +75,6 @@ class Description:
         validator = Draft202012Validator(_rooted(schema), registry=self._registry)
         for error in validator.iter_errors(value):
             yield f"{'.'.join(map(str, error.absolute_path)) or 'body'}: {error.message}"
-
-
-DRAFT202012_URI: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
 def _rooted(schema: Any) -> Any:

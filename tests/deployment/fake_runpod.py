@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from tests.deployment.description import Description
 from tests.deployment.fake_plane import FakePlane
 
-__all__ = ["KEY", "FakeRunpod", "Failure", "Seen"]
+__all__ = ["KEY", "Failure", "FakeRunpod", "Seen"]
 
 KEY = "rpa_THEKEYTHATNOBODYMAYSEE0123456789"
 
@@ -72,7 +72,7 @@ class FakeRunpod:
         self.plane = FakePlane()
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server = _Server(self)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
@@ -111,7 +111,8 @@ class FakeRunpod:
         if len(parts) == 1:
             if method == "GET":
                 return 200, {LISTS[kind]: list(objects.values())}
-            made = {"network-volumes": _volume, "templates": _template, "serverless": self._endpoint}[kind](body)
+            makers = {"network-volumes": _volume, "templates": _template, "serverless": self._endpoint}
+            made = makers[kind](body)
             made["id"] = f"{kind[:4]}{next(self._ids)}"
             if kind == "serverless":
                 made["requestUrls"] = self._urls(made["id"], made["type"])
@@ -126,7 +127,12 @@ class FakeRunpod:
             self.objects["templates"].pop(self.bound.pop(parts[1], ""), None)
             return 204, None
         if method == "PATCH":
-            {"network-volumes": _grow, "templates": dict.update, "serverless": _change}[kind](objects[parts[1]], body)
+            changers: dict[str, Callable[[dict[str, Any], Any], None]] = {
+                "network-volumes": _grow,
+                "templates": lambda template, changed: template.update(changed),
+                "serverless": _change,
+            }
+            changers[kind](objects[parts[1]], body)
         return 200, objects[parts[1]]
 
     def _endpoint(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -183,7 +189,7 @@ def _grow(volume: dict[str, Any], body: dict[str, Any]) -> None:
 
 
 def _change(endpoint: dict[str, Any], body: dict[str, Any]) -> None:
-    if ("cpu" in body) and endpoint["gpu"] or "gpu" in body and not endpoint["gpu"]:
+    if ("cpu" if endpoint["gpu"] else "gpu") in body:
         raise Refused(400, "compute family cannot be changed")
     changed = endpoint | {key: value for key, value in body.items() if key not in ("gpu", "cpu", "workers")}
     changed["workers"] = endpoint["workers"] | body.get("workers", {})
@@ -225,65 +231,73 @@ def _problem(status: int, detail: str, errors: list[str] | None = None) -> tuple
     return status, {"title": title, "status": status, "detail": detail} | ({"errors": errors} if errors else {})
 
 
-def _handler(fake: FakeRunpod) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # head and body are two writes; the second would wait for 40 ms
+class _Server(ThreadingHTTPServer):
+    def __init__(self, fake: FakeRunpod) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.fake = fake
 
-        def do_GET(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            text = self.rfile.read(length)
-            body = json.loads(text) if text else None
-            parts = urlsplit(self.path)
-            fake.seen.append(Seen(self.command, parts.path, body))
-            failure = next((f for f in fake.failures if f.method == self.command and f.path == parts.path), None)
-            if failure is not None:
-                failure.times -= 1
-                fake.failures = [f for f in fake.failures if f.times > 0]
-            if self.headers.get("Authorization") != f"Bearer {KEY}":
-                self._send(*_problem(401, "missing or invalid bearer token"))
-            elif parts.path.startswith("/plane/"):
-                self._send(*fake.plane.answer(self.command, parts.path.split("/", 3)[3], body))
-            elif failure is None or failure.after:
-                content_type = self.headers.get("Content-Type", "")
-                answer = fake.answer(self.command, parts.path, parts.query, content_type, body)
-                self._fail(failure) if failure else self._send(*answer)
-            else:
-                self._fail(failure)
 
-        do_POST = do_PATCH = do_DELETE = do_GET
+class _Handler(BaseHTTPRequestHandler):
+    """One connection to the stand-in."""
 
-        def _fail(self, failure: Failure) -> None:
-            if failure.status is None:
-                self.close_connection = True
-                self.connection.close()
-            elif failure.text is not None:
-                self._write(failure.status, "text/html", failure.text)
-            else:
-                status, said = _problem(failure.status, failure.detail)
-                self._send(status, said, failure.retry_after_s)
+    server: _Server
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two writes; the second would wait for 40 ms
 
-        def _send(self, status: int, said: Any, retry_after_s: int | None = None) -> None:
-            path = urlsplit(self.path).path
-            is_problem = status >= 400 and path.startswith("/v2/")
-            content_type = "application/problem+json" if is_problem else "application/json"
-            faults = fake.description.answer_faults(self.command, path, status, content_type, said)
-            fake.faults += [f"the stand-in's answer to {self.command} {path}: {fault}" for fault in faults]
-            text = b"" if said is None else json.dumps(said).encode()
-            self._write(status, content_type, text, retry_after_s)
+    def do_GET(self) -> None:
+        fake = self.server.fake
+        length = int(self.headers.get("Content-Length") or 0)
+        text = self.rfile.read(length)
+        body = json.loads(text) if text else None
+        parts = urlsplit(self.path)
+        fake.seen.append(Seen(self.command, parts.path, body))
+        failure = next((f for f in fake.failures if f.method == self.command and f.path == parts.path), None)
+        if failure is not None:
+            failure.times -= 1
+            fake.failures = [f for f in fake.failures if f.times > 0]
+        if self.headers.get("Authorization") != f"Bearer {KEY}":
+            self._send(*_problem(401, "missing or invalid bearer token"))
+        elif parts.path.startswith("/plane/"):
+            self._send(*fake.plane.answer(self.command, parts.path.split("/", 3)[3], body))
+        elif failure is None or failure.after:
+            content_type = self.headers.get("Content-Type", "")
+            answer = fake.answer(self.command, parts.path, parts.query, content_type, body)
+            self._fail(failure) if failure else self._send(*answer)
+        else:
+            self._fail(failure)
 
-        def _write(self, status: int, content_type: str, text: bytes, retry_after_s: int | None = None) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", content_type)
-            if retry_after_s is not None:
-                self.send_header("Retry-After", str(retry_after_s))
-            if status != 204:
-                self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            if status != 204:
-                self.wfile.write(text)
+    do_POST = do_PATCH = do_DELETE = do_GET  # noqa: N815 - http.server's names
 
-        def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
+    def _fail(self, failure: Failure) -> None:
+        if failure.status is None:
+            self.close_connection = True
+            self.connection.close()
+        elif failure.text is not None:
+            self._write(failure.status, "text/html", failure.text)
+        else:
+            status, said = _problem(failure.status, failure.detail)
+            self._send(status, said, failure.retry_after_s)
 
-    return Handler
+    def _send(self, status: int, said: Any, retry_after_s: int | None = None) -> None:
+        path = urlsplit(self.path).path
+        is_problem = status >= 400 and path.startswith("/v2/")
+        content_type = "application/problem+json" if is_problem else "application/json"
+        fake = self.server.fake
+        faults = fake.description.answer_faults(self.command, path, status, content_type, said)
+        fake.faults += [f"the stand-in's answer to {self.command} {path}: {fault}" for fault in faults]
+        text = b"" if said is None else json.dumps(said).encode()
+        self._write(status, content_type, text, retry_after_s)
+
+    def _write(self, status: int, content_type: str, text: bytes, retry_after_s: int | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        if retry_after_s is not None:
+            self.send_header("Retry-After", str(retry_after_s))
+        if status != 204:
+            self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        if status != 204:
+            self.wfile.write(text)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""

@@ -1,0 +1,68 @@
+"""The examples in deploy/ and the page about them: as they are, but for the image that a user must name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.deployment.conftest import Command
+from tests.deployment.fake_runpod import FakeRunpod
+from tests.pages import blocks, broken_links
+from worker_gguf.cli import _parser
+from worker_gguf.deployment.reading import read_manifest
+from worker_gguf.errors import ManifestError
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted((ROOT / "deploy").glob("deploy*.yaml"))
+PAGE = ROOT / "docs" / "deploy.md"
+
+
+def test_there_is_one_for_each_mode() -> None:
+    modes = {read_manifest(path, {}, image="a:1").mode for path in EXAMPLES}
+    assert modes == {"queue", "load_balanced"}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_the_image_is_for_the_user_to_name(path: Path) -> None:
+    with pytest.raises(ManifestError, match="image still has the example's"):
+        read_manifest(path, {})
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_deploys_and_says_nothing_of_concern(path: Path, command: Command, runpod: FakeRunpod) -> None:
+    text = path.read_text("utf-8").replace("OWNER", "me").replace("VERSION", "0.1.0")
+    ended = command.deploy(text)
+    assert (ended.code, ended.err) == (0, "")
+    assert "note:" not in ended.out.replace("note: RUNPOD_INIT_TIMEOUT", "")
+    assert command.deploy(text, "--dry-run").out.count("= keep") == 3
+
+
+def test_the_lines_that_are_commented_out_are_good_too(tmp_path: Path) -> None:
+    text = (ROOT / "deploy" / "deploy.yaml").read_text("utf-8")
+    for line in re.findall(r"^  # (?:HF_TOKEN|excluded_types): .*$", text, re.MULTILINE):
+        path = tmp_path / "deploy.yaml"
+        path.write_text(text.replace(line, f"  {line[4:]}"), "utf-8")
+        made = read_manifest(path, {"hf_token": "from-the-shell"}, image="a:1")
+        assert "HF_TOKEN" in made.env or (made.gpu and made.gpu.excluded_types)
+
+
+def test_the_page_names_keys_and_commands_that_are() -> None:
+    page = PAGE.read_text("utf-8")
+    assert broken_links(PAGE) == []
+    lines = [line.strip() for block in blocks(page, "sh") for line in block.splitlines()]
+    commands = [line for line in lines if line.startswith("worker-gguf ")]
+    for line in commands:
+        _parser().parse_args(line.partition("#")[0].split()[1:])
+    assert {line.split()[1] for line in commands} == {"deploy", "destroy"}
+
+
+def test_the_page_lists_every_key() -> None:
+    sources = (ROOT / "src" / "worker_gguf" / "deployment" / "reading.py").read_text("utf-8")
+    sources += (ROOT / "src" / "worker_gguf" / "deployment" / "variables.py").read_text("utf-8")
+    reads = r"\.(?:text|need|whole|number|word|words|section|sections|raw)\(\"(\w+)\""
+    keys = set(re.findall(reads, sources))
+    named = set(re.findall(r"`([a-z_.]+)`", PAGE.read_text("utf-8")))
+    assert {"pools", "queue_delay_s", "size_gb"} <= keys
+    assert sorted(key for key in keys if not any(key in name.split(".") for name in named)) == []
