@@ -12,8 +12,7 @@ import pytest
 
 from tests.deployment.description import PUBLISHED, Description
 from tests.deployment.fake_runpod import KEY, FakeRunpod
-from worker_gguf.cli import _parser
-from worker_gguf.cli.deploy import deploy, destroy
+from worker_gguf.cli.deploy import deploy, destroy, parser
 from worker_gguf.deployment.channel import Clock
 
 TOKEN = "hf_THETOKENTHATNOBODYMAYSEE"
@@ -76,7 +75,7 @@ class Command:
         return self._run(["destroy", str(self.file), "--api-url", self._url, *flags], says)
 
     def _run(self, arguments: list[str], says: str | None = None) -> Ended:
-        parsed = _parser().parse_args(arguments)
+        parsed = parser().parse_args(arguments)
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             if parsed.command == "deploy":

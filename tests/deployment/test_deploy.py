@@ -120,6 +120,7 @@ def test_a_secret_that_changed_is_sent_and_not_shown(
     ended = command.deploy()
     assert runpod.only("serverless")["env"]["HF_TOKEN"] == f"{TOKEN}2"
     assert "env.HF_TOKEN: *** (another value)" in ended.out
+    assert "until then one of before may answer" in ended.out
 
 
 def test_another_type_needs_leave_to_replace(command: Command, runpod: FakeRunpod) -> None:

@@ -10,7 +10,8 @@ import pytest
 from tests.deployment.conftest import Command
 from tests.deployment.fake_runpod import FakeRunpod
 from tests.pages import blocks, broken_links
-from worker_gguf.cli import _parser
+from worker_gguf.cli import main
+from worker_gguf.cli.deploy import parser
 from worker_gguf.deployment.reading import read_manifest
 from worker_gguf.errors import ManifestError
 
@@ -54,7 +55,7 @@ def test_the_page_names_keys_and_commands_that_are() -> None:
     lines = [line.strip() for block in blocks(page, "sh") for line in block.splitlines()]
     commands = [line for line in lines if line.startswith("worker-gguf ")]
     for line in commands:
-        _parser().parse_args(line.partition("#")[0].split()[1:])
+        parser().parse_args(line.partition("#")[0].split()[1:])
     assert {line.split()[1] for line in commands} == {"deploy", "destroy"}
 
 
@@ -66,3 +67,11 @@ def test_the_page_lists_every_key() -> None:
     named = set(re.findall(r"`([a-z_.]+)`", PAGE.read_text("utf-8")))
     assert {"pools", "queue_delay_s", "size_gb"} <= keys
     assert sorted(key for key in keys if not any(key in name.split(".") for name in named)) == []
+
+
+@pytest.mark.parametrize("command_name", ["deploy", "destroy"])
+def test_the_command_line_leads_there_and_a_wrong_file_is_2(
+    command_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command_name, str(tmp_path / "none.yaml")]) == 2
+    assert "none.yaml cannot be read" in capsys.readouterr().err

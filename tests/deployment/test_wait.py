@@ -56,7 +56,7 @@ def test_a_job_that_failed_says_why(command: Command, runpod: FakeRunpod) -> Non
     ended = command.deploy()
     assert ended.code == 1
     assert "ended as FAILED: NotEnoughMemory: take a smaller quant." in ended.err
-    assert "Workers tab" in ended.err
+    assert "The logs of its workers" in ended.err
 
 
 @pytest.mark.parametrize("output", [None, [], "hello", [{"text": "another worker"}], {"choices": []}])
@@ -97,3 +97,21 @@ def test_a_balancer_that_is_a_queue_is_said_by_name(command: Command, runpod: Fa
     runpod.plane.ping = [(400, {"error": "not allowed for QB API"})]
     ended = command.deploy(BALANCED)
     assert "The endpoint has a queue" in ended.err
+
+
+def test_ctrl_c_takes_the_question_back(command: Command, runpod: FakeRunpod, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    runpod.plane.status = [WAITING]
+    monkeypatch.setattr(command.time, "sleep", stop)
+    ended = command.deploy()
+    assert ended.code == 130
+    assert "What was made stays" in ended.err
+    assert runpod.plane.cancelled == ["job-1"]
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "0", "soon"])
+def test_a_wait_that_has_no_length_is_refused(command: Command, seconds: str) -> None:
+    with pytest.raises(SystemExit):
+        command.deploy(MANIFEST, "--wait-s", seconds)

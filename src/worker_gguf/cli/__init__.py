@@ -13,7 +13,12 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; the exit code. Settings come from the environment, flags win over it."""
-    arguments = _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] in (["deploy"], ["destroy"]):
+        from worker_gguf.cli import deploy  # no worker's start shall wait for it, not even for its arguments
+
+        return deploy.main(words)
+    arguments = _parser().parse_args(words)
     if arguments.command == "demo":
         from worker_gguf.cli.demo import run_demo
 
@@ -22,10 +27,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         from worker_gguf.cli.inspect import inspect
 
         return inspect(arguments)
-    if arguments.command in ("deploy", "destroy"):
-        from worker_gguf.cli import deploy
-
-        return deploy.deploy(arguments) if arguments.command == "deploy" else deploy.destroy(arguments)
     from worker_gguf import head_start
 
     begun = head_start.begin(arguments.model)  # before the imports of the next line, which take long
@@ -47,10 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     from worker_gguf.cli.inspect import add_arguments  # no import of its own that takes time
 
     add_arguments(commands.add_parser("inspect", help="print a model's memory plan, for this machine or another"))
-    from worker_gguf.cli.deploy import add_deploy_arguments, add_destroy_arguments  # nor these
-
-    add_deploy_arguments(commands.add_parser("deploy", help="create or update an endpoint on RunPod from deploy.yaml"))
-    add_destroy_arguments(commands.add_parser("destroy", help="remove what deploy made"))
+    commands.add_parser("deploy", help="create or update an endpoint on RunPod from deploy.yaml")
+    commands.add_parser("destroy", help="remove what deploy made")
     commands.add_parser("demo", help="start the worker, ask it over HTTP and over the queue, check both answers")
     return parser
 

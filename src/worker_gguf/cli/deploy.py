@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,13 +15,28 @@ if TYPE_CHECKING:
 
     Say = Callable[[str], None]
 
-__all__ = ["add_deploy_arguments", "add_destroy_arguments", "deploy", "destroy"]
+__all__ = ["deploy", "destroy", "main", "parser"]
 
 _WAIT_S = 1200.0
 _API_KEY = "runpod_api_key"
 
 
-def add_deploy_arguments(parser: argparse.ArgumentParser) -> None:
+def main(words: Sequence[str]) -> int:
+    """Run `deploy ...` or `destroy ...`; the exit code."""
+    arguments = parser().parse_args(words)
+    return deploy(arguments) if arguments.command == "deploy" else destroy(arguments)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of both commands, which `worker-gguf` only names."""
+    made = argparse.ArgumentParser("worker-gguf")
+    commands = made.add_subparsers(dest="command", required=True)
+    _add_deploy(commands.add_parser("deploy", description="Create or update an endpoint on RunPod from one file."))
+    _add_destroy(commands.add_parser("destroy", description="Remove what deploy made from the same file."))
+    return made
+
+
+def _add_deploy(parser: argparse.ArgumentParser) -> None:
     _add_common(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
     parser.add_argument("--image", help="over image: for a pipeline that has just built one")
@@ -29,10 +44,12 @@ def add_deploy_arguments(parser: argparse.ArgumentParser) -> None:
         "--replace", action="store_true", help="allow a plan that deletes the endpoint and makes it anew"
     )
     parser.add_argument("--no-wait", action="store_true", help="do not wait for the first answer")
-    parser.add_argument("--wait-s", type=float, default=_WAIT_S, help=f"how long to wait for it (default: {_WAIT_S:g})")
+    parser.add_argument(
+        "--wait-s", type=_duration, default=_WAIT_S, help=f"how long to wait for it (default: {_WAIT_S:g})"
+    )
 
 
-def add_destroy_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_destroy(parser: argparse.ArgumentParser) -> None:
     _add_common(parser)
     parser.add_argument("--volume", action="store_true", help="the network volume too, with the models on it")
     parser.add_argument("--yes", action="store_true", help="do not ask")
@@ -160,6 +177,13 @@ def _run(work: Callable[[dict[str, str], Say, Callable[[Manifest], None]], None]
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", nargs="?", default="deploy.yaml", metavar="FILE", help="default: deploy.yaml")
     parser.add_argument("--api-url", help="over RUNPOD_REST_URL; default: RunPod's own, https://api.runpod.io")
+
+
+def _duration(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError("seconds, more than 0")
+    return seconds
 
 
 def _api(arguments: argparse.Namespace, given: dict[str, str], channel: Channel, clock: Clock | None) -> RunpodApi:

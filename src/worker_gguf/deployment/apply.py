@@ -10,7 +10,7 @@ from worker_gguf.deployment.differences import changes
 from worker_gguf.deployment.existing import Existing, Kind, find
 from worker_gguf.deployment.manifest import Manifest
 from worker_gguf.deployment.plan import NEW_VOLUME, Action, Plan, make_plan, wanted_endpoint, wanted_template
-from worker_gguf.deployment.wanted import Body
+from worker_gguf.deployment.wanted import Body, container_body
 from worker_gguf.errors import DeploymentError
 
 __all__ = ["Api", "carry_out"]
@@ -77,6 +77,8 @@ def _step(api: Api, manifest: Manifest, action: Action, made: _Made, say: Say) -
     line = f"{action.kind} {action.name} ({found['id']}): {done}"
     made.lines.append(line)
     say(line)
+    if action.verb == "update" and action.kind == "endpoint" and not container_body(manifest).keys().isdisjoint(body):
+        say("  RunPod replaces its workers one after the other; until then one of before may answer")
     for note in _kept_otherwise(manifest, action.kind, made):
         say(f"  {note}")
 

@@ -19,7 +19,7 @@ _HELD_S: Final = 150.0
 _OPEN: Final = frozenset({"IN_QUEUE", "IN_PROGRESS"})
 _NOT_YET: Final = frozenset({204, 400, 404, 408, 425, 429, 500, 502, 503, 504})
 _QUESTION: Final[Mapping[str, Any]] = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8}
-_LOOK: Final = "Look at the endpoint in RunPod's console: its Workers tab has their logs, its Releases tab the image."
+_LOOK: Final = "The logs of its workers, in RunPod's console under Serverless, say more."
 
 
 @dataclass(frozen=True, slots=True)
