@@ -36,7 +36,8 @@ def test_an_example_deploys_and_says_nothing_of_concern(path: Path, command: Com
     text = path.read_text("utf-8").replace("OWNER", "me").replace("VERSION", "0.1.0")
     ended = command.deploy(text)
     assert (ended.code, ended.err) == (0, "")
-    assert "note:" not in ended.out.replace("note: RUNPOD_INIT_TIMEOUT", "")
+    assert "note:" not in ended.out
+    assert "env.RUNPOD_INIT_TIMEOUT: 1800" in ended.out
     assert command.deploy(text, "--dry-run").out.count("= keep") == 3
 
 

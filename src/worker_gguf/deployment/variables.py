@@ -23,7 +23,6 @@ _THEIRS: Final = re.compile(r"\{\{\s*RUNPOD_SECRET_[A-Za-z0-9_]+\s*\}\}")
 _SECRET_NAME: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
 _LIKE_A_SECRET: Final = re.compile(r"(^|_)(KEY|KEYS|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 _MODES: Final[dict[Mode, str]] = {"queue": "queue", "load_balanced": "http"}
-_PLATFORM: Final = "RUNPOD_"
 _MOST: Final = 50
 """RunPod's limit on variables, written of Pods."""
 
@@ -45,19 +44,28 @@ def read_env(section: Section, mode: Mode, environ: Mapping[str, str]) -> dict[s
 
 
 def is_shown(name: str, value: EnvValue | None = None) -> bool:
-    """Whether a variable's value may be printed: only a setting of ours that is no secret. Of others nobody knows."""
-    field = Settings.model_fields.get(name.lower())
-    return field is not None and not is_secret(field) and not (value and value.is_secret)
+    """Whether a variable's value may be printed: a setting of ours or RunPod's that is no secret. Of others nobody
+    knows.
+    """
+    if value is not None and value.is_secret:
+        return False
+    if (field := Settings.model_fields.get(name.lower())) is not None:
+        return not is_secret(field)
+    return _is_platforms(name) and not _LIKE_A_SECRET.search(name)
 
 
 def notes_on(env: Mapping[str, EnvValue], mode: Mode) -> Iterator[str]:
     """What is done to variables that the reader of the plan should know."""
-    foreign = sorted(name for name in env if name.lower() not in Settings.model_fields)
+    foreign = sorted(name for name in env if name.lower() not in Settings.model_fields and not _is_platforms(name))
     if foreign:
         verb = "are no settings" if len(foreign) > 1 else "is no setting"
         yield f"{', '.join(foreign)} {verb} of the worker; passed on as written."
     if mode == "load_balanced" and any(name.upper() == "API_KEYS" for name in env):
         yield "API_KEYS: RunPod checks its own key in the same header, so clients must send a key that both accept."
+
+
+def _is_platforms(name: str) -> bool:
+    return name.upper().startswith("RUNPOD_")
 
 
 def _items(section: Section, given: Section | None) -> Iterator[tuple[str, Branch]]:
@@ -113,7 +121,7 @@ def _add(section: Section, env: dict[str, EnvValue], name: str, text: str | None
 def _check(section: Section, env: Mapping[str, EnvValue], mode: Mode) -> None:
     """Have the worker's own settings judge the values, as the worker will, before anything is created."""
     for name in env:
-        if name.lower() in Settings.model_fields or name.upper().startswith(_PLATFORM):
+        if name.lower() in Settings.model_fields or _is_platforms(name):
             continue
         if near := get_close_matches(name.upper(), [known.upper() for known in Settings.model_fields], 1, 0.85):
             raise section.fault(f"env.{name}", f"is no setting of the worker. Did you mean {near[0]}?")
