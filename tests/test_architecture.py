@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "embedded": BASE,
     "account": ENGINE,
     "metrics": ENGINE | {"account"},
-    "telemetry": ENGINE | {"account", "log", "timeline"},
+    "telemetry": ENGINE | {"account", "latch", "log", "timeline"},
     "settings_text": BASE,
     "settings_fields": ENGINE,
     "settings": ENGINE | SETTINGS,

@@ -95,11 +95,19 @@ class Record:
 
     @property
     def prefill_tokens_per_s(self) -> float | None:
-        """Of the choice that had its first token first: prompt tokens computed, over the time that took."""
+        """Prompt tokens computed by the choices that began before the first token, over the time that took them."""
         first = self._first
-        if first is None or first.first_token_s is None or first.admitted_s is None:
+        if first is None or first.first_token_s is None:
             return None
-        return _rate(first.computed_tokens, first.first_token_s - first.admitted_s)
+        times = [
+            (choice.admitted_s, choice.first_token_s, choice.computed_tokens)
+            for choice in self.choices
+            if choice.admitted_s is not None
+            and choice.first_token_s is not None
+            and choice.admitted_s <= first.first_token_s
+        ]
+        seconds = max(end_s for _, end_s, _ in times) - min(begin_s for begin_s, _, _ in times)
+        return _rate(sum(n for _, _, n in times), seconds)
 
     @property
     def decode_tokens_per_s(self) -> float | None:

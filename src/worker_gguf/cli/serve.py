@@ -84,8 +84,8 @@ def _http(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> int
     try:
         run_loop(_serve(worker, listeners, settings.drain_timeout_s))
     finally:
-        worker.stop()
         _close_telemetry(telemetry, settings)
+        worker.stop()
     if worker.error is not None:
         raise worker.error
     return 0
@@ -138,8 +138,8 @@ def _queue(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> in
                 telemetry=telemetry,
             )
         finally:
-            worker.stop()
             _close_telemetry(telemetry, settings)
+            worker.stop()
     return 0
 
 
@@ -168,9 +168,9 @@ def _open_telemetry(worker: Worker, metrics: Metrics) -> Telemetry | None:
     from worker_gguf import __version__
     from worker_gguf.telemetry import Start, open_telemetry
 
-    def wait() -> Start:
+    async def wait() -> Start:
         with contextlib.suppress(WorkerError):
-            asyncio.run(worker.wait_ready())
+            await worker.wait_ready()
         return Start.of(worker.timeline, worker.error.code if worker.error is not None else None)
 
     telemetry = open_telemetry(
@@ -182,6 +182,7 @@ def _open_telemetry(worker: Worker, metrics: Metrics) -> Telemetry | None:
 
 
 def _close_telemetry(telemetry: Telemetry | None, settings: Settings) -> None:
+    """Before the engine stops, whose last numbers are sent too."""
     if telemetry is not None:
         telemetry.close(min(_FLUSH_S, settings.drain_timeout_s))
 

@@ -6,14 +6,16 @@ imported in that thread, after the model is ready, so that it costs the cold sta
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from worker_gguf.latch import Latch
 from worker_gguf.log import get_logger
 
 if TYPE_CHECKING:
@@ -77,11 +79,12 @@ class Telemetry:
         self._waiting: queue.Queue[Record | None] = queue.Queue(_MOST_WAITING)
         self._n_dropped = 0
         self._flush_s = 0.0
-        self._begin: Callable[[], Start] | None = None
+        self._begin: Callable[[], Awaitable[Start]] | None = None
+        self._closing = Latch()
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
 
-    def begin(self, start: Callable[[], Start]) -> None:
-        """`start` returns when the worker's start is over, well or not; the thread waits in it."""
+    def begin(self, start: Callable[[], Awaitable[Start]]) -> None:
+        """`start` returns when the worker's start is over, well or not: the thread's own loop waits for it."""
         self._begin = start
         self._thread.start()
 
@@ -91,9 +94,10 @@ class Telemetry:
             self._put(record)
 
     def close(self, timeout_s: float) -> None:
-        """Send what is left, within that time."""
+        """Send what is left, within that time. A start that is still under way is not waited for."""
         self._flush_s = timeout_s
         self._put(None)
+        self._closing.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
         if self._n_dropped:
@@ -111,14 +115,27 @@ class Telemetry:
         except Exception as error:  # noqa: BLE001 - a collector's trouble must never be the worker's
             logger.warning("telemetry stopped: nothing more is sent", error=type(error).__name__, reason=str(error))
 
+    async def _started(self) -> Start | None:
+        assert self._begin is not None
+        start = asyncio.ensure_future(self._begin())
+        closing = asyncio.ensure_future(self._closing.wait())
+        await asyncio.wait({start, closing}, return_when=asyncio.FIRST_COMPLETED)
+        closing.cancel()
+        if start.done():
+            return start.result()
+        start.cancel()
+        return None
+
     def _work(self) -> None:
-        start = self._begin() if self._begin is not None else None
+        start = asyncio.run(self._started())
+        if start is None:
+            return
         from worker_gguf.telemetry.push import Push
         from worker_gguf.telemetry.spans import Spans
 
         spans = Spans(self._wanted.resource) if self._wanted.traces else None
         push = Push(self._wanted.resource, self._registry) if self._wanted.metrics and self._registry else None
-        if spans is not None and start is not None:
+        if spans is not None:
             spans.add(start)
         push_at_s = time.monotonic() + self._wanted.push_every_s
         while True:
