@@ -15,6 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from worker_gguf.account import Record
 from worker_gguf.engine.stats import BATCH_BOUNDS, EngineStats
+from worker_gguf.errors import DownloadError, ModelError, SettingsError, WorkerError
 
 __all__ = ["Metrics"]
 
@@ -67,6 +68,8 @@ class Metrics:
         self._errors = Counter(
             "worker_gguf_errors", "Requests that ended with an error, by its code", ["code"], registry=registry
         )
+        for code in _codes(WorkerError):  # from zero on, or the first of each would be no increase
+            self._errors.labels(code)
         self._cancelled = Counter(
             "worker_gguf_cancelled_requests",
             "Requests whose client left, and jobs that were stopped",
@@ -150,6 +153,12 @@ class Metrics:
 
     def render(self) -> bytes:
         return generate_latest(self.registry)
+
+
+def _codes(error: type[WorkerError]) -> set[str]:
+    """The codes that a request can be answered with."""
+    start = (SettingsError, ModelError, DownloadError)  # these stop the worker
+    return {error.code}.union(*(_codes(child) for child in error.__subclasses__() if child not in start))
 
 
 class _StatusCollector:
