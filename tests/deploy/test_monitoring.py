@@ -30,7 +30,7 @@ def test_panels_have_an_id_a_meaning_and_a_place_of_their_own() -> None:
     panels = DASHBOARD["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     assert all(panel["description"].endswith(".") for panel in panels if panel["type"] != "row")
-    taken = set()
+    taken: set[tuple[int, int]] = set()
     for panel in panels:
         place = panel["gridPos"]
         cells = {

@@ -172,7 +172,7 @@ def test_nothing_that_a_client_wrote_is_in_any_log(
     ]
     ids = []
     for index, changes in enumerate(bodies):
-        body = {"messages": HELLO, "max_tokens": 4} | changes
+        body: dict[str, Any] = {"messages": HELLO, "max_tokens": 4} | changes
         post(http, f"http-{index}", **body)
         run_job(running, f"queue-{index}", body)
         run_job(running, f"routed-{index}", {"route": CHAT, "body": body, CANARY: CANARY})

@@ -17,11 +17,13 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.frontends.fake_backend import FakeBackend
 from tests.telemetry.conftest import Receiver, Spans
 from worker_gguf.account import Account, Record
 from worker_gguf.engine.events import Finished, Usage
 from worker_gguf.engine.progress import Progress
 from worker_gguf.errors import DeadlineExceeded, InvalidRequest, WorkerError
+from worker_gguf.frontends.queue import make_handler
 from worker_gguf.metrics import Metrics
 from worker_gguf.telemetry import Start, Telemetry, open_telemetry, wanted
 from worker_gguf.timeline import Timeline
@@ -108,6 +110,17 @@ def test_a_request_has_its_waiting_its_prefill_and_its_decode(
     assert [round((step["end_ns"] - step["start_ns"]) / 1e9, 3) for step in steps] == [1, 2, 1, 5]
     assert steps[2]["attributes"]["worker_gguf.computed_tokens"] == 15
     assert {span["trace_id"] for span in [request, *steps]} == {request["trace_id"]}
+
+
+async def test_a_job_is_traced_under_its_id(collector: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"messages": [{"role": "user", "content": CANARY}], "stream": True}
+    with exporting(collector, monkeypatch) as telemetry:
+        handler = make_handler(FakeBackend(), Metrics("x"), telemetry)
+        assert [item async for item in handler({"id": "job-77", "input": given})]
+        assert [item async for item in handler({"id": "job-78", "input": None})]
+    spans = [span for span in collector.received()["spans"] if "http.route" in span["attributes"]]
+    assert {span["attributes"]["worker_gguf.job_id"]: span["status"] for span in spans} == {"job-77": 0, "job-78": 2}
+    assert CANARY not in json.dumps(spans)
 
 
 def test_a_trace_that_the_client_began_goes_on(collector: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
