@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from worker_gguf.account import Record
 from worker_gguf.engine.stats import BATCH_BOUNDS, EngineStats
 from worker_gguf.errors import DownloadError, ModelError, SettingsError, WorkerError
+
+if TYPE_CHECKING:
+    from worker_gguf.account import Record
 
 __all__ = ["Metrics"]
 

@@ -165,6 +165,9 @@ def _start(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> tu
 
 def _open_telemetry(worker: Worker, metrics: Metrics) -> Telemetry | None:
     """What OpenTelemetry's variables ask for. It begins when the start is over, with a trace of the start."""
+    variables = environment.given()
+    if not any(name.startswith("otel_exporter_otlp_") for name in variables):
+        return None
     from worker_gguf import __version__
     from worker_gguf.telemetry import Start, open_telemetry
 
@@ -174,7 +177,7 @@ def _open_telemetry(worker: Worker, metrics: Metrics) -> Telemetry | None:
         return Start.of(worker.timeline, worker.error.code if worker.error is not None else None)
 
     telemetry = open_telemetry(
-        environment.given(), metrics.registry, version=__version__, worker_id=worker.settings.runpod_pod_id
+        variables, metrics.registry, version=__version__, worker_id=worker.settings.runpod_pod_id
     )
     if telemetry is not None:
         telemetry.begin(wait)

@@ -6,12 +6,15 @@ The line has ids, times and counts. What a client wrote is not in it: no prompt,
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from structlog.stdlib import BoundLogger
 
 from worker_gguf.account import Record
 from worker_gguf.metrics import Metrics
-from worker_gguf.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from worker_gguf.telemetry import Telemetry
 
 __all__ = ["line_of", "note_ending"]
 

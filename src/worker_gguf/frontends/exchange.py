@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -29,7 +30,9 @@ from worker_gguf.frontends.replies import (
 from worker_gguf.log import bound, get_logger
 from worker_gguf.metrics import Metrics
 from worker_gguf.service import Answer, Stream
-from worker_gguf.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from worker_gguf.telemetry import Telemetry
 
 __all__ = ["Exchange", "Frame"]
 

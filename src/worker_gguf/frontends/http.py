@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
@@ -21,7 +22,9 @@ from worker_gguf.frontends.probes import Ping
 from worker_gguf.frontends.replies import error_bytes, error_headers, json_bytes, request_id_from
 from worker_gguf.log import bound, get_logger
 from worker_gguf.metrics import Metrics
-from worker_gguf.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from worker_gguf.telemetry import Telemetry
 
 __all__ = ["create_app", "create_health_app"]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from structlog.contextvars import bind_contextvars
 
@@ -26,7 +26,9 @@ from worker_gguf.log import get_logger
 from worker_gguf.metrics import Metrics
 from worker_gguf.protocol.screening import ignored_header
 from worker_gguf.service import Answer, Stream
-from worker_gguf.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from worker_gguf.telemetry import Telemetry
 
 __all__ = ["Handler", "Job", "Yield", "make_handler"]
 

@@ -9,13 +9,15 @@ import signal
 import sys
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from worker_gguf.frontends.backend import Backend
 from worker_gguf.frontends.queue import make_handler
 from worker_gguf.log import get_logger
 from worker_gguf.metrics import Metrics
-from worker_gguf.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from worker_gguf.telemetry import Telemetry
 
 __all__ = ["import_sdk", "run_queue"]
 
