@@ -65,7 +65,7 @@ ONLY_IN = {
     "transformers": {"store"},
     "structlog": {"frontends", "log"},
     "pydantic_settings": {"settings"},
-    "prometheus_client": {"metrics", "frontends", "telemetry"},
+    "prometheus_client": {"metrics", "frontends", "telemetry", "cli"},
     "opentelemetry": {"telemetry"},
 }
 PURE = {"worker_gguf.engine.scheduler": {"time", "threading", "asyncio", "numpy", "ctypes", "logging", "random", "os"}}

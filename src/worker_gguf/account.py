@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from worker_gguf.engine.events import Finished
 from worker_gguf.engine.progress import Progress
@@ -21,9 +20,11 @@ CANCELLED = 499  # nginx's number for a client that left; never sent, only logge
 
 Via = Literal["http", "queue"]
 
+# Named tuples and not dataclasses: this module is imported in the cold start, where a dataclass of so many fields takes
+# milliseconds to make.
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+
+class Choice(NamedTuple):
     """One answer of a request. Times are of `time.monotonic`; None is never. `finish_reason` None: nobody waited."""
 
     finish_reason: str | None
@@ -40,8 +41,7 @@ class Choice:
         return self.prompt_tokens - self.cached_tokens
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A request that is over. Times are of `time.monotonic`, but for `ended_unix_s`.
 
     `status` is what was answered, 499 when nobody was there to be answered; `code` is the error's, also of one that

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.promql import DEPLOY, Expression, expressions
+from tests.pages import broken_links
 from tools.grafana.__main__ import PATH, text
 
 promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool, of Debian's package prometheus")
@@ -63,6 +64,13 @@ def test_every_alert_says_what_is_so_and_what_to_do() -> None:
         assert re.search(r"summary: .*\.\"$", alert, re.MULTILINE), alert
         assert "runbook: >-" in alert, alert
         assert re.search(r"severity: (page|ticket|info)", alert), alert
+
+
+def test_the_page_is_true() -> None:
+    page = DEPLOY.parent / "docs" / "observability.md"
+    assert broken_links(page) == []
+    n_alerts = (DEPLOY / "prometheus" / "alerts.yml").read_text("utf-8").count("- alert:")
+    assert f"has {n_alerts} rules" in page.read_text("utf-8")
 
 
 def test_every_alert_is_fired_by_a_test() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import json
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.deploy.promql import OF_THE_SCRAPE, expressions
+from tests.deploy.promql import DEPLOY, OF_THE_SCRAPE, expressions
 from tests.e2e.conftest import Running
 from worker_gguf.frontends.queue import make_handler
 from worker_gguf.log import configure
@@ -106,6 +107,11 @@ def test_http_and_queue_have_the_same_fields(running: Running, http: httpx.Clien
     over_http, over_queue = (lines("over-http", "over-queue")[name] for name in ("over-http", "over-queue"))
     assert over_queue.keys() - over_http.keys() == {"job_id", "posts"}
     assert over_http.keys() <= over_queue.keys()
+    page = (DEPLOY.parent / "docs" / "observability.md").read_text("utf-8")
+    told = {
+        name for cells in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE) for name in re.findall(r"`(\w+)`", cells)
+    }
+    assert over_queue.keys() - {"timestamp", "level", "logger", "event", "method", "route"} <= told
     assert (
         (over_queue["n"], over_queue["completion_tokens"])
         == (over_http["n"], over_http["completion_tokens"])
