@@ -50,8 +50,9 @@ format: setup ## format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: setup ## write docs/settings.md, docs/errors.md and the tables of docs/api.md again
+docs: setup ## write the generated pages of docs/ and the dashboard in deploy/grafana again
 	$(BIN)/python -m worker_gguf.cli.docs
+	$(BIN)/python -m tools.grafana
 
 lock: ## compile requirements/*.txt again from pyproject.toml and requirements/build.in
 	requirements/lock $(PYTHON)

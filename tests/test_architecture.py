@@ -16,7 +16,7 @@ PACKAGE = "worker_gguf"
 BASE = {"", "errors"}  # "" is worker_gguf/__init__.py: the version
 ENGINE = BASE | {"engine"}
 SETTINGS = {"environment", "settings", "settings_fields", "settings_text"}
-SERVICE = ENGINE | SETTINGS | {"gguf", "log", "metrics", "protocol", "reply", "service", "timeline"}
+SERVICE = ENGINE | SETTINGS | {"account", "gguf", "log", "metrics", "protocol", "reply", "service", "timeline"}
 MAY_IMPORT: dict[str, set[str]] = {
     "": set(),
     "errors": set(),
@@ -24,7 +24,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "log": BASE,
     "gguf": BASE,
     "embedded": BASE,
-    "metrics": ENGINE,
+    "account": ENGINE,
+    "metrics": ENGINE | {"account"},
+    "telemetry": ENGINE | {"account", "latch", "log", "timeline"},
     "settings_text": BASE,
     "settings_fields": ENGINE,
     "settings": ENGINE | SETTINGS,
@@ -35,8 +37,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "store": BASE | SETTINGS | {"gguf", "log", "metrics"},
     "head_start": BASE | {"environment", "store"},
     "protocol": ENGINE | {"log"},
-    "reply": ENGINE | {"log", "metrics", "protocol"},
-    "service": ENGINE | SETTINGS | {"log", "metrics", "protocol", "reply"},
+    "reply": ENGINE | {"account", "log", "metrics", "protocol"},
+    "service": ENGINE | SETTINGS | {"account", "log", "metrics", "protocol", "reply"},
     "timeline": BASE | {"log"},
     "read_ahead": BASE | SETTINGS | {"log", "store", "timeline"},
     "planning": ENGINE | SETTINGS | {"gguf"},
@@ -46,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "boot": SERVICE
     | {"embedded", "llama", "loading", "model_service", "planning", "progress_bar", "read_ahead", "store"},
     "worker": SERVICE | {"boot", "latch", "store"},  # boots, then answers through the service
-    "frontends": SERVICE | {"worker"},
+    "frontends": SERVICE | {"telemetry", "worker"},
     "emulator": BASE | {"frontends", "log"},
     "deployment": BASE | SETTINGS,  # the command line's alone
 }
@@ -65,7 +67,8 @@ ONLY_IN = {
     "structlog": {"frontends", "log"},
     "pydantic_settings": {"settings"},
     "yaml": {"deployment"},
-    "prometheus_client": {"metrics", "frontends"},
+    "prometheus_client": {"metrics", "frontends", "telemetry", "cli"},
+    "opentelemetry": {"telemetry"},
 }
 PURE = {"worker_gguf.engine.scheduler": {"time", "threading", "asyncio", "numpy", "ctypes", "logging", "random", "os"}}
 MAX_FILE_LINES = 350

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from worker_gguf.account import Account
+from worker_gguf.engine.progress import Progress
 from worker_gguf.engine.stats import EngineStats
+from worker_gguf.errors import QueueFull
 from worker_gguf.metrics import Metrics
 
 
@@ -61,6 +65,36 @@ def test_times_and_phases() -> None:
     assert seen["worker_gguf_time_per_output_token_seconds_sum", ()] == 0.004
     assert seen["worker_gguf_start_phase_seconds", (("phase", "load"),)] == 1.5
     assert seen["worker_gguf_start_phase_seconds", (("phase", "warm"),)] == 0.5
+
+
+def test_a_request_that_is_over_is_counted_by_how_it_ended() -> None:
+    metrics = Metrics("x")
+    good, bad, left = Account("http", "a"), Account("http", "b"), Account("queue", "c")
+    now_s = good.started_s
+    good.submitted([Progress(now_s, 3, now_s + 0.2)], model="m", answer_id="x", stream=False, n=1)
+    bad.error = QueueFull("Full.")
+    for account, status in ((good, 200), (bad, 429), (left, 499)):
+        metrics.observe_request(account.close("POST", "/v1/completions", status))
+    seen = samples(metrics)
+    assert seen["worker_gguf_request_duration_seconds_count", (("route", "/v1/completions"),)] == 3
+    assert seen["worker_gguf_queue_wait_seconds_count", ()] == 1
+    assert seen["worker_gguf_queue_wait_seconds_sum", ()] == pytest.approx(0.2)
+    assert seen["worker_gguf_errors_total", (("code", "queue_full"),)] == 1
+    assert seen["worker_gguf_cancelled_requests_total", ()] == 1
+
+
+def test_every_code_that_a_request_can_be_answered_with_begins_at_zero() -> None:
+    seen = samples(Metrics("x"))
+    codes = {labels[0][1] for name, labels in seen if name == "worker_gguf_errors_total"}
+    assert {"engine_failed", "internal_error", "invalid_api_key", "deadline_exceeded", "not_ready"} <= codes
+    assert not {"bad_setting", "model_not_found", "download_failed"} & codes
+
+
+def test_the_state_is_one_of_its_series() -> None:
+    metrics = Metrics("x")
+    metrics.watch_status(lambda: "draining")
+    states = {labels[0][1]: n for (name, labels), n in samples(metrics).items() if name == "worker_gguf_status"}
+    assert states == {"starting": 0, "ready": 0, "draining": 1, "stopped": 0, "failed": 0}
 
 
 def test_two_workers_in_one_process_share_nothing() -> None:

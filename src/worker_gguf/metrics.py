@@ -8,16 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from worker_gguf.engine.stats import BATCH_BOUNDS, EngineStats
+from worker_gguf.errors import DownloadError, ModelError, SettingsError, WorkerError
+
+if TYPE_CHECKING:
+    from worker_gguf.account import Record
 
 __all__ = ["Metrics"]
 
+STATUSES = ("starting", "ready", "draining", "stopped", "failed")
 _FIRST_TOKEN_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_QUEUE_WAIT_S = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_REQUEST_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
 _PER_TOKEN_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1)
 
 
@@ -47,11 +55,54 @@ class Metrics:
             buckets=_PER_TOKEN_S,
             registry=registry,
         )
+        self._queue_wait = Histogram(
+            "worker_gguf_queue_wait_seconds",
+            "From a request's submission until it had a slot",
+            buckets=_QUEUE_WAIT_S,
+            registry=registry,
+        )
+        self._request = Histogram(
+            "worker_gguf_request_duration_seconds",
+            "From a request's first byte to its last, by route",
+            ["route"],
+            buckets=_REQUEST_S,
+            registry=registry,
+        )
+        self._errors = Counter(
+            "worker_gguf_errors", "Requests that ended with an error, by its code", ["code"], registry=registry
+        )
+        for code in _codes(WorkerError):  # from zero on, or the first of each would be no increase
+            self._errors.labels(code)
+        self._cancelled = Counter(
+            "worker_gguf_cancelled_requests",
+            "Requests whose client left, and jobs that were stopped",
+            registry=registry,
+        )
+        self._add_start(registry)
+        ProcessCollector(registry=registry)
+        build = Gauge("worker_gguf_build_info", "Constant 1; the labels say what runs", ["version"], registry=registry)
+        build.labels(version).set(1)
+
+    def _add_start(self, registry: CollectorRegistry) -> None:
         self._phases = Gauge(
             "worker_gguf_start_phase_seconds", "Seconds of each phase of the start", ["phase"], registry=registry
         )
-        build = Gauge("worker_gguf_build_info", "Constant 1; the labels say what runs", ["version"], registry=registry)
-        build.labels(version).set(1)
+        self._downloaded = Gauge(
+            "worker_gguf_start_download_bytes",
+            "Size of the model if this start downloaded it, or waited for a worker that did; 0 if it was there",
+            registry=registry,
+        )
+        self._model = Gauge(
+            "worker_gguf_model_info",
+            "Constant 1; the labels say which model is served and where it was found",
+            ["model", "architecture", "quantization", "source"],
+            registry=registry,
+        )
+        self._degraded = Gauge(
+            "worker_gguf_plan_degraded_steps",
+            "Steps back from the memory plan that the load forced; 0 is as planned",
+            registry=registry,
+        )
 
     def count_request(self, route: str, status: int) -> None:
         """Count a request; `route` is the route's template, never the path, and 499 is a client that left."""
@@ -60,7 +111,21 @@ class Metrics:
     def count_ignored(self, names: Iterable[str]) -> None:
         """Count ignored parameters. A client chooses the names, so those nobody knows are all one: `other`."""
         for name in names:
-            self._ignored.labels(name if name in self._known_ignored else "other").inc()
+            self._ignored.labels(self.ignored_label(name)).inc()
+
+    def ignored_label(self, name: str) -> str:
+        """What may be said of a parameter's name that a client chose."""
+        return name if name in self._known_ignored else "other"
+
+    def observe_request(self, record: Record) -> None:
+        """Take in a request that is over."""
+        self._request.labels(record.route).observe(record.seconds)
+        if record.queue_wait_s is not None:
+            self._queue_wait.observe(record.queue_wait_s)
+        if record.code is not None:
+            self._errors.labels(record.code).inc()
+        if record.is_cancelled:
+            self._cancelled.inc()
 
     def observe_first_token(self, seconds: float) -> None:
         self._first_token.observe(seconds)
@@ -73,12 +138,47 @@ class Metrics:
         for phase, seconds in phases.items():
             self._phases.labels(phase).set(seconds)
 
+    def set_model(
+        self, model: str, architecture: str, quantization: str, source: str, *, downloaded: int, degraded: int
+    ) -> None:
+        """Publish what the start brought: bytes that were downloaded, steps back from the plan."""
+        self._model.labels(model, architecture, quantization, source).set(1)
+        self._downloaded.set(downloaded)
+        self._degraded.set(degraded)
+
+    def watch_status(self, status: Callable[[], str]) -> None:
+        """Read the worker's state at each scrape. Call it once."""
+        self.registry.register(_StatusCollector(status))
+
     def watch_engine(self, stats: Callable[[], EngineStats | None]) -> None:
         """Read the engine's numbers from `stats()` at each scrape; None while there is no engine. Call it once."""
         self.registry.register(_EngineCollector(stats))
 
     def render(self) -> bytes:
         return generate_latest(self.registry)
+
+
+def _codes(error: type[WorkerError]) -> set[str]:
+    """The codes that a request can be answered with."""
+    start = (SettingsError, ModelError, DownloadError)  # these stop the worker
+    return {error.code}.union(*(_codes(child) for child in error.__subclasses__() if child not in start))
+
+
+class _StatusCollector:
+    """One series for each state, 1 for the one that is."""
+
+    def __init__(self, status: Callable[[], str]) -> None:
+        self._status = status
+
+    def describe(self) -> list[Metric]:
+        return []  # as below
+
+    def collect(self) -> Iterator[Metric]:
+        now = self._status()
+        family = GaugeMetricFamily("worker_gguf_status", "1 for the state the worker is in", labels=["status"])
+        for status in STATUSES:
+            family.add_metric([status], float(status == now))
+        yield family
 
 
 class _EngineCollector:
@@ -100,6 +200,7 @@ class _EngineCollector:
             ("cells", "Tokens the KV memory can hold", stats.n_cells),
             ("held_tokens", "Tokens in the KV memory now", stats.held_tokens),
             ("queue_depth", "Requests waiting for a slot", stats.waiting),
+            ("queue_limit", "Requests that may wait; one more is refused with 429", stats.max_queue),
         ):
             yield GaugeMetricFamily(f"worker_gguf_{name}", text, value=value)
         for name, text, total in (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from worker_gguf.account import Account
 from worker_gguf.engine.events import Delta, Event, Finished
 from worker_gguf.engine.stream import EventStream
 from worker_gguf.metrics import Metrics
@@ -17,9 +18,17 @@ class Reply:
     """An async iterator of whole server-sent events. A class and not a generator: closing it cancels the generation
     even before the first item, which a generator that has not begun would not notice."""
 
-    def __init__(self, stream: EventStream, rendering: Rendering, metrics: Metrics, started_s: float) -> None:
+    def __init__(
+        self,
+        stream: EventStream,
+        rendering: Rendering,
+        metrics: Metrics,
+        started_s: float,
+        account: Account | None = None,
+    ) -> None:
         self.rendering = rendering
         self.stream = stream
+        self._account = account
         self._clock = _Clock(metrics, started_s)
         self._has_sent = False
         self._is_over = False
@@ -39,8 +48,7 @@ class Reply:
                 self._is_over = True
                 return self.rendering.stream_end()
             data = b"".join(self.rendering.stream(index, events) for index, events in items.items())
-            for events in items.values():
-                self._clock.note(events)
+            self._note(items)
             if self.rendering.error is not None:
                 await self.aclose()
                 if not self._has_sent:
@@ -56,11 +64,18 @@ class Reply:
         self.stream.cancel()
 
     async def events(self) -> dict[int, list[Event]] | None:
-        """The next events, unrendered; None at the end."""
+        """The next events, unrendered; None at the end. `answer` raises the error there may be."""
         items = await anext(self.stream, None)
-        for events in (items or {}).values():
-            self._clock.note(events)
+        self._note(items or {})
         return items
+
+    def _note(self, items: dict[int, list[Event]]) -> None:
+        """After they were rendered: what is sent is not to wait for the bookkeeping."""
+        for index, events in items.items():
+            self._clock.note(events)
+            if self._account is not None and isinstance(last := events[-1], Finished):
+                self._account.finished(index, last)
+                self._account.error = self.rendering.error
 
 
 async def collect(reply: Reply) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from worker_gguf.account import Account
 from worker_gguf.engine.engine import Engine
 from worker_gguf.engine.request import GenerationRequest, SamplingParams
 from worker_gguf.errors import ContextLengthExceeded, InvalidRequest, MethodNotAllowed, NotFound
@@ -100,17 +101,17 @@ class Service:
         self._bos_text = bos_text
         self._timeout_s = timeout_s
         self._names = {name.lower() for name in (card.id, *card.aliases)}
-        self._routes: dict[tuple[str, str], Callable[[object], Awaitable[Answer | Stream]]] = {
+        self._routes: dict[tuple[str, str], Callable[[object, Account | None], Awaitable[Answer | Stream]]] = {
             ("POST", "/v1/chat/completions"): self.chat,
             ("POST", "/v1/completions"): self.complete,
             ("GET", "/v1/models"): self.models,
         }
 
-    async def call(self, method: str, route: str, body: object) -> Answer | Stream:
-        """Answer one request, or raise the WorkerError that refuses it."""
+    async def call(self, method: str, route: str, body: object, account: Account | None = None) -> Answer | Stream:
+        """Answer one request, or raise the WorkerError that refuses it. Its times and counts go into `account`."""
         handler = self._routes.get((method, route))
         if handler is not None:
-            return await handler(body)
+            return await handler(body, account)
         if method == "GET" and route.startswith("/v1/models/"):
             return await self.model(route.removeprefix("/v1/models/"))
         others = [allowed for allowed, known in self._routes if known == route]
@@ -119,18 +120,18 @@ class Service:
         known = ", ".join(sorted({known for _, known in self._routes}))
         raise NotFound(f"There is no such route. This worker answers {known}.")
 
-    async def models(self, _body: object) -> Answer:
+    async def models(self, _body: object = None, _account: Account | None = None) -> Answer:
         return Answer(200, models_body(self.card))
 
     async def model(self, name: str) -> Answer:
         self._check_model(name)
         return Answer(200, model_body(self.card))
 
-    async def chat(self, body: object) -> Answer | Stream:
-        return await self._generate(await _beside_loop(body, self._read_chat))
+    async def chat(self, body: object, account: Account | None = None) -> Answer | Stream:
+        return await self._generate(await _beside_loop(body, self._read_chat), account)
 
-    async def complete(self, body: object) -> Answer | Stream:
-        return await self._generate(await _beside_loop(body, self._read_completion))
+    async def complete(self, body: object, account: Account | None = None) -> Answer | Stream:
+        return await self._generate(await _beside_loop(body, self._read_completion), account)
 
     # --- from a body to what the engine takes ---------------------------------------------------------------------
 
@@ -207,10 +208,14 @@ class Service:
 
     # --- generation -----------------------------------------------------------------------------------------------
 
-    async def _generate(self, order: _Order) -> Answer | Stream:
+    async def _generate(self, order: _Order, account: Account | None) -> Answer | Stream:
         self._metrics.count_ignored(order.ignored)
         headers = {"X-Ignored-Parameters": ignored_header(order.ignored)} if order.ignored else {}
-        reply = Reply(self._engine.submit(*order.requests), order.rendering, self._metrics, order.started_s)
+        stream = self._engine.submit(*order.requests)
+        if account is not None:
+            heading, n = order.rendering.heading, order.rendering.n
+            account.submitted(stream.progress, model=heading.model, answer_id=heading.id, stream=order.stream, n=n)
+        reply = Reply(stream, order.rendering, self._metrics, order.started_s, account)
         if order.stream:
             return Stream(reply, headers)
         return Answer(200, await collect(reply), headers)

@@ -19,6 +19,7 @@ from worker_gguf.settings import Settings
 from worker_gguf.timeline import Timeline
 
 if TYPE_CHECKING:
+    from worker_gguf.account import Account
     from worker_gguf.metrics import Metrics
     from worker_gguf.service import Answer, Stream
     from worker_gguf.store.prefetch import Prefetch
@@ -67,6 +68,7 @@ class Worker:
     def measure(self, metrics: Metrics) -> None:
         """Count into these from now on."""
         metrics.watch_engine(self._stats)
+        metrics.watch_status(self.status)
         self._metrics = metrics
         self._measured.set()
 
@@ -102,9 +104,21 @@ class Worker:
             booted.engine.stop()
             booted.hold.release()
             return
-        self.metrics.set_phase_seconds(self.timeline.seconds() | {"total": self.timeline.now_s})
+        self._publish_start(booted)
         logger.info(
             "ready", model=booted.service.card.id, file=booted.local.path.name, seconds=round(self.timeline.now_s, 3)
+        )
+
+    def _publish_start(self, booted: Booted) -> None:
+        card, local = booted.service.card, booted.local
+        self.metrics.set_phase_seconds(self.timeline.seconds() | {"total": self.timeline.now_s})
+        self.metrics.set_model(
+            card.id,
+            card.architecture or "",
+            card.quantization or "",
+            local.source,
+            downloaded=local.size_bytes if local.source == "download" else 0,
+            degraded=len(booted.plan.degraded),
         )
 
     def _fail(self, error: WorkerError) -> None:
@@ -179,13 +193,15 @@ class Worker:
     def status(self) -> Status:
         return self._status
 
-    async def call(self, method: str, route: str, body: object, *, request_id: str) -> Answer | Stream:
+    async def call(
+        self, method: str, route: str, body: object, *, request_id: str, account: Account | None = None
+    ) -> Answer | Stream:
         """Answer one request; `request_id` is in the log context already."""
         del request_id
         booted = self._booted
         if booted is None or self._status != "ready":
             raise NotReady(self._why_not(), retry_after_s=5)
-        return await booted.service.call(method, route, body)
+        return await booted.service.call(method, route, body, account)
 
     def _why_not(self) -> str:
         if self._error is not None:

@@ -72,6 +72,27 @@ def test_an_answer_streams_and_ends_with_its_usage(start: Start) -> None:
     assert (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens) == (3, 5, 0)
 
 
+def test_progress_has_the_times_of_each_request_and_its_counts(start: Start) -> None:
+    engine, _ = start(limits(n_slots=1))
+
+    async def run() -> EventStream:
+        stream = engine.submit(request("a", [1, 2, 3], max_tokens=5), request("b", [1, 2, 3], max_tokens=2))
+        await read(stream)
+        return stream
+
+    first, second = asyncio.run(run()).progress
+    for progress in (first, second):
+        assert progress.admitted_s is not None
+        assert progress.first_token_s is not None
+        assert progress.ended_s is not None
+        assert progress.submitted_s <= progress.admitted_s <= progress.first_token_s <= progress.ended_s
+    assert second.admitted_s is not None
+    assert first.ended_s is not None
+    assert second.admitted_s >= first.ended_s  # one slot: the second waited for it
+    assert (first.prompt_tokens, first.completion_tokens) == (3, 5)
+    assert (second.cached_tokens, second.completion_tokens) == (2, 2)
+
+
 async def _run(engine: Engine, *requests: object) -> dict[int, list[Event]]:
     return await read(engine.submit(*requests))  # type: ignore[arg-type]
 

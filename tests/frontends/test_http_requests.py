@@ -211,4 +211,4 @@ def test_log_has_ids_times_and_counts_and_nothing_of_the_content(caplog: pytest.
     }
     assert requests["whole"]["completion_tokens"] == 2
     assert requests["streamed"]["events"] == 4
-    assert requests["streamed"]["first_event_seconds"] <= requests["streamed"]["seconds"]
+    assert requests["streamed"]["first_event_ms"] <= requests["streamed"]["total_ms"]

@@ -1,4 +1,4 @@
-"""Writes docs/settings.md, docs/errors.md and the tables of docs/api.md, or says that they differ: `--check`."""
+"""Writes docs/settings.md, errors.md, metrics.md and the tables of api.md, or says that they differ: `--check`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from worker_gguf import errors
 from worker_gguf.cli.docs_api import api_page
+from worker_gguf.cli.docs_metrics import metrics_page
 from worker_gguf.cli.markdown import table
 from worker_gguf.settings_fields import GROUPS
 from worker_gguf.settings_text import bounds_text, default_text, type_text
@@ -102,6 +103,7 @@ def pages() -> dict[Path, str]:
     return {
         DOCS / "settings.md": settings_page(),
         DOCS / "errors.md": errors_page(),
+        DOCS / "metrics.md": metrics_page(),
         DOCS / "api.md": api_page(WRITTEN_API.read_text("utf-8")),
     }
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from worker_gguf import environment
 from worker_gguf.errors import SettingsError, WorkerError
 from worker_gguf.log import configure, get_logger
 from worker_gguf.settings import Settings
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from worker_gguf.frontends.server import Listener
     from worker_gguf.metrics import Metrics
     from worker_gguf.store.prefetch import Prefetch
+    from worker_gguf.telemetry import Telemetry
     from worker_gguf.worker import Worker
 
 __all__ = ["serve"]
@@ -30,6 +32,8 @@ __all__ = ["serve"]
 logger = get_logger(__name__)
 
 _HEAD_START_S = 0.4
+# The platform kills a worker some seconds after its drain: a collector that is gone must not cost them.
+_FLUSH_S = 3.0
 
 
 def serve(
@@ -65,11 +69,14 @@ def _http(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> int
         apart = settings.port_health not in (None, settings.port)
         health = bind(settings.bind_host, settings.health_port) if apart else None
     worker, metrics = _start(settings, timeline, begun)
+    telemetry = _open_telemetry(worker, metrics)
     with timeline.phase("http"):
         from worker_gguf.frontends.http import create_app, create_health_app
 
         keys = [key.get_secret_value() for key in settings.api_keys]
-        app = create_app(worker, api_keys=keys, max_body_bytes=settings.max_body_mb << 20, metrics=metrics)
+        app = create_app(
+            worker, api_keys=keys, max_body_bytes=settings.max_body_mb << 20, metrics=metrics, telemetry=telemetry
+        )
         listeners = [(app, main)]
         if health is not None:
             listeners.append((create_health_app(worker, api_keys=keys, metrics=metrics), health))
@@ -77,6 +84,7 @@ def _http(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> int
     try:
         run_loop(_serve(worker, listeners, settings.drain_timeout_s))
     finally:
+        _close_telemetry(telemetry, settings)
         worker.stop()
     if worker.error is not None:
         raise worker.error
@@ -104,6 +112,7 @@ async def _serve(worker: Worker, listeners: Sequence[Listener], drain_timeout_s:
 
 def _queue(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> int:
     worker, metrics = _start(settings, timeline, begun)
+    telemetry = _open_telemetry(worker, metrics)
     with timeline.phase("sdk"):
         from worker_gguf.frontends.queue_sdk import import_sdk, run_queue
 
@@ -121,8 +130,15 @@ def _queue(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> in
         try:
             asyncio.run(worker.wait_ready())
             concurrency = settings.concurrency or worker.n_parallel
-            run_queue(worker, metrics, concurrency=concurrency, drain_timeout_s=settings.drain_timeout_s)
+            run_queue(
+                worker,
+                metrics,
+                concurrency=concurrency,
+                drain_timeout_s=settings.drain_timeout_s,
+                telemetry=telemetry,
+            )
         finally:
+            _close_telemetry(telemetry, settings)
             worker.stop()
     return 0
 
@@ -145,6 +161,33 @@ def _start(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> tu
         metrics = Metrics(__version__, known_ignored=IGNORED)
     worker.measure(metrics)
     return worker, metrics
+
+
+def _open_telemetry(worker: Worker, metrics: Metrics) -> Telemetry | None:
+    """What OpenTelemetry's variables ask for. It begins when the start is over, with a trace of the start."""
+    variables = environment.given()
+    if not any(name.startswith("otel_exporter_otlp_") for name in variables):
+        return None
+    from worker_gguf import __version__
+    from worker_gguf.telemetry import Start, open_telemetry
+
+    async def wait() -> Start:
+        with contextlib.suppress(WorkerError):
+            await worker.wait_ready()
+        return Start.of(worker.timeline, worker.error.code if worker.error is not None else None)
+
+    telemetry = open_telemetry(
+        variables, metrics.registry, version=__version__, worker_id=worker.settings.runpod_pod_id
+    )
+    if telemetry is not None:
+        telemetry.begin(wait)
+    return telemetry
+
+
+def _close_telemetry(telemetry: Telemetry | None, settings: Settings) -> None:
+    """Before the engine stops, whose last numbers are sent too."""
+    if telemetry is not None:
+        telemetry.close(min(_FLUSH_S, settings.drain_timeout_s))
 
 
 def _check_exposure(settings: Settings) -> None:

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from worker_gguf.engine.batch import Batch, StepResult
+from worker_gguf.engine.batch import Batch, Open, StepResult
 from worker_gguf.engine.detokenizer import Detokenizer
 from worker_gguf.engine.events import Delta, Event, Finished, FinishReason, Usage
+from worker_gguf.engine.progress import Progress
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.engine.runner import Limits, Runner
 from worker_gguf.engine.scheduler import Scheduler
@@ -34,6 +35,10 @@ class _Address:
     stream: EventStream
     index: int
 
+    @property
+    def progress(self) -> Progress:
+        return self.stream.progress[self.index]
+
 
 @dataclass(slots=True)
 class _Open:
@@ -41,6 +46,7 @@ class _Open:
 
     address: _Address
     text: Detokenizer
+    progress: Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,7 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.runner = runner
-        self.stats = EngineStats(n_slots=runner.limits.n_slots, n_cells=runner.limits.n_cells)
+        self.stats = EngineStats(runner.limits.n_slots, runner.limits.n_cells, max_queue)
         self._piece = piece
         self._clock = clock
         self._scheduler = Scheduler(runner.limits, max_queue=max_queue, prefill_chunk=prefill_chunk)
@@ -125,7 +131,9 @@ class Engine:
         Raises QueueFull when there is no room for all of them, NotReady when stopping. What goes wrong later comes as
         a request's ending.
         """
-        stream = EventStream(tuple(request.id for request in requests), self.cancel)
+        now_s = self._clock()
+        progress = tuple(Progress(now_s, len(request.prompt)) for request in requests)
+        stream = EventStream(tuple(request.id for request in requests), self.cancel, progress)
         with self._lock:
             if self._stopping:
                 raise NotReady("The worker is stopping and takes no more requests.")
@@ -192,7 +200,17 @@ class Engine:
         self.stats.schedule_seconds += time.perf_counter() - started
         if batch is None:
             return
+        if batch.operations:
+            self._note_admitted(batch)
         self._take(self._scheduler.commit(batch, self._compute(batch)))
+
+    def _note_admitted(self, batch: Batch) -> None:
+        """A sequence that was made to wait is opened again: the first time counts."""
+        now_s = self._clock()
+        for operation in batch.operations:
+            opened = self._open.get(operation.request.id) if isinstance(operation, Open) else None
+            if opened is not None and opened.progress.admitted_s is None:
+                opened.progress.admitted_s = now_s
 
     def _compute(self, batch: Batch) -> StepResult:
         if batch.chunks:
@@ -225,10 +243,11 @@ class Engine:
         try:
             self._scheduler.add(request)
         except WorkerError as error:
+            address.progress.ended_s = self._clock()
             self._emit(address, Finished("error", Usage(len(request.prompt), 0, 0), error=error))
             self._count_ending("refused")
             return
-        self._open[request.id] = _Open(address, Detokenizer(request.stop))
+        self._open[request.id] = _Open(address, Detokenizer(request.stop), address.progress)
 
     # --- from updates to events -----------------------------------------------------------------------------------
 
@@ -244,6 +263,11 @@ class Engine:
         if opened is None or opened.text.has_stopped():
             return
         self.stats.completion_tokens += 1
+        progress = opened.progress
+        progress.completion_tokens += 1
+        if progress.first_token_s is None:
+            progress.first_token_s = self._clock()
+            progress.cached_tokens = update.sequence.n_cached or 0
         text = opened.text.push(self._piece(update.token))
         if text or update.logprob is not None:
             logprobs = () if update.logprob is None else (update.logprob,)
@@ -261,6 +285,8 @@ class Engine:
         stop = opened.text.stop
         reason: FinishReason = "stop" if stop is not None and update.reason == "length" else update.reason
         usage = _usage(update.sequence)
+        opened.progress.ended_s = self._clock()
+        opened.progress.cached_tokens = usage.cached_tokens
         self.stats.prompt_tokens += usage.prompt_tokens
         self.stats.cached_tokens += usage.cached_tokens
         self._emit(opened.address, Finished(reason, usage, stop, update.error))

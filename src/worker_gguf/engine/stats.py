@@ -20,6 +20,7 @@ class EngineStats:
 
     n_slots: int = 0
     n_cells: int = 0
+    max_queue: int = 0
     busy_slots: int = 0
     waiting: int = 0
     held_tokens: int = 0

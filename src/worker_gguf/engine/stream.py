@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from queue import SimpleQueue
 
 from worker_gguf.engine.events import Event, Finished
+from worker_gguf.engine.progress import Progress
 
 __all__ = ["Courier", "EventStream", "Outbox"]
 
@@ -21,11 +22,14 @@ class EventStream:
     """An async iterator over what came since the last look: events by the index of their request in the group.
 
     It ends after the last request's Finished. For one reader, on the loop it was made on. `cancel()` frees the slots
-    before the engine's next step; after the ending it does nothing.
+    before the engine's next step; after the ending it does nothing. `progress` has one for each request.
     """
 
-    def __init__(self, request_ids: tuple[str, ...], cancel: Callable[[str], None]) -> None:
+    def __init__(
+        self, request_ids: tuple[str, ...], cancel: Callable[[str], None], progress: tuple[Progress, ...] = ()
+    ) -> None:
         self.loop = asyncio.get_running_loop()
+        self.progress = progress
         self._request_ids = request_ids
         self._cancel = cancel
         self._running = set(range(len(request_ids)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Protocol
 
+from worker_gguf.account import Account
 from worker_gguf.service import Answer, Stream
 
 __all__ = ["Backend", "Status"]
@@ -20,8 +21,10 @@ class Backend(Protocol):
         """Return the JSON of /health. It is public: no key, no token, no prompt."""
         ...
 
-    async def call(self, method: str, route: str, body: object, *, request_id: str) -> Answer | Stream:
-        """Answer one request, or raise a WorkerError.
+    async def call(
+        self, method: str, route: str, body: object, *, request_id: str, account: Account
+    ) -> Answer | Stream:
+        """Answer one request, or raise a WorkerError. Its counts and times go into `account`.
 
         `body` is parsed JSON, or None where there is none. Cancelling the awaiting task, or `aclose()` of the stream's
         events even before their first item, cancels the generation.

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from worker_gguf.account import CANCELLED, Account
 from worker_gguf.errors import WorkerError
 from worker_gguf.frontends.auth import ApiKeys
 from worker_gguf.frontends.backend import Backend
 from worker_gguf.frontends.body import ClientGone, parse_body, read_body
 from worker_gguf.frontends.connection import Connection, close_events
+from worker_gguf.frontends.ending import note_ending
 from worker_gguf.frontends.replies import (
     error_bytes,
     error_event,
@@ -28,12 +31,14 @@ from worker_gguf.log import bound, get_logger
 from worker_gguf.metrics import Metrics
 from worker_gguf.service import Answer, Stream
 
+if TYPE_CHECKING:
+    from worker_gguf.telemetry import Telemetry
+
 __all__ = ["Exchange", "Frame"]
 
 logger = get_logger(__name__)
 
 _INLINE_BYTES = 1 << 18
-_CLIENT_GONE = 499  # nginx's number; never sent, only logged and counted
 _UNEXPECTED = "The worker failed on this request. Its log has the details under this request's id."
 _STREAM_HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -50,6 +55,7 @@ class Frame:
     keys: ApiKeys
     max_body_bytes: int
     metrics: Metrics
+    telemetry: Telemetry | None = None
 
 
 class Exchange(Response):
@@ -59,20 +65,24 @@ class Exchange(Response):
         super().__init__()
         self._frame = frame
         self._route = route
-        self._started_s = time.perf_counter()
         self._status = 0  # nothing sent yet
         self._n_events = 0
         self._first_event_s: float | None = None
-        self._usage: dict[str, int] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         self._request_id = request_id_from(headers.get("x-request-id"))
+        self._account = Account(
+            "http",
+            self._request_id,
+            traceparent=headers.get("traceparent"),
+            tracestate=headers.get("tracestate"),
+        )
         with bound(request_id=self._request_id):
             try:
                 await self._exchange(scope, headers, receive, send)
             except ClientGone:
-                self._status = _CLIENT_GONE
+                self._status = CANCELLED
             except WorkerError as error:
                 await self._refuse(error, send)
             except Exception as error:  # noqa: BLE001 - the last resort: a bug must be answered too
@@ -88,7 +98,9 @@ class Exchange(Response):
         body = None if scope["method"] == "GET" else await _parse(raw)
         connection = Connection(receive)
         try:
-            call = frame.backend.call(scope["method"], scope["path"], body, request_id=self._request_id)
+            call = frame.backend.call(
+                scope["method"], scope["path"], body, request_id=self._request_id, account=self._account
+            )
             result = await connection.run(call)
             if isinstance(result, Answer):
                 await self._answer(result, send)
@@ -101,15 +113,12 @@ class Exchange(Response):
             await connection.close()
 
     async def _answer(self, answer: Answer, send: Send) -> None:
-        usage = answer.body.get("usage")
-        if isinstance(usage, dict):
-            self._usage = {k: v for k, v in usage.items() if isinstance(v, int)}
         await self._send_json(answer.status, json_bytes(answer.body), dict(answer.headers), send)
 
     async def _stream(self, stream: Stream, send: Send) -> None:
         events = aiter(stream.events)
         first = await anext(events, None)  # before the status line: an error until here has a status of its own
-        self._first_event_s = time.perf_counter() - self._started_s
+        self._first_event_s = time.monotonic() - self._account.started_s
         await self._start(200, _STREAM_HEADERS | dict(stream.headers), send)
         try:
             if first is not None:
@@ -117,10 +126,12 @@ class Exchange(Response):
             async for event in events:
                 await self._send_event(event, send)
         except WorkerError as error:
+            self._account.error = error
             await self._send_event(error_event(error), send)
         except Exception as error:  # noqa: BLE001 - the status line is out: the envelope goes into the stream
             log_unexpected(logger, error)
-            await self._send_event(error_event(WorkerError(_UNEXPECTED)), send)
+            self._account.error = WorkerError(_UNEXPECTED)
+            await self._send_event(error_event(self._account.error), send)
         await send({"type": "http.response.body", "body": b""})
 
     async def _send_event(self, event: bytes, send: Send) -> None:
@@ -128,6 +139,7 @@ class Exchange(Response):
         await send({"type": "http.response.body", "body": event, "more_body": True})
 
     async def _refuse(self, error: WorkerError, send: Send) -> None:
+        self._account.error = error
         if self._status:  # something was sent already; uvicorn closes the connection
             return
         await self._send_json(error.status, error_bytes(error), error_headers(error), send)
@@ -143,19 +155,11 @@ class Exchange(Response):
         await send({"type": "http.response.start", "status": status, "headers": pairs})
 
     def _note(self, method: str) -> None:
-        """Count the request and write its one line: ids and numbers, nothing of its content."""
-        self._status = self._status or _CLIENT_GONE  # cancelled before anything was sent
-        self._frame.metrics.count_request(self._route, self._status)
-        line: dict[str, object] = {
-            "method": method,
-            "route": self._route,
-            "status": self._status,
-            "seconds": round(time.perf_counter() - self._started_s, 4),
-            **self._usage,
-        }
+        record = self._account.close(method, self._route, self._status or CANCELLED)  # 0: cancelled before any byte
+        also: dict[str, object] = {}
         if self._first_event_s is not None:
-            line |= {"first_event_seconds": round(self._first_event_s, 4), "events": self._n_events}
-        logger.info("request", **line)
+            also = {"first_event_ms": round(self._first_event_s * 1000, 2), "events": self._n_events}
+        note_ending(record, self._frame.metrics, self._frame.telemetry, logger, **also)
 
 
 async def _parse(raw: bytes) -> object:

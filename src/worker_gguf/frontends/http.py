@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
@@ -10,16 +11,24 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from worker_gguf import __version__
+from worker_gguf.account import Account
 from worker_gguf.errors import InvalidRequest, MethodNotAllowed, NotFound, Unauthorized, WorkerError
 from worker_gguf.frontends import openapi
 from worker_gguf.frontends.auth import ApiKeys
 from worker_gguf.frontends.backend import Backend
+from worker_gguf.frontends.ending import note_ending
 from worker_gguf.frontends.exchange import Exchange, Frame
 from worker_gguf.frontends.probes import Ping
 from worker_gguf.frontends.replies import error_bytes, error_headers, json_bytes, request_id_from
+from worker_gguf.log import bound, get_logger
 from worker_gguf.metrics import Metrics
 
+if TYPE_CHECKING:
+    from worker_gguf.telemetry import Telemetry
+
 __all__ = ["create_app", "create_health_app"]
+
+logger = get_logger(__name__)
 
 _API: tuple[tuple[str, str], ...] = (
     ("GET", "/v1/models"),
@@ -29,7 +38,14 @@ _API: tuple[tuple[str, str], ...] = (
 )
 
 
-def create_app(backend: Backend, *, api_keys: Iterable[str], max_body_bytes: int, metrics: Metrics) -> FastAPI:
+def create_app(
+    backend: Backend,
+    *,
+    api_keys: Iterable[str],
+    max_body_bytes: int,
+    metrics: Metrics,
+    telemetry: Telemetry | None = None,
+) -> FastAPI:
     """Build the whole application.
 
     /ping and /health are free, for the platform asks without a key; all of /v1 and /metrics want one when keys are set.
@@ -37,7 +53,8 @@ def create_app(backend: Backend, *, api_keys: Iterable[str], max_body_bytes: int
     keys = ApiKeys(api_keys)
     app = _new_app()
     _add_probes(app, backend, keys, metrics)
-    frame = Frame(backend, keys, max_body_bytes, metrics)
+    frame = Frame(backend, keys, max_body_bytes, metrics, telemetry)
+    app.add_exception_handler(HTTPException, _noted_routing_error(frame))
     for method, path in _API:
         _add_api(app, frame, method, path)
     openapi.publish(app, has_keys=bool(keys))
@@ -89,18 +106,36 @@ def _add_api(app: FastAPI, frame: Frame, method: str, path: str) -> None:
     app.add_api_route(path, endpoint, methods=[method], openapi_extra=openapi.operation(method, label))
 
 
+def _noted_routing_error(frame: Frame) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """A request that no route took is one too: it is counted and has its line."""
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        response = await _routing_error(request, error)
+        account = Account("http", response.headers["X-Request-Id"])
+        account.error = _refusal(request, error)
+        with bound(request_id=response.headers["X-Request-Id"]):
+            method = request.method if request.method in ("GET", "POST") else "other"
+            note_ending(account.close(method, "other", response.status_code), frame.metrics, frame.telemetry, logger)
+        return response
+
+    return refuse
+
+
 async def _routing_error(request: Request, error: Exception) -> Response:
     """Put what the router refuses into OpenAI's envelope."""
+    headers = dict(getattr(error, "headers", None) or {})
+    return _error_response(_refusal(request, error), headers, request_id_from(request.headers.get("x-request-id")))
+
+
+def _refusal(request: Request, error: Exception) -> WorkerError:
     assert isinstance(error, HTTPException)
-    headers = dict(error.headers or {})
     if error.status_code == 405:
+        headers = dict(error.headers or {})
         allowed = headers.get("Allow", headers.get("allow", "another method"))
-        refusal: WorkerError = MethodNotAllowed(f"{request.method} is not for this route. Use {allowed}.")
-    elif error.status_code == 404:
-        refusal = NotFound("There is no such route. /openapi.json lists those there are.")
-    else:
-        refusal = InvalidRequest("The request could not be read.")
-    return _error_response(refusal, headers, request_id_from(request.headers.get("x-request-id")))
+        return MethodNotAllowed(f"{request.method} is not for this route. Use {allowed}.")
+    if error.status_code == 404:
+        return NotFound("There is no such route. /openapi.json lists those there are.")
+    return InvalidRequest("The request could not be read.")
 
 
 def _error_response(error: WorkerError, headers: dict[str, str] | None = None, request_id: str = "") -> Response:

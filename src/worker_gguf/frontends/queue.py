@@ -9,15 +9,16 @@ the metric say it.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from structlog.contextvars import bind_contextvars
 
+from worker_gguf.account import CANCELLED, Account
 from worker_gguf.errors import InvalidRequest, WorkerError
 from worker_gguf.frontends.backend import Backend
+from worker_gguf.frontends.ending import note_ending
 from worker_gguf.frontends.queue_input import Call, read_job_input
 from worker_gguf.frontends.queue_posts import Posts
 from worker_gguf.frontends.replies import error_bytes, error_event, json_bytes, log_unexpected, request_id_from
@@ -25,6 +26,9 @@ from worker_gguf.log import get_logger
 from worker_gguf.metrics import Metrics
 from worker_gguf.protocol.screening import ignored_header
 from worker_gguf.service import Answer, Stream
+
+if TYPE_CHECKING:
+    from worker_gguf.telemetry import Telemetry
 
 __all__ = ["Handler", "Job", "Yield", "make_handler"]
 
@@ -38,13 +42,14 @@ _IGNORED_HEADER = "X-Ignored-Parameters"
 _UNEXPECTED = "The worker failed on this job. Its log has the details under this job's id."
 # Labels of the metric: a client chooses the route, and must not be able to make a label of its own.
 _ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/models")
+_METHODS = ("GET", "POST")
 
 
-def make_handler(backend: Backend, metrics: Metrics) -> Handler:
+def make_handler(backend: Backend, metrics: Metrics, telemetry: Telemetry | None = None) -> Handler:
     """Build the handler. The SDK recognises a plain async generator function and nothing else."""
 
     async def handler(job: Job) -> AsyncGenerator[Yield, None]:
-        run = _JobRun(backend, metrics, str(job.get("id", "")))
+        run = _JobRun(backend, metrics, telemetry, str(job.get("id", "")))
         async with aclosing(run.answer(job.get("input"))) as yields:
             async for item in yields:
                 yield item
@@ -55,15 +60,17 @@ def make_handler(backend: Backend, metrics: Metrics) -> Handler:
 class _JobRun:
     """One job, from its input to its one log line."""
 
-    def __init__(self, backend: Backend, metrics: Metrics, job_id: str) -> None:
+    def __init__(self, backend: Backend, metrics: Metrics, telemetry: Telemetry | None, job_id: str) -> None:
         self._backend = backend
         self._metrics = metrics
+        self._telemetry = telemetry
         self._job_id = request_id_from(job_id)
-        self._started_s = time.perf_counter()
+        self._account = Account("queue", self._job_id)
+        self._method = "POST"
         self._route = "other"
-        self._status = 499  # stopped, until something else is known
+        self._status = CANCELLED  # stopped, until something else is known
         self._n_posts = 0
-        self._counts: dict[str, object] = {}
+        self._ignored: list[str] = []
         self._unknown: tuple[str, ...] = ()
 
     async def answer(self, given: object) -> AsyncGenerator[Yield, None]:
@@ -72,6 +79,7 @@ class _JobRun:
         try:
             call = read_job_input(given)
             self._unknown = call.ignored
+            self._method = call.method if call.method in _METHODS else "other"
             self._metrics.count_ignored(call.ignored)
             self._route = next((r for r in _ROUTES if call.route.startswith(r)), "other")
             result = await self._call(call)
@@ -92,15 +100,14 @@ class _JobRun:
     async def _call(self, call: Call) -> Answer | Stream:
         if not call.route.startswith("/"):
             raise InvalidRequest("The route must start with '/', as in /v1/chat/completions.")
-        return await self._backend.call(call.method, call.route, call.body, request_id=self._job_id)
+        return await self._backend.call(
+            call.method, call.route, call.body, request_id=self._job_id, account=self._account
+        )
 
     def _whole(self, answer: Answer) -> dict[str, Any]:
         self._status = answer.status
         if answer.status >= 400:
             return {"error": json_bytes(answer.body).decode()}
-        usage = answer.body.get("usage")
-        if isinstance(usage, dict):
-            self._counts = {name: count for name, count in usage.items() if isinstance(count, int)}
         ignored = [*_ignored(answer), *_names(ignored_header(self._unknown))]
         return answer.body | {"x_ignored_parameters": ignored} if ignored else answer.body
 
@@ -111,8 +118,7 @@ class _JobRun:
         # A job stopped while the SDK posts is cancelled outside of this generator, and the SDK holds on to the dead
         # task until another job ends (rp_scale.run_jobs keeps `done`): closing by collection could come minutes late.
         task.add_done_callback(lambda _: posts.cancel())
-        if ignored := [*_ignored(stream), *_names(ignored_header(self._unknown))]:
-            self._counts = {"ignored_parameters": ignored}
+        self._ignored = [*_ignored(stream), *_names(ignored_header(self._unknown))]
         try:
             async for post in posts:
                 self._n_posts += 1
@@ -130,23 +136,19 @@ class _JobRun:
 
     def _late(self, error: WorkerError) -> str:
         """Whoever reads the stream sees the error as its last event; failing the job would throw the stream away."""
-        self._status = error.status
+        self._status, self._account.error = error.status, error
         return error_event(error).decode()
 
     def _failed(self, error: WorkerError) -> dict[str, Any]:
-        self._status = error.status
+        self._status, self._account.error = error.status, error
         return {"error": error_bytes(error).decode()}
 
     def _note(self) -> None:
-        self._metrics.count_request(self._route, self._status)
-        line: dict[str, object] = {
-            "route": self._route,
-            "status": self._status,
-            "seconds": round(time.perf_counter() - self._started_s, 4),
-            "posts": self._n_posts,
-            **self._counts,
-        }
-        logger.info("job", **line)
+        record = self._account.close(self._method, self._route, self._status)
+        also: dict[str, object] = {"posts": self._n_posts}
+        if self._ignored:  # a client chose the names: only those that are known are said
+            also["ignored_parameters"] = sorted(set(map(self._metrics.ignored_label, self._ignored)))
+        note_ending(record, self._metrics, self._telemetry, logger, **also)
 
 
 def _ignored(result: Answer | Stream) -> list[str]:

@@ -9,12 +9,15 @@ import signal
 import sys
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from worker_gguf.frontends.backend import Backend
 from worker_gguf.frontends.queue import make_handler
 from worker_gguf.log import get_logger
 from worker_gguf.metrics import Metrics
+
+if TYPE_CHECKING:
+    from worker_gguf.telemetry import Telemetry
 
 __all__ = ["import_sdk", "run_queue"]
 
@@ -38,7 +41,14 @@ def import_sdk() -> Any:
     return runpod
 
 
-def run_queue(backend: Backend, metrics: Metrics, *, concurrency: int, drain_timeout_s: float) -> None:
+def run_queue(
+    backend: Backend,
+    metrics: Metrics,
+    *,
+    concurrency: int,
+    drain_timeout_s: float,
+    telemetry: Telemetry | None = None,
+) -> None:
     """Take jobs until SIGTERM or SIGINT, the first one when the backend is ready. Call it in the main thread.
 
     The SDK runs an event loop of its own, which the backend allows for. Raises what stopped the start.
@@ -49,7 +59,7 @@ def run_queue(backend: Backend, metrics: Metrics, *, concurrency: int, drain_tim
     sys.argv = sys.argv[:1]
     os.register_at_fork(after_in_child=_follow_parent)
     config = {
-        "handler": make_handler(backend, metrics),
+        "handler": make_handler(backend, metrics, telemetry),
         "concurrency_modifier": _Taking(concurrency, drain_timeout_s).n_jobs,
         "return_aggregate_stream": True,
     }

@@ -1,0 +1,195 @@
+"""The account of one request: who asked for how much, when it began, waited and ended. Nothing of its content.
+
+A front end opens an `Account`, the reply writes into it, the front end closes it. What comes out is a frozen `Record`,
+which the log line, the metrics and the traces are made from.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from worker_gguf.engine.events import Finished
+from worker_gguf.engine.progress import Progress
+from worker_gguf.errors import WorkerError
+
+__all__ = ["CANCELLED", "Account", "Choice", "Record", "Via"]
+
+CANCELLED = 499  # nginx's number for a client that left; never sent, only logged and counted
+
+Via = Literal["http", "queue"]
+
+# Named tuples and not dataclasses: this module is imported in the cold start, where a dataclass of so many fields takes
+# milliseconds to make.
+
+
+class Choice(NamedTuple):
+    """One answer of a request. Times are of `time.monotonic`; None is never. `finish_reason` None: nobody waited."""
+
+    finish_reason: str | None
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    submitted_s: float
+    admitted_s: float | None
+    first_token_s: float | None
+    ended_s: float | None
+
+    @property
+    def computed_tokens(self) -> int:
+        return self.prompt_tokens - self.cached_tokens
+
+
+class Record(NamedTuple):
+    """A request that is over. Times are of `time.monotonic`, but for `ended_unix_s`.
+
+    `status` is what was answered, 499 when nobody was there to be answered; `code` is the error's, also of one that
+    came into a stream which had begun with 200. `model` and `answer_id` are the worker's own names, never the client's.
+    """
+
+    via: Via
+    request_id: str
+    method: str
+    route: str
+    status: int
+    code: str | None
+    model: str | None
+    answer_id: str | None
+    stream: bool
+    choices: tuple[Choice, ...]
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    started_s: float
+    ended_s: float
+    ended_unix_s: float
+    traceparent: str | None
+    tracestate: str | None
+
+    @property
+    def seconds(self) -> float:
+        return self.ended_s - self.started_s
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Somebody left before the end: the client, or whoever stopped the job."""
+        return self.status == CANCELLED
+
+    @property
+    def finish_reasons(self) -> list[str]:
+        """Those of its choices that have one, each once."""
+        return sorted({choice.finish_reason for choice in self.choices if choice.finish_reason})
+
+    @property
+    def queue_wait_s(self) -> float | None:
+        """From the submission until the first of its choices had a slot."""
+        admitted = [choice.admitted_s - choice.submitted_s for choice in self.choices if choice.admitted_s is not None]
+        return min(admitted, default=None)
+
+    @property
+    def first_token_s(self) -> float | None:
+        """From the request's first byte until its first token was drawn."""
+        first = self._first
+        return None if first is None or first.first_token_s is None else first.first_token_s - self.started_s
+
+    @property
+    def prefill_tokens_per_s(self) -> float | None:
+        """Prompt tokens computed by the choices that began before the first token, over the time that took them."""
+        first = self._first
+        if first is None or first.first_token_s is None:
+            return None
+        times = [
+            (choice.admitted_s, choice.first_token_s, choice.computed_tokens)
+            for choice in self.choices
+            if choice.admitted_s is not None
+            and choice.first_token_s is not None
+            and choice.admitted_s <= first.first_token_s
+        ]
+        seconds = max(end_s for _, end_s, _ in times) - min(begin_s for begin_s, _, _ in times)
+        return _rate(sum(n for _, _, n in times), seconds)
+
+    @property
+    def decode_tokens_per_s(self) -> float | None:
+        """All choices together, from the first token on; None for a single token."""
+        first = self._first
+        if first is None or first.first_token_s is None:
+            return None
+        ends = [self.ended_s if choice.ended_s is None else choice.ended_s for choice in self.choices]
+        n_after_first = sum(choice.completion_tokens for choice in self.choices) - 1
+        return _rate(n_after_first, max(ends) - first.first_token_s)
+
+    @property
+    def _first(self) -> Choice | None:
+        spoke = [choice for choice in self.choices if choice.first_token_s is not None]
+        return min(spoke, key=lambda choice: choice.first_token_s or 0.0, default=None)
+
+
+class Account:
+    """Open while the request is served. Everything belongs to the request's event loop."""
+
+    def __init__(
+        self, via: Via, request_id: str, *, traceparent: str | None = None, tracestate: str | None = None
+    ) -> None:
+        self.started_s = time.monotonic()
+        self.error: WorkerError | None = None
+        self._via: Via = via
+        self._request_id = request_id
+        self._trace = traceparent, tracestate
+        self._model: str | None = None
+        self._answer_id: str | None = None
+        self._stream = False
+        self._n = 1
+        self._progress: Sequence[Progress] = ()
+        self._endings: dict[int, Finished] = {}
+
+    def submitted(self, progress: Sequence[Progress], *, model: str, answer_id: str, stream: bool, n: int) -> None:
+        """The engine has it: `n` choices for each prompt."""
+        self._progress, self._n = progress, n
+        self._model, self._answer_id, self._stream = model, answer_id, stream
+
+    def finished(self, index: int, event: Finished) -> None:
+        self._endings[index] = event
+
+    def close(self, method: str, route: str, status: int) -> Record:
+        """The request is over. `route` is a route's template, never the path that a client wrote."""
+        choices = tuple(self._choice(index, progress) for index, progress in enumerate(self._progress))
+        prompts = [choices[i : i + self._n] for i in range(0, len(choices), self._n)]
+        traceparent, tracestate = self._trace
+        return Record(
+            via=self._via,
+            request_id=self._request_id,
+            method=method,
+            route=route,
+            status=status,
+            code=self.error.code if self.error is not None else None,
+            model=self._model,
+            answer_id=self._answer_id,
+            stream=self._stream,
+            choices=choices,
+            prompt_tokens=sum(prompt[0].prompt_tokens for prompt in prompts),
+            cached_tokens=sum(min(choice.cached_tokens for choice in prompt) for prompt in prompts),
+            completion_tokens=sum(choice.completion_tokens for choice in choices),
+            started_s=self.started_s,
+            ended_s=time.monotonic(),
+            ended_unix_s=time.time(),
+            traceparent=traceparent,
+            tracestate=tracestate,
+        )
+
+    def _choice(self, index: int, progress: Progress) -> Choice:
+        ending = self._endings.get(index)
+        return Choice(
+            finish_reason=ending.reason if ending else None,
+            prompt_tokens=progress.prompt_tokens,
+            cached_tokens=progress.cached_tokens,
+            completion_tokens=ending.usage.completion_tokens if ending else progress.completion_tokens,
+            submitted_s=progress.submitted_s,
+            admitted_s=progress.admitted_s,
+            first_token_s=progress.first_token_s,
+            ended_s=progress.ended_s,
+        )
+
+
+def _rate(n_tokens: int, seconds: float) -> float | None:
+    return n_tokens / seconds if n_tokens > 0 and seconds > 0 else None

@@ -1,0 +1,73 @@
+"""The end of a request, the same for both front ends: one log line, the metrics, the trace.
+
+The line has ids, times and counts. What a client wrote is not in it: no prompt, no answer, no name of its making.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from structlog.stdlib import BoundLogger
+
+from worker_gguf.account import Record
+from worker_gguf.metrics import Metrics
+
+if TYPE_CHECKING:
+    from worker_gguf.telemetry import Telemetry
+
+__all__ = ["line_of", "note_ending"]
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def note_ending(
+    record: Record, metrics: Metrics, telemetry: Telemetry | None, logger: BoundLogger, **also: object
+) -> None:
+    """Count the request, log it, hand it to the traces. `also` are further numbers for the line."""
+    metrics.count_request(record.route, record.status)
+    metrics.observe_request(record)
+    if telemetry is not None:
+        telemetry.trace(record)
+    logger.info("request", **line_of(record), **also)
+
+
+def line_of(record: Record) -> dict[str, object]:
+    """The line's fields; one that has no value is left out."""
+    line: dict[str, object] = {
+        "via": record.via,
+        "method": record.method,
+        "route": record.route,
+        "status": record.status,
+        "code": record.code,
+        "cancelled": record.is_cancelled,
+        "total_ms": _ms(record.seconds),
+        "trace_id": _trace_id(record.traceparent),
+    }
+    if record.choices:
+        line |= {
+            "stream": record.stream,
+            "n": len(record.choices),
+            "finish_reasons": record.finish_reasons,
+            "prompt_tokens": record.prompt_tokens,
+            "cached_tokens": record.cached_tokens,
+            "completion_tokens": record.completion_tokens,
+            "queue_wait_ms": _ms(record.queue_wait_s),
+            "ttft_ms": _ms(record.first_token_s),
+            "prefill_tokens_per_s": _rounded(record.prefill_tokens_per_s),
+            "decode_tokens_per_s": _rounded(record.decode_tokens_per_s),
+        }
+    return {name: value for name, value in line.items() if value is not None}
+
+
+def _trace_id(traceparent: str | None) -> str | None:
+    found = _TRACEPARENT.fullmatch(traceparent or "")
+    return found[1] if found else None
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 2)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)

@@ -1,0 +1,206 @@
+"""OpenTelemetry: traces of requests and of the start, and the metrics, sent to a collector. Off unless one is named.
+
+Whoever ends a request hands over a frozen record and goes on; a thread of its own does all the rest. OpenTelemetry is
+imported in that thread, after the model is ready, so that it costs the cold start nothing and a request one `put`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import queue
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from worker_gguf.latch import Latch
+from worker_gguf.log import get_logger
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from worker_gguf.account import Record
+    from worker_gguf.timeline import Timeline
+
+__all__ = ["Start", "Telemetry", "Wanted", "open_telemetry", "wanted"]
+
+logger = get_logger(__name__)
+
+_MOST_WAITING = 4096
+_PUSH_EVERY_MS = 60_000  # the SDK's own default
+_INSTALL = "pip install 'worker-gguf[otel]'"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the standard OTEL_* variables ask for. `resource` is what they leave for the worker to say of itself."""
+
+    traces: bool
+    metrics: bool
+    push_every_s: float
+    resource: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A start that is over: seconds of its timeline, and the wall clock at its end."""
+
+    phases: tuple[tuple[str, float, float, int | None], ...]
+    """Name, start, seconds and bytes of each."""
+    seconds: float
+    ended_unix_s: float
+    code: str | None
+    """The error's that stopped it."""
+
+    @classmethod
+    def of(cls, timeline: Timeline, code: str | None = None) -> Start:
+        now_s = timeline.now_s
+        phases = tuple(
+            (
+                phase.name,
+                phase.start_s,
+                now_s - phase.start_s if phase.seconds is None else phase.seconds,
+                phase.size_bytes,
+            )
+            for phase in list(timeline.phases)
+        )
+        return cls(phases, now_s, time.time(), code)
+
+
+class Telemetry:
+    """`begin` once, `trace` from any thread, `close` once."""
+
+    def __init__(self, wanted: Wanted, registry: CollectorRegistry | None) -> None:
+        """`registry` holds the metrics to send."""
+        self._wanted = wanted
+        self._registry = registry
+        self._waiting: queue.Queue[Record | None] = queue.Queue(_MOST_WAITING)
+        self._n_dropped = 0
+        self._flush_s = 0.0
+        self._begin: Callable[[], Awaitable[Start]] | None = None
+        self._closing = Latch()
+        self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
+
+    def begin(self, start: Callable[[], Awaitable[Start]]) -> None:
+        """`start` returns when the worker's start is over, well or not: the thread's own loop waits for it."""
+        self._begin = start
+        self._thread.start()
+
+    def trace(self, record: Record) -> None:
+        """Never waits and never raises: with too many waiting, this one is dropped, and counted."""
+        if self._wanted.traces:
+            self._put(record)
+
+    def close(self, timeout_s: float) -> None:
+        """Send what is left, within that time. A start that is still under way is not waited for."""
+        self._flush_s = timeout_s
+        self._put(None)
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+        if self._n_dropped:
+            logger.warning("traces were dropped: the collector was too slow", n=self._n_dropped)
+
+    def _put(self, item: Record | None) -> None:
+        try:
+            self._waiting.put_nowait(item)
+        except queue.Full:
+            self._n_dropped += 1
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except Exception as error:  # noqa: BLE001 - a collector's trouble must never be the worker's
+            logger.warning("telemetry stopped: nothing more is sent", error=type(error).__name__, reason=str(error))
+
+    async def _started(self) -> Start | None:
+        assert self._begin is not None
+        start = asyncio.ensure_future(self._begin())
+        closing = asyncio.ensure_future(self._closing.wait())
+        await asyncio.wait({start, closing}, return_when=asyncio.FIRST_COMPLETED)
+        closing.cancel()
+        if start.done():
+            return start.result()
+        start.cancel()
+        return None
+
+    def _work(self) -> None:
+        start = asyncio.run(self._started())
+        if start is None:
+            return
+        from worker_gguf.telemetry.push import Push
+        from worker_gguf.telemetry.spans import Spans
+
+        spans = Spans(self._wanted.resource) if self._wanted.traces else None
+        push = Push(self._wanted.resource, self._registry) if self._wanted.metrics and self._registry else None
+        if spans is not None:
+            spans.add(start)
+        push_at_s = time.monotonic() + self._wanted.push_every_s
+        while True:
+            try:
+                item = self._waiting.get(timeout=max(0.0, push_at_s - time.monotonic()))
+            except queue.Empty:
+                push_at_s = time.monotonic() + self._wanted.push_every_s
+                if push is not None:
+                    push.send()
+                continue
+            if item is None:
+                break
+            if spans is not None:
+                spans.add(item)
+        if push is not None:
+            push.send()
+            push.close(self._flush_s)
+        if spans is not None:
+            spans.close(self._flush_s)
+
+
+def wanted(variables: Mapping[str, str], *, version: str, worker_id: str | None = None) -> Wanted:
+    """Read OpenTelemetry's own variables; `variables` has lower-case names, as `environment.given` gives them."""
+    is_off = variables.get("otel_sdk_disabled", "").lower() == "true"
+
+    def is_wanted(signal: str) -> bool:
+        named = {"otel_exporter_otlp_endpoint", f"otel_exporter_otlp_{signal}_endpoint"} & variables.keys()
+        return bool(named) and not is_off and variables.get(f"otel_{signal}_exporter", "otlp").lower() != "none"
+
+    resource = {"service.version": version}
+    if "otel_service_name" not in variables and "service.name=" not in variables.get("otel_resource_attributes", ""):
+        resource["service.name"] = "worker-gguf"
+    if worker_id:
+        resource["service.instance.id"] = worker_id
+    return Wanted(is_wanted("traces"), is_wanted("metrics"), _interval_s(variables), resource)
+
+
+def open_telemetry(
+    variables: Mapping[str, str], registry: CollectorRegistry | None, *, version: str, worker_id: str | None = None
+) -> Telemetry | None:
+    """What the environment asks for, or None. What cannot be done is one warning, and the worker serves without it."""
+    asked = wanted(variables, version=version, worker_id=worker_id)
+    if not (asked.traces or asked.metrics):
+        return None
+    protocol = variables.get("otel_exporter_otlp_protocol", "http/protobuf")
+    if protocol != "http/protobuf":
+        logger.warning(
+            "no telemetry: this OTEL_EXPORTER_OTLP_PROTOCOL is not spoken here. Set http/protobuf, and the collector's "
+            "port for it, mostly 4318",
+            protocol=protocol,
+        )
+        return None
+    if not _is_installed():
+        logger.warning("no telemetry: an OTLP endpoint is set, but OpenTelemetry is not installed", install=_INSTALL)
+        return None
+    return Telemetry(asked, registry)
+
+
+def _interval_s(variables: Mapping[str, str]) -> float:
+    given = variables.get("otel_metric_export_interval", "")
+    return (int(given) if given.isdecimal() and int(given) else _PUSH_EVERY_MS) / 1000
+
+
+def _is_installed() -> bool:
+    try:
+        return all(map(importlib.util.find_spec, ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")))
+    except ModuleNotFoundError:
+        return False

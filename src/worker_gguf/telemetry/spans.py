@@ -1,0 +1,169 @@
+"""Spans: made after the fact, from the times that a record holds, and sent in batches over OTLP.
+
+Attributes have OpenTelemetry's names where it has some (its conventions for HTTP and for generative AI), else names
+under `worker_gguf`. They are ids and numbers; of what was asked and answered there is nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Span, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from worker_gguf.account import Choice, Record
+from worker_gguf.telemetry import Start
+
+__all__ = ["Spans"]
+
+Value = str | int | float | bool | list[str]
+
+# A request for a hundred answers would be a trace of hundreds of spans, all alike.
+_MOST_CHOICES = 8
+_LONGEST_HEADER = 512
+_OPERATIONS = {"/v1/chat/completions": "chat", "/v1/completions": "text_completion"}
+
+
+class Spans:
+    """Belongs to one thread. The exporter and the batches are set by the standard OTEL_* variables."""
+
+    def __init__(self, resource: Mapping[str, str]) -> None:
+        self._provider = TracerProvider(resource=Resource.create(dict(resource)), shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._tracer = self._provider.get_tracer("worker_gguf")
+
+    def add(self, item: Record | Start) -> None:
+        if isinstance(item, Start):
+            self._add_start(item)
+        else:
+            self._add_request(item)
+
+    def close(self, timeout_s: float) -> None:
+        self._provider.force_flush(int(timeout_s * 1000))
+        self._provider.shutdown()
+
+    # --- a request ------------------------------------------------------------------------------------------------
+
+    def _add_request(self, record: Record) -> None:
+        offset_s = record.ended_unix_s - record.ended_s
+        operation = _OPERATIONS.get(record.route)
+        name = f"{operation} {record.model}" if operation and record.model else f"{record.method} {record.route}"
+        span: Span = self._tracer.start_span(
+            name,
+            context=_parent(record),
+            kind=SpanKind.SERVER if record.via == "http" else SpanKind.CONSUMER,
+            attributes=_attributes(record),
+            start_time=_ns(record.started_s + offset_s),
+        )
+        if _is_failure(record):
+            span.set_status(Status(StatusCode.ERROR, record.code))
+        within = set_span_in_context(span)
+        for index, choice in enumerate(record.choices[:_MOST_CHOICES]):
+            self._add_choice(within, index, choice, record, offset_s)
+        span.end(_ns(record.ended_unix_s))
+
+    def _add_choice(self, within: Context, index: int, choice: Choice, record: Record, offset_s: float) -> None:
+        """Queue wait, prefill and decode, as far as it came."""
+        ended_s = record.ended_s if choice.ended_s is None else choice.ended_s
+        if index == 0:
+            self._child(within, "prepare", record.started_s, choice.submitted_s, offset_s, {})
+        steps: tuple[tuple[str, float | None, dict[str, Value]], ...] = (
+            ("queue wait", choice.submitted_s, {}),
+            (
+                "prefill",
+                choice.admitted_s,
+                {
+                    "worker_gguf.cached_tokens": choice.cached_tokens,
+                    "worker_gguf.computed_tokens": choice.computed_tokens,
+                },
+            ),
+            ("decode", choice.first_token_s, {"gen_ai.usage.output_tokens": choice.completion_tokens}),
+        )
+        ends = [start_s for _, start_s, _ in steps[1:]] + [None]
+        for (name, start_s, attributes), end_s in zip(steps, ends, strict=True):
+            if start_s is not None:
+                attributes = attributes | {"worker_gguf.choice": index}
+                self._child(within, name, start_s, ended_s if end_s is None else end_s, offset_s, attributes)
+
+    def _child(
+        self,
+        within: Context,
+        name: str,
+        start_s: float,
+        end_s: float,
+        offset_s: float,
+        attributes: Mapping[str, Value],
+    ) -> None:
+        span = self._tracer.start_span(name, within, attributes=attributes, start_time=_ns(start_s + offset_s))
+        span.end(_ns(max(start_s, end_s) + offset_s))
+
+    # --- the start ------------------------------------------------------------------------------------------------
+
+    def _add_start(self, start: Start) -> None:
+        zero_s = start.ended_unix_s - start.seconds
+        span = self._tracer.start_span(
+            "cold start",
+            attributes=_given({"error.type": start.code}),
+            start_time=_ns(zero_s),
+        )
+        if start.code:
+            span.set_status(Status(StatusCode.ERROR, start.code))
+        within = set_span_in_context(span)
+        for name, start_s, seconds, size_bytes in start.phases:
+            self._child(within, name, start_s, start_s + seconds, zero_s, _given({"worker_gguf.bytes": size_bytes}))
+        span.end(_ns(start.ended_unix_s))
+
+
+def _attributes(record: Record) -> dict[str, Value]:
+    values: dict[str, Value | None] = {
+        "http.route": record.route,
+        "http.request.method": record.method,
+        "http.response.status_code": record.status,
+        "error.type": record.code,
+        "worker_gguf.via": record.via,
+        "worker_gguf.request_id": record.request_id,
+        "worker_gguf.job_id": record.request_id if record.via == "queue" else None,
+        "worker_gguf.cancelled": record.is_cancelled,
+    }
+    if record.choices:
+        values |= {
+            "gen_ai.operation.name": _OPERATIONS.get(record.route),
+            "gen_ai.provider.name": "worker_gguf",
+            "gen_ai.request.model": record.model,
+            "gen_ai.response.model": record.model,
+            "gen_ai.response.id": record.answer_id,
+            "gen_ai.request.choice.count": len(record.choices),
+            "gen_ai.request.stream": record.stream,
+            "gen_ai.response.finish_reasons": record.finish_reasons,
+            "gen_ai.usage.input_tokens": record.prompt_tokens,
+            "gen_ai.usage.cache_read.input_tokens": record.cached_tokens,
+            "gen_ai.usage.output_tokens": record.completion_tokens,
+        }
+    return _given(values)
+
+
+def _is_failure(record: Record) -> bool:
+    """A request that the client can mend is no failure of the server; a failed job is one, whoever can mend it."""
+    if record.code is None or record.is_cancelled:
+        return False
+    return record.via == "queue" or not 400 <= record.status < 500
+
+
+def _parent(record: Record) -> Context:
+    """The trace that the client began, if its headers name one; otherwise none, whatever this thread is in."""
+    names = {"traceparent": record.traceparent, "tracestate": record.tracestate}
+    carrier = {name: value for name, value in names.items() if value and len(value) <= _LONGEST_HEADER}
+    return TraceContextTextMapPropagator().extract(carrier, Context())
+
+
+def _given(values: Mapping[str, Value | None]) -> dict[str, Value]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _ns(unix_s: float) -> int:
+    return int(unix_s * 1e9)
