@@ -131,7 +131,7 @@ class FakeRunpod:
     def _endpoint(self, body: dict[str, Any]) -> dict[str, Any]:
         if ("gpu" in body) == ("cpu" in body):
             raise Refused(400, "exactly one of gpu and cpu")
-        template = self.objects["templates"].get(body.get("templateId"), {})
+        template = self.objects["templates"].get(str(body.get("templateId")), {})
         if "templateId" in body and not template:
             raise Refused(404, "template not found")
         if template and not template["serverless"]:
