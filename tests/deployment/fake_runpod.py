@@ -11,6 +11,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -25,7 +26,6 @@ KEY = "rpa_THEKEYTHATNOBODYMAYSEE0123456789"
 
 Kind = Literal["network-volumes", "templates", "serverless"]
 LISTS = {"network-volumes": "networkVolumes", "templates": "templates", "serverless": "endpoints"}
-TITLES = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 422: "Unprocessable Entity"}
 CONTAINER = ("image", "args", "disk", "ports", "registry", "env")
 
 
@@ -52,9 +52,7 @@ class Failure:
 
 class Refused(Exception):
     def __init__(self, status: int, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
+        self.status, self.detail = status, detail
 
 
 class FakeRunpod:
@@ -101,10 +99,9 @@ class FakeRunpod:
             if faults:
                 return _problem(422, "; ".join(faults), faults)
             try:
-                status, said = self._carry_out(method, path.split("/")[2:], body)
+                return self._carry_out(method, path.split("/")[2:], body)
             except Refused as refused:
-                status, said = _problem(refused.status, refused.detail)
-            return status, said
+                return _problem(refused.status, refused.detail)
 
     def _carry_out(self, method: str, parts: list[str], body: Any) -> tuple[int, Any]:
         kind, objects = parts[0], self.objects[parts[0]]
@@ -127,24 +124,18 @@ class FakeRunpod:
             self.objects["templates"].pop(self.bound.pop(parts[1], ""), None)
             return 204, None
         if method == "PATCH":
-            changers: dict[str, Callable[[dict[str, Any], Any], None]] = {
-                "network-volumes": _grow,
-                "templates": lambda template, changed: template.update(changed),
-                "serverless": _change,
-            }
+            changers = {"network-volumes": _grow, "templates": _edit, "serverless": _change}
             changers[kind](objects[parts[1]], body)
         return 200, objects[parts[1]]
 
     def _endpoint(self, body: dict[str, Any]) -> dict[str, Any]:
         if ("gpu" in body) == ("cpu" in body):
             raise Refused(400, "exactly one of gpu and cpu")
-        template: dict[str, Any] = {}
-        if "templateId" in body:
-            if body["templateId"] not in self.objects["templates"]:
-                raise Refused(404, "template not found")
-            template = self.objects["templates"][body["templateId"]]
-            if not template["serverless"]:
-                raise Refused(422, "not a serverless template")
+        template = self.objects["templates"].get(str(body.get("templateId")), {})
+        if "templateId" in body and not template:
+            raise Refused(404, "template not found")
+        if template and not template["serverless"]:
+            raise Refused(422, "not a serverless template")
         for volume in body.get("networkVolumes", []):
             if volume not in self.objects["network-volumes"]:
                 raise Refused(404, f"volume {volume} not found")
@@ -180,6 +171,10 @@ def _template(body: dict[str, Any]) -> dict[str, Any]:
         "args": "", "disk": 50, "ports": [], "env": {}, "registry": None, "mounts": {}, "serverless": False,
         "public": False, "category": "NVIDIA", "startSsh": True, "startJupyter": True, "allowedCudaVersions": [],
     } | body  # fmt: skip
+
+
+def _edit(template: dict[str, Any], body: dict[str, Any]) -> None:
+    template.update(body)
 
 
 def _grow(volume: dict[str, Any], body: dict[str, Any]) -> None:
@@ -227,8 +222,9 @@ def _cpu(body: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _problem(status: int, detail: str, errors: list[str] | None = None) -> tuple[int, Any]:
-    title = TITLES.get(status, "Error")
-    return status, {"title": title, "status": status, "detail": detail} | ({"errors": errors} if errors else {})
+    return status, {"title": HTTPStatus(status).phrase, "status": status, "detail": detail} | (
+        {"errors": errors} if errors else {}
+    )
 
 
 class _Server(ThreadingHTTPServer):
