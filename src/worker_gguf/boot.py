@@ -245,7 +245,13 @@ def _engine(settings: Settings, model: Model, plan: MemoryPlan) -> Engine:
         ),
     )
     runner = LlamaRunner(model, context, n_sampling_threads=min(plan.n_threads, 4))
-    return Engine(runner, model.vocabulary.piece, max_queue=settings.max_queue, prefill_chunk=plan.n_ubatch)
+    return Engine(
+        runner,
+        model.vocabulary.piece,
+        max_queue=settings.max_queue,
+        queue_timeout_s=settings.queue_timeout_s,
+        prefill_chunk=plan.n_ubatch,
+    )
 
 
 def _warm(engine: Engine, model: Model) -> None:

@@ -154,11 +154,19 @@ class QueueFull(RequestError):
     retryable = True
 
     @classmethod
-    def of(cls, n_open: int, most: int) -> QueueFull:
+    def of(cls, n_open: int, most: int, retry_after_s: int = 1) -> QueueFull:
         return cls(
             f"{n_open} requests run or wait and this worker takes {most}. Try again later, or raise MAX_QUEUE or "
             "N_PARALLEL.",
-            retry_after_s=1,
+            retry_after_s=retry_after_s,
+        )
+
+    @classmethod
+    def waited(cls, retry_after_s: int) -> QueueFull:
+        return cls(
+            "The request waited QUEUE_TIMEOUT_S for a slot and was not begun. Try again later, add workers, or raise "
+            "QUEUE_TIMEOUT_S.",
+            retry_after_s=retry_after_s,
         )
 
 
@@ -169,11 +177,12 @@ class ServingError(WorkerError):
 
 
 class DeadlineExceeded(ServingError):
-    """The request's time was over."""
+    """The request's time was over: it would take as long again."""
 
     code = "deadline_exceeded"
     status = 504
     kind = "timeout_error"
+    retryable = False
 
 
 class NotReady(ServingError):

@@ -5,6 +5,7 @@ Knows nothing of HTTP or the RunPod SDK.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
@@ -52,6 +53,7 @@ class Worker:
         self._changing = threading.Lock()
         self._settled = Latch()
         self._is_leaving = threading.Event()
+        self._is_lingering = False
         self._booted: Booted | None = None
         self._error: WorkerError | None = None
         self._progress: dict[str, float] = {}
@@ -132,13 +134,18 @@ class Worker:
         if self._error is not None:
             raise self._error
 
-    async def drain(self) -> None:
-        """Take nothing new; return when all that runs has ended."""
+    async def drain(self, grace_s: float = 0.0) -> None:
+        """Take nothing new; return when all that runs has ended. For `grace_s` requests are taken all the same: a
+        balancer goes on to send until it has heard that this worker is leaving."""
         with self._changing:
             if self._status in ("starting", "ready"):
                 self._status = "draining"
             booted = self._booted
         if booted is not None:
+            if grace_s:
+                self._is_lingering = True
+                await asyncio.sleep(grace_s)
+                self._is_lingering = False
             await booted.engine.idle()
 
     def cut_off(self) -> None:
@@ -183,7 +190,7 @@ class Worker:
         """Answer one request; `request_id` is in the log context already."""
         del request_id
         booted = self._booted
-        if booted is None or self._status != "ready":
+        if booted is None or not (self._status == "ready" or self._is_lingering):
             raise NotReady(self._why_not(), retry_after_s=5)
         return await booted.service.call(method, route, body)
 

@@ -73,7 +73,7 @@ NEXT_STEPS: dict[type[errors.WorkerError], str] = {
     errors.PayloadTooLarge: "Send less, or raise `MAX_BODY_MB`.",
     errors.QueueFull: "Wait and send again; more workers, `MAX_QUEUE` or `N_PARALLEL` make room.",
     errors.ServingError: "Send again; if it stays, look into the worker's log.",
-    errors.DeadlineExceeded: "Ask for fewer tokens, raise `REQUEST_TIMEOUT_S`, or add workers.",
+    errors.DeadlineExceeded: "Stream, ask for fewer tokens, raise `REQUEST_TIMEOUT_S`, or add workers.",
     errors.NotReady: "Send again once `/ping` answers 200.",
     errors.EngineFailed: "Send again; if it stays, look into the worker's log.",
     errors.ModelError: "Correct `MODEL`.",
