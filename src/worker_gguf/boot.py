@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from worker_gguf.engine.plan import Machine, MemoryPlan, Stage, lesser_plan, preference
+from worker_gguf.engine.plan import Machine, MemoryPlan, lesser_plan, preference
 from worker_gguf.errors import NotReady
+from worker_gguf.examination import examine, examine_devices
+from worker_gguf.first_token import first_token
+from worker_gguf.fitness import Check
 from worker_gguf.gguf import ModelHeader, read_headers
 from worker_gguf.loading import load_within_memory
 from worker_gguf.log import get_logger
@@ -54,6 +57,7 @@ class Booted:
     machine: Machine
     hold: Hold
     """Keeps other workers on the volume from pruning the model's files."""
+    checks: tuple[Check, ...]
 
 
 def boot(
@@ -87,9 +91,7 @@ def _boot(
         header = read_headers(local.paths, ahead.files())
     original = _original(settings, timeline)
     with timeline.phase("backend"):
-        from worker_gguf.llama.machine import read_machine
-
-        machine = read_machine()
+        machine = _machine(settings)
     with timeline.phase("plan"):
         plan = plan_for(header, machine, settings)
         _log_plan(plan)
@@ -106,14 +108,16 @@ def _boot(
         with timeline.phase("context"):
             return _engine(settings, model, plan)
 
-    def lesser(plan: MemoryPlan, stage: Stage) -> MemoryPlan | None:
-        return lesser_plan(plan, stage, shape_of(header), visible(machine, settings), wishes_of(settings))
-
+    lesser = partial(
+        lesser_plan, model=shape_of(header), machine=visible(machine, settings), wishes=wishes_of(settings)
+    )
     model, engine, plan = load_within_memory(plan, load, open_engine, lesser)
     ahead.close()  # only now: a load that is tried again goes through the same open file
     try:
         with timeline.phase("warm"):
-            _warm(engine, model)
+            first = first_token(engine.runner, model.vocabulary.bos)
+        with timeline.phase("fitness"):
+            checks = examine(settings, machine, plan, header, local, model, first, partial(progress, "verify"))
         with timeline.phase("service"):
             from worker_gguf.model_service import make_service
 
@@ -122,7 +126,15 @@ def _boot(
         engine.runner.close()
         raise
     engine.start()
-    return Booted(service, engine, local, header, plan, machine, hold)
+    return Booted(service, engine, local, header, plan, machine, hold, checks)
+
+
+def _machine(settings: Settings) -> Machine:
+    from worker_gguf.llama.machine import read_machine
+
+    machine = read_machine()
+    examine_devices(settings, machine)
+    return machine
 
 
 @contextmanager
@@ -252,14 +264,3 @@ def _engine(settings: Settings, model: Model, plan: MemoryPlan) -> Engine:
         queue_timeout_s=settings.queue_timeout_s,
         prefill_chunk=plan.n_ubatch,
     )
-
-
-def _warm(engine: Engine, model: Model) -> None:
-    """One decode before the engine's thread starts: graphs are built and pages touched before the first request."""
-    from worker_gguf.engine.batch import Batch, Chunk, Truncate
-
-    token = model.vocabulary.bos if model.vocabulary.bos is not None else 0
-    result = engine.runner.run(Batch((), (Chunk(0, 0, [token], False),)))
-    engine.runner.run(Batch((Truncate(0, 0),), ()))
-    if result.error is not None:
-        raise result.error

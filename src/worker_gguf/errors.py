@@ -20,11 +20,13 @@ WorkerError
 │   ├── ModelNotFound          the reference leads nowhere
 │   ├── ModelInvalid           the file is no GGUF that can be loaded
 │   └── NotEnoughMemory        it does not fit
+├── Unfit                      the machine is not what was asked for: stops the start
 └── DownloadError              the hub or the volume failed
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "SettingsError",
     "TemplateError",
     "Unauthorized",
+    "Unfit",
     "UnsupportedParameter",
     "WorkerError",
 ]
@@ -221,6 +224,17 @@ class NotEnoughMemory(ModelError):
     """The model does not fit."""
 
     code = "not_enough_memory"
+
+
+class Unfit(WorkerError):
+    """A fitness check failed: the start stops. `checks` are all of them, as /health shows them."""
+
+    code = "unfit"
+    status = 503
+
+    def __init__(self, message: str, checks: Iterable[Mapping[str, object]] = ()) -> None:
+        super().__init__(message)
+        self.checks = tuple(checks)
 
 
 class DownloadError(WorkerError):

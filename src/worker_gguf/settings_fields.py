@@ -37,6 +37,10 @@ class Model(BaseModel):
     model_baked_dir: Path = Field(
         Path("/models"), description="Folder of the image with models: `org/repo/file.gguf`, or a Hub cache"
     )
+    verify_model: Literal["size", "sha256"] = Field(
+        "size",
+        description="At the start: the file's size by its header, or its SHA-256 by the cache, which reads it all",
+    )
     hf_token: SecretStr | None = Field(None, description="Token for gated or private repositories")
     chat_template: str | None = Field(
         None, description="A Jinja chat template or the path of one (.jinja); planned: the model's own"
@@ -200,6 +204,7 @@ class Platform(BaseModel):
 
     runpod_pod_id: str | None = Field(None, description="The worker's id on RunPod")
     runpod_endpoint_id: str | None = Field(None, description="The Serverless endpoint's id")
+    runpod_gpu_count: int | None = Field(None, ge=0, description="GPUs that the worker was given")
     runpod_webhook_get_job: str | None = Field(None, description="Where jobs are taken from; MODE=auto looks at it")
     hf_home: Path | None = Field(None, description="The Hub library's home folder")
     hf_hub_cache: Path | None = Field(None, description="The Hub library's cache folder")
@@ -261,6 +266,9 @@ class Server(Platform):
         ge=0,
         description="Of them, seconds in which HTTP requests are still taken, at most half",
         json_schema_extra={"default_text": "0, or 5 behind RunPod's balancer"},
+    )
+    fitness_checks: Literal["enforce", "report"] = Field(
+        "enforce", description="A check that fails at the start ends the worker, or is only reported"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged")
     log_format: Literal["auto", "json", "console"] = Field(

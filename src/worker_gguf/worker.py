@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from worker_gguf import __version__
 from worker_gguf.boot import Booted, boot
 from worker_gguf.engine.stats import EngineStats
-from worker_gguf.errors import NotReady, WorkerError
+from worker_gguf.errors import NotReady, Unfit, WorkerError
+from worker_gguf.fitness import unloadable
 from worker_gguf.latch import Latch
 from worker_gguf.log import get_logger
 from worker_gguf.settings import Settings
@@ -88,7 +89,8 @@ class Worker:
             self._fail(error)
         except Exception as error:
             logger.exception("the start failed")
-            self._fail(WorkerError(f"The start failed unexpectedly ({type(error).__name__}); see the log."))
+            unexpected = WorkerError(f"The start failed unexpectedly ({type(error).__name__}); see the log.")
+            self._fail(unloadable(error) or unexpected)
         else:
             self._became_ready(booted)
         finally:
@@ -213,6 +215,8 @@ class Worker:
         }
         if self._error is not None:
             value["error"] = {"code": self._error.code, "message": self._error.message}
+        if isinstance(self._error, Unfit):
+            value["checks"] = list(self._error.checks)
         if booted is not None:
             value |= _describe(booted)
         return value
@@ -234,6 +238,7 @@ def _describe(booted: Booted) -> dict[str, Any]:
         "queue": {"waiting": stats.waiting, "most": booted.engine.max_queue},
         "memory": {"held_tokens": stats.held_tokens, "cells": stats.n_cells},
         "plan": asdict(booted.plan),
+        "checks": [check.as_dict() for check in booted.checks],
         "machine": {
             "cores": booted.machine.n_cores,
             "gpus": [{"name": gpu.name, "total_bytes": gpu.total_bytes} for gpu in booted.machine.gpus],

@@ -80,6 +80,7 @@ NEXT_STEPS: dict[type[errors.WorkerError], str] = {
     errors.ModelNotFound: "Check the name, the quantisation and, for a private repository, `HF_TOKEN`.",
     errors.ModelInvalid: "Fetch the file again, or use one that this llama.cpp can load.",
     errors.NotEnoughMemory: "Take a smaller quantisation, lower `N_CTX` or `N_PARALLEL`, or a larger machine.",
+    errors.Unfit: "Do what the sentence says; [which checks there are](fitness.md).",
     errors.DownloadError: "Start again; what was fetched is kept. Check the network, `HF_TOKEN` and free disk.",
 }
 

@@ -122,9 +122,10 @@ async def _serve(worker: Worker, listeners: Sequence[Listener], settings: Settin
 def _queue(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> int:
     worker, metrics = _start(settings, timeline, begun)
     with timeline.phase("sdk"):
+        from worker_gguf.frontends.queue_fitness import report_failed_start
         from worker_gguf.frontends.queue_sdk import import_sdk, run_queue
 
-        import_sdk()
+        sdk = import_sdk()
     with contextlib.ExitStack() as stack:
         if settings.port_health:
             from worker_gguf.frontends.http import create_health_app
@@ -137,7 +138,11 @@ def _queue(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> in
         # Until the SDK sets its own: a signal during the start gives it up.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         try:
-            asyncio.run(worker.wait_ready())
+            try:
+                asyncio.run(worker.wait_ready())
+            except WorkerError as error:
+                report_failed_start(sdk, error)
+                raise
             concurrency = settings.concurrency or worker.n_parallel
             run_queue(worker, metrics, concurrency=concurrency, drain_timeout_s=settings.drain_timeout_s)
         finally:
