@@ -42,7 +42,7 @@ def examine(
     header: ModelHeader,
     local: LocalModel,
     model: Model,
-    first: Sampled | WorkerError,
+    first: Sampled | WorkerError | None,
     progress: Callable[[float], bool] = lambda fraction: True,
 ) -> tuple[Check, ...]:
     """After the first token. `progress` is told how much of the model's digest is computed; False gives up.
@@ -125,7 +125,7 @@ def _volume(settings: Settings, local: LocalModel) -> Check:
     return VolumeFacts(str(folder), error.strerror or str(error), error.errno in _FULL).check()
 
 
-def _token(first: Sampled | WorkerError) -> TokenFacts:
+def _token(first: Sampled | WorkerError | None) -> TokenFacts:
     if isinstance(first, WorkerError):
         return TokenFacts(error=first.message)
-    return TokenFacts(first.logprob.logprob if first.logprob else None)
+    return TokenFacts(first.logprob.logprob if first and first.logprob else None)

@@ -169,14 +169,15 @@ class VolumeFacts:
 
 @dataclass(frozen=True, slots=True)
 class TokenFacts:
-    """The first token. `logprob` is its log-probability, which is no number when one logit is none."""
+    """The first token. `logprob` is its log-probability, which is no number when one logit is none; None when no token
+    could be drawn, though none was excluded. `error` is why nothing was computed."""
 
     logprob: float | None = None
     error: str | None = None
 
     def check(self) -> Check:
         if self.error is not None:
-            return Check("token", False, f"No token could be computed: {self.error}")
+            return Check("token", False, f"{self.error} Start another worker; if it stays, the file is faulty.")
         if self.logprob is None or not math.isfinite(self.logprob):
             return Check(
                 "token",
@@ -200,6 +201,7 @@ def unloadable(error: Exception) -> Unfit | None:
     said = str(error)
     if not said.startswith("Failed to load shared library"):
         return None
-    reason = f"llama.cpp cannot be loaded: {said.rpartition(': ')[0].rpartition(': ')[2]} is missing or unusable. "
-    reason += "An image for GPUs needs a worker with a GPU and its driver; on the processor, use the image for it."
-    return refusal([Check("library", False, reason)])
+    # "Failed to load shared library '<path>': <what the linker said, which begins with the library that is missing>"
+    why = said.partition("': ")[2]
+    reason = f"llama.cpp cannot be loaded ({why}). An image for GPUs needs a worker with a GPU and its driver; on the "
+    return refusal([Check("library", False, f"{reason}processor, use the image for it.")])
