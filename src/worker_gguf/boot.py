@@ -14,9 +14,6 @@ from typing import TYPE_CHECKING
 
 from worker_gguf.engine.plan import Machine, MemoryPlan, lesser_plan, preference
 from worker_gguf.errors import NotReady
-from worker_gguf.examination import examine, examine_devices
-from worker_gguf.first_token import first_token
-from worker_gguf.fitness import Check
 from worker_gguf.gguf import ModelHeader, read_headers
 from worker_gguf.loading import load_within_memory
 from worker_gguf.log import get_logger
@@ -30,6 +27,7 @@ from worker_gguf.timeline import Timeline
 
 if TYPE_CHECKING:
     from worker_gguf.engine.engine import Engine
+    from worker_gguf.fitness import Check
     from worker_gguf.llama.model import Model
     from worker_gguf.metrics import Metrics
     from worker_gguf.service import Service
@@ -114,10 +112,7 @@ def _boot(
     model, engine, plan = load_within_memory(plan, load, open_engine, lesser)
     ahead.close()  # only now: a load that is tried again goes through the same open file
     try:
-        with timeline.phase("warm"):
-            first = first_token(engine.runner, model.vocabulary.bos)
-        with timeline.phase("fitness"):
-            checks = examine(settings, machine, plan, header, local, model, first, partial(progress, "verify"))
+        checks = _examine(settings, timeline, progress, machine, plan, header, local, model, engine)
         with timeline.phase("service"):
             from worker_gguf.model_service import make_service
 
@@ -130,11 +125,38 @@ def _boot(
 
 
 def _machine(settings: Settings) -> Machine:
+    """Look, and refuse a machine without the GPUs it should have: it need not read the model."""
     from worker_gguf.llama.machine import read_machine
+    from worker_gguf.llama.offload import gpu_backends
 
     machine = read_machine()
-    examine_devices(settings, machine)
+    is_for_gpus = settings.n_gpu_layers or settings.runpod_gpu_count or gpu_backends()
+    if is_for_gpus and len(machine.gpus) < max(1, settings.runpod_gpu_count or 0):
+        from worker_gguf.examination import examine_devices
+
+        examine_devices(settings, machine)
     return machine
+
+
+def _examine(
+    settings: Settings,
+    timeline: Timeline,
+    progress: Progress,
+    machine: Machine,
+    plan: MemoryPlan,
+    header: ModelHeader,
+    local: LocalModel,
+    model: Model,
+    engine: Engine,
+) -> tuple[Check, ...]:
+    with timeline.phase("warm"):
+        from worker_gguf.first_token import first_token
+
+        first = first_token(engine.runner, model.vocabulary.bos)
+    with timeline.phase("fitness"):
+        from worker_gguf.examination import examine
+
+        return examine(settings, machine, plan, header, local, model, first, partial(progress, "verify"))
 
 
 @contextmanager

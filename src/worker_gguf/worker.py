@@ -14,7 +14,6 @@ from worker_gguf import __version__
 from worker_gguf.boot import Booted, boot
 from worker_gguf.engine.stats import EngineStats
 from worker_gguf.errors import NotReady, Unfit, WorkerError
-from worker_gguf.fitness import unloadable
 from worker_gguf.latch import Latch
 from worker_gguf.log import get_logger
 from worker_gguf.settings import Settings
@@ -89,6 +88,8 @@ class Worker:
             self._fail(error)
         except Exception as error:
             logger.exception("the start failed")
+            from worker_gguf.fitness import unloadable
+
             unexpected = WorkerError(f"The start failed unexpectedly ({type(error).__name__}); see the log.")
             self._fail(unloadable(error) or unexpected)
         else:
