@@ -147,8 +147,10 @@ class Worker:
         if booted is not None:
             if grace_s:
                 self._is_lingering = True
-                await asyncio.sleep(grace_s)
-                self._is_lingering = False
+                try:
+                    await asyncio.sleep(grace_s)
+                finally:
+                    self._is_lingering = False
             await booted.engine.idle()
 
     def cut_off(self) -> None:
