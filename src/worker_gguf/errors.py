@@ -232,9 +232,13 @@ class Unfit(WorkerError):
     code = "unfit"
     status = 503
 
-    def __init__(self, message: str, checks: Iterable[Mapping[str, object]] = ()) -> None:
-        super().__init__(message)
-        self.checks = tuple(checks)
+    checks: tuple[Mapping[str, object], ...] = ()
+
+    @classmethod
+    def of(cls, message: str, checks: Iterable[Mapping[str, object]]) -> Unfit:
+        error = cls(message)
+        error.checks = tuple(checks)
+        return error
 
 
 class DownloadError(WorkerError):

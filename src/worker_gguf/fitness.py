@@ -192,7 +192,7 @@ def refusal(checks: Iterable[Check]) -> Unfit | None:
     """The error of the checks that failed, or None."""
     checks = tuple(checks)
     failed = [check.reason for check in checks if not check.ok]
-    return Unfit(" ".join(failed), [check.as_dict() for check in checks]) if failed else None
+    return Unfit.of(" ".join(failed), (check.as_dict() for check in checks)) if failed else None
 
 
 def unloadable(error: Exception) -> Unfit | None:
