@@ -14,7 +14,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --re
 LLAMA := $(shell sed -n 's/^\(llama-cpp-python==[^ ]*\).*/\1/p' requirements/dev.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kill-test check run bench bench-cold format docs lock model clean
+.PHONY: help setup demo test kill-test balancer-test check run bench bench-cold format docs lock model clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -29,6 +29,9 @@ test: setup ## run the tests
 
 kill-test: setup ## kill downloading workers at 200 random moments
 	$(BIN)/python -m tests.store.kill $(ARGS)
+
+balancer-test: setup ## restart two workers behind nginx in turn, under load, ten times; nothing may be lost
+	$(BIN)/python -m tests.e2e.balancer $(ARGS)
 
 check: setup ## formatting, lint, types, generated docs, import rules
 	$(BIN)/ruff format --check .

@@ -42,12 +42,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "timeline": BASE | {"log"},
     "read_ahead": BASE | SETTINGS | {"log", "store", "timeline"},
     "planning": ENGINE | SETTINGS | {"gguf"},
+    "fitness": BASE,
+    "first_token": ENGINE,
+    "examination": ENGINE | SETTINGS | {"fitness", "gguf", "llama", "log", "store"},
     "loading": ENGINE | {"log"},
     # builds the service
     "model_service": SERVICE | {"llama", "store"},
     "boot": SERVICE
-    | {"embedded", "llama", "loading", "model_service", "planning", "progress_bar", "read_ahead", "store"},
-    "worker": SERVICE | {"boot", "latch", "store"},  # boots, then answers through the service
+    | {"embedded", "examination", "first_token", "fitness", "llama", "loading", "model_service", "planning"}
+    | {"progress_bar", "read_ahead", "store"},
+    "worker": SERVICE | {"boot", "fitness", "latch", "store"},  # boots, then answers through the service
     "frontends": SERVICE | {"telemetry", "worker"},
     "emulator": BASE | {"frontends", "log"},
     "deployment": BASE | SETTINGS,  # the command line's alone

@@ -118,6 +118,26 @@ def test_a_bad_value_is_named_with_what_was_expected(name: str, text: str, wante
     assert "\n" not in message
 
 
+def test_behind_runpods_balancer_the_limits_stay_under_its_own() -> None:
+    def limits(**environ: str) -> tuple[object, ...]:
+        found = Settings.load(environ)
+        return found.queue_timeout_s, found.request_timeout_s, found.max_body_mb, found.linger_s
+
+    balanced = (60.0, 320.0, 28, 5.0)
+    assert limits() == limits(RUNPOD_ENDPOINT_ID="e", RUNPOD_WEBHOOK_GET_JOB="x") == (None, 600.0, 32, 0.0)
+    assert limits(RUNPOD_ENDPOINT_ID="e") == balanced
+    assert limits(RUNPOD_ENDPOINT_ID="e", RUNPOD_WEBHOOK_GET_JOB="x", MODE="http") == balanced
+    assert limits(RUNPOD_ENDPOINT_ID="e", REQUEST_TIMEOUT_S="100", DRAIN_TIMEOUT_S="4") == (60.0, 100.0, 28, 2.0)
+
+
+@pytest.mark.parametrize("path", ["/v1", "/v1/models", "/metrics", "ping", "/a b", ""])
+def test_a_health_check_path_that_cannot_be_served_is_refused(path: str) -> None:
+    if path:
+        assert "HEALTH_CHECK_PATH" in refusal(HEALTH_CHECK_PATH=path)
+    else:
+        assert Settings.load({"HEALTH_CHECK_PATH": path}).health_check_path == "/ping"
+
+
 def test_every_bad_value_is_named_at_once() -> None:
     assert refusal(N_CTX="8k", PORT="http", TOP_P="2").splitlines() == [
         "N_CTX='8k' is not valid: expected a whole number >= 32, <= 16777216.",

@@ -50,6 +50,21 @@ def test_it_becomes_ready_answers_drains_and_stops() -> None:
     asyncio.run(life())
 
 
+async def test_for_a_grace_it_takes_requests_though_it_says_that_it_drains() -> None:
+    running = worker()
+    running.start()
+    await running.wait_ready()
+    draining = asyncio.create_task(running.drain(0.3))
+    while running.status() == "ready":
+        await asyncio.sleep(0)
+    assert isinstance(await running.call("GET", "/v1/models", None, request_id="r"), Answer)
+    assert not draining.done()
+    await draining
+    with pytest.raises(NotReady, match="shutting down"):
+        await running.call("GET", "/v1/models", None, request_id="r")
+    running.stop()
+
+
 def test_a_model_that_is_not_there_fails_the_start_with_a_sentence(tmp_path: Path) -> None:
     missing = worker(model=str(tmp_path / "no.gguf"))
     missing.start()

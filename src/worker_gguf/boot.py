@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from worker_gguf.engine.plan import Machine, MemoryPlan, Stage, lesser_plan, preference
+from worker_gguf.engine.plan import Machine, MemoryPlan, lesser_plan, preference
 from worker_gguf.errors import NotReady
 from worker_gguf.gguf import ModelHeader, read_headers
 from worker_gguf.loading import load_within_memory
@@ -27,6 +27,7 @@ from worker_gguf.timeline import Timeline
 
 if TYPE_CHECKING:
     from worker_gguf.engine.engine import Engine
+    from worker_gguf.fitness import Check
     from worker_gguf.llama.model import Model
     from worker_gguf.metrics import Metrics
     from worker_gguf.service import Service
@@ -54,6 +55,7 @@ class Booted:
     machine: Machine
     hold: Hold
     """Keeps other workers on the volume from pruning the model's files."""
+    checks: tuple[Check, ...]
 
 
 def boot(
@@ -87,9 +89,7 @@ def _boot(
         header = read_headers(local.paths, ahead.files())
     original = _original(settings, timeline)
     with timeline.phase("backend"):
-        from worker_gguf.llama.machine import read_machine
-
-        machine = read_machine()
+        machine = _machine(settings)
     with timeline.phase("plan"):
         plan = plan_for(header, machine, settings)
         _log_plan(plan)
@@ -106,14 +106,13 @@ def _boot(
         with timeline.phase("context"):
             return _engine(settings, model, plan)
 
-    def lesser(plan: MemoryPlan, stage: Stage) -> MemoryPlan | None:
-        return lesser_plan(plan, stage, shape_of(header), visible(machine, settings), wishes_of(settings))
-
+    lesser = partial(
+        lesser_plan, model=shape_of(header), machine=visible(machine, settings), wishes=wishes_of(settings)
+    )
     model, engine, plan = load_within_memory(plan, load, open_engine, lesser)
     ahead.close()  # only now: a load that is tried again goes through the same open file
     try:
-        with timeline.phase("warm"):
-            _warm(engine, model)
+        checks = _examine(settings, timeline, progress, machine, plan, header, local, model, engine)
         with timeline.phase("service"):
             from worker_gguf.model_service import make_service
 
@@ -122,7 +121,42 @@ def _boot(
         engine.runner.close()
         raise
     engine.start()
-    return Booted(service, engine, local, header, plan, machine, hold)
+    return Booted(service, engine, local, header, plan, machine, hold, checks)
+
+
+def _machine(settings: Settings) -> Machine:
+    """Look, and refuse a machine without the GPUs it should have: it need not read the model."""
+    from worker_gguf.llama.machine import read_machine
+    from worker_gguf.llama.offload import gpu_backends
+
+    machine = read_machine()
+    is_for_gpus = settings.n_gpu_layers or settings.runpod_gpu_count or gpu_backends()
+    if is_for_gpus and len(machine.gpus) < max(1, settings.runpod_gpu_count or 0):
+        from worker_gguf.examination import examine_devices
+
+        examine_devices(settings, machine)
+    return machine
+
+
+def _examine(
+    settings: Settings,
+    timeline: Timeline,
+    progress: Progress,
+    machine: Machine,
+    plan: MemoryPlan,
+    header: ModelHeader,
+    local: LocalModel,
+    model: Model,
+    engine: Engine,
+) -> tuple[Check, ...]:
+    with timeline.phase("warm"):
+        from worker_gguf.first_token import first_token
+
+        first = first_token(engine.runner, model.vocabulary.bos)
+    with timeline.phase("fitness"):
+        from worker_gguf.examination import examine
+
+        return examine(settings, machine, plan, header, local, model, first, partial(progress, "verify"))
 
 
 @contextmanager
@@ -245,15 +279,10 @@ def _engine(settings: Settings, model: Model, plan: MemoryPlan) -> Engine:
         ),
     )
     runner = LlamaRunner(model, context, n_sampling_threads=min(plan.n_threads, 4))
-    return Engine(runner, model.vocabulary.piece, max_queue=settings.max_queue, prefill_chunk=plan.n_ubatch)
-
-
-def _warm(engine: Engine, model: Model) -> None:
-    """One decode before the engine's thread starts: graphs are built and pages touched before the first request."""
-    from worker_gguf.engine.batch import Batch, Chunk, Truncate
-
-    token = model.vocabulary.bos if model.vocabulary.bos is not None else 0
-    result = engine.runner.run(Batch((), (Chunk(0, 0, [token], False),)))
-    engine.runner.run(Batch((Truncate(0, 0),), ()))
-    if result.error is not None:
-        raise result.error
+    return Engine(
+        runner,
+        model.vocabulary.piece,
+        max_queue=settings.max_queue,
+        queue_timeout_s=settings.queue_timeout_s,
+        prefill_chunk=plan.n_ubatch,
+    )

@@ -1,14 +1,19 @@
-"""The variables of the environment, as settings are written there. Nothing else in the package reads it."""
+"""The variables of the environment, as settings are written there. Nothing else in the package reads or sets them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 
-__all__ = ["given"]
+__all__ = ["given", "set_default"]
 
 
 def given(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Every variable that says something: its name in lower case, its text without spaces around."""
     source = os.environ if environ is None else environ
     return {name.lower(): text.strip() for name, text in source.items() if text.strip()}
+
+
+def set_default(name: str, value: str) -> None:
+    """Set a variable for a library that reads it by itself, unless it is set."""
+    os.environ.setdefault(name, value)

@@ -20,6 +20,7 @@ WorkerError
 │   ├── ModelNotFound          the reference leads nowhere
 │   ├── ModelInvalid           the file is no GGUF that can be loaded
 │   └── NotEnoughMemory        it does not fit
+├── Unfit                      the machine is not what was asked for: stops the start
 ├── DownloadError              the hub or the volume failed
 └── DeploymentError            `worker-gguf deploy` or `destroy` could not be done
     └── ManifestError          deploy.yaml asks for something that cannot be
@@ -27,6 +28,7 @@ WorkerError
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "SettingsError",
     "TemplateError",
     "Unauthorized",
+    "Unfit",
     "UnsupportedParameter",
     "WorkerError",
 ]
@@ -158,11 +161,19 @@ class QueueFull(RequestError):
     retryable = True
 
     @classmethod
-    def of(cls, n_open: int, most: int) -> QueueFull:
+    def of(cls, n_open: int, most: int, retry_after_s: int = 1) -> QueueFull:
         return cls(
             f"{n_open} requests run or wait and this worker takes {most}. Try again later, or raise MAX_QUEUE or "
             "N_PARALLEL.",
-            retry_after_s=1,
+            retry_after_s=retry_after_s,
+        )
+
+    @classmethod
+    def waited(cls, retry_after_s: int) -> QueueFull:
+        return cls(
+            "The request waited QUEUE_TIMEOUT_S for a slot and was not begun. Try again later, add workers, or raise "
+            "QUEUE_TIMEOUT_S.",
+            retry_after_s=retry_after_s,
         )
 
 
@@ -173,11 +184,12 @@ class ServingError(WorkerError):
 
 
 class DeadlineExceeded(ServingError):
-    """The request's time was over."""
+    """The request's time was over: it would take as long again."""
 
     code = "deadline_exceeded"
     status = 504
     kind = "timeout_error"
+    retryable = False
 
 
 class NotReady(ServingError):
@@ -216,6 +228,21 @@ class NotEnoughMemory(ModelError):
     """The model does not fit."""
 
     code = "not_enough_memory"
+
+
+class Unfit(WorkerError):
+    """A fitness check failed: the start stops. `checks` are all of them, as /health shows them."""
+
+    code = "unfit"
+    status = 503
+
+    checks: tuple[Mapping[str, object], ...] = ()
+
+    @classmethod
+    def of(cls, message: str, checks: Iterable[Mapping[str, object]]) -> Unfit:
+        error = cls(message)
+        error.checks = tuple(checks)
+        return error
 
 
 class DownloadError(WorkerError):

@@ -22,8 +22,11 @@ __all__ = ["RUNPOD_VOLUME", "Settings"]
 RUNPOD_VOLUME = Path("/runpod-volume")
 
 
-class Settings(Server, Sampling, Limits, Engine, Memory, Model, BaseSettings):
-    """Every field is a variable of the environment, in upper case. None means: planned at start."""
+class Settings(Limits, Server, Sampling, Engine, Memory, Model, BaseSettings):
+    """Every field is a variable of the environment, in upper case. None means: planned at start.
+
+    Pydantic reads the bases from the last to the first: the limits come last, for their defaults look at the platform.
+    """
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -78,6 +81,11 @@ class Settings(Server, Sampling, Limits, Engine, Memory, Model, BaseSettings):
         if self.mode == "auto":
             return "queue" if self.runpod_webhook_get_job else "http"
         return self.mode
+
+    @property
+    def linger_s(self) -> float:
+        """DRAIN_GRACE_S, leaving half of DRAIN_TIMEOUT_S to finish what it lets in."""
+        return min(self.drain_grace_s, self.drain_timeout_s / 2)
 
     @property
     def bind_host(self) -> str:
@@ -140,6 +148,8 @@ class Settings(Server, Sampling, Limits, Engine, Memory, Model, BaseSettings):
             raise ValueError("N_CELLS shares one KV memory among requests: set KV_UNIFIED=true, or leave one unset")
         if self.n_batch and self.n_ubatch and self.n_ubatch > self.n_batch:
             raise ValueError(f"N_UBATCH={self.n_ubatch} is over N_BATCH={self.n_batch}: lower it, or raise N_BATCH")
+        if self.health_check_path == "/metrics" or self.health_check_path.startswith("/v1"):
+            raise ValueError(f"HEALTH_CHECK_PATH={self.health_check_path} is taken: choose another path")
         if self.type_v and self.type_v.startswith(("q", "iq")) and self.flash_attn == "off":
             raise ValueError(f"TYPE_V={self.type_v} needs flash attention: set FLASH_ATTN=auto, or TYPE_V=f16")
         return self

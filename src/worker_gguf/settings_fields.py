@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,6 +36,10 @@ class Model(BaseModel):
     )
     model_baked_dir: Path = Field(
         Path("/models"), description="Folder of the image with models: `org/repo/file.gguf`, or a Hub cache"
+    )
+    verify_model: Literal["size", "sha256"] = Field(
+        "size",
+        description="At the start: the file's size by its header, or its SHA-256 by the cache, which reads it all",
     )
     hf_token: SecretStr | None = Field(None, description="Token for gated or private repositories")
     chat_template: str | None = Field(
@@ -106,8 +111,25 @@ class Limits(BaseModel):
     max_tokens: int | None = Field(
         None, ge=1, description="Answer length when the request names none; planned: to the end of the context"
     )
-    request_timeout_s: float | None = Field(600.0, gt=0, description="Seconds a request may take, waiting included")
-    max_body_mb: int = Field(32, ge=1, le=1024, description="Size limit of a request body, in MiB")
+    queue_timeout_s: float | None = Field(
+        default_factory=lambda values: 60.0 if behind_balancer(values) else None,
+        gt=0,
+        description="Seconds a request may wait for a slot; then it is answered 429",
+        json_schema_extra={"default_text": "60 behind RunPod's balancer"},
+    )
+    request_timeout_s: float | None = Field(
+        default_factory=lambda values: 320.0 if behind_balancer(values) else 600.0,
+        gt=0,
+        description="Seconds a request may take, waiting included",
+        json_schema_extra={"default_text": "600, or 320 behind RunPod's balancer"},
+    )
+    max_body_mb: int = Field(
+        default_factory=lambda values: 28 if behind_balancer(values) else 32,
+        ge=1,
+        le=1024,
+        description="Size limit of a request body, in MiB",
+        json_schema_extra={"default_text": "32, or 28 behind RunPod's balancer"},
+    )
     strict_parameters: bool = Field(False, description="Refuse parameters that change nothing here, with 400")
 
 
@@ -182,6 +204,7 @@ class Platform(BaseModel):
 
     runpod_pod_id: str | None = Field(None, description="The worker's id on RunPod")
     runpod_endpoint_id: str | None = Field(None, description="The Serverless endpoint's id")
+    runpod_gpu_count: int | None = Field(None, ge=0, description="GPUs that the worker was given")
     runpod_webhook_get_job: str | None = Field(None, description="Where jobs are taken from; MODE=auto looks at it")
     hf_home: Path | None = Field(None, description="The Hub library's home folder")
     hf_hub_cache: Path | None = Field(None, description="The Hub library's cache folder")
@@ -189,6 +212,17 @@ class Platform(BaseModel):
 
 def _on_runpod(values: dict[str, Any]) -> bool:
     return any(values.get(name) for name in ("runpod_pod_id", "runpod_endpoint_id", "runpod_webhook_get_job"))
+
+
+def behind_balancer(values: Mapping[str, Any]) -> bool:
+    """Whether RunPod's load balancer hands out the requests: an endpoint, and no queue is taken from.
+
+    It lets a request take 330 s and 30 MB (docs.runpod.io/serverless/load-balancing/overview); what the worker answers
+    a little sooner is a sentence instead of a cut.
+    """
+    if not values.get("runpod_endpoint_id"):
+        return False
+    return values.get("mode") == "http" or not values.get("runpod_webhook_get_job")
 
 
 class Server(Platform):
@@ -208,6 +242,15 @@ class Server(Platform):
         json_schema_extra={"default_text": "8000, or 80 on RunPod"},
     )
     port_health: Port | None = Field(None, description="Port of /ping; planned: the same as PORT")
+    health_check_path: str = Field(
+        "/ping",
+        pattern=r"^/[A-Za-z0-9/_.~-]*$",
+        description="Path that a balancer asks for health; /ping answers too",
+        json_schema_extra={"expected": "a path such as /ping"},
+    )
+    sse_ping_s: float = Field(
+        15.0, ge=0, description="Seconds a stream may be silent before a comment is sent; 0 sends none"
+    )
     api_keys: tuple[SecretStr, ...] = Field(
         (),
         description="Keys that clients may use, joined by commas",
@@ -218,6 +261,15 @@ class Server(Platform):
     )
     concurrency: int | None = Field(None, ge=1, le=4096, description="Queue jobs at once; planned: N_PARALLEL")
     drain_timeout_s: float = Field(30.0, ge=0, description="Seconds that running requests get on SIGTERM")
+    drain_grace_s: float = Field(
+        default_factory=lambda values: 5.0 if behind_balancer(values) else 0.0,
+        ge=0,
+        description="Of them, seconds in which HTTP requests are still taken, at most half",
+        json_schema_extra={"default_text": "0, or 5 behind RunPod's balancer"},
+    )
+    fitness_checks: Literal["enforce", "report"] = Field(
+        "enforce", description="A check that fails at the start ends the worker, or is only reported"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged")
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="auto: JSON on RunPod or when stderr is no terminal"

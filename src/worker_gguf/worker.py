@@ -5,6 +5,7 @@ Knows nothing of HTTP or the RunPod SDK.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from worker_gguf import __version__
 from worker_gguf.boot import Booted, boot
 from worker_gguf.engine.stats import EngineStats
-from worker_gguf.errors import NotReady, WorkerError
+from worker_gguf.errors import NotReady, Unfit, WorkerError
 from worker_gguf.latch import Latch
 from worker_gguf.log import get_logger
 from worker_gguf.settings import Settings
@@ -53,6 +54,7 @@ class Worker:
         self._changing = threading.Lock()
         self._settled = Latch()
         self._is_leaving = threading.Event()
+        self._is_lingering = False
         self._booted: Booted | None = None
         self._error: WorkerError | None = None
         self._progress: dict[str, float] = {}
@@ -88,7 +90,10 @@ class Worker:
             self._fail(error)
         except Exception as error:
             logger.exception("the start failed")
-            self._fail(WorkerError(f"The start failed unexpectedly ({type(error).__name__}); see the log."))
+            from worker_gguf.fitness import unloadable
+
+            unexpected = WorkerError(f"The start failed unexpectedly ({type(error).__name__}); see the log.")
+            self._fail(unloadable(error) or unexpected)
         else:
             self._became_ready(booted)
         finally:
@@ -146,13 +151,20 @@ class Worker:
         if self._error is not None:
             raise self._error
 
-    async def drain(self) -> None:
-        """Take nothing new; return when all that runs has ended."""
+    async def drain(self, grace_s: float = 0.0) -> None:
+        """Take nothing new; return when all that runs has ended. For `grace_s` requests are taken all the same: a
+        balancer goes on to send until it has heard that this worker is leaving."""
         with self._changing:
             if self._status in ("starting", "ready"):
                 self._status = "draining"
             booted = self._booted
         if booted is not None:
+            if grace_s:
+                self._is_lingering = True
+                try:
+                    await asyncio.sleep(grace_s)
+                finally:
+                    self._is_lingering = False
             await booted.engine.idle()
 
     def cut_off(self) -> None:
@@ -199,7 +211,7 @@ class Worker:
         """Answer one request; `request_id` is in the log context already."""
         del request_id
         booted = self._booted
-        if booted is None or self._status != "ready":
+        if booted is None or not (self._status == "ready" or self._is_lingering):
             raise NotReady(self._why_not(), retry_after_s=5)
         return await booted.service.call(method, route, body, account)
 
@@ -222,6 +234,8 @@ class Worker:
         }
         if self._error is not None:
             value["error"] = {"code": self._error.code, "message": self._error.message}
+        if isinstance(self._error, Unfit):
+            value["checks"] = list(self._error.checks)
         if booted is not None:
             value |= _describe(booted)
         return value
@@ -243,6 +257,7 @@ def _describe(booted: Booted) -> dict[str, Any]:
         "queue": {"waiting": stats.waiting, "most": booted.engine.max_queue},
         "memory": {"held_tokens": stats.held_tokens, "cells": stats.n_cells},
         "plan": asdict(booted.plan),
+        "checks": [check.as_dict() for check in booted.checks],
         "machine": {
             "cores": booted.machine.n_cores,
             "gpus": [{"name": gpu.name, "total_bytes": gpu.total_bytes} for gpu in booted.machine.gpus],

@@ -86,6 +86,13 @@ def test_a_port_that_is_taken_ends_with_a_sentence() -> None:
     assert "Cannot listen" in ended.stderr
 
 
+def test_a_machine_that_is_not_what_was_asked_for_ends_with_a_sentence() -> None:
+    ended = run(N_GPU_LAYERS="5", PORT=free_port())
+    assert ended.returncode == 1
+    assert "worker-gguf: N_GPU_LAYERS=5, and this llama.cpp is built for the processor alone" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_other_machines_are_not_served_without_keys_unless_asked_for() -> None:
     ended = run(HOST="0.0.0.0", PORT=free_port())
     assert ended.returncode == 2

@@ -174,6 +174,34 @@ def test_a_deadline_ends_with_its_error() -> None:
     assert isinstance(ending(events).error, DeadlineExceeded)
 
 
+def test_a_request_that_waits_too_long_is_refused_and_its_group_with_it() -> None:
+    now = 0.0
+    fake = FakeRunner(limits(n_slots=1, n_ctx=1000, n_cells=1000))
+
+    def draw(history: Sequence[int]) -> int:
+        nonlocal now
+        now += 1.0
+        return successor(history)
+
+    fake.draw = draw
+    engine = Engine(fake, piece, max_queue=9, queue_timeout_s=5.0, clock=lambda: now)
+    engine.start()
+
+    async def scenario() -> None:
+        long = engine.submit(request("a", max_tokens=50), request("b", max_tokens=2))
+        late = engine.submit(request("c"))
+        refused = ending((await read(late))[0]).error
+        assert isinstance(refused, QueueFull)
+        assert (refused.retry_after_s or 0) >= 5  # nothing has ended since it came
+        begun = await read(long)
+        assert [ending(begun[index]).reason for index in (0, 1)] == ["length", "length"]
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        engine.stop()
+
+
 class Broken(FakeRunner):
     """Raises on the first chunks it sees."""
 

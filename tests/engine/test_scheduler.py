@@ -181,6 +181,29 @@ def test_a_waiting_request_can_be_cancelled() -> None:
     assert "b" not in drive.runner.opened
 
 
+def test_a_request_that_waited_too_long_for_a_slot_is_refused_and_one_that_has_begun_is_not() -> None:
+    drive = Drive(limits(n_slots=1))
+    drive.scheduler.add(request("a", max_tokens=50), start_by_s=10.0)
+    drive.scheduler.add(request("b"), start_by_s=10.0)
+    drive.step()
+    assert drive.scheduler.expire(9.9) == []
+    (ended,) = drive.scheduler.expire(10.0, retry_after_s=7)
+    assert isinstance(ended, Ended)
+    assert isinstance(ended.error, QueueFull)
+    assert (ended.sequence.id, ended.error.retry_after_s) == ("b", 7)
+
+
+def test_a_request_that_waits_for_memory_again_has_begun() -> None:
+    drive = Drive(limits(n_slots=2, n_ctx=30, n_cells=30))
+    drive.scheduler.add(request("old", [1] * 10, max_tokens=15), start_by_s=10.0)
+    drive.scheduler.add(request("young", [2] * 10, max_tokens=15), start_by_s=10.0)
+    drive.step()
+    assert len(drive.scheduler.running) == 2
+    while not drive.scheduler.waiting:
+        drive.step()
+    assert drive.scheduler.expire(10.0) == []
+
+
 def test_a_deadline_ends_running_and_waiting_requests() -> None:
     drive = Drive(limits(n_slots=1))
     drive.add("a", deadline_s=10.0, max_tokens=50)

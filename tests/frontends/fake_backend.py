@@ -39,7 +39,7 @@ class Events:
         if not self._left:
             self._end(self._backend.finished)
             raise StopAsyncIteration
-        if self._gate is not None and len(self._left) == 1:
+        if self._gate is not None and len(self._left) == (2 if self._backend.fail_after_gate else 1):
             await self._gate.wait()
         await asyncio.sleep(0)
         if self._backend.fail_mid_stream is not None and len(self._left) == 2:
@@ -83,6 +83,8 @@ class FakeBackend:
         self._gates: list[asyncio.Event] = []
         self.fail_start: WorkerError | None = None
         self.fail_mid_stream: Exception | None = None
+        self.fail_after_gate = False
+        self.loop: asyncio.AbstractEventLoop | None = None
 
     def release(self) -> None:
         """Let streams that hang go on. Call it on their loop."""
@@ -110,6 +112,7 @@ class FakeBackend:
     async def call(
         self, method: str, route: str, body: object, *, request_id: str, account: Account | None = None
     ) -> Answer | Stream:
+        self.loop = asyncio.get_running_loop()
         self.calls.append((method, route, body, request_id))
         if self.phase != "ready":
             raise NotReady("The model is loading. Try again in a moment.", retry_after_s=5)

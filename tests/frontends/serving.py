@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -33,14 +34,23 @@ class Served:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def loop_call(self, call: Callable[[], None]) -> None:
+        """Run something on the server's loop, once there was a call."""
+        assert self.backend.loop is not None
+        self.backend.loop.call_soon_threadsafe(call)
+
 
 @contextmanager
 def serving(
-    backend: FakeBackend | None = None, *, api_keys: tuple[str, ...] = (), max_body_bytes: int = 1_000_000
+    backend: FakeBackend | None = None,
+    *,
+    api_keys: tuple[str, ...] = (),
+    max_body_bytes: int = 1_000_000,
+    **more: Any,
 ) -> Iterator[Served]:
     backend = backend or FakeBackend()
     metrics = Metrics("test", known_ignored=["user"])
-    app = create_app(backend, api_keys=api_keys, max_body_bytes=max_body_bytes, metrics=metrics)
+    app = create_app(backend, api_keys=api_keys, max_body_bytes=max_body_bytes, metrics=metrics, **more)
     with (
         ServerThread(app, bind("127.0.0.1", 0)) as server,
         httpx.Client(base_url=server.url, trust_env=False, timeout=10) as client,

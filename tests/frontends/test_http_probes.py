@@ -25,6 +25,32 @@ def test_ping_tells_the_phase_with_an_empty_body(phase: Status, status: int) -> 
         assert (reply.status_code, reply.content) == (status, b"")
 
 
+@pytest.mark.parametrize("path", ["/ping", "/healthz", "/health"])
+def test_a_balancer_may_ask_for_health_under_a_path_of_its_own(path: str) -> None:
+    with serving(FakeBackend("starting"), health_path=path) as served:
+        assert served.client.get(path).status_code == 204
+        assert served.client.get("/ping").status_code == 204
+
+
+def test_connections_are_given_up_while_the_worker_drains() -> None:
+    backend = FakeBackend()
+    with serving(backend) as served:
+        assert "connection" not in served.client.get("/ping").headers
+        assert "connection" not in served.client.post(CHAT, json={"messages": []}).headers
+        backend.phase = "draining"
+        for reply in (served.client.get("/ping"), served.client.post(CHAT, json={"messages": []})):
+            assert (reply.status_code, reply.headers["connection"]) == (503, "close")
+
+
+def test_the_worker_says_who_it_is_and_leaves_the_platforms_header_to_the_platform() -> None:
+    with serving(worker_id="abc123") as served:
+        reply = served.client.post(CHAT, json={"messages": []})
+        assert reply.headers["x-worker-id"] == "abc123"
+        assert "x-runpod-worker-id" not in reply.headers
+    with serving() as served:
+        assert "x-worker-id" not in served.client.post(CHAT, json={"messages": []}).headers
+
+
 @pytest.mark.parametrize(
     ("phase", "status"), [("starting", 200), ("ready", 200), ("draining", 503), ("stopped", 503), ("failed", 503)]
 )

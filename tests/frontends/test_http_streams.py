@@ -100,6 +100,7 @@ def test_error_before_the_first_event_has_its_status() -> None:
     with serving(backend) as served:
         reply = served.client.post(CHAT, json=STREAM | {"n_events": 1})
         assert (reply.status_code, reply.json()["error"]["code"]) == (504, "deadline_exceeded")
+        assert reply.headers["x-should-retry"] == "false"
         wait_until(lambda: not served.backend.running)
 
 

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,17 +73,26 @@ def _http(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> int
     telemetry = _open_telemetry(worker, metrics)
     with timeline.phase("http"):
         from worker_gguf.frontends.http import create_app, create_health_app
+        from worker_gguf.frontends.sse import Pings
 
         keys = [key.get_secret_value() for key in settings.api_keys]
+        path = settings.health_check_path
         app = create_app(
-            worker, api_keys=keys, max_body_bytes=settings.max_body_mb << 20, metrics=metrics, telemetry=telemetry
+            worker,
+            api_keys=keys,
+            max_body_bytes=settings.max_body_mb << 20,
+            metrics=metrics,
+            telemetry=telemetry,
+            worker_id=settings.runpod_pod_id,
+            pings=Pings.beside(settings.sse_ping_s, settings.queue_timeout_s),
+            health_path=path,
         )
         listeners = [(app, main)]
         if health is not None:
-            listeners.append((create_health_app(worker, api_keys=keys, metrics=metrics), health))
+            listeners.append((create_health_app(worker, api_keys=keys, metrics=metrics, health_path=path), health))
     logger.info("listening", url=f"http://{settings.bind_host}:{settings.port}", ping="/ping")
     try:
-        run_loop(_serve(worker, listeners, settings.drain_timeout_s))
+        run_loop(_serve(worker, listeners, settings))
     finally:
         _close_telemetry(telemetry, settings)
         worker.stop()
@@ -91,7 +101,7 @@ def _http(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> int
     return 0
 
 
-async def _serve(worker: Worker, listeners: Sequence[Listener], drain_timeout_s: float) -> None:
+async def _serve(worker: Worker, listeners: Sequence[Listener], settings: Settings) -> None:
     """Serve until a signal, or until the start has failed: a worker without a model is only billed."""
     from worker_gguf.frontends.server import serve as serve_http
 
@@ -106,7 +116,13 @@ async def _serve(worker: Worker, listeners: Sequence[Listener], drain_timeout_s:
             print(worker.timeline.draw(shutil.get_terminal_size().columns), file=sys.stderr)
 
     watching = asyncio.create_task(watch())
-    await serve_http(listeners, drain=worker.drain, cut_off=worker.cut_off, drain_timeout_s=drain_timeout_s, stop=stop)
+    await serve_http(
+        listeners,
+        drain=partial(worker.drain, settings.linger_s),
+        cut_off=worker.cut_off,
+        drain_timeout_s=settings.drain_timeout_s,
+        stop=stop,
+    )
     watching.cancel()
 
 
@@ -114,21 +130,27 @@ def _queue(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> in
     worker, metrics = _start(settings, timeline, begun)
     telemetry = _open_telemetry(worker, metrics)
     with timeline.phase("sdk"):
+        from worker_gguf.frontends.queue_fitness import report_failed_start
         from worker_gguf.frontends.queue_sdk import import_sdk, run_queue
 
-        import_sdk()
+        sdk = import_sdk()
     with contextlib.ExitStack() as stack:
         if settings.port_health:
             from worker_gguf.frontends.http import create_health_app
             from worker_gguf.frontends.server import ServerThread, bind
 
             keys = [key.get_secret_value() for key in settings.api_keys]
-            app = create_health_app(worker, api_keys=keys, metrics=metrics)
+            path = settings.health_check_path
+            app = create_health_app(worker, api_keys=keys, metrics=metrics, health_path=path)
             stack.enter_context(ServerThread(app, bind(settings.bind_host, settings.port_health)))
         # Until the SDK sets its own: a signal during the start gives it up.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         try:
-            asyncio.run(worker.wait_ready())
+            try:
+                asyncio.run(worker.wait_ready())
+            except WorkerError as error:
+                report_failed_start(sdk, error)
+                raise
             concurrency = settings.concurrency or worker.n_parallel
             run_queue(
                 worker,

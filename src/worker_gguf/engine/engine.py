@@ -19,6 +19,7 @@ from worker_gguf.engine.scheduler import Scheduler
 from worker_gguf.engine.sequence import Sequence
 from worker_gguf.engine.stats import EngineStats
 from worker_gguf.engine.stream import Courier, EventStream, Outbox
+from worker_gguf.engine.turnover import Turnover
 from worker_gguf.engine.updates import Ended, Token, Update
 from worker_gguf.errors import EngineFailed, InvalidRequest, NotReady, QueueFull, WorkerError
 from worker_gguf.latch import Latch
@@ -53,6 +54,7 @@ class _Open:
 class _Add:
     request: GenerationRequest
     address: _Address
+    start_by_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +85,17 @@ class Engine:
         piece: Callable[[int], bytes],
         *,
         max_queue: int,
+        queue_timeout_s: float | None = None,
         prefill_chunk: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`max_queue` requests may wait, each for `queue_timeout_s` at most."""
         self.runner = runner
         self.stats = EngineStats(runner.limits.n_slots, runner.limits.n_cells, max_queue)
         self._piece = piece
         self._clock = clock
+        self._queue_timeout_s = queue_timeout_s
+        self._turnover = Turnover()
         self._scheduler = Scheduler(runner.limits, max_queue=max_queue, prefill_chunk=prefill_chunk)
         self._inbox: SimpleQueue[_Command] = SimpleQueue()
         self._open: dict[str, _Open] = {}
@@ -141,7 +147,9 @@ class Engine:
             self._n_submitted += len(requests)
             # Within the lock, so that nothing comes into the inbox behind the command that ends the thread.
             for index, request in enumerate(requests):
-                self._inbox.put(_Add(request, _Address(stream, index)))
+                # A group is begun when its first request is: the others may have to wait for each other.
+                start_by_s = None if index else self._start_by_s()
+                self._inbox.put(_Add(request, _Address(stream, index), start_by_s))
         return stream
 
     def _check_room(self, n: int) -> None:
@@ -152,7 +160,11 @@ class Engine:
                 param="n",
             )
         if self.n_open + n > most:
-            raise QueueFull.of(self.n_open, most)
+            n_missing = self.n_open + n - most
+            raise QueueFull.of(self.n_open, most, self._turnover.seconds_until(n_missing, self._clock()))
+
+    def _start_by_s(self) -> float | None:
+        return None if self._queue_timeout_s is None else self._clock() + self._queue_timeout_s
 
     def cancel(self, request_id: str) -> None:
         """From any thread. The slot is free before the next step; a request that has ended is not touched."""
@@ -166,6 +178,11 @@ class Engine:
     def n_open(self) -> int:
         """Requests submitted that have not ended."""
         return self._n_submitted - self._n_ended
+
+    @property
+    def _is_full(self) -> bool:
+        """More than can run."""
+        return self.n_open > self.limits.n_slots
 
     async def idle(self) -> None:
         """Return when no request is open."""
@@ -194,7 +211,8 @@ class Engine:
         self._publish()
 
     def _step(self) -> None:
-        self._take(self._scheduler.expire(self._clock()))
+        now_s = self._clock()
+        self._take(self._scheduler.expire(now_s, self._turnover.seconds_until(1, now_s)))
         started = time.perf_counter()
         batch = self._scheduler.schedule()
         self.stats.schedule_seconds += time.perf_counter() - started
@@ -241,13 +259,15 @@ class Engine:
             return
         request, address = command.request, command.address
         try:
-            self._scheduler.add(request)
+            self._scheduler.add(request, command.start_by_s)
         except WorkerError as error:
             address.progress.ended_s = self._clock()
             self._emit(address, Finished("error", Usage(len(request.prompt), 0, 0), error=error))
             self._count_ending("refused")
             return
         self._open[request.id] = _Open(address, Detokenizer(request.stop), address.progress)
+        if self._is_full:
+            self._turnover.filled(self._clock())
 
     # --- from updates to events -----------------------------------------------------------------------------------
 
@@ -296,6 +316,7 @@ class Engine:
         self.stats.finished[reason] += 1
         with self._lock:
             self._n_ended += 1
+            self._turnover.ended(self._clock(), is_full=self._is_full)
             waiting, self._on_idle = ([], self._on_idle) if self.n_open else (self._on_idle, [])
         for latch in waiting:
             latch.set()

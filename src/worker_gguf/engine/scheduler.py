@@ -49,8 +49,9 @@ class Scheduler:
 
     # --- commands -------------------------------------------------------------------------------------------------
 
-    def add(self, request: GenerationRequest) -> None:
-        """Take a request in, or raise: ContextLengthExceeded, QueueFull, InvalidRequest."""
+    def add(self, request: GenerationRequest, start_by_s: float | None = None) -> None:
+        """Take a request in, or raise: ContextLengthExceeded, QueueFull, InvalidRequest. Without a slot by `start_by_s`
+        it expires."""
         if request.id in self._by_id:
             raise InvalidRequest(f"A request with the id {request.id!r} is already running.")
         if not request.prompt:
@@ -59,7 +60,7 @@ class Scheduler:
             raise ContextLengthExceeded(len(request.prompt), self.limits.n_ctx)
         if len(self._by_id) >= self.limits.n_slots + self.max_queue:
             raise QueueFull.of(len(self._by_id), self.limits.n_slots + self.max_queue)
-        sequence = Sequence(request, self._arrivals)
+        sequence = Sequence(request, self._arrivals, start_by_s)
         self._arrivals += 1
         self._by_id[request.id] = sequence
         self.waiting.append(sequence)
@@ -79,13 +80,15 @@ class Scheduler:
             self.memory.empty(slot)
         return updates
 
-    def expire(self, now_s: float) -> list[Update]:
-        """End every sequence whose deadline is past."""
+    def expire(self, now_s: float, retry_after_s: int = 1) -> list[Update]:
+        """End every sequence whose deadline is past, or that has waited too long to begin."""
         late = [s for s in self._by_id.values() if s.request.deadline_s is not None and s.request.deadline_s <= now_s]
-        return [
+        updates: list[Update] = [
             self._end(s, "error", DeadlineExceeded(f"The request's time was over after {s.n_generated} tokens."))
             for s in late
         ]
+        unbegun = [s for s in self.waiting if s.start_by_s is not None and s.start_by_s <= now_s and s.is_unbegun]
+        return updates + [self._end(s, "error", QueueFull.waited(retry_after_s)) for s in unbegun]
 
     # --- a step ---------------------------------------------------------------------------------------------------
 

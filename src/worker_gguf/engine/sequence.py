@@ -15,6 +15,7 @@ class Sequence:
 
     request: GenerationRequest
     arrival: int
+    start_by_s: float | None = None
     tokens: list[int] = field(default_factory=list)
     n_computed: int = 0
     n_cached: int | None = None
@@ -43,6 +44,11 @@ class Sequence:
     def only_evaluates(self) -> bool:
         """No token is wanted: the prompt is computed, so that later requests find it in memory."""
         return self.request.max_tokens == 0
+
+    @property
+    def is_unbegun(self) -> bool:
+        """It never had a slot: one that has, and waits for another, is not to be refused any more."""
+        return self.n_cached is None
 
     @property
     def is_decoding(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
@@ -27,6 +28,7 @@ from worker_gguf.frontends.replies import (
     log_unexpected,
     request_id_from,
 )
+from worker_gguf.frontends.sse import NO_PINGS, EventSender, Pings
 from worker_gguf.log import bound, get_logger
 from worker_gguf.metrics import Metrics
 from worker_gguf.service import Answer, Stream
@@ -56,6 +58,8 @@ class Frame:
     max_body_bytes: int
     metrics: Metrics
     telemetry: Telemetry | None = None
+    worker_id: str | None = None
+    pings: Pings = NO_PINGS
 
 
 class Exchange(Response):
@@ -116,27 +120,35 @@ class Exchange(Response):
         await self._send_json(answer.status, json_bytes(answer.body), dict(answer.headers), send)
 
     async def _stream(self, stream: Stream, send: Send) -> None:
-        events = aiter(stream.events)
-        first = await anext(events, None)  # before the status line: an error until here has a status of its own
-        self._first_event_s = time.monotonic() - self._account.started_s
-        await self._start(200, _STREAM_HEADERS | dict(stream.headers), send)
+        start = partial(self._start, 200, _STREAM_HEADERS | dict(stream.headers), send)
+        sender = EventSender(start, send, self._frame.pings)
         try:
-            if first is not None:
-                await self._send_event(first, send)
-            async for event in events:
-                await self._send_event(event, send)
-        except WorkerError as error:
-            self._account.error = error
-            await self._send_event(error_event(error), send)
-        except Exception as error:  # noqa: BLE001 - the status line is out: the envelope goes into the stream
-            log_unexpected(logger, error)
-            self._account.error = WorkerError(_UNEXPECTED)
-            await self._send_event(error_event(self._account.error), send)
-        await send({"type": "http.response.body", "body": b""})
+            await self._send_events(stream, sender)
+            await sender.end()
+        finally:
+            await sender.close()
 
-    async def _send_event(self, event: bytes, send: Send) -> None:
-        self._n_events += 1
-        await send({"type": "http.response.body", "body": event, "more_body": True})
+    async def _send_events(self, stream: Stream, sender: EventSender) -> None:
+        """Before the status line is out an error has a status of its own; later the envelope goes into the stream."""
+        try:
+            async for event in stream.events:
+                if not self._n_events:
+                    self._first_event_s = time.monotonic() - self._account.started_s
+                self._n_events += 1
+                await sender.send(event)
+        except WorkerError as error:
+            if not sender.has_started:
+                raise
+            await self._end_stream(error, sender)
+        except Exception as error:
+            if not sender.has_started:
+                raise
+            log_unexpected(logger, error)
+            await self._end_stream(WorkerError(_UNEXPECTED), sender)
+
+    async def _end_stream(self, error: WorkerError, sender: EventSender) -> None:
+        self._account.error = error
+        await sender.send(error_event(error))
 
     async def _refuse(self, error: WorkerError, send: Send) -> None:
         self._account.error = error
@@ -151,7 +163,13 @@ class Exchange(Response):
 
     async def _start(self, status: int, headers: dict[str, str], send: Send) -> None:
         self._status = status
-        pairs = header_pairs(headers | {"X-Request-Id": self._request_id})
+        own = {"X-Request-Id": self._request_id}
+        if self._frame.worker_id:
+            own["X-Worker-Id"] = self._frame.worker_id
+        if self._frame.backend.status() not in ("starting", "ready"):
+            # Whoever keeps connections must not send the next request into one that is about to be closed.
+            own["Connection"] = "close"
+        pairs = header_pairs(headers | own)
         await send({"type": "http.response.start", "status": status, "headers": pairs})
 
     def _note(self, method: str) -> None:

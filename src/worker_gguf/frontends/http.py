@@ -20,6 +20,7 @@ from worker_gguf.frontends.ending import note_ending
 from worker_gguf.frontends.exchange import Exchange, Frame
 from worker_gguf.frontends.probes import Ping
 from worker_gguf.frontends.replies import error_bytes, error_headers, json_bytes, request_id_from
+from worker_gguf.frontends.sse import NO_PINGS, Pings
 from worker_gguf.log import bound, get_logger
 from worker_gguf.metrics import Metrics
 
@@ -45,15 +46,19 @@ def create_app(
     max_body_bytes: int,
     metrics: Metrics,
     telemetry: Telemetry | None = None,
+    worker_id: str | None = None,
+    pings: Pings = NO_PINGS,
+    health_path: str = "/ping",
 ) -> FastAPI:
     """Build the whole application.
 
-    /ping and /health are free, for the platform asks without a key; all of /v1 and /metrics want one when keys are set.
+    /ping, which `health_path` answers like, and /health are free, for the platform asks without a key; all of /v1 and
+    /metrics want one when keys are set. `worker_id` goes into each answer's X-Worker-Id.
     """
     keys = ApiKeys(api_keys)
     app = _new_app()
-    _add_probes(app, backend, keys, metrics)
-    frame = Frame(backend, keys, max_body_bytes, metrics, telemetry)
+    _add_probes(app, backend, keys, metrics, health_path)
+    frame = Frame(backend, keys, max_body_bytes, metrics, telemetry, worker_id, pings)
     app.add_exception_handler(HTTPException, _noted_routing_error(frame))
     for method, path in _API:
         _add_api(app, frame, method, path)
@@ -61,10 +66,12 @@ def create_app(
     return app
 
 
-def create_health_app(backend: Backend, *, api_keys: Iterable[str], metrics: Metrics) -> FastAPI:
+def create_health_app(
+    backend: Backend, *, api_keys: Iterable[str], metrics: Metrics, health_path: str = "/ping"
+) -> FastAPI:
     """Build what PORT_HEALTH serves: /ping, /health and /metrics, nothing else."""
     app = _new_app()
-    _add_probes(app, backend, ApiKeys(api_keys), metrics)
+    _add_probes(app, backend, ApiKeys(api_keys), metrics, health_path)
     openapi.publish(app, has_keys=False)
     return app
 
@@ -76,9 +83,10 @@ def _new_app() -> FastAPI:
     return app
 
 
-def _add_probes(app: FastAPI, backend: Backend, keys: ApiKeys, metrics: Metrics) -> None:
+def _add_probes(app: FastAPI, backend: Backend, keys: ApiKeys, metrics: Metrics, health_path: str) -> None:
     # Before all other routes and in plain ASGI: it is asked often, and must answer in the middle of a full batch.
-    app.router.routes.insert(0, Route("/ping", Ping(backend), methods=["GET"]))
+    for path in {"/ping", health_path}:
+        app.router.routes.insert(0, Route(path, Ping(backend), methods=["GET"]))
 
     async def health(request: Request) -> Response:
         status = 503 if backend.status() in ("failed", "draining", "stopped") else 200

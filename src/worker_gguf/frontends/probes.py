@@ -22,5 +22,7 @@ class Ping:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         status = _PING_STATUS[self._backend.status()]
         headers = [] if status == 204 else [(b"content-length", b"0")]
+        if status == 503:
+            headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send(_BODY)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from worker_gguf.frontends.backend import Backend
 from worker_gguf.frontends.queue import make_handler
+from worker_gguf.frontends.queue_fitness import leave_out_the_sdks_checks, register_checks
 from worker_gguf.log import get_logger
 from worker_gguf.metrics import Metrics
 
@@ -34,6 +35,7 @@ def import_sdk() -> Any:
     Its own default is to log every yield, which is what users wrote and read, so its level is raised before it sees
     a job. Its errors are kept: they name jobs and addresses only.
     """
+    leave_out_the_sdks_checks()
     import runpod
     from runpod.serverless.modules.rp_logger import RunPodLogger
 
@@ -55,6 +57,7 @@ def run_queue(
     """
     asyncio.run(backend.wait_ready())
     sdk = import_sdk()
+    register_checks(sdk, backend.health().get("checks", ()))
     # The SDK parses the command line for flags of its own, --rp_log_level=DEBUG among them. Ours is read by now.
     sys.argv = sys.argv[:1]
     os.register_at_fork(after_in_child=_follow_parent)

@@ -11,7 +11,7 @@ from typing import Any
 
 from structlog.stdlib import BoundLogger
 
-from worker_gguf.errors import Unauthorized, WorkerError
+from worker_gguf.errors import DeadlineExceeded, Unauthorized, WorkerError
 from worker_gguf.protocol.errors import error_body
 
 __all__ = [
@@ -58,6 +58,8 @@ def error_headers(error: WorkerError) -> dict[str, str]:
     headers: dict[str, str] = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, DeadlineExceeded):
+        headers["X-Should-Retry"] = "false"  # OpenAI's clients try a 5xx again unless they are told
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
     return headers

@@ -12,6 +12,7 @@ import llama_cpp
 
 from worker_gguf.errors import ModelInvalid, NotEnoughMemory
 from worker_gguf.llama import backend
+from worker_gguf.llama.offload import Offload
 from worker_gguf.llama.overrides import experts_in_main_memory
 from worker_gguf.llama.vocabulary import Vocabulary
 
@@ -44,7 +45,10 @@ _libc.fclose.argtypes, _libc.fclose.restype = [ctypes.c_void_p], ctypes.c_int
 
 
 class Model:
-    """Weights in memory, read-only once loaded. `close()` after its contexts'."""
+    """Weights in memory, read-only once loaded. `close()` after its contexts'.
+
+    `offloaded` is what llama.cpp said: layers on GPUs, of how many; None where it said nothing.
+    """
 
     def __init__(
         self,
@@ -68,8 +72,7 @@ class Model:
         native.load_mode = LOAD_MODES[params.load_mode]
         native.split_mode = SPLIT_MODES[params.split_mode]
         native.main_gpu = params.main_gpu
-        shares = _shares(params.tensor_split)
-        if shares is not None:
+        if (shares := _shares(params.tensor_split)) is not None:
             native.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
         overrides = experts_in_main_memory(params.n_cpu_moe)
         if overrides is not None:
@@ -80,9 +83,12 @@ class Model:
             return progress is None or progress(fraction)
 
         native.progress_callback = on_progress
-        pointer = _load_by_name(path, native, opened) if fd is None else _load_from(fd, native)
+        offload = Offload()
+        with backend.watching(offload.read):
+            pointer = _load_by_name(path, native, opened) if fd is None else _load_from(fd, native)
         if not pointer:
             raise _why_no_model(path)
+        self.offloaded = offload.layers
         self.pointer: llama_cpp.llama_model_p = pointer
         self.vocabulary = Vocabulary(pointer)
         self.n_ctx_train: int = llama_cpp.llama_model_n_ctx_train(pointer)

@@ -1,0 +1,28 @@
+"""One token from a model that has just been loaded: graphs are built and pages touched before the first request, and
+whoever looks at it knows that the model computes.
+"""
+
+from __future__ import annotations
+
+from worker_gguf.engine.batch import Batch, Chunk, Close, Open, Sampled, Truncate
+from worker_gguf.engine.request import GenerationRequest, SamplingParams
+from worker_gguf.engine.runner import Runner
+from worker_gguf.errors import WorkerError
+
+__all__ = ["first_token"]
+
+_ID = "first-token"
+
+
+def first_token(runner: Runner, bos: int | None) -> Sampled | WorkerError | None:
+    """Compute it before the engine's thread runs, and leave the memory empty.
+
+    The token has its log-probability. None when none could be drawn, an error when the decode failed.
+    """
+    prompt = (bos if bos is not None else 0,)
+    request = GenerationRequest(_ID, prompt, SamplingParams(temperature=0.0), max_tokens=1, top_logprobs=0)
+    result = runner.run(Batch((Open(0, request, prompt),), (Chunk(0, 0, list(prompt), True),)))
+    runner.run(Batch((Close(_ID), Truncate(0, 0)), ()))
+    if result.error is not None:
+        return result.error
+    return next(iter(result.sampled), None)

@@ -1,0 +1,207 @@
+"""Whether a worker that has just started is fit to serve: facts in, checks out. Looks at nothing itself.
+
+A worker that is started on the wrong machine often answers all the same, ten times slower and just as dear. So what was
+asked for is compared with what came of it, and each difference is a sentence with a next step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from worker_gguf.errors import Unfit
+
+__all__ = ["Check", "FileFacts", "GpuFacts", "TokenFacts", "VolumeFacts", "refusal", "unloadable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """`reason` is what was found, and when it is not `ok` what to do about it."""
+
+    name: str
+    ok: bool
+    reason: str
+
+    def as_dict(self) -> dict[str, object]:
+        return {"name": self.name, "ok": self.ok, "reason": self.reason}
+
+
+@dataclass(frozen=True, slots=True)
+class GpuFacts:
+    """What was asked of the GPUs and what came of it.
+
+    `backends` are those of llama.cpp that compute on GPUs, whether there is one or not. `n_promised` is what the
+    platform says it has given, `wanted` and `planned` are N_GPU_LAYERS as it was set and as it is; -1 is all.
+    `offloaded` is what llama.cpp said: layers on GPUs, of how many. Where it said nothing, the GPUs' memory tells:
+    `taken_bytes` are gone of it since the plan, which meant to put `planned_bytes` there.
+    """
+
+    backends: tuple[str, ...]
+    n_seen: int
+    n_promised: int | None = None
+    wanted: int | None = None
+    planned: int = 0
+    offloaded: tuple[int, int] | None = None
+    taken_bytes: int = 0
+    planned_bytes: int = 0
+
+    def devices(self) -> Check:
+        if self.wanted == 0:
+            return Check("devices", True, "N_GPU_LAYERS=0: the model runs on the processor, as asked")
+        if not self.backends:
+            return self._processor_alone()
+        built = " and ".join(self.backends)
+        if not self.n_seen:
+            return Check(
+                "devices",
+                False,
+                f"llama.cpp is built for {built} and sees no GPU. Give the worker a GPU whose driver is new enough for "
+                "this image, or set N_GPU_LAYERS=0 to run on the processor.",
+            )
+        if self.n_promised is not None and self.n_seen < self.n_promised:
+            return Check(
+                "devices",
+                False,
+                f"RUNPOD_GPU_COUNT={self.n_promised} and llama.cpp sees {self.n_seen}: the others are hidden "
+                "(CUDA_VISIBLE_DEVICES) or broken. Unset what hides them, or start another worker.",
+            )
+        return Check("devices", True, f"{self.n_seen} by {built}")
+
+    def _processor_alone(self) -> Check:
+        why = f"N_GPU_LAYERS={self.wanted}" if self.wanted else f"RUNPOD_GPU_COUNT={self.n_promised}"
+        if not self.wanted and not self.n_promised:
+            return Check("devices", True, "none: llama.cpp is built for the processor alone")
+        return Check(
+            "devices",
+            False,
+            f"{why}, and this llama.cpp is built for the processor alone: a GPU would be paid for and idle. Use an "
+            "image for GPUs, or set N_GPU_LAYERS=0 to run on the processor.",
+        )
+
+    def offload(self) -> Check:
+        if self.wanted == 0 or not self.n_seen:
+            return Check("offload", True, "none asked for")
+        if self.planned == 0:
+            return Check(
+                "offload",
+                False,
+                "There is a GPU and not one layer of the model fits on it: it is too small, or its memory is taken. "
+                "Choose a larger GPU or a smaller quantisation, or set N_GPU_LAYERS=0 to run on the processor.",
+            )
+        if self.offloaded is None:
+            return self._offload_by_memory()
+        n, total = self.offloaded
+        planned = total if self.planned < 0 else min(self.planned, total)
+        if n < planned:
+            return Check(
+                "offload",
+                False,
+                f"llama.cpp put {n} of {total} layers on the GPU where {planned} were planned. Its log says why; start "
+                "another worker, or set N_GPU_LAYERS to what fits.",
+            )
+        return Check("offload", True, f"{n} of {total} layers")
+
+    def _offload_by_memory(self) -> Check:
+        if self.taken_bytes * 2 < self.planned_bytes:
+            planned, taken = self.planned_bytes >> 20, self.taken_bytes >> 20
+            return Check(
+                "offload",
+                False,
+                f"{planned} MiB of the model were planned on the GPU and {taken} MiB of its memory were taken. "
+                "Start another worker, or set N_GPU_LAYERS=0 to run on the processor.",
+            )
+        return Check("offload", True, f"{self.taken_bytes >> 20} MiB of GPU memory taken")
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """One of the model's files. `needed_bytes` is where its last tensor ends by its own header; `digest` compares its
+    SHA-256 with what the cache says, where that was asked for and the cache says anything."""
+
+    name: str
+    size_bytes: int
+    needed_bytes: int
+    digest: Literal["unasked", "unknown", "right", "wrong"] = "unasked"
+
+
+def model(files: Iterable[FileFacts]) -> Check:
+    files = tuple(files)
+    for file in files:
+        if file.size_bytes < file.needed_bytes:
+            why = f"has {file.size_bytes} bytes, and by its own header {file.needed_bytes}"
+        elif file.digest == "wrong":
+            why = "has another SHA-256 than the cache says"
+        else:
+            continue
+        return Check("model", False, f"{file.name} {why}: it is damaged. Delete it, and it is fetched again.")
+    size_bytes = sum(file.size_bytes for file in files)
+    said = {
+        "unasked": "as long as by its header",
+        "unknown": "as long as by its header; the cache knows no SHA-256 of it",
+        "right": "SHA-256 as in the cache",
+    }
+    worst = next(kind for kind in ("unasked", "unknown", "right") if any(file.digest == kind for file in files))
+    return Check("model", True, f"{size_bytes} bytes, {said[worst]}")
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeFacts:
+    """The cache that models are written to. `error` is why it could not be written."""
+
+    folder: str
+    error: str | None = None
+    is_full: bool = False
+
+    def check(self) -> Check:
+        if self.error is None:
+            return Check("volume", True, f"{self.folder} can be written")
+        if self.is_full:  # this model is here: a worker that cannot fetch another one serves it all the same
+            return Check("volume", True, f"{self.folder} is full ({self.error}): no other model can be fetched")
+        return Check(
+            "volume",
+            False,
+            f"{self.folder} cannot be written ({self.error}). Mount the volume for writing, mend its rights, or set "
+            "MODEL_CACHE_DIR to another folder.",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFacts:
+    """The first token. `logprob` is its log-probability, which is no number when one logit is none; None when no token
+    could be drawn, though none was excluded. `error` is why nothing was computed."""
+
+    logprob: float | None = None
+    error: str | None = None
+
+    def check(self) -> Check:
+        if self.error is not None:
+            return Check("token", False, f"{self.error} Start another worker; if it stays, the file is faulty.")
+        if self.logprob is None or not math.isfinite(self.logprob):
+            return Check(
+                "token",
+                False,
+                "The model computes no finite numbers: the file, the GPU or this build is faulty. Verify the file with "
+                "VERIFY_MODEL=sha256, try FLASH_ATTN=off, or start another worker.",
+            )
+        return Check("token", True, "one was generated")
+
+
+def refusal(checks: Iterable[Check]) -> Unfit | None:
+    """The error of the checks that failed, or None."""
+    checks = tuple(checks)
+    failed = [check.reason for check in checks if not check.ok]
+    return Unfit.of(" ".join(failed), (check.as_dict() for check in checks)) if failed else None
+
+
+def unloadable(error: Exception) -> Unfit | None:
+    """The refusal for a llama.cpp whose libraries cannot be loaded, if that is what the error is: an image for GPUs
+    finds the driver's library only where there is a driver."""
+    said = str(error)
+    if not said.startswith("Failed to load shared library"):
+        return None
+    # "Failed to load shared library '<path>': <what the linker said, which begins with the library that is missing>"
+    why = said.partition("': ")[2]
+    reason = f"llama.cpp cannot be loaded ({why}). An image for GPUs needs a worker with a GPU and its driver; on the "
+    return refusal([Check("library", False, f"{reason}processor, use the image for it.")])

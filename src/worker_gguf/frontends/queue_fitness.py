@@ -1,0 +1,47 @@
+"""The start's checks in the SDK's own hands: it reports one that failed to the platform, and ends the process with 1.
+
+The SDK adds checks of its own (rp_system_fitness.py and rp_gpu_fitness.py of runpod 1.12), made for a worker that has
+not loaded its model yet. Of one that has, 4 GB of main memory need not be free, nor any on the GPU, nor a tenth of the
+image's disk; and a worker without a way to 8.8.8.8 serves all the same. They are off unless they are asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from worker_gguf import environment
+from worker_gguf.errors import Unfit, WorkerError
+
+__all__ = ["leave_out_the_sdks_checks", "register_checks", "report_failed_start"]
+
+
+def leave_out_the_sdks_checks() -> None:
+    """Before the SDK is imported: it may look at these then. A variable that is set stays as it is."""
+    environment.set_default("RUNPOD_SKIP_GPU_CHECK", "true")
+    environment.set_default("RUNPOD_SKIP_AUTO_SYSTEM_CHECKS", "true")
+
+
+def register_checks(sdk: Any, checks: Iterable[Mapping[str, Any]]) -> None:
+    """`checks` as in /health."""
+    for check in checks:
+        sdk.serverless.register_fitness_check(_as_function(str(check["name"]), bool(check["ok"]), str(check["reason"])))
+
+
+def report_failed_start(sdk: Any, error: WorkerError) -> None:
+    """Have the SDK tell the platform why this worker cannot serve. It ends the process."""
+    from runpod.serverless.modules.rp_fitness import run_fitness_checks
+
+    failed = [check for check in error.checks if not check["ok"]] if isinstance(error, Unfit) else []
+    register_checks(sdk, failed or [{"name": error.code, "ok": False, "reason": error.message}])
+    asyncio.run(run_fitness_checks())
+
+
+def _as_function(name: str, ok: bool, reason: str) -> Callable[[], None]:
+    def check() -> None:
+        if not ok:
+            raise Unfit(reason)
+
+    check.__name__ = name  # under which the SDK logs and reports it
+    return check

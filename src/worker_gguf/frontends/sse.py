@@ -1,0 +1,85 @@
+"""A stream on the wire: whole events as they come, and a comment when there has been none for a while.
+
+Balancers and clients give up on a connection that is silent, and a long prompt takes its time. A line that begins with
+a colon is a comment (html.spec.whatwg.org/multipage/server-sent-events.html) and is skipped by every reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.types import Send
+
+__all__ = ["COMMENT", "NO_PINGS", "EventSender", "Pings"]
+
+COMMENT: Final = b": ping\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Pings:
+    """Seconds of silence before a comment: `first_s` before the first event, `every_s` from then on. 0 sends none.
+
+    The first comment puts the status line out, after which an error has no status of its own any more; so it should
+    not come before all refusals have.
+    """
+
+    every_s: float = 0.0
+    first_s: float = 0.0
+
+    @classmethod
+    def beside(cls, every_s: float, queue_timeout_s: float | None) -> Pings:
+        """Of a stream that may be refused for as long as it waits for a slot."""
+        return cls(every_s, max(every_s, queue_timeout_s or 0.0))
+
+
+NO_PINGS: Final = Pings()
+
+
+class EventSender:
+    """Sends one stream. Each message is one event or one comment, so nothing is ever split. `close` it in any case."""
+
+    def __init__(self, start: Callable[[], Awaitable[None]], send: Send, pings: Pings) -> None:
+        """`start` sends the status line and the headers; it is called once, with the first event or comment."""
+        self.has_started = False
+        self._start = start
+        self._send = send
+        self._pings = pings
+        self._loop = asyncio.get_running_loop()
+        self._last_s = self._loop.time()
+        self._sending = asyncio.Lock()
+        self._pinging = asyncio.create_task(self._ping()) if pings.every_s else None
+
+    async def send(self, event: bytes) -> None:
+        async with self._sending:
+            await self._write(event, more=True)
+
+    async def end(self) -> None:
+        await self.close()
+        await self._write(b"", more=False)
+
+    async def close(self) -> None:
+        """Send no more comments."""
+        if self._pinging is not None:
+            self._pinging.cancel()
+            await asyncio.wait({self._pinging})
+
+    async def _write(self, content: bytes, *, more: bool) -> None:
+        if not self.has_started:
+            self.has_started = True
+            await self._start()
+        await self._send({"type": "http.response.body", "body": content, "more_body": more})
+        self._last_s = self._loop.time()
+
+    async def _ping(self) -> None:
+        while True:
+            longest_s = self._pings.every_s if self.has_started else self._pings.first_s
+            left_s = self._last_s + longest_s - self._loop.time()
+            if left_s > 0:
+                await asyncio.sleep(left_s)
+            elif not self._sending.locked():  # else an event is on its way to a client that reads slowly
+                await self.send(COMMENT)
+            else:
+                await asyncio.sleep(longest_s)
