@@ -15,9 +15,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, Final
 
-from worker_gguf.errors import DownloadError, ModelInvalid, ModelNotFound
+from worker_gguf.errors import DownloadError, ModelNotFound
 from worker_gguf.gguf.cursor import Cursor
 from worker_gguf.gguf.header import ArrayInfo, ModelHeader, TensorInfo, Value, describe
+from worker_gguf.gguf.sound import check_parts, check_sound
 from worker_gguf.gguf.types import GGML_TYPES
 
 __all__ = ["read_header", "read_headers"]
@@ -81,13 +82,14 @@ def read_headers(paths: Sequence[Path | BinaryIO], files: Sequence[BinaryIO] = (
         first, *rest = (read_header(file, name=str(path)) for path, file in zip(paths, files, strict=True))
     else:
         first, *rest = (read_header(path) for path in paths)
-    if first.n_parts > 1 and first.n_parts != len(paths):
-        name = getattr(paths[0], "name", paths[0])
-        raise ModelInvalid(f"{name} is part of a model of {first.n_parts} files, and {len(paths)} were found.")
     tensors = list(first.tensors)
     for part, header in enumerate(rest, start=1):
         tensors += (replace(tensor, part=part) for tensor in header.tensors)
-    return replace(first, tensors=tuple(tensors), file_size=first.file_size + sum(h.file_size for h in rest))
+    whole = replace(first, tensors=tuple(tensors), file_size=first.file_size + sum(h.file_size for h in rest))
+    names = [str(source if isinstance(source, Path) else getattr(source, "name", "the model")) for source in paths]
+    check_parts((first, *rest), names)
+    check_sound(whole, names[0])
+    return whole
 
 
 def _parse(cursor: Cursor) -> ModelHeader:
