@@ -106,11 +106,14 @@ def _parse(cursor: Cursor) -> ModelHeader:
         metadata[key] = value = _read_value(cursor, key, n_kept <= MAX_KEPT_NUMBERS)
         n_kept += len(value.values or ()) if isinstance(value, ArrayInfo) else 0
     alignment = metadata.get("general.alignment", 32)
-    if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1) or alignment > 1 << 20:
+    if type(alignment) is not int or alignment <= 0 or alignment & (alignment - 1) or alignment > 1 << 20:
         cursor.fail(f"general.alignment is {alignment!r}, not a power of two.")
-    raw = [_read_tensor(cursor) for _ in range(n_tensors)]
+    lines = [_read_tensor(cursor, alignment) for _ in range(n_tensors)]
     data_offset = -(-cursor.at // alignment) * alignment
-    tensors = tuple(replace(tensor, offset=data_offset + tensor.offset) for tensor in raw)
+    tensors = tuple(
+        TensorInfo(name, shape, kind, size_bytes, data_offset + offset)
+        for name, shape, kind, size_bytes, offset in lines
+    )
     _check_tensors(cursor, tensors)
     return describe(cursor, version, data_offset, metadata, tensors)
 
@@ -158,8 +161,8 @@ def _read_array(cursor: Cursor, key: str, keep: bool) -> ArrayInfo:
     return ArrayInfo(name, length, cursor.numbers(layout, length))
 
 
-def _read_tensor(cursor: Cursor) -> TensorInfo:
-    """Read one tensor's line; its offset still counts from the start of the weights."""
+def _read_tensor(cursor: Cursor, alignment: int) -> tuple[str, tuple[int, ...], str, int, int]:
+    """Read one tensor's line: name, shape, type, bytes and its offset from the start of the weights."""
     name = cursor.string()
     n_dims = cursor.u32()
     if not 1 <= n_dims <= 4:
@@ -171,12 +174,26 @@ def _read_tensor(cursor: Cursor) -> TensorInfo:
     ggml = GGML_TYPES[kind]
     if shape[0] % ggml.block:
         cursor.fail(f"the tensor {name[:80]!r} has rows of {shape[0]}, which {ggml.name} cannot hold.")
-    return TensorInfo(name, shape, ggml.name, prod(shape) // ggml.block * ggml.block_bytes, offset)
+    if 0 in shape:
+        cursor.fail(f"the tensor {name[:80]!r} is empty.")
+    if offset % alignment:
+        cursor.fail(f"the tensor {name[:80]!r} begins at byte {offset} of the weights, no multiple of {alignment}.")
+    size_bytes = prod(shape) // ggml.block * ggml.block_bytes
+    _check_end(cursor, offset + size_bytes)
+    return name, shape, ggml.name, size_bytes, offset
 
 
 def _check_tensors(cursor: Cursor, tensors: tuple[TensorInfo, ...]) -> None:
     if len({tensor.name for tensor in tensors}) != len(tensors):
         cursor.fail("two of its tensors have the same name.")
-    end = max((tensor.offset + tensor.size_bytes for tensor in tensors), default=0)
+    end = 0
+    for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
+        if tensor.offset < end:
+            cursor.fail(f"the tensor {tensor.name[:80]!r} begins before the one in front of it ends.")
+        end = tensor.offset + tensor.size_bytes
+    _check_end(cursor, end)
+
+
+def _check_end(cursor: Cursor, end: int) -> None:
     if end > cursor.size:
         cursor.fail(f"it has {cursor.size} bytes and its tensors need {end}. It is cut short: download it again.")

@@ -11,7 +11,7 @@ import shutil
 import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = ["Partial", "merged"]
@@ -98,6 +98,12 @@ class Partial:
         with self._open_data() as number:
             return os.pread(number, n_bytes, at)
 
+    def sync(self) -> None:
+        """Put on disk what is noted so far, the bytes before the note of them."""
+        with suppress(ValueError), self._open_data() as number:
+            os.fsync(number)
+            os.fsync(self._journal.fileno())
+
     @contextmanager
     def _open_data(self) -> Iterator[int]:
         """A thread that is left behind must not write into a number that has been given to another file."""
@@ -120,8 +126,9 @@ class Partial:
 
     def _close_if_idle(self) -> None:
         if self._is_closed and not self._n_busy:
-            self._data.close()
-            self._journal.close()
+            for file in (self._data, self._journal):
+                with suppress(OSError):  # the volume is gone; what had to be on disk was synced before
+                    file.close()
 
     def publish(self, path: Path) -> None:
         """Give the file its final name, on disk before it is seen."""
