@@ -24,7 +24,7 @@ from worker_gguf.store import select
 from worker_gguf.store.cache import Cache, write_ref
 from worker_gguf.store.crew import Crew, Digest, LostLease
 from worker_gguf.store.hub import Hub, Listing
-from worker_gguf.store.in_use import touch
+from worker_gguf.store.in_use import touch, volume_now
 from worker_gguf.store.lease import Lease
 from worker_gguf.store.partial import Partial, left_behind, noted_bytes
 from worker_gguf.store.prune import disk_error, make_room
@@ -170,7 +170,7 @@ class _Download:
         for file in wanted:
             self._bring(file, counter.report)
             self._tidy(file)
-            touch(file.final)
+            touch(file.final, volume_now(self.cache))
             counter.file_done(file.web.size_bytes)
 
     def _left_behind(self, file: _Wanted) -> int:
