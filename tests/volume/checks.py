@@ -66,6 +66,8 @@ class Volume:
         while self.hub.bytes_served < n_bytes:
             if time.monotonic() > until:
                 raise TimeoutError(f"{self.hub.bytes_served} of {n_bytes} bytes served")
+            if all(worker.poll() is not None for worker in self.workers):
+                raise TimeoutError(f"no worker runs any more: {self.workers[0].communicate()[1]}")
             time.sleep(0.02)
 
     def whole(self, repo: str, content: bytes, mount: Path) -> None:

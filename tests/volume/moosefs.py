@@ -79,7 +79,7 @@ class MooseFs:
         at = self.folder / name
         at.mkdir(exist_ok=True)
         self._start(name, "mfsmount", "-f", "-H", HOST, str(at))
-        self._wait(f"{name} has room", lambda: _free_bytes(at) > FREE_BYTES)
+        self._wait(f"{name} has room", lambda: at.is_mount() and _free_bytes(at) > FREE_BYTES)
         return at
 
     def start_master(self) -> None:
