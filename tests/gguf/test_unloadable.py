@@ -137,6 +137,14 @@ def test_what_only_llama_cpp_can_tell_ends_the_process_with_a_sentence(name: str
     assert "#0" not in outcome.said  # no backtrace
 
 
+def test_models_damaged_at_random_are_served_or_refused_with_a_sentence() -> None:
+    """The first seconds of `make fuzz-gguf`, always the same files."""
+    command = [sys.executable, "-m", "tests.gguf.fuzz", "--seconds", "3", "--seed", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"N_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert " 0 ended without a sentence" in done.stdout
+
+
 def test_the_worker_ends_with_exit_code_1_and_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "twice.gguf"
     path.write_bytes(CAUGHT["a token twice"][0].write())

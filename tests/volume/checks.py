@@ -163,14 +163,18 @@ def volume_gone(volume: Volume) -> str:
     worker = volume.fetch("org/gone", volume.mounts[0])
     volume.wait_served(SIZE_BYTES * 2 // 3)
     volume.moosefs.stop("mount0", signal.SIGKILL)
+    gone_at = time.monotonic()
     _, said = worker.communicate(timeout=READY_S)
     assert worker.returncode == 1, said
     assert "Traceback" not in said, said
     _ends_well(volume.fetch("org/gone", volume.mounts[1]))
+    seconds = time.monotonic() - gone_at
     volume.whole("org/gone", content, volume.mounts[2])
     ratio = volume.hub.bytes_served / SIZE_BYTES
-    assert ratio <= 1.40, ratio  # what was not on disk yet: the last seconds
-    return f"{said.strip().splitlines()[-1]!r}; gone on with elsewhere, bytes served / size {ratio:.3f}"
+    # MooseFS keeps what a dead machine was writing locked for two minutes: fetching it again is faster.
+    assert ratio <= 1.80, ratio
+    assert seconds <= 60, seconds
+    return f"{said.strip().splitlines()[-1]!r}; whole elsewhere {seconds:.0f} s later, bytes served / size {ratio:.3f}"
 
 
 def _leader(volume: Volume, content: bytes, workers: Sequence[subprocess.Popen[str]]) -> subprocess.Popen[str]:
