@@ -80,7 +80,7 @@ class Volume:
     def end_workers(self) -> None:
         for worker in self.workers:
             worker.kill()
-            worker.communicate()
+            worker.communicate(timeout=READY_S)
         self.workers.clear()
         self.hub.bytes_per_s = None
         self.hub.status = None
@@ -167,7 +167,10 @@ def volume_gone(volume: Volume) -> str:
     _, said = worker.communicate(timeout=READY_S)
     assert worker.returncode == 1, said
     assert "Traceback" not in said, said
-    _ends_well(volume.fetch("org/gone", volume.mounts[1]))
+    other = volume.fetch("org/gone", volume.mounts[1])
+    # Not its end: a thread that reads what is locked cannot even be killed.
+    assert other.stdout is not None
+    assert other.stdout.readline().strip().endswith(".gguf"), other.communicate()[1]
     seconds = time.monotonic() - gone_at
     volume.whole("org/gone", content, volume.mounts[2])
     ratio = volume.hub.bytes_served / SIZE_BYTES

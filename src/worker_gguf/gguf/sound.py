@@ -105,7 +105,7 @@ def _check_experts(facts: _Facts) -> None:
     n, used, groups = (facts.most(f"expert_{key}") for key in ("count", "used_count", "group_count"))
     if n > MAX_EXPERTS:
         facts.refuse(f"it has {n} experts, and llama.cpp knows at most {MAX_EXPERTS}")
-    if used > n or (n and not used):
+    if used > n or (n > 1 and not used):
         facts.refuse(f"it has {n} experts and uses {used} of them")
     if not groups:
         return
