@@ -14,7 +14,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --re
 LLAMA := $(shell sed -n 's/^\(llama-cpp-python==[^ ]*\).*/\1/p' requirements/dev.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kill-test balancer-test check run bench bench-cold format docs lock model clean
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' Makefile)
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -32,6 +32,12 @@ kill-test: setup ## kill downloading workers at 200 random moments
 
 balancer-test: setup ## restart two workers behind nginx in turn, under load, ten times; nothing may be lost
 	$(BIN)/python -m tests.e2e.balancer $(ARGS)
+
+test-volume: setup ## three workers on a real MooseFS: one download, a killed leader, a master that goes away (needs root)
+	$(BIN)/python -m tests.volume $(ARGS)
+
+fuzz-gguf: setup ## bring up damaged models for ten minutes; none may end the worker without a sentence
+	$(BIN)/python -m tests.gguf.fuzz $(ARGS)
 
 check: setup ## formatting, lint, types, generated docs, import rules
 	$(BIN)/ruff format --check .

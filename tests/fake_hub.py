@@ -6,8 +6,10 @@ ranges, and breaks on demand. Offers no Xet storage, so files come over plain HT
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import hashlib
+import itertools
 import json
 import random
 import threading
@@ -79,6 +81,12 @@ class FakeHub:
         self.trickles = 0
         """So many of the next answers with a file bring a byte now and then."""
         self.retry_after: str | None = None
+        self.address_uses: int | None = None
+        """So many answers from one signed address of the CDN; then it has expired and is answered with 403."""
+        self.renamed: dict[str, str] = {}
+        """Former names of repositories: requests for them are led on, as the Hub does."""
+        self._signed = itertools.count(1)
+        self._uses: collections.Counter[str] = collections.Counter()
         self.pages: dict[str, bytes] = {}
         """Files of a plain web server, by their path."""
         self.has_ranges = True
@@ -133,6 +141,18 @@ class FakeHub:
             wait_s = self._line_free_at - now
         self.leaving.wait(wait_s)
 
+    def sign(self) -> str:
+        """What a fresh address of the CDN carries in its query."""
+        return f"?Expires=60&Signature={next(self._signed)}" if self.address_uses is not None else ""
+
+    def has_expired(self, query: str) -> bool:
+        self._uses[query] += 1
+        return self.address_uses is not None and self._uses[query] > self.address_uses
+
+    def led_on(self, path: str) -> str | None:
+        """Return where a path under a repository's former name is now."""
+        return next((path.replace(old, new) for old, new in self.renamed.items() if f"/{old}" in path), None)
+
     def blob(self, sha256: str) -> Blob | None:
         commits = (files for repo in self.repos.values() for files in repo.commits.values())
         return next((blob for files in commits for blob in files.values() if blob.sha256 == sha256), None)
@@ -172,6 +192,10 @@ class _Handler(BaseHTTPRequestHandler):
             status = self.hub.fail_files.pop(0)
         if status is not None:
             self._refuse(status)
+        elif elsewhere := self.hub.led_on(path):
+            self._answer(307, b"", {"Location": elsewhere})
+        elif path.startswith("/cdn/") and self.hub.has_expired(urlsplit(self.path).query):
+            self._refuse(403)
         elif path.startswith("/cdn/"):
             blob = self.hub.blob(path.removeprefix("/cdn/"))
             self._content(blob.content, blob.sha256) if blob else self._refuse(404)
@@ -239,7 +263,7 @@ class _Handler(BaseHTTPRequestHandler):
             302,
             b"",
             {
-                "Location": f"{self.hub.cdn_url}/cdn/{blob.sha256}",
+                "Location": f"{self.hub.cdn_url}/cdn/{blob.sha256}{self.hub.sign()}",
                 "X-Repo-Commit": commit,
                 "X-Linked-Etag": f'"{blob.sha256}"',
                 "X-Linked-Size": str(len(blob.content)),

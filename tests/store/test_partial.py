@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker_gguf.store.partial import Partial, left_behind, merged, noted_bytes
+from worker_gguf.store.partial import Partial, folders_of, left_behind, merged, noted_bytes
 
 RANGES = st.lists(st.tuples(st.integers(0, 50), st.integers(1, 20)).map(lambda pair: (pair[0], sum(pair))))
 
@@ -83,3 +85,36 @@ def test_published_file_leaves_nothing_behind(tmp_path: Path) -> None:
     partial.publish(tmp_path / "blobs" / "key")
     assert (tmp_path / "blobs" / "key").read_bytes() == b"GGUF"
     assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_work_that_cannot_be_read_is_none_to_go_on_with_and_is_not_waited_for(tmp_path: Path) -> None:
+    """As where a volume keeps what a dead machine was writing locked. A pipe that nobody writes to reads like that."""
+    sound = Partial(tmp_path / "key.a", 100, "v1")
+    sound.write(0, b"x" * 10)
+    sound.close()
+    (tmp_path / "key.b").mkdir()
+    os.mkfifo(tmp_path / "key.b" / "ranges")
+    assert left_behind(tmp_path, "key", patience_s=0.1) == [tmp_path / "key.a"]
+    assert set(folders_of(tmp_path, "key")) == {tmp_path / "key.a", tmp_path / "key.b"}
+    with (tmp_path / "key.b" / "ranges").open("wb"):  # lets go of whoever still reads
+        pass
+
+
+def test_noted_bytes_that_are_not_there_do_not_count(tmp_path: Path) -> None:
+    partial = Partial(tmp_path / "key.a", 100, "v1")
+    partial.write(50, b"x" * 10)
+    partial.close()
+    assert noted_bytes(tmp_path / "key.a") == 10
+    os.truncate(tmp_path / "key.a" / "data", 55)
+    assert noted_bytes(tmp_path / "key.a") == 0
+
+
+def test_sync_puts_the_bytes_on_disk_before_the_note_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr("os.fsync", lambda number: synced.append(Path(f"/proc/self/fd/{number}").readlink().name))
+    partial = Partial(tmp_path / "key.a", 100, "v1")
+    partial.sync()
+    assert synced == ["data", "ranges"]
+    partial.close()
+    partial.sync()  # too late, and no harm
+    assert len(synced) == 2

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -67,6 +70,86 @@ def test_two_revisions_of_one_file_are_one_model(tmp_path: Path) -> None:
     assert (kept.size_bytes, len(kept.names)) == (40, 2)
     make_room(Cache(tmp_path), 20, 50, TUNING)
     assert list(tmp_path.rglob("*.gguf")) == []
+
+
+def _part(cache: Path, commit: str, number: int, content: str, used_at: float) -> Path:
+    """One of two parts, under the name that it has in a revision."""
+    folder = cache / "models--o--a"
+    blob = folder / "blobs" / content
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    blob.write_bytes(b"x" * 20)
+    os.utime(blob, (used_at, 1.0))
+    name = folder / "snapshots" / commit / f"m-0000{number}-of-00002.gguf"
+    name.parent.mkdir(parents=True, exist_ok=True)
+    name.symlink_to(os.path.relpath(blob, name.parent))
+    return name
+
+
+def test_file_that_another_revision_shows_is_kept_and_counts_once(tmp_path: Path) -> None:
+    old = [_part(tmp_path, "a" * 40, 1, "first-old", 1.0), _part(tmp_path, "a" * 40, 2, "second", 1.0)]
+    new = [_part(tmp_path, "b" * 40, 1, "first-new", 2.0), _part(tmp_path, "b" * 40, 2, "second", 1.0)]
+    make_room(Cache(tmp_path), 40, 100, TUNING)  # 60 are there
+    assert all(name.is_file() for name in (*old, *new))
+    make_room(Cache(tmp_path), 60, 100, TUNING)
+    assert [name.is_file() for name in new] == [True, True]
+    assert not old[0].exists()
+    assert sum(path.stat().st_size for path in (tmp_path / "models--o--a" / "blobs").iterdir()) == 40
+
+
+def test_file_that_another_tool_shows_under_its_own_name_is_kept(tmp_path: Path) -> None:
+    name = _model(tmp_path, "o/a", "a.gguf", 40, used_at=1.0)
+    theirs = name.with_name("a.bin")
+    theirs.symlink_to(name.readlink())
+    with pytest.raises(DownloadError, match="models in use"):
+        make_room(Cache(tmp_path), 30, 60, TUNING)
+    assert theirs.read_bytes() == b"x" * 40
+
+
+def test_removal_that_was_cut_off_is_finished_by_the_next(tmp_path: Path) -> None:
+    name = _model(tmp_path, "o/a", "a.gguf", 40, used_at=1.0)
+    aside = Cache(tmp_path).bin / "killed"
+    aside.parent.mkdir(parents=True)
+    name.resolve().rename(aside)  # and then the worker was killed
+    make_room(Cache(tmp_path), 1, 100, TUNING)
+    assert aside.exists()  # somebody may still be at it
+    make_room(Cache(tmp_path), 1, 100, Tuning(in_use_stale_s=-1.0))
+    assert not aside.exists()
+    assert kept_models(Cache(tmp_path)) == []
+
+
+def test_use_is_noted_by_the_volumes_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker whose clock is an hour ahead does not keep its model for an hour longer than others."""
+    monkeypatch.setattr("time.time", lambda: 4e9)
+    used = _model(tmp_path, "o/a", "a.gguf", 40, used_at=1.0)
+    hold = Hold([used], tmp_path)
+    (mark,) = Cache(tmp_path).marks.iterdir()
+    assert used.stat().st_atime == pytest.approx(mark.stat().st_mtime, abs=1)
+    hold.release()
+
+
+def test_mark_of_a_worker_that_is_really_killed_ends(tmp_path: Path) -> None:
+    used = _model(tmp_path, "o/a", "a.gguf", 40, used_at=1.0)
+    quick = Tuning(in_use_beat_s=0.05, in_use_stale_s=0.5)
+    code = (
+        "import sys, pathlib, time\n"
+        "from worker_gguf.store import Hold\n"
+        "from worker_gguf.store.tuning import Tuning\n"
+        f"hold = Hold([pathlib.Path({str(used)!r})], pathlib.Path({str(tmp_path)!r}), Tuning(in_use_beat_s=0.05))\n"
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "held\n"
+        (mark,) = Cache(tmp_path).marks.glob("*.json")
+        first, until = mark.stat().st_mtime_ns, time.monotonic() + 20
+        while mark.stat().st_mtime_ns == first:  # it renews it
+            assert time.monotonic() < until
+        assert used_paths(Cache(tmp_path), quick) == {used.resolve()}
+        worker.kill()
+    until = time.monotonic() + 20
+    while used_paths(Cache(tmp_path), quick):
+        assert time.monotonic() < until
 
 
 def test_model_in_use_is_kept(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ __all__ = ["Cursor"]
 
 # What a header may hold. Real ones stay far below: 20 MiB, 600,000 texts.
 MAX_HEADER_BYTES: Final = 64 << 20
-MAX_STRINGS: Final = 8_000_000
+MAX_STRINGS: Final = 2_000_000
 MAX_STRING_BYTES: Final = 4 << 20
 
 WINDOW_BYTES: Final = 1 << 20

@@ -15,9 +15,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, Final
 
-from worker_gguf.errors import DownloadError, ModelInvalid, ModelNotFound
+from worker_gguf.errors import DownloadError, ModelNotFound
 from worker_gguf.gguf.cursor import Cursor
 from worker_gguf.gguf.header import ArrayInfo, ModelHeader, TensorInfo, Value, describe
+from worker_gguf.gguf.sound import check_parts, check_sound
 from worker_gguf.gguf.types import GGML_TYPES
 
 __all__ = ["read_header", "read_headers"]
@@ -81,13 +82,14 @@ def read_headers(paths: Sequence[Path | BinaryIO], files: Sequence[BinaryIO] = (
         first, *rest = (read_header(file, name=str(path)) for path, file in zip(paths, files, strict=True))
     else:
         first, *rest = (read_header(path) for path in paths)
-    if first.n_parts > 1 and first.n_parts != len(paths):
-        name = getattr(paths[0], "name", paths[0])
-        raise ModelInvalid(f"{name} is part of a model of {first.n_parts} files, and {len(paths)} were found.")
     tensors = list(first.tensors)
     for part, header in enumerate(rest, start=1):
         tensors += (replace(tensor, part=part) for tensor in header.tensors)
-    return replace(first, tensors=tuple(tensors), file_size=first.file_size + sum(h.file_size for h in rest))
+    whole = replace(first, tensors=tuple(tensors), file_size=first.file_size + sum(h.file_size for h in rest))
+    names = [str(source if isinstance(source, Path) else getattr(source, "name", "the model")) for source in paths]
+    check_parts((first, *rest), names)
+    check_sound(whole, names[0])
+    return whole
 
 
 def _parse(cursor: Cursor) -> ModelHeader:
@@ -104,11 +106,14 @@ def _parse(cursor: Cursor) -> ModelHeader:
         metadata[key] = value = _read_value(cursor, key, n_kept <= MAX_KEPT_NUMBERS)
         n_kept += len(value.values or ()) if isinstance(value, ArrayInfo) else 0
     alignment = metadata.get("general.alignment", 32)
-    if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1) or alignment > 1 << 20:
+    if type(alignment) is not int or alignment <= 0 or alignment & (alignment - 1) or alignment > 1 << 20:
         cursor.fail(f"general.alignment is {alignment!r}, not a power of two.")
-    raw = [_read_tensor(cursor) for _ in range(n_tensors)]
+    lines = [_read_tensor(cursor, alignment) for _ in range(n_tensors)]
     data_offset = -(-cursor.at // alignment) * alignment
-    tensors = tuple(replace(tensor, offset=data_offset + tensor.offset) for tensor in raw)
+    tensors = tuple(
+        TensorInfo(name, shape, kind, size_bytes, data_offset + offset)
+        for name, shape, kind, size_bytes, offset in lines
+    )
     _check_tensors(cursor, tensors)
     return describe(cursor, version, data_offset, metadata, tensors)
 
@@ -156,8 +161,8 @@ def _read_array(cursor: Cursor, key: str, keep: bool) -> ArrayInfo:
     return ArrayInfo(name, length, cursor.numbers(layout, length))
 
 
-def _read_tensor(cursor: Cursor) -> TensorInfo:
-    """Read one tensor's line; its offset still counts from the start of the weights."""
+def _read_tensor(cursor: Cursor, alignment: int) -> tuple[str, tuple[int, ...], str, int, int]:
+    """Read one tensor's line: name, shape, type, bytes and its offset from the start of the weights."""
     name = cursor.string()
     n_dims = cursor.u32()
     if not 1 <= n_dims <= 4:
@@ -169,12 +174,26 @@ def _read_tensor(cursor: Cursor) -> TensorInfo:
     ggml = GGML_TYPES[kind]
     if shape[0] % ggml.block:
         cursor.fail(f"the tensor {name[:80]!r} has rows of {shape[0]}, which {ggml.name} cannot hold.")
-    return TensorInfo(name, shape, ggml.name, prod(shape) // ggml.block * ggml.block_bytes, offset)
+    if 0 in shape:
+        cursor.fail(f"the tensor {name[:80]!r} is empty.")
+    if offset % alignment:
+        cursor.fail(f"the tensor {name[:80]!r} begins at byte {offset} of the weights, no multiple of {alignment}.")
+    size_bytes = prod(shape) // ggml.block * ggml.block_bytes
+    _check_end(cursor, offset + size_bytes)
+    return name, shape, ggml.name, size_bytes, offset
 
 
 def _check_tensors(cursor: Cursor, tensors: tuple[TensorInfo, ...]) -> None:
     if len({tensor.name for tensor in tensors}) != len(tensors):
         cursor.fail("two of its tensors have the same name.")
-    end = max((tensor.offset + tensor.size_bytes for tensor in tensors), default=0)
+    end = 0
+    for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
+        if tensor.offset < end:
+            cursor.fail(f"the tensor {tensor.name[:80]!r} begins before the one in front of it ends.")
+        end = tensor.offset + tensor.size_bytes
+    _check_end(cursor, end)
+
+
+def _check_end(cursor: Cursor, end: int) -> None:
     if end > cursor.size:
         cursor.fail(f"it has {cursor.size} bytes and its tensors need {end}. It is cut short: download it again.")

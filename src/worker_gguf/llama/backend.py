@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import llama_cpp
+from llama_cpp._ggml import libggml
 
-__all__ = ["VERSION", "forget_errors", "recent_errors", "start", "watching"]
+from worker_gguf.llama import last_words
+
+__all__ = ["VERSION", "forget_errors", "loading", "recent_errors", "start", "watching"]
 
 VERSION = llama_cpp.__version__
 
@@ -21,6 +24,8 @@ _LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ER
 _CONT = 5
 _recent: deque[str] = deque(maxlen=20)
 _watchers: list[Callable[[str], None]] = []
+_loading: list[str] = []
+_kept_alive: list[object] = []
 _started = threading.Lock()
 _state = {"started": False, "level": logging.DEBUG}
 
@@ -46,6 +51,7 @@ def start() -> None:
     with _started:
         if not _state["started"]:
             llama_cpp.llama_log_set(_on_log, ctypes.c_void_p(0))
+            _kept_alive.append(last_words.listen(libggml, logger.error, lambda: _loading[-1] if _loading else None))
             llama_cpp.llama_backend_init()
             _state["started"] = True
 
@@ -58,6 +64,16 @@ def watching(watcher: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         _watchers.remove(watcher)
+
+
+@contextmanager
+def loading(name: str) -> Iterator[None]:
+    """Name the file that is to blame if llama.cpp ends the process meanwhile."""
+    _loading.append(name)
+    try:
+        yield
+    finally:
+        _loading.remove(name)
 
 
 def recent_errors() -> list[str]:

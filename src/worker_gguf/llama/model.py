@@ -84,20 +84,20 @@ class Model:
 
         native.progress_callback = on_progress
         offload = Offload()
-        with backend.watching(offload.read):
+        with backend.loading(path.name), backend.watching(offload.read):
             pointer = _load_by_name(path, native, opened) if fd is None else _load_from(fd, native)
-        if not pointer:
-            raise _why_no_model(path)
+            if not pointer:
+                raise _why_no_model(path)
+            self.pointer: llama_cpp.llama_model_p = pointer
+            self.vocabulary = Vocabulary(pointer)
         self.offloaded = offload.layers
-        self.pointer: llama_cpp.llama_model_p = pointer
-        self.vocabulary = Vocabulary(pointer)
         self.n_ctx_train: int = llama_cpp.llama_model_n_ctx_train(pointer)
         self.n_params: int = llama_cpp.llama_model_n_params(pointer)
         self.n_swa: int = llama_cpp.llama_model_n_swa(pointer)
         self.is_recurrent = bool(
             llama_cpp.llama_model_is_recurrent(pointer) or llama_cpp.llama_model_is_hybrid(pointer)
         )
-        if why := _cannot_generate(pointer):
+        if why := _cannot_generate(pointer) or self.vocabulary.why_unusable():
             self.close()
             raise ModelInvalid(f"{path.name} cannot be served: it is {why}. Choose a model that generates text.")
 

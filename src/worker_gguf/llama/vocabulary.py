@@ -12,6 +12,8 @@ from worker_gguf.errors import InvalidRequest
 __all__ = ["Vocabulary"]
 
 _NONE = -1
+# llama.h: enum llama_vocab_type
+_NO_VOCABULARY, _SENTENCE_PIECE = 0, 1
 
 
 class Vocabulary:
@@ -28,6 +30,25 @@ class Vocabulary:
         self._pieces: list[bytes | None] = [None] * self.n_tokens
         self.suppressed = self._read_suppressed()
         self.eog = frozenset(t for t in range(self.n_tokens) if llama_cpp.llama_vocab_is_eog(self.pointer, t))
+
+    def why_unusable(self) -> str | None:
+        """Say what of it would end the process at the first text: llama.cpp takes it for granted."""
+        kind = llama_cpp.llama_vocab_type(self.pointer)
+        if kind == _NO_VOCABULARY:
+            return "a model without a vocabulary, which cannot read text"
+        if kind == _SENTENCE_PIECE and (n_missing := self._n_missing_bytes()):
+            return f"a model whose vocabulary lacks {n_missing} of the 256 bytes that other characters are made of"
+        return None
+
+    def _n_missing_bytes(self) -> int:
+        """Bytes that are a token neither as `<0x0A>` nor as themselves. They stand at the front as a rule."""
+        missing = {b"<0x%02X>" % byte: byte for byte in range(256)} | {bytes([byte]): byte for byte in range(256)}
+        left = set(range(256))
+        for token in range(self.n_tokens):
+            left.discard(missing.get(llama_cpp.llama_vocab_get_text(self.pointer, token), -1))
+            if not left:
+                break
+        return len(left)
 
     def adopt(self, bos: int | None, eos: Sequence[int]) -> None:
         """Take special tokens from elsewhere, for a file that has them wrong; before anything else reads them."""

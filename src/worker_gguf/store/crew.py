@@ -65,6 +65,7 @@ class Crew:
         """Fetch all of it; return whether the digest is right."""
         n_connections = min(self._tuning.n_connections, len(self._todo)) if self._web.has_ranges else 1
         jobs = [self._connection] * n_connections + ([self._hash_on] if self._hash else [])
+        threading.Thread(target=self._guarded, args=(self._sync_on,), name="sync", daemon=True).start()
         threads = [threading.Thread(target=self._guarded, args=(job,), name="fetch", daemon=True) for job in jobs]
         for thread in threads:
             thread.start()
@@ -142,6 +143,11 @@ class Crew:
             self._partial.write(at, content)
             self._grown.set()
         return at + len(content)
+
+    def _sync_on(self) -> None:
+        """Put what is here on the disk now and then: a machine that dies takes what its mount has not written yet."""
+        while not self._stop.wait(self._tuning.sync_s):
+            self._partial.sync()
 
     # --- digest ---------------------------------------------------------------------------------------------------
 

@@ -24,9 +24,9 @@ from worker_gguf.store import select
 from worker_gguf.store.cache import Cache, write_ref
 from worker_gguf.store.crew import Crew, Digest, LostLease
 from worker_gguf.store.hub import Hub, Listing
-from worker_gguf.store.in_use import touch
+from worker_gguf.store.in_use import touch, volume_now
 from worker_gguf.store.lease import Lease
-from worker_gguf.store.partial import Partial, left_behind, noted_bytes
+from worker_gguf.store.partial import Partial, folders_of, left_behind, noted_bytes
 from worker_gguf.store.prune import disk_error, make_room
 from worker_gguf.store.ref import HubRef, ModelRef, UrlRef
 from worker_gguf.store.resolve import LocalModel, locate
@@ -170,7 +170,7 @@ class _Download:
         for file in wanted:
             self._bring(file, counter.report)
             self._tidy(file)
-            touch(file.final)
+            touch(file.final, volume_now(self.cache))
             counter.file_done(file.web.size_bytes)
 
     def _left_behind(self, file: _Wanted) -> int:
@@ -237,7 +237,7 @@ class _Download:
 
     def _tidy(self, file: _Wanted) -> None:
         """Once the file is whole: remove what killed workers have left of it."""
-        for left in left_behind(self.cache.partials, file.key):
+        for left in folders_of(self.cache.partials, file.key):
             shutil.rmtree(left, ignore_errors=True)
         with suppress(OSError):
             for left in self.cache.lease(file.key).parent.glob(f"{file.key}*"):

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import threading
-import time
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
@@ -40,11 +39,12 @@ class Hold:
         self._files = [str(file.relative_to(cache_dir.resolve())) for file in files]
         try:
             self._mark()
+            now = self._path.stat().st_mtime
         except OSError as error:
             logger.info("model not marked as in use", extra={"reason": str(error)})
             return
         for file in files:
-            touch(file)
+            touch(file, now)
         threading.Thread(target=self._renew, name="in-use", daemon=True).start()
 
     def release(self) -> None:
@@ -68,10 +68,10 @@ class Hold:
                 logger.warning("mark of use not renewed", extra={"reason": str(error)})
 
 
-def touch(file: Path) -> None:
-    """Note that a file was used now; its time of change stays."""
+def touch(file: Path, now: float) -> None:
+    """Note that a file was used, at a time by the volume's clock; its time of change stays."""
     with suppress(OSError):
-        os.utime(file, (time.time(), file.stat().st_mtime))
+        os.utime(file, (now, file.stat().st_mtime))
 
 
 def volume_now(cache: Cache) -> float:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = ["Partial", "merged"]
 
+PATIENCE_S = 5.0
 _DATA = "data"
 _JOURNAL = "ranges"
 
@@ -98,6 +100,12 @@ class Partial:
         with self._open_data() as number:
             return os.pread(number, n_bytes, at)
 
+    def sync(self) -> None:
+        """Put on disk what is noted so far, the bytes before the note of them."""
+        with suppress(ValueError), self._open_data() as number:
+            os.fsync(number)
+            os.fsync(self._journal.fileno())
+
     @contextmanager
     def _open_data(self) -> Iterator[int]:
         """A thread that is left behind must not write into a number that has been given to another file."""
@@ -120,8 +128,9 @@ class Partial:
 
     def _close_if_idle(self) -> None:
         if self._is_closed and not self._n_busy:
-            self._data.close()
-            self._journal.close()
+            for file in (self._data, self._journal):
+                with suppress(OSError):  # the volume is gone; what had to be on disk was synced before
+                    file.close()
 
     def publish(self, path: Path) -> None:
         """Give the file its final name, on disk before it is seen."""
@@ -137,23 +146,46 @@ class Partial:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def left_behind(parent: Path, key: str) -> list[Path]:
-    """Return the folders with work on `key`, the one with most of it first."""
+def folders_of(parent: Path, key: str) -> list[Path]:
+    """Return the folders with work on `key`, whatever is in them."""
     try:
-        found = [path for path in parent.iterdir() if path.name.startswith(f"{key}.")]
+        return [path for path in parent.iterdir() if path.name.startswith(f"{key}.")]
     except FileNotFoundError:
         return []
-    return sorted(found, key=lambda path: (-noted_bytes(path), path.name))
+
+
+def left_behind(parent: Path, key: str, patience_s: float = PATIENCE_S) -> list[Path]:
+    """Return the folders with work on `key` that can be gone on with, the one with most of it first.
+
+    What a dead machine was writing can be unreadable for minutes (MooseFS keeps its chunks locked): a read that does
+    not come back within `patience_s` is left alone, and its folder is none to go on with.
+    """
+    noted: dict[Path, int] = {}
+
+    def look(folder: Path) -> None:
+        noted[folder] = noted_bytes(folder)
+
+    found = folders_of(parent, key)
+    threads = [threading.Thread(target=look, args=(folder,), name="look", daemon=True) for folder in found]
+    for thread in threads:
+        thread.start()
+    until = time.monotonic() + patience_s
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
+    here = dict(noted)
+    return sorted(here, key=lambda path: (-here[path], path.name))
 
 
 def noted_bytes(folder: Path) -> int:
-    """How much of a file is in a folder, by its journal."""
+    """How much of a file is in a folder, by its journal; 0 if the last byte of what it notes cannot be read."""
     try:
         head = (folder / _JOURNAL).read_bytes().partition(b"\n")[0] + b"\n"
-        size_bytes = int(head.split()[0])
+        ranges = _read_journal(folder / _JOURNAL, head, int(head.split()[0])) or ()
+        with (folder / _DATA).open("rb", buffering=0) as data:
+            is_here = all(os.pread(data.fileno(), 1, end - 1) for _, end in ranges)
     except (OSError, ValueError, IndexError):
         return 0
-    return sum(end - first for first, end in _read_journal(folder / _JOURNAL, head, size_bytes) or ())
+    return sum(end - first for first, end in ranges) if is_here else 0
 
 
 def merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from worker_gguf.errors import DownloadError
@@ -84,9 +84,11 @@ def _prune(cache: Cache, model_bytes: int, needed_bytes: int, most_bytes: int, t
     for model in sorted(kept, key=lambda model: (model.used_at, model.title)):
         if kept_bytes + model_bytes <= most_bytes and needed_bytes <= shutil.disk_usage(cache.folder).free:
             return
-        if not model.files & used and _remove(cache, model, tuning):
-            kept_bytes -= model.size_bytes
-            logger.info("model pruned", extra={"model": model.title, "size_bytes": model.size_bytes})
+        own = model.files - _shown_besides(cache, model)
+        size_bytes = sum(_size(file) for file in own)
+        if not model.files & used and _remove(cache, replace(model, files=own), tuning):
+            kept_bytes -= size_bytes
+            logger.info("model pruned", extra={"model": model.title, "size_bytes": size_bytes})
     if kept_bytes + model_bytes > most_bytes:
         raise DownloadError(
             f"{cache.folder} holds {kept_bytes / GIB:.1f} GiB of models in use, the model needs "
@@ -118,6 +120,13 @@ def _models(cache: Cache) -> Iterator[tuple[str, list[Path]]]:
             yield path.name, [path]
 
 
+def _shown_besides(cache: Cache, model: Kept) -> set[Path]:
+    """Return the files of a model that other names lead to as well: another revision's, or another tool's."""
+    snapshots = {cache.folder / name.relative_to(cache.folder).parts[0] / "snapshots" for name in model.names}
+    links = (path for folder in snapshots for path in folder.rglob("*") if path not in model.names)
+    return {path.resolve() for path in links if not path.is_dir()}
+
+
 def _remove(cache: Cache, model: Kept, tuning: Tuning) -> bool:
     """Move the files out of sight, see again that nobody has begun to use them, and only then delete."""
     cache.bin.mkdir(parents=True, exist_ok=True)
@@ -143,11 +152,11 @@ def _remove(cache: Cache, model: Kept, tuning: Tuning) -> bool:
 def _sweep(cache: Cache, tuning: Tuning) -> None:
     """Remove parts of downloads that nobody goes on with, and what a killed worker was deleting."""
     now = volume_now(cache)
-    for folder in (cache.partials, cache.bin):
+    for folder, stale_s in ((cache.partials, tuning.partial_stale_s), (cache.bin, tuning.in_use_stale_s)):
         for path in folder.iterdir() if folder.is_dir() else ():
             with suppress(OSError):
                 newest = max(inner.stat().st_ctime for inner in (path, *path.glob("*")))
-                if now - newest > tuning.partial_stale_s:
+                if now - newest > stale_s:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

@@ -193,6 +193,9 @@ def _commits(folder: Path, revision: str | None) -> list[str]:
 def _choose_whole(ref: HubRef, sizes: Mapping[str, int], wanted: _Wanted) -> tuple[str, ...] | None:
     """Choose among the whole models that are here; None if there is none that answers."""
     whole = [model for model in select.group(sizes) if model.complete]
+    is_named = ref.quant is not None or ref.file is not None
+    if wanted.kind == "draft" and not is_named and not any(model.kind == "draft" for model in whole):
+        return None  # a cache shows a part of the repository: the draft may be what is not here, and this its model
     if not select.matching(whole, quant=ref.quant, file=ref.file, kind=wanted.kind):
         return None
     here = {name: sizes[name] for model in whole for name in model.files}

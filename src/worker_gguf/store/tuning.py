@@ -23,6 +23,8 @@ class Tuning:
     stall_s: float = 30.0
     """A connection that brings less than `least_bytes` in this time is opened anew."""
     least_bytes: int = 64 * KIB
+    sync_s: float = 3.0
+    """What a machine that dies loses of a download, at most: the rest is on the volume."""
     heartbeat_s: float = 3.0
     takeover_s: float = 10.0
     """A lease that has not changed for so long is taken over: with `poll_s`, well within 15 s."""

@@ -1,0 +1,65 @@
+"""What the process says when llama.cpp ends it.
+
+ggml answers a broken invariant with abort(), and C++ a forgotten exception with terminate(): no Python runs after
+that, a core is dumped, and nobody is told why. Both can be heard first. Then a sentence is said and the process ends
+with exit code 1, as any start that fails; the platform starts another worker.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+__all__ = ["listen", "sentence"]
+
+_EXIT_CODE: Final = 1
+_ON_ABORT: Final = ctypes.CFUNCTYPE(None, ctypes.c_char_p)
+_ON_TERMINATE: Final = ctypes.CFUNCTYPE(None)
+_ASSERTION: Final = re.compile(r"(?P<file>[\w.-]+:\d+): (?P<what>.*)", re.DOTALL)
+
+
+def listen(ggml: ctypes.CDLL, log: Callable[[str], None], at_work_on: Callable[[], str | None]) -> object:
+    """Say `sentence` through `log` and on standard error before the process ends. Keep what is returned alive."""
+
+    def end(message: str) -> None:
+        said = sentence(message, at_work_on())
+        with suppress(Exception):
+            log(said)
+        with suppress(Exception):
+            sys.stderr.write(f"worker-gguf: {said}\n")
+            sys.stderr.flush()
+        os._exit(_EXIT_CODE)
+
+    @_ON_ABORT
+    def on_abort(message: bytes | None) -> None:
+        end((message or b"").decode("utf-8", "replace"))
+
+    @_ON_TERMINATE
+    def on_terminate() -> None:
+        end("an exception that nobody caught")
+
+    ggml.ggml_set_abort_callback.argtypes = [_ON_ABORT]
+    ggml.ggml_set_abort_callback.restype = ctypes.c_void_p
+    ggml.ggml_set_abort_callback(on_abort)
+    with suppress(OSError, AttributeError):  # another C++ library than GNU's: the abort then stays an abort
+        set_terminate = ctypes.CDLL("libstdc++.so.6")["_ZSt13set_terminatePFvvE"]  # std::set_terminate(void (*)())
+        set_terminate.argtypes, set_terminate.restype = [_ON_TERMINATE], ctypes.c_void_p
+        set_terminate(on_terminate)
+    return on_abort, on_terminate
+
+
+def sentence(message: str, loading: str | None) -> str:
+    """Say what ended the process; the path of a source file on the machine that compiled it says nothing."""
+    found = _ASSERTION.search(message.strip())
+    what = f"{found['what'].strip()} ({found['file']})" if found else message.strip() or "no reason was given"
+    if loading:
+        return (
+            f"{loading} could not be loaded: llama.cpp stopped at {what}. The file is damaged, or converted in a way "
+            "that this llama.cpp does not know: download it again, or take another one."
+        )
+    return f"llama.cpp stopped at {what}. The worker ends; report it with the model's name if it comes again."
