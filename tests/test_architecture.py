@@ -15,7 +15,7 @@ PACKAGE = "worker_gguf"
 # What each part may import besides itself. A part is the first name under worker_gguf: a package or a module.
 BASE = {"", "errors"}  # "" is worker_gguf/__init__.py: the version
 ENGINE = BASE | {"engine"}
-SETTINGS = {"environment", "settings", "settings_fields", "settings_text"}
+SETTINGS = {"environment", "settings", "settings_fields", "settings_fleet", "settings_text"}
 SERVICE = ENGINE | SETTINGS | {"gguf", "log", "metrics", "protocol", "reply", "service", "timeline"}
 MAY_IMPORT: dict[str, set[str]] = {
     "": set(),
@@ -26,7 +26,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "embedded": BASE,
     "metrics": ENGINE,
     "settings_text": BASE,
-    "settings_fields": ENGINE,
+    "settings_fleet": set(),
+    "settings_fields": ENGINE | {"settings_fleet"},
     "settings": ENGINE | SETTINGS,
     "latch": set(),
     "progress_bar": set(),
@@ -41,11 +42,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "read_ahead": BASE | SETTINGS | {"log", "store", "timeline"},
     "planning": ENGINE | SETTINGS | {"gguf"},
     "loading": ENGINE | {"log"},
+    "fetching": ENGINE | SETTINGS | {"llama", "log", "progress_bar", "store", "timeline"},
+    "model_card": BASE | SETTINGS | {"gguf", "protocol", "store"},
     # builds the service
-    "model_service": SERVICE | {"llama", "store"},
-    "boot": SERVICE
-    | {"embedded", "llama", "loading", "model_service", "planning", "progress_bar", "read_ahead", "store"},
-    "worker": SERVICE | {"boot", "latch", "store"},  # boots, then answers through the service
+    "model_service": SERVICE | {"llama", "model_card", "store"},
+    "served": SERVICE | {"store"},
+    "opening": SERVICE
+    | {"embedded", "fetching", "llama", "loading", "model_service", "planning", "read_ahead", "served", "store"},
+    "boot": SERVICE | {"fetching", "opening", "read_ahead", "served", "store"},
+    "fleet": SERVICE
+    | {"boot", "fetching", "latch", "llama", "model_card", "opening", "planning", "read_ahead", "served", "store"},
+    # boots, then answers through what is served
+    "worker": SERVICE | {"boot", "fleet", "latch", "served", "store"},
     "frontends": SERVICE | {"worker"},
     "emulator": BASE | {"frontends", "log"},
 }
@@ -65,7 +73,13 @@ ONLY_IN = {
     "pydantic_settings": {"settings"},
     "prometheus_client": {"metrics", "frontends"},
 }
-PURE = {"worker_gguf.engine.scheduler": {"time", "threading", "asyncio", "numpy", "ctypes", "logging", "random", "os"}}
+_IMPURE = {"time", "threading", "asyncio", "numpy", "ctypes", "logging", "random", "os"}
+PURE = {
+    "worker_gguf.engine.scheduler": _IMPURE,
+    "worker_gguf.fleet.residence": _IMPURE,
+    "worker_gguf.fleet.eviction": _IMPURE,
+    "worker_gguf.fleet.room": _IMPURE,
+}
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 50
 

@@ -30,6 +30,9 @@ class EventStream:
         self._cancel = cancel
         self._running = set(range(len(request_ids)))
         self._items: Items = {}
+        self._n_left = len(request_ids)
+        self.on_ended: Callable[[], None] = _nothing
+        """Called on the loop when the engine is done with the group, whether or not somebody reads its end."""
         self._arrived: asyncio.Future[None] | None = None
 
     def put(self, items: Items) -> None:
@@ -41,6 +44,10 @@ class EventStream:
                 self._items.setdefault(index, []).extend(events)
         if self._arrived is not None and not self._arrived.done():
             self._arrived.set_result(None)
+        self._n_left -= sum(isinstance(events[-1], Finished) for events in items.values())
+        if not self._n_left:
+            self._n_left = -1  # at the first time only
+            self.on_ended()
 
     def __aiter__(self) -> EventStream:
         return self
@@ -62,6 +69,10 @@ class EventStream:
         for index in self._running:
             self._cancel(self._request_ids[index])
         self._running = set()
+
+
+def _nothing() -> None:
+    pass
 
 
 Outbox = dict[EventStream, Items]
