@@ -58,11 +58,11 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A request that has waited before it came here. `ended` is called on the loop, once, when the engine is done with
-    it; not if the call raises before the engine had it."""
+    """A request that has waited before it came here. `ended` is called once, from another thread, when the engine is
+    done with it; not if the call raises before the engine had it."""
 
     at_s: float
-    ended: Callable[[], None]
+    ended: Callable[[], None] | None = None
 
 
 class Tokenizer(Protocol):
@@ -121,7 +121,7 @@ class Service:
         """Answer one request, or raise the WorkerError that refuses it."""
         handler = self._handlers.get((method, route))
         if handler is not None:
-            return await handler(body, arrival or Arrival(time.monotonic(), _nothing))
+            return await handler(body, arrival or Arrival(time.monotonic()))
         if method == "GET" and route.startswith("/v1/models/"):
             return await self.model(route.removeprefix("/v1/models/"))
         raise no_such_route(method, route)
@@ -215,8 +215,7 @@ class Service:
     async def _generate(self, order: _Order) -> Answer | Stream:
         self._metrics.count_ignored(order.ignored)
         headers = {"X-Ignored-Parameters": ignored_header(order.ignored)} if order.ignored else {}
-        events = self._engine.submit(*order.requests)
-        events.on_ended = order.arrival.ended
+        events = self._engine.submit(*order.requests, on_ended=order.arrival.ended)
         reply = Reply(events, order.rendering, self._metrics, order.arrival.at_s)
         if order.stream:
             return Stream(reply, headers)
@@ -278,10 +277,6 @@ def no_such_route(method: str, route: str) -> WorkerError:
         return MethodNotAllowed(f"{method} is not for this route. Use {others[0]}.")
     known = ", ".join(sorted({known for _, known in ROUTES}))
     return NotFound(f"There is no such route. This worker answers {known}.")
-
-
-def _nothing() -> None:
-    pass
 
 
 async def beside_loop(body: object, read: Callable[[object], T]) -> T:

@@ -116,7 +116,10 @@ class Listed:
         """Put it away; its files are kept. What was closed, if anything was loaded."""
         booted, self.booted = self.booted, None
         if booted is not None:
+            from worker_gguf.llama.backend import give_memory_back
+
             booted.engine.stop()
+            give_memory_back()
         return booted
 
     def release(self) -> None:
