@@ -30,7 +30,7 @@ def test_a_model_fits_where_the_plan_beside_others_is_the_plan_alone() -> None:
 
 def test_a_degraded_plan_is_no_fit_while_something_can_be_put_away() -> None:
     wished = plan_for(HEADER, Machine(2, 4 * GIB), Settings())
-    tight = RESERVE + wished.weights_bytes + wished.kv_bytes // 2 + wished.compute_bytes + (8 << 20)
+    tight = RESERVE + wished.weights_bytes + wished.kv_bytes // 2 + wished.compute_bytes + (1 << 20)
     assert plan_for(HEADER, Machine(2, tight), Settings()).n_parallel < wished.n_parallel
     room = Room(Machine(2, 4 * GIB), {"other": Footprint((), 4 * GIB - tight)})
     assert not room.fits("x", need(), frozenset({"other"}))
@@ -38,7 +38,7 @@ def test_a_degraded_plan_is_no_fit_while_something_can_be_put_away() -> None:
 
 def test_a_model_that_only_fits_degraded_fits_so_where_it_is_alone() -> None:
     wished = plan_for(HEADER, Machine(2, 4 * GIB), Settings())
-    tight = RESERVE + wished.weights_bytes + wished.kv_bytes // 2 + wished.compute_bytes + (8 << 20)
+    tight = RESERVE + wished.weights_bytes + wished.kv_bytes // 2 + wished.compute_bytes + (1 << 20)
     assert Room(Machine(2, tight)).fits("x", need(), frozenset())
 
 
