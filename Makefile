@@ -14,7 +14,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --re
 LLAMA := $(shell sed -n 's/^\(llama-cpp-python==[^ ]*\).*/\1/p' requirements/dev.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kill-test check run bench bench-cold format docs lock model clean
+.PHONY: help setup demo test kill-test check run bench bench-cold bench-swap format docs lock model clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -45,6 +45,9 @@ bench: setup ## measure the worker against the bare llama_decode loop
 
 bench-cold: setup ## measure the cold start against the fastest read of the file (needs FUSE for most of it)
 	$(BIN)/python -m bench.cold $(ARGS)
+
+bench-swap: setup ## measure two models that take turns where there is room for one
+	$(BIN)/python -m bench.swap $(ARGS)
 
 format: setup ## format the code and mend what lint can mend
 	$(BIN)/ruff format .

@@ -147,7 +147,11 @@ def main() -> int:
     asked = {name: value for name, value in vars(args).items() if name not in ("cache", "name")}
     written = {"machine": machine(), "settings": asked, "busy_share": busy, "figures": found}
     lines = [f"{name}: {value}" for name, value in {**machine(), **asked}.items()]
-    lines += [f"in use by others: {busy:.0%} of the processor", "", *(f"{name} {value}" for name, value in found.items())]
+    lines += [
+        f"in use by others: {busy:.0%} of the processor",
+        "",
+        *(f"{name} {value}" for name, value in found.items()),
+    ]
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{args.name}.json").write_text(json.dumps(written, indent=1) + "\n")
     (RESULTS / f"{args.name}.txt").write_text("\n".join(lines) + "\n")
