@@ -1,9 +1,9 @@
 """Two models that take turns where there is room for one: how often they are swapped, and whether anybody is lost.
 
 Requests alternate between the two, 1:1, and a fixed number of them is under way at any time. The worker promises that a
-model stays in memory for MODEL_MIN_RESIDENCE_S at least, so in `seconds` there are at most seconds / residence + 1 swaps
-for the one place there is, and one more for the rest of a second. In a second run one client alone alternates strictly,
-and each of its answers needs a swap: what it pays for that is printed, and the same bound holds.
+model stays in memory for MODEL_MIN_RESIDENCE_S at least. With room for one, that is at most seconds / residence + 1
+swaps; the bound here is seconds / residence + the number of models. In a second run one client alone alternates
+strictly, and each of its answers needs a swap: what it pays for that is printed, and the same bound holds.
 """
 
 import argparse

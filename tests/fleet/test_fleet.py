@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -237,6 +239,13 @@ async def test_a_first_model_that_cannot_be_loaded_fails_the_start(tmp_path: Pat
     with pytest.raises(ModelInvalid):
         await worker.wait_ready()
     worker.stop()
+
+
+def test_a_worker_with_one_model_imports_nothing_of_this() -> None:
+    code = "import sys, worker_gguf.worker, worker_gguf.opening; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.split()
+    assert "worker_gguf.opening" in modules
+    assert not [name for name in modules if name.startswith(("worker_gguf.fleet", "yaml"))]
 
 
 async def test_as_many_as_fit_are_loaded_at_the_start_if_asked_for(tmp_path: Path) -> None:
