@@ -55,6 +55,9 @@ bench: setup ## measure the worker against the bare llama_decode loop
 bench-cold: setup ## measure the cold start against the fastest read of the file (needs FUSE for most of it)
 	$(BIN)/python -m bench.cold $(ARGS)
 
+bench-swap: setup ## measure two models that take turns where there is room for one
+	$(BIN)/python -m bench.swap $(ARGS)
+
 format: setup ## format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .

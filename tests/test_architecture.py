@@ -15,7 +15,7 @@ PACKAGE = "worker_gguf"
 # What each part may import besides itself. A part is the first name under worker_gguf: a package or a module.
 BASE = {"", "errors"}  # "" is worker_gguf/__init__.py: the version
 ENGINE = BASE | {"engine"}
-SETTINGS = {"environment", "settings", "settings_fields", "settings_text"}
+SETTINGS = {"environment", "settings", "settings_fields", "settings_fleet", "settings_text"}
 SERVICE = ENGINE | SETTINGS | {"account", "gguf", "log", "metrics", "protocol", "reply", "service", "timeline"}
 MAY_IMPORT: dict[str, set[str]] = {
     "": set(),
@@ -28,7 +28,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": ENGINE | {"account"},
     "telemetry": ENGINE | {"account", "latch", "log", "timeline"},
     "settings_text": BASE,
-    "settings_fields": ENGINE,
+    "settings_fleet": set(),
+    "settings_fields": ENGINE | {"settings_fleet"},
     "settings": ENGINE | SETTINGS,
     "latch": set(),
     "progress_bar": set(),
@@ -46,12 +47,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "first_token": ENGINE,
     "examination": ENGINE | SETTINGS | {"fitness", "gguf", "llama", "log", "store"},
     "loading": ENGINE | {"log"},
+    "fetching": ENGINE | SETTINGS | {"llama", "log", "progress_bar", "store", "timeline"},
+    "model_card": BASE | SETTINGS | {"gguf", "protocol", "store"},
     # builds the service
-    "model_service": SERVICE | {"llama", "store"},
-    "boot": SERVICE
-    | {"embedded", "examination", "first_token", "fitness", "llama", "loading", "model_service", "planning"}
-    | {"progress_bar", "read_ahead", "store"},
-    "worker": SERVICE | {"boot", "fitness", "latch", "store"},  # boots, then answers through the service
+    "model_service": SERVICE | {"llama", "model_card", "store"},
+    "served": SERVICE | {"fitness", "store"},
+    "opening": SERVICE
+    | {"embedded", "examination", "fetching", "first_token", "fitness", "llama", "loading", "model_service", "planning"}
+    | {"read_ahead", "served", "store"},
+    "boot": SERVICE | {"fetching", "opening", "read_ahead", "served", "store"},
+    "fleet": SERVICE
+    | {"boot", "fetching", "latch", "llama", "model_card", "opening", "planning", "read_ahead", "served", "store"},
+    # boots, then answers through what is served
+    "worker": SERVICE | {"boot", "fitness", "fleet", "latch", "served", "store"},
     "frontends": SERVICE | {"telemetry", "worker"},
     "emulator": BASE | {"frontends", "log"},
     "deployment": BASE | SETTINGS,  # the command line's alone
@@ -70,11 +78,17 @@ ONLY_IN = {
     "transformers": {"store"},
     "structlog": {"frontends", "log"},
     "pydantic_settings": {"settings"},
-    "yaml": {"deployment"},
+    "yaml": {"deployment", "fleet"},
     "prometheus_client": {"metrics", "frontends", "telemetry", "cli"},
     "opentelemetry": {"telemetry"},
 }
-PURE = {"worker_gguf.engine.scheduler": {"time", "threading", "asyncio", "numpy", "ctypes", "logging", "random", "os"}}
+_IMPURE = {"time", "threading", "asyncio", "numpy", "ctypes", "logging", "random", "os"}
+PURE = {
+    "worker_gguf.engine.scheduler": _IMPURE,
+    "worker_gguf.fleet.residence": _IMPURE,
+    "worker_gguf.fleet.eviction": _IMPURE,
+    "worker_gguf.fleet.room": _IMPURE,
+}
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 50
 

@@ -10,7 +10,9 @@ import pytest
 
 from worker_gguf.errors import TemplateError
 from worker_gguf.metrics import Metrics
-from worker_gguf.model_service import _fingerprint, _is_private, _read_template
+from worker_gguf.model_card import is_private
+from worker_gguf.model_service import _fingerprint, _read_template
+from worker_gguf.served import Booted
 from worker_gguf.settings import Settings
 from worker_gguf.worker import Worker
 
@@ -21,7 +23,7 @@ def test_the_fingerprint_follows_what_changes_answers_and_nothing_else() -> None
     worker.start()
     asyncio.run(worker.wait_ready())
     booted = worker._booted
-    assert booted is not None
+    assert isinstance(booted, Booted)
     header, local, plan = booted.header, booted.local, booted.plan
     worker.stop()
     first = _fingerprint(settings, header, local, plan)
@@ -40,7 +42,7 @@ def test_a_template_is_a_text_with_braces_or_the_path_of_one(tmp_path: Path) -> 
 
 
 def test_clients_see_no_path_and_no_address() -> None:
-    assert [name for name in ("a/b", "/a", "./a", "~/a", "https://h/x?sig=1", "x.gguf") if _is_private(name)] == [
+    assert [name for name in ("a/b", "/a", "./a", "~/a", "https://h/x?sig=1", "x.gguf") if is_private(name)] == [
         "/a",
         "./a",
         "~/a",

@@ -1,61 +1,27 @@
-"""The cold start, read top to bottom: from settings to a service that answers.
-
-Heavy imports stand inside the phases that need them, so that each is timed and none delays the one before.
-"""
+"""The cold start of one model, read top to bottom: from settings to a service that answers."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
-from worker_gguf.engine.plan import Machine, MemoryPlan, lesser_plan, preference
-from worker_gguf.errors import NotReady
-from worker_gguf.gguf import ModelHeader, read_headers
-from worker_gguf.loading import load_within_memory
-from worker_gguf.log import get_logger
-from worker_gguf.planning import plan_for, shape_of, visible, wishes_of
-from worker_gguf.progress_bar import ProgressBar
+from worker_gguf.fetching import Progress, fetch
+from worker_gguf.opening import Opening, open_model
 from worker_gguf.read_ahead import ReadAhead
+from worker_gguf.served import Booted
 from worker_gguf.settings import Settings
-from worker_gguf.store import Hold, Hub, LocalModel, ModelRef, OriginalTokenizer, ensure, read_tokenizer
-from worker_gguf.store.select import PREFERENCE, ModelFiles, by_labels
+from worker_gguf.store import Hold
 from worker_gguf.timeline import Timeline
 
 if TYPE_CHECKING:
-    from worker_gguf.engine.engine import Engine
-    from worker_gguf.fitness import Check
-    from worker_gguf.llama.model import Model
     from worker_gguf.metrics import Metrics
-    from worker_gguf.service import Service
     from worker_gguf.store.prefetch import Prefetch
 
-__all__ = ["Booted", "Progress", "boot"]
-
-logger = get_logger(__name__)
+__all__ = ["boot"]
 
 _SWITCH_S = 0.0001
-
-Progress = Callable[[str, float], bool]
-"""Is told a phase and the fraction done, 0 to 1, as it goes; False asks to give the start up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Booted:
-    """What a start brings forth."""
-
-    service: Service
-    engine: Engine
-    local: LocalModel
-    header: ModelHeader
-    plan: MemoryPlan
-    machine: Machine
-    hold: Hold
-    """Keeps other workers on the volume from pruning the model's files."""
-    checks: tuple[Check, ...]
 
 
 def boot(
@@ -66,97 +32,13 @@ def boot(
     `begun` is the prefetch that had a head start, if there is one. It is closed here.
     """
     with _eager_switching(), ReadAhead(settings, timeline, progress, begun) as ahead:
-        local = _fetch(settings, timeline, progress)
+        local = fetch(settings, timeline, progress)
         hold = Hold(local.paths, settings.cache_dir())
         try:
-            return _boot(settings, metrics, timeline, progress, ahead, local, hold)
+            return open_model(Opening(settings, metrics, timeline, progress), local, hold, ahead)
         except BaseException:
             hold.release()
             raise
-
-
-def _boot(
-    settings: Settings,
-    metrics: Callable[[], Metrics],
-    timeline: Timeline,
-    progress: Progress,
-    ahead: ReadAhead,
-    local: LocalModel,
-    hold: Hold,
-) -> Booted:
-    ahead.follow(local)
-    with timeline.phase("header"):
-        header = read_headers(local.paths, ahead.files())
-    original = _original(settings, timeline)
-    with timeline.phase("backend"):
-        machine = _machine(settings)
-    with timeline.phase("plan"):
-        plan = plan_for(header, machine, settings)
-        _log_plan(plan)
-
-    def load(plan: MemoryPlan) -> Model:
-        with timeline.phase("load") as phase:
-            phase.size_bytes = local.size_bytes
-            model = _load(settings, local, plan, ahead, header.data_offset, partial(progress, "load"))
-            if original:
-                _adopt(original, model)
-            return model
-
-    def open_engine(model: Model, plan: MemoryPlan) -> Engine:
-        with timeline.phase("context"):
-            return _engine(settings, model, plan)
-
-    lesser = partial(
-        lesser_plan, model=shape_of(header), machine=visible(machine, settings), wishes=wishes_of(settings)
-    )
-    model, engine, plan = load_within_memory(plan, load, open_engine, lesser)
-    ahead.close()  # only now: a load that is tried again goes through the same open file
-    try:
-        checks = _examine(settings, timeline, progress, machine, plan, header, local, model, engine)
-        with timeline.phase("service"):
-            from worker_gguf.model_service import make_service
-
-            service = make_service(settings, engine, model, header, local, plan, metrics(), original)
-    except BaseException:
-        engine.runner.close()
-        raise
-    engine.start()
-    return Booted(service, engine, local, header, plan, machine, hold, checks)
-
-
-def _machine(settings: Settings) -> Machine:
-    """Look, and refuse a machine without the GPUs it should have: it need not read the model."""
-    from worker_gguf.llama.machine import read_machine
-    from worker_gguf.llama.offload import gpu_backends
-
-    machine = read_machine()
-    is_for_gpus = settings.n_gpu_layers or settings.runpod_gpu_count or gpu_backends()
-    if is_for_gpus and len(machine.gpus) < max(1, settings.runpod_gpu_count or 0):
-        from worker_gguf.examination import examine_devices
-
-        examine_devices(settings, machine)
-    return machine
-
-
-def _examine(
-    settings: Settings,
-    timeline: Timeline,
-    progress: Progress,
-    machine: Machine,
-    plan: MemoryPlan,
-    header: ModelHeader,
-    local: LocalModel,
-    model: Model,
-    engine: Engine,
-) -> tuple[Check, ...]:
-    with timeline.phase("warm"):
-        from worker_gguf.first_token import first_token
-
-        first = first_token(engine.runner, model.vocabulary.bos)
-    with timeline.phase("fitness"):
-        from worker_gguf.examination import examine
-
-        return examine(settings, machine, plan, header, local, model, first, partial(progress, "verify"))
 
 
 @contextmanager
@@ -169,120 +51,3 @@ def _eager_switching() -> Iterator[None]:
         yield
     finally:
         sys.setswitchinterval(before_s)
-
-
-def _token(settings: Settings) -> str | None:
-    return settings.hf_token.get_secret_value() if settings.hf_token else None
-
-
-def _fetch(settings: Settings, timeline: Timeline, progress: Progress) -> LocalModel:
-    ref = ModelRef.parse(settings.model_reference)
-    with timeline.phase("fetch") as phase, ProgressBar(str(ref)) as bar:
-
-        def fetched(done: int, total: int) -> None:
-            bar.show(done, total)
-            if not progress("fetch", done / total if total else 0.0):
-                raise NotReady("The start was given up.")
-
-        local = ensure(
-            ref,
-            settings.cache_dirs(),
-            _token(settings),
-            fetched,
-            download_dir=settings.cache_dir(),
-            baked_dir=settings.model_baked_dir,
-            most_bytes=settings.model_cache_max_bytes,
-            prefer=_prefer,
-        )
-        phase.size_bytes = local.size_bytes
-    return local
-
-
-def _original(settings: Settings, timeline: Timeline) -> OriginalTokenizer | None:
-    if not settings.tokenizer:
-        return None
-    with timeline.phase("tokenizer"):
-        return read_tokenizer(settings.tokenizer, settings.cache_dir(), Hub(_token(settings)))
-
-
-def _prefer(models: Sequence[ModelFiles]) -> ModelFiles | None:
-    """Of several quants the best that fits this machine, when none is asked for."""
-    from worker_gguf.llama.machine import read_machine
-
-    return by_labels(partial(preference, order=PREFERENCE, machine=read_machine()))(models)
-
-
-# --- the plan ---------------------------------------------------------------------------------------------------------
-
-
-def _log_plan(plan: MemoryPlan) -> None:
-    for name, reason in plan.reasons.items():
-        logger.info("planned", name=name.upper(), value=getattr(plan, name), reason=reason)
-
-
-# --- llama.cpp --------------------------------------------------------------------------------------------------------
-
-
-def _load(
-    settings: Settings,
-    local: LocalModel,
-    plan: MemoryPlan,
-    ahead: ReadAhead,
-    data_offset: int,
-    progress: Callable[[float], bool],
-) -> Model:
-    from worker_gguf.llama.model import Model, ModelParams
-
-    progress(0.0)
-    params = ModelParams(
-        n_gpu_layers=plan.n_gpu_layers,
-        load_mode=settings.load_mode,
-        split_mode=settings.split_mode,
-        main_gpu=settings.main_gpu,
-        tensor_split=plan.tensor_split,
-        n_cpu_moe=plan.n_cpu_moe,
-    )
-    return Model(local.path, params, progress=progress, fd=ahead.fd(data_offset), opened=ahead.opened)
-
-
-def _adopt(original: OriginalTokenizer, model: Model) -> None:
-    """Take the original repository's special tokens, if they are this model's."""
-    try:
-        original.check(model.vocabulary.n_tokens, model.vocabulary.token_text)
-    except BaseException:
-        model.close()
-        raise
-    model.vocabulary.adopt(original.bos_id, original.eos_ids)
-
-
-def _engine(settings: Settings, model: Model, plan: MemoryPlan) -> Engine:
-    from worker_gguf.engine.engine import Engine
-    from worker_gguf.llama.context import Context, ContextParams
-    from worker_gguf.llama.runner import LlamaRunner
-
-    context = Context(
-        model,
-        ContextParams(
-            n_ctx=plan.n_ctx,
-            n_parallel=plan.n_parallel,
-            n_cells=plan.n_cells,
-            n_batch=plan.n_batch,
-            n_ubatch=plan.n_ubatch,
-            n_threads=plan.n_threads,
-            n_threads_batch=plan.n_threads_batch,
-            unified=plan.kv_unified,
-            flash_attn=settings.flash_attn,
-            type_k=plan.type_k,
-            type_v=plan.type_v,
-            rope_freq_base=settings.rope_freq_base or 0.0,
-            rope_freq_scale=settings.rope_freq_scale or 0.0,
-        ),
-    )
-    runner = LlamaRunner(model, context, n_sampling_threads=min(plan.n_threads, 4))
-    return Engine(
-        runner,
-        model.vocabulary.piece,
-        max_queue=settings.max_queue,
-        queue_timeout_s=settings.queue_timeout_s,
-        prefill_chunk=plan.n_ubatch,
-    )

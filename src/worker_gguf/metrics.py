@@ -6,9 +6,10 @@ integers. What only the front ends and the service see is counted here as it hap
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -20,13 +21,25 @@ from worker_gguf.errors import DownloadError, ModelError, SettingsError, WorkerE
 if TYPE_CHECKING:
     from worker_gguf.account import Record
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "ModelCounts"]
 
 STATUSES = ("starting", "ready", "draining", "stopped", "failed")
 _FIRST_TOKEN_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _QUEUE_WAIT_S = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _REQUEST_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
 _PER_TOKEN_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCounts:
+    """Of one model of several: whether it is in memory, its loads and their seconds, how often it was put away."""
+
+    name: str
+    is_loaded: bool
+    n_waiting: int
+    n_loads: int
+    load_seconds: float
+    n_put_away: int
 
 
 class Metrics:
@@ -154,6 +167,10 @@ class Metrics:
         """Read the engine's numbers from `stats()` at each scrape; None while there is no engine. Call it once."""
         self.registry.register(_EngineCollector(stats))
 
+    def watch_models(self, counts: Callable[[], Sequence[ModelCounts]]) -> None:
+        """Read what several models do from `counts()` at each scrape. Call it once."""
+        self.registry.register(_ModelsCollector(counts))
+
     def render(self) -> bytes:
         return generate_latest(self.registry)
 
@@ -215,6 +232,39 @@ class _EngineCollector:
             yield CounterMetricFamily(f"worker_gguf_{name}", text, value=total)
         yield _finished(stats.finished)
         yield _batch_sizes(stats)
+
+
+class _ModelsCollector:
+    """The models that take turns in memory, one sample each."""
+
+    def __init__(self, counts: Callable[[], Sequence[ModelCounts]]) -> None:
+        self._counts = counts
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        counts = self._counts()
+        for name, text, values in (
+            ("model_loaded", "1 while the model is in memory", [float(count.is_loaded) for count in counts]),
+            ("model_waiting", "Requests waiting for the model to be loaded", [count.n_waiting for count in counts]),
+        ):
+            yield _labelled(GaugeMetricFamily(f"worker_gguf_{name}", text, labels=["model"]), counts, values)
+        for name, text, totals in (
+            ("model_loads", "Loads of the model", [count.n_loads for count in counts]),
+            ("model_load_seconds", "Seconds in loads of the model", [count.load_seconds for count in counts]),
+            ("model_swaps", "Times the model was put away for another", [count.n_put_away for count in counts]),
+        ):
+            yield _labelled(CounterMetricFamily(f"worker_gguf_{name}", text, labels=["model"]), counts, totals)
+
+
+_FamilyT = TypeVar("_FamilyT", GaugeMetricFamily, CounterMetricFamily)
+
+
+def _labelled(family: _FamilyT, counts: Sequence[ModelCounts], values: Sequence[float]) -> _FamilyT:
+    for count, value in zip(counts, values, strict=True):
+        family.add_metric([count.name], value)
+    return family
 
 
 def _finished(finished: Mapping[str, int]) -> Metric:

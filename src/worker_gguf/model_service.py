@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from worker_gguf import __version__
@@ -17,8 +16,8 @@ from worker_gguf.llama.backend import VERSION
 from worker_gguf.llama.model import Model
 from worker_gguf.log import get_logger
 from worker_gguf.metrics import Metrics
+from worker_gguf.model_card import card_of
 from worker_gguf.protocol.calls import Defaults
-from worker_gguf.protocol.models import ModelCard
 from worker_gguf.protocol.template import ChatTemplates
 from worker_gguf.service import Service
 from worker_gguf.settings import Settings
@@ -48,7 +47,12 @@ def make_service(
         engine,
         vocabulary,
         _templates(settings, header, model, original),
-        _card(settings, header, local, plan, model),
+        replace(
+            card_of(settings, local, header, plan.n_ctx),
+            n_ctx_train=model.n_ctx_train,
+            n_vocab=vocabulary.n_tokens,
+            n_params=model.n_params,
+        ),
         defaults=Defaults(settings.sampling_defaults(), settings.max_tokens, settings.strict_parameters),
         metrics=metrics,
         fingerprint=_fingerprint(settings, header, local, plan),
@@ -87,31 +91,6 @@ def _read_template(text_or_path: str) -> str:
         return Path(text_or_path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise TemplateError(f"CHAT_TEMPLATE={text_or_path!r} is no template and no readable file: {error}") from error
-
-
-def _card(settings: Settings, header: ModelHeader, local: LocalModel, plan: MemoryPlan, model: Model) -> ModelCard:
-    reference = settings.model_reference
-    name = local.repo or (reference if local.source == "embedded" else local.path.stem)
-    model_id = settings.model_alias or name
-    aliases = {reference, name, local.path.name, local.path.stem} - {model_id}
-    return ModelCard(
-        id=model_id,
-        created=int(time.time()),
-        aliases=tuple(sorted(alias for alias in aliases if not _is_private(alias))),
-        n_ctx=plan.n_ctx,
-        n_ctx_train=model.n_ctx_train,
-        n_vocab=model.vocabulary.n_tokens,
-        n_embd=header.n_embd,
-        n_params=model.n_params,
-        size_bytes=local.size_bytes,
-        quantization=header.quantisation,
-        architecture=header.architecture,
-    )
-
-
-def _is_private(name: str) -> bool:
-    """Whether it says more than clients should see: a path, or an address that may be signed."""
-    return name.startswith(("/", ".", "~")) or name.lower().startswith(("http:", "https:"))
 
 
 def _fingerprint(settings: Settings, header: ModelHeader, local: LocalModel, plan: MemoryPlan) -> str:

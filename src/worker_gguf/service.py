@@ -10,12 +10,12 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from worker_gguf.account import Account
 from worker_gguf.engine.engine import Engine
 from worker_gguf.engine.request import GenerationRequest, SamplingParams
-from worker_gguf.errors import ContextLengthExceeded, InvalidRequest, MethodNotAllowed, NotFound
+from worker_gguf.errors import ContextLengthExceeded, InvalidRequest, MethodNotAllowed, NotFound, WorkerError
 from worker_gguf.metrics import Metrics
 from worker_gguf.protocol.calls import ChatCall, CompletionCall, Defaults, Options, Prompt, parse_chat, parse_completion
 from worker_gguf.protocol.chat_rendering import ChatRendering
@@ -26,7 +26,11 @@ from worker_gguf.protocol.screening import ignored_header
 from worker_gguf.protocol.template import ChatTemplates
 from worker_gguf.reply import Reply, collect
 
-__all__ = ["Answer", "Service", "Stream", "Tokenizer"]
+__all__ = ["ROUTES", "Answer", "Service", "Stream", "Tokenizer", "beside_loop", "no_such_route"]
+
+T = TypeVar("T")
+
+ROUTES = (("POST", "/v1/chat/completions"), ("POST", "/v1/completions"), ("GET", "/v1/models"))
 
 # A body with more characters and items is read, rendered and tokenised beside the event loop, so that /ping and streams
 # go on.
@@ -53,6 +57,15 @@ class Stream:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    """When a request came, and who is told of it."""
+
+    at_s: float
+    account: Account | None
+    ended: Callable[[], None] | None
+
+
 class Tokenizer(Protocol):
     """What the service needs of a vocabulary. Thread-safe."""
 
@@ -70,7 +83,7 @@ class _Order:
 
     requests: list[GenerationRequest]
     rendering: Rendering
-    started_s: float
+    arrival: _Arrival
     stream: bool
     ignored: tuple[str, ...]
 
@@ -101,42 +114,48 @@ class Service:
         self._bos_text = bos_text
         self._timeout_s = timeout_s
         self._names = {name.lower() for name in (card.id, *card.aliases)}
-        self._routes: dict[tuple[str, str], Callable[[object, Account | None], Awaitable[Answer | Stream]]] = {
-            ("POST", "/v1/chat/completions"): self.chat,
-            ("POST", "/v1/completions"): self.complete,
-            ("GET", "/v1/models"): self.models,
-        }
+        handlers: tuple[Callable[[object, _Arrival], Awaitable[Answer | Stream]], ...]
+        handlers = (self.chat, self.complete, self.models)
+        self._handlers = dict(zip(ROUTES, handlers, strict=True))
 
-    async def call(self, method: str, route: str, body: object, account: Account | None = None) -> Answer | Stream:
-        """Answer one request, or raise the WorkerError that refuses it. Its times and counts go into `account`."""
-        handler = self._routes.get((method, route))
+    async def call(
+        self,
+        method: str,
+        route: str,
+        body: object,
+        account: Account | None = None,
+        *,
+        arrived_s: float | None = None,
+        ended: Callable[[], None] | None = None,
+    ) -> Answer | Stream:
+        """Answer one request, or raise the WorkerError that refuses it. Its times and counts go into `account`.
+
+        `arrived_s` is when it came, if it has waited since. `ended` is called once, from another thread, when the
+        engine is done with it; not if the call raises before the engine had it.
+        """
+        handler = self._handlers.get((method, route))
         if handler is not None:
-            return await handler(body, account)
+            return await handler(body, _Arrival(time.monotonic() if arrived_s is None else arrived_s, account, ended))
         if method == "GET" and route.startswith("/v1/models/"):
             return await self.model(route.removeprefix("/v1/models/"))
-        others = [allowed for allowed, known in self._routes if known == route]
-        if others:
-            raise MethodNotAllowed(f"{method} is not for this route. Use {others[0]}.")
-        known = ", ".join(sorted({known for _, known in self._routes}))
-        raise NotFound(f"There is no such route. This worker answers {known}.")
+        raise no_such_route(method, route)
 
-    async def models(self, _body: object = None, _account: Account | None = None) -> Answer:
+    async def models(self, _body: object, _arrival: _Arrival) -> Answer:
         return Answer(200, models_body(self.card))
 
     async def model(self, name: str) -> Answer:
         self._check_model(name)
         return Answer(200, model_body(self.card))
 
-    async def chat(self, body: object, account: Account | None = None) -> Answer | Stream:
-        return await self._generate(await _beside_loop(body, self._read_chat), account)
+    async def chat(self, body: object, arrival: _Arrival) -> Answer | Stream:
+        return await self._generate(await beside_loop(body, lambda body: self._read_chat(body, arrival)))
 
-    async def complete(self, body: object, account: Account | None = None) -> Answer | Stream:
-        return await self._generate(await _beside_loop(body, self._read_completion), account)
+    async def complete(self, body: object, arrival: _Arrival) -> Answer | Stream:
+        return await self._generate(await beside_loop(body, lambda body: self._read_completion(body, arrival)))
 
     # --- from a body to what the engine takes ---------------------------------------------------------------------
 
-    def _read_chat(self, body: object) -> _Order:
-        started_s = time.monotonic()
+    def _read_chat(self, body: object, arrival: _Arrival) -> _Order:
         call = parse_chat(body, self._defaults)
         self._check_model(call.options.model)
         tokens = self._chat_prompt(call)
@@ -146,10 +165,9 @@ class Service:
             include_usage=call.options.include_usage,
             logprobs=call.options.top_logprobs is not None,
         )
-        return self._order([tokens], call.options, rendering, started_s)
+        return self._order([tokens], call.options, rendering, arrival)
 
-    def _read_completion(self, body: object) -> _Order:
-        started_s = time.monotonic()
+    def _read_completion(self, body: object, arrival: _Arrival) -> _Order:
         call = parse_completion(body, self._defaults)
         self._check_model(call.options.model)
         prompts = [self._checked(self._prompt(prompt), "prompt") for prompt in call.prompts]
@@ -161,13 +179,13 @@ class Service:
             logprobs=call.options.top_logprobs is not None,
             echo=self._echo(call),
         )
-        return self._order(prompts, call.options, rendering, started_s)
+        return self._order(prompts, call.options, rendering, arrival)
 
     def _order(
-        self, prompts: list[tuple[int, ...]], options: Options, rendering: Rendering, started_s: float
+        self, prompts: list[tuple[int, ...]], options: Options, rendering: Rendering, arrival: _Arrival
     ) -> _Order:
-        requests = self._requests(prompts, options, rendering.heading.id)
-        return _Order(requests, rendering, started_s, options.stream, options.ignored)
+        requests = self._requests(prompts, options, rendering.heading.id, arrival.at_s)
+        return _Order(requests, rendering, arrival, options.stream, options.ignored)
 
     def _chat_prompt(self, call: ChatCall) -> tuple[int, ...]:
         text = self._templates.default.prompt(
@@ -208,21 +226,26 @@ class Service:
 
     # --- generation -----------------------------------------------------------------------------------------------
 
-    async def _generate(self, order: _Order, account: Account | None) -> Answer | Stream:
+    async def _generate(self, order: _Order) -> Answer | Stream:
         self._metrics.count_ignored(order.ignored)
         headers = {"X-Ignored-Parameters": ignored_header(order.ignored)} if order.ignored else {}
-        stream = self._engine.submit(*order.requests)
-        if account is not None:
+        arrival = order.arrival
+        events = self._engine.submit(*order.requests, on_ended=arrival.ended)
+        if arrival.account is not None:
             heading, n = order.rendering.heading, order.rendering.n
-            account.submitted(stream.progress, model=heading.model, answer_id=heading.id, stream=order.stream, n=n)
-        reply = Reply(stream, order.rendering, self._metrics, order.started_s, account)
+            arrival.account.submitted(
+                events.progress, model=heading.model, answer_id=heading.id, stream=order.stream, n=n
+            )
+        reply = Reply(events, order.rendering, self._metrics, arrival.at_s, arrival.account)
         if order.stream:
             return Stream(reply, headers)
         return Answer(200, await collect(reply), headers)
 
-    def _requests(self, prompts: list[tuple[int, ...]], options: Options, answer_id: str) -> list[GenerationRequest]:
+    def _requests(
+        self, prompts: list[tuple[int, ...]], options: Options, answer_id: str, arrived_s: float
+    ) -> list[GenerationRequest]:
         timeouts = [timeout for timeout in (options.timeout_s, self._timeout_s) if timeout is not None]
-        deadline_s = time.monotonic() + min(timeouts) if timeouts else None
+        deadline_s = arrived_s + min(timeouts) if timeouts else None
         sampling = self._with_biases(options)
         return [
             GenerationRequest(
@@ -268,7 +291,16 @@ def _for_choice(sampling: SamplingParams, choice: int) -> SamplingParams:
     return replace(sampling, seed=(sampling.seed + choice) % 0xFFFFFFFF)
 
 
-async def _beside_loop(body: object, read: Callable[[object], _Order]) -> _Order:
+def no_such_route(method: str, route: str) -> WorkerError:
+    others = [allowed for allowed, known in ROUTES if known == route]
+    if others:
+        return MethodNotAllowed(f"{method} is not for this route. Use {others[0]}.")
+    known = ", ".join(sorted({known for _, known in ROUTES}))
+    return NotFound(f"There is no such route. This worker answers {known}.")
+
+
+async def beside_loop(body: object, read: Callable[[object], T]) -> T:
+    """Read a body, in another thread if it is long."""
     return await asyncio.to_thread(read, body) if _is_long(body) else read(body)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from worker_gguf import environment
 from worker_gguf.engine.request import SamplingParams
 from worker_gguf.errors import SettingsError
-from worker_gguf.settings_fields import Engine, Limits, Memory, Model, Sampling, Server
+from worker_gguf.settings_fields import Engine, Fleet, Limits, Memory, Model, Sampling, Server
 from worker_gguf.settings_text import choices, expected, is_secret
 
 __all__ = ["RUNPOD_VOLUME", "Settings"]
@@ -22,7 +22,7 @@ __all__ = ["RUNPOD_VOLUME", "Settings"]
 RUNPOD_VOLUME = Path("/runpod-volume")
 
 
-class Settings(Limits, Server, Sampling, Engine, Memory, Model, BaseSettings):
+class Settings(Limits, Server, Sampling, Engine, Memory, Fleet, Model, BaseSettings):
     """Every field is a variable of the environment, in upper case. None means: planned at start.
 
     Pydantic reads the bases from the last to the first: the limits come last, for their defaults look at the platform.
@@ -61,6 +61,17 @@ class Settings(Limits, Server, Sampling, Engine, Memory, Model, BaseSettings):
         source.env_vars = environment.given(environ)
         values: dict[str, object] = {name: _plain(name, text) for name, text in source().items()}
         values |= {name: value for name, value in overrides.items() if value is not None}
+        return cls._valid(values)
+
+    def with_(self, unset: Iterable[str], changes: Mapping[str, object]) -> Self:
+        """The same settings without some and with others, given as they are written in the environment or as values."""
+        values = {name: getattr(self, name) for name in self.model_fields_set.difference(unset)}
+        values |= {name: _plain(name, value) if isinstance(value, str) else value for name, value in changes.items()}
+        return self._valid(values)
+
+    @classmethod
+    def _valid(cls, values: Mapping[str, object]) -> Self:
+        """Raises SettingsError with a sentence for each bad value. None means: not given."""
         try:
             return cls.model_validate({name: value for name, value in values.items() if value is not None})
         except ValidationError as error:
@@ -139,6 +150,12 @@ class Settings(Limits, Server, Sampling, Engine, Memory, Model, BaseSettings):
             raise ValueError("MODEL_REPOSITORY_ID and MODEL_FILENAME go together: set both, or MODEL instead")
         if self.model_repository_id and "model" in self.model_fields_set:
             raise ValueError("MODEL and MODEL_REPOSITORY_ID both name a model: set only one of them")
+        names_one = {"model", "model_repository_id", "model_alias"} & self.model_fields_set
+        if self.models is not None and names_one:
+            raise ValueError(
+                f"{' and '.join(sorted(map(str.upper, names_one)))} and MODELS both say which model is served: set "
+                "only MODELS, whose first entry answers requests that name none and whose entries have aliases"
+            )
         if self.mode == "queue" and not self.runpod_webhook_get_job:
             raise ValueError(
                 "MODE=queue takes jobs from RunPod, which says where in RUNPOD_WEBHOOK_GET_JOB: that is not set. Use "

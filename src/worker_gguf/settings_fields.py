@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
 from worker_gguf.engine.request import SAMPLERS, SamplingParams
+from worker_gguf.settings_fleet import Fleet
 
-__all__ = ["GROUPS", "Engine", "Limits", "Memory", "Model", "Platform", "Sampling", "Server"]
+__all__ = ["GROUPS", "Engine", "Fleet", "Limits", "Memory", "Model", "Platform", "Sampling", "Server"]
 
 CacheType = Literal["f16", "f32", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl"]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -286,4 +287,4 @@ class Server(Platform):
         return keys
 
 
-GROUPS: tuple[type[BaseModel], ...] = (Model, Memory, Engine, Limits, Sampling, Server, Platform)
+GROUPS: tuple[type[BaseModel], ...] = (Model, Fleet, Memory, Engine, Limits, Sampling, Server, Platform)

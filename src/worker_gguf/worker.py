@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 from worker_gguf import __version__
-from worker_gguf.boot import Booted, boot
+from worker_gguf.boot import boot
 from worker_gguf.engine.stats import EngineStats
 from worker_gguf.errors import NotReady, Unfit, WorkerError
 from worker_gguf.latch import Latch
 from worker_gguf.log import get_logger
+from worker_gguf.served import Served
 from worker_gguf.settings import Settings
 from worker_gguf.timeline import Timeline
 
@@ -55,7 +55,7 @@ class Worker:
         self._settled = Latch()
         self._is_leaving = threading.Event()
         self._is_lingering = False
-        self._booted: Booted | None = None
+        self._booted: Served | None = None
         self._error: WorkerError | None = None
         self._progress: dict[str, float] = {}
         self._thread = threading.Thread(target=self._boot, name="boot", daemon=True)
@@ -85,7 +85,7 @@ class Worker:
 
     def _boot(self) -> None:
         try:
-            booted = boot(self.settings, lambda: self.metrics, self.timeline, self._go_on, self._begun)
+            booted = self._bring_up()
         except WorkerError as error:
             self._fail(error)
         except Exception as error:
@@ -100,31 +100,24 @@ class Worker:
             self._loading.set()
             self._settled.set()
 
-    def _became_ready(self, booted: Booted) -> None:
+    def _bring_up(self) -> Served:
+        if self.settings.models is None:
+            return boot(self.settings, lambda: self.metrics, self.timeline, self._go_on, self._begun)
+        from worker_gguf.fleet.start import boot_fleet
+
+        return boot_fleet(self.settings, lambda: self.metrics, self.timeline, self._go_on, self._begun)
+
+    def _became_ready(self, booted: Served) -> None:
         with self._changing:
             is_wanted = self._status == "starting" and not self._is_leaving.is_set()
             if is_wanted:
                 self._booted, self._status = booted, "ready"
         if not is_wanted:
-            booted.engine.stop()
-            booted.hold.release()
+            booted.stop()
             return
-        self._publish_start(booted)
-        logger.info(
-            "ready", model=booted.service.card.id, file=booted.local.path.name, seconds=round(self.timeline.now_s, 3)
-        )
-
-    def _publish_start(self, booted: Booted) -> None:
-        card, local = booted.service.card, booted.local
         self.metrics.set_phase_seconds(self.timeline.seconds() | {"total": self.timeline.now_s})
-        self.metrics.set_model(
-            card.id,
-            card.architecture or "",
-            card.quantization or "",
-            local.source,
-            downloaded=local.size_bytes if local.source == "download" else 0,
-            degraded=len(booted.plan.degraded),
-        )
+        booted.publish(self.metrics)
+        logger.info("ready", model=booted.name, seconds=round(self.timeline.now_s, 3))
 
     def _fail(self, error: WorkerError) -> None:
         if self._is_leaving.is_set():
@@ -165,13 +158,13 @@ class Worker:
                     await asyncio.sleep(grace_s)
                 finally:
                     self._is_lingering = False
-            await booted.engine.idle()
+            await booted.idle()
 
     def cut_off(self) -> None:
         """End what still runs with an error that says so: the time to drain is over."""
         booted = self._booted
         if booted is not None:
-            booted.engine.cut_off(NotReady("The worker was shut down before the answer was whole. Try again."))
+            booted.cut_off(NotReady("The worker was shut down before the answer was whole. Try again."))
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """End what still runs and give the model's memory back; a start under way is given up."""
@@ -183,12 +176,11 @@ class Worker:
             if self._status != "failed":
                 self._status = "stopped"
         if booted is not None:
-            booted.engine.stop()
-            booted.hold.release()
+            booted.stop()
 
     def _stats(self) -> EngineStats | None:
         booted = self._booted
-        return None if booted is None else booted.engine.stats
+        return None if booted is None else booted.stats
 
     # --- what the front ends ask ----------------------------------------------------------------------------------
 
@@ -200,7 +192,7 @@ class Worker:
     def n_parallel(self) -> int:
         """Sequences that run at once; 1 until the plan is known."""
         booted = self._booted
-        return booted.plan.n_parallel if booted else 1
+        return booted.n_parallel if booted else 1
 
     def status(self) -> Status:
         return self._status
@@ -213,7 +205,7 @@ class Worker:
         booted = self._booted
         if booted is None or not (self._status == "ready" or self._is_lingering):
             raise NotReady(self._why_not(), retry_after_s=5)
-        return await booted.service.call(method, route, body, account)
+        return await booted.call(method, route, body, account)
 
     def _why_not(self) -> str:
         if self._error is not None:
@@ -237,29 +229,5 @@ class Worker:
         if isinstance(self._error, Unfit):
             value["checks"] = list(self._error.checks)
         if booted is not None:
-            value |= _describe(booted)
+            value |= booted.describe()
         return value
-
-
-def _describe(booted: Booted) -> dict[str, Any]:
-    stats = booted.engine.stats
-    card = booted.service.card
-    return {
-        "model": {
-            "id": card.id,
-            "architecture": card.architecture,
-            "quantization": card.quantization,
-            "size_bytes": card.size_bytes,
-            "n_ctx_train": card.n_ctx_train,
-            "source": booted.local.source,
-        },
-        "slots": {"total": stats.n_slots, "busy": stats.busy_slots},
-        "queue": {"waiting": stats.waiting, "most": booted.engine.max_queue},
-        "memory": {"held_tokens": stats.held_tokens, "cells": stats.n_cells},
-        "plan": asdict(booted.plan),
-        "checks": [check.as_dict() for check in booted.checks],
-        "machine": {
-            "cores": booted.machine.n_cores,
-            "gpus": [{"name": gpu.name, "total_bytes": gpu.total_bytes} for gpu in booted.machine.gpus],
-        },
-    }

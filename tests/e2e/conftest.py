@@ -14,6 +14,7 @@ from worker_gguf.frontends.http import create_app
 from worker_gguf.frontends.server import ServerThread, bind
 from worker_gguf.metrics import Metrics
 from worker_gguf.protocol.parameters import IGNORED
+from worker_gguf.served import Booted
 from worker_gguf.settings import Settings
 from worker_gguf.worker import Worker
 
@@ -26,7 +27,7 @@ class Running:
     @property
     def engine(self) -> Engine:
         booted = self.worker._booted
-        assert booted is not None
+        assert isinstance(booted, Booted)
         return booted.engine
 
 

@@ -33,7 +33,10 @@ _STOP_TIMEOUT_S = 20.0
 _POLL_S = 0.05
 _LOG_LINES = 20
 # Settings of the shell that would make another worker of it than the one whose answers are published.
-_UNSET = ("API_KEYS", "CHAT_TEMPLATE", "MODEL_ALIAS", "MODEL_FILENAME", "MODEL_REPOSITORY_ID", "N_CTX", "PORT_HEALTH")
+_UNSET = (
+    *("API_KEYS", "CHAT_TEMPLATE", "MODELS", "MODEL_ALIAS", "MODEL_FILENAME", "MODEL_REPOSITORY_ID", "N_CTX"),
+    "PORT_HEALTH",
+)
 # A proxy of the shell has no business between two processes of this machine.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 

@@ -131,15 +131,15 @@ class Engine:
         self._courier.stop()
         self.runner.close()
 
-    def submit(self, *requests: GenerationRequest) -> EventStream:
+    def submit(self, *requests: GenerationRequest, on_ended: Callable[[], None] | None = None) -> EventStream:
         """Start requests as one group; call it on the event loop that reads the stream.
 
         Raises QueueFull when there is no room for all of them, NotReady when stopping. What goes wrong later comes as
-        a request's ending.
+        a request's ending. `on_ended` is called from another thread when all have ended and their slots are free.
         """
         now_s = self._clock()
         progress = tuple(Progress(now_s, len(request.prompt)) for request in requests)
-        stream = EventStream(tuple(request.id for request in requests), self.cancel, progress)
+        stream = EventStream(tuple(request.id for request in requests), self.cancel, progress, on_ended)
         with self._lock:
             if self._stopping:
                 raise NotReady("The worker is stopping and takes no more requests.")

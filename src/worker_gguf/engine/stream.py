@@ -26,14 +26,22 @@ class EventStream:
     """
 
     def __init__(
-        self, request_ids: tuple[str, ...], cancel: Callable[[str], None], progress: tuple[Progress, ...] = ()
+        self,
+        request_ids: tuple[str, ...],
+        cancel: Callable[[str], None],
+        progress: tuple[Progress, ...] = (),
+        on_ended: Callable[[], None] | None = None,
     ) -> None:
+        """`on_ended` is called once, by the courier, when the engine is done with the group: whether or not somebody
+        reads its end, and even if the loop is gone."""
         self.loop = asyncio.get_running_loop()
         self.progress = progress
         self._request_ids = request_ids
         self._cancel = cancel
         self._running = set(range(len(request_ids)))
         self._items: Items = {}
+        self._n_left = len(request_ids)
+        self.on_ended = on_ended
         self._arrived: asyncio.Future[None] | None = None
 
     def put(self, items: Items) -> None:
@@ -45,6 +53,12 @@ class EventStream:
                 self._items.setdefault(index, []).extend(events)
         if self._arrived is not None and not self._arrived.done():
             self._arrived.set_result(None)
+
+    def is_last(self, items: Items) -> bool:
+        """Whether the group ends with these. Called by the courier, once for each that it is to send."""
+        n_ended = sum(isinstance(events[-1], Finished) for events in items.values())
+        self._n_left -= n_ended
+        return bool(n_ended) and not self._n_left
 
     def __aiter__(self) -> EventStream:
         return self
@@ -101,6 +115,7 @@ class Courier:
 
 def _deliver(outbox: Mapping[EventStream, Items]) -> None:
     """Hand each stream its events, from any thread. A loop that is closed has nobody left to tell."""
+    over = [stream for stream, items in outbox.items() if stream.is_last(items)]  # later, the items are their reader's
     loops: dict[asyncio.AbstractEventLoop, list[tuple[EventStream, Items]]] = {}
     for stream, items in outbox.items():
         loops.setdefault(stream.loop, []).append((stream, items))
@@ -110,6 +125,9 @@ def _deliver(outbox: Mapping[EventStream, Items]) -> None:
         except RuntimeError:
             if not loop.is_closed():
                 raise
+    for stream in over:
+        if stream.on_ended is not None:
+            stream.on_ended()
 
 
 def _put_all(parcels: Iterable[tuple[EventStream, Items]]) -> None:

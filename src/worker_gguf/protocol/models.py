@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ModelCard", "model_body", "models_body"]
+__all__ = ["ModelCard", "ModelStatus", "model_body", "models_body"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,15 @@ class ModelCard:
     architecture: str | None = None
 
 
-def model_body(card: ModelCard) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """How one of several models is, as llama-server's router says it: `unloaded`, `loading`, `loaded`; and `failed`."""
+
+    value: str
+    reason: str | None = None
+
+
+def model_body(card: ModelCard, status: ModelStatus | None = None) -> dict[str, Any]:
     """OpenAI's shape; what it does not know is under `meta`, with llama-server's names where it has them."""
     meta: dict[str, Any] = {
         "aliases": list(card.aliases),
@@ -39,13 +47,17 @@ def model_body(card: ModelCard) -> dict[str, Any]:
         "quantization": card.quantization,
         "size": card.size_bytes,
     }
-    return {
+    body = {
         "id": card.id,
         "object": "model",
         "created": card.created,
         "owned_by": card.owned_by,
         "meta": {name: value for name, value in meta.items() if value is not None},
     }
+    if status is not None:
+        failed = {"failed": True, "reason": status.reason} if status.value == "failed" else {}
+        body["status"] = {"value": status.value, **failed}
+    return body
 
 
 def models_body(card: ModelCard) -> dict[str, Any]:

@@ -1,0 +1,219 @@
+"""Several models behind the face of one: requests wait for their model as Residence decides and Keeper carries out."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from worker_gguf.account import Account
+from worker_gguf.engine.stats import EngineStats
+from worker_gguf.errors import DeadlineExceeded, NotFound, NotReady, WorkerError
+from worker_gguf.fleet.keeper import Keeper
+from worker_gguf.fleet.listed import Listed
+from worker_gguf.fleet.residence import Admit, Effect, Refuse, Residence, Rules
+from worker_gguf.fleet.screening import check, timeout_of, wanted_name
+from worker_gguf.fleet.telling import counts_of, describe_listed, status_of
+from worker_gguf.fleet.totals import total
+from worker_gguf.latch import Latch
+from worker_gguf.metrics import Metrics, ModelCounts
+from worker_gguf.protocol.models import model_body
+from worker_gguf.served import describe_machine
+from worker_gguf.service import ROUTES, Answer, Stream, no_such_route
+
+__all__ = ["Fleet"]
+
+_LEAVING = "The worker is shutting down. Try again: another worker will answer."
+
+
+class _Waiter:
+    """A request that waits for its model."""
+
+    def __init__(self) -> None:
+        self.latch = Latch()
+        self.refusal: WorkerError | None = None
+
+
+class Fleet:
+    """Serves `listed`, of which the first answers requests that name none. `start()` once, `stop()` once."""
+
+    def __init__(
+        self,
+        listed: Mapping[str, Listed],
+        rules: Rules,
+        keeper: Keeper,
+        leaving: threading.Event,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """By their names. `leaving` is set here when all is to be given up."""
+        self.listed = listed
+        self._first = next(iter(listed.values()))
+        self._n_parallel = self._first.booted.n_parallel if self._first.booted else 1
+        self._keeper = keeper
+        self._clock = clock
+        self._leaving = leaving
+        self._lock = threading.Lock()
+        self._residence = Residence(listed, rules, keeper.fits)
+        self._tickets = itertools.count()
+        self._waiters: dict[int, _Waiter] = {}
+        self._on_idle: list[Latch] = []
+
+    def start(self) -> None:
+        self._keeper.start(self._tell, self._residence)
+
+    def stop(self) -> None:
+        """End what runs as cancelled, refuse what waits, give all memory and files back."""
+        self._leaving.set()
+        with self._lock:
+            self._carry_out(self._residence.give_up(NotReady(_LEAVING)))
+        self._keeper.stop()
+
+    # --- requests -------------------------------------------------------------------------------------------------
+
+    async def call(self, method: str, route: str, body: object, account: Account | None = None) -> Answer | Stream:
+        if method == "GET" and route == "/v1/models":
+            return Answer(200, {"object": "list", "data": [self._body(one) for one in self.listed.values()]})
+        if method == "GET" and route.startswith("/v1/models/"):
+            return Answer(200, self._body(self._named(route.removeprefix("/v1/models/"))))
+        if (method, route) not in ROUTES:
+            raise no_such_route(method, route)
+        one = self._named(wanted_name(body))
+        arrived_s = time.monotonic()
+        if one.booted is None:
+            await check(route, body, one.settings)  # before a model is loaded for it
+        ticket = await self._enter(one, timeout_of(body, one.settings))
+        ended = partial(self._end, ticket)
+        booted = one.booted
+        assert booted is not None
+        try:
+            result = await booted.service.call(method, route, body, account, arrived_s=arrived_s, ended=ended)
+        except BaseException:
+            ended()
+            raise
+        if isinstance(result, Answer):
+            ended()
+        return result
+
+    async def _enter(self, one: Listed, timeout_s: float | None) -> int:
+        """Wait until the model is there, and hold it there until `_end`."""
+        waiter = _Waiter()
+        with self._lock:
+            if self._leaving.is_set():
+                raise NotReady(_LEAVING)
+            ticket = next(self._tickets)
+            effects = self._residence.request(ticket, one.name, self._clock())
+            self._waiters[ticket] = waiter
+            self._carry_out(effects)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await waiter.latch.wait()
+            if waiter.refusal is not None:
+                raise waiter.refusal
+        except TimeoutError:
+            self._end(ticket)
+            raise DeadlineExceeded(
+                f"The model {one.name!r} was not loaded within the {timeout_s:g} s that this request may take. Try "
+                "again, or raise REQUEST_TIMEOUT_S."
+            ) from None
+        except BaseException:
+            self._end(ticket)
+            raise
+        return ticket
+
+    def _end(self, ticket: int) -> None:
+        """The request is over; a second time does nothing."""
+        self._waiters.pop(ticket, None)
+        self._tell(partial(self._residence.ended, ticket))
+
+    def _named(self, name: str | None) -> Listed:
+        if name is None:
+            return self._first
+        for one in self.listed.values():
+            if one.name.lower() == name.lower():
+                return one
+        for one in self.listed.values():
+            if one.goes_by(name):
+                return one
+        served = ", ".join(repr(one.name) for one in self.listed.values())
+        raise NotFound(f"The model {name[:200]!r} is not served here. This worker serves {served}.", param="model")
+
+    def _body(self, one: Listed) -> dict[str, Any]:
+        return model_body(one.card, status_of(self._residence.places[one.name]))
+
+    # --- events and effects ---------------------------------------------------------------------------------------
+
+    def _tell(self, event: Callable[[float], list[Effect]]) -> None:
+        """Tell Residence what happened, and do what follows. From any thread."""
+        with self._lock:
+            self._carry_out(event(self._clock()))
+            on_idle, self._on_idle = ([], self._on_idle) if self._residence.n_open else (self._on_idle, [])
+        for latch in on_idle:
+            latch.set()
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Admit(ticket):
+                    self._waiters.pop(ticket).latch.set()
+                case Refuse(ticket, why):
+                    waiter = self._waiters.pop(ticket)
+                    waiter.refusal = why
+                    waiter.latch.set()
+                case _:
+                    self._keeper.do(effect)
+
+    # --- what the worker asks -------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return self._first.name
+
+    @property
+    def n_parallel(self) -> int:
+        """The first model's: a queue that brings more would let them wait here and not at another worker."""
+        return self._n_parallel
+
+    @property
+    def stats(self) -> EngineStats:
+        return total([self._keeper.past, *(one.booted.stats for one in self.listed.values() if one.booted)])
+
+    def counts(self) -> list[ModelCounts]:
+        """For the metrics."""
+        return [counts_of(one, self._residence.places[one.name]) for one in self.listed.values()]
+
+    async def idle(self) -> None:
+        """Return when nobody waits and nothing runs."""
+        with self._lock:
+            if not self._residence.n_open:
+                return
+            latch = Latch()
+            self._on_idle.append(latch)
+        await latch.wait()
+
+    def cut_off(self, error: WorkerError) -> None:
+        with self._lock:
+            self._carry_out(self._residence.give_up(error))
+        for one in self.listed.values():
+            if one.booted is not None:
+                one.booted.cut_off(error)
+
+    def publish(self, metrics: Metrics) -> None:
+        """Of the first model: the others come and go, and have numbers of their own."""
+        if self._first.booted is not None:
+            self._first.booted.publish(metrics)
+
+    def describe(self) -> dict[str, Any]:
+        stats = self.stats
+        models = [describe_listed(one, self._residence.places[one.name], self._clock()) for one in self.listed.values()]
+        return {
+            "models": models,
+            "swaps": self._residence.n_put_away,
+            "slots": {"total": stats.n_slots, "busy": stats.busy_slots},
+            "queue": {"waiting": stats.waiting + sum(model["waiting"] for model in models)},
+            "memory": {"held_tokens": stats.held_tokens, "cells": stats.n_cells},
+            "machine": describe_machine(self._keeper.machine),
+        }

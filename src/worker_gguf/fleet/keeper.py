@@ -1,0 +1,166 @@
+"""Fetches, loads and puts models away as it is told, and keeps count of the memory they take.
+
+One thread loads and puts away, one thing at a time. A thread of its own fetches each model that is not on disk yet, so
+that a download holds nobody up but those who wait for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+from queue import Empty, SimpleQueue
+
+from worker_gguf.engine.plan import Machine
+from worker_gguf.engine.stats import EngineStats
+from worker_gguf.errors import WorkerError
+from worker_gguf.fleet.listed import Listed
+from worker_gguf.fleet.residence import Effect, Fetch, Load, PutAway, Residence, Wake
+from worker_gguf.fleet.room import Room, footprint_of, least
+from worker_gguf.fleet.totals import of_the_past
+from worker_gguf.log import get_logger
+
+__all__ = ["Keeper", "Tell"]
+
+logger = get_logger(__name__)
+
+Tell = Callable[[Callable[[float], list[Effect]]], None]
+"""Gives Residence an event under the lock, and has what follows carried out. From any thread."""
+
+
+class Keeper:
+    """`start()` once, `stop()` once. `fits` may be called from any thread, `do` too."""
+
+    def __init__(
+        self,
+        listed: Mapping[str, Listed],
+        first_machine: Machine,
+        read_machine: Callable[[], Machine],
+        leaving: threading.Event,
+        clock: Callable[[], float],
+    ) -> None:
+        """`first_machine` is what there was before any model was loaded; `leaving` is set when all is given up."""
+        self.machine = first_machine
+        self.past = EngineStats()
+        """What engines that were put away have counted."""
+        self._listed = listed
+        self._read_machine = read_machine
+        self._leaving = leaving
+        self._clock = clock
+        self._room = Room(first_machine)
+        self._work: SimpleQueue[Load | PutAway | Wake | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
+
+    def start(self, tell: Tell, residence: Residence) -> None:
+        """Report what is loaded and go on. What else is on disk is looked at beside that."""
+        self._tell, self._residence = tell, residence
+        self._note_memory()
+        for one in self._listed.values():
+            if one.booted:
+                tell(partial(residence.loaded_now, one.name))
+        self._thread.start()
+        threading.Thread(target=self._look, name="fleet-look", daemon=True).start()
+
+    def stop(self) -> None:
+        """Return when nothing is loaded any more. What was asked for and not begun is not done."""
+        self._work.put(None)
+        self._thread.join()
+        for one in self._listed.values():
+            one.close()
+            one.release()
+
+    def do(self, effect: Fetch | Load | PutAway | Wake) -> None:
+        if isinstance(effect, Fetch):
+            threading.Thread(target=self._fetch, args=(effect.name,), name="fleet-fetch", daemon=True).start()
+        else:
+            self._work.put(effect)
+
+    def fits(self, name: str, others: frozenset[str]) -> bool:
+        """As Residence asks for it."""
+        found = self._listed[name].found
+        assert found is not None
+        return self._room.fits(name, found.need, others)
+
+    def preload(self, one: Listed) -> None:
+        """Load at the start if it fits as it wishes. Raises the WorkerError that keeps it from that."""
+        self._note_memory()
+        one.find()
+        if self.fits(one.name, frozenset(self._room.taken)):
+            one.open(self._beside_loaded, self._clock)
+
+    # --- threads --------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        for one in self._listed.values():
+            if not self._leaving.is_set():
+                one.look()
+                if one.found is not None:
+                    self._tell(partial(self._residence.found, one.name))
+
+    def _fetch(self, name: str) -> None:
+        if self._try(name, self._listed[name].find):
+            self._tell(partial(self._residence.found, name))
+
+    def _run(self) -> None:
+        wake_s: float | None = None
+        while not self._leaving.is_set():
+            try:
+                work = self._work.get(timeout=None if wake_s is None else max(0.0, wake_s - self._clock()))
+            except Empty:
+                wake_s = None
+                self._tell(self._residence.tick)
+                continue
+            if work is None:
+                return
+            if isinstance(work, Wake):
+                wake_s = work.at_s if wake_s is None else min(wake_s, work.at_s)
+            elif isinstance(work, PutAway):
+                self._put_away(self._listed[work.name])
+            else:
+                self._load(self._listed[work.name])
+
+    def _load(self, one: Listed) -> None:
+        if self._try(one.name, partial(one.open, self._beside_loaded, self._clock)):
+            self._note_memory()
+            logger.info("model loaded", model=one.name, seconds=round(one.last_load_s, 3))
+            self._tell(partial(self._residence.loaded_now, one.name))
+
+    def _put_away(self, one: Listed) -> None:
+        closed = one.close()
+        one.n_put_away += 1
+        if closed is not None:
+            self.past = of_the_past((self.past, closed.stats))
+        self._note_memory()
+        logger.info("model put away", model=one.name)
+        self._tell(partial(self._residence.put_away, one.name))
+
+    def _try(self, name: str, act: Callable[[], object]) -> bool:
+        """Whether it went well; else those who wait for the model are told."""
+        try:
+            act()
+        except WorkerError as error:
+            why = error
+        except Exception as error:
+            logger.exception("model could not be brought up", model=name)
+            why = WorkerError(f"It could not be loaded ({type(error).__name__}); the worker's log says more.")
+        else:
+            return True
+        if not self._leaving.is_set():
+            logger.error("model failed", model=name, code=why.code, error=why.message)
+        self._tell(partial(self._residence.failed, name, why))
+        return False
+
+    # --- memory ---------------------------------------------------------------------------------------------------
+
+    def _beside_loaded(self, machine: Machine) -> Machine:
+        room = self._room
+        return least(machine, room.beside(room.taken))
+
+    def _note_memory(self) -> None:
+        """After each change of what is loaded, by the one thread that changes it."""
+        taken = {
+            one.name: footprint_of(one.booted.plan, self.machine, one.settings)
+            for one in self._listed.values()
+            if one.booted
+        }
+        self._room = Room.of(self.machine, self._read_machine(), taken)

@@ -1,0 +1,153 @@
+"""One model of the list: its files, what is known of it, and its engine while it is in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from worker_gguf.engine.plan import Machine
+from worker_gguf.errors import WorkerError
+from worker_gguf.fetching import fetch, prefer
+from worker_gguf.fleet.room import Need, need_of
+from worker_gguf.fleet.roster import Entry
+from worker_gguf.gguf import read_headers
+from worker_gguf.log import get_logger
+from worker_gguf.model_card import card_of, is_private
+from worker_gguf.opening import Opening, open_model
+from worker_gguf.protocol.models import ModelCard
+from worker_gguf.read_ahead import ReadAhead
+from worker_gguf.served import Booted
+from worker_gguf.store import Hold, LocalModel, ModelRef
+from worker_gguf.store.resolve import locate
+from worker_gguf.timeline import Timeline
+
+if TYPE_CHECKING:
+    from worker_gguf.metrics import Metrics
+
+__all__ = ["Found", "Listed"]
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A model on disk: its files, which nobody prunes meanwhile, and what it needs of the memory."""
+
+    local: LocalModel
+    hold: Hold
+    need: Need
+    card: ModelCard
+
+
+class Listed:
+    """`find` and `open` take their time; the rest does not. One thread at a time opens and closes."""
+
+    def __init__(self, entry: Entry, metrics: Callable[[], Metrics], go_on: Callable[[], bool], created_s: int) -> None:
+        """`go_on` is asked again and again; False gives a download or a load up."""
+        self.name = entry.name
+        self.settings = entry.settings
+        self.booted: Booted | None = None
+        self.progress: dict[str, float] = {}
+        self.load_seconds = 0.0
+        self.last_load_s = 0.0
+        self.n_loads = 0
+        self.n_put_away = 0
+        self._metrics = metrics
+        self._go_on = go_on
+        self._created_s = created_s
+        self._finding = threading.Lock()
+        self._found: Found | None = None
+
+    @property
+    def found(self) -> Found | None:
+        return self._found
+
+    @property
+    def card(self) -> ModelCard:
+        """What is known so far."""
+        if self.booted is not None:
+            return self.booted.service.card
+        if self._found is not None:
+            return self._found.card
+        reference = self.settings.model_reference
+        aliases = () if is_private(reference) or reference == self.name else (reference,)
+        return ModelCard(self.name, self._created_s, aliases=aliases)
+
+    def goes_by(self, name: str) -> bool:
+        """Whether it is called so, beside its own name; in any case of letters."""
+        return name.lower() in (alias.lower() for alias in self.card.aliases)
+
+    def look(self) -> None:
+        """Find the model if its files are here already. Asks nobody; a model that cannot be read is left for later."""
+        settings = self.settings
+        try:
+            with self._finding:
+                if self._found is None and (local := self._locate()) is not None:
+                    self._keep(local, Hold(local.paths, settings.cache_dir()))
+        except WorkerError as error:
+            logger.warning("model cannot be read yet", model=self.name, reason=error.message)
+
+    def find(self) -> Found:
+        """Find the model, or download it. Raises the WorkerError that says why not."""
+        with self._finding:
+            if self._found is None:
+                local = fetch(self.settings, Timeline(), self._note)
+                self._keep(local, Hold(local.paths, self.settings.cache_dir()))
+            assert self._found is not None
+            return self._found
+
+    def adopt(self, booted: Booted, seconds: float) -> None:
+        """Take a model that is up already."""
+        card = card_of(self.settings, booted.local, booted.header)
+        self._found = Found(booted.local, booted.hold, need_of(booted.header, self.settings), card)
+        self._is_up(booted, seconds)
+
+    def open(self, beside: Callable[[Machine], Machine], clock: Callable[[], float]) -> None:
+        """Load it. Raises the WorkerError that stopped it; nothing stays loaded then."""
+        found, timeline, begun_s = self.find(), Timeline(), clock()
+        opening = Opening(self.settings, self._metrics, timeline, self._note)
+        with ReadAhead(self.settings, timeline, self._note) as ahead:
+            booted = open_model(opening, found.local, found.hold, ahead, beside)
+        self._is_up(booted, clock() - begun_s)
+
+    def close(self) -> Booted | None:
+        """Put it away; its files are kept. What was closed, if anything was loaded."""
+        booted, self.booted = self.booted, None
+        if booted is not None:
+            from worker_gguf.llama.backend import give_memory_back
+
+            booted.engine.stop()
+            give_memory_back()
+        return booted
+
+    def release(self) -> None:
+        """Let go of its files."""
+        if self._found is not None:
+            self._found.hold.release()
+
+    def _is_up(self, booted: Booted, seconds: float) -> None:
+        self.booted = booted
+        self.n_loads += 1
+        self.load_seconds += seconds
+        self.last_load_s = seconds
+        self.progress = {}
+
+    def _locate(self) -> LocalModel | None:
+        settings = self.settings
+        ref = ModelRef.parse(settings.model_reference)
+        return locate(ref, settings.cache_dirs(), baked_dir=settings.model_baked_dir, prefer=prefer)
+
+    def _keep(self, local: LocalModel, hold: Hold) -> None:
+        try:
+            header = read_headers(local.paths, ())
+        except BaseException:
+            hold.release()
+            raise
+        card = card_of(self.settings, local, header)
+        self._found = Found(local, hold, need_of(header, self.settings), card)
+
+    def _note(self, phase: str, fraction: float) -> bool:
+        self.progress[phase] = fraction
+        return self._go_on()

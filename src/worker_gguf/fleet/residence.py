@@ -1,0 +1,287 @@
+"""Which models are in memory and who waits for which: events in, effects out.
+
+Knows no clock, thread, event loop or llama.cpp: each event says when it is, each answer is what is to be done. One
+lock around all calls is the caller's. What is decided, in this order:
+
+1. A request for a model that is loaded and open runs at once. Any other waits, in order of arrival for each model.
+2. One model is loaded at a time, next the one whose first request has waited longest.
+3. It is loaded when it fits as it wishes beside what stays. For that, idle models are put away, least recently used
+   first, none before it has been in memory for `min_residence_s`.
+4. When that is not enough, busy models whose `turn_s` is over are closed: they finish what runs, their new requests
+   wait, and once idle they are put away. All that waited for the next model then run, in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from worker_gguf.errors import NotEnoughMemory, NotReady, QueueFull, WorkerError
+from worker_gguf.fleet.eviction import eviction_for
+
+__all__ = ["Admit", "Effect", "Fetch", "Load", "Place", "PutAway", "Refuse", "Residence", "Rules", "State", "Wake"]
+
+State = Literal["unloaded", "fetching", "loading", "loaded", "leaving", "failed"]
+_LONGEST_PAUSE_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """`most_loaded` at once, None being as many as fit; `most_waiting` for one model; a model that could not be loaded
+    is left alone for `retry_s`, doubled each time."""
+
+    min_residence_s: float
+    turn_s: float
+    most_loaded: int | None = None
+    most_waiting: int = 128
+    retry_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """Let the request run: its model is loaded and stays until `ended`."""
+
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """End the request, which waited, with this error."""
+
+    ticket: int
+    why: WorkerError
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Get the model's files here and answer `found` or `failed`. Several at once are fine."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutAway:
+    """Close the model, which is idle, and answer `put_away`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Load the model and answer `loaded` or `failed`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Call `tick` at this time: nothing but time is waited for."""
+
+    at_s: float
+
+
+Effect = Admit | Refuse | Fetch | PutAway | Load | Wake
+
+
+@dataclass(slots=True)
+class Place:
+    """A model's place in the fleet. Written by Residence alone."""
+
+    name: str
+    state: State = "unloaded"
+    is_found: bool = False
+    """Its files are here, so its size is known."""
+    running: set[int] = field(default_factory=set)
+    waiting: dict[int, None] = field(default_factory=dict)
+    since_s: float = 0.0
+    used_s: float = 0.0
+    failure: WorkerError | None = None
+    retry_s: float = 0.0
+    n_failures: int = 0
+
+    @property
+    def first(self) -> int:
+        """The ticket that has waited longest."""
+        return next(iter(self.waiting))
+
+
+class Residence:
+    """`fits(name, others)` says whether a model fits, as it wishes to be, beside others that are loaded; it raises
+    NotEnoughMemory, with the reason, if it would not even fit alone. Tickets are numbers that rise from request to
+    request."""
+
+    def __init__(self, names: Iterable[str], rules: Rules, fits: Callable[[str, frozenset[str]], bool]) -> None:
+        self.rules = rules
+        self.places = {name: Place(name) for name in names}
+        self.n_put_away = 0
+        self._fits = fits
+        self._target: Place | None = None  # what room is made for, or what is loading
+        self._closed: frozenset[str] = frozenset()
+
+    @property
+    def loaded(self) -> frozenset[str]:
+        return frozenset(place.name for place in self.places.values() if place.state == "loaded")
+
+    @property
+    def n_open(self) -> int:
+        return sum(len(place.running) + len(place.waiting) for place in self.places.values())
+
+    # --- events ---------------------------------------------------------------------------------------------------
+
+    def request(self, ticket: int, name: str, now_s: float) -> list[Effect]:
+        """Raises QueueFull, or why the model failed, for a request that is not taken."""
+        place = self.places[name]
+        if place.state == "loaded" and name not in self._closed:
+            place.running.add(ticket)
+            return [Admit(ticket)]
+        if place.state == "failed":
+            self._try_again(place, now_s)
+        if len(place.waiting) >= self.rules.most_waiting:
+            raise QueueFull(
+                f"{len(place.waiting)} requests wait for this model to be loaded, as many as may. Try again later, or "
+                "raise MAX_QUEUE.",
+                retry_after_s=1,
+            )
+        place.waiting[ticket] = None
+        if place.state == "unloaded" and not place.is_found:
+            place.state = "fetching"
+            return [Fetch(name)]
+        return self._advance(now_s)
+
+    def ended(self, ticket: int, now_s: float) -> list[Effect]:
+        """The request is over, or whoever waited has left. A ticket that is not known has ended already."""
+        for place in self.places.values():
+            if ticket in place.running:
+                place.running.remove(ticket)
+                place.used_s = now_s
+                return self._advance(now_s)
+            if ticket in place.waiting:
+                del place.waiting[ticket]
+                return self._advance(now_s)
+        return []
+
+    def found(self, name: str, now_s: float) -> list[Effect]:
+        """The model's files are here; asked for by Fetch or not."""
+        place = self.places[name]
+        place.is_found = True
+        if place.state == "fetching":
+            place.state = "unloaded"
+        return self._advance(now_s)
+
+    def loaded_now(self, name: str, now_s: float) -> list[Effect]:
+        """The model is loaded; asked for by Load, or at the start."""
+        place = self.places[name]
+        place.state, place.is_found = "loaded", True
+        place.since_s = place.used_s = now_s
+        place.failure, place.n_failures = None, 0
+        if self._target is place:
+            self._target = None
+        # Before anything else is decided, or it might be put away for the next one with nobody served.
+        admitted = self._admit(place)
+        return [*admitted, *self._advance(now_s)]
+
+    def put_away(self, name: str, now_s: float) -> list[Effect]:
+        self.places[name].state = "unloaded"
+        self.n_put_away += 1
+        if self._target is None or any(place.state == "leaving" for place in self.places.values()):
+            return []
+        return self._load_or_drop(self._target, now_s)
+
+    def failed(self, name: str, why: WorkerError, now_s: float) -> list[Effect]:
+        """The model could not be fetched or loaded: those who wait are told, the others go on."""
+        place = self.places[name]
+        if self._target is place:
+            self._target = None
+        place.state, place.failure = "failed", why
+        place.n_failures += 1
+        place.retry_s = now_s + min(_LONGEST_PAUSE_S, self.rules.retry_s * 2 ** min(place.n_failures - 1, 16))
+        refused = self._refuse(place, why)
+        return [*refused, *self._advance(now_s)]
+
+    def tick(self, now_s: float) -> list[Effect]:
+        return self._advance(now_s)
+
+    def give_up(self, why: WorkerError) -> list[Effect]:
+        """Refuse all who wait. What runs is not touched."""
+        return [effect for place in self.places.values() for effect in self._refuse(place, why)]
+
+    # --- decisions ------------------------------------------------------------------------------------------------
+
+    def _advance(self, now_s: float) -> list[Effect]:
+        """Begin the next swap if its time has come, and let run what may."""
+        effects: list[Effect] = []
+        self._closed = frozenset()
+        while self._target is None and (place := self._next()) is not None:
+            try:
+                effects += self._make_room(place, now_s)
+                break
+            except NotEnoughMemory as why:
+                effects += self.failed(place.name, why, now_s)
+        for place in self.places.values():
+            if place.state == "loaded" and place.name not in self._closed:
+                effects += self._admit(place)
+        return effects
+
+    def _next(self) -> Place | None:
+        asked = [place for place in self.places.values() if place.waiting and place.state == "unloaded"]
+        return min((place for place in asked if place.is_found), key=lambda place: place.first, default=None)
+
+    def _make_room(self, target: Place, now_s: float) -> list[Effect]:
+        loaded = [place for place in self.places.values() if place.state == "loaded"]
+        rested = [place for place in loaded if now_s >= self._rested_s(place)]
+        idle = sorted((place for place in rested if not place.running), key=lambda place: place.used_s)
+        if (gone := self._evict(target, idle)) is not None:
+            return self._begin(target, gone, now_s)
+        over = [place for place in rested if place.running and now_s >= self._turn_over_s(place)]
+        over.sort(key=lambda place: place.since_s)
+        gone = self._evict(target, [*idle, *over])
+        self._closed = frozenset(name for name in gone or () if self.places[name].running)
+        moments = {at_s for place in loaded for at_s in (self._rested_s(place), self._turn_over_s(place))}
+        later = [at_s for at_s in moments if at_s > now_s]
+        return [Wake(min(later))] if later else []
+
+    def _rested_s(self, place: Place) -> float:
+        return place.since_s + self.rules.min_residence_s
+
+    def _turn_over_s(self, place: Place) -> float:
+        return place.since_s + max(self.rules.min_residence_s, self.rules.turn_s)
+
+    def _evict(self, target: Place, candidates: list[Place]) -> tuple[str, ...] | None:
+        def fits_beside(others: frozenset[str]) -> bool:
+            most = self.rules.most_loaded
+            return (most is None or len(others) < most) and self._fits(target.name, others)
+
+        return eviction_for(self.loaded, [place.name for place in candidates], fits_beside)
+
+    def _begin(self, target: Place, gone: tuple[str, ...], now_s: float) -> list[Effect]:
+        self._target = target
+        target.state = "loading"
+        for name in gone:
+            self.places[name].state = "leaving"
+        return [PutAway(name) for name in gone] or self._load_or_drop(target, now_s)
+
+    def _load_or_drop(self, target: Place, now_s: float) -> list[Effect]:
+        if target.waiting:
+            return [Load(target.name)]
+        self._target, target.state = None, "unloaded"  # all who waited have left while room was made
+        return self._advance(now_s)
+
+    def _try_again(self, place: Place, now_s: float) -> None:
+        """Raises why the model failed while its pause lasts."""
+        assert place.failure is not None
+        left_s = place.retry_s - now_s
+        if left_s > 0:
+            raise NotReady(f"The model could not be loaded: {place.failure.message}", retry_after_s=int(left_s) + 1)
+        place.state = "unloaded"
+
+    def _admit(self, place: Place) -> list[Effect]:
+        tickets = list(place.waiting)
+        place.running.update(tickets)
+        place.waiting.clear()
+        return [Admit(ticket) for ticket in tickets]
+
+    def _refuse(self, place: Place, why: WorkerError) -> list[Effect]:
+        tickets = list(place.waiting)
+        place.waiting.clear()
+        return [Refuse(ticket, why) for ticket in tickets]

@@ -1,0 +1,105 @@
+"""The memory that models take and leave: whether one fits, as it wishes to be, beside others. Pure.
+
+What a loaded model takes is what its plan says. What there is without any model is the less of two: what was free
+before the first load, and what is free now with the loaded models' part added. The second alone would be too much where
+weights are mapped files, which count as free; the first alone would not see what other processes took since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from worker_gguf.engine.plan import Machine, MemoryPlan, ModelShape, Wishes, plan_memory
+from worker_gguf.errors import NotEnoughMemory
+from worker_gguf.gguf import ModelHeader
+from worker_gguf.planning import shape_of, visible, wishes_of
+from worker_gguf.settings import Settings
+
+__all__ = ["Footprint", "Need", "Room", "footprint_of", "least", "need_of", "without"]
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Bytes on each GPU of the machine and in main memory."""
+
+    gpus: tuple[int, ...]
+    main: int
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What decides a model's plan."""
+
+    shape: ModelShape
+    wishes: Wishes
+    visible: Callable[[Machine], Machine]
+
+
+def need_of(header: ModelHeader, settings: Settings) -> Need:
+    return Need(shape_of(header), wishes_of(settings), lambda machine: visible(machine, settings))
+
+
+def footprint_of(plan: MemoryPlan, machine: Machine, settings: Settings) -> Footprint:
+    """`plan.devices` are the GPUs that the settings leave in use, in order, then main memory."""
+    first = settings.main_gpu if settings.split_mode == "none" else 0
+    on_gpus = [use.used_bytes for use in plan.devices if use.is_gpu]
+    behind = len(machine.gpus) - first - len(on_gpus)
+    main = sum(use.used_bytes for use in plan.devices if not use.is_gpu)
+    return Footprint((*[0] * first, *on_gpus, *[0] * behind), main)
+
+
+def without(machine: Machine, taken: Iterable[Footprint]) -> Machine:
+    """The machine with that much less free."""
+    return _moved(machine, taken, -1)
+
+
+def least(a: Machine, b: Machine) -> Machine:
+    """The less of free memory, device by device."""
+    gpus = tuple(replace(x, free_bytes=min(x.free_bytes, y.free_bytes)) for x, y in zip(a.gpus, b.gpus, strict=False))
+    return replace(a, free_bytes=min(a.free_bytes, b.free_bytes), gpus=gpus)
+
+
+def _moved(machine: Machine, moved: Iterable[Footprint], sign: int) -> Machine:
+    footprints = tuple(moved)
+    gpus = tuple(
+        replace(gpu, free_bytes=max(0, gpu.free_bytes + sign * sum(taken.gpus[index] for taken in footprints)))
+        for index, gpu in enumerate(machine.gpus)
+    )
+    free_bytes = machine.free_bytes + sign * sum(taken.main for taken in footprints)
+    return replace(machine, free_bytes=max(0, free_bytes), gpus=gpus)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A moment's memory. `empty` is the machine without any of them, `taken` what each loaded one takes."""
+
+    empty: Machine
+    taken: Mapping[str, Footprint] = field(default_factory=dict)
+    _known: dict[tuple[str, frozenset[str]], bool] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, first: Machine, now: Machine, taken: Mapping[str, Footprint]) -> Room:
+        """`first` is what there was before any model was loaded."""
+        return cls(least(first, _moved(now, taken.values(), 1)), dict(taken))
+
+    def beside(self, others: Iterable[str]) -> Machine:
+        """What others leave."""
+        return without(self.empty, [self.taken[name] for name in others])
+
+    def fits(self, name: str, need: Need, others: frozenset[str]) -> bool:
+        """Whether the plan beside others is the one it gets alone. Raises NotEnoughMemory if there is none alone."""
+        key = (name, others)
+        if key not in self._known:
+            wished = plan_memory(need.shape, need.visible(self.empty), need.wishes)
+            try:
+                plan = plan_memory(need.shape, need.visible(self.beside(others)), need.wishes)
+                self._known[key] = _layout(plan) == _layout(wished)
+            except NotEnoughMemory:
+                self._known[key] = False
+        return self._known[key]
+
+
+def _layout(plan: MemoryPlan) -> tuple[object, ...]:
+    """What a user would notice. How layers are shared out over GPUs follows free memory and is no loss."""
+    return plan.n_gpu_layers, plan.n_cpu_moe, plan.n_ctx, plan.n_parallel, plan.n_cells, plan.type_k, plan.type_v

@@ -1,0 +1,145 @@
+"""The models that MODELS lists: each a name and settings of its own, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from worker_gguf.errors import SettingsError
+from worker_gguf.model_card import is_private
+from worker_gguf.settings import Settings
+from worker_gguf.settings_fields import Engine, Fleet, Limits, Memory, Model, Sampling
+
+__all__ = ["Entry", "read_roster"]
+
+_OF_LIMITS: Final = {name for name in Limits.model_fields if name != "max_body_mb"}
+_OF_A_MODEL: Final = {"chat_template", "tokenizer"}
+_ALLOWED: Final = _OF_A_MODEL | _OF_LIMITS | {*Memory.model_fields, *Engine.model_fields, *Sampling.model_fields}
+# What the environment says of a single model does not hold for those of the list.
+_NOT_SHARED: Final = {*Fleet.model_fields, *Model.model_fields} - {
+    "model_cache_dir",
+    "model_cache_max_gb",
+    "model_baked_dir",
+    "hf_token",
+    *_OF_A_MODEL,
+}
+# An alias is a plain word; an address with a query has its `=` behind other characters.
+_WITH_ALIAS: Final = re.compile(r"\s*([\w.-]+(?:[/:][\w.-]+)*)\s*=\s*(\S.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A model of the list. `settings.model_alias` is its name."""
+
+    name: str
+    settings: Settings
+
+
+def read_roster(settings: Settings) -> tuple[Entry, ...]:
+    """Read MODELS. Raises SettingsError that names the entry at fault. The first entry is the default."""
+    entries: list[Entry] = []
+    for number, given in enumerate(_listed((settings.models or "").strip()), start=1):
+        entry = _entry(settings, given, number)
+        if any(entry.name.lower() == other.name.lower() for other in entries):
+            raise SettingsError(
+                f"{_where(number, given)} has the name of another entry. Give each an alias of its own."
+            )
+        entries.append(entry)
+    if not entries:
+        raise SettingsError("MODELS lists no model. Write `alias=org/repo:QUANT, …`, or unset it and use MODEL.")
+    return tuple(entries)
+
+
+def _listed(text: str) -> Iterator[Mapping[str, Any]]:
+    """The entries as they are written, whatever the form."""
+    if not _is_document(text):
+        if "=" in text or not text.lower().endswith((".yaml", ".yml", ".json")):
+            yield from _inline(text)
+            return
+        text = _read(text)
+    document = _parse(text)
+    if isinstance(document, Mapping) and set(document) == {"models"}:
+        document = document["models"]
+    if not isinstance(document, list):
+        raise SettingsError("MODELS must be a list of entries, each with `model` and what it sets. See docs/models.md.")
+    for number, item in enumerate(document, start=1):
+        if isinstance(item, str):
+            yield from _inline(item)
+        elif isinstance(item, Mapping):
+            yield {str(key): value for key, value in item.items()}
+        else:
+            raise SettingsError(f"MODELS entry {number} is neither a reference nor a mapping. See docs/models.md.")
+
+
+def _is_document(text: str) -> bool:
+    return text.startswith(("[", "{", "- ")) or "\n" in text
+
+
+def _inline(text: str) -> Iterator[Mapping[str, Any]]:
+    for part in filter(str.strip, text.split(",")):
+        found = _WITH_ALIAS.fullmatch(part)
+        yield {"alias": found[1], "model": found[2].strip()} if found else {"model": part.strip()}
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsError(f"MODELS={path!r} cannot be read: {reason}. Check the path.") from None
+
+
+def _parse(text: str) -> object:
+    if text.startswith(("[", "{")):
+        try:
+            return json.loads(text)
+        except ValueError:
+            pass  # YAML's own short form is no JSON
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise SettingsError(
+            f"MODELS is no valid YAML{where}: {getattr(error, 'problem', 'it cannot be read')}."
+        ) from None
+
+
+def _entry(settings: Settings, given: Mapping[str, Any], number: int) -> Entry:
+    where = _where(number, given)
+    values = {name.lower(): value for name, value in given.items()}
+    model, alias = values.pop("model", None), values.pop("alias", None)
+    if not isinstance(model, str) or not model.strip():
+        raise SettingsError(f"{where} names no model: set `model` to a reference such as org/repo:Q4_K_M.")
+    if alias is not None and (not isinstance(alias, str) or not alias.strip()):
+        raise SettingsError(f"{where}: `alias` must be a text.")
+    for name in values.keys() - _ALLOWED:
+        raise SettingsError(f"{where}: {_why_not(name)}")
+    name = (alias or _name_of(model)).strip()
+    values |= {"model": model.strip(), "model_alias": name}
+    try:
+        return Entry(name, settings.with_(_NOT_SHARED, values))
+    except SettingsError as error:
+        raise SettingsError("\n".join(f"{where}: {line}" for line in error.message.splitlines())) from None
+
+
+def _why_not(name: str) -> str:
+    if name in Settings.model_fields:
+        return f"{name.upper()} is for the whole worker: set it as a variable, not in MODELS."
+    return f"{name.upper()} is no setting of a model; docs/models.md lists them."
+
+
+def _name_of(model: str) -> str:
+    """Its reference, or the file's name where that says more than clients should see."""
+    return Path(model.partition("?")[0]).stem if is_private(model) else model
+
+
+def _where(number: int, given: Mapping[str, Any]) -> str:
+    named = next((value for key, value in given.items() if key.lower() == "alias" and isinstance(value, str)), None)
+    return f"MODELS entry {number} ({named})" if named else f"MODELS entry {number}"

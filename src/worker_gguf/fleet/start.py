@@ -1,0 +1,85 @@
+"""The start of a worker with several models: the first by the same straight road as a single one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from worker_gguf.boot import boot
+from worker_gguf.errors import NotReady, WorkerError
+from worker_gguf.fetching import Progress
+from worker_gguf.fleet.fleet import Fleet
+from worker_gguf.fleet.keeper import Keeper
+from worker_gguf.fleet.listed import Listed
+from worker_gguf.fleet.residence import Rules
+from worker_gguf.fleet.roster import read_roster
+from worker_gguf.log import get_logger
+from worker_gguf.settings import Settings
+from worker_gguf.timeline import Timeline
+
+if TYPE_CHECKING:
+    from worker_gguf.metrics import Metrics
+    from worker_gguf.store.prefetch import Prefetch
+
+__all__ = ["boot_fleet"]
+
+logger = get_logger(__name__)
+
+
+def boot_fleet(
+    settings: Settings, metrics: Callable[[], Metrics], timeline: Timeline, progress: Progress, begun: Prefetch | None
+) -> Fleet:
+    """As `boot`: the first model is up when it returns, and others that MODELS_PRELOAD asks for. The start fails with
+    the first model; another that cannot be loaded is noted."""
+    roster = read_roster(settings)
+    leaving, is_up = threading.Event(), threading.Event()
+
+    def go_on() -> bool:
+        return not leaving.is_set() and (is_up.is_set() or progress("preload", 0.0))
+
+    created_s = int(time.time())
+    listed = {entry.name: Listed(entry, metrics, go_on, created_s) for entry in roster}
+    first, *others = listed.values()
+    begun_s = time.monotonic()
+    booted = boot(first.settings, metrics, timeline, progress, begun)
+    first.adopt(booted, time.monotonic() - begun_s)
+    try:
+        from worker_gguf.llama.machine import read_machine
+
+        keeper = Keeper(listed, booted.machine, read_machine, leaving, time.monotonic)
+        fleet = Fleet(listed, _rules(settings), keeper, leaving)
+        for one in others[: min(settings.models_preload, settings.models_max or len(listed)) - 1]:
+            with timeline.phase("preload"):
+                _preload(keeper, one, go_on)
+        is_up.set()
+        fleet.start()
+        metrics().watch_models(fleet.counts)
+    except BaseException:
+        leaving.set()
+        for one in listed.values():
+            one.close()
+            one.release()
+        raise
+    return fleet
+
+
+def _rules(settings: Settings) -> Rules:
+    # As a single model takes what its slots hold and MAX_QUEUE more.
+    most_waiting = settings.max_queue + (settings.n_parallel or 1)
+    return Rules(
+        min_residence_s=settings.model_min_residence_s,
+        turn_s=settings.model_turn_s,
+        most_loaded=settings.models_max,
+        most_waiting=most_waiting,
+    )
+
+
+def _preload(keeper: Keeper, one: Listed, go_on: Callable[[], bool]) -> None:
+    try:
+        keeper.preload(one)
+    except WorkerError as error:
+        if not go_on():
+            raise NotReady("The start was given up.") from None
+        logger.error("model not preloaded", model=one.name, code=error.code, error=error.message)

@@ -1,0 +1,55 @@
+"""What is told of each model of several: in /v1/models, in /health, in the metrics."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from worker_gguf.fleet.listed import Listed
+from worker_gguf.fleet.residence import Place, State
+from worker_gguf.metrics import ModelCounts
+from worker_gguf.protocol.models import ModelStatus
+from worker_gguf.served import describe_model
+
+__all__ = ["counts_of", "describe_listed", "status_of"]
+
+# llama-server's words for clients; /health has ours.
+_VALUES: Final[dict[State, str]] = {
+    "unloaded": "unloaded",
+    "fetching": "loading",
+    "loading": "loading",
+    "loaded": "loaded",
+    "leaving": "unloaded",
+    "failed": "failed",
+}
+
+
+def status_of(place: Place) -> ModelStatus:
+    return ModelStatus(_VALUES[place.state], place.failure.message if place.failure else None)
+
+
+def counts_of(one: Listed, place: Place) -> ModelCounts:
+    return ModelCounts(
+        one.name, place.state == "loaded", len(place.waiting), one.n_loads, one.load_seconds, one.n_put_away
+    )
+
+
+def describe_listed(one: Listed, place: Place, now_s: float) -> dict[str, Any]:
+    """`in_memory_s` counts from the end of its load. Public: without paths, prompts and keys."""
+    booted = one.booted
+    value: dict[str, Any] = {
+        "id": one.name,
+        "status": place.state,
+        "running": len(place.running),
+        "waiting": len(place.waiting),
+        "loads": one.n_loads,
+        "put_away": one.n_put_away,
+        "last_load_s": round(one.last_load_s, 3),
+    }
+    if progress := dict(one.progress):
+        value["progress"] = {phase: round(fraction, 4) for phase, fraction in progress.items()}
+    if place.failure is not None:
+        value["error"] = {"code": place.failure.code, "message": place.failure.message}
+        value["retry_in_s"] = round(max(0.0, place.retry_s - now_s), 1)
+    if booted is not None:
+        value |= describe_model(booted) | {"in_memory_s": round(now_s - place.since_s, 1)}
+    return value

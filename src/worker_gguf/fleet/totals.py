@@ -1,0 +1,41 @@
+"""The engines' numbers added up, those of engines that are gone among them, so that counters never fall."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from worker_gguf.engine.stats import EngineStats
+
+__all__ = ["of_the_past", "total"]
+
+_COUNTED = (
+    "steps",
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
+    "batch_tokens",
+    "decode_seconds",
+    "sample_seconds",
+    "schedule_seconds",
+)
+_OF_NOW = ("n_slots", "n_cells", "busy_slots", "waiting", "held_tokens")
+
+
+def total(engines: Iterable[EngineStats]) -> EngineStats:
+    """Slots, cells and what is in them are those of all engines together."""
+    return _sum(engines, (*_OF_NOW, *_COUNTED))
+
+
+def of_the_past(engines: Iterable[EngineStats]) -> EngineStats:
+    """What engines that are gone have counted."""
+    return _sum(engines, _COUNTED)
+
+
+def _sum(engines: Iterable[EngineStats], names: Iterable[str]) -> EngineStats:
+    added = EngineStats()
+    for stats in engines:
+        for name in names:
+            setattr(added, name, getattr(added, name) + getattr(stats, name))
+        added.finished.update(dict(stats.finished))
+        added.batch_sizes = [a + b for a, b in zip(added.batch_sizes, stats.batch_sizes, strict=True)]
+    return added

@@ -1,0 +1,38 @@
+"""What clients may know of a model, loaded or not: its name, the names it answers to, its numbers."""
+
+from __future__ import annotations
+
+import time
+
+from worker_gguf.gguf import ModelHeader
+from worker_gguf.protocol.models import ModelCard
+from worker_gguf.settings import Settings
+from worker_gguf.store import LocalModel
+
+__all__ = ["card_of", "is_private"]
+
+
+def card_of(settings: Settings, local: LocalModel, header: ModelHeader, n_ctx: int | None = None) -> ModelCard:
+    """`n_ctx` is one request's, known once the model is planned."""
+    reference = settings.model_reference
+    name = local.repo or (reference if local.source == "embedded" else local.path.stem)
+    model_id = settings.model_alias or name
+    aliases = {reference, name, local.path.name, local.path.stem} - {model_id}
+    return ModelCard(
+        id=model_id,
+        created=int(time.time()),
+        aliases=tuple(sorted(alias for alias in aliases if not is_private(alias))),
+        n_ctx=n_ctx,
+        n_ctx_train=header.n_ctx_train or None,
+        n_vocab=header.n_vocab or None,
+        n_embd=header.n_embd,
+        n_params=header.n_params,
+        size_bytes=local.size_bytes,
+        quantization=header.quantisation,
+        architecture=header.architecture,
+    )
+
+
+def is_private(name: str) -> bool:
+    """Whether it says more than clients should see: a path, or an address that may be signed."""
+    return name.startswith(("/", ".", "~")) or name.lower().startswith(("http:", "https:"))

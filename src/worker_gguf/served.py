@@ -1,0 +1,142 @@
+"""What a worker holds once it is up: one model that answers, or several behind the same face."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from worker_gguf.engine.plan import Machine, MemoryPlan
+from worker_gguf.errors import WorkerError
+from worker_gguf.gguf import ModelHeader
+from worker_gguf.store import Hold, LocalModel
+
+if TYPE_CHECKING:
+    from worker_gguf.account import Account
+    from worker_gguf.engine.engine import Engine
+    from worker_gguf.engine.stats import EngineStats
+    from worker_gguf.fitness import Check
+    from worker_gguf.metrics import Metrics
+    from worker_gguf.service import Answer, Service, Stream
+
+__all__ = ["Booted", "Served", "describe_machine", "describe_model"]
+
+
+class Served(Protocol):
+    """Methods may be called from any thread, coroutines on any running loop."""
+
+    @property
+    def name(self) -> str:
+        """Of the model that answers when a request names none."""
+        ...
+
+    @property
+    def n_parallel(self) -> int:
+        """Requests that can run at once."""
+        ...
+
+    @property
+    def stats(self) -> EngineStats: ...
+
+    async def call(self, method: str, route: str, body: object, account: Account | None) -> Answer | Stream:
+        """Answer one request, or raise the WorkerError that refuses it. Its times and counts go into `account`."""
+        ...
+
+    async def idle(self) -> None:
+        """Return when no request is open."""
+        ...
+
+    def cut_off(self, error: WorkerError) -> None:
+        """End every request that is open with this error."""
+        ...
+
+    def stop(self) -> None:
+        """End what still runs as cancelled and give everything back. Once."""
+        ...
+
+    def publish(self, metrics: Metrics) -> None:
+        """Say in the metrics what the start brought."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What /health says of it: public, so without paths."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Booted:
+    """One model that is up: what a start brings forth."""
+
+    service: Service
+    engine: Engine
+    local: LocalModel
+    header: ModelHeader
+    plan: MemoryPlan
+    machine: Machine
+    hold: Hold
+    """Keeps other workers on the volume from pruning the model's files."""
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.service.card.id
+
+    @property
+    def n_parallel(self) -> int:
+        return self.plan.n_parallel
+
+    @property
+    def stats(self) -> EngineStats:
+        return self.engine.stats
+
+    async def call(self, method: str, route: str, body: object, account: Account | None) -> Answer | Stream:
+        return await self.service.call(method, route, body, account)
+
+    async def idle(self) -> None:
+        await self.engine.idle()
+
+    def cut_off(self, error: WorkerError) -> None:
+        self.engine.cut_off(error)
+
+    def stop(self) -> None:
+        self.engine.stop()
+        self.hold.release()
+
+    def publish(self, metrics: Metrics) -> None:
+        card, local = self.service.card, self.local
+        metrics.set_model(
+            card.id,
+            card.architecture or "",
+            card.quantization or "",
+            local.source,
+            downloaded=local.size_bytes if local.source == "download" else 0,
+            degraded=len(self.plan.degraded),
+        )
+
+    def describe(self) -> dict[str, Any]:
+        return describe_model(self) | {"machine": describe_machine(self.machine)}
+
+
+def describe_model(booted: Booted) -> dict[str, Any]:
+    stats, card = booted.stats, booted.service.card
+    return {
+        "model": {
+            "id": card.id,
+            "architecture": card.architecture,
+            "quantization": card.quantization,
+            "size_bytes": card.size_bytes,
+            "n_ctx_train": card.n_ctx_train,
+            "source": booted.local.source,
+        },
+        "slots": {"total": stats.n_slots, "busy": stats.busy_slots},
+        "queue": {"waiting": stats.waiting, "most": booted.engine.max_queue},
+        "memory": {"held_tokens": stats.held_tokens, "cells": stats.n_cells},
+        "plan": asdict(booted.plan),
+        "checks": [check.as_dict() for check in booted.checks],
+    }
+
+
+def describe_machine(machine: Machine) -> dict[str, Any]:
+    return {
+        "cores": machine.n_cores,
+        "gpus": [{"name": gpu.name, "total_bytes": gpu.total_bytes} for gpu in machine.gpus],
+    }

@@ -1,0 +1,39 @@
+"""Requests of the tests: short ones, and one that runs until it is told to stop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from worker_gguf.frontends.connection import close_events
+from worker_gguf.service import Answer, Stream
+from worker_gguf.worker import Worker
+
+
+async def ask(worker: Worker, model: str | None, **changes: object) -> dict[str, Any]:
+    body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4, "temperature": 0, **changes}
+    if model is not None:
+        body["model"] = model
+    answer = await worker.call("POST", "/v1/chat/completions", body, request_id="r")
+    assert isinstance(answer, Answer)
+    return answer.body
+
+
+@asynccontextmanager
+async def generating(worker: Worker, model: str) -> AsyncIterator[None]:
+    """The model generates while the block runs."""
+    body = {"model": model, "prompt": "Once", "max_tokens": 1900, "ignore_eos": True, "stream": True}
+    stream = await worker.call("POST", "/v1/completions", body, request_id="r")
+    assert isinstance(stream, Stream)
+    await anext(aiter(stream.events))
+    try:
+        yield
+    finally:
+        await close_events(stream.events)
+
+
+async def states(worker: Worker) -> dict[str, str]:
+    answer = await worker.call("GET", "/v1/models", None, request_id="r")
+    assert isinstance(answer, Answer)
+    return {model["id"]: model["status"]["value"] for model in answer.body["data"]}

@@ -1,0 +1,258 @@
+"""Facts of several models in one worker, on the embedded model twice with room for one."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fleet.asking import ask, generating, states
+from tests.fleet.conftest import several
+from worker_gguf.errors import DeadlineExceeded, InvalidRequest, ModelInvalid, NotFound, NotReady, QueueFull
+from worker_gguf.fleet.fleet import Fleet
+from worker_gguf.frontends.queue import make_handler
+from worker_gguf.metrics import Metrics
+from worker_gguf.service import Answer, Stream
+from worker_gguf.worker import Worker
+
+
+def anonymous_bytes() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+
+async def test_each_request_is_answered_by_the_model_it_names(worker: Worker) -> None:
+    answers = await asyncio.gather(*(ask(worker, name) for name in "abababab"))
+    assert [answer["model"] for answer in answers] == list("abababab")
+    assert len({answer["choices"][0]["message"]["content"] for answer in answers}) == 1  # it is one model twice
+
+
+async def test_without_a_name_the_first_answers_and_names_have_no_case(worker: Worker) -> None:
+    assert (await ask(worker, None))["model"] == "a"
+    assert (await ask(worker, "EMBEDDED"))["model"] == "a"
+    assert (await ask(worker, "other.gguf"))["model"] == "b"
+
+
+async def test_waiting_requests_of_a_model_are_answered_in_their_order(worker: Worker) -> None:
+    done: list[int] = []
+
+    async def one(number: int) -> None:
+        await ask(worker, "a")
+        done.append(number)
+
+    await ask(worker, "b")
+    async with generating(worker, "b"):
+        tasks = [asyncio.create_task(one(number)) for number in range(6)]
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+    assert done == list(range(6))
+
+
+async def test_an_unknown_name_is_told_what_there_is(worker: Worker) -> None:
+    with pytest.raises(NotFound, match="serves 'a', 'b', 'broken', 'gone'"):
+        await ask(worker, "c")
+    with pytest.raises(NotFound, match="'c' is not served"):
+        await worker.call("GET", "/v1/models/c", None, request_id="r")
+    with pytest.raises(NotFound, match="no such route"):
+        await worker.call("POST", "/v1/other", {}, request_id="r")
+
+
+async def test_the_list_has_every_model_with_its_state_and_what_is_known(worker: Worker) -> None:
+    await ask(worker, "a")
+    answer = await worker.call("GET", "/v1/models/b", None, request_id="r")
+    assert isinstance(answer, Answer)
+    assert answer.body["status"] == {"value": "unloaded"}
+    assert answer.body["meta"]["architecture"] == "llama"
+    assert answer.body["meta"]["aliases"] == ["other", "other.gguf"]
+    assert (await states(worker))["a"] == "loaded"
+
+
+async def test_a_bad_request_loads_nothing(worker: Worker, fleet: Fleet) -> None:
+    await ask(worker, "a")
+    before = fleet.describe()["swaps"]
+    with pytest.raises(InvalidRequest, match="temperature"):
+        await ask(worker, "b", temperature="hot")
+    assert fleet.describe()["swaps"] == before
+    assert (await states(worker))["a"] == "loaded"
+
+
+async def test_a_model_that_cannot_be_loaded_says_why_and_the_others_go_on(worker: Worker) -> None:
+    with pytest.raises(ModelInvalid, match=r"broken\.gguf"):
+        await ask(worker, "broken")
+    with pytest.raises(NotReady, match="could not be loaded") as caught:
+        await ask(worker, "broken")
+    assert caught.value.retry_after_s
+    assert (await ask(worker, "b"))["model"] == "b"
+    health = {model["id"]: model for model in worker.health()["models"]}
+    assert (await states(worker))["broken"] == health["broken"]["status"] == "failed"
+    assert health["broken"]["error"]["code"] == "model_invalid"
+    assert worker.status() == "ready"
+
+
+async def test_a_client_that_leaves_while_it_waits_is_forgotten(worker: Worker, fleet: Fleet) -> None:
+    await ask(worker, "a")
+    async with generating(worker, "a"):
+        waiting = asyncio.create_task(ask(worker, "b"))
+        await asyncio.sleep(0)
+        assert len(fleet._residence.places["b"].waiting) == 1
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        assert not fleet._residence.places["b"].waiting
+        assert not fleet._waiters
+    await worker._booted.idle()  # type: ignore[union-attr]
+    assert (await states(worker))["a"] == "loaded"
+
+
+def test_a_request_whose_loop_is_gone_does_not_keep_its_model_busy(worker: Worker, fleet: Fleet) -> None:
+    async def begin() -> Stream:
+        body = {"model": "a", "prompt": "Once", "max_tokens": 50, "stream": True}
+        stream = await worker.call("POST", "/v1/completions", body, request_id="r")
+        assert isinstance(stream, Stream)
+        return stream
+
+    abandoned = asyncio.run(begin())
+    asyncio.run(asyncio.wait_for(fleet.idle(), 20))
+    assert isinstance(abandoned, Stream)
+
+
+async def test_a_request_whose_time_is_over_while_it_waits_is_told_so(worker: Worker, fleet: Fleet) -> None:
+    await ask(worker, "a")
+    async with generating(worker, "a"):
+        with pytest.raises(DeadlineExceeded, match=r"'b' was not loaded within the 0\.02 s"):
+            await ask(worker, "b", timeout=0.02)
+    assert not fleet._waiters
+
+
+async def test_no_more_wait_than_may(tmp_path: Path) -> None:
+    worker = Worker(several(tmp_path, max_queue=1), Metrics("test"))
+    worker.start()
+    await worker.wait_ready()
+    async with generating(worker, "a"):
+        waiting = [asyncio.create_task(ask(worker, "b")) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull, match="2 requests wait"):
+            await ask(worker, "b")
+    await asyncio.gather(*waiting)
+    worker.stop()
+
+
+async def test_a_model_that_is_put_away_gives_its_memory_back(worker: Worker, fleet: Fleet) -> None:
+    await ask(worker, "b")
+    booted = fleet.listed["b"].booted
+    assert booted is not None
+    kv_bytes = booted.plan.kv_bytes
+    loaded = anonymous_bytes()
+    await ask(worker, "a")
+    assert kv_bytes > 30e6
+    assert anonymous_bytes() < loaded - 0.7 * kv_bytes
+
+
+async def test_many_swaps_leave_nothing_behind(worker: Worker) -> None:
+    for name in "abab":
+        await ask(worker, name)
+    before = anonymous_bytes()
+    for name in "abab":
+        await ask(worker, name)
+    assert anonymous_bytes() < before + 8e6
+
+
+async def test_metrics_count_loads_and_swaps_and_never_fall(worker: Worker, metrics: Metrics) -> None:
+    def value(name: str) -> float:
+        found = metrics.registry.get_sample_value(name, labels)
+        assert found is not None
+        return found
+
+    labels = {"model": "a"}
+    await ask(worker, "a")
+    loads, swaps = value("worker_gguf_model_loads_total"), value("worker_gguf_model_swaps_total")
+    tokens = metrics.registry.get_sample_value("worker_gguf_completion_tokens_total") or 0
+    assert value("worker_gguf_model_loaded") == 1
+    await ask(worker, "b")
+    assert value("worker_gguf_model_loaded") == 0
+    assert value("worker_gguf_model_swaps_total") == swaps + 1
+    assert value("worker_gguf_model_load_seconds_total") > 0
+    assert (metrics.registry.get_sample_value("worker_gguf_completion_tokens_total") or 0) > tokens
+    await ask(worker, "a")
+    assert value("worker_gguf_model_loads_total") == loads + 1
+
+
+async def test_a_job_of_the_queue_names_its_model(worker: Worker, metrics: Metrics) -> None:
+    body = {"model": "b", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
+    job = {"id": "j", "input": {"openai_route": "/v1/chat/completions", "openai_input": body}}
+    answers = [item async for item in make_handler(worker, metrics)(job)]
+    assert isinstance(answers[0], dict)
+    assert answers[0]["model"] == "b"
+
+
+async def test_draining_serves_who_waits_for_a_swap(tmp_path: Path) -> None:
+    worker = Worker(several(tmp_path), Metrics("test"))
+    worker.start()
+    await worker.wait_ready()
+    async with generating(worker, "a"):
+        waiting = asyncio.create_task(ask(worker, "b"))
+        await asyncio.sleep(0)
+        draining = asyncio.create_task(worker.drain())
+        await asyncio.sleep(0)
+        with pytest.raises(NotReady, match="shutting down"):
+            await ask(worker, "a")
+        assert not draining.done()
+    assert (await waiting)["model"] == "b"
+    await draining
+    worker.stop()
+
+
+async def test_a_drain_that_is_cut_off_and_a_stop_answer_everybody(tmp_path: Path) -> None:
+    worker = Worker(several(tmp_path), Metrics("test"))
+    worker.start()
+    await worker.wait_ready()
+    async with generating(worker, "a"):
+        waiting = [asyncio.create_task(ask(worker, "b")) for _ in range(3)]
+        await asyncio.sleep(0)
+        draining = asyncio.create_task(worker.drain())
+        await asyncio.sleep(0)
+        worker.cut_off()
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(result) for result in results] == [NotReady] * 3
+        await draining
+    worker.stop()
+    assert worker.status() == "stopped"
+
+
+async def test_a_stop_while_a_model_is_loaded_ends_cleanly(tmp_path: Path) -> None:
+    worker = Worker(several(tmp_path), Metrics("test"))
+    worker.start()
+    await worker.wait_ready()
+    waiting = asyncio.create_task(ask(worker, "b"))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(worker.stop)
+    result = (await asyncio.gather(waiting, return_exceptions=True))[0]
+    assert isinstance(result, dict | NotReady)
+    assert worker.status() == "stopped"
+
+
+async def test_a_first_model_that_cannot_be_loaded_fails_the_start(tmp_path: Path) -> None:
+    worker = Worker(several(tmp_path, models=str(tmp_path / "broken.gguf")), Metrics("test"))
+    worker.start()
+    with pytest.raises(ModelInvalid):
+        await worker.wait_ready()
+    worker.stop()
+
+
+def test_a_worker_with_one_model_imports_nothing_of_this() -> None:
+    code = "import sys, worker_gguf.worker, worker_gguf.opening; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.split()
+    assert "worker_gguf.opening" in modules
+    assert not [name for name in modules if name.startswith(("worker_gguf.fleet", "yaml"))]
+
+
+async def test_as_many_as_fit_are_loaded_at_the_start_if_asked_for(tmp_path: Path) -> None:
+    worker = Worker(several(tmp_path, models_preload=4, models_max=2), Metrics("test"))
+    worker.start()
+    await worker.wait_ready()
+    assert await states(worker) == {"a": "loaded", "b": "loaded", "broken": "unloaded", "gone": "unloaded"}
+    async with generating(worker, "a"):
+        assert (await ask(worker, "b"))["model"] == "b"  # beside it
+    worker.stop()

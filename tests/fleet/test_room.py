@@ -1,0 +1,79 @@
+"""Facts of what fits beside what, on machines made of numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from worker_gguf.embedded import MODEL_PATH
+from worker_gguf.engine.plan import Device, Machine
+from worker_gguf.errors import NotEnoughMemory
+from worker_gguf.fleet.room import Footprint, Need, Room, footprint_of, least, need_of, without
+from worker_gguf.gguf import read_header
+from worker_gguf.planning import plan_for
+from worker_gguf.settings import Settings
+
+GIB = 1 << 30
+HEADER = read_header(MODEL_PATH)
+RESERVE = 512 << 20
+
+
+def need(**changes: object) -> Need:
+    return need_of(HEADER, Settings(**changes))  # type: ignore[arg-type]
+
+
+def test_a_model_fits_where_the_plan_beside_others_is_the_plan_alone() -> None:
+    room = Room(Machine(2, 4 * GIB), {"large": Footprint((), 3 * GIB), "small": Footprint((), GIB)})
+    assert room.fits("x", need(), frozenset())
+    assert room.fits("x", need(), frozenset({"large"}))
+    assert not room.fits("x", need(), frozenset({"large", "small"}))
+
+
+def test_a_degraded_plan_is_no_fit_while_something_can_be_put_away() -> None:
+    wished = plan_for(HEADER, Machine(2, 4 * GIB), Settings())
+    tight = RESERVE + wished.weights_bytes + wished.kv_bytes // 2 + wished.compute_bytes + (1 << 20)
+    assert plan_for(HEADER, Machine(2, tight), Settings()).n_parallel < wished.n_parallel
+    room = Room(Machine(2, 4 * GIB), {"other": Footprint((), 4 * GIB - tight)})
+    assert not room.fits("x", need(), frozenset({"other"}))
+
+
+def test_a_model_that_only_fits_degraded_fits_so_where_it_is_alone() -> None:
+    wished = plan_for(HEADER, Machine(2, 4 * GIB), Settings())
+    tight = RESERVE + wished.weights_bytes + wished.kv_bytes // 2 + wished.compute_bytes + (1 << 20)
+    assert Room(Machine(2, tight)).fits("x", need(), frozenset())
+
+
+def test_a_model_that_fits_nowhere_is_said_to_with_what_would_fit() -> None:
+    with pytest.raises(NotEnoughMemory, match="would fit"):
+        Room(Machine(2, RESERVE + (16 << 20))).fits("x", need(n_ctx=100_000), frozenset())
+
+
+def test_memory_that_others_took_since_is_seen_and_mapped_weights_are_not_counted_as_free() -> None:
+    first = Machine(2, 8 * GIB)
+    taken = {"a": Footprint((), 3 * GIB)}
+    assert Room.of(first, Machine(2, 5 * GIB), taken).empty.free_bytes == 8 * GIB
+    assert Room.of(first, Machine(2, 4 * GIB), taken).empty.free_bytes == 7 * GIB
+    assert Room.of(first, Machine(2, 7 * GIB), taken).empty.free_bytes == 8 * GIB
+    assert Room.of(first, Machine(2, 5 * GIB), taken).beside("a").free_bytes == 5 * GIB
+
+
+def test_a_footprint_lies_on_the_gpus_that_the_settings_leave_in_use() -> None:
+    gpus = (Device("one", 8 * GIB, 8 * GIB), Device("two", 8 * GIB, 8 * GIB))
+    machine = Machine(2, 8 * GIB, gpus)
+    settings = Settings(split_mode="none", main_gpu=1)
+    plan = plan_for(HEADER, machine, settings)
+    footprint = footprint_of(plan, machine, settings)
+    assert footprint.gpus[0] == 0
+    assert footprint.gpus[1] > plan.kv_bytes
+    both = footprint_of(plan_for(HEADER, machine, Settings()), machine, Settings())
+    assert all(taken > 0 for taken in both.gpus)
+    left = without(machine, [footprint])
+    assert [gpu.free_bytes for gpu in left.gpus] == [8 * GIB, 8 * GIB - footprint.gpus[1]]
+    assert least(machine, left) == left
+
+
+def test_a_model_for_another_gpu_takes_no_room() -> None:
+    gpus = (Device("one", 8 * GIB, 8 * GIB), Device("two", 8 * GIB, 8 * GIB))
+    room = Room(Machine(2, 8 * GIB, gpus), {"other": Footprint((8 * GIB, 0), 0)})
+    on_first, on_second = (need(split_mode="none", main_gpu=n) for n in (0, 1))
+    assert not room.fits("first", on_first, frozenset({"other"}))
+    assert room.fits("second", on_second, frozenset({"other"}))
