@@ -14,7 +14,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --re
 LLAMA := $(shell sed -n 's/^\(llama-cpp-python==[^ ]*\).*/\1/p' requirements/dev.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kill-test check run bench bench-cold format docs lock model clean
+.PHONY: help setup demo test kill-test image-test image-check check run bench bench-cold format docs lock model clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -30,7 +30,15 @@ test: setup ## run the tests
 kill-test: setup ## kill downloading workers at 200 random moments
 	$(BIN)/python -m tests.store.kill $(ARGS)
 
-check: setup ## formatting, lint, types, generated docs, import rules
+image-test: setup ## build the image with buildah on a stand-in for its base, start it, ask it (needs root)
+	$(BIN)/python -m tests.image
+
+image-check: setup ## lint of the Dockerfile, the workflows and the scripts of the image
+	$(BIN)/hadolint Dockerfile
+	PATH="$(CURDIR)/$(BIN):$$PATH" actionlint .github/workflows/*.yml
+	@! command -v shellcheck >/dev/null || shellcheck image/*
+
+check: setup image-check ## formatting, lint, types, generated docs, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
