@@ -66,7 +66,7 @@ ENV PATH=/opt/worker/bin:$PATH \
     RUNPOD_DEBUG_LEVEL=INFO \
     RUNPOD_INIT_TIMEOUT=1800
 WORKDIR /home/worker
-EXPOSE 80
+EXPOSE 80 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30m CMD ["worker-gguf", "ping"]
 ENTRYPOINT ["worker-gguf-entrypoint"]

@@ -58,7 +58,7 @@ format: setup ## format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: setup ## write docs/settings.md, docs/errors.md and the tables of docs/api.md again
+docs: setup ## write docs/settings.md, docs/errors.md, the tables of docs/api.md and the Hub files again
 	$(BIN)/python -m worker_gguf.cli.docs
 
 lock: ## compile requirements/*.txt again from pyproject.toml and requirements/build.in
