@@ -65,6 +65,8 @@ def root_is_given_up(container: Container, config: Config, scratch: Path) -> Non
         mounted = container.run(entry, "id", "-u", volumes=[f"{volume}:/runpod-volume"])
         _check(f"on a volume of mode {mode:o}", mounted.stdout.strip() == str(uid), mounted.stdout + mounted.stderr)
         _check("  and says so" if uid == 0 else "  in silence", ("stays root" in mounted.stderr) == (uid == 0))
+    readonly = container.run(entry, "id", "-u", volumes=[f"{volume}:/runpod-volume:ro"])
+    _check("on a read-only volume", readonly.stdout.strip() == str(WORKER_UID), readonly.stdout + readonly.stderr)
     port = "import socket; socket.socket().bind(('127.0.0.1', 85))"
     low = container.run(entry, "python", "-c", port)
     _check("may bind a port below 1024", low.returncode == 0, low.stderr)
