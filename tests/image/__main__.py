@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -49,8 +50,8 @@ def main() -> int:
                 baked = {"MODEL": checks.REPO, "BAKE_MODEL": "1", "HF_ENDPOINT": hub.url}
                 options += ["--secret", f"id=HF_TOKEN,src={secret}"]
                 buildah.build(ROOT, BAKED_TAG, log, arguments | baked, options)
-        except OSError as error:
-            raise SystemExit(f"{error}\n{log.read_text(errors='replace')[-3000:]}") from error
+        except subprocess.SubprocessError as error:
+            raise SystemExit(f"The build failed. {log} ends:\n{log.read_text(errors='replace')[-3000:]}") from error
         container_to_ping_s = _check(buildah, Path(scratch))
     added_mb = _print_layers(buildah.layers(TAG), len(buildah.layers(base)))
     print(f"image_added_mb {added_mb:.0f}\ncontainer_to_ping_s {container_to_ping_s:.2f}")
