@@ -39,7 +39,15 @@ test-volume: setup ## three workers on a real MooseFS: one download, a killed le
 fuzz-gguf: setup ## bring up damaged models for ten minutes; none may end the worker without a sentence
 	$(BIN)/python -m tests.gguf.fuzz $(ARGS)
 
-check: setup ## formatting, lint, types, generated docs, import rules
+image-test: setup ## build the image with buildah on a stand-in for its base, start it, ask it (needs root)
+	$(BIN)/python -m tests.image
+
+image-check: setup ## lint of the Dockerfile, the workflows and the scripts of the image
+	$(BIN)/hadolint Dockerfile
+	PATH="$(CURDIR)/$(BIN):$$PATH" actionlint .github/workflows/*.yml
+	@! command -v shellcheck >/dev/null || shellcheck image/*
+
+check: setup image-check ## formatting, lint, types, generated docs, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -62,7 +70,7 @@ format: setup ## format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: setup ## write the generated pages of docs/ and the dashboard in deploy/grafana again
+docs: setup ## write what is generated again: pages of docs/, RunPod's Hub files, the dashboard in deploy/grafana
 	$(BIN)/python -m worker_gguf.cli.docs
 	$(BIN)/python -m tools.grafana
 

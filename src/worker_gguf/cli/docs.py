@@ -1,4 +1,4 @@
-"""Writes docs/settings.md, errors.md, metrics.md and the tables of api.md, or says that they differ: `--check`."""
+"""Writes what is made from the code, pages of docs/ and files for RunPod, or says that it differs: `--check`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from worker_gguf import errors
 from worker_gguf.cli.docs_api import api_page
+from worker_gguf.cli.docs_hub import hub_file, hub_tests, runner_tests
 from worker_gguf.cli.docs_metrics import metrics_page
 from worker_gguf.cli.markdown import table
 from worker_gguf.settings_fields import GROUPS
@@ -100,12 +101,15 @@ def errors_page() -> str:
 
 
 def pages() -> dict[Path, str]:
-    """Every generated page."""
+    """Every generated page and file."""
     return {
         DOCS / "settings.md": settings_page(),
         DOCS / "errors.md": errors_page(),
         DOCS / "metrics.md": metrics_page(),
         DOCS / "api.md": api_page(WRITTEN_API.read_text("utf-8")),
+        DOCS.parent / ".runpod" / "hub.json": hub_file(),
+        DOCS.parent / ".runpod" / "tests.json": hub_tests(),
+        DOCS.parent / ".github" / "tests.json": runner_tests(),
     }
 
 
@@ -115,12 +119,13 @@ def main(arguments: list[str] | None = None) -> int:
     check: bool = parser.parse_args(arguments).check
     stale = [path for path, text in pages().items() if not path.is_file() or path.read_text("utf-8") != text]
     for path in stale:
+        name = f"{path.parent.name}/{path.name}"
         if check:
-            print(f"docs/{path.name} differs from the code: run `make docs`.")
+            print(f"{name} differs from the code: run `make docs`.")
         else:
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(pages()[path], "utf-8")
-            print(f"docs/{path.name} written.")
+            print(f"{name} written.")
     return int(check and bool(stale))
 
 

@@ -173,8 +173,9 @@ def _start(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> tu
     worker = Worker(settings, None, timeline, begun)
     worker.start()
     # What the load needs is imported first, alone: two threads that import take turns, and the load itself needs no
-    # Python. A start that has more to do before it loads is not waited for.
-    worker.wait_loading(_HEAD_START_S)
+    # Python. A start that has more to do before it loads is not waited for: /ping says so the sooner.
+    if begun is not None:
+        worker.wait_loading(_HEAD_START_S)
     with timeline.phase("metrics"):
         from worker_gguf import __version__
         from worker_gguf.metrics import Metrics

@@ -1,0 +1,48 @@
+"""`worker-gguf ping`: whether the worker of this container can answer. The image's HEALTHCHECK.
+
+It reads the raw environment, as the worker does (settings_fields.py), since pydantic alone takes longer to import
+than the question takes to be answered.
+"""
+
+from __future__ import annotations
+
+import http.client
+import sys
+from collections.abc import Mapping
+
+from worker_gguf import environment
+
+__all__ = ["ping", "port_of_ping"]
+
+_TIMEOUT_S = 3.0
+_RUNPOD = ("runpod_pod_id", "runpod_endpoint_id", "runpod_webhook_get_job")
+
+
+def ping(environ: Mapping[str, str] | None = None) -> int:
+    """Ask /ping on this machine: 0 if it says 200 or the worker has no port, 1 while it starts and when it fails."""
+    given = environment.given(environ)
+    port = port_of_ping(given)
+    if port is None:
+        print("The worker takes jobs from the queue and has no port; set PORT_HEALTH to ask it.")
+        return 0
+    host = given.get("host", "127.0.0.1")
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1" if host == "0.0.0.0" else host, port, timeout=_TIMEOUT_S)
+        connection.request("GET", "/ping")
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        print(f"/ping on port {port} does not answer: {error}.", file=sys.stderr)
+        return 1
+    print(f"/ping says {status}.")
+    return int(status != 200)
+
+
+def port_of_ping(given: Mapping[str, str]) -> int | None:
+    """The port of /ping; None where the worker has none."""
+    if text := given.get("port_health"):
+        return int(text)
+    mode = given.get("mode", "auto").lower()
+    if mode == "queue" or (mode == "auto" and "runpod_webhook_get_job" in given):
+        return None
+    default = "80" if any(name in given for name in _RUNPOD) else "8000"
+    return int(given.get("port", default))
