@@ -14,7 +14,7 @@ from worker_gguf import emulator
 @pytest.fixture
 def client() -> Iterator[httpx.Client]:
     with (
-        emulator.start(hold_s=0.05) as platform,
+        emulator.start(rules=emulator.Rules(hold_s=0.05, min_wait_s=0.05)) as platform,
         httpx.Client(base_url=platform.endpoint_url, trust_env=False, timeout=10) as client,
     ):
         yield client

@@ -22,6 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from worker_gguf.cli.inspect import inspect
 
         return inspect(arguments)
+    if arguments.command == "emulate":
+        from worker_gguf.cli.emulate import emulate
+
+        return emulate(arguments)
     from worker_gguf import head_start
 
     begun = head_start.begin(arguments.model)  # before the imports of the next line, which take long
@@ -43,6 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     from worker_gguf.cli.inspect import add_arguments  # no import of its own that takes time
 
     add_arguments(commands.add_parser("inspect", help="print a model's memory plan, for this machine or another"))
+    from worker_gguf.cli import emulate  # nor has this one
+
+    emulate.add_arguments(commands.add_parser("emulate", help="RunPod's queue on this machine, with real workers"))
     commands.add_parser("demo", help="start the worker, ask it over HTTP and over the queue, check both answers")
     return parser
 

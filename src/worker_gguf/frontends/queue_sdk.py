@@ -13,6 +13,7 @@ from typing import Any
 
 from worker_gguf.frontends.backend import Backend
 from worker_gguf.frontends.queue import make_handler
+from worker_gguf.frontends.queue_faults import patient_sdk
 from worker_gguf.log import get_logger
 from worker_gguf.metrics import Metrics
 
@@ -45,6 +46,7 @@ def run_queue(backend: Backend, metrics: Metrics, *, concurrency: int, drain_tim
     """
     asyncio.run(backend.wait_ready())
     sdk = import_sdk()
+    patient_sdk()
     # The SDK parses the command line for flags of its own, --rp_log_level=DEBUG among them. Ours is read by now.
     sys.argv = sys.argv[:1]
     os.register_at_fork(after_in_child=_follow_parent)
@@ -83,13 +85,15 @@ class _Taking:
 
     - no further poll is begun; the one under way may still bring in jobs, and they are run;
     - the loop ends when no job is left and no poll is under way, or that poll has had POLL_GRACE_S;
-    - at the deadline it ends in any case. A job cut off then is not answered, so the platform gives it to another.
+    - at the deadline, or at a second signal, it ends in any case. A job cut off then is not answered, so the platform
+      gives it to another.
     """
 
     def __init__(self, concurrency: int, drain_timeout_s: float) -> None:
         self._concurrency = concurrency
         self._drain_timeout_s = drain_timeout_s
         self._leaving = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._is_between_polls = False
         self._watcher: asyncio.Task[None] | None = None
 
@@ -112,7 +116,12 @@ class _Taking:
         self._watcher = loop.create_task(self._leave(sdk_tasks))
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(ValueError, RuntimeError):  # only the main thread may; elsewhere nobody signals
-                loop.add_signal_handler(number, self._leaving.set)
+                loop.add_signal_handler(number, self._on_signal)
+
+    def _on_signal(self) -> None:
+        if self._leaving.is_set():
+            self._hurry.set()
+        self._leaving.set()
 
     async def _leave(self, sdk_tasks: set[asyncio.Task[Any]]) -> None:
         await self._leaving.wait()
@@ -120,12 +129,12 @@ class _Taking:
         loop = asyncio.get_running_loop()
         now_s = loop.time()
         deadline_s, grace_s = now_s + self._drain_timeout_s, now_s + POLL_GRACE_S
-        while (now_s := loop.time()) < deadline_s:
+        while (now_s := loop.time()) < deadline_s and not self._hurry.is_set():
             if not _n_running() and (self._is_between_polls or now_s >= grace_s):
                 break
             await asyncio.sleep(_LOOK_AGAIN_S)
         if left := _n_running():
-            logger.warning("drain timed out", seconds=self._drain_timeout_s, jobs=left)
+            logger.warning("cut off: the platform gives what still runs to another worker", jobs=left)
         for task in sdk_tasks:
             task.cancel()
 
