@@ -106,6 +106,9 @@ class Limits(BaseModel):
     max_tokens: int | None = Field(
         None, ge=1, description="Answer length when the request names none; planned: to the end of the context"
     )
+    watchdog_s: float = Field(
+        120.0, ge=0, description="Seconds without a step while work is there, then the worker restarts; 0 is off"
+    )
     request_timeout_s: float | None = Field(600.0, gt=0, description="Seconds a request may take, waiting included")
     max_body_mb: int = Field(32, ge=1, le=1024, description="Size limit of a request body, in MiB")
     strict_parameters: bool = Field(False, description="Refuse parameters that change nothing here, with 400")

@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--endpoint", default="local", help="the endpoint's name in addresses (default local)")
     parser.add_argument("--post-delay-ms", type=float, default=0, help="what each post takes")
     parser.add_argument("--lease-s", type=float, default=10.0, help="a silent worker's jobs go to another (default 10)")
-    parser.add_argument("--tries", type=int, default=3, help="workers a job may take down, then it fails (default 3)")
+    parser.add_argument("--tries", type=int, default=3, help="workers a job may outlive, then it fails (default 3)")
     parser.add_argument("--logs", type=Path, help="folder for the workers' logs (default: a temporary one)")
 
 

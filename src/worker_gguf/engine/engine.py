@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -95,6 +96,9 @@ class Engine:
         self._n_submitted = 0
         self._n_ended = 0
         self._stopping = False
+        self._is_abandoned = False
+        self.n_turns = 0
+        """Turns of the thread's loop so far: a watchdog sees by it that the thread lives."""
 
     @property
     def limits(self) -> Limits:
@@ -154,6 +158,25 @@ class Engine:
         """End every request that is open with this error. From any thread."""
         self._inbox.put(_CutOff(error))
 
+    def abandon(self, error: WorkerError) -> None:
+        """End every open request from outside, for the thread does not come back from its step. The last thing asked
+        of this engine: it takes nothing more, and its thread ends if it does come back."""
+        outbox: Outbox = {}
+        with self._lock:
+            self._stopping = self._is_abandoned = True
+            addresses = [opened.address for opened in list(self._open.values())]
+            with contextlib.suppress(Empty):
+                while True:
+                    if isinstance(command := self._inbox.get_nowait(), _Add):
+                        addresses.append(command.address)
+            self._n_ended = self._n_submitted
+            waiting, self._on_idle = self._on_idle, []
+        for stream, index in ((address.stream, address.index) for address in addresses):
+            outbox.setdefault(stream, {})[index] = [Finished("error", Usage(0, 0, 0), error=error)]
+        self._courier.send(outbox)
+        for latch in waiting:
+            latch.set()
+
     @property
     def n_open(self) -> int:
         """Requests submitted that have not ended."""
@@ -172,7 +195,8 @@ class Engine:
 
     def _run(self) -> None:
         goes_on = True
-        while goes_on:
+        while goes_on and not self._is_abandoned:
+            self.n_turns += 1
             try:
                 goes_on = self._take_commands()
                 if goes_on:
@@ -281,7 +305,7 @@ class Engine:
         self.stats.busy_slots = len(self._scheduler.running)
         self.stats.waiting = len(self._scheduler.waiting)
         self.stats.held_tokens = self._scheduler.memory.n_held
-        if self._outbox:
+        if self._outbox and not self._is_abandoned:
             outbox, self._outbox = self._outbox, {}
             self._courier.send(outbox)
 

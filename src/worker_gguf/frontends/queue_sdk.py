@@ -52,7 +52,7 @@ def run_queue(backend: Backend, metrics: Metrics, *, concurrency: int, drain_tim
     os.register_at_fork(after_in_child=_follow_parent)
     config = {
         "handler": make_handler(backend, metrics),
-        "concurrency_modifier": _Taking(concurrency, drain_timeout_s).n_jobs,
+        "concurrency_modifier": _Taking(backend, concurrency, drain_timeout_s).n_jobs,
         "return_aggregate_stream": True,
     }
     logger.info("taking jobs", concurrency=concurrency)
@@ -85,21 +85,23 @@ class _Taking:
 
     - no further poll is begun; the one under way may still bring in jobs, and they are run;
     - the loop ends when no job is left and no poll is under way, or that poll has had POLL_GRACE_S;
+    - a backend that fails meanwhile counts as a signal;
     - at the deadline, or at a second signal, it ends in any case. A job cut off then is not answered, so the platform
       gives it to another.
     """
 
-    def __init__(self, concurrency: int, drain_timeout_s: float) -> None:
+    def __init__(self, backend: Backend, concurrency: int, drain_timeout_s: float) -> None:
+        self._backend = backend
         self._concurrency = concurrency
         self._drain_timeout_s = drain_timeout_s
         self._leaving = asyncio.Event()
         self._hurry = asyncio.Event()
         self._is_between_polls = False
-        self._watcher: asyncio.Task[None] | None = None
+        self._watchers: list[asyncio.Task[None]] = []
 
     def n_jobs(self, _current: int) -> int:
         """The SDK's `concurrency_modifier`: called in its loop, before each poll."""
-        if self._watcher is None:
+        if not self._watchers:
             self._watch()
         if not self._leaving.is_set():
             # Another number each time would make the SDK wait for an empty worker before it takes a job.
@@ -113,7 +115,7 @@ class _Taking:
     def _watch(self) -> None:
         loop = asyncio.get_running_loop()
         sdk_tasks = asyncio.all_tasks(loop)
-        self._watcher = loop.create_task(self._leave(sdk_tasks))
+        self._watchers = [loop.create_task(self._leave(sdk_tasks)), loop.create_task(self._watch_backend())]
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(ValueError, RuntimeError):  # only the main thread may; elsewhere nobody signals
                 loop.add_signal_handler(number, self._on_signal)
@@ -122,6 +124,16 @@ class _Taking:
         if self._leaving.is_set():
             self._hurry.set()
         self._leaving.set()
+
+    async def _watch_backend(self) -> None:
+        """Tell the platform of a backend that has failed, as the SDK does of a failed fitness check, and leave."""
+        from runpod.serverless.modules.rp_fitness import _report_unhealthy
+
+        while self._backend.status() != "failed":  # noqa: ASYNC110 - it fails in a thread of its own
+            await asyncio.sleep(_LOOK_AGAIN_S * 5)
+        self._leaving.set()
+        reason = str(self._backend.health().get("error", {}).get("message", "The worker has failed."))
+        await asyncio.to_thread(_report_unhealthy, "engine", reason)
 
     async def _leave(self, sdk_tasks: set[asyncio.Task[Any]]) -> None:
         await self._leaving.wait()
