@@ -34,7 +34,7 @@ Status = Literal["starting", "ready", "draining", "stopped", "failed"]
 
 EXIT_WEDGED = 70
 """The exit code of a worker that ended itself: EX_SOFTWARE of sysexits.h."""
-_LAST_WORDS_S = 5.0
+_LAST_WORDS_S = 3.0
 """For the errors to reach whoever waits."""
 
 

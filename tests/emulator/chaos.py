@@ -52,6 +52,8 @@ class Plan:
     outage_s: float
     kill_every_s: float
     seed: int
+    most_harm: int = 10**6
+    max_tries: int = 3
     limit_s: float = 1200.0
     most_open: int = 60
 
@@ -86,7 +88,7 @@ class Tally:
 
 
 class Chaos:
-    def __init__(self, plan: Plan, platform: emulator.RunningEmulator, workers: Workers) -> None:
+    def __init__(self, plan: Plan, platform: emulator.RunningEmulator, workers: Workers, client: httpx.Client) -> None:
         self.plan = plan
         self.platform = platform
         self.workers = workers
@@ -96,7 +98,7 @@ class Chaos:
         self.ended: Counter[str] = Counter()
         self.prompts = [prompt for prompt in published_prompts() if not prompt.tools]
         self.longest = max(self.prompts, key=lambda prompt: prompt.max_tokens)
-        self.client = httpx.Client(base_url=platform.endpoint_url, trust_env=False, timeout=30)
+        self.client = client
         self.leaving: dict[int, tuple[Worker, float]] = {}
         self.poison_at = set(self.chance.sample(range(plan.n_jobs), plan.n_poisoned))
         platform.board.listeners.append(self.note)
@@ -170,11 +172,15 @@ class Chaos:
         return self.tally
 
     def do_harm(self) -> None:
+        """Kill a worker or tell it to leave: one that works, and now and then one that only starts."""
         alive = [worker for place, worker in self.workers.running.items() if place not in self.leaving]
-        if not alive:
+        ready = [worker for worker in alive if worker.id in self.platform.pings()]
+        n_done = self.tally.deeds["SIGKILL"] + self.tally.deeds["SIGTERM"]
+        choice = alive if self.chance.random() < 0.2 and n_done > 1 else ready
+        if not choice or n_done >= self.plan.most_harm:
             return
-        victim = self.chance.choice(alive)
-        if self.chance.random() < 0.6:
+        victim = self.chance.choice(choice)
+        if n_done == 0 or (n_done > 1 and self.chance.random() < 0.6):
             victim.process.kill()
             self.tally.deeds["SIGKILL"] += 1
         else:
@@ -292,7 +298,9 @@ def is_envelope(error: str) -> bool:
 
 def chaos(plan: Plan, folder: Path, *, is_loud: bool = False) -> Tally:
     # 5 s are long enough for a ping on a machine whose cores all compute.
-    rules = emulator.Rules(hold_s=1.0, lease_s=5.0, min_ttl_s=0.1, min_execution_timeout_s=0.05)
+    rules = emulator.Rules(
+        hold_s=1.0, lease_s=5.0, min_ttl_s=0.1, min_execution_timeout_s=0.05, max_tries=plan.max_tries
+    )
     with emulator.start(rules=rules) as platform:
 
         def say(line: str) -> None:
@@ -301,7 +309,8 @@ def chaos(plan: Plan, folder: Path, *, is_loud: bool = False) -> Tally:
 
         workers = Workers(platform, ENVIRONMENT, logs=folder, say=say, command=COMMAND)
         try:
-            return Chaos(plan, platform, workers).run()
+            with httpx.Client(base_url=platform.endpoint_url, trust_env=False, timeout=30) as client:
+                return Chaos(plan, platform, workers, client).run()
         finally:
             workers.kill()
 

@@ -27,7 +27,7 @@ _WELCOME = """
 The queue is at {url} and nobody is asked for a key. Send it a job:
 
   curl -s {url}/runsync -H 'Content-Type: application/json' \\
-    -d '{{"input": {{"messages": [{{"role": "user", "content": "What is the capital of France?"}}], "temperature": 0}}}}'
+    -d '{{"input": {{"messages": [{{"role": "user", "content": "Capital of Italy?"}}], "temperature": 0}}}}'
 
 or use the OpenAI client as with https://api.runpod.ai/v2/ENDPOINT/openai/v1:
 

@@ -20,13 +20,12 @@ SERVE = (sys.executable, "-m", "worker_gguf.cli", "serve")
 BAD_SETTINGS = 2
 """The exit code of `serve` that another start cannot mend."""
 _LOG_LINES = 8
-_QUICK_S = 20.0
 _MAX_PAUSE_S = 30.0
 
 
 @dataclass(slots=True)
 class Worker:
-    """One process. `place` is its number among the workers, `tries` how often in a row it has ended quickly."""
+    """One process. `place` is its number among the workers, `tries` how often in a row it ended before it was ready."""
 
     place: int
     id: str
@@ -71,11 +70,12 @@ class Workers:
         for worker in list(self.running.values()):
             if (code := worker.process.poll()) is not None:
                 del self.running[worker.place]
+                was_ready = worker.id in self._platform.pings()
                 self._platform.gone(worker.id)
                 if code == BAD_SETTINGS:
                     self._say(f"{worker.id} cannot be started:\n{worker.last_lines()}")
                     return False
-                self._ended(worker, code)
+                self._ended(worker, code, was_ready=was_ready)
         for place, (at_s, tries) in list(self._due.items()):
             if time.monotonic() >= at_s:
                 del self._due[place]
@@ -124,9 +124,8 @@ class Workers:
         self.running[place] = Worker(place, name, process, log, port, time.monotonic(), tries)
         self._say(f"{name} starts (pid {process.pid}, health http://127.0.0.1:{port}/health, log {log})")
 
-    def _ended(self, worker: Worker, code: int) -> None:
-        is_quick = time.monotonic() - worker.begun_s < _QUICK_S
-        tries = worker.tries + 1 if is_quick else 0
+    def _ended(self, worker: Worker, code: int, *, was_ready: bool) -> None:
+        tries = 0 if was_ready else worker.tries + 1
         pause_s = min(_MAX_PAUSE_S, 2.0 ** (tries - 2)) if tries > 1 else 0.0
         self._due[worker.place] = (time.monotonic() + pause_s, tries)
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from worker_gguf.log import get_logger
@@ -26,12 +26,14 @@ __all__ = ["patient_fetch", "patient_post", "patient_sdk"]
 logger = get_logger(__name__)
 
 Job = dict[str, Any]
-Fetch = Callable[[Any, int], Awaitable[list[Job] | None]]
-Post = Callable[[Any, str, str], Awaitable[None]]
+Fetch = Callable[[Any, int], Coroutine[Any, Any, list[Job] | None]]
+Post = Callable[[Any, str, str], Coroutine[Any, Any, None]]
+Pauses = tuple[float, float]
 
 POST_FOR_S = 600.0
 """How long a post is repeated: as long as RunPod lets a job run by default."""
-_PAUSES_S = (0.5, 5.0)
+PAUSES_S = (0.5, 5.0)
+"""The first and the longest pause, less a random part so that a fleet does not come back at once."""
 _FAST_POLL_S = 0.1
 """A poll that brings nothing sooner than this was not held open."""
 _FAST_POLL_PAUSE_S = 0.25
@@ -47,9 +49,9 @@ def patient_sdk() -> None:
         rp_http._transmit = patient_post(rp_http._transmit)  # noqa: SLF001 - the one place that all posts go through
 
 
-def patient_fetch(fetch: Fetch, is_running: Callable[[str], bool]) -> Fetch:
+def patient_fetch(fetch: Fetch, is_running: Callable[[str], bool], pauses_s: Pauses = PAUSES_S) -> Fetch:
     """Wrap the SDK's poll: pauses after one that failed, and only jobs that can be run and do not run here already."""
-    pauses = _Pauses("jobs")
+    pauses = _Waiting("jobs", pauses_s)
 
     async def fetch_patiently(session: Any, num_jobs: int = 1) -> list[Job] | None:
         loop = asyncio.get_running_loop()
@@ -73,11 +75,11 @@ def patient_fetch(fetch: Fetch, is_running: Callable[[str], bool]) -> Fetch:
     return fetch_patiently
 
 
-def patient_post(post: Post, for_s: float = POST_FOR_S) -> Post:
+def patient_post(post: Post, for_s: float = POST_FOR_S, pauses_s: Pauses = PAUSES_S) -> Post:
     """Wrap the SDK's post: repeated while the platform is away. What it refuses with 4xx is refused for good."""
 
     async def post_patiently(session: Any, url: str, data: str) -> None:
-        pauses = _Pauses("post")
+        pauses = _Waiting("post", pauses_s)
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + for_s
         while True:
@@ -95,15 +97,16 @@ def patient_post(post: Post, for_s: float = POST_FOR_S) -> Post:
     return post_patiently
 
 
-class _Pauses:
+class _Waiting:
     """Ever longer pauses while something fails; one line when that begins and one when it is over."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, pauses_s: Pauses) -> None:
         self._what = what
+        self._pauses_s = pauses_s
         self._n = 0
 
     async def after(self, error: Exception) -> None:
-        least_s, most_s = _PAUSES_S
+        least_s, most_s = self._pauses_s
         self._n += 1
         if self._n == 1:
             # Its message may name the platform's address, which holds a key; its type does not.
