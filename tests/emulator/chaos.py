@@ -81,7 +81,7 @@ class Tally:
     def __str__(self) -> str:
         deeds = ", ".join(f"{n} {deed}" for deed, n in sorted(self.deeds.items()))
         ends = ", ".join(f"{n} {end}" for end, n in sorted(self.ends.items()))
-        lines = [f"chaos: {deeds}; {ends}; {self.right} answers compared, all as published; {self.seconds:.0f} s"]
+        lines = [f"chaos: {deeds}; {ends}; {self.right} answers compared, wrong ones are faults; {self.seconds:.0f} s"]
         lines += [f"FAULT: {fault}" for fault in self.faults]
         lines += [f"chaos_jobs {self.jobs}", f"chaos_lost {len(self.lost)}", f"chaos_twice {len(self.twice)}"]
         return "\n".join(lines)
@@ -257,19 +257,18 @@ class Chaos:
 
     def fault_of(self, job_id: str, sent: Sent, said: dict[str, Any]) -> str | None:
         status, error = said["status"], str(said.get("error", ""))
+        if status == "FAILED" and "workers took the job" in error:
+            self.tally.deeds[f"{sent.kind} jobs failed after {self.plan.max_tries} workers"] += 1
+            return None
         if sent.kind in ("poisoned", "bad"):
-            if status != "FAILED":
-                return f"is {status}"
-            return None if sent.kind == "poisoned" or is_envelope(error) else f"failed with {error!r}"
+            return None if status == "FAILED" and is_envelope(error) else f"is {status} with {error!r}"
         allowed = {"cancelled": "CANCELLED", "expiring": "TIMED_OUT", "overlong": "TIMED_OUT"}.get(sent.kind)
         if status == "COMPLETED":
             assert sent.prompt is not None
             self.tally.right += 1
             text = answer_of(said["output"])
             return None if text == sent.prompt.expected else f"{sent.prompt.name} was answered with {text!r}"
-        if status == "FAILED":
-            return None if "workers took the job" in error else f"failed with {error!r}"
-        return None if status == allowed else f"is {status}"
+        return None if status == allowed else f"is {status} with {error!r}"
 
 
 def chat(prompt: Prompt, *, stream: bool) -> dict[str, object]:

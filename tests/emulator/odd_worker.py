@@ -11,7 +11,6 @@ from typing import Any
 from worker_gguf.cli import main
 from worker_gguf.engine.batch import Batch, StepResult
 from worker_gguf.frontends import queue_sdk
-from worker_gguf.llama.runner import LlamaRunner
 from worker_gguf.service import Answer, Stream
 from worker_gguf.worker import Worker
 
@@ -40,6 +39,8 @@ class Odd:
 
 
 def run() -> int:
+    from worker_gguf.llama.runner import LlamaRunner
+
     wedge = threading.Event()
     real_run, real_queue = LlamaRunner.run, queue_sdk.run_queue
 

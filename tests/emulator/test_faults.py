@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +19,7 @@ from tests.emulator.odd_worker import HANG
 from tests.frontends.fake_backend import event
 from tests.frontends.serving import wait_until
 from worker_gguf import emulator
-from worker_gguf.emulator.workers import Workers
+from worker_gguf.emulator.workers import Worker, Workers
 from worker_gguf.frontends.server import bind
 from worker_gguf.worker import EXIT_WEDGED
 
@@ -74,13 +71,16 @@ def status(client: httpx.Client, job: str) -> dict[str, Any]:
 
 def test_nonsense_from_the_platform_is_survived_without_a_storm_of_polls(tmp_path: Path) -> None:
     seen: list[Answer] = []
-    with emulator.start(wrap=bad_polls(NONSENSE, seen)) as platform, client_of(platform) as client:
-        with working(platform, tmp_path, (*FAKE, "4,5")) as workers:
-            job = submit(client, {"messages": []})
-            wait_until(lambda: status(client, job)["status"] == "COMPLETED", TIMEOUT_S)
-            assert seen == NONSENSE
-            assert workers.running[1].process.poll() is None
-            log = workers.running[1].log.read_text()
+    with (
+        emulator.start(wrap=bad_polls(NONSENSE, seen)) as platform,
+        client_of(platform) as client,
+        working(platform, tmp_path, (*FAKE, "4,5")) as workers,
+    ):
+        job = submit(client, {"messages": []})
+        wait_until(lambda: status(client, job)["status"] == "COMPLETED", TIMEOUT_S)
+        assert seen == NONSENSE
+        assert workers.running[1].process.poll() is None
+        log = workers.running[1].log.read_text()
     assert log.count("the platform is away") < len(NONSENSE)
     assert len(log.splitlines()) < 60
 
@@ -88,22 +88,25 @@ def test_nonsense_from_the_platform_is_survived_without_a_storm_of_polls(tmp_pat
 def test_20_streams_are_whole_though_the_platform_was_gone_in_the_middle(tmp_path: Path) -> None:
     """Gone for longer than the SDK goes on trying, which is 3 s."""
     rules = emulator.Rules(post_delay_s=0.4)
-    with emulator.start(rules=rules) as platform, client_of(platform) as client:
-        with working(platform, tmp_path, (*FAKE, "20,5")) as workers:
-            jobs = [submit(client, {"messages": [], "stream": True, "n_events": 400}) for _ in range(20)]
-            wait_until(lambda: any(job.chunks for job in list(platform.board.jobs.values())), TIMEOUT_S)
-            platform.go_away()
-            time.sleep(5)  # the outage itself
-            platform.come_back()
-            whole = b"".join(event(i) for i in range(400)).decode() + "data: [DONE]\n\n"
-            for job in jobs:
-                wait_until(lambda job=job: status(client, job)["status"] != "IN_PROGRESS", TIMEOUT_S)  # type: ignore[misc]
-                said = status(client, job)
-                assert (said["status"], "".join(said["output"])) == ("COMPLETED", whole)
-                stream = client.get(f"/stream/{job}").json()["stream"]
-                assert "".join(chunk["output"] for chunk in stream) == whole
-            assert platform.board.n_retried == 0
-            assert workers.running[1].process.poll() is None
+    with (
+        emulator.start(rules=rules) as platform,
+        client_of(platform) as client,
+        working(platform, tmp_path, (*FAKE, "20,5")) as workers,
+    ):
+        jobs = [submit(client, {"messages": [], "stream": True, "n_events": 400}) for _ in range(20)]
+        wait_until(lambda: any(job.chunks for job in list(platform.board.jobs.values())), TIMEOUT_S)
+        platform.go_away()
+        time.sleep(5)  # the outage itself
+        platform.come_back()
+        whole = b"".join(event(i) for i in range(400)).decode() + "data: [DONE]\n\n"
+        for job in jobs:
+            wait_until(lambda job=job: status(client, job)["status"] != "IN_PROGRESS", TIMEOUT_S)  # type: ignore[misc]
+            said = status(client, job)
+            assert (said["status"], "".join(said["output"])) == ("COMPLETED", whole)
+            stream = client.get(f"/stream/{job}").json()["stream"]
+            assert "".join(chunk["output"] for chunk in stream) == whole
+        assert platform.board.n_retried == 0
+        assert workers.running[1].process.poll() is None
 
 
 def test_a_decode_that_hangs_is_answered_reported_and_the_worker_started_again(tmp_path: Path) -> None:
@@ -132,18 +135,21 @@ def test_a_decode_that_hangs_is_answered_reported_and_the_worker_started_again(t
 
 
 def test_a_second_sigterm_does_not_wait_for_the_drain(tmp_path: Path) -> None:
-    with emulator.start() as platform, client_of(platform) as client:
-        with working(platform, tmp_path, (*FAKE, "4,3600")) as workers:
-            job = submit(client, {"messages": [], "stream": True, "hang": True})
-            wait_until(lambda: status(client, job)["status"] == "IN_PROGRESS", TIMEOUT_S)
-            worker = workers.running[1]
-            worker.process.send_signal(signal.SIGTERM)
-            wait_until(lambda: "draining" in worker.log.read_text(), TIMEOUT_S)
-            worker.process.send_signal(signal.SIGTERM)
-            worker.process.wait(TIMEOUT_S)
-            workers.check()
-            wait_until(lambda: status(client, job)["status"] == "IN_QUEUE" or platform.board.n_retried == 1, TIMEOUT_S)
-            client.post(f"/cancel/{job}")
+    with (
+        emulator.start() as platform,
+        client_of(platform) as client,
+        working(platform, tmp_path, (*FAKE, "4,3600")) as workers,
+    ):
+        job = submit(client, {"messages": [], "stream": True, "hang": True})
+        wait_until(lambda: status(client, job)["status"] == "IN_PROGRESS", TIMEOUT_S)
+        worker = workers.running[1]
+        worker.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "draining" in worker.log.read_text(), TIMEOUT_S)
+        worker.process.send_signal(signal.SIGTERM)
+        worker.process.wait(TIMEOUT_S)
+        workers.check()
+        wait_until(lambda: status(client, job)["status"] == "IN_QUEUE" or platform.board.n_retried == 1, TIMEOUT_S)
+        client.post(f"/cancel/{job}")
 
 
 @pytest.mark.parametrize("moment", ["download", "load"])
@@ -154,12 +160,17 @@ def test_sigterm_gives_a_start_up(tmp_path: Path, moment: str) -> None:
         own = {"MODEL": url if moment == "download" else "embedded", "MODEL_CACHE_DIR": str(tmp_path / "cache")}
         with working(platform, tmp_path, (sys.executable, "-m", "worker_gguf.cli", "serve"), **own) as workers:
             worker = workers.running[1]
-            begun = "resolve" if moment == "download" else '"phase"'
-            wait_until(lambda: begun in worker.log.read_text() or _has_ended(worker.process), TIMEOUT_S)
-            worker.process.send_signal(signal.SIGTERM)
-            assert worker.process.wait(TIMEOUT_S) in (0, -signal.SIGTERM), worker.log.read_text()
-            assert "Traceback" not in worker.log.read_text()
+            if moment == "download":
+                silent.settimeout(TIMEOUT_S)
+                with silent.accept()[0]:  # which says nothing, so that the start comes no further
+                    wait_until(lambda: '"sdk"' in worker.log.read_text(), TIMEOUT_S)
+                    check_leaves(worker)
+            else:
+                wait_until(lambda: '"phase"' in worker.log.read_text(), TIMEOUT_S)
+                check_leaves(worker)
 
 
-def _has_ended(process: subprocess.Popen[bytes]) -> bool:
-    return process.poll() is not None
+def check_leaves(worker: Worker) -> None:
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.process.wait(TIMEOUT_S) in (0, -signal.SIGTERM), worker.log.read_text()
+    assert "Traceback" not in worker.log.read_text()

@@ -117,9 +117,9 @@ class Workers:
         command = ["env", *(f"{key}={value}" for key, value in own.items()), *self._command]
         log = self._logs / f"{name}.log"
         with log.open("wb") as file:
-            # A session of its own: Ctrl-C reaches this process alone, which passes it on as SIGTERM.
+            # A process group of its own: Ctrl-C reaches this process alone, which passes it on as SIGTERM.
             process = subprocess.Popen(  # noqa: S603 - all of it is ours
-                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, process_group=0
             )
         self.running[place] = Worker(place, name, process, log, port, time.monotonic(), tries)
         self._say(f"{name} starts (pid {process.pid}, health http://127.0.0.1:{port}/health, log {log})")
