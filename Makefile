@@ -14,7 +14,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --re
 LLAMA := $(shell sed -n 's/^\(llama-cpp-python==[^ ]*\).*/\1/p' requirements/dev.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test kill-test check run bench bench-cold format docs lock model clean
+.PHONY: help setup demo test kill-test chaos check run emulate bench bench-cold bench-queue format docs lock model clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -30,6 +30,9 @@ test: setup ## run the tests
 kill-test: setup ## kill downloading workers at 200 random moments
 	$(BIN)/python -m tests.store.kill $(ARGS)
 
+chaos: setup ## 1,000 queue jobs while workers are killed, drained and poisoned and the platform is gone for a minute
+	$(BIN)/python -m tests.emulator.chaos $(ARGS)
+
 check: setup ## formatting, lint, types, generated docs, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -40,11 +43,17 @@ check: setup ## formatting, lint, types, generated docs, import rules
 run: setup ## serve on 127.0.0.1:8000 until Ctrl-C; MODEL=/path/to/model.gguf or MODEL=org/repo:Q4_K_M for another model
 	@MODE=$${MODE:-http} HOST=$${HOST:-127.0.0.1} $(BIN)/worker-gguf serve
 
+emulate: setup ## RunPod's queue on 127.0.0.1:8001 with two real workers, until Ctrl-C; MODEL=... for another model
+	@$(BIN)/worker-gguf emulate --workers 2 $(ARGS)
+
 bench: setup ## measure the worker against the bare llama_decode loop
 	$(BIN)/python -m bench $(ARGS)
 
 bench-cold: setup ## measure the cold start against the fastest read of the file (needs FUSE for most of it)
 	$(BIN)/python -m bench.cold $(ARGS)
+
+bench-queue: setup ## measure what the queue costs against plain HTTP
+	$(BIN)/python -m bench.queue $(ARGS)
 
 format: setup ## format the code and mend what lint can mend
 	$(BIN)/ruff format .

@@ -37,7 +37,7 @@ from worker_gguf.frontends.queue_posts import Posts
 RESULTS = Path(__file__).parent / "results"
 COMMAND = (sys.executable, "-m", "bench.queue_worker")
 POST_DELAY_S = 0.05
-CONCURRENCY, PROMPT_TOKENS, MAX_TOKENS = 32, 120, 64
+CONCURRENCY, PROMPT_TOKENS, MAX_TOKENS = 32, 120, 128
 TIMEOUT_S = 300.0
 
 

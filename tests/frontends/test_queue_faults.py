@@ -102,6 +102,12 @@ async def test_a_post_that_is_refused_is_not_repeated(status: int) -> None:
     assert len(platform.posts) == 1
 
 
+async def test_a_post_that_cannot_be_sent_at_all_is_not_repeated() -> None:
+    platform = Platform(UnicodeEncodeError("utf-8", "x", 0, 1, "no"))
+    with pytest.raises(UnicodeEncodeError):
+        await patient_post(platform.post, 60, PAUSES_S)(None, "u", "x")
+
+
 async def test_a_post_ends_in_time_with_its_error() -> None:
     platform = Platform(*[ConnectionError() for _ in range(1000)])
     with pytest.raises(ConnectionError):

@@ -86,8 +86,7 @@ def patient_post(post: Post, for_s: float = POST_FOR_S, pauses_s: Pauses = PAUSE
             try:
                 await post(session, url, data)
             except Exception as error:
-                status = _status(error)
-                if (status is not None and status < 500 and status not in (408, 429)) or loop.time() > deadline_s:
+                if not _may_pass(error) or loop.time() > deadline_s:
                     raise
                 await pauses.after(error)
             else:
@@ -130,6 +129,16 @@ def _can_run(job: object, is_running: Callable[[str], bool]) -> bool:
         logger.warning("the platform handed out a job that runs here already", job_id=job_id)
         return False
     return True
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same post may succeed later: the network's and the server's faults, not its own."""
+    from aiohttp import ClientError
+
+    status = _status(error)
+    if status is not None:
+        return status >= 500 or status in (408, 429)
+    return isinstance(error, ClientError | OSError | TimeoutError)
 
 
 def _status(error: Exception) -> int | None:
