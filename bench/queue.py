@@ -5,7 +5,8 @@
     that a stream needs must show. `token_wait_max_ms`: the longest that an event waits until its post leaves;
 (b) `first_post_ms`: from a job's arrival at the front end to the arrival of its first post at the platform, which
     leaves out the SDK's own polling of up to 100 ms;
-(c) `queue_over_http_c32`: new tokens per second of 32 streamed jobs at once, over the same 32 requests over HTTP.
+(c) `queue_over_http_c32`: new tokens per second of 32 jobs at once, over the same 32 requests over HTTP, both answered
+    whole; `queue_stream_over_http_c32`: both streamed.
 """
 
 import argparse
@@ -181,7 +182,9 @@ class Bench:
             ways = [self.many_over_http, self.many_over_queue]
             for way in ways if n % 2 else ways[::-1]:
                 way(model)
-            self.add("many_ratio", self.measured["queue_tokens_per_s"][-1] / self.measured["http_tokens_per_s"][-1])
+            for kind in ("", "stream_"):
+                ratio = self.measured[f"queue_{kind}tokens_per_s"][-1] / self.measured[f"http_{kind}tokens_per_s"][-1]
+                self.add(f"queue_{kind}over_http_c32", ratio)
 
     def environment(self, model: Path) -> dict[str, str]:
         return {"MODEL": str(model), "N_PARALLEL": str(CONCURRENCY), "N_CTX": "512", "LOG_LEVEL": "warning"}
@@ -191,19 +194,26 @@ class Bench:
         own = self.environment(model) | {"MODE": "http", "HOST": "127.0.0.1", "PORT": str(port)}
         command = [sys.executable, "-m", "worker_gguf.cli", "serve"]
         with serving(command, port, "/ping", self.args.cache / "worker.log", own):
-            figures = run_loop(run(self.load(model, f"http://127.0.0.1:{port}/v1")))
+            load = self.load(model, f"http://127.0.0.1:{port}/v1")
+            figures = run_loop(run(load))
             if figures.errors:
                 raise RuntimeError(figures.errors[0])
-            self.add("http_tokens_per_s", figures.tokens_per_s)
+            self.add("http_stream_tokens_per_s", figures.tokens_per_s)
+            seconds = asyncio.run(_whole_over_http(load))
+            self.add("http_tokens_per_s", CONCURRENCY * MAX_TOKENS / seconds)
 
     def many_over_queue(self, model: Path) -> None:
         with queue(self.environment(model), POST_DELAY_S) as made:
-            load = self.load(model, "http://127.0.0.1/v1")
-            for each in (Load(**{**_fields(load), "max_tokens": 8, "seed": f"{load.seed} warm-up"}), load):
-                begun_s = time.monotonic()
-                ids = [made.submit(_as_job(encode(each, n))) for n in range(CONCURRENCY)]
-                seconds = max(made.finish(job_id).ended_s or 0.0 for job_id in ids) - begun_s
-            self.add("queue_tokens_per_s", CONCURRENCY * MAX_TOKENS / seconds)
+            self.at_once(made, self.load(model, "http://127.0.0.1/v1", 8), stream=True)
+            for kind in ("stream_", ""):
+                seconds = self.at_once(made, self.load(model, "http://127.0.0.1/v1"), stream=bool(kind))
+                self.add(f"queue_{kind}tokens_per_s", CONCURRENCY * MAX_TOKENS / seconds)
+
+    def at_once(self, made: Queue, load: Load, *, stream: bool) -> float:
+        """Return the seconds from the first submission to the last job's end."""
+        begun_s = time.monotonic()
+        ids = [made.submit(_as_job(encode(load, n), stream=stream)) for n in range(CONCURRENCY)]
+        return max(made.finish(job_id).ended_s or 0.0 for job_id in ids) - begun_s
 
     def load(self, model: Path, url: str, max_tokens: int = MAX_TOKENS) -> Load:
         return Load(url, model.stem, CONCURRENCY, CONCURRENCY, PROMPT_TOKENS, max_tokens, secrets.token_hex(8))
@@ -212,13 +222,13 @@ class Bench:
 
     def figures(self) -> dict[str, float]:
         middle = {name: median(values) for name, values in self.measured.items()}
-        judged = ("first_post", "many_ratio", "stream_over_plain_50ms")
+        judged = ("first_post", "queue_over_http_c32", "stream_over_plain_50ms")
         return {
             **{name: value for name, value in middle.items() if name not in judged},
             "first_post_p90_ms": percentile(self.measured["first_post"], 90),
             "stream_over_plain_50ms": middle["stream_over_plain_50ms"],
             "first_post_ms": middle["first_post"],
-            "queue_over_http_c32": middle["many_ratio"],
+            "queue_over_http_c32": middle["queue_over_http_c32"],
         }
 
     def save(self) -> str:
@@ -249,15 +259,27 @@ async def _token_waits() -> list[float]:
     return waits
 
 
-def _fields(load: Load) -> dict[str, Any]:
-    return {name: getattr(load, name) for name in Load.__slots__}
+async def _whole_over_http(load: Load) -> float:
+    """Return the seconds that the load's requests take, all at once and none streamed."""
+    limits = httpx.Limits(max_connections=CONCURRENCY)
+    async with httpx.AsyncClient(trust_env=False, timeout=TIMEOUT_S, limits=limits) as client:
+        bodies = [_as_job(encode(load, n), stream=False)["openai_input"] for n in range(CONCURRENCY)]
+        begun_s = time.monotonic()
+        answers = await asyncio.gather(*(client.post(f"{load.url}/completions", json=body) for body in bodies))
+        seconds = time.monotonic() - begun_s
+    for answer in answers:
+        answer.raise_for_status()
+    return seconds
 
 
-def _as_job(request: bytes) -> dict[str, Any]:
+def _as_job(request: bytes, *, stream: bool = True) -> dict[str, Any]:
     """The body of an HTTP request of the load as a job's input."""
-    body = json.loads(request.partition(b"\r\n\r\n")[2])
-    del body["model"]
-    return {"openai_route": "/v1/completions", "openai_input": body}
+    body = json.loads(request.partition(b"\r\n\r\n")[2]) | {"stream": stream}
+    unsaid = {"model"} if stream else {"model", "stream_options"}
+    return {
+        "openai_route": "/v1/completions",
+        "openai_input": {name: value for name, value in body.items() if name not in unsaid},
+    }
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from structlog.contextvars import bind_contextvars
 from worker_gguf.errors import InvalidRequest, WorkerError
 from worker_gguf.frontends.backend import Backend
 from worker_gguf.frontends.queue_input import Call, read_job_input
-from worker_gguf.frontends.queue_posts import Posts
+from worker_gguf.frontends.queue_posts import Crowd, Posts
 from worker_gguf.frontends.replies import error_bytes, error_event, json_bytes, log_unexpected, request_id_from
 from worker_gguf.log import get_logger
 from worker_gguf.metrics import Metrics
@@ -43,8 +43,10 @@ _ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/models")
 def make_handler(backend: Backend, metrics: Metrics) -> Handler:
     """Build the handler. The SDK recognises a plain async generator function and nothing else."""
 
+    crowd = Crowd()
+
     async def handler(job: Job) -> AsyncGenerator[Yield, None]:
-        run = _JobRun(backend, metrics, str(job.get("id", "")))
+        run = _JobRun(backend, metrics, crowd, str(job.get("id", "")))
         async with aclosing(run.answer(job.get("input"))) as yields:
             async for item in yields:
                 yield item
@@ -55,8 +57,9 @@ def make_handler(backend: Backend, metrics: Metrics) -> Handler:
 class _JobRun:
     """One job, from its input to its one log line."""
 
-    def __init__(self, backend: Backend, metrics: Metrics, job_id: str) -> None:
+    def __init__(self, backend: Backend, metrics: Metrics, crowd: Crowd, job_id: str) -> None:
         self._backend = backend
+        self._crowd = crowd
         self._metrics = metrics
         self._job_id = request_id_from(job_id)
         self._started_s = time.perf_counter()
@@ -105,7 +108,7 @@ class _JobRun:
         return answer.body | {"x_ignored_parameters": ignored} if ignored else answer.body
 
     async def _streamed(self, stream: Stream) -> AsyncGenerator[str, None]:
-        posts = Posts(stream.events)
+        posts = Posts(stream.events, self._crowd)
         task = asyncio.current_task()
         assert task is not None
         # A job stopped while the SDK posts is cancelled outside of this generator, and the SDK holds on to the dead

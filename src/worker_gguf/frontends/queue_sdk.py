@@ -24,6 +24,8 @@ logger = get_logger(__name__)
 POLL_GRACE_S = 3.0
 _LOOK_AGAIN_S = 0.05
 _PARENT_LOOK_S = 0.5
+# The SDK's loop is all Python and holds the interpreter for this long while the engine's thread wants its next step.
+_SWITCH_S = 0.0005
 
 
 def import_sdk() -> Any:
@@ -50,6 +52,7 @@ def run_queue(backend: Backend, metrics: Metrics, *, concurrency: int, drain_tim
     # The SDK parses the command line for flags of its own, --rp_log_level=DEBUG among them. Ours is read by now.
     sys.argv = sys.argv[:1]
     os.register_at_fork(after_in_child=_follow_parent)
+    sys.setswitchinterval(_SWITCH_S)
     config = {
         "handler": make_handler(backend, metrics),
         "concurrency_modifier": _Taking(backend, concurrency, drain_timeout_s).n_jobs,
