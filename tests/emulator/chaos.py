@@ -180,7 +180,7 @@ class Chaos:
         if not choice or n_done >= self.plan.most_harm:
             return
         victim = self.chance.choice(choice)
-        if n_done == 0 or (n_done > 1 and self.chance.random() < 0.6):
+        if n_done == 1 or (n_done > 1 and self.chance.random() < 0.6):
             victim.process.kill()
             self.tally.deeds["SIGKILL"] += 1
         else:
