@@ -30,6 +30,9 @@ test: setup ## run the tests
 kill-test: setup ## kill downloading workers at 200 random moments
 	$(BIN)/python -m tests.store.kill $(ARGS)
 
+chaos: setup ## 1,000 queue jobs while workers are killed, drained and poisoned and the platform is gone for a minute
+	$(BIN)/python -m tests.emulator.chaos $(ARGS)
+
 balancer-test: setup ## restart two workers behind nginx in turn, under load, ten times; nothing may be lost
 	$(BIN)/python -m tests.e2e.balancer $(ARGS)
 
@@ -57,6 +60,9 @@ check: setup image-check ## formatting, lint, types, generated docs, import rule
 run: setup ## serve on 127.0.0.1:8000 until Ctrl-C; MODEL=/path/to/model.gguf or MODEL=org/repo:Q4_K_M for another model
 	@MODE=$${MODE:-http} HOST=$${HOST:-127.0.0.1} $(BIN)/worker-gguf serve
 
+emulate: setup ## RunPod's queue on 127.0.0.1:8001 with two real workers, until Ctrl-C; MODEL=... for another model
+	@$(BIN)/worker-gguf emulate --workers 2 $(ARGS)
+
 bench: setup ## measure the worker against the bare llama_decode loop
 	$(BIN)/python -m bench $(ARGS)
 
@@ -65,6 +71,9 @@ bench-cold: setup ## measure the cold start against the fastest read of the file
 
 bench-swap: setup ## measure two models that take turns where there is room for one
 	$(BIN)/python -m bench.swap $(ARGS)
+
+bench-queue: setup ## measure what the queue costs against plain HTTP
+	$(BIN)/python -m bench.queue $(ARGS)
 
 format: setup ## format the code and mend what lint can mend
 	$(BIN)/ruff format .

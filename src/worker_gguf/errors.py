@@ -16,6 +16,7 @@ WorkerError
 │   ├── DeadlineExceeded       504  the request's time was over
 │   ├── NotReady               503  still loading, draining or failed
 │   └── EngineFailed           500  llama.cpp answered with an error
+│       └── EngineWedged           503  llama.cpp did not answer at all: the worker restarts
 ├── ModelError                 the model cannot be served: stops the start
 │   ├── ModelNotFound          the reference leads nowhere
 │   ├── ModelInvalid           the file is no GGUF that can be loaded
@@ -39,6 +40,7 @@ __all__ = [
     "DeploymentError",
     "DownloadError",
     "EngineFailed",
+    "EngineWedged",
     "InvalidRequest",
     "ManifestError",
     "MethodNotAllowed",
@@ -206,6 +208,21 @@ class EngineFailed(ServingError):
     """llama.cpp answered with an error."""
 
     code = "engine_failed"
+
+
+class EngineWedged(EngineFailed):
+    """A computation did not return: the worker ends itself and is started again."""
+
+    code = "engine_wedged"
+    status = 503
+    kind = "unavailable_error"
+
+    @classmethod
+    def after(cls, seconds: float) -> EngineWedged:
+        return cls(
+            f"No step of the model has finished for {seconds:.0f} s, so the worker restarts. Send the request again.",
+            retry_after_s=5,
+        )
 
 
 class ModelError(WorkerError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -47,6 +48,14 @@ class Served(Protocol):
 
     def cut_off(self, error: WorkerError) -> None:
         """End every request that is open with this error."""
+        ...
+
+    def engines(self) -> Sequence[Engine]:
+        """Those that run now."""
+        ...
+
+    def abandon(self, error: WorkerError) -> None:
+        """End every open request with this error though an engine's thread does not come back. The last thing asked."""
         ...
 
     def stop(self) -> None:
@@ -96,6 +105,12 @@ class Booted:
 
     def cut_off(self, error: WorkerError) -> None:
         self.engine.cut_off(error)
+
+    def engines(self) -> Sequence[Engine]:
+        return (self.engine,)
+
+    def abandon(self, error: WorkerError) -> None:
+        self.engine.abandon(error)
 
     def stop(self) -> None:
         self.engine.stop()

@@ -112,6 +112,9 @@ class Limits(BaseModel):
     max_tokens: int | None = Field(
         None, ge=1, description="Answer length when the request names none; planned: to the end of the context"
     )
+    watchdog_s: float = Field(
+        120.0, ge=0, description="Seconds without a step while work is there, then the worker restarts; 0 is off"
+    )
     queue_timeout_s: float | None = Field(
         default_factory=lambda values: 60.0 if behind_balancer(values) else None,
         gt=0,

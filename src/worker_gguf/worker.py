@@ -6,13 +6,16 @@ Knows nothing of HTTP or the RunPod SDK.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from worker_gguf import __version__
 from worker_gguf.boot import boot
 from worker_gguf.engine.stats import EngineStats
-from worker_gguf.errors import NotReady, Unfit, WorkerError
+from worker_gguf.engine.watchdog import Watchdog
+from worker_gguf.errors import EngineWedged, NotReady, Unfit, WorkerError
 from worker_gguf.latch import Latch
 from worker_gguf.log import get_logger
 from worker_gguf.served import Served
@@ -31,6 +34,11 @@ logger = get_logger(__name__)
 
 Status = Literal["starting", "ready", "draining", "stopped", "failed"]
 
+EXIT_WEDGED = 70
+"""The exit code of a worker that ended itself: EX_SOFTWARE of sysexits.h."""
+_LAST_WORDS_S = 3.0
+"""For the errors to reach whoever waits."""
+
 
 class Worker:
     """Boots in a thread of its own, so that /ping answers meanwhile. Its methods may be called from any thread."""
@@ -41,12 +49,15 @@ class Worker:
         metrics: Metrics | None = None,
         timeline: Timeline | None = None,
         begun: Prefetch | None = None,
+        leave: Callable[[int], None] = os._exit,
     ) -> None:
         """Without `metrics` the start waits for `measure` before it is ready: their import need not delay the load.
         `begun` is the prefetch that had a head start."""
         self.settings = settings
         self.timeline = timeline or Timeline()
         self._begun = begun
+        self._leave = leave
+        self._watchdog: Watchdog | None = None
         self._metrics: Metrics | None = None
         self._measured = threading.Event()
         self._loading = threading.Event()
@@ -115,9 +126,25 @@ class Worker:
         if not is_wanted:
             booted.stop()
             return
+        if self.settings.watchdog_s:
+            self._watchdog = Watchdog(booted.engines, self.settings.watchdog_s, self._wedged).start()
         self.metrics.set_phase_seconds(self.timeline.seconds() | {"total": self.timeline.now_s})
         booted.publish(self.metrics)
         logger.info("ready", model=booted.name, seconds=round(self.timeline.now_s, 3))
+
+    def _wedged(self, seconds: float) -> None:
+        """The engine's thread is lost, and with it the model's memory: only a new process can serve again."""
+        # Before anything that could wait, too: the thread may hang in a write to the log.
+        leaving = threading.Timer(_LAST_WORDS_S, self._leave, (EXIT_WEDGED,))
+        leaving.daemon = True
+        leaving.start()
+        error = EngineWedged.after(seconds)
+        with self._changing:
+            booted = self._booted
+            self._error, self._status = error, "failed"
+        if booted is not None:
+            booted.abandon(error)
+        logger.critical("the engine is wedged", seconds=round(seconds, 1), exit_code=EXIT_WEDGED)
 
     def _fail(self, error: WorkerError) -> None:
         if self._is_leaving.is_set():
@@ -169,6 +196,8 @@ class Worker:
     def stop(self, timeout_s: float = 5.0) -> None:
         """End what still runs and give the model's memory back; a start under way is given up."""
         self._is_leaving.set()
+        if self._watchdog is not None:
+            self._watchdog.stop()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
         with self._changing:
@@ -203,6 +232,8 @@ class Worker:
         """Answer one request; `request_id` is in the log context already."""
         del request_id
         booted = self._booted
+        if isinstance(self._error, EngineWedged):
+            raise self._error
         if booted is None or not (self._status == "ready" or self._is_lingering):
             raise NotReady(self._why_not(), retry_after_s=5)
         return await booted.call(method, route, body, account)

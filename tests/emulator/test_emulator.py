@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -14,7 +15,7 @@ from worker_gguf import emulator
 @pytest.fixture
 def client() -> Iterator[httpx.Client]:
     with (
-        emulator.start(hold_s=0.05) as platform,
+        emulator.start(rules=emulator.Rules(hold_s=0.05, min_wait_s=0.05)) as platform,
         httpx.Client(base_url=platform.endpoint_url, trust_env=False, timeout=10) as client,
     ):
         yield client
@@ -103,6 +104,87 @@ def test_runsync_returns_when_its_wait_is_over(client: httpx.Client) -> None:
 def test_request_without_input_is_400(client: httpx.Client, body: bytes) -> None:
     assert client.post("/run", content=body).status_code == 400
     assert client.post("/runsync", content=body).status_code == 400
+
+
+def test_a_body_over_the_limit_is_413_and_a_sync_one_may_be_twice_as_long() -> None:
+    rules = emulator.Rules(max_run_bytes=100, max_sync_bytes=200, hold_s=0.05, min_wait_s=0.01)
+    body = {"input": "x" * 120}
+    with (
+        emulator.start(rules=rules) as platform,
+        httpx.Client(base_url=platform.endpoint_url, trust_env=False) as client,
+    ):
+        assert client.post("/run", json=body).status_code == 413
+        assert client.post("/runsync?wait=1", json=body).status_code == 200
+        assert client.post("/runsync", json={"input": "x" * 300}).status_code == 413
+        assert client.post("/openai/v1/completions", json={"prompt": "x" * 300}).status_code == 413
+
+
+def test_a_result_over_the_limit_fails_the_job_with_a_reason() -> None:
+    rules = emulator.Rules(max_sync_bytes=200, hold_s=0.05)
+    with (
+        emulator.start(rules=rules) as platform,
+        httpx.Client(base_url=platform.endpoint_url, trust_env=False) as client,
+    ):
+        job = submit(client)
+        client.get("/job-take/w?gpu=x")
+        assert post(client, "job-done", job, {"output": "x" * 300}).status_code == 413
+        assert status(client, job)["status"] == "FAILED"
+        assert "refused the result" in str(status(client, job)["error"])
+
+
+def test_a_policy_out_of_bounds_is_400(client: httpx.Client) -> None:
+    assert client.post("/run", json={"input": 1, "policy": {"ttl": 10_000}}).status_code == 200
+    refused = client.post("/run", json={"input": 1, "policy": {"ttl": 9_999}})
+    assert (refused.status_code, "policy.ttl" in refused.json()["error"]) == (400, True)
+
+
+def test_retry_queues_a_failed_job_under_its_id(client: httpx.Client) -> None:
+    job = submit(client)
+    assert client.post(f"/retry/{job}").status_code == 400
+    client.get("/job-take/w?gpu=x")
+    post(client, "job-done", job, {"error": "no"})
+    assert client.post(f"/retry/{job}").json() == {"id": job, "status": "IN_QUEUE"}
+    assert client.get("/job-take/w?gpu=x").json()["id"] == job
+
+
+def test_health_counts_workers_by_what_they_do(client: httpx.Client) -> None:
+    client.get("/ping/idle")
+    client.get("/ping/busy?job_id=a,b")
+    client.get("/ping/ill?status=unhealthy&check=engine&reason=x")
+    workers = client.get("/health").json()["workers"]
+    assert (workers["idle"], workers["running"], workers["unhealthy"], workers["ready"]) == (1, 1, 1, 2)
+
+
+def test_an_openai_stream_whose_worker_dies_ends_with_an_error_event() -> None:
+    with (
+        emulator.start(rules=emulator.Rules(hold_s=0.05)) as platform,
+        httpx.Client(base_url=platform.endpoint_url, trust_env=False, timeout=30) as client,
+        httpx.Client(base_url=platform.endpoint_url, trust_env=False, timeout=30) as worker,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        body = {"messages": [], "stream": True}
+        answer = pool.submit(client.post, "/openai/v1/chat/completions", json=body)
+        while (taken := worker.get("/job-take/w?gpu=x")).status_code == 204:
+            pass
+        post(worker, "job-stream", taken.json()["id"], {"output": "data: {}\n\n"})
+        platform.gone("w")
+        while worker.get("/job-take/other?gpu=x").status_code == 204:
+            pass
+        text = answer.result().text
+    assert text.startswith("data: {}\n\n")
+    assert '"code": "worker_lost"' in text
+
+
+def test_a_platform_that_comes_back_knows_its_jobs() -> None:
+    with emulator.start(rules=emulator.Rules(hold_s=0.05)) as platform:
+        with httpx.Client(base_url=platform.endpoint_url, trust_env=False) as first:
+            job = submit(first, "x")
+        platform.go_away()
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{platform.endpoint_url}/health", trust_env=False)
+        platform.come_back()
+        with httpx.Client(base_url=platform.endpoint_url, trust_env=False) as second:
+            assert second.get("/job-take/w?gpu=x").json() == {"id": job, "input": "x"}
 
 
 def test_unknown_job_is_404(client: httpx.Client) -> None:

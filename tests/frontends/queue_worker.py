@@ -1,6 +1,11 @@
-"""A worker process for the tests: the real SDK and our queue front end over a fake backend."""
+"""A worker process for the tests: the real SDK and our queue front end over a fake backend.
+
+Its first argument is CONCURRENCY,DRAIN_TIMEOUT_S.
+"""
 
 from __future__ import annotations
+
+import sys
 
 from tests.frontends.fake_backend import FakeBackend
 from worker_gguf import log
@@ -10,5 +15,6 @@ from worker_gguf.metrics import Metrics
 if __name__ == "__main__":
     log.configure("debug")
     backend = FakeBackend()
-    run_queue(backend, Metrics("test"), concurrency=4, drain_timeout_s=5)
+    concurrency, drain_timeout_s = (int(word) for word in sys.argv[1].split(","))
+    run_queue(backend, Metrics("test"), concurrency=concurrency, drain_timeout_s=drain_timeout_s)
     print("drained", backend.drained.is_set(), "cancelled", len(backend.cancelled), "left", len(backend.running))

@@ -13,7 +13,7 @@ import pytest
 from tests.frontends.fake_backend import SECRET_PROMPT, FakeBackend, event
 from worker_gguf.errors import EngineFailed
 from worker_gguf.frontends.queue import Yield, make_handler
-from worker_gguf.frontends.queue_posts import MAX_POST_BYTES, Posts
+from worker_gguf.frontends.queue_posts import GATHER_S, MAX_POST_BYTES, Crowd, Posts
 from worker_gguf.metrics import Metrics
 from worker_gguf.service import Stream
 
@@ -181,3 +181,38 @@ async def test_close_before_the_reader_ran_still_closes_the_events() -> None:
     assert isinstance(stream, Stream)
     await Posts(stream.events).close()
     assert backend.cancelled == ["a"]
+
+
+async def test_a_stream_that_is_alone_gathers_for_nobody_and_many_for_20_ms_at_most() -> None:
+    crowd = Crowd()
+    assert crowd.gather_s == 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b""
+
+    all_posts = []
+    for n in range(40):
+        all_posts.append(Posts(endless(), crowd))
+        assert crowd.gather_s == pytest.approx(GATHER_S * min(1, n / 8))
+    for posts in all_posts:
+        await posts.close()
+    assert (crowd.n_streams, crowd.gather_s) == (0, 0)
+
+
+async def test_a_gathering_post_leaves_at_the_streams_end() -> None:
+    crowd = Crowd()
+    gate = asyncio.Event()
+
+    async def events() -> AsyncIterator[bytes]:
+        yield b"data: 1\n\n"
+        await gate.wait()
+        yield b"data: 2\n\n"
+
+    posts = Posts(events(), crowd)
+    crowd.n_streams += 10**9  # a crowd that would wait for long, were it not for the end
+    assert await anext(posts) == "data: 1\n\n"
+    gate.set()
+    assert await anext(posts) == "data: 2\n\n"
+    assert await anext(posts, None) is None
+    await posts.close()

@@ -60,7 +60,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
                     "env",
                     *[f"{name}={value}" for name, value in environment.items()],
                     f"PYTHONPATH={REPOSITORY}:{REPOSITORY / 'src'}",
-                    *[sys.executable, "-m", "tests.frontends.queue_worker", "--rp_log_level=DEBUG"],
+                    *[sys.executable, "-m", "tests.frontends.queue_worker", "4,5", "--rp_log_level=DEBUG"],
                 ],
                 stdout=file,
                 stderr=file,

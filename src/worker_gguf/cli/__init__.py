@@ -35,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from worker_gguf.cli.ping import ping
 
         return ping()
+    if arguments.command == "emulate":
+        from worker_gguf.cli.emulate import emulate
+
+        return emulate(arguments)
     from worker_gguf import head_start
 
     begun = head_start.begin(arguments.model)  # before the imports of the next line, which take long
@@ -53,13 +57,14 @@ def _parser() -> argparse.ArgumentParser:
         target.add_argument("--mode", choices=("auto", "queue", "http"), help="over MODE")
         target.add_argument("--host", help="over HOST")
         target.add_argument("--port", type=int, help="over PORT")
-    from worker_gguf.cli import fetch, inspect  # no import of their own that takes time
+    from worker_gguf.cli import emulate, fetch, inspect  # no import of their own that takes time
 
     inspect.add_arguments(
         commands.add_parser("inspect", help="print a model's memory plan, for this machine or another")
     )
     fetch.add_arguments(commands.add_parser("fetch", help="put a model onto this machine before a worker needs it"))
     commands.add_parser("ping", help="ask the worker of this machine whether it is ready; the exit code says it")
+    emulate.add_arguments(commands.add_parser("emulate", help="RunPod's queue on this machine, with real workers"))
     commands.add_parser("deploy", help="create or update an endpoint on RunPod from deploy.yaml")
     commands.add_parser("destroy", help="remove what deploy made")
     commands.add_parser("demo", help="start the worker, ask it over HTTP and over the queue, check both answers")

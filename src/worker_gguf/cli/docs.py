@@ -78,6 +78,7 @@ NEXT_STEPS: dict[type[errors.WorkerError], str] = {
     errors.DeadlineExceeded: "Stream, ask for fewer tokens, raise `REQUEST_TIMEOUT_S`, or add workers.",
     errors.NotReady: "Send again once `/ping` answers 200.",
     errors.EngineFailed: "Send again; if it stays, look into the worker's log.",
+    errors.EngineWedged: "Send again: another worker answers. If it stays, raise `WATCHDOG_S` or look at the GPU.",
     errors.ModelError: "Correct `MODEL`.",
     errors.ModelNotFound: "Check the name, the quantisation and, for a private repository, `HF_TOKEN`.",
     errors.ModelInvalid: "Fetch the file again, or use one that this llama.cpp can load.",

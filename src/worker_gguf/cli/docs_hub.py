@@ -13,7 +13,7 @@ from annotated_types import Ge, Le
 from pydantic.fields import FieldInfo
 
 from worker_gguf.embedded import published_prompts
-from worker_gguf.settings_fields import Engine, Limits, Memory, Model, Sampling, Server
+from worker_gguf.settings_fields import Engine, Fleet, Limits, Memory, Model, Sampling, Server
 from worker_gguf.settings_text import choices, default_text, type_text
 
 __all__ = ["DEFAULT_MODEL", "LEFT_OUT", "hub_file", "hub_tests", "runner_tests"]
@@ -29,7 +29,7 @@ _CONTAINER_DISK_GB = 60
 _TEST_GPU = "NVIDIA GeForce RTX 4090"
 _TEST_TIMEOUT_MS = 120_000
 
-_GROUPS = (Model, Memory, Engine, Limits, Sampling, Server)
+_GROUPS = (Model, Fleet, Memory, Engine, Limits, Sampling, Server)
 _PLAIN = ("MODEL", "HF_TOKEN", "N_CTX", "N_PARALLEL")
 """Shown at once; all others are under "advanced"."""
 
@@ -47,6 +47,9 @@ LEFT_OUT: dict[str, str] = {
     **dict.fromkeys(("DRY_PENALTY_LAST_N", "DRY_SEQUENCE_BREAKERS", "MIROSTAT"), "a request can set it"),
     **dict.fromkeys(("MIROSTAT_TAU", "MIROSTAT_ETA", "ADAPTIVE_TARGET"), "a request can set it"),
     **dict.fromkeys(("ADAPTIVE_DECAY", "SEED"), "a request can set it"),
+    **dict.fromkeys(("MODELS", "MODELS_MAX", "MODELS_PRELOAD"), "a form is for one model"),
+    **dict.fromkeys(("MODEL_MIN_RESIDENCE_S", "MODEL_TURN_S"), "a form is for one model"),
+    **dict.fromkeys(("HEALTH_CHECK_PATH", "SSE_PING_S", "DRAIN_GRACE_S", "QUEUE_TIMEOUT_S"), "for a load balancer"),
 }
 
 _TYPES = {"int": "number", "float": "number", "bool": "boolean"}
@@ -141,7 +144,7 @@ def _input(name: str, field: FieldInfo) -> dict[str, Any]:
     elif words := choices(field):
         said |= {"options": _options(words if field.default else ("auto", *words)), "default": field.default or "auto"}
     elif said["type"] == "number":
-        said |= _bounds(field) | ({} if field.default is None else {"default": field.default})
+        said |= _bounds(field) | ({"default": field.default} if isinstance(field.default, int | float) else {})
     elif default := default_text(field):
         said["default"] = default
     return {"key": name, "input": said}

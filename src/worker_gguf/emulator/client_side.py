@@ -1,17 +1,18 @@
-"""The addresses that clients of an endpoint talk to: /run, /runsync, /status, /stream, /cancel, /openai/v1."""
+"""The addresses that clients of an endpoint talk to: /run, /runsync, /status, /stream, /cancel, /retry, /health."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from worker_gguf.emulator.jobs import Board, Job
+from worker_gguf.emulator.board import Board
+from worker_gguf.emulator.body import BadRequest, read_json
+from worker_gguf.emulator.jobs import Job
+from worker_gguf.emulator.rules import Policy
 
 __all__ = ["ClientSide"]
 
@@ -32,43 +33,56 @@ class ClientSide:
             Route(f"{prefix}/status/{{job}}", self._status, methods=["GET", "POST"]),
             Route(f"{prefix}/stream/{{job}}", self._stream, methods=["GET", "POST"]),
             Route(f"{prefix}/cancel/{{job}}", self._cancel, methods=["POST"]),
+            Route(f"{prefix}/retry/{{job}}", self._retry, methods=["POST"]),
             Route(f"{prefix}/purge-queue", self._purge, methods=["POST"]),
             Route(f"{prefix}/health", self._health),
-            Route(f"{prefix}/openai/{{route:path}}", self._openai, methods=["GET", "POST"]),
         ]
 
     async def _run(self, request: Request) -> Response:
+        rules = self._board.rules
         try:
-            job = self._board.submit(await _input(request))
-        except ValueError as error:
-            return JSONResponse({"error": str(error)}, status_code=400)
+            job = await self._submit(request, rules.max_run_bytes, rules.retention_s)
+        except BadRequest as error:
+            return JSONResponse({"error": str(error)}, status_code=error.status)
         return JSONResponse({"id": job.id, "status": job.status})
 
     async def _run_sync(self, request: Request) -> Response:
+        rules = self._board.rules
         try:
-            job = self._board.submit(await _input(request))
-        except ValueError as error:
-            return JSONResponse({"error": str(error)}, status_code=400)
+            job = await self._submit(request, rules.max_sync_bytes, rules.sync_retention_s)
+        except BadRequest as error:
+            return JSONResponse({"error": str(error)}, status_code=error.status)
         wait_ms = request.query_params.get("wait", "")
-        deadline_s = time.monotonic() + min(
-            int(wait_ms) / 1000 if wait_ms.isdecimal() else _DEFAULT_WAIT_S, _MAX_WAIT_S
-        )
-        while not job.is_over and time.monotonic() < deadline_s:
-            await job.changed.wait(deadline_s - time.monotonic())
+        wait_s = int(wait_ms) / 1000 if wait_ms.isdecimal() else _DEFAULT_WAIT_S
+        deadline_s = time.monotonic() + min(max(wait_s, rules.min_wait_s), _MAX_WAIT_S)
+        while not job.is_over and (left_s := deadline_s - time.monotonic()) > 0:
+            await job.changed.wait(left_s)
+            self._board.sweep()
         return JSONResponse(job.describe())
 
+    async def _submit(self, request: Request, most_bytes: int, retention_s: float) -> Job:
+        body = await read_json(request, most_bytes)
+        if not isinstance(body, dict) or "input" not in body:
+            raise BadRequest("input is required")
+        try:
+            policy = Policy.of(body.get("policy"), self._board.rules, retention_s=retention_s)
+        except ValueError as error:
+            raise BadRequest(str(error)) from None
+        return self._board.submit(body["input"], policy)
+
     async def _status(self, request: Request) -> Response:
-        job = self._board.jobs.get(request.path_params["job"])
+        job = self._find(request)
         return _unknown_job() if job is None else JSONResponse(job.describe())
 
     async def _stream(self, request: Request) -> Response:
         """Give out what has come since the last time, waiting for the first of it."""
-        job = self._board.jobs.get(request.path_params["job"])
+        job = self._find(request)
         if job is None:
             return _unknown_job()
         deadline_s = time.monotonic() + _DEFAULT_WAIT_S
-        while len(job.chunks) == job.n_read and not job.is_over and time.monotonic() < deadline_s:
-            await job.changed.wait(deadline_s - time.monotonic())
+        while len(job.chunks) == job.n_read and not job.is_over and (left_s := deadline_s - time.monotonic()) > 0:
+            await job.changed.wait(left_s)
+            self._board.sweep()
         new, job.n_read = job.chunks[job.n_read :], len(job.chunks)
         said: dict[str, Any] = {"status": job.status, "stream": new}
         if job.error is not None:
@@ -76,10 +90,18 @@ class ClientSide:
         return JSONResponse(said)
 
     async def _cancel(self, request: Request) -> Response:
-        job = self._board.jobs.get(request.path_params["job"])
+        job = self._find(request)
         if job is None:
             return _unknown_job()
         self._board.cancel(job)
+        return JSONResponse({"id": job.id, "status": job.status})
+
+    async def _retry(self, request: Request) -> Response:
+        job = self._find(request)
+        if job is None:
+            return _unknown_job()
+        if not self._board.retry(job):
+            return JSONResponse({"error": f"only a job that failed can be retried: it is {job.status}"}, 400)
         return JSONResponse({"id": job.id, "status": job.status})
 
     async def _purge(self, request: Request) -> Response:
@@ -87,67 +109,29 @@ class ClientSide:
 
     async def _health(self, request: Request) -> Response:
         board = self._board
+        board.sweep()
         jobs = {
             "completed": board.count("COMPLETED"),
-            "failed": board.count("FAILED"),
+            "failed": board.count("FAILED") + board.count("TIMED_OUT"),
             "inProgress": board.count("IN_PROGRESS"),
             "inQueue": board.count("IN_QUEUE"),
+            "retried": board.n_retried,
         }
-        return JSONResponse({"jobs": jobs, "workers": {"ready": len(board.pings)}})
+        states = board.workers()
+        workers = {
+            "idle": states["idle"],
+            "initializing": 0,
+            "ready": states["idle"] + states["running"],
+            "running": states["running"],
+            "throttled": 0,
+            "unhealthy": states["unhealthy"],
+        }
+        return JSONResponse({"jobs": jobs, "workers": workers})
 
-    async def _openai(self, request: Request) -> Response:
-        """Pass an OpenAI request through as a job: only its route and its body reach the worker."""
-        given: dict[str, Any] = {"openai_route": f"/{request.path_params['route']}"}
-        if request.method == "POST":
-            try:
-                given["openai_input"] = json.loads(await request.body())
-            except ValueError:
-                return JSONResponse({"error": "the body is not JSON"}, status_code=400)
-        job = self._board.submit(given)
-        while not job.chunks and not job.is_over:
-            await job.changed.wait()
-            if await request.is_disconnected():
-                self._board.cancel(job)
-        if job.error is not None or not job.chunks:
-            return _failed(job)
-        first = job.chunks[0].get("output")
-        if isinstance(first, str):
-            return StreamingResponse(self._events(job), media_type="text/event-stream")
-        return JSONResponse(first)
-
-    async def _events(self, job: Job) -> AsyncIterator[str]:
-        n_sent = 0
-        try:
-            while True:
-                while n_sent < len(job.chunks):
-                    chunk = job.chunks[n_sent].get("output")
-                    n_sent += 1
-                    yield chunk if isinstance(chunk, str) else json.dumps(chunk)
-                if job.is_over:
-                    return
-                await job.changed.wait()
-        finally:
-            self._board.cancel(job)  # the client left; does nothing to a job that is over
-
-
-async def _input(request: Request) -> Any:
-    try:
-        body = json.loads(await request.body())
-    except ValueError:
-        raise ValueError("the body is not JSON") from None
-    if not isinstance(body, dict) or "input" not in body:
-        raise ValueError("input is required")
-    return body["input"]
+    def _find(self, request: Request) -> Job | None:
+        self._board.sweep()
+        return self._board.jobs.get(request.path_params["job"])
 
 
 def _unknown_job() -> Response:
     return JSONResponse({"error": "job not found"}, status_code=404)
-
-
-def _failed(job: Job) -> Response:
-    """A failed job is a 500 (worker-vllm#104); its error is the body where it can be parsed."""
-    try:
-        body = json.loads(job.error)
-    except (TypeError, ValueError):
-        body = {"error": job.error or f"the job is {job.status}"}
-    return JSONResponse(body, status_code=500)

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
+from worker_gguf.emulator.board import Board
 from worker_gguf.emulator.client_side import ClientSide
-from worker_gguf.emulator.jobs import Board
+from worker_gguf.emulator.openai_side import OpenAISide
+from worker_gguf.emulator.rules import Rules
 from worker_gguf.emulator.worker_side import WorkerSide
 from worker_gguf.frontends.server import ServerThread, bind
 
 __all__ = ["RunningEmulator", "start"]
 
+_PING_INTERVAL_MS = 1000  # the SDK counts in whole seconds
+
 
 class RunningEmulator:
     """A queue with one endpoint: clients use `endpoint_url`, a worker is started with `worker_environment()`."""
 
-    def __init__(self, board: Board, thread: ServerThread, endpoint: str) -> None:
-        self._board = board
+    def __init__(self, board: Board, app: ASGIApp, thread: ServerThread, endpoint: str) -> None:
+        self.board = board
+        self._app = app
         self._thread = thread
         self._endpoint = endpoint
         self.endpoint_url = f"{thread.url}/v2/{endpoint}"
@@ -41,18 +48,31 @@ class RunningEmulator:
             "RUNPOD_WEBHOOK_POST_STREAM": f"{base}/job-stream/$RUNPOD_POD_ID/$ID?gpu=local",
             "RUNPOD_WEBHOOK_POST_OUTPUT": f"{base}/job-done/$RUNPOD_POD_ID/$ID?gpu=local",
             "RUNPOD_WEBHOOK_PING": f"{base}/ping/$RUNPOD_POD_ID",
-            "RUNPOD_PING_INTERVAL": "1000",
+            "RUNPOD_PING_INTERVAL": str(_PING_INTERVAL_MS),
             "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true",
             "RUNPOD_SKIP_GPU_CHECK": "true",
         }
 
     def pings(self) -> dict[str, list[str]]:
         """The jobs that each worker said it holds, at its last ping."""
-        return dict(self._board.pings)
+        return dict(self.board.pings)
+
+    def gone(self, worker: str) -> None:
+        """Tell the platform that a worker's process has ended: nobody has to wait for the lease."""
+        self.board.gone(worker)
+
+    def go_away(self) -> None:
+        """Be a platform that cannot be reached: connections end, new ones are refused, no clock runs out."""
+        self.board.is_closed = True
+        self._thread.stop()
+
+    def come_back(self) -> None:
+        """Listen again at the same address, with all jobs as they were."""
+        self.board.come_back()
+        self._thread = ServerThread(self._app, bind("127.0.0.1", self._thread.port)).start()
 
     def stop(self) -> None:
-        self._board.is_closed = True
-        self._thread.stop()
+        self.go_away()
 
     def __enter__(self) -> Self:
         return self
@@ -61,10 +81,17 @@ class RunningEmulator:
         self.stop()
 
 
-def start(port: int = 0, *, endpoint: str = "local", hold_s: float = 2.0, post_delay_s: float = 0.0) -> RunningEmulator:
-    """Start it on 127.0.0.1; port 0 takes a free one. The platform holds polls open for longer than `hold_s`."""
-    board = Board()
+def start(
+    port: int = 0,
+    *,
+    endpoint: str = "local",
+    rules: Rules | None = None,
+    wrap: Callable[[ASGIApp], ASGIApp] | None = None,
+) -> RunningEmulator:
+    """Start it on 127.0.0.1; port 0 takes a free one. `wrap` puts something in front: faults, or a watch."""
+    board = Board(rules)
     prefix = f"/v2/{endpoint}"
-    worker_side = WorkerSide(board, hold_s=hold_s, post_delay_s=post_delay_s)
-    app = Starlette(routes=[*worker_side.routes(prefix), *ClientSide(board).routes(prefix)])
-    return RunningEmulator(board, ServerThread(app, bind("127.0.0.1", port)).start(), endpoint)
+    sides = (WorkerSide(board), ClientSide(board), OpenAISide(board))
+    plain: ASGIApp = Starlette(routes=[route for side in sides for route in side.routes(prefix)])
+    app = wrap(plain) if wrap else plain
+    return RunningEmulator(board, app, ServerThread(app, bind("127.0.0.1", port)).start(), endpoint)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -12,7 +11,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from worker_gguf.emulator.jobs import Board, Job, Signal
+from worker_gguf.emulator.board import Board
+from worker_gguf.emulator.body import BadRequest, read_json
+from worker_gguf.emulator.jobs import Job, Signal
 
 __all__ = ["WorkerSide"]
 
@@ -20,12 +21,10 @@ T = TypeVar("T")
 
 
 class WorkerSide:
-    """`hold_s` is how long a poll is held open with nothing to say; `post_delay_s` makes each post take that long."""
+    """Asks for no key, as all of the stand-in."""
 
-    def __init__(self, board: Board, *, hold_s: float, post_delay_s: float) -> None:
+    def __init__(self, board: Board) -> None:
         self._board = board
-        self._hold_s = hold_s
-        self._post_delay_s = post_delay_s
 
     def routes(self, prefix: str) -> list[BaseRoute]:
         return [
@@ -57,8 +56,9 @@ class WorkerSide:
 
     async def _hold(self, request: Request, signal: Signal, take: Callable[[], list[T]]) -> list[T]:
         """Hold a poll open until there is something to say. Nothing is said to a worker that hung up."""
-        deadline_s = time.monotonic() + self._hold_s
+        deadline_s = time.monotonic() + self._board.rules.hold_s
         while not await request.is_disconnected() and not self._board.is_closed:
+            self._board.sweep()
             if taken := take():
                 return taken
             left_s = deadline_s - time.monotonic()
@@ -74,21 +74,31 @@ class WorkerSide:
         return await self._posted(request, is_last=True)
 
     async def _posted(self, request: Request, *, is_last: bool) -> Response:
-        job = self._board.jobs.get(request.path_params["job"])
-        # The SDK calls its JSON a form (rp_http.py), so the Content-Type says nothing.
-        body = json.loads(await request.body())
-        await asyncio.sleep(self._post_delay_s)
+        board, worker = self._board, request.path_params["worker"]
+        job = board.jobs.get(request.path_params["job"])
+        try:
+            # The SDK calls its JSON a form (rp_http.py), so the Content-Type says nothing.
+            body = await read_json(request, board.rules.max_sync_bytes)
+        except BadRequest as error:
+            if job is not None and is_last:
+                board.finish(worker, job, {"error": f"The platform refused the result: {error}."})
+            return JSONResponse({"error": str(error)}, status_code=error.status)
         if job is None:
             return JSONResponse({"error": "no such job"}, status_code=404)
+        # The post has arrived; the way back of its answer is the other half of the round trip.
+        await asyncio.sleep(board.rules.post_delay_s / 2)
         if is_last:
-            self._board.finish(job, body)
+            board.finish(worker, job, body)
         else:
-            self._board.append(job, body)
+            board.append(worker, job, body)
+        await asyncio.sleep(board.rules.post_delay_s / 2)
         return JSONResponse({"status": "ok"})
 
     async def _ping(self, request: Request) -> Response:
-        held = request.query_params.get("job_id", "")
-        self._board.pings[request.path_params["worker"]] = [job for job in held.split(",") if job]
+        worker, held = request.path_params["worker"], request.query_params.get("job_id", "")
+        if request.query_params.get("status") == "unhealthy":
+            self._board.unhealthy[worker] = request.query_params.get("reason", "")
+        self._board.ping(worker, [job for job in held.split(",") if job])
         return JSONResponse({"status": "ok"})
 
 

@@ -2,78 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from worker_gguf.engine.batch import Batch, Open, StepResult
-from worker_gguf.engine.detokenizer import Detokenizer
-from worker_gguf.engine.events import Delta, Event, Finished, FinishReason, Usage
+from worker_gguf.engine.answers import Answers
+from worker_gguf.engine.batch import Batch, StepResult
+from worker_gguf.engine.commands import Add, Address, Cancel, Command, CutOff, Stop
+from worker_gguf.engine.events import Finished, Usage
 from worker_gguf.engine.progress import Progress
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.engine.runner import Limits, Runner
 from worker_gguf.engine.scheduler import Scheduler
-from worker_gguf.engine.sequence import Sequence
 from worker_gguf.engine.stats import EngineStats
 from worker_gguf.engine.stream import Courier, EventStream, Outbox
 from worker_gguf.engine.turnover import Turnover
-from worker_gguf.engine.updates import Ended, Token, Update
+from worker_gguf.engine.updates import Token, Update
 from worker_gguf.errors import EngineFailed, InvalidRequest, NotReady, QueueFull, WorkerError
 from worker_gguf.latch import Latch
 
 __all__ = ["Engine"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Address:
-    """Where a request's events go: a stream, and the request's place in its group."""
-
-    stream: EventStream
-    index: int
-
-    @property
-    def progress(self) -> Progress:
-        return self.stream.progress[self.index]
-
-
-@dataclass(slots=True)
-class _Open:
-    """A request that has not ended: where its events go and its text so far."""
-
-    address: _Address
-    text: Detokenizer
-    progress: Progress
-
-
-@dataclass(frozen=True, slots=True)
-class _Add:
-    request: GenerationRequest
-    address: _Address
-    start_by_s: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Cancel:
-    request_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class _CutOff:
-    """Ends every request with an error."""
-
-    error: WorkerError
-
-
-class _Stop:
-    """Ends the thread."""
-
-
-_Command = _Add | _Cancel | _CutOff | _Stop
 
 
 class Engine:
@@ -92,14 +45,12 @@ class Engine:
         """`max_queue` requests may wait, each for `queue_timeout_s` at most."""
         self.runner = runner
         self.stats = EngineStats(runner.limits.n_slots, runner.limits.n_cells, max_queue)
-        self._piece = piece
+        self._answers = Answers(piece, self.stats, clock)
         self._clock = clock
         self._queue_timeout_s = queue_timeout_s
         self._turnover = Turnover()
         self._scheduler = Scheduler(runner.limits, max_queue=max_queue, prefill_chunk=prefill_chunk)
-        self._inbox: SimpleQueue[_Command] = SimpleQueue()
-        self._open: dict[str, _Open] = {}
-        self._outbox: Outbox = {}
+        self._inbox: SimpleQueue[Command] = SimpleQueue()
         self._courier = Courier()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._lock = threading.Lock()
@@ -107,6 +58,9 @@ class Engine:
         self._n_submitted = 0
         self._n_ended = 0
         self._stopping = False
+        self._is_abandoned = False
+        self.n_turns = 0
+        """Turns of the thread's loop so far: a watchdog sees by it that the thread lives."""
 
     @property
     def limits(self) -> Limits:
@@ -126,7 +80,7 @@ class Engine:
         """End what runs as cancelled, end the thread, give the model's memory back."""
         with self._lock:
             self._stopping = True
-            self._inbox.put(_Stop())
+            self._inbox.put(Stop())
         self._thread.join()
         self._courier.stop()
         self.runner.close()
@@ -149,7 +103,7 @@ class Engine:
             for index, request in enumerate(requests):
                 # A group is begun when its first request is: the others may have to wait for each other.
                 start_by_s = None if index else self._start_by_s()
-                self._inbox.put(_Add(request, _Address(stream, index), start_by_s))
+                self._inbox.put(Add(request, Address(stream, index), start_by_s))
         return stream
 
     def _check_room(self, n: int) -> None:
@@ -168,11 +122,30 @@ class Engine:
 
     def cancel(self, request_id: str) -> None:
         """From any thread. The slot is free before the next step; a request that has ended is not touched."""
-        self._inbox.put(_Cancel(request_id))
+        self._inbox.put(Cancel(request_id))
 
     def cut_off(self, error: WorkerError) -> None:
         """End every request that is open with this error. From any thread."""
-        self._inbox.put(_CutOff(error))
+        self._inbox.put(CutOff(error))
+
+    def abandon(self, error: WorkerError) -> None:
+        """End every open request from outside, for the thread does not come back from its step. The last thing asked
+        of this engine: it takes nothing more, and its thread ends if it does come back."""
+        outbox: Outbox = {}
+        with self._lock:
+            self._stopping = self._is_abandoned = True
+            addresses = self._answers.addresses()
+            with contextlib.suppress(Empty):
+                while True:
+                    if isinstance(command := self._inbox.get_nowait(), Add):
+                        addresses.append(command.address)
+            self._n_ended = self._n_submitted
+            waiting, self._on_idle = self._on_idle, []
+        for stream, index in ((address.stream, address.index) for address in addresses):
+            outbox.setdefault(stream, {})[index] = [Finished("error", Usage(0, 0, 0), error=error)]
+        self._courier.send(outbox)
+        for latch in waiting:
+            latch.set()
 
     @property
     def n_open(self) -> int:
@@ -197,7 +170,8 @@ class Engine:
 
     def _run(self) -> None:
         goes_on = True
-        while goes_on:
+        while goes_on and not self._is_abandoned:
+            self.n_turns += 1
             try:
                 goes_on = self._take_commands()
                 if goes_on:
@@ -219,16 +193,8 @@ class Engine:
         if batch is None:
             return
         if batch.operations:
-            self._note_admitted(batch)
+            self._answers.admitted(batch)
         self._take(self._scheduler.commit(batch, self._compute(batch)))
-
-    def _note_admitted(self, batch: Batch) -> None:
-        """A sequence that was made to wait is opened again: the first time counts."""
-        now_s = self._clock()
-        for operation in batch.operations:
-            opened = self._open.get(operation.request.id) if isinstance(operation, Open) else None
-            if opened is not None and opened.progress.admitted_s is None:
-                opened.progress.admitted_s = now_s
 
     def _compute(self, batch: Batch) -> StepResult:
         if batch.chunks:
@@ -245,72 +211,38 @@ class Engine:
                 command = self._inbox.get(block=self._scheduler.is_idle)
             except Empty:
                 return True
-            if isinstance(command, _Stop):
+            if isinstance(command, Stop):
                 return False
             self._apply(command)
             self._publish()
 
-    def _apply(self, command: _Add | _Cancel | _CutOff) -> None:
-        if isinstance(command, _Cancel):
+    def _apply(self, command: Add | Cancel | CutOff) -> None:
+        if isinstance(command, Cancel):
             self._take(self._scheduler.finish(command.request_id, "cancelled"))
             return
-        if isinstance(command, _CutOff):
+        if isinstance(command, CutOff):
             self._take(self._scheduler.finish_all("error", command.error))
             return
         request, address = command.request, command.address
         try:
             self._scheduler.add(request, command.start_by_s)
         except WorkerError as error:
-            address.progress.ended_s = self._clock()
-            self._emit(address, Finished("error", Usage(len(request.prompt), 0, 0), error=error))
+            self._answers.refuse(request, address, error)
             self._count_ending("refused")
             return
-        self._open[request.id] = _Open(address, Detokenizer(request.stop), address.progress)
+        self._answers.open(request, address)
         if self._is_full:
             self._turnover.filled(self._clock())
 
-    # --- from updates to events -----------------------------------------------------------------------------------
+    # --- what comes of it -----------------------------------------------------------------------------------------
 
     def _take(self, updates: list[Update]) -> None:
         for update in updates:
-            if isinstance(update, Token):
-                self._token(update)
-            else:
-                self._ended(update)
-
-    def _token(self, update: Token) -> None:
-        opened = self._open.get(update.sequence.id)
-        if opened is None or opened.text.has_stopped():
-            return
-        self.stats.completion_tokens += 1
-        progress = opened.progress
-        progress.completion_tokens += 1
-        if progress.first_token_s is None:
-            progress.first_token_s = self._clock()
-            progress.cached_tokens = update.sequence.n_cached or 0
-        text = opened.text.push(self._piece(update.token))
-        if text or update.logprob is not None:
-            logprobs = () if update.logprob is None else (update.logprob,)
-            self._emit(opened.address, Delta(text, (update.token,), logprobs))
-        if opened.text.has_stopped():
-            self._take(self._scheduler.finish(update.sequence.id, "stop"))
-
-    def _ended(self, update: Ended) -> None:
-        opened = self._open.pop(update.sequence.id, None)
-        if opened is None:
-            return
-        rest = opened.text.flush()
-        if rest and update.reason in ("stop", "length"):
-            self._emit(opened.address, Delta(rest, ()))
-        stop = opened.text.stop
-        reason: FinishReason = "stop" if stop is not None and update.reason == "length" else update.reason
-        usage = _usage(update.sequence)
-        opened.progress.ended_s = self._clock()
-        opened.progress.cached_tokens = usage.cached_tokens
-        self.stats.prompt_tokens += usage.prompt_tokens
-        self.stats.cached_tokens += usage.cached_tokens
-        self._emit(opened.address, Finished(reason, usage, stop, update.error))
-        self._count_ending(reason)
+            if not isinstance(update, Token):
+                if (reason := self._answers.ended(update)) is not None:
+                    self._count_ending(reason)
+            elif self._answers.token(update):
+                self._take(self._scheduler.finish(update.sequence.id, "stop"))
 
     def _count_ending(self, reason: str) -> None:
         self.stats.finished[reason] += 1
@@ -321,17 +253,9 @@ class Engine:
         for latch in waiting:
             latch.set()
 
-    def _emit(self, address: _Address, event: Event) -> None:
-        self._outbox.setdefault(address.stream, {}).setdefault(address.index, []).append(event)
-
     def _publish(self) -> None:
         self.stats.busy_slots = len(self._scheduler.running)
         self.stats.waiting = len(self._scheduler.waiting)
         self.stats.held_tokens = self._scheduler.memory.n_held
-        if self._outbox:
-            outbox, self._outbox = self._outbox, {}
+        if not self._is_abandoned and (outbox := self._answers.collect()):
             self._courier.send(outbox)
-
-
-def _usage(sequence: Sequence) -> Usage:
-    return Usage(sequence.n_prompt, sequence.n_generated, sequence.n_cached or 0)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from worker_gguf.account import Account
+from worker_gguf.engine.engine import Engine
 from worker_gguf.engine.stats import EngineStats
 from worker_gguf.errors import DeadlineExceeded, NotFound, NotReady, WorkerError
 from worker_gguf.fleet.keeper import Keeper
@@ -200,6 +201,15 @@ class Fleet:
         for one in self.listed.values():
             if one.booted is not None:
                 one.booted.cut_off(error)
+
+    def engines(self) -> list[Engine]:
+        return [booted.engine for one in self.listed.values() if (booted := one.booted) is not None]
+
+    def abandon(self, error: WorkerError) -> None:
+        with self._lock:
+            self._carry_out(self._residence.give_up(error))
+        for engine in self.engines():
+            engine.abandon(error)
 
     def publish(self, metrics: Metrics) -> None:
         """Of the first model: the others come and go, and have numbers of their own."""

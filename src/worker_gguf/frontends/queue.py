@@ -20,7 +20,7 @@ from worker_gguf.errors import InvalidRequest, WorkerError
 from worker_gguf.frontends.backend import Backend
 from worker_gguf.frontends.ending import note_ending
 from worker_gguf.frontends.queue_input import Call, read_job_input
-from worker_gguf.frontends.queue_posts import Posts
+from worker_gguf.frontends.queue_posts import Crowd, Posts
 from worker_gguf.frontends.replies import error_bytes, error_event, json_bytes, log_unexpected, request_id_from
 from worker_gguf.log import get_logger
 from worker_gguf.metrics import Metrics
@@ -48,8 +48,10 @@ _METHODS = ("GET", "POST")
 def make_handler(backend: Backend, metrics: Metrics, telemetry: Telemetry | None = None) -> Handler:
     """Build the handler. The SDK recognises a plain async generator function and nothing else."""
 
+    crowd = Crowd()
+
     async def handler(job: Job) -> AsyncGenerator[Yield, None]:
-        run = _JobRun(backend, metrics, telemetry, str(job.get("id", "")))
+        run = _JobRun(backend, metrics, telemetry, crowd, str(job.get("id", "")))
         async with aclosing(run.answer(job.get("input"))) as yields:
             async for item in yields:
                 yield item
@@ -60,8 +62,11 @@ def make_handler(backend: Backend, metrics: Metrics, telemetry: Telemetry | None
 class _JobRun:
     """One job, from its input to its one log line."""
 
-    def __init__(self, backend: Backend, metrics: Metrics, telemetry: Telemetry | None, job_id: str) -> None:
+    def __init__(
+        self, backend: Backend, metrics: Metrics, telemetry: Telemetry | None, crowd: Crowd, job_id: str
+    ) -> None:
         self._backend = backend
+        self._crowd = crowd
         self._metrics = metrics
         self._telemetry = telemetry
         self._job_id = request_id_from(job_id)
@@ -112,7 +117,7 @@ class _JobRun:
         return answer.body | {"x_ignored_parameters": ignored} if ignored else answer.body
 
     async def _streamed(self, stream: Stream) -> AsyncGenerator[str, None]:
-        posts = Posts(stream.events)
+        posts = Posts(stream.events, self._crowd)
         task = asyncio.current_task()
         assert task is not None
         # A job stopped while the SDK posts is cancelled outside of this generator, and the SDK holds on to the dead

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from worker_gguf.frontends.backend import Backend
 from worker_gguf.frontends.queue import make_handler
+from worker_gguf.frontends.queue_faults import patient_sdk
 from worker_gguf.frontends.queue_fitness import leave_out_the_sdks_checks, register_checks
 from worker_gguf.log import get_logger
 from worker_gguf.metrics import Metrics
@@ -27,6 +28,8 @@ logger = get_logger(__name__)
 POLL_GRACE_S = 3.0
 _LOOK_AGAIN_S = 0.05
 _PARENT_LOOK_S = 0.5
+# The SDK's loop is all Python and holds the interpreter for this long while the engine's thread wants its next step.
+_SWITCH_S = 0.0005
 
 
 def import_sdk() -> Any:
@@ -58,12 +61,14 @@ def run_queue(
     asyncio.run(backend.wait_ready())
     sdk = import_sdk()
     register_checks(sdk, backend.health().get("checks", ()))
+    patient_sdk()
     # The SDK parses the command line for flags of its own, --rp_log_level=DEBUG among them. Ours is read by now.
     sys.argv = sys.argv[:1]
     os.register_at_fork(after_in_child=_follow_parent)
+    sys.setswitchinterval(_SWITCH_S)
     config = {
         "handler": make_handler(backend, metrics, telemetry),
-        "concurrency_modifier": _Taking(concurrency, drain_timeout_s).n_jobs,
+        "concurrency_modifier": _Taking(backend, concurrency, drain_timeout_s).n_jobs,
         "return_aggregate_stream": True,
     }
     logger.info("taking jobs", concurrency=concurrency)
@@ -96,19 +101,23 @@ class _Taking:
 
     - no further poll is begun; the one under way may still bring in jobs, and they are run;
     - the loop ends when no job is left and no poll is under way, or that poll has had POLL_GRACE_S;
-    - at the deadline it ends in any case. A job cut off then is not answered, so the platform gives it to another.
+    - a backend that fails meanwhile counts as a signal;
+    - at the deadline, or at a second signal, it ends in any case. A job cut off then is not answered, so the platform
+      gives it to another.
     """
 
-    def __init__(self, concurrency: int, drain_timeout_s: float) -> None:
+    def __init__(self, backend: Backend, concurrency: int, drain_timeout_s: float) -> None:
+        self._backend = backend
         self._concurrency = concurrency
         self._drain_timeout_s = drain_timeout_s
         self._leaving = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._is_between_polls = False
-        self._watcher: asyncio.Task[None] | None = None
+        self._watchers: list[asyncio.Task[None]] = []
 
     def n_jobs(self, _current: int) -> int:
         """The SDK's `concurrency_modifier`: called in its loop, before each poll."""
-        if self._watcher is None:
+        if not self._watchers:
             self._watch()
         if not self._leaving.is_set():
             # Another number each time would make the SDK wait for an empty worker before it takes a job.
@@ -122,10 +131,25 @@ class _Taking:
     def _watch(self) -> None:
         loop = asyncio.get_running_loop()
         sdk_tasks = asyncio.all_tasks(loop)
-        self._watcher = loop.create_task(self._leave(sdk_tasks))
+        self._watchers = [loop.create_task(self._leave(sdk_tasks)), loop.create_task(self._watch_backend())]
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(ValueError, RuntimeError):  # only the main thread may; elsewhere nobody signals
-                loop.add_signal_handler(number, self._leaving.set)
+                loop.add_signal_handler(number, self._on_signal)
+
+    def _on_signal(self) -> None:
+        if self._leaving.is_set():
+            self._hurry.set()
+        self._leaving.set()
+
+    async def _watch_backend(self) -> None:
+        """Tell the platform of a backend that has failed, as the SDK does of a failed fitness check, and leave."""
+        from runpod.serverless.modules.rp_fitness import _report_unhealthy
+
+        while self._backend.status() != "failed":  # noqa: ASYNC110 - it fails in a thread of its own
+            await asyncio.sleep(_LOOK_AGAIN_S * 5)
+        self._leaving.set()
+        reason = str(self._backend.health().get("error", {}).get("message", "The worker has failed."))
+        await asyncio.to_thread(_report_unhealthy, "engine", reason)
 
     async def _leave(self, sdk_tasks: set[asyncio.Task[Any]]) -> None:
         await self._leaving.wait()
@@ -133,12 +157,12 @@ class _Taking:
         loop = asyncio.get_running_loop()
         now_s = loop.time()
         deadline_s, grace_s = now_s + self._drain_timeout_s, now_s + POLL_GRACE_S
-        while (now_s := loop.time()) < deadline_s:
+        while (now_s := loop.time()) < deadline_s and not self._hurry.is_set():
             if not _n_running() and (self._is_between_polls or now_s >= grace_s):
                 break
             await asyncio.sleep(_LOOK_AGAIN_S)
         if left := _n_running():
-            logger.warning("drain timed out", seconds=self._drain_timeout_s, jobs=left)
+            logger.warning("cut off: the platform gives what still runs to another worker", jobs=left)
         for task in sdk_tasks:
             task.cancel()
 

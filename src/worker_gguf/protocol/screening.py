@@ -65,7 +65,7 @@ def ignored_header(ignored: Collection[str]) -> str:
 
 def _quoted(name: str) -> str:
     # "..." stands for more in both places; a percent sign is quoted, so no name can imitate a quoted one.
-    return quote(name[:MAX_NAME], safe="[]") + ("..." if len(name) > MAX_NAME else "")
+    return quote(name[:MAX_NAME], safe="[]", errors="backslashreplace") + ("..." if len(name) > MAX_NAME else "")
 
 
 def _listed(names: Sequence[str], most: int = 20) -> str:

@@ -1,0 +1,45 @@
+"""The real worker, which says when a job reaches the queue front end. For `bench.queue`."""
+
+import sys
+import time
+from typing import Any
+
+from worker_gguf.account import Account
+from worker_gguf.cli import main
+from worker_gguf.frontends import queue_sdk
+from worker_gguf.service import Answer, Stream
+from worker_gguf.worker import Worker
+
+PICKED = "picked-up"
+
+
+class Watched:
+    """The worker as the queue front end sees it."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._worker, name)
+
+    async def call(
+        self, method: str, route: str, body: object, *, request_id: str, account: Account
+    ) -> Answer | Stream:
+        picked_s = time.monotonic()  # the same clock in all processes of this machine
+        result = await self._worker.call(method, route, body, request_id=request_id, account=account)
+        print(PICKED, request_id, picked_s, file=sys.stderr, flush=True)
+        return result
+
+
+def run() -> int:
+    run_queue = queue_sdk.run_queue
+
+    def run_watched(backend: Worker, *args: Any, **kwargs: Any) -> None:
+        run_queue(Watched(backend), *args, **kwargs)
+
+    queue_sdk.run_queue = run_watched  # type: ignore[assignment]
+    return main(["serve"])
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,108 @@
+"""The answers that are under way: the scheduler's updates in, events for whoever asked out. The engine's thread owns
+them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from worker_gguf.engine.batch import Batch, Open
+from worker_gguf.engine.commands import Address
+from worker_gguf.engine.detokenizer import Detokenizer
+from worker_gguf.engine.events import Delta, Event, Finished, FinishReason, Usage
+from worker_gguf.engine.progress import Progress
+from worker_gguf.engine.request import GenerationRequest
+from worker_gguf.engine.sequence import Sequence
+from worker_gguf.engine.stats import EngineStats
+from worker_gguf.engine.stream import Outbox
+from worker_gguf.engine.updates import Ended, Token
+from worker_gguf.errors import WorkerError
+
+__all__ = ["Answers"]
+
+
+@dataclass(slots=True)
+class _Answer:
+    """One that has not ended: where its events go and its text so far."""
+
+    address: Address
+    text: Detokenizer
+    progress: Progress
+
+
+class Answers:
+    """Counts tokens into `stats`; what is to be sent gathers until `collect`."""
+
+    def __init__(self, piece: Callable[[int], bytes], stats: EngineStats, clock: Callable[[], float]) -> None:
+        self._piece = piece
+        self._stats = stats
+        self._clock = clock
+        self._open: dict[str, _Answer] = {}
+        self._outbox: Outbox = {}
+
+    def open(self, request: GenerationRequest, address: Address) -> None:
+        self._open[request.id] = _Answer(address, Detokenizer(request.stop), address.progress)
+
+    def refuse(self, request: GenerationRequest, address: Address, error: WorkerError) -> None:
+        """End one that was never opened."""
+        address.progress.ended_s = self._clock()
+        self._emit(address, Finished("error", Usage(len(request.prompt), 0, 0), error=error))
+
+    def addresses(self) -> list[Address]:
+        """Of all that are open. From any thread."""
+        return [answer.address for answer in list(self._open.values())]
+
+    def admitted(self, batch: Batch) -> None:
+        """Note when each sequence of the batch first got a slot. One that was made to wait is opened again."""
+        now_s = self._clock()
+        for operation in batch.operations:
+            answer = self._open.get(operation.request.id) if isinstance(operation, Open) else None
+            if answer is not None and answer.progress.admitted_s is None:
+                answer.progress.admitted_s = now_s
+
+    def token(self, update: Token) -> bool:
+        """Take a token. True when a stop text has come with it: the sequence is to be ended."""
+        answer = self._open.get(update.sequence.id)
+        if answer is None or answer.text.has_stopped():
+            return False
+        self._stats.completion_tokens += 1
+        progress = answer.progress
+        progress.completion_tokens += 1
+        if progress.first_token_s is None:
+            progress.first_token_s = self._clock()
+            progress.cached_tokens = update.sequence.n_cached or 0
+        text = answer.text.push(self._piece(update.token))
+        if text or update.logprob is not None:
+            logprobs = () if update.logprob is None else (update.logprob,)
+            self._emit(answer.address, Delta(text, (update.token,), logprobs))
+        return answer.text.has_stopped()
+
+    def ended(self, update: Ended) -> FinishReason | None:
+        """Give out the rest and the ending. The reason, or None if it had ended already."""
+        answer = self._open.pop(update.sequence.id, None)
+        if answer is None:
+            return None
+        rest = answer.text.flush()
+        if rest and update.reason in ("stop", "length"):
+            self._emit(answer.address, Delta(rest, ()))
+        stop = answer.text.stop
+        reason: FinishReason = "stop" if stop is not None and update.reason == "length" else update.reason
+        usage = _usage(update.sequence)
+        answer.progress.ended_s = self._clock()
+        answer.progress.cached_tokens = usage.cached_tokens
+        self._stats.prompt_tokens += usage.prompt_tokens
+        self._stats.cached_tokens += usage.cached_tokens
+        self._emit(answer.address, Finished(reason, usage, stop, update.error))
+        return reason
+
+    def collect(self) -> Outbox:
+        """What is to be sent since the last time."""
+        outbox, self._outbox = self._outbox, {}
+        return outbox
+
+    def _emit(self, address: Address, event: Event) -> None:
+        self._outbox.setdefault(address.stream, {}).setdefault(address.index, []).append(event)
+
+
+def _usage(sequence: Sequence) -> Usage:
+    return Usage(sequence.n_prompt, sequence.n_generated, sequence.n_cached or 0)

@@ -1,0 +1,54 @@
+"""What others ask of the engine's thread, and where a request's events go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from worker_gguf.engine.progress import Progress
+from worker_gguf.engine.request import GenerationRequest
+from worker_gguf.engine.stream import EventStream
+from worker_gguf.errors import WorkerError
+
+__all__ = ["Add", "Address", "Cancel", "Command", "CutOff", "Stop"]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a request's events go: a stream, and the request's place in its group."""
+
+    stream: EventStream
+    index: int
+
+    @property
+    def progress(self) -> Progress:
+        return self.stream.progress[self.index]
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """A new request. One that has no slot by `start_by_s` is refused."""
+
+    request: GenerationRequest
+    address: Address
+    start_by_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Ends one request; one that has ended is not touched."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CutOff:
+    """Ends every request with an error."""
+
+    error: WorkerError
+
+
+class Stop:
+    """Ends the thread."""
+
+
+Command = Add | Cancel | CutOff | Stop

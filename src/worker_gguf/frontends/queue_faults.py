@@ -1,0 +1,146 @@
+"""A platform that is away, or says nonsense: where the SDK gives up or spins, the worker waits and asks again.
+
+What runpod 1.12 does, read from its source and seen against the stand-in:
+
+- A post that fails is tried three times within about 3 s, then dropped with a log line: an answer is lost for an outage
+  of 4 s, and so is a piece in the middle of a stream.
+- A poll that is refused, or answered with 400, 500 or an empty page, is followed by the next at once: thousands of
+  polls and log lines a second, on the processor that computes.
+- A job without an id ends the loop that runs jobs, and the worker with it.
+
+Its hooks for both (`jobs_fetcher`, `jobs_handler`) are read in local tests only (rp_scale.py), so two of its functions
+are wrapped where they are looked up. The originals still do the work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from worker_gguf.log import get_logger
+
+__all__ = ["patient_fetch", "patient_post", "patient_sdk"]
+
+logger = get_logger(__name__)
+
+Job = dict[str, Any]
+Fetch = Callable[[Any, int], Coroutine[Any, Any, list[Job] | None]]
+Post = Callable[[Any, str, str], Coroutine[Any, Any, None]]
+Pauses = tuple[float, float]
+
+POST_FOR_S = 600.0
+"""How long a post is repeated: as long as RunPod lets a job run by default."""
+PAUSES_S = (0.5, 5.0)
+"""The first and the longest pause, less a random part so that a fleet does not come back at once."""
+_FAST_POLL_S = 0.1
+"""A poll that brings nothing sooner than this was not held open."""
+_FAST_POLL_PAUSE_S = 0.25
+
+
+def patient_sdk() -> None:
+    """Wrap the two functions, once."""
+    from runpod.serverless.modules import rp_http, rp_scale
+    from runpod.serverless.modules.worker_state import JobsProgress
+
+    if not hasattr(rp_scale.get_job, "__wrapped__"):
+        rp_scale.get_job = patient_fetch(rp_scale.get_job, lambda job_id: JobsProgress().get(job_id) is not None)
+        rp_http._transmit = patient_post(rp_http._transmit)  # noqa: SLF001 - the one place that all posts go through
+
+
+def patient_fetch(fetch: Fetch, is_running: Callable[[str], bool], pauses_s: Pauses = PAUSES_S) -> Fetch:
+    """Wrap the SDK's poll: pauses after one that failed, and only jobs that can be run and do not run here already."""
+    pauses = _Waiting("jobs", pauses_s)
+
+    async def fetch_patiently(session: Any, num_jobs: int = 1) -> list[Job] | None:
+        loop = asyncio.get_running_loop()
+        begun_s = loop.time()
+        try:
+            given = await fetch(session, num_jobs)
+        except Exception as error:
+            if _status(error) == 429:
+                raise  # the SDK itself waits 5 s
+            await pauses.after(error)
+            return None
+        if given:
+            pauses.over()
+            return [job for job in given if _can_run(job, is_running)]
+        pauses.over()
+        if loop.time() - begun_s < _FAST_POLL_S:
+            await asyncio.sleep(_FAST_POLL_PAUSE_S)
+        return None
+
+    fetch_patiently.__wrapped__ = fetch  # type: ignore[attr-defined]
+    return fetch_patiently
+
+
+def patient_post(post: Post, for_s: float = POST_FOR_S, pauses_s: Pauses = PAUSES_S) -> Post:
+    """Wrap the SDK's post: repeated while the platform is away. What it refuses with 4xx is refused for good."""
+
+    async def post_patiently(session: Any, url: str, data: str) -> None:
+        pauses = _Waiting("post", pauses_s)
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + for_s
+        while True:
+            try:
+                await post(session, url, data)
+            except Exception as error:
+                if not _may_pass(error) or loop.time() > deadline_s:
+                    raise
+                await pauses.after(error)
+            else:
+                pauses.over()
+                return
+
+    return post_patiently
+
+
+class _Waiting:
+    """Ever longer pauses while something fails; one line when that begins and one when it is over."""
+
+    def __init__(self, what: str, pauses_s: Pauses) -> None:
+        self._what = what
+        self._pauses_s = pauses_s
+        self._n = 0
+
+    async def after(self, error: Exception) -> None:
+        least_s, most_s = self._pauses_s
+        self._n += 1
+        if self._n == 1:
+            # Its message may name the platform's address, which holds a key; its type does not.
+            logger.warning("the platform is away", what=self._what, error=type(error).__name__, status=_status(error))
+        pause_s = min(most_s, least_s * 2 ** min(self._n - 1, 10))
+        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+
+    def over(self) -> None:
+        if self._n:
+            logger.info("the platform is back", what=self._what, tries=self._n)
+        self._n = 0
+
+
+def _can_run(job: object, is_running: Callable[[str], bool]) -> bool:
+    job_id = job.get("id") if isinstance(job, dict) else None
+    if not isinstance(job_id, str) or not job_id:
+        logger.warning("the platform handed out a job without an id, it is left alone")
+        return False
+    if is_running(job_id):
+        # Lent out again because pings were late: the run under way will answer it.
+        logger.warning("the platform handed out a job that runs here already", job_id=job_id)
+        return False
+    return True
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same post may succeed later: the network's and the server's faults, not its own."""
+    from aiohttp import ClientError
+
+    status = _status(error)
+    if status is not None:
+        return status >= 500 or status in (408, 429)
+    return isinstance(error, ClientError | OSError | TimeoutError)
+
+
+def _status(error: Exception) -> int | None:
+    status = getattr(error, "status", None)
+    return status if isinstance(status, int) else None

@@ -1,0 +1,64 @@
+"""The real worker, but for two words in a job: one kills its process each time, one makes the decode never return."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+from worker_gguf.account import Account
+from worker_gguf.cli import main
+from worker_gguf.engine.batch import Batch, StepResult
+from worker_gguf.frontends import queue_sdk
+from worker_gguf.service import Answer, Stream
+from worker_gguf.worker import Worker
+
+__all__ = ["HANG", "POISON"]
+
+POISON = "poison-4b1f"
+HANG = "hang-77ac"
+
+
+class Odd:
+    """The worker as the queue front end sees it."""
+
+    def __init__(self, worker: Worker, wedge: threading.Event) -> None:
+        self._worker = worker
+        self._wedge = wedge
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._worker, name)
+
+    async def call(
+        self, method: str, route: str, body: object, *, request_id: str, account: Account
+    ) -> Answer | Stream:
+        if POISON in repr(body):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if HANG in repr(body):
+            self._wedge.set()
+        return await self._worker.call(method, route, body, request_id=request_id, account=account)
+
+
+def run() -> int:
+    from worker_gguf.llama.runner import LlamaRunner
+
+    wedge = threading.Event()
+    real_run, real_queue = LlamaRunner.run, queue_sdk.run_queue
+
+    def run_or_hang(self: LlamaRunner, batch: Batch) -> StepResult:
+        if wedge.is_set():
+            threading.Event().wait()
+        return real_run(self, batch)
+
+    def run_queue(backend: Worker, *args: Any, **kwargs: Any) -> None:
+        real_queue(Odd(backend, wedge), *args, **kwargs)
+
+    LlamaRunner.run = run_or_hang  # type: ignore[method-assign]
+    queue_sdk.run_queue = run_queue  # type: ignore[assignment]
+    return main(["serve"])
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,95 @@
+"""The watchdog: what counts as a stall, and an engine whose decode does not return."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from tests.fakes import FakeRunner, limits, request
+from worker_gguf.engine.engine import Engine
+from worker_gguf.engine.events import Finished
+from worker_gguf.engine.watchdog import Stall, Watchdog
+from worker_gguf.errors import EngineWedged, NotReady
+
+
+def test_a_turn_that_does_not_end_is_a_stall_after_the_floor() -> None:
+    stall = Stall(10)
+    assert not any(stall.look(1, True, 1) for _ in range(11))
+    assert stall.look(1, True, 1)
+    assert stall.seconds == 11
+
+
+def test_idling_and_turning_are_none() -> None:
+    stall = Stall(2)
+    assert not any(stall.look(5, False, 1) for _ in range(50))
+    assert not any(stall.look(turn, True, 1) for turn in range(50))
+
+
+def test_work_that_comes_after_an_idle_hour_has_the_whole_time() -> None:
+    stall = Stall(3)
+    for _ in range(3600):
+        stall.look(5, False, 1)
+    assert [stall.look(5, True, 1) for _ in range(4)] == [False, False, False, True]
+
+
+def test_a_machine_whose_steps_are_slow_gets_twenty_of_them() -> None:
+    stall = Stall(3)
+    stall.look(1, True, 0)
+    stall.look(1, True, 2)
+    stall.look(2, True, 0)
+    assert stall.allowed_s == 40
+    assert not any(stall.look(2, True, 1) for _ in range(40))
+    assert stall.look(2, True, 1)
+
+
+async def test_requests_of_a_wedged_engine_end_with_a_retryable_error() -> None:
+    runner = FakeRunner(limits())
+    runner.gate = threading.Event()
+    engine = Engine(runner, lambda token: b"x", max_queue=10)
+    engine.start()
+    stalls: list[float] = []
+    noticed = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_wedged(seconds: float) -> None:
+        stalls.append(seconds)
+        engine.abandon(EngineWedged.after(seconds))
+        loop.call_soon_threadsafe(noticed.set)
+
+    watchdog = Watchdog(lambda: (engine,), 0.2, on_wedged).start()
+    streams = [engine.submit(request(str(i))) for i in range(5)]  # two in slots, three in the inbox behind the step
+    endings = []
+    for stream in streams:
+        async for items in stream:
+            endings += [event for events in items.values() for event in events]
+    await noticed.wait()
+    errors = [ending.error for ending in endings if isinstance(ending, Finished)]
+    assert len(errors) == len(endings) == 5
+    assert all(isinstance(error, EngineWedged) and error.retryable and error.status == 503 for error in errors)
+    assert stalls[0] >= 0.2
+    with pytest.raises(NotReady):
+        engine.submit(request("late"))
+    await engine.idle()
+    runner.gate.set()
+    engine.stop()
+    watchdog.stop()
+
+
+def test_an_engine_that_works_is_left_alone() -> None:
+    runner = FakeRunner(limits())
+    engine = Engine(runner, lambda token: b"x", max_queue=10)
+    engine.start()
+    stalls: list[float] = []
+    watchdog = Watchdog(lambda: (engine,), 0.05, stalls.append).start()
+
+    async def run() -> None:
+        for i in range(20):
+            async for _ in engine.submit(request(str(i))):
+                pass
+
+    asyncio.run(run())
+    watchdog.stop()
+    engine.stop()
+    assert not stalls
