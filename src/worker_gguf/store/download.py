@@ -174,7 +174,9 @@ class _Download:
             counter.file_done(file.web.size_bytes)
 
     def _left_behind(self, file: _Wanted) -> int:
-        return max((noted_bytes(folder) for folder in left_behind(self.cache.partials, file.key)), default=0)
+        """Only an estimate of the room that is needed: what does not answer at once counts as not there."""
+        found = left_behind(self.cache.partials, file.key, patience_s=2.0)
+        return max((noted_bytes(folder) for folder in found), default=0)
 
     # --- one file: lead or follow -----------------------------------------------------------------------------------
 
