@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from worker_gguf.store.lease import Lease
+from worker_gguf.store.lease import Lease, bytes_said
 from worker_gguf.store.tuning import Tuning
 
 STILL = Tuning(heartbeat_s=1000.0, takeover_s=2000.0)
@@ -116,3 +116,15 @@ def test_released_lease_allows_no_more_writes(tmp_path: Path) -> None:
     assert lease.is_sure
     lease.release()
     assert not lease.is_sure
+
+
+def test_who_only_looks_learns_how_far_the_holder_is(tmp_path: Path) -> None:
+    assert bytes_said(tmp_path / "x") is None
+    lease = Lease(tmp_path / "x", STILL)
+    lease.bytes_done = 70
+    assert lease.try_take()
+    assert bytes_said(tmp_path / "x") == 70
+    lease.release()
+    assert bytes_said(tmp_path / "x") is None
+    (tmp_path / "x").write_bytes(b"torn")
+    assert bytes_said(tmp_path / "x") == 0

@@ -25,7 +25,7 @@ from worker_gguf.store.cache import Cache, write_ref
 from worker_gguf.store.crew import Crew, Digest, LostLease
 from worker_gguf.store.hub import Hub, Listing
 from worker_gguf.store.in_use import touch, volume_now
-from worker_gguf.store.lease import Lease
+from worker_gguf.store.lease import Lease, bytes_said
 from worker_gguf.store.partial import Partial, folders_of, left_behind, noted_bytes
 from worker_gguf.store.prune import disk_error, make_room
 from worker_gguf.store.ref import HubRef, ModelRef, UrlRef
@@ -174,7 +174,13 @@ class _Download:
             counter.file_done(file.web.size_bytes)
 
     def _left_behind(self, file: _Wanted) -> int:
-        return max((noted_bytes(folder) for folder in left_behind(self.cache.partials, file.key)), default=0)
+        """How much is there already. While somebody writes it, their word counts: to read a journal that another
+        machine appends to makes MooseFS wait and try again, ever more slowly."""
+        said = bytes_said(self.cache.lease(file.key))
+        if said is not None:
+            return min(said, file.web.size_bytes)
+        found = left_behind(self.cache.partials, file.key)
+        return max((noted_bytes(folder) for folder in found), default=0)
 
     # --- one file: lead or follow -----------------------------------------------------------------------------------
 

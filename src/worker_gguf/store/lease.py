@@ -23,7 +23,7 @@ from typing import Self
 
 from worker_gguf.store.tuning import Tuning
 
-__all__ = ["Lease"]
+__all__ = ["Lease", "bytes_said"]
 
 logger = logging.getLogger(__name__)
 
@@ -168,6 +168,15 @@ class Lease:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.release()
+
+
+def bytes_said(path: Path) -> int | None:
+    """Return how far the holder of a lease says to be; None where nobody has it."""
+    try:
+        content = _parse(path.read_bytes())
+    except OSError:
+        return None
+    return content.bytes_done if content else 0
 
 
 def _parse(content: bytes) -> _Content | None:

@@ -17,7 +17,8 @@ from pathlib import Path
 
 __all__ = ["Partial", "merged"]
 
-PATIENCE_S = 5.0
+PATIENCE_S = 30.0
+"""A read of a busy volume takes seconds; one of what a dead machine has locked takes minutes."""
 _DATA = "data"
 _JOURNAL = "ranges"
 
