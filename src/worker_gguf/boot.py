@@ -5,6 +5,7 @@ Heavy imports stand inside the phases that need them, so that each is timed and 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from worker_gguf.errors import NotReady
 from worker_gguf.gguf import ModelHeader, read_headers
 from worker_gguf.loading import load_within_memory
 from worker_gguf.log import get_logger
-from worker_gguf.planning import plan_for, shape_of, visible, wishes_of
+from worker_gguf.planning import plan_for, repacks, shape_of, visible, wishes_of
 from worker_gguf.progress_bar import ProgressBar
 from worker_gguf.read_ahead import ReadAhead
 from worker_gguf.settings import Settings
@@ -207,6 +208,7 @@ def _load(
         main_gpu=settings.main_gpu,
         tensor_split=plan.tensor_split,
         n_cpu_moe=plan.n_cpu_moe,
+        repack=repacks(settings, os.uname().machine),
     )
     return Model(local.path, params, progress=progress, fd=ahead.fd(data_offset), opened=ahead.opened)
 

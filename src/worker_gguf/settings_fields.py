@@ -95,6 +95,9 @@ class Engine(BaseModel):
     n_threads: int | None = Field(None, ge=1, le=1024, description="Threads for generation")
     n_threads_batch: int | None = Field(None, ge=1, le=1024, description="Threads for prompts")
     flash_attn: Literal["auto", "on", "off"] = Field("auto", description="Flash attention")
+    repack: Literal["auto", "on", "off"] = Field(
+        "auto", description="Rearrange weights for the processor at the start; auto: not on x86 (docs/cold-start.md)"
+    )
     rope_freq_base: float | None = Field(None, gt=0, description="RoPE base frequency; planned: the model's own")
     rope_freq_scale: float | None = Field(None, gt=0, description="RoPE frequency scale; planned: the model's own")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from worker_gguf.store.prefetch import BLOCK_BYTES, READER_BYTES, Prefetch, drops_on_open
+from worker_gguf.store.prefetch import BLOCK_BYTES, Prefetch, drops_on_open
 
 MIB = 1 << 20
 
@@ -26,13 +26,9 @@ class Volume:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, int, int]] = []
-        self.buffers: set[int] = set()
 
-    def read(self, fd: int, buffers: Sequence[memoryview], offset: int) -> int:
-        size = sum(map(len, buffers))
+    def read(self, fd: int, offset: int, size: int) -> int:
         self.asked.append((Path(f"/proc/self/fd/{fd}").readlink().name, offset, size))
-        self.buffers |= {id(buffer.obj) for buffer in buffers}
-        assert all(len(buffer) <= READER_BYTES for buffer in buffers)
         return size
 
 
@@ -85,10 +81,10 @@ def test_a_set_number_of_readers_is_kept(tmp_path: Path) -> None:
 def test_cancel_ends_it_after_the_pieces_under_way(tmp_path: Path) -> None:
     volume, began, go_on = Volume(), threading.Event(), threading.Event()
 
-    def read(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
+    def read(fd: int, offset: int, size: int) -> int:
         began.set()
         go_on.wait(60)
-        return volume.read(fd, buffers, offset)
+        return volume.read(fd, offset, size)
 
     prefetch = Prefetch([sparse(tmp_path / "a", 400 * MIB)], n_readers=2, read=read, skip_cached=False).start()
     assert began.wait(60)
@@ -102,7 +98,7 @@ def test_cancel_ends_it_after_the_pieces_under_way(tmp_path: Path) -> None:
 def test_a_volume_that_hangs_keeps_its_files_and_holds_nobody_up(tmp_path: Path) -> None:
     go_on = threading.Event()
 
-    def read(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
+    def read(fd: int, offset: int, size: int) -> int:
         go_on.wait(60)
         return 0
 
@@ -129,8 +125,8 @@ def test_a_file_that_shrinks_ends_it_without_an_error(tmp_path: Path) -> None:
 
 
 def test_a_short_read_is_gone_on_with(tmp_path: Path) -> None:
-    def read(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
-        return min(1000, sum(map(len, buffers)))
+    def read(fd: int, offset: int, size: int) -> int:
+        return min(1000, size)
 
     prefetch = Prefetch([sparse(tmp_path / "a", 12_345)], read=read, skip_cached=False).start()
     assert prefetch.wait(60)
@@ -139,7 +135,7 @@ def test_a_short_read_is_gone_on_with(tmp_path: Path) -> None:
 
 
 def test_a_file_that_vanishes_is_an_error_to_look_at_and_not_to_catch(tmp_path: Path) -> None:
-    def read(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
+    def read(fd: int, offset: int, size: int) -> int:
         raise OSError(errno.ESTALE, "stale")
 
     prefetch = Prefetch([sparse(tmp_path / "a", 40 * MIB)], read=read, skip_cached=False).start()
