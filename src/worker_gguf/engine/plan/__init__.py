@@ -1,14 +1,15 @@
 """How a model is laid out in memory: layers on the GPUs, context, sequences. A pure decision with its reasons.
 
 Knows nothing of llama.cpp: numbers of the model's header and of the machine in, a frozen plan out. `shape` says what a
-model needs, `usage` what a layout takes of each device, `choose` which layout it is to be, `lesser` what comes next
-when the memory was not there after all.
+model needs, `usage` what a layout takes of each device, `choose` which layout it is to be, `rungs` what is given up of
+the KV memory, `places` where the weights may lie, `lesser` what comes next when the memory was not there after all.
 """
 
 from __future__ import annotations
 
-from worker_gguf.engine.plan.choose import MemoryPlan, Wishes, plan_memory
+from worker_gguf.engine.plan.choose import plan_memory
 from worker_gguf.engine.plan.lesser import Stage, lesser_plan
+from worker_gguf.engine.plan.memory_plan import MemoryPlan, Wishes
 from worker_gguf.engine.plan.quants import preference
 from worker_gguf.engine.plan.shape import LayerShape, ModelShape
 from worker_gguf.engine.plan.usage import Device, DeviceUse, Layout, Machine, measure

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
-from worker_gguf.engine.plan.choose import MIN_N_CTX, USEFUL_N_CTX, MemoryPlan, Wishes, describe
+from worker_gguf.engine.plan.choose import USEFUL_N_CTX
+from worker_gguf.engine.plan.memory_plan import MemoryPlan, Wishes, describe
+from worker_gguf.engine.plan.rungs import MIN_N_CTX
 from worker_gguf.engine.plan.shape import ModelShape
 from worker_gguf.engine.plan.usage import Layout, Machine, even_split
 
