@@ -21,7 +21,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "": set(),
     "errors": set(),
     "environment": set(),
-    "log": BASE,
+    "lean_structlog": set(),
+    "log": BASE | {"lean_structlog"},
     "gguf": BASE,
     "embedded": BASE,
     "metrics": ENGINE,
@@ -61,8 +62,7 @@ ONLY_IN = {
     "runpod": {"frontends"},
     "huggingface_hub": {"store"},
     "transformers": {"store"},
-    "structlog": {"frontends", "log"},
-    "pydantic_settings": {"settings"},
+    "structlog": {"frontends", "lean_structlog", "log"},
     "prometheus_client": {"metrics", "frontends"},
 }
 PURE = {"worker_gguf.engine.scheduler": {"time", "threading", "asyncio", "numpy", "ctypes", "logging", "random", "os"}}

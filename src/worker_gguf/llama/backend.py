@@ -9,11 +9,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import llama_cpp
+from worker_gguf.llama.bindings import llama_cpp
 
-__all__ = ["VERSION", "forget_errors", "recent_errors", "start", "watching"]
-
-VERSION = llama_cpp.__version__
+__all__ = ["forget_errors", "recent_errors", "start", "watching"]
 
 logger = logging.getLogger("llama.cpp")
 # ggml.h: enum ggml_log_level; CONT continues the line before.

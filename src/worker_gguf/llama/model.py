@@ -8,10 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import llama_cpp
-
 from worker_gguf.errors import ModelInvalid, NotEnoughMemory
 from worker_gguf.llama import backend
+from worker_gguf.llama.bindings import llama_cpp
 from worker_gguf.llama.overrides import experts_in_main_memory
 from worker_gguf.llama.vocabulary import Vocabulary
 
