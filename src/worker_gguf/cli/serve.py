@@ -59,7 +59,7 @@ def serve(
 
 def _http(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> int:
     with timeline.phase("bind"):
-        from worker_gguf.frontends.server import bind, run_loop
+        from worker_gguf.frontends.binding import bind
 
         main = bind(settings.bind_host, settings.port)
         apart = settings.port_health not in (None, settings.port)
@@ -67,6 +67,7 @@ def _http(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> int
     worker, metrics = _start(settings, timeline, begun)
     with timeline.phase("http"):
         from worker_gguf.frontends.http import create_app, create_health_app
+        from worker_gguf.frontends.server import run_loop
 
         keys = [key.get_secret_value() for key in settings.api_keys]
         app = create_app(worker, api_keys=keys, max_body_bytes=settings.max_body_mb << 20, metrics=metrics)
