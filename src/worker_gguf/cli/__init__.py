@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return inspect(arguments)
     from worker_gguf import head_start
 
+    head_start.switch_eagerly()
     begun = head_start.begin(arguments.model)  # before the imports of the next line, which take long
     from worker_gguf.cli.serve import serve
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worker_gguf.errors import SettingsError, WorkerError
+from worker_gguf.head_start import switch_normally
 from worker_gguf.log import configure, get_logger
 from worker_gguf.settings import Settings
 from worker_gguf.timeline import Timeline
@@ -93,6 +94,7 @@ async def _serve(worker: Worker, listeners: Sequence[Listener], drain_timeout_s:
     async def watch() -> None:
         with contextlib.suppress(WorkerError):
             await worker.wait_ready()
+        switch_normally()
         if worker.error is not None:
             stop.set()
         elif sys.stderr.isatty() and worker.settings.log_format != "json":
@@ -121,6 +123,7 @@ def _queue(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> in
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         try:
             asyncio.run(worker.wait_ready())
+            switch_normally()
             concurrency = settings.concurrency or worker.n_parallel
             run_queue(worker, metrics, concurrency=concurrency, drain_timeout_s=settings.drain_timeout_s)
         finally:
@@ -138,6 +141,10 @@ def _start(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> tu
     # What the load needs is imported first, alone: two threads that import take turns, and the load itself needs no
     # Python. A start that has more to do before it loads is not waited for.
     worker.wait_loading(_HEAD_START_S)
+    with timeline.phase("engine"):
+        import worker_gguf.engine.engine
+        import worker_gguf.llama.runner
+        import worker_gguf.model_service  # noqa: F401 - what follows the load finds it imported
     with timeline.phase("metrics"):
         from worker_gguf import __version__
         from worker_gguf.metrics import Metrics
