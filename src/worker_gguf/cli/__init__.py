@@ -22,6 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from worker_gguf.cli.inspect import inspect
 
         return inspect(arguments)
+    if arguments.command == "bench":
+        from worker_gguf.cli.bench import bench
+
+        return bench(arguments)
     from worker_gguf import head_start
 
     head_start.switch_eagerly()
@@ -44,6 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     from worker_gguf.cli.inspect import add_arguments  # no import of its own that takes time
 
     add_arguments(commands.add_parser("inspect", help="print a model's memory plan, for this machine or another"))
+    from worker_gguf.cli import bench  # nor this one
+
+    bench.add_arguments(commands.add_parser("bench", help="measure a start of the worker and draw its phases"))
     commands.add_parser("demo", help="start the worker, ask it over HTTP and over the queue, check both answers")
     return parser
 
