@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from worker_gguf import __version__
+
+if TYPE_CHECKING:
+    import argparse
 
 __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; the exit code. Settings come from the environment, flags win over it."""
-    arguments = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words in ([], ["serve"]):
+        return _serve()  # as an image starts it: without waiting for a parser
+    arguments = _parser().parse_args(words)
     if arguments.command == "demo":
         from worker_gguf.cli.demo import run_demo
 
@@ -26,16 +32,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         from worker_gguf.cli.bench import bench
 
         return bench(arguments)
+    return _serve(arguments.model, arguments.mode, arguments.host, arguments.port)
+
+
+def _serve(model: str | None = None, mode: str | None = None, host: str | None = None, port: int | None = None) -> int:
     from worker_gguf import head_start
 
     head_start.switch_eagerly()
-    begun = head_start.begin(arguments.model)  # before the imports of the next line, which take long
+    begun = head_start.begin(model)  # before the imports of the next line, which take long
     from worker_gguf.cli.serve import serve
 
-    return serve(model=arguments.model, mode=arguments.mode, host=arguments.host, port=arguments.port, begun=begun)
+    return serve(model=model, mode=mode, host=host, port=port, begun=begun)
 
 
 def _parser() -> argparse.ArgumentParser:
+    import argparse
+
     parser = argparse.ArgumentParser("worker-gguf", description="Serve a GGUF model over HTTP or the RunPod queue.")
     parser.add_argument("--version", action="version", version=f"worker-gguf {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
