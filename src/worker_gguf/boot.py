@@ -113,8 +113,9 @@ def _boot(
     model, engine, plan = load_within_memory(plan, load, open_engine, lesser)
     ahead.close()  # only now: a load that is tried again goes through the same open file
     try:
-        with timeline.phase("warm"):
-            _warm(engine, model)
+        if machine.gpus and plan.n_gpu_layers:
+            with timeline.phase("warm"):
+                _warm(engine, model)
         with timeline.phase("service"):
             from worker_gguf.model_service import make_service
 
@@ -251,7 +252,11 @@ def _engine(settings: Settings, model: Model, plan: MemoryPlan) -> Engine:
 
 
 def _warm(engine: Engine, model: Model) -> None:
-    """One decode before the engine's thread starts: graphs are built and pages touched before the first request."""
+    """One decode before the engine's thread starts: what a GPU compiles and allocates at the first, it does now.
+
+    The processor has nothing to compile: there a decode costs what it costs, and the request that woke the worker
+    waits for it.
+    """
     from worker_gguf.engine.batch import Batch, Chunk, Truncate
 
     token = model.vocabulary.bos if model.vocabulary.bos is not None else 0

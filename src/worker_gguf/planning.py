@@ -66,7 +66,8 @@ def repacks(settings: Settings, processor: str) -> bool:
     """Whether the load rearranges the weights for the processor, `platform.machine()`.
 
     On x86 it costs the start 0.5 s for each GB and a second copy in memory, makes prompts slower and single answers
-    20 % faster (docs/cold-start.md has the measurement). On ARM most of the speed for prompts comes from it.
+    20 % faster (docs/cold-start.md has the measurement). Elsewhere nothing was measured, so it is left as llama.cpp has
+    it: its kernels for ARM are written for rearranged weights.
     """
     return settings.repack == "on" or (settings.repack == "auto" and processor not in ("x86_64", "AMD64"))
 
