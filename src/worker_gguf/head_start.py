@@ -24,8 +24,11 @@ RUNPOD_VOLUME = Path("/runpod-volume")
 _EAGER_S, _NORMAL_S = 0.0001, 0.005
 
 
-def begin(model: str | None = None, environ: Mapping[str, str] | None = None) -> Prefetch | None:
-    """Begin to read the model if it is on disk. `model` wins over the environment."""
+def begin(
+    model: str | None = None, environ: Mapping[str, str] | None = None, *, in_child: bool = False
+) -> Prefetch | None:
+    """Begin to read the model if it is on disk; `model` wins over the environment. In a child process, if this one has
+    no other thread yet."""
     given = environment.given(environ)
     wish = given.get("prefetch", "auto").lower()
     if wish not in ("auto", "on") or given.get("load_mode", "").lower() == "direct":
@@ -37,7 +40,7 @@ def begin(model: str | None = None, environ: Mapping[str, str] | None = None) ->
         if found is None or not 0 <= n_readers <= 256:
             return None
         limit_bytes = None if wish == "on" else page_cache_room_bytes()
-        return Prefetch(found.paths, n_readers=n_readers or None, limit_bytes=limit_bytes).start()
+        return Prefetch(found.paths, n_readers=n_readers or None, limit_bytes=limit_bytes).start(in_child=in_child)
     except (WorkerError, OSError, ValueError):
         return None
 

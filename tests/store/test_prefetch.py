@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -173,3 +176,70 @@ def test_a_local_file_keeps_its_pages_when_it_is_opened(tmp_path: Path) -> None:
     path.write_bytes(bytes(100))
     with path.open("rb") as file:
         assert not drops_on_open(path, file.fileno())
+
+
+def test_a_child_reads_as_this_process_would(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(bytes(9 * MIB + 17))
+    prefetch = Prefetch([path], skip_cached=False).start(in_child=True)
+    assert prefetch.wait(60)
+    assert (prefetch.bytes_done, prefetch.bytes_cached, prefetch.error) == (9 * MIB + 17, 0, None)
+    assert prefetch.most_readers > 0
+    assert prefetch.ended_s is not None
+    assert prefetch.ended_s >= prefetch.began_s
+    prefetch.close()
+
+
+def test_what_fails_in_a_child_is_known_here(tmp_path: Path) -> None:
+    def read(fd: int, offset: int, size: int) -> int:
+        raise OSError(errno.ESTALE, "stale")
+
+    prefetch = Prefetch([sparse(tmp_path / "a", MIB)], read=read, skip_cached=False).start(in_child=True)
+    assert prefetch.wait(60)
+    assert prefetch.error is not None
+    assert prefetch.error.errno == errno.ESTALE
+    prefetch.close()
+
+
+def test_a_child_that_waits_for_the_volume_is_stopped_with_the_prefetch(tmp_path: Path) -> None:
+    never = threading.Event()
+
+    def read(fd: int, offset: int, size: int) -> int:
+        never.wait()
+        return 0
+
+    prefetch = Prefetch([sparse(tmp_path / "a", MIB)], read=read, skip_cached=False).start(in_child=True)
+    assert not prefetch.wait(0)
+    prefetch.close()
+    assert prefetch.wait(0)
+    assert prefetch.bytes_done == 0
+    assert prefetch.error is None
+
+
+def test_a_child_that_is_killed_ends_it(tmp_path: Path) -> None:
+    def read(fd: int, offset: int, size: int) -> int:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return size
+
+    prefetch = Prefetch([sparse(tmp_path / "a", MIB)], read=read, skip_cached=False).start(in_child=True)
+    assert prefetch.wait(60)
+    prefetch.close()
+
+
+def test_a_child_ends_with_its_parent(tmp_path: Path) -> None:
+    sparse(tmp_path / "a", MIB)
+    code = (
+        "import os, pathlib, threading\n"
+        "from worker_gguf.store.prefetch import Prefetch\n"
+        "def read(fd, offset, size): print(os.getpid(), flush=True); threading.Event().wait()\n"
+        f"prefetch = Prefetch([pathlib.Path({str(tmp_path / 'a')!r})], read=read, skip_cached=False)\n"
+        "prefetch.start(in_child=True); input()\n"
+    )
+    pipe = subprocess.PIPE
+    parent = subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    assert child != parent.pid
+    parent.kill()
+    parent.communicate(timeout=60)  # returns when the child, which shares its pipes, has ended too
+    assert not Path(f"/proc/{child}/cmdline").exists() or not Path(f"/proc/{child}/cmdline").read_bytes()

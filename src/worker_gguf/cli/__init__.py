@@ -39,7 +39,7 @@ def _serve(model: str | None = None, mode: str | None = None, host: str | None =
     from worker_gguf import head_start
 
     head_start.switch_eagerly()
-    begun = head_start.begin(model)  # before the imports of the next line, which take long
+    begun = head_start.begin(model, in_child=True)  # before the imports of the next line, which take long
     from worker_gguf.cli.serve import serve
 
     return serve(model=model, mode=mode, host=host, port=port, begun=begun)

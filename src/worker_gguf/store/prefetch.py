@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, TypeAlias
 
+from worker_gguf.store import apart
 from worker_gguf.store.pace import Pace
 from worker_gguf.store.page_cache import PageCache
 
@@ -90,10 +91,14 @@ class Prefetch:
         self._stopping = threading.Event()
         self._gate = threading.Event()
         self._finished = threading.Event()
+        self._child: apart.Child | None = None
 
-    def start(self) -> Prefetch:
-        """Begin to read, beside whatever the caller does next."""
-        threading.Thread(target=self._begin, name="prefetch", daemon=True).start()
+    def start(self, *, in_child: bool = False) -> Prefetch:
+        """Begin to read, beside whatever the caller does next. A child process reads a model of one file, if that is
+        asked for: while this process has no other thread, it may be."""
+        if in_child and len(self._fds) == 1:
+            self._child = apart.fork(self._begin, self._finished.wait, self._report)
+        threading.Thread(target=self._follow if self._child else self._begin, name="prefetch", daemon=True).start()
         return self
 
     def file(self, index: int = 0) -> BinaryIO:
@@ -107,6 +112,8 @@ class Prefetch:
     def cancel(self) -> None:
         self._stopping.set()
         self._gate.set()
+        if self._child is not None:
+            self._child.stop()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Return whether the readers are done, for whatever reason."""
@@ -135,6 +142,25 @@ class Prefetch:
         fds, self._fds = self._fds, []
         for fd in fds:
             os.close(fd)
+
+    # --- a child's readers ----------------------------------------------------------------------------------------
+
+    def _report(self) -> apart.Report:
+        """In the child: how far it is."""
+        failed = self.error.errno or errno.EIO if self.error else 0
+        return apart.Report(self.bytes_done, self.bytes_cached, self.most_readers, failed, self.ended_s or 0.0)
+
+    def _follow(self) -> None:
+        """In the parent: take what the child reports for one's own."""
+        assert self._child is not None
+        for report in self._child.reports():
+            self.bytes_done, self.bytes_cached, self.most_readers = report[:3]
+            self.ended_s = report.ended_s or None
+            if report.errno and self.error is None:
+                self._fail(OSError(report.errno, os.strerror(report.errno)))
+        self._child.stop()
+        self.ended_s = self.ended_s or self._clock()
+        self._finished.set()
 
     # --- the readers' side ----------------------------------------------------------------------------------------
 
