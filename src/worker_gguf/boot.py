@@ -114,8 +114,7 @@ def _boot(
     ahead.close()  # only now: a load that is tried again goes through the same open file
     try:
         if machine.gpus and plan.n_gpu_layers:
-            with timeline.phase("warm"):
-                _warm(engine, model)
+            _warm(engine, model, timeline)
         with timeline.phase("service"):
             from worker_gguf.model_service import make_service
 
@@ -251,7 +250,7 @@ def _engine(settings: Settings, model: Model, plan: MemoryPlan) -> Engine:
     return Engine(runner, model.vocabulary.piece, max_queue=settings.max_queue, prefill_chunk=plan.n_ubatch)
 
 
-def _warm(engine: Engine, model: Model) -> None:
+def _warm(engine: Engine, model: Model, timeline: Timeline) -> None:
     """One decode before the engine's thread starts: what a GPU compiles and allocates at the first, it does now.
 
     The processor has nothing to compile: there a decode costs what it costs, and the request that woke the worker
@@ -260,7 +259,8 @@ def _warm(engine: Engine, model: Model) -> None:
     from worker_gguf.engine.batch import Batch, Chunk, Truncate
 
     token = model.vocabulary.bos if model.vocabulary.bos is not None else 0
-    result = engine.runner.run(Batch((), (Chunk(0, 0, [token], False),)))
-    engine.runner.run(Batch((Truncate(0, 0),), ()))
+    with timeline.phase("warm"):
+        result = engine.runner.run(Batch((), (Chunk(0, 0, [token], False),)))
+        engine.runner.run(Batch((Truncate(0, 0),), ()))
     if result.error is not None:
         raise result.error
