@@ -8,6 +8,7 @@ the files that the settings lead to and drops it when it is wrong.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def begin(
         if found is None or not 0 <= n_readers <= 256:
             return None
         limit_bytes = None if wish == "on" else page_cache_room_bytes()
-        return Prefetch(found.paths, n_readers=n_readers or None, limit_bytes=limit_bytes).start(in_child=in_child)
+        is_alone = in_child and threading.active_count() == 1
+        return Prefetch(found.paths, n_readers=n_readers or None, limit_bytes=limit_bytes).start(in_child=is_alone)
     except (WorkerError, OSError, ValueError):
         return None
 
