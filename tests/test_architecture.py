@@ -15,21 +15,23 @@ PACKAGE = "worker_gguf"
 # What each part may import besides itself. A part is the first name under worker_gguf: a package or a module.
 BASE = {"", "errors"}  # "" is worker_gguf/__init__.py: the version
 ENGINE = BASE | {"engine"}
-SETTINGS = {"environment", "settings", "settings_fields", "settings_fleet", "settings_text"}
+SETTINGS = {"environment", "settings", "settings_fields", "settings_fleet", "settings_group", "settings_text"}
 SERVICE = ENGINE | SETTINGS | {"account", "gguf", "log", "metrics", "protocol", "reply", "service", "timeline"}
 MAY_IMPORT: dict[str, set[str]] = {
     "": set(),
     "errors": set(),
     "environment": set(),
-    "log": BASE,
+    "lean_structlog": set(),
+    "log": BASE | {"lean_structlog"},
     "gguf": BASE,
     "embedded": BASE,
     "account": ENGINE,
     "metrics": ENGINE | {"account"},
     "telemetry": ENGINE | {"account", "latch", "log", "timeline"},
     "settings_text": BASE,
-    "settings_fleet": set(),
-    "settings_fields": ENGINE | {"settings_fleet"},
+    "settings_group": set(),
+    "settings_fleet": {"settings_group"},
+    "settings_fields": ENGINE | {"settings_fleet", "settings_group"},
     "settings": ENGINE | SETTINGS,
     "latch": set(),
     "progress_bar": set(),
@@ -70,14 +72,13 @@ ANYTHING = {"cli", "__main__"}
 ONLY_IN = {
     "llama_cpp": {"llama"},
     "ctypes": {"llama"},
-    "fastapi": {"frontends", "emulator"},
+    "fastapi": set(),  # 0.1 s of import for routes that Starlette has
     "starlette": {"frontends", "emulator"},
     "uvicorn": {"frontends", "emulator", "cli"},
     "runpod": {"frontends"},
     "huggingface_hub": {"store"},
     "transformers": {"store"},
-    "structlog": {"frontends", "log"},
-    "pydantic_settings": {"settings"},
+    "structlog": {"frontends", "lean_structlog", "log"},
     "yaml": {"deployment", "fleet"},
     "prometheus_client": {"metrics", "frontends", "telemetry", "cli"},
     "opentelemetry": {"telemetry"},

@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -110,3 +112,9 @@ def test_configure_again_replaces_the_handler() -> None:
     log.get_logger("worker_gguf").info("once")
     assert first.getvalue() == ""
     assert len(lines(second)) == 1
+
+
+def test_nothing_that_draws_tracebacks_is_imported_and_it_can_be_later() -> None:
+    code = "import sys, worker_gguf.log; print('rich' in sys.modules, any(n.startswith('rich.') for n in sys.modules))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert said.split() == ["False", "False"]

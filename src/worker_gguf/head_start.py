@@ -7,6 +7,8 @@ the files that the settings lead to and drops it when it is wrong.
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,13 +19,17 @@ from worker_gguf.store.ref import ModelRef
 from worker_gguf.store.resolve import locate
 from worker_gguf.store.room import page_cache_room_bytes
 
-__all__ = ["begin", "cache_dirs"]
+__all__ = ["begin", "cache_dirs", "switch_eagerly", "switch_normally"]
 
 RUNPOD_VOLUME = Path("/runpod-volume")
+_EAGER_S, _NORMAL_S = 0.0001, 0.005
 
 
-def begin(model: str | None = None, environ: Mapping[str, str] | None = None) -> Prefetch | None:
-    """Begin to read the model if it is on disk. `model` wins over the environment."""
+def begin(
+    model: str | None = None, environ: Mapping[str, str] | None = None, *, in_child: bool = False
+) -> Prefetch | None:
+    """Begin to read the model if it is on disk; `model` wins over the environment. In a child process, if this one has
+    no other thread yet."""
     given = environment.given(environ)
     wish = given.get("prefetch", "auto").lower()
     if wish not in ("auto", "on") or given.get("load_mode", "").lower() == "direct":
@@ -35,9 +41,21 @@ def begin(model: str | None = None, environ: Mapping[str, str] | None = None) ->
         if found is None or not 0 <= n_readers <= 256:
             return None
         limit_bytes = None if wish == "on" else page_cache_room_bytes()
-        return Prefetch(found.paths, n_readers=n_readers or None, limit_bytes=limit_bytes).start()
+        is_alone = in_child and threading.active_count() == 1
+        return Prefetch(found.paths, n_readers=n_readers or None, limit_bytes=limit_bytes).start(in_child=is_alone)
     except (WorkerError, OSError, ValueError):
         return None
+
+
+def switch_eagerly() -> None:
+    """Let threads take turns faster than every 5 ms: that long a reader would wait for the thread that imports, after
+    each of its calls to the kernel, and some hundred times the load for its calls back."""
+    sys.setswitchinterval(_EAGER_S)
+
+
+def switch_normally() -> None:
+    """The start is over: fast turns would cost the requests more than they bring."""
+    sys.setswitchinterval(_NORMAL_S)
 
 
 def cache_dirs(given: Mapping[str, str], volume: Path = RUNPOD_VOLUME) -> list[Path]:

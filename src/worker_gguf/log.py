@@ -9,16 +9,18 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable
-from typing import Any, Literal, TextIO, cast
+from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
-import structlog
-from structlog.contextvars import bound_contextvars as bound
-from structlog.typing import EventDict, Processor, WrappedLogger
+from worker_gguf.lean_structlog import structlog
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, Processor, WrappedLogger
 
 __all__ = ["bound", "configure", "get_logger"]
 
 # Libraries whose debug and info lines say nothing of the worker, or too much: URLs, headers, bodies.
 QUIET = ("aiohttp", "asyncio", "botocore", "boto3", "filelock", "httpcore", "httpx", "urllib3", "uvicorn")
+bound = structlog.contextvars.bound_contextvars
 FIRST = ("timestamp", "level", "logger", "event")
 
 _COMMON: tuple[Processor, ...] = (

@@ -12,7 +12,7 @@ from worker_gguf.engine.engine import Engine
 from worker_gguf.engine.plan import MemoryPlan
 from worker_gguf.errors import TemplateError
 from worker_gguf.gguf import ModelHeader
-from worker_gguf.llama.backend import VERSION
+from worker_gguf.llama.bindings import VERSION
 from worker_gguf.llama.model import Model
 from worker_gguf.log import get_logger
 from worker_gguf.metrics import Metrics

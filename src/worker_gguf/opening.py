@@ -5,6 +5,7 @@ Heavy imports stand inside the phases that need them, so that each is timed and 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from worker_gguf.fetching import Progress, original_tokenizer
 from worker_gguf.gguf import ModelHeader, read_headers
 from worker_gguf.loading import load_within_memory
 from worker_gguf.log import get_logger
-from worker_gguf.planning import plan_for, shape_of, visible, wishes_of
+from worker_gguf.planning import plan_for, repacks, shape_of, visible, wishes_of
 from worker_gguf.read_ahead import ReadAhead
 from worker_gguf.served import Booted
 from worker_gguf.settings import Settings
@@ -159,6 +160,7 @@ def _load(
         main_gpu=settings.main_gpu,
         tensor_split=plan.tensor_split,
         n_cpu_moe=plan.n_cpu_moe,
+        repack=repacks(settings, os.uname().machine),
     )
     return Model(local.path, params, progress=progress, fd=ahead.fd(data_offset), opened=ahead.opened)
 

@@ -17,7 +17,7 @@ from worker_gguf.errors import SettingsError
 from worker_gguf.gguf import ArrayInfo, ModelHeader, TensorInfo
 from worker_gguf.settings import Settings
 
-__all__ = ["plan_for", "shape_of", "visible", "wishes_of"]
+__all__ = ["plan_for", "repacks", "shape_of", "visible", "wishes_of"]
 
 _LAYER: Final = re.compile(r"blk\.(\d+)\.(.+)")
 _EXPERTS: Final = re.compile(r"ffn_(?:up|down|gate|gate_up)_(?:ch)?exps\.")
@@ -60,6 +60,16 @@ def wishes_of(settings: Settings) -> Wishes:
         type_v=settings.type_v,
         flash_attn=settings.flash_attn != "off",
     )
+
+
+def repacks(settings: Settings, processor: str) -> bool:
+    """Whether the load rearranges the weights for the processor, `platform.machine()`.
+
+    On x86 it costs the start 0.5 s for each GB and a second copy in memory, makes prompts slower and single answers
+    20 % faster (docs/cold-start.md has the measurement). Elsewhere nothing was measured, so it is left as llama.cpp has
+    it: its kernels for ARM are written for rearranged weights.
+    """
+    return settings.repack == "on" or (settings.repack == "auto" and processor not in ("x86_64", "AMD64"))
 
 
 def shape_of(header: ModelHeader) -> ModelShape:

@@ -1,6 +1,6 @@
 """One request, straight through: validate, template, submit, render. Both front ends use it.
 
-Knows nothing of FastAPI, uvicorn, the RunPod SDK or llama.cpp.
+Knows nothing of Starlette, uvicorn, the RunPod SDK or llama.cpp.
 """
 
 from __future__ import annotations

@@ -8,8 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import ValidationError, model_validator
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import ConfigDict, ValidationError, model_validator
 
 from worker_gguf import environment
 from worker_gguf.engine.request import SamplingParams
@@ -22,33 +21,20 @@ __all__ = ["RUNPOD_VOLUME", "Settings"]
 RUNPOD_VOLUME = Path("/runpod-volume")
 
 
-class Settings(Limits, Server, Sampling, Engine, Memory, Fleet, Model, BaseSettings):
+class Settings(Limits, Server, Sampling, Engine, Memory, Fleet, Model):
     """Every field is a variable of the environment, in upper case. None means: planned at start.
 
     Pydantic reads the bases from the last to the first: the limits come last, for their defaults look at the platform.
     """
 
-    model_config = SettingsConfigDict(
+    model_config = ConfigDict(
         frozen=True,
         extra="forbid",
         allow_inf_nan=False,
         hide_input_in_errors=True,
-        case_sensitive=False,
-        enable_decoding=False,
         protected_namespaces=(),
+        defer_build=False,
     )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """`Settings(n_ctx=64)` is the same value on every machine; `load` alone reads the environment."""
-        return (init_settings,)
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, **overrides: object) -> Self:
@@ -57,9 +43,8 @@ class Settings(Limits, Server, Sampling, Engine, Memory, Fleet, Model, BaseSetti
 
         An empty variable counts as unset, and so does `auto` where unset means planned.
         """
-        source = EnvSettingsSource(cls)
-        source.env_vars = environment.given(environ)
-        values: dict[str, object] = {name: _plain(name, text) for name, text in source().items()}
+        given = environment.given(environ)
+        values: dict[str, object] = {name: _plain(name, given[name]) for name in cls.model_fields if name in given}
         values |= {name: value for name, value in overrides.items() if value is not None}
         return cls._valid(values)
 

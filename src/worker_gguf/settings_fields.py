@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator
 
 from worker_gguf.engine.request import SAMPLERS, SamplingParams
 from worker_gguf.settings_fleet import Fleet
+from worker_gguf.settings_group import Group
 
 __all__ = ["GROUPS", "Engine", "Fleet", "Limits", "Memory", "Model", "Platform", "Sampling", "Server"]
 
@@ -20,7 +21,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 DRAWN = SamplingParams()
 
 
-class Model(BaseModel):
+class Model(Group):
     """Which model is served, and where it lies."""
 
     model: str = Field("embedded", description="`embedded`, a path to a .gguf file, or `org/repo[:QUANT]` on the Hub")
@@ -52,7 +53,7 @@ class Model(BaseModel):
     )
 
 
-class Memory(BaseModel):
+class Memory(Group):
     """Context, sequences and where the layers lie. What is unset is planned from the model and the machine."""
 
     n_ctx: int | None = Field(None, ge=32, le=2**24, description="Context of one request, in tokens")
@@ -93,7 +94,7 @@ class Memory(BaseModel):
         return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
-class Engine(BaseModel):
+class Engine(Group):
     """How llama.cpp computes."""
 
     n_batch: int | None = Field(None, ge=1, le=65536, description="Tokens handed to llama.cpp in one step")
@@ -101,11 +102,14 @@ class Engine(BaseModel):
     n_threads: int | None = Field(None, ge=1, le=1024, description="Threads for generation")
     n_threads_batch: int | None = Field(None, ge=1, le=1024, description="Threads for prompts")
     flash_attn: Literal["auto", "on", "off"] = Field("auto", description="Flash attention")
+    repack: Literal["auto", "on", "off"] = Field(
+        "auto", description="Rearrange weights for the processor at the start; auto: not on x86 (docs/cold-start.md)"
+    )
     rope_freq_base: float | None = Field(None, gt=0, description="RoPE base frequency; planned: the model's own")
     rope_freq_scale: float | None = Field(None, gt=0, description="RoPE frequency scale; planned: the model's own")
 
 
-class Limits(BaseModel):
+class Limits(Group):
     """What a request may ask for, and how long."""
 
     max_queue: int = Field(128, ge=0, le=100_000, description="Requests that may wait; one more is answered 429")
@@ -137,7 +141,7 @@ class Limits(BaseModel):
     strict_parameters: bool = Field(False, description="Refuse parameters that change nothing here, with 400")
 
 
-class Sampling(BaseModel):
+class Sampling(Group):
     """Defaults for requests that do not say, under llama-server's names."""
 
     temperature: float = Field(DRAWN.temperature, ge=0, description="Randomness; 0 is greedy")
@@ -203,7 +207,7 @@ class Sampling(BaseModel):
         return value
 
 
-class Platform(BaseModel):
+class Platform(Group):
     """Set by RunPod and the Hub's library, not by you."""
 
     runpod_pod_id: str | None = Field(None, description="The worker's id on RunPod")
@@ -290,4 +294,4 @@ class Server(Platform):
         return keys
 
 
-GROUPS: tuple[type[BaseModel], ...] = (Model, Fleet, Memory, Engine, Limits, Sampling, Server, Platform)
+GROUPS: tuple[type[Group], ...] = (Model, Fleet, Memory, Engine, Limits, Sampling, Server, Platform)

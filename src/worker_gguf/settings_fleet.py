@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+
+from worker_gguf.settings_group import Group
 
 __all__ = ["Fleet"]
 
 
-class Fleet(BaseModel):
+class Fleet(Group):
     """Several models in one worker, loaded on demand; [models](models.md) tells how."""
 
     models: str | None = Field(

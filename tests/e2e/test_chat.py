@@ -142,7 +142,7 @@ def test_health_tells_the_plan_and_the_timeline(running: Running) -> None:
     assert health["status"] == "ready"
     assert health["slots"]["total"] == 4
     assert health["plan"]["n_ctx"] == 1024
-    assert {"fetch", "header", "load", "context", "warm"} <= {phase["phase"] for phase in health["timeline"]}
+    assert {"fetch", "header", "load", "context", "service"} <= {phase["phase"] for phase in health["timeline"]}
     assert "/" not in json.dumps(health["model"])
 
 

@@ -13,7 +13,7 @@ import asyncio, json, resource, sys
 from worker_gguf.metrics import Metrics
 from worker_gguf.settings import Settings
 from worker_gguf.worker import Worker
-from worker_gguf.llama import backend
+from worker_gguf.llama import backend, runner  # with numpy, which takes memory of its own
 import worker_gguf.service
 
 backend.start()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from worker_gguf.store.prefetch import BLOCK_BYTES, READER_BYTES, Prefetch, drops_on_open
+from worker_gguf.store.prefetch import BLOCK_BYTES, Prefetch, drops_on_open
 
 MIB = 1 << 20
 
@@ -26,13 +29,9 @@ class Volume:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, int, int]] = []
-        self.buffers: set[int] = set()
 
-    def read(self, fd: int, buffers: Sequence[memoryview], offset: int) -> int:
-        size = sum(map(len, buffers))
+    def read(self, fd: int, offset: int, size: int) -> int:
         self.asked.append((Path(f"/proc/self/fd/{fd}").readlink().name, offset, size))
-        self.buffers |= {id(buffer.obj) for buffer in buffers}
-        assert all(len(buffer) <= READER_BYTES for buffer in buffers)
         return size
 
 
@@ -85,10 +84,10 @@ def test_a_set_number_of_readers_is_kept(tmp_path: Path) -> None:
 def test_cancel_ends_it_after_the_pieces_under_way(tmp_path: Path) -> None:
     volume, began, go_on = Volume(), threading.Event(), threading.Event()
 
-    def read(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
+    def read(fd: int, offset: int, size: int) -> int:
         began.set()
         go_on.wait(60)
-        return volume.read(fd, buffers, offset)
+        return volume.read(fd, offset, size)
 
     prefetch = Prefetch([sparse(tmp_path / "a", 400 * MIB)], n_readers=2, read=read, skip_cached=False).start()
     assert began.wait(60)
@@ -102,7 +101,7 @@ def test_cancel_ends_it_after_the_pieces_under_way(tmp_path: Path) -> None:
 def test_a_volume_that_hangs_keeps_its_files_and_holds_nobody_up(tmp_path: Path) -> None:
     go_on = threading.Event()
 
-    def read(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
+    def read(fd: int, offset: int, size: int) -> int:
         go_on.wait(60)
         return 0
 
@@ -129,8 +128,8 @@ def test_a_file_that_shrinks_ends_it_without_an_error(tmp_path: Path) -> None:
 
 
 def test_a_short_read_is_gone_on_with(tmp_path: Path) -> None:
-    def read(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
-        return min(1000, sum(map(len, buffers)))
+    def read(fd: int, offset: int, size: int) -> int:
+        return min(1000, size)
 
     prefetch = Prefetch([sparse(tmp_path / "a", 12_345)], read=read, skip_cached=False).start()
     assert prefetch.wait(60)
@@ -139,7 +138,7 @@ def test_a_short_read_is_gone_on_with(tmp_path: Path) -> None:
 
 
 def test_a_file_that_vanishes_is_an_error_to_look_at_and_not_to_catch(tmp_path: Path) -> None:
-    def read(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
+    def read(fd: int, offset: int, size: int) -> int:
         raise OSError(errno.ESTALE, "stale")
 
     prefetch = Prefetch([sparse(tmp_path / "a", 40 * MIB)], read=read, skip_cached=False).start()
@@ -177,3 +176,70 @@ def test_a_local_file_keeps_its_pages_when_it_is_opened(tmp_path: Path) -> None:
     path.write_bytes(bytes(100))
     with path.open("rb") as file:
         assert not drops_on_open(path, file.fileno())
+
+
+def test_a_child_reads_as_this_process_would(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(bytes(9 * MIB + 17))
+    prefetch = Prefetch([path], skip_cached=False).start(in_child=True)
+    assert prefetch.wait(60)
+    assert (prefetch.bytes_done, prefetch.bytes_cached, prefetch.error) == (9 * MIB + 17, 0, None)
+    assert prefetch.most_readers > 0
+    assert prefetch.ended_s is not None
+    assert prefetch.ended_s >= prefetch.began_s
+    prefetch.close()
+
+
+def test_what_fails_in_a_child_is_known_here(tmp_path: Path) -> None:
+    def read(fd: int, offset: int, size: int) -> int:
+        raise OSError(errno.ESTALE, "stale")
+
+    prefetch = Prefetch([sparse(tmp_path / "a", MIB)], read=read, skip_cached=False).start(in_child=True)
+    assert prefetch.wait(60)
+    assert prefetch.error is not None
+    assert prefetch.error.errno == errno.ESTALE
+    prefetch.close()
+
+
+def test_a_child_that_waits_for_the_volume_is_stopped_with_the_prefetch(tmp_path: Path) -> None:
+    never = threading.Event()
+
+    def read(fd: int, offset: int, size: int) -> int:
+        never.wait()
+        return 0
+
+    prefetch = Prefetch([sparse(tmp_path / "a", MIB)], read=read, skip_cached=False).start(in_child=True)
+    assert not prefetch.wait(0)
+    prefetch.close()
+    assert prefetch.wait(0)
+    assert prefetch.bytes_done == 0
+    assert prefetch.error is None
+
+
+def test_a_child_that_is_killed_ends_it(tmp_path: Path) -> None:
+    def read(fd: int, offset: int, size: int) -> int:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return size
+
+    prefetch = Prefetch([sparse(tmp_path / "a", MIB)], read=read, skip_cached=False).start(in_child=True)
+    assert prefetch.wait(60)
+    prefetch.close()
+
+
+def test_a_child_ends_with_its_parent(tmp_path: Path) -> None:
+    sparse(tmp_path / "a", MIB)
+    code = (
+        "import os, pathlib, threading\n"
+        "from worker_gguf.store.prefetch import Prefetch\n"
+        "def read(fd, offset, size): print(os.getpid(), flush=True); threading.Event().wait()\n"
+        f"prefetch = Prefetch([pathlib.Path({str(tmp_path / 'a')!r})], read=read, skip_cached=False)\n"
+        "prefetch.start(in_child=True); input()\n"
+    )
+    pipe = subprocess.PIPE
+    parent = subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    assert child != parent.pid
+    parent.kill()
+    parent.communicate(timeout=60)  # returns when the child, which shares its pipes, has ended too
+    assert not Path(f"/proc/{child}/cmdline").exists() or not Path(f"/proc/{child}/cmdline").read_bytes()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from worker_gguf import __version__
+
+if TYPE_CHECKING:
+    import argparse
 
 __all__ = ["main"]
 
@@ -14,8 +17,10 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; the exit code. Settings come from the environment, flags win over it."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if words in ([], ["serve"]):
+        return _serve()  # as an image starts it: without waiting for a parser
     if words[:1] in (["deploy"], ["destroy"]):
-        from worker_gguf.cli import deploy  # no worker's start shall wait for it, not even for its arguments
+        from worker_gguf.cli import deploy  # it has a parser of its own
 
         return deploy.main(words)
     arguments = _parser().parse_args(words)
@@ -39,15 +44,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         from worker_gguf.cli.emulate import emulate
 
         return emulate(arguments)
+    if arguments.command == "bench":
+        from worker_gguf.cli.bench import bench
+
+        return bench(arguments)
+    return _serve(arguments.model, arguments.mode, arguments.host, arguments.port)
+
+
+def _serve(model: str | None = None, mode: str | None = None, host: str | None = None, port: int | None = None) -> int:
     from worker_gguf import head_start
 
-    begun = head_start.begin(arguments.model)  # before the imports of the next line, which take long
+    head_start.switch_eagerly()
+    begun = head_start.begin(model, in_child=True)  # before the imports of the next line, which take long
     from worker_gguf.cli.serve import serve
 
-    return serve(model=arguments.model, mode=arguments.mode, host=arguments.host, port=arguments.port, begun=begun)
+    return serve(model=model, mode=mode, host=host, port=port, begun=begun)
 
 
 def _parser() -> argparse.ArgumentParser:
+    import argparse
+
     parser = argparse.ArgumentParser("worker-gguf", description="Serve a GGUF model over HTTP or the RunPod queue.")
     parser.add_argument("--version", action="version", version=f"worker-gguf {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
@@ -57,12 +73,13 @@ def _parser() -> argparse.ArgumentParser:
         target.add_argument("--mode", choices=("auto", "queue", "http"), help="over MODE")
         target.add_argument("--host", help="over HOST")
         target.add_argument("--port", type=int, help="over PORT")
-    from worker_gguf.cli import emulate, fetch, inspect  # no import of their own that takes time
+    from worker_gguf.cli import bench, emulate, fetch, inspect  # no import of their own that takes time
 
     inspect.add_arguments(
         commands.add_parser("inspect", help="print a model's memory plan, for this machine or another")
     )
     fetch.add_arguments(commands.add_parser("fetch", help="put a model onto this machine before a worker needs it"))
+    bench.add_arguments(commands.add_parser("bench", help="measure a start of the worker and draw its phases"))
     commands.add_parser("ping", help="ask the worker of this machine whether it is ready; the exit code says it")
     emulate.add_arguments(commands.add_parser("emulate", help="RunPod's queue on this machine, with real workers"))
     commands.add_parser("deploy", help="create or update an endpoint on RunPod from deploy.yaml")

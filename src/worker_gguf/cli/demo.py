@@ -7,79 +7,33 @@ right.
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
-import subprocess
 import sys
 import tempfile
 import textwrap
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from worker_gguf import emulator
+from worker_gguf.cli.worker_process import ProcessFailed, WorkerProcess, fetch_json
 from worker_gguf.embedded import Prompt, published_prompts
-from worker_gguf.frontends.server import bind
 from worker_gguf.timeline import draw, read_phases
 
 __all__ = ["run_demo"]
 
 _START_TIMEOUT_S = 180.0
 _ANSWER_TIMEOUT_S = 120.0
-_STOP_TIMEOUT_S = 20.0
 _POLL_S = 0.05
-_LOG_LINES = 20
 # Settings of the shell that would make another worker of it than the one whose answers are published.
 _UNSET = (
     *("API_KEYS", "CHAT_TEMPLATE", "MODELS", "MODEL_ALIAS", "MODEL_FILENAME", "MODEL_REPOSITORY_ID", "N_CTX"),
     "PORT_HEALTH",
 )
-# A proxy of the shell has no business between two processes of this machine.
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-class DemoFailed(Exception):
+class DemoFailed(ProcessFailed):
     """What went wrong, in a sentence."""
-
-
-class WorkerProcess:
-    """A worker in a process of its own, its log in a file."""
-
-    def __init__(self, environment: Mapping[str, str], log: IO[bytes]) -> None:
-        self._log = log
-        self.port = _free_port()
-        own = {"MODEL": "embedded", "HOST": "127.0.0.1", "PORT": str(self.port), **environment}
-        # env(1) changes the environment that the child inherits, so that this process need not read its own.
-        unset = [word for name in _UNSET for word in ("-u", name)]
-        changed = [f"{name}={value}" for name, value in own.items()]
-        command = ["env", *unset, *changed, sys.executable, "-m", "worker_gguf.cli", "serve"]
-        self._process = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603 - all of it is ours
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def check_alive(self) -> None:
-        code = self._process.poll()
-        if code is not None:
-            raise DemoFailed(f"The worker ended by itself with exit code {code}.")
-
-    def stop(self) -> None:
-        """SIGTERM by its id; SIGKILL if that is not enough."""
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(_STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait(_STOP_TIMEOUT_S)
-
-    def last_lines(self) -> str:
-        lines = Path(self._log.name).read_text(errors="replace").splitlines()
-        return "\n".join(f"    {line}" for line in lines[-_LOG_LINES:])
 
 
 def run_demo() -> int:
@@ -88,7 +42,7 @@ def run_demo() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers are stopped then, too
     try:
         are_right = [_demo_http(http_prompt), _demo_queue(queue_prompt)]
-    except DemoFailed as error:
+    except ProcessFailed as error:
         print(f"\nThe demo failed: {error}", file=sys.stderr)
         return 1
     print("\nBoth answers are right." if all(are_right) else "\nAn answer is not the published one.")
@@ -104,7 +58,7 @@ def _choose(prompts: tuple[Prompt, ...]) -> tuple[Prompt, Prompt]:
 def _demo_http(prompt: Prompt) -> bool:
     print("HTTP: starting a worker on the embedded model ...", flush=True)
     with _worker({"MODE": "http"}) as worker:
-        _wait_ready(worker)
+        worker.wait_ready(_POLL_S, _START_TIMEOUT_S)
         print(f"  ready: {worker.url}")
         _print_question(prompt)
         answer = _stream_chat(worker, prompt)
@@ -119,13 +73,13 @@ def _demo_queue(prompt: Prompt) -> bool:
         body = {"messages": list(prompt.messages), "temperature": 0, "max_tokens": prompt.max_tokens}
         given = {"openai_route": "/v1/chat/completions", "openai_input": body}
         started_s = time.monotonic()
-        job = _fetch(f"{platform.endpoint_url}/run", {"input": given})
+        job = fetch_json(f"{platform.endpoint_url}/run", {"input": given})
         while job["status"] in ("IN_QUEUE", "IN_PROGRESS"):
             if time.monotonic() - started_s > _START_TIMEOUT_S + _ANSWER_TIMEOUT_S:
                 raise DemoFailed(f"The job is still {job['status']}.")
             worker.check_alive()
             time.sleep(_POLL_S)
-            job = _fetch(f"{platform.endpoint_url}/status/{job['id']}")
+            job = fetch_json(f"{platform.endpoint_url}/status/{job['id']}")
         if job["status"] != "COMPLETED":
             raise DemoFailed(f"The job is {job['status']}: {job.get('error')}")
         answer: str = job["output"][0]["choices"][0]["message"]["content"]
@@ -137,33 +91,14 @@ def _demo_queue(prompt: Prompt) -> bool:
 @contextlib.contextmanager
 def _worker(environment: Mapping[str, str]) -> Iterator[WorkerProcess]:
     with tempfile.NamedTemporaryFile(prefix="worker-gguf-demo-", suffix=".log") as log:
-        worker = WorkerProcess(environment, log)
+        worker = WorkerProcess({"MODEL": "embedded", **environment}, log, unset=_UNSET)
         try:
             yield worker
-        except DemoFailed:
+        except ProcessFailed:
             print(f"\nThe worker's last lines:\n{worker.last_lines()}", file=sys.stderr)
             raise
         finally:
             worker.stop()
-
-
-def _wait_ready(worker: WorkerProcess) -> None:
-    deadline_s = time.monotonic() + _START_TIMEOUT_S
-    while (status := _ping(worker)) != 200:
-        worker.check_alive()
-        if time.monotonic() > deadline_s:
-            raise DemoFailed(f"The worker is not ready after {_START_TIMEOUT_S:.0f} s (/ping says {status}).")
-        time.sleep(_POLL_S)
-
-
-def _ping(worker: WorkerProcess) -> int | None:
-    try:
-        with _DIRECT.open(f"{worker.url}/ping", timeout=5) as reply:
-            return int(reply.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-    except OSError:
-        return None
 
 
 def _stream_chat(worker: WorkerProcess, prompt: Prompt) -> str:
@@ -210,7 +145,7 @@ def _print_question(prompt: Prompt) -> None:
 
 
 def _print_timeline(worker: WorkerProcess) -> None:
-    phases = read_phases(_fetch(f"{worker.url}/health").get("timeline", []))
+    phases = read_phases(fetch_json(f"{worker.url}/health").get("timeline", []))
     end_s = max((phase.start_s + (phase.seconds or 0.0) for phase in phases), default=0.0)
     print(f"  cold start, {end_s:.2f} s:")
     print(textwrap.indent(draw(phases, end_s), "    "))
@@ -222,19 +157,3 @@ def _compare(prompt: Prompt, answer: str) -> bool:
         return True
     print(f"  WRONG, expected: {prompt.expected}")
     return False
-
-
-def _fetch(url: str, body: object = None) -> dict[str, Any]:
-    data = None if body is None else json.dumps(body).encode()
-    try:
-        with _DIRECT.open(url, data, timeout=_ANSWER_TIMEOUT_S) as reply:
-            said: dict[str, Any] = json.loads(reply.read())
-            return said
-    except (OSError, ValueError) as error:
-        raise DemoFailed(f"{url} cannot be read: {error}") from None
-
-
-def _free_port() -> int:
-    with bind("127.0.0.1", 0) as sock:
-        port: int = sock.getsockname()[1]
-        return port

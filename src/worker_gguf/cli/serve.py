@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from worker_gguf import environment
 from worker_gguf.errors import SettingsError, WorkerError
+from worker_gguf.head_start import switch_normally
 from worker_gguf.log import configure, get_logger
 from worker_gguf.settings import Settings
 from worker_gguf.timeline import Timeline
@@ -64,7 +65,7 @@ def serve(
 
 def _http(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> int:
     with timeline.phase("bind"):
-        from worker_gguf.frontends.server import bind, run_loop
+        from worker_gguf.frontends.binding import bind
 
         main = bind(settings.bind_host, settings.port)
         apart = settings.port_health not in (None, settings.port)
@@ -73,6 +74,7 @@ def _http(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> int
     telemetry = _open_telemetry(worker, metrics)
     with timeline.phase("http"):
         from worker_gguf.frontends.http import create_app, create_health_app
+        from worker_gguf.frontends.server import run_loop
         from worker_gguf.frontends.sse import Pings
 
         keys = [key.get_secret_value() for key in settings.api_keys]
@@ -110,6 +112,7 @@ async def _serve(worker: Worker, listeners: Sequence[Listener], settings: Settin
     async def watch() -> None:
         with contextlib.suppress(WorkerError):
             await worker.wait_ready()
+        switch_normally()
         if worker.error is not None:
             stop.set()
         elif sys.stderr.isatty() and worker.settings.log_format != "json":
@@ -151,6 +154,7 @@ def _queue(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> in
             except WorkerError as error:
                 report_failed_start(sdk, error)
                 raise
+            switch_normally()
             concurrency = settings.concurrency or worker.n_parallel
             run_queue(
                 worker,
@@ -176,6 +180,10 @@ def _start(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> tu
     # Python. A start that has more to do before it loads is not waited for: /ping says so the sooner.
     if begun is not None:
         worker.wait_loading(_HEAD_START_S)
+        with timeline.phase("engine"):
+            import worker_gguf.engine.engine
+            import worker_gguf.llama.runner
+            import worker_gguf.model_service  # noqa: F401 - what follows the load finds it imported
     with timeline.phase("metrics"):
         from worker_gguf import __version__
         from worker_gguf.metrics import Metrics

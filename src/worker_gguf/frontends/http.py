@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from functools import cache
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI, Request
-from fastapi.responses import PlainTextResponse, Response
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
-from worker_gguf import __version__
 from worker_gguf.account import Account
 from worker_gguf.errors import InvalidRequest, MethodNotAllowed, NotFound, Unauthorized, WorkerError
 from worker_gguf.frontends import openapi
@@ -49,7 +50,7 @@ def create_app(
     worker_id: str | None = None,
     pings: Pings = NO_PINGS,
     health_path: str = "/ping",
-) -> FastAPI:
+) -> Starlette:
     """Build the whole application.
 
     /ping, which `health_path` answers like, and /health are free, for the platform asks without a key; all of /v1 and
@@ -62,28 +63,28 @@ def create_app(
     app.add_exception_handler(HTTPException, _noted_routing_error(frame))
     for method, path in _API:
         _add_api(app, frame, method, path)
-    openapi.publish(app, has_keys=bool(keys))
+    _publish(app, [(method, _label(path)) for method, path in _API], has_keys=bool(keys))
     return app
 
 
 def create_health_app(
     backend: Backend, *, api_keys: Iterable[str], metrics: Metrics, health_path: str = "/ping"
-) -> FastAPI:
+) -> Starlette:
     """Build what PORT_HEALTH serves: /ping, /health and /metrics, nothing else."""
     app = _new_app()
     _add_probes(app, backend, ApiKeys(api_keys), metrics, health_path)
-    openapi.publish(app, has_keys=False)
+    _publish(app, [], has_keys=False)
     return app
 
 
-def _new_app() -> FastAPI:
-    # No slash redirects: a client that posts to /v1/completions/ gets a 404 that says so, not a redirect to follow.
-    app = FastAPI(title="worker-gguf", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
-    app.add_exception_handler(HTTPException, _routing_error)
+def _new_app() -> Starlette:
+    app = Starlette(exception_handlers={HTTPException: _routing_error})
+    # A client that posts to /v1/completions/ gets a 404 that says so, not a redirect to follow.
+    app.router.redirect_slashes = False
     return app
 
 
-def _add_probes(app: FastAPI, backend: Backend, keys: ApiKeys, metrics: Metrics, health_path: str) -> None:
+def _add_probes(app: Starlette, backend: Backend, keys: ApiKeys, metrics: Metrics, health_path: str) -> None:
     # Before all other routes and in plain ASGI: it is asked often, and must answer in the middle of a full batch.
     for path in {"/ping", health_path}:
         app.router.routes.insert(0, Route(path, Ping(backend), methods=["GET"]))
@@ -99,19 +100,37 @@ def _add_probes(app: FastAPI, backend: Backend, keys: ApiKeys, metrics: Metrics,
             return _error_response(error)
         return Response(metrics.render(), media_type=metrics.content_type)
 
-    app.add_api_route("/health", health, methods=["GET"], openapi_extra=openapi.HEALTH)
-    app.add_api_route(
-        "/metrics", scrape, methods=["GET"], response_class=PlainTextResponse, openapi_extra=openapi.METRICS
-    )
+    _add(app, "GET", "/health", health)
+    _add(app, "GET", "/metrics", scrape)
 
 
-def _add_api(app: FastAPI, frame: Frame, method: str, path: str) -> None:
-    label = path.replace(":path}", "}")
+def _add_api(app: Starlette, frame: Frame, method: str, path: str) -> None:
+    label = _label(path)
 
     async def endpoint(request: Request) -> Response:
         return Exchange(frame, label)
 
-    app.add_api_route(path, endpoint, methods=[method], openapi_extra=openapi.operation(method, label))
+    _add(app, method, path, endpoint)
+
+
+def _publish(app: Starlette, routes: Iterable[tuple[str, str]], *, has_keys: bool) -> None:
+    """Serve the document, made once, at the first time that it is asked for."""
+    made = cache(lambda: json_bytes(openapi.document(routes, has_keys=has_keys)))
+
+    async def document(request: Request) -> Response:
+        return _json_response(200, made())
+
+    _add(app, "GET", "/openapi.json", document)
+
+
+def _add(app: Starlette, method: str, path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
+    route = Route(path, endpoint, methods=[method])
+    route.methods = {method}  # Starlette adds HEAD
+    app.router.routes.append(route)
+
+
+def _label(path: str) -> str:
+    return path.replace(":path}", "}")
 
 
 def _noted_routing_error(frame: Frame) -> Callable[[Request, Exception], Awaitable[Response]]:

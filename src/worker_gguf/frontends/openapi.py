@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from worker_gguf import __version__
 from worker_gguf.protocol.bodies import ChatBody, CompletionBody
 from worker_gguf.protocol.parameters import ALIASES
 
-__all__ = ["HEALTH", "METRICS", "operation", "publish"]
+__all__ = ["document"]
 
 _ERRORS = {
     "400": "The request is malformed, or a parameter cannot be honoured.",
@@ -57,12 +57,14 @@ def _json(description: str, schema: dict[str, Any] | None = None) -> dict[str, A
     return {"description": description, "content": {"application/json": {"schema": schema or {"type": "object"}}}}
 
 
-HEALTH: dict[str, Any] = {
+_HEALTH: dict[str, Any] = {
+    "operationId": "health",
     "summary": "Phase, model, slots, queue, memory plan and timeline of the start",
     "security": _OPEN,
     "responses": {"200": _json("Starting or ready."), "503": _json("Draining, stopped or failed.")},
 }
-METRICS: dict[str, Any] = {
+_METRICS: dict[str, Any] = {
+    "operationId": "metrics",
     "summary": "Metrics in Prometheus' text format",
     "responses": {
         "200": {"description": "Metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}},
@@ -88,11 +90,33 @@ _SUMMARIES = {
 _BODIES: dict[str, type[BaseModel]] = {"/v1/chat/completions": ChatBody, "/v1/completions": CompletionBody}
 
 
-def operation(method: str, path: str) -> dict[str, Any]:
-    """Describe one route of the API."""
+def document(routes: Iterable[tuple[str, str]], *, has_keys: bool) -> dict[str, Any]:
+    """Describe the application. `routes` are those under /v1, method and path, which want a key if there are any."""
+    paths: dict[str, dict[str, Any]] = {"/health": {"get": _HEALTH}, "/metrics": {"get": _METRICS}}
+    for method, path in routes:
+        paths.setdefault(path, {})[method.lower()] = _operation(method, path)
+    paths["/ping"] = {"get": _PING}
+    _, bodies = models_json_schema([(body, "validation") for body in _BODIES.values()], ref_template=_REF)
+    schemas = bodies.get("$defs", {}) | {"Error": _ERROR_SCHEMA}
+    for body in _BODIES.values():
+        _name_aliases(schemas[body.__name__]["properties"])
+    made: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {"title": "worker-gguf", "version": __version__},
+        "paths": paths,
+        "components": {"schemas": schemas},
+    }
+    if has_keys:
+        made["components"]["securitySchemes"] = {"apiKey": {"type": "http", "scheme": "bearer"}}
+        made["security"] = _KEY
+    return made
+
+
+def _operation(method: str, path: str) -> dict[str, Any]:
     common = ("400", "401", "404", "413", "429", "500", "503", "504") if method == "POST" else ("401", "404", "503")
     described: dict[str, Any] = {
         "summary": _SUMMARIES[path],
+        "operationId": f"{path.strip('/').replace('/', '_').replace('{', '').replace('}', '')}_{method.lower()}",
         "responses": {"200": _json("The answer."), **_errors(*common)},
     }
     if method == "POST":
@@ -104,32 +128,6 @@ def operation(method: str, path: str) -> dict[str, Any]:
             {"name": "model_id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
         ]
     return described
-
-
-def publish(app: FastAPI, *, has_keys: bool) -> None:
-    """Give the application its document, made once, at the first time it is asked for."""
-
-    def document() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            app.openapi_schema = _document(app, has_keys)
-        return app.openapi_schema
-
-    # FastAPI's own way to extend the document (fastapi.tiangolo.com/how-to/extending-openapi).
-    app.openapi = document  # type: ignore[method-assign]
-
-
-def _document(app: FastAPI, has_keys: bool) -> dict[str, Any]:
-    made = get_openapi(title=app.title, version=app.version, routes=app.routes)
-    made["paths"]["/ping"] = {"get": _PING}
-    components = made.setdefault("components", {})
-    _, bodies = models_json_schema([(body, "validation") for body in _BODIES.values()], ref_template=_REF)
-    components.setdefault("schemas", {}).update(bodies.get("$defs", {}) | {"Error": _ERROR_SCHEMA})
-    for body in _BODIES.values():
-        _name_aliases(components["schemas"][body.__name__]["properties"])
-    if has_keys:
-        components["securitySchemes"] = {"apiKey": {"type": "http", "scheme": "bearer"}}
-        made["security"] = _KEY
-    return made
 
 
 def _name_aliases(properties: dict[str, Any]) -> None:

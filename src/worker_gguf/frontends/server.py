@@ -1,4 +1,4 @@
-"""Sockets and uvicorn: bind first, serve later, drain on SIGTERM. Knows nothing of routes."""
+"""uvicorn: serve on sockets that are bound already, drain on SIGTERM. Knows nothing of routes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
-from worker_gguf.errors import SettingsError
+from worker_gguf.frontends.binding import BACKLOG, bind
 from worker_gguf.log import get_logger
 
 __all__ = ["Listener", "ServerThread", "bind", "run_loop", "serve"]
@@ -23,7 +23,6 @@ __all__ = ["Listener", "ServerThread", "bind", "run_loop", "serve"]
 logger = get_logger(__name__)
 T = TypeVar("T")
 
-_BACKLOG = 2048
 # Longer than a balancer keeps an idle connection, or it would send into one that is just being closed.
 _KEEP_ALIVE_S = 75
 # For a step of the engine to end and the errors to be sent.
@@ -33,21 +32,6 @@ _MIN_GRACE_S = 1
 
 Listener = tuple[ASGIApp, socket.socket]
 Drain = Callable[[], Awaitable[None]]
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Bind and listen, so that a connection made before the event loop runs waits instead of failing."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-        sock.listen(_BACKLOG)
-    except OSError as error:
-        sock.close()
-        raise SettingsError(f"Cannot listen on {host}:{port}: {error.strerror}. Choose another HOST or PORT.") from None
-    sock.setblocking(False)
-    return sock
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
@@ -159,7 +143,7 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 log_config=None,
                 server_header=False,
-                backlog=_BACKLOG,
+                backlog=BACKLOG,
                 timeout_keep_alive=_KEEP_ALIVE_S,
                 timeout_graceful_shutdown=_MIN_GRACE_S,
             )

@@ -10,14 +10,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import llama_cpp
-from llama_cpp._ggml import libggml
-
 from worker_gguf.llama import last_words
+from worker_gguf.llama.bindings import libggml, llama_cpp
 
-__all__ = ["VERSION", "forget_errors", "give_memory_back", "loading", "recent_errors", "start", "watching"]
-
-VERSION = llama_cpp.__version__
+__all__ = ["forget_errors", "give_memory_back", "loading", "recent_errors", "start", "watching"]
 
 logger = logging.getLogger("llama.cpp")
 # ggml.h: enum ggml_log_level; CONT continues the line before.

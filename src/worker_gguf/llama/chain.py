@@ -8,10 +8,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 
-import llama_cpp
-
 from worker_gguf.engine.request import SamplingParams
 from worker_gguf.errors import EngineFailed
+from worker_gguf.llama.bindings import llama_cpp
 from worker_gguf.llama.vocabulary import Vocabulary
 
 __all__ = ["Chain", "ChainFactory", "dry_is_active", "penalties_are_active", "resolve_windows"]

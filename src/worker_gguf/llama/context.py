@@ -6,12 +6,12 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import llama_cpp
 import numpy as np
 
 from worker_gguf.engine.batch import Chunk
 from worker_gguf.errors import ModelError, NotEnoughMemory
 from worker_gguf.llama import backend
+from worker_gguf.llama.bindings import llama_cpp
 from worker_gguf.llama.candidates import Floats
 from worker_gguf.llama.model import Model
 

@@ -6,10 +6,9 @@ import ctypes
 import os
 from pathlib import Path
 
-from llama_cpp._ggml import libggml
-
 from worker_gguf.engine.plan import Device, Machine
 from worker_gguf.llama import backend
+from worker_gguf.llama.bindings import libggml
 
 __all__ = ["read_machine"]
 

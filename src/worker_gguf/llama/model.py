@@ -8,10 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import llama_cpp
-
 from worker_gguf.errors import ModelInvalid, NotEnoughMemory
 from worker_gguf.llama import backend
+from worker_gguf.llama.bindings import llama_cpp
 from worker_gguf.llama.offload import Offload
 from worker_gguf.llama.overrides import experts_in_main_memory
 from worker_gguf.llama.vocabulary import Vocabulary
@@ -26,7 +25,8 @@ SPLIT_MODES = {"none": 0, "layer": 1, "row": 2}
 @dataclass(frozen=True, slots=True)
 class ModelParams:
     """`n_gpu_layers` -1 is all of them. `tensor_split` is each device's share of the model. The experts of the first
-    `n_cpu_moe` layers stay in main memory."""
+    `n_cpu_moe` layers stay in main memory. `repack` copies weights that the processor computes with into an order that
+    suits it, which can begin only when the whole file is read."""
 
     n_gpu_layers: int = 0
     load_mode: str = "auto"
@@ -34,6 +34,7 @@ class ModelParams:
     main_gpu: int = 0
     tensor_split: tuple[float, ...] = ()
     n_cpu_moe: int = 0
+    repack: bool = False
 
 
 # llama.cpp logs this when the files of a split model are all open and none is mapped or read yet.
@@ -72,6 +73,7 @@ class Model:
         native.load_mode = LOAD_MODES[params.load_mode]
         native.split_mode = SPLIT_MODES[params.split_mode]
         native.main_gpu = params.main_gpu
+        native.use_extra_bufts = params.repack
         if (shares := _shares(params.tensor_split)) is not None:
             native.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
         overrides = experts_in_main_memory(params.n_cpu_moe)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import ctypes
 import re
 
-from llama_cpp._ggml import libggml
-
 from worker_gguf.llama import backend
+from worker_gguf.llama.bindings import libggml
 
 __all__ = ["Offload", "gpu_backends"]
 

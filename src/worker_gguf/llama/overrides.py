@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 
-from llama_cpp._ggml import libggml
+from worker_gguf.llama.bindings import libggml
 
 __all__ = ["Override", "experts_in_main_memory"]
 

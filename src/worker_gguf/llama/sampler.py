@@ -8,11 +8,11 @@ import secrets
 from collections import Counter, deque
 from collections.abc import Iterable
 
-import llama_cpp
 import numpy as np
 
 from worker_gguf.engine.request import GenerationRequest, SamplingParams
 from worker_gguf.errors import EngineFailed
+from worker_gguf.llama.bindings import llama_cpp
 from worker_gguf.llama.candidates import Floats, Ints, reaching, top
 from worker_gguf.llama.chain import ChainFactory, dry_is_active, penalties_are_active, resolve_windows
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterable, Sequence
 
-import llama_cpp
-
 from worker_gguf.errors import InvalidRequest
+from worker_gguf.llama.bindings import llama_cpp
 
 __all__ = ["Vocabulary"]
 

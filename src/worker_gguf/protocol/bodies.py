@@ -47,7 +47,9 @@ class StreamOptions(_Strict):
 
 
 class Common(_Strict):
-    """What both routes take."""
+    """What both routes take. Validated only as one of them, so pydantic builds those two and not this."""
+
+    model_config = ConfigDict(defer_build=True)
 
     model: str | None = Field(None, max_length=512, description="The served model's id or one of its aliases.")
     stream: bool | None = Field(None, description="Answer as server-sent events.")
@@ -125,6 +127,8 @@ class Message(_Strict):
 class ChatBody(Common):
     """POST /v1/chat/completions"""
 
+    model_config = ConfigDict(defer_build=False)
+
     messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)] = Field(description="The conversation.")
     logprobs: bool | None = Field(None, description="Give each token's log-probability.")
     top_logprobs: TopLogprobs | None = Field(None, description="And those of the likeliest tokens in its place.")
@@ -146,6 +150,8 @@ def _kind_of_prompt(prompt: object) -> str:
 
 class CompletionBody(Common):
     """POST /v1/completions"""
+
+    model_config = ConfigDict(defer_build=False)
 
     prompt: Annotated[
         Annotated[str, Tag("text")]

@@ -6,10 +6,7 @@ of downloads under way.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import tempfile
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -55,6 +52,8 @@ class Cache:
 
     def url(self, url: str) -> Path:
         """Where the file of a URL lies; a fresh signature does not change it."""
+        import hashlib  # here, as the others below: a cold start reads no byte before this module is imported
+
         name = unquote(urlsplit(url).path).rpartition("/")[2]
         return self.folder / "urls" / hashlib.sha256(stable_url(url).encode()).hexdigest()[:16] / name
 
@@ -74,6 +73,8 @@ class Cache:
         target = os.path.relpath(blob, path.parent)
         if path.is_symlink() and str(path.readlink()) == target:
             return path
+        import uuid
+
         fresh = path.with_name(f".{uuid.uuid4().hex}")
         try:
             fresh.symlink_to(target)
@@ -94,6 +95,8 @@ def _move(blob: Path, path: Path) -> None:
 
 def write_ref(repo_folder: Path, revision: str, commit: str) -> None:
     """Note which commit a branch or tag is at, as the Hub's own cache does; whole or not at all."""
+    import tempfile
+
     path = repo_folder / "refs" / revision
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False, encoding="utf-8") as file:

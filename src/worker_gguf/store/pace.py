@@ -18,8 +18,9 @@ WINDOW_S: Final = 0.05
 HOLD_S: Final = (0.4, 4.0)
 """How long a choice stands before more readers are tried again, at first and at most; it doubles each time. What one
 window showed may have been chance, and volumes are shared."""
-GAIN: Final = 1.05
-"""Twice the readers must bring this many times the bytes, or they are not worth their processor time."""
+GAIN: Final = 1.15
+"""Twice the readers must bring this many times the bytes, or they are not worth their processor time. A reader
+announces 2 MiB at once, so a few keep a volume busy; what more seem to bring is mostly the noise of a window."""
 LOSS: Final = 0.95
 """Half the readers may bring this little and still be chosen."""
 

@@ -1,8 +1,8 @@
 """Reads a model's files into the page cache ahead of whoever loads them. Knows nothing of llama.cpp.
 
-Every block is asked for once, in file order, by as many readers as `Pace` finds worth it. What they read is thrown
-away: a reader fills the same small buffer over and over, so the memory it takes is READER_BYTES a reader. A failure is
-never the start's failure: the load that follows meets it itself and says so better.
+Every block is asked for once, in file order, by as many readers as `Pace` finds worth it. What they read stays in the
+page cache alone (`page_cache.py`). A failure is never the start's failure: the load that follows meets it itself and
+says so better.
 
 A FUSE mount may drop a file's cached pages whenever somebody opens it. So the descriptors stay open until `close`, and
 a load that can use them (`file`, `fd`) should. One that opens the files again calls `opened` when it has: on a mount
@@ -22,19 +22,20 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, TypeAlias
 
+from worker_gguf.store import apart
 from worker_gguf.store.pace import Pace
+from worker_gguf.store.page_cache import PageCache
 
-__all__ = ["BLOCK_BYTES", "READER_BYTES", "Block", "Prefetch", "Read", "drops_on_open"]
+__all__ = ["BLOCK_BYTES", "Block", "Prefetch", "Read", "drops_on_open"]
 
 logger = logging.getLogger(__name__)
 
 BLOCK_BYTES: Final = 2 << 20
-READER_BYTES: Final = 256 << 10
 _PAGE: Final = mmap.PAGESIZE
 _JOIN_TIMEOUT_S: Final = 5.0
 
-Read: TypeAlias = Callable[[int, Sequence[memoryview], int], int]
-"""`os.preadv`: descriptor, buffers, offset; how many bytes were read."""
+Read: TypeAlias = Callable[[int, int, int], int]
+"""`PageCache.bring`: descriptor, offset, size; how many bytes were read."""
 
 
 class Block(NamedTuple):
@@ -53,7 +54,7 @@ class Prefetch:
         n_readers: int | None = None,
         limit_bytes: int | None = None,
         skip_cached: bool = True,
-        read: Read = os.preadv,
+        read: Read | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Open the files; OSError if one cannot be.
@@ -70,7 +71,7 @@ class Prefetch:
         self.began_s = clock()
         """By the clock, `time.perf_counter` if none is given; so is `ended_s`."""
         self.ended_s: float | None = None
-        self._read, self._clock = read, clock
+        self._clock = clock
         self._fds: list[int] = []
         try:
             self._fds += (os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in self.paths)
@@ -79,6 +80,8 @@ class Prefetch:
             self._close_files()
             raise
         self.bytes_total = min(sum(sizes), sum(sizes) if limit_bytes is None else max(0, limit_bytes))
+        self._page_cache = PageCache()
+        self._read = read or self._page_cache.bring
         self._blocks = _blocks(self._fds, sizes, self.bytes_total)
         self._pace = Pace(self.began_s, first=n_readers, most=n_readers) if n_readers else Pace(self.began_s)
         self._is_paced = n_readers is None
@@ -88,10 +91,14 @@ class Prefetch:
         self._stopping = threading.Event()
         self._gate = threading.Event()
         self._finished = threading.Event()
+        self._child: apart.Child | None = None
 
-    def start(self) -> Prefetch:
-        """Begin to read, beside whatever the caller does next."""
-        threading.Thread(target=self._begin, name="prefetch", daemon=True).start()
+    def start(self, *, in_child: bool = False) -> Prefetch:
+        """Begin to read, beside whatever the caller does next. A child process reads a model of one file, if that is
+        asked for: while this process has no other thread, it may be."""
+        if in_child and len(self._fds) == 1:
+            self._child = apart.fork(self._begin, self._finished.wait, self._report)
+        threading.Thread(target=self._follow if self._child else self._begin, name="prefetch", daemon=True).start()
         return self
 
     def file(self, index: int = 0) -> BinaryIO:
@@ -105,6 +112,8 @@ class Prefetch:
     def cancel(self) -> None:
         self._stopping.set()
         self._gate.set()
+        if self._child is not None:
+            self._child.stop()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Return whether the readers are done, for whatever reason."""
@@ -125,6 +134,7 @@ class Prefetch:
         self.cancel()
         if self._finished.wait(timeout_s):
             self._close_files()
+            self._page_cache.close()
         else:
             logger.warning("the volume does not answer, its files stay open")
 
@@ -132,6 +142,25 @@ class Prefetch:
         fds, self._fds = self._fds, []
         for fd in fds:
             os.close(fd)
+
+    # --- a child's readers ----------------------------------------------------------------------------------------
+
+    def _report(self) -> apart.Report:
+        """In the child: how far it is."""
+        failed = self.error.errno or errno.EIO if self.error else 0
+        return apart.Report(self.bytes_done, self.bytes_cached, self.most_readers, failed, self.ended_s or 0.0)
+
+    def _follow(self) -> None:
+        """In the parent: take what the child reports for one's own."""
+        assert self._child is not None
+        for report in self._child.reports():
+            self.bytes_done, self.bytes_cached, self.most_readers = report[:3]
+            self.ended_s = report.ended_s or None
+            if report.errno and self.error is None:
+                self._fail(OSError(report.errno, os.strerror(report.errno)))
+        self._child.stop()
+        self.ended_s = self.ended_s or self._clock()
+        self._finished.set()
 
     # --- the readers' side ----------------------------------------------------------------------------------------
 
@@ -156,11 +185,10 @@ class Prefetch:
         self.most_readers = max(self.most_readers, len(self._readers))
 
     def _run(self, number: int) -> None:
-        buffer = memoryview(bytearray(READER_BYTES))
         while (block := self._next(number)) is not None:
             try:
                 is_cached = self._is_cached(block)
-                n_bytes = block.size if is_cached else self._fetch(block, buffer)
+                n_bytes = block.size if is_cached else self._fetch(block)
             except OSError as error:
                 self._fail(error)
                 continue
@@ -188,11 +216,11 @@ class Prefetch:
             self.ended_s = self._clock()
             self._finished.set()
 
-    def _fetch(self, block: Block, buffer: memoryview) -> int:
+    def _fetch(self, block: Block) -> int:
         """Read it into the page cache; less than its size if the file ends before."""
         done = 0
         while done < block.size:
-            n_bytes = self._read(block.fd, _windows(buffer, block.size - done), block.offset + done)
+            n_bytes = self._read(block.fd, block.offset + done, block.size - done)
             if not n_bytes:
                 self._stopping.set()  # the file has shrunk: what follows is not there either
                 break
@@ -251,9 +279,3 @@ def _blocks(fds: Sequence[int], sizes: Sequence[int], limit_bytes: int) -> Itera
                 return
             left -= size
             yield Block(fd, offset, size)
-
-
-def _windows(buffer: memoryview, size: int) -> list[memoryview]:
-    """The buffer as often as `size` bytes need it."""
-    whole, rest = divmod(size, len(buffer))
-    return [buffer] * whole + ([buffer[:rest]] if rest else [])

@@ -1,0 +1,84 @@
+"""Work in a child process, which reports how far it is until it ends. Knows nothing of what the work is.
+
+A thread would wait for the interpreter's lock after each call to the kernel, and the start imports all the while. Only
+a process that has no other thread yet may be forked, so this is for the first moment of a start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import struct
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
+
+__all__ = ["Child", "Report", "fork"]
+
+_LOOK_S: Final = 0.02
+_RECORD: Final = struct.Struct("=qqqqd")
+
+
+class Report(NamedTuple):
+    """`errno` is 0 while nothing has failed, `ended_s` (by the machine's monotonic clock) while the work goes on."""
+
+    bytes_done: int
+    bytes_cached: int
+    most_readers: int
+    errno: int
+    ended_s: float
+
+
+class Child:
+    """The parent's side of it."""
+
+    def __init__(self, pid: int, said: int, orders: int) -> None:
+        self._pid, self._said, self._orders = pid, said, orders
+
+    def reports(self) -> Iterator[Report]:
+        """Every report until the child has ended, for whatever reason. For one thread, once."""
+        while len(record := os.read(self._said, _RECORD.size)) == _RECORD.size:
+            yield Report(*_RECORD.unpack(record))
+        os.close(self._said)
+        with contextlib.suppress(ChildProcessError):  # reaped by whoever ignores SIGCHLD
+            os.waitpid(self._pid, 0)
+
+    def stop(self) -> None:
+        """Ask it to end. May be called again."""
+        orders, self._orders = self._orders, -1
+        if orders >= 0:
+            os.close(orders)
+
+
+def fork(work: Callable[[], None], wait: Callable[[float], bool], report: Callable[[], Report]) -> Child:
+    """Begin `work` in a child; it ends when `wait`, which takes seconds, says that the work is done, when it is stopped
+    and when this process is gone."""
+    said, saying = os.pipe()
+    orders, ordering = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(said)
+            os.close(ordering)
+            _run(work, wait, report, saying, orders)
+        finally:
+            os._exit(0)
+    os.close(saying)
+    os.close(orders)
+    return Child(pid, said, ordering)
+
+
+def _run(
+    work: Callable[[], None], wait: Callable[[float], bool], report: Callable[[], Report], saying: int, orders: int
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then stops this one
+    logging.disable()  # what fails is reported, and logged there
+    work()
+    is_done = False
+    while not is_done:
+        is_done = wait(_LOOK_S)
+        if select.select([orders], [], [], 0)[0]:
+            return
+        os.write(saying, _RECORD.pack(*report()))

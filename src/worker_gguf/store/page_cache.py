@@ -1,0 +1,65 @@
+"""Brings a piece of a file into the page cache and nowhere else. Knows nothing of models, blocks or threads.
+
+The kernel is told all of the piece at once, so that the volume answers its requests side by side; then the piece is
+sent to /dev/null, which waits until it is there, meets a failure and copies nothing. Reading it into a buffer takes
+three times the processor, which a cold start has better use for.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+__all__ = ["BUFFER_BYTES", "PageCache"]
+
+BUFFER_BYTES: Final = 256 << 10
+"""What a thread takes in which /dev/null cannot be sent to."""
+_LEAST_STEP: Final = 128 << 10
+
+
+class PageCache:
+    """`bring` may be called by many threads; `close` when none does any more."""
+
+    def __init__(self) -> None:
+        self._null: int | None = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        self._can_send = True
+        self._steps: dict[int, int] = {}
+
+    def bring(self, fd: int, offset: int, size: int) -> int:
+        """Return how many bytes from `offset` on are in the page cache now; 0 is the file's end."""
+        self._announce(fd, offset, size)
+        if self._can_send and self._null is not None:
+            try:
+                return os.sendfile(self._null, fd, offset, size)
+            except OSError:  # not for this file system: what is wrong with the file itself, reading says too
+                self._can_send = False
+        return _read(fd, offset, size)
+
+    def close(self) -> None:
+        null, self._null = self._null, None
+        if null is not None:
+            os.close(null)
+
+    def _announce(self, fd: int, offset: int, size: int) -> None:
+        step = self._steps.get(fd) or self._steps.setdefault(fd, _step_bytes(fd))
+        for at in range(offset, offset + size, step):
+            os.posix_fadvise(fd, at, min(step, offset + size - at), os.POSIX_FADV_WILLNEED)
+
+
+def _step_bytes(fd: int) -> int:
+    """How much the kernel reads for one announcement; of more it would forget the rest. Twice the device's own measure
+    for a file that is said to be read in order."""
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    device = os.fstat(fd).st_dev
+    name = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+    try:
+        return max(_LEAST_STEP, 2 * int(name.read_text()) << 10)
+    except (OSError, ValueError):
+        return _LEAST_STEP
+
+
+def _read(fd: int, offset: int, size: int) -> int:
+    buffer = memoryview(bytearray(min(size, BUFFER_BYTES)))
+    whole, rest = divmod(size, len(buffer))
+    return os.preadv(fd, [buffer] * whole + ([buffer[:rest]] if rest else []), offset)
