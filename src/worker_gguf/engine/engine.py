@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from worker_gguf.engine.batch import Batch, StepResult
+from worker_gguf.engine.commands import Add, Address, Cancel, Command, CutOff, Stop
 from worker_gguf.engine.detokenizer import Detokenizer
 from worker_gguf.engine.events import Delta, Event, Finished, FinishReason, Usage
 from worker_gguf.engine.request import GenerationRequest
@@ -28,45 +29,12 @@ __all__ = ["Engine"]
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Address:
-    """Where a request's events go: a stream, and the request's place in its group."""
-
-    stream: EventStream
-    index: int
-
-
 @dataclass(slots=True)
 class _Open:
     """A request that has not ended: where its events go and its text so far."""
 
-    address: _Address
+    address: Address
     text: Detokenizer
-
-
-@dataclass(frozen=True, slots=True)
-class _Add:
-    request: GenerationRequest
-    address: _Address
-
-
-@dataclass(frozen=True, slots=True)
-class _Cancel:
-    request_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class _CutOff:
-    """Ends every request with an error."""
-
-    error: WorkerError
-
-
-class _Stop:
-    """Ends the thread."""
-
-
-_Command = _Add | _Cancel | _CutOff | _Stop
 
 
 class Engine:
@@ -86,7 +54,7 @@ class Engine:
         self._piece = piece
         self._clock = clock
         self._scheduler = Scheduler(runner.limits, max_queue=max_queue, prefill_chunk=prefill_chunk)
-        self._inbox: SimpleQueue[_Command] = SimpleQueue()
+        self._inbox: SimpleQueue[Command] = SimpleQueue()
         self._open: dict[str, _Open] = {}
         self._outbox: Outbox = {}
         self._courier = Courier()
@@ -118,7 +86,7 @@ class Engine:
         """End what runs as cancelled, end the thread, give the model's memory back."""
         with self._lock:
             self._stopping = True
-            self._inbox.put(_Stop())
+            self._inbox.put(Stop())
         self._thread.join()
         self._courier.stop()
         self.runner.close()
@@ -137,7 +105,7 @@ class Engine:
             self._n_submitted += len(requests)
             # Within the lock, so that nothing comes into the inbox behind the command that ends the thread.
             for index, request in enumerate(requests):
-                self._inbox.put(_Add(request, _Address(stream, index)))
+                self._inbox.put(Add(request, Address(stream, index)))
         return stream
 
     def _check_room(self, n: int) -> None:
@@ -152,11 +120,11 @@ class Engine:
 
     def cancel(self, request_id: str) -> None:
         """From any thread. The slot is free before the next step; a request that has ended is not touched."""
-        self._inbox.put(_Cancel(request_id))
+        self._inbox.put(Cancel(request_id))
 
     def cut_off(self, error: WorkerError) -> None:
         """End every request that is open with this error. From any thread."""
-        self._inbox.put(_CutOff(error))
+        self._inbox.put(CutOff(error))
 
     def abandon(self, error: WorkerError) -> None:
         """End every open request from outside, for the thread does not come back from its step. The last thing asked
@@ -167,7 +135,7 @@ class Engine:
             addresses = [opened.address for opened in list(self._open.values())]
             with contextlib.suppress(Empty):
                 while True:
-                    if isinstance(command := self._inbox.get_nowait(), _Add):
+                    if isinstance(command := self._inbox.get_nowait(), Add):
                         addresses.append(command.address)
             self._n_ended = self._n_submitted
             waiting, self._on_idle = self._on_idle, []
@@ -233,16 +201,16 @@ class Engine:
                 command = self._inbox.get(block=self._scheduler.is_idle)
             except Empty:
                 return True
-            if isinstance(command, _Stop):
+            if isinstance(command, Stop):
                 return False
             self._apply(command)
             self._publish()
 
-    def _apply(self, command: _Add | _Cancel | _CutOff) -> None:
-        if isinstance(command, _Cancel):
+    def _apply(self, command: Add | Cancel | CutOff) -> None:
+        if isinstance(command, Cancel):
             self._take(self._scheduler.finish(command.request_id, "cancelled"))
             return
-        if isinstance(command, _CutOff):
+        if isinstance(command, CutOff):
             self._take(self._scheduler.finish_all("error", command.error))
             return
         request, address = command.request, command.address
@@ -298,7 +266,7 @@ class Engine:
         for latch in waiting:
             latch.set()
 
-    def _emit(self, address: _Address, event: Event) -> None:
+    def _emit(self, address: Address, event: Event) -> None:
         self._outbox.setdefault(address.stream, {}).setdefault(address.index, []).append(event)
 
     def _publish(self) -> None:
