@@ -68,15 +68,10 @@ class Model:
         """
         backend.start()
         backend.forget_errors()
-        native = llama_cpp.llama_model_default_params()
-        native.n_gpu_layers = params.n_gpu_layers
-        native.load_mode = LOAD_MODES[params.load_mode]
-        native.split_mode = SPLIT_MODES[params.split_mode]
-        native.main_gpu = params.main_gpu
-        native.use_extra_bufts = params.repack
-        if (shares := _shares(params.tensor_split)) is not None:
+        shares, overrides = _shares(params.tensor_split), experts_in_main_memory(params.n_cpu_moe)
+        native = _native(params)
+        if shares is not None:
             native.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
-        overrides = experts_in_main_memory(params.n_cpu_moe)
         if overrides is not None:
             native.tensor_buft_overrides = ctypes.addressof(overrides)
 
@@ -107,6 +102,17 @@ class Model:
         if self.pointer is not None:
             llama_cpp.llama_model_free(self.pointer)
             self.pointer = None
+
+
+def _native(params: ModelParams) -> llama_cpp.llama_model_params:
+    """What needs no memory of its own beside it."""
+    native = llama_cpp.llama_model_default_params()
+    native.n_gpu_layers = params.n_gpu_layers
+    native.load_mode = LOAD_MODES[params.load_mode]
+    native.split_mode = SPLIT_MODES[params.split_mode]
+    native.main_gpu = params.main_gpu
+    native.use_extra_bufts = params.repack
+    return native
 
 
 def _load_by_name(
