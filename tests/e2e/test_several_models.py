@@ -33,7 +33,7 @@ class Process:
             "MODE": "http",
             "HOST": "127.0.0.1",
             "PORT": str(port),
-            "N_CTX": "4608",
+            "N_CTX": "2048",
             "DRAIN_TIMEOUT_S": str(TIMEOUT_S),
             "N_PARALLEL": "1",
             "N_THREADS": "1",
@@ -66,10 +66,13 @@ def completion(model: str, max_tokens: int) -> dict[str, object]:
     return {"model": model, "prompt": "Once", "max_tokens": max_tokens, "ignore_eos": True}
 
 
-async def until_open(client: httpx.AsyncClient, n_open: list[int]) -> None:
-    """Return when so many requests run or wait, model by model."""
+async def until(client: httpx.AsyncClient, *, running: list[int], waiting: list[int]) -> None:
+    """Return when so many requests run and wait, model by model."""
     async with asyncio.timeout(TIMEOUT_S):
-        while [m["waiting"] + m["running"] for m in (await client.get("/health")).json()["models"]] != n_open:
+        while True:
+            models = (await client.get("/health")).json()["models"]
+            if [m["running"] for m in models] == running and [m["waiting"] for m in models] == waiting:
+                return
             await asyncio.sleep(0.01)
 
 
@@ -86,13 +89,13 @@ async def test_alternating_load_is_answered_and_a_sigterm_in_a_swap_ends_cleanly
         assert [answer.json()["model"] for answer in answers] == list("ab" * 12)
         assert 1 <= (await client.get("/health")).json()["swaps"] < 24
 
-        busy = asyncio.create_task(client.post("/v1/completions", json=completion("a", 4000)))
-        await until_open(client, [1, 0])
+        busy = asyncio.create_task(client.post("/v1/completions", json=completion("a", 1200)))
+        await until(client, running=[1, 0], waiting=[0, 0])
         with pytest.raises(httpx.ReadTimeout):
             await client.post("/v1/completions", json=completion("b", 4), timeout=0.1)
         waiting = asyncio.create_task(client.post("/v1/completions", json=completion("b", 4)))
-        await until_open(client, [1, 1])
+        await until(client, running=[1, 0], waiting=[0, 1])
         process.process.send_signal(signal.SIGTERM)
-        assert (await busy).json()["usage"]["completion_tokens"] == 4000
+        assert (await busy).json()["usage"]["completion_tokens"] == 1200
         assert (await waiting).json()["model"] == "b"
     assert process.process.wait(TIMEOUT_S) == 0

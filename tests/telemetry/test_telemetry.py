@@ -203,6 +203,8 @@ def test_a_collector_that_is_gone_holds_nobody_up(monkeypatch: pytest.MonkeyPatc
     before_s = time.monotonic()
     telemetry.close(0.5)
     assert time.monotonic() - before_s < 5
+    telemetry._thread.join(30)  # its exporter draws random pauses, which the strategies of later tests must not see
+    assert not telemetry._thread.is_alive()
 
 
 def test_a_start_under_way_is_not_waited_for() -> None:
