@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,50 @@ async def test_a_client_that_leaves_while_it_waits_is_forgotten(worker: Worker, 
         assert not fleet._waiters
     await worker._booted.idle()  # type: ignore[union-attr]
     assert (await states(worker))["a"] == "loaded"
+
+
+class _Noting:
+    """A lock that says when `thread` has come to it."""
+
+    def __init__(self, lock: threading.Lock, thread: int) -> None:
+        self._lock, self._thread = lock, thread
+        self.is_asked_for = threading.Event()
+
+    def __enter__(self) -> None:
+        if threading.get_ident() == self._thread:
+            self.is_asked_for.set()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+async def test_a_client_that_leaves_at_the_moment_it_is_told_something_harms_nobody(
+    worker: Worker, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ask(worker, "a")
+    async with generating(worker, "a"):
+        waiting = asyncio.create_task(ask(worker, "b"))
+        await asyncio.sleep(0)
+        lock = _Noting(fleet._lock, threading.get_ident())
+        monkeypatch.setattr(fleet, "_lock", lock)
+        is_held = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def tell() -> None:
+            with lock:
+                effects = fleet._residence.give_up(NotReady("Told."))
+                loop.call_soon_threadsafe(is_held.set)
+                assert lock.is_asked_for.wait(20)
+                fleet._carry_out(effects)
+
+        telling = asyncio.create_task(asyncio.to_thread(tell))
+        await is_held.wait()
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        await telling
+        assert not fleet._waiters
+    assert (await ask(worker, "b"))["model"] == "b"
 
 
 def test_a_request_whose_loop_is_gone_does_not_keep_its_model_busy(worker: Worker, fleet: Fleet) -> None:

@@ -88,9 +88,9 @@ class Fleet:
             await check(route, body, one.settings)  # before a model is loaded for it
         ticket = await self._enter(one, timeout_of(body, one.settings))
         ended = partial(self._end, ticket)
-        booted = one.booted
-        assert booted is not None
         try:
+            if (booted := one.booted) is None:  # it was given up between the two
+                raise NotReady(_LEAVING)
             result = await booted.service.call(method, route, body, account, arrived_s=arrived_s, ended=ended)
         except BaseException:
             ended()
@@ -127,8 +127,13 @@ class Fleet:
 
     def _end(self, ticket: int) -> None:
         """The request is over; a second time does nothing."""
-        self._waiters.pop(ticket, None)
-        self._tell(partial(self._residence.ended, ticket))
+
+        def ended(now_s: float) -> list[Effect]:
+            # Under the lock: another thread may be carrying out an effect that names the ticket.
+            self._waiters.pop(ticket, None)
+            return self._residence.ended(ticket, now_s)
+
+        self._tell(ended)
 
     def _named(self, name: str | None) -> Listed:
         if name is None:
