@@ -62,7 +62,8 @@ def open_model(
         header = read_headers(local.paths, ahead.files())
     original = original_tokenizer(settings, timeline)
     with timeline.phase("backend"):
-        machine = beside(_machine(settings))
+        whole = _machine(settings)
+        machine = beside(whole)
     with timeline.phase("plan"):
         plan = plan_for(header, machine, settings)
         _log_plan(plan)
@@ -85,7 +86,7 @@ def open_model(
     model, engine, plan = load_within_memory(plan, load, open_engine, lesser)
     ahead.close()  # only now: a load that is tried again goes through the same open file
     with _closing_if_it_fails(engine):
-        checks = _examine(opening, machine, plan, header, local, model, engine)
+        checks = _examine(opening, whole, plan, header, local, model, engine)
         with timeline.phase("service"):
             from worker_gguf.model_service import make_service
 
