@@ -119,10 +119,12 @@ def _volume(settings: Settings, local: LocalModel) -> Check:
         return Check("volume", True, "none is configured as the cache")
     if local.source not in ("cache", "download"):
         return Check("volume", True, "not needed: the model is in the image or given by its path")
+    place = "the cache (MODEL_CACHE_DIR)" if settings.model_cache_dir is not None else "the network volume"
     error = why_not_writable(Cache(folder).work)
     if error is None:
-        return VolumeFacts(str(folder)).check()
-    return VolumeFacts(str(folder), error.strerror or str(error), error.errno in _FULL).check()
+        return VolumeFacts(place).check()
+    logger.warning("cache cannot be written", folder=str(folder), error=str(error))
+    return VolumeFacts(place, error.strerror or type(error).__name__, error.errno in _FULL).check()
 
 
 def _token(first: Sampled | WorkerError | None) -> TokenFacts:

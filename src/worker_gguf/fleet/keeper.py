@@ -17,6 +17,7 @@ from worker_gguf.errors import WorkerError
 from worker_gguf.fleet.listed import Listed
 from worker_gguf.fleet.residence import Effect, Fetch, Load, PutAway, Residence, Wake
 from worker_gguf.fleet.room import Room, footprint_of, least
+from worker_gguf.fleet.telling import public
 from worker_gguf.fleet.totals import of_the_past
 from worker_gguf.log import get_logger
 
@@ -147,7 +148,7 @@ class Keeper:
             return True
         if not self._leaving.is_set():
             logger.error("model failed", model=name, code=why.code, error=why.message)
-        self._tell(partial(self._residence.failed, name, why))
+        self._tell(partial(self._residence.failed, name, public(name, why)))
         return False
 
     # --- memory ---------------------------------------------------------------------------------------------------
