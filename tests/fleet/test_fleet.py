@@ -12,8 +12,10 @@ import pytest
 
 from tests.fleet.asking import ask, generating, states
 from tests.fleet.conftest import several
+from worker_gguf.account import Account
 from worker_gguf.errors import DeadlineExceeded, InvalidRequest, ModelInvalid, NotFound, NotReady, QueueFull
 from worker_gguf.fleet.fleet import Fleet
+from worker_gguf.frontends.ending import line_of
 from worker_gguf.frontends.queue import make_handler
 from worker_gguf.metrics import Metrics
 from worker_gguf.service import Answer, Stream
@@ -228,6 +230,42 @@ async def test_metrics_count_loads_and_swaps_and_never_fall(worker: Worker, metr
     assert (metrics.registry.get_sample_value("worker_gguf_completion_tokens_total") or 0) > tokens
     await ask(worker, "a")
     assert value("worker_gguf_model_loads_total") == loads + 1
+
+
+async def test_what_an_engine_has_counted_is_never_missing_while_it_ends(
+    worker: Worker, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ask(worker, "a")
+    await fleet.idle()
+    before = fleet.stats
+    seen = []
+    booted = fleet.listed["a"].booted
+    assert booted is not None
+    stop = booted.engine.stop
+
+    def look_and_stop() -> None:
+        seen.append(fleet.stats)
+        stop()
+        seen.append(fleet.stats)
+
+    monkeypatch.setattr(booted.engine, "stop", look_and_stop)
+    await ask(worker, "b")
+    assert before.steps
+    assert [stats.steps >= before.steps and stats.finished >= before.finished for stats in seen] == [True, True]
+    assert [stats.max_queue for stats in seen] == [0, 0]
+
+
+async def test_the_wait_for_a_model_is_in_the_requests_account(worker: Worker) -> None:
+    body = {"prompt": "Once", "max_tokens": 1}
+    waits = []
+    for name in "abb":
+        account = Account("http", "r")
+        await worker.call("POST", "/v1/completions", body | {"model": name}, request_id="r", account=account)
+        waits.append(line_of(account.close("POST", "/v1/completions", 200))["model_wait_ms"])
+    _, swapped, there = waits
+    assert isinstance(swapped, float)
+    assert isinstance(there, float)
+    assert swapped > there
 
 
 async def test_a_job_of_the_queue_names_its_model(worker: Worker, metrics: Metrics) -> None:

@@ -19,7 +19,6 @@ from worker_gguf.fleet.listed import Listed
 from worker_gguf.fleet.residence import Admit, Effect, Refuse, Residence, Rules
 from worker_gguf.fleet.screening import check, timeout_of, wanted_name
 from worker_gguf.fleet.telling import counts_of, describe_listed, status_of
-from worker_gguf.fleet.totals import total
 from worker_gguf.latch import Latch
 from worker_gguf.metrics import Metrics, ModelCounts
 from worker_gguf.protocol.models import model_body
@@ -86,7 +85,12 @@ class Fleet:
         arrived_s = time.monotonic()
         if one.booted is None:
             await check(route, body, one.settings)  # before a model is loaded for it
-        ticket = await self._enter(one, timeout_of(body, one.settings))
+        entered_s = time.monotonic()
+        try:
+            ticket = await self._enter(one, timeout_of(body, one.settings))
+        finally:
+            if account is not None:
+                account.model_wait_s = time.monotonic() - entered_s
         ended = partial(self._end, ticket)
         try:
             if (booted := one.booted) is None:  # it was given up between the two
@@ -185,7 +189,7 @@ class Fleet:
 
     @property
     def stats(self) -> EngineStats:
-        return total([self._keeper.past, *(one.booted.stats for one in self.listed.values() if one.booted)])
+        return self._keeper.stats()
 
     def counts(self) -> list[ModelCounts]:
         """For the metrics."""

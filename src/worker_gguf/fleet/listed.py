@@ -112,15 +112,17 @@ class Listed:
             booted = open_model(opening, found.local, found.hold, ahead, beside)
         self._is_up(booted, clock() - begun_s)
 
-    def close(self) -> Booted | None:
-        """Put it away; its files are kept. What was closed, if anything was loaded."""
+    def detach(self) -> Booted | None:
+        """Let nobody have it any more; what is returned is to be closed."""
         booted, self.booted = self.booted, None
-        if booted is not None:
-            from worker_gguf.llama.backend import give_memory_back
-
-            booted.engine.stop()
-            give_memory_back()
         return booted
+
+    def close(self, booted: Booted) -> None:
+        """Put away what was detached; its files are kept."""
+        from worker_gguf.llama.backend import give_memory_back
+
+        booted.engine.stop()
+        give_memory_back()
 
     def release(self) -> None:
         """Let go of its files."""
