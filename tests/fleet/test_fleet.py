@@ -179,6 +179,13 @@ async def test_a_request_whose_time_is_over_while_it_waits_is_told_so(worker: Wo
     assert not fleet._waiters
 
 
+@pytest.mark.parametrize("timeout", [10**400, "soon", True])
+async def test_a_timeout_that_is_none_is_refused_as_by_one_model(worker: Worker, timeout: object) -> None:
+    await ask(worker, "a")
+    with pytest.raises(InvalidRequest, match="timeout"):
+        await ask(worker, "a", timeout=timeout)
+
+
 async def test_no_more_wait_than_may(tmp_path: Path) -> None:
     worker = Worker(several(tmp_path, max_queue=1), Metrics("test"))
     worker.start()
