@@ -44,14 +44,22 @@ def examine(
     model: Model,
     first: Sampled | WorkerError | None,
     progress: Callable[[float], bool] = lambda fraction: True,
+    checked: tuple[Check, ...] = (),
 ) -> tuple[Check, ...]:
-    """After the first token. `progress` is told how much of the model's digest is computed; False gives up.
+    """After the first token. `progress` is told how much of the model's digest is computed; False gives up. What an
+    earlier load of the same files has `checked` of them and of the cache is not looked at again.
 
     Raises Unfit when a check failed, unless FITNESS_CHECKS=report.
     """
     gpus = _gpus(settings, machine, plan, model)
-    files = [_file(settings, header, local, part, progress) for part in range(len(local.paths))]
-    checks = (gpus.devices(), gpus.offload(), fitness.model(files), _volume(settings, local), _token(first).check())
+    known = {check.name: check for check in checked}
+    checks = (
+        gpus.devices(),
+        gpus.offload(),
+        known.get("model") or _files(settings, header, local, progress),
+        known.get("volume") or _volume(settings, local),
+        _token(first).check(),
+    )
     _judge(settings, checks)
     return checks
 
@@ -87,6 +95,10 @@ def _gpus(settings: Settings, machine: Machine, plan: MemoryPlan | None = None, 
 
 def _free_bytes(machine: Machine) -> int:
     return sum(gpu.free_bytes for gpu in machine.gpus)
+
+
+def _files(settings: Settings, header: ModelHeader, local: LocalModel, progress: Callable[[float], bool]) -> Check:
+    return fitness.model([_file(settings, header, local, part, progress) for part in range(len(local.paths))])
 
 
 def _file(

@@ -37,12 +37,14 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What is to be opened, and who is told how it goes."""
+    """What is to be opened, and who is told how it goes. `checked` are the checks of an earlier opening: those of the
+    files and the cache hold still."""
 
     settings: Settings
     metrics: Callable[[], Metrics]
     timeline: Timeline
     progress: Progress
+    checked: tuple[Check, ...] = ()
 
 
 def open_model(
@@ -135,7 +137,7 @@ def _examine(
         from worker_gguf.examination import examine
 
         progress = partial(opening.progress, "verify")
-        return examine(opening.settings, machine, plan, header, local, model, first, progress)
+        return examine(opening.settings, machine, plan, header, local, model, first, progress, opening.checked)
 
 
 def _log_plan(plan: MemoryPlan) -> None:

@@ -6,19 +6,24 @@ import asyncio
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.fleet.asking import ask, generating, states
 from tests.fleet.conftest import several
+from worker_gguf import examination
 from worker_gguf.account import Account
+from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.errors import DeadlineExceeded, InvalidRequest, ModelInvalid, NotFound, NotReady, QueueFull
 from worker_gguf.fleet.fleet import Fleet
 from worker_gguf.frontends.ending import line_of
 from worker_gguf.frontends.queue import make_handler
+from worker_gguf.frontends.queue_fitness import checks_of
 from worker_gguf.metrics import Metrics
 from worker_gguf.service import Answer, Stream
+from worker_gguf.store.soundness import matches_record
 from worker_gguf.worker import Worker
 
 
@@ -260,6 +265,34 @@ async def test_what_an_engine_has_counted_is_never_missing_while_it_ends(
     assert before.steps
     assert [stats.steps >= before.steps and stats.finished >= before.finished for stats in seen] == [True, True]
     assert [stats.max_queue for stats in seen] == [0, 0]
+
+
+async def test_a_models_files_are_verified_at_its_first_load_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def note(path: Path, progress: Callable[[float], bool]) -> bool | None:
+        read.append(path.name)
+        return matches_record(path, progress)
+
+    monkeypatch.setattr(examination, "matches_record", note)
+    worker = Worker(several(tmp_path, verify_model="sha256"), Metrics("test"))
+    worker.start()
+    await worker.wait_ready()
+    for name in "baba":
+        await ask(worker, name)
+    health = worker.health()
+    worker.stop()
+    assert read == [MODEL_PATH.name, "other.gguf"]
+    assert [check["name"] for check in health["models"][0]["checks"]] == [
+        "devices",
+        "offload",
+        "model",
+        "volume",
+        "token",
+    ]
+    assert checks_of(health) == health["models"][0]["checks"]  # what the SDK is told
 
 
 async def test_the_wait_for_a_model_is_in_the_requests_account(worker: Worker) -> None:

@@ -24,6 +24,7 @@ from worker_gguf.store.resolve import locate
 from worker_gguf.timeline import Timeline
 
 if TYPE_CHECKING:
+    from worker_gguf.fitness import Check
     from worker_gguf.metrics import Metrics
 
 __all__ = ["Found", "Listed"]
@@ -59,6 +60,7 @@ class Listed:
         self._created_s = created_s
         self._finding = threading.Lock()
         self._found: Found | None = None
+        self._checked: tuple[Check, ...] = ()
 
     @property
     def found(self) -> Found | None:
@@ -107,7 +109,7 @@ class Listed:
     def open(self, beside: Callable[[Machine], Machine], clock: Callable[[], float]) -> None:
         """Load it. Raises the WorkerError that stopped it; nothing stays loaded then."""
         found, timeline, begun_s = self.find(), Timeline(), clock()
-        opening = Opening(self.settings, self._metrics, timeline, self._note)
+        opening = Opening(self.settings, self._metrics, timeline, self._note, self._checked)
         with ReadAhead(self.settings, timeline, self._note) as ahead:
             booted = open_model(opening, found.local, found.hold, ahead, beside)
         self._is_up(booted, clock() - begun_s)
@@ -131,6 +133,7 @@ class Listed:
 
     def _is_up(self, booted: Booted, seconds: float) -> None:
         self.booted = booted
+        self._checked = booted.checks
         self.n_loads += 1
         self.load_seconds += seconds
         self.last_load_s = seconds
