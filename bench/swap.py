@@ -107,7 +107,7 @@ def measure(args: argparse.Namespace) -> tuple[Run, Run, dict[str, Any]]:
                 run.begun_s = time.perf_counter()
                 asyncio.run(alternate(port, run, args))
                 after = health(port)
-                run.n_swaps, before = after["swaps"] - before, after["swaps"]
+                run.n_swaps, before = after["unloads"] - before, after["unloads"]
             return runs[0], runs[1], after
 
 

@@ -32,14 +32,14 @@ _PER_TOKEN_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 
 
 @dataclass(frozen=True, slots=True)
 class ModelCounts:
-    """Of one model of several: whether it is in memory, its loads and their seconds, how often it was put away."""
+    """Of one model of several: whether it is in memory, its loads and their seconds, how often it was unloaded."""
 
     name: str
     is_loaded: bool
     n_waiting: int
     n_loads: int
     load_seconds: float
-    n_put_away: int
+    n_unloads: int
 
 
 class Metrics:
@@ -253,7 +253,7 @@ class _ModelsCollector:
         for name, text, totals in (
             ("model_loads", "Loads of the model", [count.n_loads for count in counts]),
             ("model_load_seconds", "Seconds in loads of the model", [count.load_seconds for count in counts]),
-            ("model_swaps", "Times the model was put away for another", [count.n_put_away for count in counts]),
+            ("model_unloads", "Times the model was unloaded for another", [count.n_unloads for count in counts]),
         ):
             yield _labelled(CounterMetricFamily(f"worker_gguf_{name}", text, labels=["model"]), counts, totals)
 

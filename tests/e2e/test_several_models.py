@@ -87,7 +87,7 @@ async def test_alternating_load_is_answered_and_a_sigterm_in_a_swap_ends_cleanly
         )
         assert [answer.status_code for answer in answers] == [200] * 24
         assert [answer.json()["model"] for answer in answers] == list("ab" * 12)
-        assert 1 <= (await client.get("/health")).json()["swaps"] < 24
+        assert 1 <= (await client.get("/health")).json()["unloads"] < 24
 
         busy = asyncio.create_task(client.post("/v1/completions", json=completion("a", 1200)))
         await until(client, running=[1, 0], waiting=[0, 0])

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker_gguf.errors import ModelInvalid, NotEnoughMemory, NotReady, QueueFull
-from worker_gguf.fleet.residence import Admit, Effect, Fetch, Load, PutAway, Refuse, Residence, Rules, Wake
+from worker_gguf.fleet.residence import Admit, Effect, Fetch, Load, Refuse, Residence, Rules, Unload, Wake
 
 NAMES = "abcd"
 ROOM = 10
@@ -20,14 +20,14 @@ class World:
         self.now_s = 0.0
         self.residence = Residence(sizes, rules, self.fits)
         self.rules = rules
-        self.todo: list[Fetch | Load | PutAway] = []
+        self.todo: list[Fetch | Load | Unload] = []
         self.wake_s: float | None = None
         self.up: dict[str, float] = {}
         self.waiting: dict[int, str] = {}
         self.running: dict[int, str] = {}
         self.endings: dict[int, str] = {}
         self.n_tickets = 0
-        self.n_put_away = 0
+        self.n_unloads = 0
 
     def fits(self, name: str, others: frozenset[str]) -> bool:
         if self.sizes[name] > ROOM:
@@ -49,14 +49,14 @@ class World:
                 case Wake(at_s):
                     assert at_s > self.now_s
                     self.wake_s = at_s if self.wake_s is None else min(at_s, self.wake_s)
-                case PutAway(name):
+                case Unload(name):
                     assert name in self.up
-                    assert name not in self.running.values(), "put away while it generates"
-                    assert self.now_s >= self.up[name] + self.rules.min_residence_s, "put away before its time"
+                    assert name not in self.running.values(), "unloaded while it generates"
+                    assert self.now_s >= self.up[name] + self.rules.min_residence_s, "unloaded before its time"
                     self.todo.append(effect)
                 case Load(name):
                     assert name not in self.up
-                    assert not any(isinstance(other, Load | PutAway) for other in self.todo)
+                    assert not any(isinstance(other, Load | Unload) for other in self.todo)
                     assert self.sizes[name] + sum(self.sizes[other] for other in self.up) <= ROOM, "too much loaded"
                     self.todo.append(effect)
                 case Fetch():
@@ -87,10 +87,10 @@ class World:
             return
         effect = self.todo.pop(0)
         name = effect.name
-        if isinstance(effect, PutAway):
+        if isinstance(effect, Unload):
             del self.up[name]
-            self.n_put_away += 1
-            self.take(self.residence.put_away(name, self.now_s))
+            self.n_unloads += 1
+            self.take(self.residence.unloaded_now(name, self.now_s))
         elif not goes_well:
             self.take(self.residence.failed(name, ModelInvalid("It is broken."), self.now_s))
         elif isinstance(effect, Load):
@@ -160,4 +160,4 @@ def test_none_is_lost_and_every_promise_kept(
     assert set(world.endings) == set(range(1, world.n_tickets + 1))
     n_at_once = most_loaded or len(NAMES)
     if floor_s:
-        assert world.n_put_away <= n_at_once * (world.now_s / floor_s + 1)
+        assert world.n_unloads <= n_at_once * (world.now_s / floor_s + 1)

@@ -1,4 +1,4 @@
-"""Facts of who is put away."""
+"""Facts of who is unloaded."""
 
 from __future__ import annotations
 

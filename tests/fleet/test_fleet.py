@@ -80,10 +80,10 @@ async def test_the_list_has_every_model_with_its_state_and_what_is_known(worker:
 
 async def test_a_bad_request_loads_nothing(worker: Worker, fleet: Fleet) -> None:
     await ask(worker, "a")
-    before = fleet.describe()["swaps"]
+    before = fleet.describe()["unloads"]
     with pytest.raises(InvalidRequest, match="temperature"):
         await ask(worker, "b", temperature="hot")
-    assert fleet.describe()["swaps"] == before
+    assert fleet.describe()["unloads"] == before
     assert (await states(worker))["a"] == "loaded"
 
 
@@ -204,9 +204,9 @@ async def test_no_more_wait_than_may(tmp_path: Path) -> None:
     worker.stop()
 
 
-async def test_a_model_that_is_put_away_gives_its_memory_back(worker: Worker, fleet: Fleet) -> None:
+async def test_a_model_that_is_unloaded_gives_its_memory_back(worker: Worker, fleet: Fleet) -> None:
     await ask(worker, "b")
-    booted = fleet.listed["b"].booted
+    booted = fleet.models["b"].booted
     assert booted is not None
     kv_bytes = booted.plan.kv_bytes
     loaded = anonymous_bytes()
@@ -232,12 +232,12 @@ async def test_metrics_count_loads_and_swaps_and_never_fall(worker: Worker, metr
 
     labels = {"model": "a"}
     await ask(worker, "a")
-    loads, swaps = value("worker_gguf_model_loads_total"), value("worker_gguf_model_swaps_total")
+    loads, swaps = value("worker_gguf_model_loads_total"), value("worker_gguf_model_unloads_total")
     tokens = metrics.registry.get_sample_value("worker_gguf_completion_tokens_total") or 0
     assert value("worker_gguf_model_loaded") == 1
     await ask(worker, "b")
     assert value("worker_gguf_model_loaded") == 0
-    assert value("worker_gguf_model_swaps_total") == swaps + 1
+    assert value("worker_gguf_model_unloads_total") == swaps + 1
     assert value("worker_gguf_model_load_seconds_total") > 0
     assert (metrics.registry.get_sample_value("worker_gguf_completion_tokens_total") or 0) > tokens
     await ask(worker, "a")
@@ -251,7 +251,7 @@ async def test_what_an_engine_has_counted_is_never_missing_while_it_ends(
     await fleet.idle()
     before = fleet.stats
     seen = []
-    booted = fleet.listed["a"].booted
+    booted = fleet.models["a"].booted
     assert booted is not None
     stop = booted.engine.stop
 

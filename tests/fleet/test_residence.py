@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from worker_gguf.errors import ModelInvalid, NotEnoughMemory, NotReady, QueueFull
-from worker_gguf.fleet.residence import Admit, Effect, Fetch, Load, PutAway, Refuse, Residence, Rules, Wake
+from worker_gguf.fleet.residence import Admit, Effect, Fetch, Load, Refuse, Residence, Rules, Unload, Wake
 
 RULES = Rules(min_residence_s=3, turn_s=10, most_waiting=4, retry_s=10)
 
@@ -38,13 +38,13 @@ def test_a_loaded_model_answers_at_once() -> None:
 
 def test_a_model_that_is_not_loaded_makes_room_first() -> None:
     fleet = residence()
-    assert fleet.request(1, "b", 100) == [PutAway("a")]
-    assert fleet.put_away("a", 101) == [Load("b")]
+    assert fleet.request(1, "b", 100) == [Unload("a")]
+    assert fleet.unloaded_now("a", 101) == [Load("b")]
     assert fleet.loaded_now("b", 102) == [Admit(1)]
-    assert fleet.n_put_away == 1
+    assert fleet.n_unloads == 1
 
 
-def test_nothing_is_put_away_where_both_fit() -> None:
+def test_nothing_is_unloaded_where_both_fit() -> None:
     fleet = residence(room=2)
     assert fleet.request(1, "b", 0) == [Load("b")]
     fleet.loaded_now("b", 1)
@@ -53,14 +53,14 @@ def test_nothing_is_put_away_where_both_fit() -> None:
 
 def test_no_more_are_loaded_than_asked_for() -> None:
     fleet = residence(Rules(min_residence_s=0, turn_s=0, most_loaded=1), room=9)
-    assert fleet.request(1, "b", 0) == [PutAway("a")]
+    assert fleet.request(1, "b", 0) == [Unload("a")]
 
 
 def test_a_model_stays_for_its_minimum_even_if_idle() -> None:
     fleet = residence()
     assert fleet.request(1, "b", 1) == [Wake(3)]
     assert fleet.tick(2.9) == [Wake(3)]
-    assert fleet.tick(3) == [PutAway("a")]
+    assert fleet.tick(3) == [Unload("a")]
 
 
 def test_a_busy_model_takes_requests_until_its_turn_is_over() -> None:
@@ -71,8 +71,8 @@ def test_a_busy_model_takes_requests_until_its_turn_is_over() -> None:
     fleet.tick(10)
     assert fleet.request(4, "a", 11) == []
     assert fleet.ended(1, 12) == []
-    assert fleet.ended(3, 13) == [PutAway("a")]
-    fleet.put_away("a", 14)
+    assert fleet.ended(3, 13) == [Unload("a")]
+    fleet.unloaded_now("a", 14)
     assert fleet.loaded_now("b", 15) == [Admit(2), Wake(18)]
 
 
@@ -81,8 +81,8 @@ def test_all_that_waited_run_in_the_order_they_came() -> None:
     fleet.request(1, "a", 0)
     for ticket in (2, 3, 4):
         assert fleet.request(ticket, "b", ticket) == []
-    assert fleet.ended(1, 5) == [PutAway("a")]
-    fleet.put_away("a", 5)
+    assert fleet.ended(1, 5) == [Unload("a")]
+    fleet.unloaded_now("a", 5)
     assert fleet.loaded_now("b", 6) == [Admit(2), Admit(3), Admit(4)]
 
 
@@ -90,17 +90,17 @@ def test_who_waited_is_served_before_the_next_swap_whatever_the_rules() -> None:
     fleet = residence(Rules(min_residence_s=0, turn_s=0))
     fleet.request(1, "b", 0)
     fleet.request(2, "a", 0)
-    fleet.put_away("a", 0)
+    fleet.unloaded_now("a", 0)
     assert fleet.loaded_now("b", 0) == [Admit(1)]
-    assert fleet.ended(1, 0) == [PutAway("b")]
+    assert fleet.ended(1, 0) == [Unload("b")]
 
 
 def test_the_model_whose_first_request_waited_longest_is_next() -> None:
     fleet = residence(a=1, b=1, c=1)
     fleet.request(1, "c", 0)
     fleet.request(2, "b", 1)
-    assert fleet.tick(3) == [PutAway("a")]
-    assert fleet.put_away("a", 3) == [Load("c")]
+    assert fleet.tick(3) == [Unload("a")]
+    assert fleet.unloaded_now("a", 3) == [Load("c")]
 
 
 def test_the_least_recently_used_idle_model_goes_and_a_busy_one_stays() -> None:
@@ -110,7 +110,7 @@ def test_the_least_recently_used_idle_model_goes_and_a_busy_one_stays() -> None:
         fleet.loaded_now(name, now)
         fleet.ended(int(now), now)
     fleet.request(10, "a", 20)  # the longest unused, but it generates
-    assert fleet.request(11, "d", 21) == [PutAway("b")]
+    assert fleet.request(11, "d", 21) == [Unload("b")]
 
 
 def test_a_client_that_leaves_opens_the_model_that_was_closed_for_it() -> None:
@@ -125,7 +125,7 @@ def test_nothing_is_loaded_when_all_who_waited_have_left() -> None:
     fleet = residence()
     fleet.request(1, "b", 20)
     fleet.ended(1, 21)
-    assert fleet.put_away("a", 22) == []
+    assert fleet.unloaded_now("a", 22) == []
     assert fleet.request(2, "a", 23) == [Load("a")]
 
 
@@ -136,14 +136,14 @@ def test_a_model_that_is_not_on_disk_is_fetched_once_and_holds_nobody_up() -> No
     assert fleet.request(2, "b", 51) == []
     assert fleet.request(3, "a", 52) == [Admit(3)]
     assert fleet.ended(3, 53) == []
-    assert fleet.found("b", 54) == [PutAway("a")]
+    assert fleet.found("b", 54) == [Unload("a")]
 
 
 def test_a_load_that_fails_is_said_to_all_who_wait_and_tried_again_after_a_pause() -> None:
     fleet = residence()
     fleet.request(1, "b", 20)
     fleet.request(2, "b", 20)
-    fleet.put_away("a", 20)
+    fleet.unloaded_now("a", 20)
     why = ModelInvalid("It is broken.")
     assert fleet.failed("b", why, 21) == [Refuse(1, why), Refuse(2, why)]
     with pytest.raises(NotReady, match="It is broken") as caught:
@@ -152,8 +152,8 @@ def test_a_load_that_fails_is_said_to_all_who_wait_and_tried_again_after_a_pause
     assert fleet.request(4, "a", 30.5) == [Load("a")]
     fleet.loaded_now("a", 31)
     fleet.ended(4, 32)
-    assert fleet.request(5, "b", 40) == [PutAway("a")]
-    fleet.put_away("a", 40)
+    assert fleet.request(5, "b", 40) == [Unload("a")]
+    fleet.unloaded_now("a", 40)
     fleet.failed("b", why, 41)
     with pytest.raises(NotReady):
         fleet.request(6, "b", 60)  # the second pause is twice as long
@@ -198,11 +198,11 @@ def test_strictly_alternating_requests_swap_no_oftener_than_the_minimum_residenc
             if isinstance(effect, Wake):
                 now_s = effect.at_s
                 effects = fleet.tick(now_s)
-            elif isinstance(effect, PutAway):
-                effects = fleet.put_away(loaded, now_s)
+            elif isinstance(effect, Unload):
+                effects = fleet.unloaded_now(loaded, now_s)
             else:
                 effects, loaded = fleet.loaded_now(name, now_s), name
         now_s += 0.5
         fleet.ended(ticket, now_s)
-    assert fleet.n_put_away == 20
-    assert fleet.n_put_away <= now_s / RULES.min_residence_s + 2
+    assert fleet.n_unloads == 20
+    assert fleet.n_unloads <= now_s / RULES.min_residence_s + 2

@@ -28,7 +28,7 @@ def test_a_model_fits_where_the_plan_beside_others_is_the_plan_alone() -> None:
     assert not room.fits("x", need(), frozenset({"large", "small"}))
 
 
-def test_a_degraded_plan_is_no_fit_while_something_can_be_put_away() -> None:
+def test_a_degraded_plan_is_no_fit_while_something_can_be_unloaded() -> None:
     wished = plan_for(HEADER, Machine(2, 4 * GIB), Settings())
     tight = RESERVE + wished.weights_bytes + wished.kv_bytes // 2 + wished.compute_bytes + (1 << 20)
     assert plan_for(HEADER, Machine(2, tight), Settings()).n_parallel < wished.n_parallel

@@ -1,4 +1,4 @@
-"""Which models to put away so that another fits: a pure decision."""
+"""Which models to unload so that another fits: a pure decision."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["eviction_for"]
 def eviction_for(
     loaded: frozenset[str], candidates: Sequence[str], fits_beside: Callable[[frozenset[str]], bool]
 ) -> tuple[str, ...] | None:
-    """The candidates to put away, those that come first before others; None when not even all of them are enough.
+    """The candidates to unload, those that come first before others; None when not even all of them are enough.
 
     None of them is needless: one that made too little room is spared again when a later one made it all.
     """

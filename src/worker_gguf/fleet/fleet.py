@@ -1,4 +1,4 @@
-"""Several models behind the face of one: requests wait for their model as Residence decides and Keeper carries out."""
+"""Several models behind the face of one: requests wait for their model as Residence decides and Loader carries out."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from worker_gguf.account import Account
 from worker_gguf.engine.engine import Engine
 from worker_gguf.engine.stats import EngineStats
 from worker_gguf.errors import DeadlineExceeded, NotFound, NotReady, WorkerError
-from worker_gguf.fleet.keeper import Keeper
-from worker_gguf.fleet.listed import Listed
+from worker_gguf.fleet.admission import check, wanted_name
+from worker_gguf.fleet.loader import Loader
+from worker_gguf.fleet.model import FleetModel
 from worker_gguf.fleet.residence import Admit, Effect, Refuse, Residence, Rules
-from worker_gguf.fleet.screening import check, wanted_name
-from worker_gguf.fleet.telling import counts_of, describe_listed, status_of
+from worker_gguf.fleet.status import counts_of, describe, status_of
 from worker_gguf.latch import Latch
 from worker_gguf.metrics import Metrics, ModelCounts
 from worker_gguf.protocol.models import model_body
@@ -40,44 +40,44 @@ class _Waiter:
 
 
 class Fleet:
-    """Serves `listed`, of which the first answers requests that name none. `start()` once, `stop()` once."""
+    """Serves `models`, of which the first answers requests that name none. `start()` once, `stop()` once."""
 
     def __init__(
         self,
-        listed: Mapping[str, Listed],
+        models: Mapping[str, FleetModel],
         rules: Rules,
-        keeper: Keeper,
+        loader: Loader,
         leaving: threading.Event,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """By their names. `leaving` is set here when all is to be given up."""
-        self.listed = listed
-        self._first = next(iter(listed.values()))
+        self.models = models
+        self._first = next(iter(models.values()))
         self._n_parallel = self._first.booted.n_parallel if self._first.booted else 1
-        self._keeper = keeper
+        self._loader = loader
         self._clock = clock
         self._leaving = leaving
         self._lock = threading.Lock()
-        self._residence = Residence(listed, rules, keeper.fits)
+        self._residence = Residence(models, rules, loader.fits)
         self._tickets = itertools.count()
         self._waiters: dict[int, _Waiter] = {}
         self._on_idle: list[Latch] = []
 
     def start(self) -> None:
-        self._keeper.start(self._tell, self._residence)
+        self._loader.start(self._tell, self._residence)
 
     def stop(self) -> None:
         """End what runs as cancelled, refuse what waits, give all memory and files back."""
         self._leaving.set()
         with self._lock:
             self._carry_out(self._residence.give_up(NotReady(_LEAVING)))
-        self._keeper.stop()
+        self._loader.stop()
 
     # --- requests -------------------------------------------------------------------------------------------------
 
     async def call(self, method: str, route: str, body: object, account: Account | None = None) -> Answer | Stream:
         if method == "GET" and route == "/v1/models":
-            return Answer(200, {"object": "list", "data": [self._body(one) for one in self.listed.values()]})
+            return Answer(200, {"object": "list", "data": [self._body(one) for one in self.models.values()]})
         if method == "GET" and route.startswith("/v1/models/"):
             return Answer(200, self._body(self._named(route.removeprefix("/v1/models/"))))
         if (method, route) not in ROUTES:
@@ -103,7 +103,7 @@ class Fleet:
             ended()
         return result
 
-    async def _enter(self, one: Listed, arrival: Arrival) -> int:
+    async def _enter(self, one: FleetModel, arrival: Arrival) -> int:
         """Wait until the model is there, and hold it there until `_end`."""
         waiter = _Waiter()
         with self._lock:
@@ -139,19 +139,19 @@ class Fleet:
 
         self._tell(ended)
 
-    def _named(self, name: str | None) -> Listed:
+    def _named(self, name: str | None) -> FleetModel:
         if name is None:
             return self._first
-        for one in self.listed.values():
+        for one in self.models.values():
             if one.name.lower() == name.lower():
                 return one
-        for one in self.listed.values():
+        for one in self.models.values():
             if one.goes_by(name):
                 return one
-        served = ", ".join(repr(one.name) for one in self.listed.values())
+        served = ", ".join(repr(one.name) for one in self.models.values())
         raise NotFound(f"The model {name[:200]!r} is not served here. This worker serves {served}.", param="model")
 
-    def _body(self, one: Listed) -> dict[str, Any]:
+    def _body(self, one: FleetModel) -> dict[str, Any]:
         return model_body(one.card, status_of(self._residence.places[one.name]))
 
     # --- events and effects ---------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ class Fleet:
                     waiter.refusal = why
                     waiter.latch.set()
                 case _:
-                    self._keeper.do(effect)
+                    self._loader.do(effect)
 
     # --- what the worker asks -------------------------------------------------------------------------------------
 
@@ -189,11 +189,11 @@ class Fleet:
 
     @property
     def stats(self) -> EngineStats:
-        return self._keeper.stats()
+        return self._loader.stats()
 
     def counts(self) -> list[ModelCounts]:
         """For the metrics."""
-        return [counts_of(one, self._residence.places[one.name]) for one in self.listed.values()]
+        return [counts_of(one, self._residence.places[one.name]) for one in self.models.values()]
 
     async def idle(self) -> None:
         """Return when nobody waits and nothing runs."""
@@ -207,12 +207,12 @@ class Fleet:
     def cut_off(self, error: WorkerError) -> None:
         with self._lock:
             self._carry_out(self._residence.give_up(error))
-        for one in self.listed.values():
+        for one in self.models.values():
             if one.booted is not None:
                 one.booted.cut_off(error)
 
     def engines(self) -> list[Engine]:
-        return [booted.engine for one in self.listed.values() if (booted := one.booted) is not None]
+        return [booted.engine for one in self.models.values() if (booted := one.booted) is not None]
 
     def abandon(self, error: WorkerError) -> None:
         with self._lock:
@@ -227,12 +227,12 @@ class Fleet:
 
     def describe(self) -> dict[str, Any]:
         stats = self.stats
-        models = [describe_listed(one, self._residence.places[one.name], self._clock()) for one in self.listed.values()]
+        models = [describe(one, self._residence.places[one.name], self._clock()) for one in self.models.values()]
         return {
             "models": models,
-            "swaps": self._residence.n_put_away,
+            "unloads": self._residence.n_unloads,
             "slots": {"total": stats.n_slots, "busy": stats.busy_slots},
             "queue": {"waiting": stats.waiting + sum(model["waiting"] for model in models)},
             "memory": {"held_tokens": stats.held_tokens, "cells": stats.n_cells},
-            "machine": describe_machine(self._keeper.machine),
+            "machine": describe_machine(self._loader.machine),
         }

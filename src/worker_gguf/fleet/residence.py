@@ -5,10 +5,10 @@ lock around all calls is the caller's. What is decided, in this order:
 
 1. A request for a model that is loaded and open runs at once. Any other waits, in order of arrival for each model.
 2. One model is loaded at a time, next the one whose first request has waited longest.
-3. It is loaded when it fits as it wishes beside what stays. For that, idle models are put away, least recently used
+3. It is loaded when it fits as it wishes beside what stays. For that, idle models are unloaded, least recently used
    first, none before it has been in memory for `min_residence_s`.
 4. When that is not enough, busy models whose `turn_s` is over are closed: they finish what runs, their new requests
-   wait, and once idle they are put away. All that waited for the next model then run, in order.
+   wait, and once idle they are unloaded. All that waited for the next model then run, in order.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Literal
 from worker_gguf.errors import NotEnoughMemory, NotReady, QueueFull, WorkerError
 from worker_gguf.fleet.eviction import eviction_for
 
-__all__ = ["Admit", "Effect", "Fetch", "Load", "Place", "PutAway", "Refuse", "Residence", "Rules", "State", "Wake"]
+__all__ = ["Admit", "Effect", "Fetch", "Load", "Place", "Refuse", "Residence", "Rules", "State", "Unload", "Wake"]
 
-State = Literal["unloaded", "fetching", "loading", "loaded", "leaving", "failed"]
+State = Literal["unloaded", "fetching", "loading", "loaded", "unloading", "failed"]
 _LONGEST_PAUSE_S = 300.0
 
 
@@ -61,8 +61,8 @@ class Fetch:
 
 
 @dataclass(frozen=True, slots=True)
-class PutAway:
-    """Close the model, which is idle, and answer `put_away`."""
+class Unload:
+    """Close the model, which is idle, and answer `unloaded_now`."""
 
     name: str
 
@@ -81,7 +81,7 @@ class Wake:
     at_s: float
 
 
-Effect = Admit | Refuse | Fetch | PutAway | Load | Wake
+Effect = Admit | Refuse | Fetch | Unload | Load | Wake
 
 
 @dataclass(slots=True)
@@ -114,7 +114,7 @@ class Residence:
     def __init__(self, names: Iterable[str], rules: Rules, fits: Callable[[str, frozenset[str]], bool]) -> None:
         self.rules = rules
         self.places = {name: Place(name) for name in names}
-        self.n_put_away = 0
+        self.n_unloads = 0
         self._fits = fits
         self._target: Place | None = None  # what room is made for, or what is loading
         self._closed: frozenset[str] = frozenset()
@@ -177,14 +177,14 @@ class Residence:
         place.failure, place.n_failures = None, 0
         if self._target is place:
             self._target = None
-        # Before anything else is decided, or it might be put away for the next one with nobody served.
+        # Before anything else is decided, or it might be unloaded for the next one with nobody served.
         admitted = self._admit(place)
         return [*admitted, *self._advance(now_s)]
 
-    def put_away(self, name: str, now_s: float) -> list[Effect]:
+    def unloaded_now(self, name: str, now_s: float) -> list[Effect]:
         self.places[name].state = "unloaded"
-        self.n_put_away += 1
-        if self._target is None or any(place.state == "leaving" for place in self.places.values()):
+        self.n_unloads += 1
+        if self._target is None or any(place.state == "unloading" for place in self.places.values()):
             return []
         return self._load_or_drop(self._target, now_s)
 
@@ -258,8 +258,8 @@ class Residence:
         self._target = target
         target.state = "loading"
         for name in gone:
-            self.places[name].state = "leaving"
-        return [PutAway(name) for name in gone] or self._load_or_drop(target, now_s)
+            self.places[name].state = "unloading"
+        return [Unload(name) for name in gone] or self._load_or_drop(target, now_s)
 
     def _load_or_drop(self, target: Place, now_s: float) -> list[Effect]:
         if target.waiting:

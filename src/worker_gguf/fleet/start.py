@@ -11,8 +11,8 @@ from worker_gguf.boot import boot
 from worker_gguf.errors import NotReady, WorkerError
 from worker_gguf.fetching import Progress
 from worker_gguf.fleet.fleet import Fleet
-from worker_gguf.fleet.keeper import Keeper
-from worker_gguf.fleet.listed import Listed
+from worker_gguf.fleet.loader import Loader
+from worker_gguf.fleet.model import FleetModel
 from worker_gguf.fleet.residence import Rules
 from worker_gguf.fleet.roster import read_roster
 from worker_gguf.log import get_logger
@@ -40,25 +40,25 @@ def boot_fleet(
         return not leaving.is_set() and (is_up.is_set() or progress("preload", 0.0))
 
     created_s = int(time.time())
-    listed = {entry.name: Listed(entry, metrics, go_on, created_s) for entry in roster}
-    first, *others = listed.values()
+    models = {entry.name: FleetModel(entry, metrics, go_on, created_s) for entry in roster}
+    first, *others = models.values()
     begun_s = time.monotonic()
     booted = boot(first.settings, metrics, timeline, progress, begun)
     first.adopt(booted, time.monotonic() - begun_s)
     try:
         from worker_gguf.llama.machine import read_machine
 
-        keeper = Keeper(listed, booted.machine, read_machine, leaving, time.monotonic)
-        fleet = Fleet(listed, _rules(settings), keeper, leaving)
-        for one in others[: min(settings.models_preload, settings.models_max or len(listed)) - 1]:
+        loader = Loader(models, booted.machine, read_machine, leaving, time.monotonic)
+        fleet = Fleet(models, _rules(settings), loader, leaving)
+        for one in others[: min(settings.models_preload, settings.models_max or len(models)) - 1]:
             with timeline.phase("preload"):
-                _preload(keeper, one, go_on)
+                _preload(loader, one, go_on)
         is_up.set()
         fleet.start()
         metrics().watch_models(fleet.counts)
     except BaseException:
         leaving.set()
-        for one in listed.values():
+        for one in models.values():
             if booted_one := one.detach():
                 one.close(booted_one)
             one.release()
@@ -77,9 +77,9 @@ def _rules(settings: Settings) -> Rules:
     )
 
 
-def _preload(keeper: Keeper, one: Listed, go_on: Callable[[], bool]) -> None:
+def _preload(loader: Loader, one: FleetModel, go_on: Callable[[], bool]) -> None:
     try:
-        keeper.preload(one)
+        loader.preload(one)
     except WorkerError as error:
         if not go_on():
             raise NotReady("The start was given up.") from None

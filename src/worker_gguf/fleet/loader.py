@@ -1,6 +1,6 @@
 """Fetches, loads and puts models away as it is told, and keeps count of the memory they take.
 
-One thread loads and puts away, one thing at a time. A thread of its own fetches each model that is not on disk yet, so
+One thread loads and unloads, one thing at a time. A thread of its own fetches each model that is not on disk yet, so
 that a download holds nobody up but those who wait for it.
 """
 
@@ -14,14 +14,14 @@ from queue import Empty, SimpleQueue
 from worker_gguf.engine.plan import Machine
 from worker_gguf.engine.stats import EngineStats
 from worker_gguf.errors import WorkerError
-from worker_gguf.fleet.listed import Listed
-from worker_gguf.fleet.residence import Effect, Fetch, Load, PutAway, Residence, Wake
+from worker_gguf.fleet.model import FleetModel
+from worker_gguf.fleet.residence import Effect, Fetch, Load, Residence, Unload, Wake
 from worker_gguf.fleet.room import Room, footprint_of, least
-from worker_gguf.fleet.telling import public
+from worker_gguf.fleet.status import public
 from worker_gguf.fleet.totals import of_the_past, total
 from worker_gguf.log import get_logger
 
-__all__ = ["Keeper", "Tell"]
+__all__ = ["Loader", "Tell"]
 
 logger = get_logger(__name__)
 
@@ -29,12 +29,12 @@ Tell = Callable[[Callable[[float], list[Effect]]], None]
 """Gives Residence an event under the lock, and has what follows carried out. From any thread."""
 
 
-class Keeper:
+class Loader:
     """`start()` once, `stop()` once. `fits` may be called from any thread, `do` too."""
 
     def __init__(
         self,
-        listed: Mapping[str, Listed],
+        models: Mapping[str, FleetModel],
         first_machine: Machine,
         read_machine: Callable[[], Machine],
         leaving: threading.Event,
@@ -44,20 +44,20 @@ class Keeper:
         self.machine = first_machine
         self._past = EngineStats()
         self._ending: tuple[EngineStats, ...] = ()
-        self._counting = threading.Lock()  # or what an engine has counted would be missing while it is put away
-        self._listed = listed
+        self._counting = threading.Lock()  # or what an engine has counted would be missing while it is unloaded
+        self._models = models
         self._read_machine = read_machine
         self._leaving = leaving
         self._clock = clock
         self._room = Room(first_machine)
-        self._work: SimpleQueue[Load | PutAway | Wake | None] = SimpleQueue()
+        self._work: SimpleQueue[Load | Unload | Wake | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
 
     def start(self, tell: Tell, residence: Residence) -> None:
         """Report what is loaded and go on. What else is on disk is looked at beside that."""
         self._tell, self._residence = tell, residence
         self._note_memory()
-        for one in self._listed.values():
+        for one in self._models.values():
             if one.booted:
                 tell(partial(residence.loaded_now, one.name))
         self._thread.start()
@@ -67,12 +67,12 @@ class Keeper:
         """Return when nothing is loaded any more. What was asked for and not begun is not done."""
         self._work.put(None)
         self._thread.join()
-        for one in self._listed.values():
+        for one in self._models.values():
             if booted := one.detach():
                 one.close(booted)
             one.release()
 
-    def do(self, effect: Fetch | Load | PutAway | Wake) -> None:
+    def do(self, effect: Fetch | Load | Unload | Wake) -> None:
         if isinstance(effect, Fetch):
             threading.Thread(target=self._fetch, args=(effect.name,), name="fleet-fetch", daemon=True).start()
         else:
@@ -81,16 +81,16 @@ class Keeper:
     def stats(self) -> EngineStats:
         """Of what is loaded, and of what was."""
         with self._counting:
-            loaded = [booted.stats for one in self._listed.values() if (booted := one.booted)]
+            loaded = [booted.stats for one in self._models.values() if (booted := one.booted)]
             return total([of_the_past((self._past, *self._ending)), *loaded])
 
     def fits(self, name: str, others: frozenset[str]) -> bool:
         """As Residence asks for it."""
-        found = self._listed[name].found
+        found = self._models[name].found
         assert found is not None
         return self._room.fits(name, found.need, others)
 
-    def preload(self, one: Listed) -> None:
+    def preload(self, one: FleetModel) -> None:
         """Load at the start if it fits as it wishes. Raises the WorkerError that keeps it from that."""
         self._note_memory()
         one.find()
@@ -100,14 +100,14 @@ class Keeper:
     # --- threads --------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        for one in self._listed.values():
+        for one in self._models.values():
             if not self._leaving.is_set():
                 one.look()
                 if one.found is not None:
                     self._tell(partial(self._residence.found, one.name))
 
     def _fetch(self, name: str) -> None:
-        if self._try(name, self._listed[name].find):
+        if self._try(name, self._models[name].find):
             self._tell(partial(self._residence.found, name))
 
     def _run(self) -> None:
@@ -123,18 +123,18 @@ class Keeper:
                 return
             if isinstance(work, Wake):
                 wake_s = work.at_s if wake_s is None else min(wake_s, work.at_s)
-            elif isinstance(work, PutAway):
-                self._put_away(self._listed[work.name])
+            elif isinstance(work, Unload):
+                self._unload(self._models[work.name])
             else:
-                self._load(self._listed[work.name])
+                self._load(self._models[work.name])
 
-    def _load(self, one: Listed) -> None:
+    def _load(self, one: FleetModel) -> None:
         if self._try(one.name, partial(one.open, self._beside_loaded, self._clock)):
             self._note_memory()
             logger.info("model loaded", model=one.name, seconds=round(one.last_load_s, 3))
             self._tell(partial(self._residence.loaded_now, one.name))
 
-    def _put_away(self, one: Listed) -> None:
+    def _unload(self, one: FleetModel) -> None:
         with self._counting:
             if booted := one.detach():
                 self._ending = (booted.stats,)
@@ -142,10 +142,10 @@ class Keeper:
             one.close(booted)
             with self._counting:
                 self._past, self._ending = of_the_past((self._past, *self._ending)), ()
-        one.n_put_away += 1
+        one.n_unloads += 1
         self._note_memory()
-        logger.info("model put away", model=one.name)
-        self._tell(partial(self._residence.put_away, one.name))
+        logger.info("model unloaded", model=one.name)
+        self._tell(partial(self._residence.unloaded_now, one.name))
 
     def _try(self, name: str, act: Callable[[], object]) -> bool:
         """Whether it went well; else those who wait for the model are told."""
@@ -173,7 +173,7 @@ class Keeper:
         """After each change of what is loaded, by the one thread that changes it."""
         taken = {
             one.name: footprint_of(one.booted.plan, self.machine, one.settings)
-            for one in self._listed.values()
+            for one in self._models.values()
             if one.booted
         }
         self._room = Room.of(self.machine, self._read_machine(), taken)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from worker_gguf.errors import ModelInvalid, ModelNotFound
-from worker_gguf.fleet.telling import public
+from worker_gguf.fleet.status import public
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from worker_gguf.fitness import Check
     from worker_gguf.metrics import Metrics
 
-__all__ = ["Found", "Listed"]
+__all__ = ["FleetModel", "Found"]
 
 logger = get_logger(__name__)
 
@@ -42,7 +42,7 @@ class Found:
     card: ModelCard
 
 
-class Listed:
+class FleetModel:
     """`find` and `open` take their time; the rest does not. One thread at a time opens and closes."""
 
     def __init__(self, entry: Entry, metrics: Callable[[], Metrics], go_on: Callable[[], bool], created_s: int) -> None:
@@ -54,7 +54,7 @@ class Listed:
         self.load_seconds = 0.0
         self.last_load_s = 0.0
         self.n_loads = 0
-        self.n_put_away = 0
+        self.n_unloads = 0
         self._metrics = metrics
         self._go_on = go_on
         self._created_s = created_s

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 from worker_gguf.errors import WorkerError
-from worker_gguf.fleet.listed import Listed
+from worker_gguf.fleet.model import FleetModel
 from worker_gguf.fleet.residence import Place, State
 from worker_gguf.metrics import ModelCounts
 from worker_gguf.model_card import names_private
 from worker_gguf.protocol.models import ModelStatus
 from worker_gguf.served import describe_model
 
-__all__ = ["counts_of", "describe_listed", "public", "status_of"]
+__all__ = ["counts_of", "describe", "public", "status_of"]
 
 # llama-server's words for clients; /health has ours.
 _VALUES: Final[dict[State, str]] = {
@@ -20,7 +20,7 @@ _VALUES: Final[dict[State, str]] = {
     "fetching": "loading",
     "loading": "loading",
     "loaded": "loaded",
-    "leaving": "unloaded",
+    "unloading": "unloaded",
     "failed": "failed",
 }
 
@@ -39,13 +39,13 @@ def status_of(place: Place) -> ModelStatus:
     return ModelStatus(_VALUES[place.state], place.failure.message if place.failure else None)
 
 
-def counts_of(one: Listed, place: Place) -> ModelCounts:
+def counts_of(one: FleetModel, place: Place) -> ModelCounts:
     return ModelCounts(
-        one.name, place.state == "loaded", len(place.waiting), one.n_loads, one.load_seconds, one.n_put_away
+        one.name, place.state == "loaded", len(place.waiting), one.n_loads, one.load_seconds, one.n_unloads
     )
 
 
-def describe_listed(one: Listed, place: Place, now_s: float) -> dict[str, Any]:
+def describe(one: FleetModel, place: Place, now_s: float) -> dict[str, Any]:
     """`in_memory_s` counts from the end of its load. Public: without paths, prompts and keys."""
     booted = one.booted
     value: dict[str, Any] = {
@@ -54,7 +54,7 @@ def describe_listed(one: Listed, place: Place, now_s: float) -> dict[str, Any]:
         "running": len(place.running),
         "waiting": len(place.waiting),
         "loads": one.n_loads,
-        "put_away": one.n_put_away,
+        "unloads": one.n_unloads,
         "last_load_s": round(one.last_load_s, 3),
     }
     if progress := dict(one.progress):
