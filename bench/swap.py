@@ -2,7 +2,7 @@
 
 Requests alternate between the two, 1:1, and a fixed number of them is under way at any time. The worker promises that a
 model stays in memory for MODEL_MIN_RESIDENCE_S at least. With room for one, that is at most seconds / residence + 1
-swaps; the bound here is seconds / residence + the number of models. In a second run one client alone alternates
+swaps: the first may come at once, each further one a residence later. In a second run one client alone alternates
 strictly, and each of its answers needs a swap: what it pays for that is printed, and the same bound holds.
 """
 
@@ -50,7 +50,7 @@ class Run:
         return all(numbers == sorted(numbers) for numbers in self.answered.values())
 
     def bound(self, residence_s: float) -> int:
-        return int(self.seconds / residence_s) + len(NAMES)
+        return int(self.seconds / residence_s) + 1
 
 
 async def alternate(port: int, run: Run, args: argparse.Namespace) -> None:

@@ -58,13 +58,13 @@ def test_times_and_phases() -> None:
     metrics.observe_first_token(0.03)
     metrics.observe_per_token(0.004)
     metrics.set_phase_seconds({"load": 1.5})
-    metrics.set_phase_seconds({"load": 1.5, "warm": 0.5})
+    metrics.set_phase_seconds({"load": 1.5, "first token": 0.5})
     seen = samples(metrics)
     assert seen["worker_gguf_time_to_first_token_seconds_count", ()] == 1
     assert seen["worker_gguf_time_to_first_token_seconds_bucket", (("le", "0.05"),)] == 1
     assert seen["worker_gguf_time_per_output_token_seconds_sum", ()] == 0.004
     assert seen["worker_gguf_start_phase_seconds", (("phase", "load"),)] == 1.5
-    assert seen["worker_gguf_start_phase_seconds", (("phase", "warm"),)] == 0.5
+    assert seen["worker_gguf_start_phase_seconds", (("phase", "first token"),)] == 0.5
 
 
 def test_a_request_that_is_over_is_counted_by_how_it_ended() -> None:

@@ -129,7 +129,7 @@ def _examine(
     model: Model,
     engine: Engine,
 ) -> tuple[Check, ...]:
-    with opening.timeline.phase("warm"):
+    with opening.timeline.phase("first token"):
         from worker_gguf.first_token import first_token
 
         first = first_token(engine.runner, model.vocabulary.bos)

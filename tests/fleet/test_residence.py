@@ -205,4 +205,4 @@ def test_strictly_alternating_requests_swap_no_oftener_than_the_minimum_residenc
         now_s += 0.5
         fleet.ended(ticket, now_s)
     assert fleet.n_unloads == 20
-    assert fleet.n_unloads <= now_s / RULES.min_residence_s + 2
+    assert fleet.n_unloads <= now_s / RULES.min_residence_s + 1

@@ -290,7 +290,7 @@ def test_a_served_worker_sends_its_start_and_its_requests_before_it_leaves(colle
     got = collector.received()
     spans = got["spans"]
     start = next(span for span in spans if span["name"] == "cold start")
-    assert {"imports", "fetch", "load", "context", "warm"} <= {span["name"] for span in children(spans, start)}
+    assert {"imports", "fetch", "load", "context", "first token"} <= {span["name"] for span in children(spans, start)}
     assert request_of(spans)["trace_id"] == CLIENT_TRACE
     assert {step["name"] for step in children(spans, request_of(spans))} >= {"queue wait", "prefill", "decode"}
     assert {span["resource"]["service.name"] for span in spans} == {"mine"}
