@@ -18,11 +18,12 @@ from worker_gguf.account import Account
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.errors import DeadlineExceeded, InvalidRequest, ModelInvalid, NotFound, NotReady, QueueFull
 from worker_gguf.fleet.fleet import Fleet
+from worker_gguf.fleet.model import FleetModel
 from worker_gguf.frontends.ending import line_of
 from worker_gguf.frontends.queue import make_handler
 from worker_gguf.frontends.queue_fitness import checks_of
 from worker_gguf.metrics import Metrics
-from worker_gguf.service import Answer, Stream
+from worker_gguf.service import Answer, Arrival, Stream
 from worker_gguf.store.soundness import matches_record
 from worker_gguf.worker import Worker
 
@@ -162,6 +163,25 @@ async def test_a_client_that_leaves_at_the_moment_it_is_told_something_harms_nob
         await telling
         assert not fleet._waiters
     assert (await ask(worker, "b"))["model"] == "b"
+
+
+async def test_a_model_that_is_given_up_under_a_request_leaves_no_ticket_behind(
+    worker: Worker, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ask(worker, "a")
+    booted = fleet.models["a"].booted
+    enter = fleet._enter
+
+    async def enter_and_lose(one: FleetModel, arrival: Arrival) -> int:
+        ticket = await enter(one, arrival)
+        one.detach()
+        return ticket
+
+    monkeypatch.setattr(fleet, "_enter", enter_and_lose)
+    with pytest.raises(NotReady, match="shutting down"):
+        await ask(worker, "a")
+    fleet.models["a"].booted = booted
+    assert not fleet._residence.n_open
 
 
 def test_a_request_whose_loop_is_gone_does_not_keep_its_model_busy(worker: Worker, fleet: Fleet) -> None:
