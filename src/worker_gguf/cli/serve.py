@@ -152,6 +152,7 @@ def _queue(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> in
             try:
                 asyncio.run(worker.wait_ready())
             except WorkerError as error:
+                _close_telemetry(telemetry, settings)  # now: the report ends the process
                 report_failed_start(sdk, error)
                 raise
             switch_normally()

@@ -30,6 +30,8 @@ logger = get_logger(__name__)
 
 _MOST_WAITING = 4096
 _PUSH_EVERY_MS = 60_000  # the SDK's own default
+# Whoever sees the start end and closes may be a few turns of a loop ahead of the one that tells of it here.
+_MOMENT_S = 0.2
 _INSTALL = "pip install 'worker-gguf[otel]'"
 
 
@@ -70,7 +72,7 @@ class Start:
 
 
 class Telemetry:
-    """`begin` once, `trace` from any thread, `close` once."""
+    """`begin` once, `trace` from any thread, `close` from the thread that began it; a second time does nothing."""
 
     def __init__(self, wanted: Wanted, registry: CollectorRegistry | None) -> None:
         """`registry` holds the metrics to send."""
@@ -95,6 +97,8 @@ class Telemetry:
 
     def close(self, timeout_s: float) -> None:
         """Send what is left, within that time. A start that is still under way is not waited for."""
+        if self._closing.is_set:
+            return
         self._flush_s = timeout_s
         self._put(None)
         self._closing.set()
@@ -121,6 +125,8 @@ class Telemetry:
         closing = asyncio.ensure_future(self._closing.wait())
         await asyncio.wait({start, closing}, return_when=asyncio.FIRST_COMPLETED)
         closing.cancel()
+        if not start.done():
+            await asyncio.wait({start}, timeout=min(_MOMENT_S, self._flush_s))
         if start.done():
             return start.result()
         start.cancel()
