@@ -65,6 +65,20 @@ async def test_for_a_grace_it_takes_requests_though_it_says_that_it_drains() -> 
     running.stop()
 
 
+async def test_what_cuts_the_drain_off_ends_the_grace() -> None:
+    running = worker()
+    running.start()
+    await running.wait_ready()
+    draining = asyncio.create_task(running.drain(600))
+    while running.status() == "ready":
+        await asyncio.sleep(0)
+    running.cut_off()
+    with pytest.raises(NotReady, match="shutting down"):
+        await running.call("GET", "/v1/models", None, request_id="r")
+    await asyncio.wait_for(draining, 10)
+    running.stop()
+
+
 def test_a_model_that_is_not_there_fails_the_start_with_a_sentence(tmp_path: Path) -> None:
     missing = worker(model=str(tmp_path / "no.gguf"))
     missing.start()

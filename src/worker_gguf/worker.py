@@ -6,6 +6,7 @@ Knows nothing of HTTP or the RunPod SDK.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -66,6 +67,7 @@ class Worker:
         self._settled = Latch()
         self._is_leaving = threading.Event()
         self._is_lingering = False
+        self._is_cut_off = Latch()
         self._booted: Served | None = None
         self._error: WorkerError | None = None
         self._progress: dict[str, float] = {}
@@ -182,13 +184,16 @@ class Worker:
             if grace_s:
                 self._is_lingering = True
                 try:
-                    await asyncio.sleep(grace_s)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._is_cut_off.wait(), grace_s)
                 finally:
                     self._is_lingering = False
             await booted.idle()
 
     def cut_off(self) -> None:
-        """End what still runs with an error that says so: the time to drain is over."""
+        """End what still runs with an error that says so, and the grace: the time to drain is over."""
+        self._is_lingering = False
+        self._is_cut_off.set()
         booted = self._booted
         if booted is not None:
             booted.cut_off(NotReady("The worker was shut down before the answer was whole. Try again."))
