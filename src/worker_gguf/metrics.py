@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from worker_gguf.engine.stats import BATCH_BOUNDS, EngineStats
-from worker_gguf.errors import DownloadError, ModelError, SettingsError, WorkerError
+from worker_gguf.errors import DeploymentError, DownloadError, ModelError, SettingsError, WorkerError
 
 if TYPE_CHECKING:
     from worker_gguf.account import Record
@@ -177,8 +177,9 @@ class Metrics:
 
 def _codes(error: type[WorkerError]) -> set[str]:
     """The codes that a request can be answered with."""
-    start = (SettingsError, ModelError, DownloadError)  # these stop the worker
-    return {error.code}.union(*(_codes(child) for child in error.__subclasses__() if child not in start))
+    # The first three stop the worker, the last is the command line's.
+    others = (SettingsError, ModelError, DownloadError, DeploymentError)
+    return {error.code}.union(*(_codes(child) for child in error.__subclasses__() if child not in others))
 
 
 class _StatusCollector:
