@@ -25,6 +25,7 @@ from worker_gguf.engine.events import Finished, Usage
 from worker_gguf.engine.progress import Progress
 from worker_gguf.errors import DeadlineExceeded, InvalidRequest, WorkerError
 from worker_gguf.frontends.queue import make_handler
+from worker_gguf.latch import Latch
 from worker_gguf.metrics import Metrics
 from worker_gguf.telemetry import Start, Telemetry, open_telemetry, wanted
 from worker_gguf.timeline import Timeline
@@ -234,6 +235,38 @@ def test_a_start_that_ends_in_the_moment_of_closing_is_sent(
     telemetry.close(10)  # again, as `finally` does
     (span,) = collector.received()["spans"]
     assert (span["name"], span["attributes"]["error.type"]) == ("cold start", "model_not_found")
+
+
+def test_one_who_is_closed_with_all_places_taken_ends_too(collector: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = Latch()
+
+    async def start() -> Start:
+        await over.wait()
+        return await started()
+
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+    telemetry = open_telemetry({"otel_exporter_otlp_endpoint": collector.url}, None, version="1")
+    assert telemetry is not None
+    telemetry.begin(start)
+    for _ in range(5000):  # more than may wait
+        telemetry.trace(record())
+    over.set()
+    telemetry.close(20)
+    assert not telemetry._thread.is_alive()
+
+
+def test_what_stops_it_is_logged_without_its_words(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def start() -> Start:
+        raise ValueError("http://key@collector")
+
+    telemetry = open_telemetry({"otel_exporter_otlp_endpoint": "http://127.0.0.1:9"}, None, version="1")
+    assert telemetry is not None
+    telemetry.begin(start)
+    telemetry._thread.join(10)
+    assert "ValueError" in caplog.text
+    assert "collector" not in caplog.text
 
 
 @pytest.mark.parametrize(
