@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from worker_gguf.embedded import MODEL_PATH
-from worker_gguf.errors import ModelError, NotReady, TemplateError
+from worker_gguf.engine.batch import Batch, StepResult
+from worker_gguf.engine.runner import Runner
+from worker_gguf.errors import EngineWedged, ModelError, NotReady, TemplateError
 from worker_gguf.llama.model import Model, ModelParams
 from worker_gguf.metrics import Metrics
 from worker_gguf.service import Answer
@@ -18,9 +24,9 @@ from worker_gguf.store.cache import Cache
 from worker_gguf.worker import Worker
 
 
-def worker(**changes: object) -> Worker:
+def worker(leave: Callable[[int], None] = os._exit, **changes: object) -> Worker:
     values: dict[str, object] = {"n_threads": 1, "n_parallel": 2, "n_ctx": 512}
-    return Worker(Settings(**{**values, **changes}), Metrics("test"))  # type: ignore[arg-type]
+    return Worker(Settings(**{**values, **changes}), Metrics("test"), leave=leave)  # type: ignore[arg-type]
 
 
 def test_before_it_is_ready_it_says_so() -> None:
@@ -115,6 +121,45 @@ def test_a_stop_during_the_start_gives_it_up() -> None:
     started.start()
     started.stop(30)
     assert started.status() == "stopped"
+
+
+async def test_an_engine_that_hangs_while_the_worker_stops_is_noticed() -> None:
+    left: list[int] = []
+    running = worker(watchdog_s=0.2, leave=left.append)
+    running.start()
+    await running.wait_ready()
+    assert running._booted is not None
+    (engine,) = running._booted.engines()
+    engine.runner = hanging = Hanging(engine.runner)
+    body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+    asked = asyncio.create_task(running.call("POST", "/v1/chat/completions", body, request_id="r"))
+    while not hanging.is_in:
+        await asyncio.sleep(0)
+    stopping = asyncio.create_task(asyncio.to_thread(running.stop))
+    try:
+        with pytest.raises(EngineWedged):
+            await asyncio.wait_for(asked, 10)
+        assert running.status() == "failed"
+    finally:
+        hanging.gate.set()
+    await stopping
+
+
+class Hanging:
+    """A runner whose decode does not return before the gate is open."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self.gate = threading.Event()
+        self.is_in = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._runner, name)
+
+    def run(self, batch: Batch) -> StepResult:
+        self.is_in = True
+        self.gate.wait()
+        return self._runner.run(batch)
 
 
 def test_the_alias_is_the_models_name() -> None:

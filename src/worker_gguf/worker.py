@@ -10,6 +10,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from worker_gguf import __version__
@@ -129,12 +130,13 @@ class Worker:
             booted.stop()
             return
         if self.settings.watchdog_s:
-            self._watchdog = Watchdog(booted.engines, self.settings.watchdog_s, self._wedged).start()
+            on_wedged = partial(self._wedged, booted)
+            self._watchdog = Watchdog(booted.engines, self.settings.watchdog_s, on_wedged).start()
         self.metrics.set_phase_seconds(self.timeline.seconds() | {"total": self.timeline.now_s})
         booted.publish(self.metrics)
         logger.info("ready", model=booted.name, seconds=round(self.timeline.now_s, 3))
 
-    def _wedged(self, seconds: float) -> None:
+    def _wedged(self, booted: Served, seconds: float) -> None:
         """The engine's thread is lost, and with it the model's memory: only a new process can serve again."""
         # Before anything that could wait, too: the thread may hang in a write to the log.
         leaving = threading.Timer(_LAST_WORDS_S, self._leave, (EXIT_WEDGED,))
@@ -142,10 +144,8 @@ class Worker:
         leaving.start()
         error = EngineWedged.after(seconds)
         with self._changing:
-            booted = self._booted
             self._error, self._status = error, "failed"
-        if booted is not None:
-            booted.abandon(error)
+        booted.abandon(error)
         logger.critical("the engine is wedged", seconds=round(seconds, 1), exit_code=EXIT_WEDGED)
 
     def _fail(self, error: WorkerError) -> None:
@@ -201,16 +201,19 @@ class Worker:
     def stop(self, timeout_s: float = 5.0) -> None:
         """End what still runs and give the model's memory back; a start under way is given up."""
         self._is_leaving.set()
-        if self._watchdog is not None:
-            self._watchdog.stop()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
         with self._changing:
             booted, self._booted = self._booted, None
             if self._status != "failed":
                 self._status = "stopped"
-        if booted is not None:
-            booted.stop()
+        try:
+            if booted is not None:
+                booted.stop()
+        finally:
+            # Last: an engine that hangs is waited for, however long.
+            if self._watchdog is not None:
+                self._watchdog.stop()
 
     def _stats(self) -> EngineStats | None:
         booted = self._booted
