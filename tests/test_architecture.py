@@ -16,7 +16,8 @@ PACKAGE = "worker_gguf"
 BASE = {"", "errors"}  # "" is worker_gguf/__init__.py: the version
 ENGINE = BASE | {"engine"}
 SETTINGS = {"environment", "settings", "settings_fields", "settings_fleet", "settings_group", "settings_text"}
-SERVICE = ENGINE | SETTINGS | {"account", "gguf", "log", "metrics", "protocol", "reply", "service", "timeline"}
+TOLD = {"account", "log", "metrics", "status", "timeline"}
+SERVICE = ENGINE | SETTINGS | TOLD | {"gguf", "protocol", "reply", "service"}
 MAY_IMPORT: dict[str, set[str]] = {
     "": set(),
     "errors": set(),
@@ -26,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gguf": BASE,
     "embedded": BASE,
     "account": ENGINE,
-    "metrics": ENGINE | {"account"},
+    "metrics": ENGINE | {"account", "status"},
     "telemetry": ENGINE | {"account", "latch", "log", "timeline"},
     "settings_text": BASE,
     "settings_group": set(),
@@ -34,6 +35,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings_fields": ENGINE | {"settings_fleet", "settings_group"},
     "settings": ENGINE | SETTINGS,
     "latch": set(),
+    "status": set(),
+    "switching": set(),
     "progress_bar": set(),
     "engine": BASE | {"latch"},
     "llama": ENGINE,
@@ -62,7 +65,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"boot", "fetching", "latch", "llama", "model_card", "opening", "planning", "read_ahead", "served", "store"},
     # boots, then answers through what is served
     "worker": SERVICE | {"boot", "fitness", "fleet", "latch", "served", "store"},
-    "frontends": SERVICE | {"telemetry", "worker"},
+    "frontends": SERVICE | {"switching", "telemetry", "worker"},
     "emulator": BASE | {"frontends", "log"},
     "deployment": BASE | SETTINGS,  # the command line's alone
 }

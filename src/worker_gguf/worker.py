@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from worker_gguf import __version__
 from worker_gguf.boot import boot
@@ -22,6 +22,7 @@ from worker_gguf.latch import Latch
 from worker_gguf.log import get_logger
 from worker_gguf.served import Served
 from worker_gguf.settings import Settings
+from worker_gguf.status import Status
 from worker_gguf.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -30,11 +31,9 @@ if TYPE_CHECKING:
     from worker_gguf.service import Answer, Stream
     from worker_gguf.store.prefetch import Prefetch
 
-__all__ = ["Status", "Worker"]
+__all__ = ["Worker"]
 
 logger = get_logger(__name__)
-
-Status = Literal["starting", "ready", "draining", "stopped", "failed"]
 
 EXIT_WEDGED = 70
 """The exit code of a worker that ended itself: EX_SOFTWARE of sysexits.h."""

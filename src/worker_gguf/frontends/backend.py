@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from worker_gguf.account import Account
 from worker_gguf.service import Answer, Stream
+from worker_gguf.status import Status
 
-__all__ = ["Backend", "Status"]
-
-Status = Literal["starting", "ready", "draining", "stopped", "failed"]
+__all__ = ["Backend"]
 
 
 class Backend(Protocol):
