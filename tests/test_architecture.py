@@ -64,7 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "fleet": SERVICE
     | {"boot", "fetching", "latch", "llama", "model_card", "opening", "planning", "read_ahead", "served", "store"},
     # boots, then answers through what is served
-    "worker": SERVICE | {"boot", "fitness", "fleet", "latch", "served", "store"},
+    "worker": SERVICE | {"boot", "fleet", "latch", "served", "store"},
     "frontends": SERVICE | {"switching", "telemetry", "worker"},
     "emulator": BASE | {"frontends", "log"},
     "deployment": BASE | SETTINGS,  # the command line's alone

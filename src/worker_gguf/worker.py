@@ -103,10 +103,7 @@ class Worker:
             self._fail(error)
         except Exception as error:
             logger.exception("the start failed")
-            from worker_gguf.fitness import unloadable
-
-            unexpected = WorkerError(f"The start failed unexpectedly ({type(error).__name__}); see the log.")
-            self._fail(unloadable(error) or unexpected)
+            self._fail(WorkerError(f"The start failed unexpectedly ({type(error).__name__}); see the log."))
         else:
             self._became_ready(booted)
         finally:

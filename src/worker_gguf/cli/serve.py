@@ -180,7 +180,8 @@ def _start(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> tu
     # Python. A start that has more to do before it loads is not waited for: /ping says so the sooner.
     if begun is not None:
         worker.wait_loading(_HEAD_START_S)
-        with timeline.phase("engine"):
+        # What cannot be imported here fails the start, which says why.
+        with timeline.phase("engine"), contextlib.suppress(WorkerError):
             import worker_gguf.engine.engine
             import worker_gguf.llama.runner
             import worker_gguf.model_service  # noqa: F401 - what follows the load finds it imported
