@@ -33,7 +33,7 @@ def test_before_it_is_ready_it_says_so() -> None:
     waiting = worker()
     assert waiting.status() == "starting"
     with pytest.raises(NotReady, match="not ready yet"):
-        asyncio.run(waiting.call("GET", "/v1/models", None, request_id="r"))
+        asyncio.run(waiting.call("GET", "/v1/models", None))
 
 
 def test_it_becomes_ready_answers_drains_and_stops() -> None:
@@ -42,14 +42,14 @@ def test_it_becomes_ready_answers_drains_and_stops() -> None:
         running.start()
         await running.wait_ready()
         assert running.status() == "ready"
-        answer = await running.call("GET", "/v1/models", None, request_id="r")
+        answer = await running.call("GET", "/v1/models", None)
         assert isinstance(answer, Answer)
         assert running.health()["model"]["id"] == "embedded"
         assert running.health()["plan"]["degraded"] == ()
         await running.drain()
         assert running.status() == "draining"
         with pytest.raises(NotReady, match="shutting down"):
-            await running.call("GET", "/v1/models", None, request_id="r")
+            await running.call("GET", "/v1/models", None)
         running.stop()
         assert running.status() == "stopped"
 
@@ -63,11 +63,11 @@ async def test_for_a_grace_it_takes_requests_though_it_says_that_it_drains() -> 
     draining = asyncio.create_task(running.drain(0.3))
     while running.status() == "ready":
         await asyncio.sleep(0)
-    assert isinstance(await running.call("GET", "/v1/models", None, request_id="r"), Answer)
+    assert isinstance(await running.call("GET", "/v1/models", None), Answer)
     assert not draining.done()
     await draining
     with pytest.raises(NotReady, match="shutting down"):
-        await running.call("GET", "/v1/models", None, request_id="r")
+        await running.call("GET", "/v1/models", None)
     running.stop()
 
 
@@ -80,7 +80,7 @@ async def test_what_cuts_the_drain_off_ends_the_grace() -> None:
         await asyncio.sleep(0)
     running.cut_off()
     with pytest.raises(NotReady, match="shutting down"):
-        await running.call("GET", "/v1/models", None, request_id="r")
+        await running.call("GET", "/v1/models", None)
     await asyncio.wait_for(draining, 10)
     running.stop()
 
@@ -93,7 +93,7 @@ def test_a_model_that_is_not_there_fails_the_start_with_a_sentence(tmp_path: Pat
     assert missing.status() == "failed"
     assert missing.health()["error"]["code"] == "model_not_found"
     with pytest.raises(NotReady, match="could not start"):
-        asyncio.run(missing.call("GET", "/v1/models", None, request_id="r"))
+        asyncio.run(missing.call("GET", "/v1/models", None))
     missing.stop()
     assert missing.status() == "failed"
 
@@ -132,7 +132,7 @@ async def test_an_engine_that_hangs_while_the_worker_stops_is_noticed() -> None:
     (engine,) = running._booted.engines()
     engine.runner = hanging = Hanging(engine.runner)
     body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
-    asked = asyncio.create_task(running.call("POST", "/v1/chat/completions", body, request_id="r"))
+    asked = asyncio.create_task(running.call("POST", "/v1/chat/completions", body))
     while not hanging.is_in:
         await asyncio.sleep(0)
     stopping = asyncio.create_task(asyncio.to_thread(running.stop))
@@ -167,7 +167,7 @@ def test_the_alias_is_the_models_name() -> None:
         running = worker(model_alias="tiny")
         running.start()
         await running.wait_ready()
-        answer = await running.call("GET", "/v1/models", None, request_id="r")
+        answer = await running.call("GET", "/v1/models", None)
         assert isinstance(answer, Answer)
         assert answer.body["data"][0]["id"] == "tiny"
         assert "embedded" in answer.body["data"][0]["meta"]["aliases"]
@@ -194,7 +194,7 @@ async def test_the_template_comes_from_the_original_repository(tmp_path: Path) -
     running.start()
     await running.wait_ready()
     body = {"messages": [{"role": "user", "content": "a long question that the template leaves out"}], "max_tokens": 1}
-    answer = await running.call("POST", "/v1/chat/completions", body, request_id="r")
+    answer = await running.call("POST", "/v1/chat/completions", body)
     assert isinstance(answer, Answer)
     assert answer.body["usage"]["prompt_tokens"] < 10
     running.stop()

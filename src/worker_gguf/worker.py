@@ -230,11 +230,8 @@ class Worker:
     def status(self) -> Status:
         return self._status
 
-    async def call(
-        self, method: str, route: str, body: object, *, request_id: str, account: Account | None = None
-    ) -> Answer | Stream:
-        """Answer one request; `request_id` is in the log context already."""
-        del request_id
+    async def call(self, method: str, route: str, body: object, account: Account | None = None) -> Answer | Stream:
+        """Answer one request. Its counts and times go into `account`."""
         booted = self._booted
         if isinstance(self._error, EngineWedged):
             raise self._error

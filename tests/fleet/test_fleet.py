@@ -55,14 +55,14 @@ async def test_an_unknown_name_is_told_what_there_is(worker: Worker) -> None:
     with pytest.raises(NotFound, match="serves 'a', 'b', 'broken', 'gone'"):
         await ask(worker, "c")
     with pytest.raises(NotFound, match="'c' is not served"):
-        await worker.call("GET", "/v1/models/c", None, request_id="r")
+        await worker.call("GET", "/v1/models/c", None)
     with pytest.raises(NotFound, match="no such route"):
-        await worker.call("POST", "/v1/other", {}, request_id="r")
+        await worker.call("POST", "/v1/other", {})
 
 
 async def test_the_list_has_every_model_with_its_state_and_what_is_known(worker: Worker) -> None:
     await ask(worker, "a")
-    answer = await worker.call("GET", "/v1/models/b", None, request_id="r")
+    answer = await worker.call("GET", "/v1/models/b", None)
     assert isinstance(answer, Answer)
     assert answer.body["status"] == {"value": "unloaded"}
     assert answer.body["meta"]["architecture"] == "llama"
@@ -109,7 +109,7 @@ async def test_a_client_that_leaves_while_it_waits_is_forgotten(worker: Worker, 
 def test_a_request_whose_loop_is_gone_does_not_keep_its_model_busy(worker: Worker, fleet: Fleet) -> None:
     async def begin() -> Stream:
         body = {"model": "a", "prompt": "Once", "max_tokens": 50, "stream": True}
-        stream = await worker.call("POST", "/v1/completions", body, request_id="r")
+        stream = await worker.call("POST", "/v1/completions", body)
         assert isinstance(stream, Stream)
         return stream
 
