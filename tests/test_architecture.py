@@ -63,7 +63,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     # boots, then answers through what is served
     "worker": SERVICE | {"boot", "fitness", "fleet", "latch", "served", "store"},
     "frontends": SERVICE | {"telemetry", "worker"},
-    "emulator": BASE | {"frontends", "log"},
+    "worker_process": BASE | {"frontends"},  # starts workers, is none
+    "emulator": BASE | {"frontends", "log", "worker_process"},
     "deployment": BASE | SETTINGS,  # the command line's alone
 }
 ANYTHING = {"cli", "__main__"}

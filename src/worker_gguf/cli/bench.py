@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from worker_gguf.errors import SettingsError, WorkerError
 
 if TYPE_CHECKING:
-    from worker_gguf.cli.worker_process import WorkerProcess
     from worker_gguf.settings import Settings
     from worker_gguf.store import LocalModel
     from worker_gguf.timeline import Phase
+    from worker_gguf.worker_process import WorkerProcess
 
 __all__ = ["add_arguments", "bench"]
 
@@ -28,8 +28,6 @@ _READERS = (4, 16, 32)
 _POLL_S = 0.005
 _WIDTH = 100
 _PROMPT = "Once upon a time there was a small machine that wanted to"
-# The worker under measurement listens on this machine alone and is asked without a key.
-_UNSET = ("API_KEYS", "PORT_HEALTH", "MODEL_REPOSITORY_ID", "MODEL_FILENAME")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def bench(arguments: argparse.Namespace) -> int:
     """Print the picture, then a figure a line; 0, 1 when the worker does not start, 2 when the arguments are wrong."""
-    from worker_gguf.cli.worker_process import ProcessFailed
     from worker_gguf.settings import Settings
+    from worker_gguf.worker_process import ProcessFailed
 
     try:
         settings = Settings.load(model=arguments.model)
@@ -134,12 +132,12 @@ def _drop(paths: Sequence[Path]) -> None:
 
 
 def _start(settings: Settings, paths: Sequence[Path]) -> Start:
-    from worker_gguf.cli.worker_process import ProcessFailed, WorkerProcess
+    from worker_gguf.worker_process import ProcessFailed, WorkerProcess
 
     environment = {"MODE": "http", "MODEL": settings.model_reference, "LOG_LEVEL": "warning"}
     with tempfile.NamedTemporaryFile(prefix="worker-gguf-bench-", suffix=".log") as log:
         _drop(paths)
-        worker = WorkerProcess(environment, log, unset=_UNSET)
+        worker = WorkerProcess(environment, log)
         try:
             return _follow(worker)
         except ProcessFailed as error:
@@ -149,8 +147,8 @@ def _start(settings: Settings, paths: Sequence[Path]) -> Start:
 
 
 def _follow(worker: WorkerProcess) -> Start:
-    from worker_gguf.cli.worker_process import fetch_json
     from worker_gguf.timeline import read_phases
+    from worker_gguf.worker_process import fetch_json
 
     worker.wait_ready(_POLL_S)
     ready_s = time.perf_counter() - worker.began_s
