@@ -66,7 +66,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     # boots, then answers through what is served
     "worker": SERVICE | {"boot", "fleet", "latch", "served", "store"},
     "frontends": SERVICE | {"switching", "telemetry", "worker"},
-    "emulator": BASE | {"frontends", "log"},
+    "worker_process": BASE | {"frontends"},  # starts workers, is none
+    "emulator": BASE | {"frontends", "log", "worker_process"},
     "deployment": BASE | SETTINGS,  # the command line's alone
 }
 ANYTHING = {"cli", "__main__"}
