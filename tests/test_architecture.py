@@ -62,7 +62,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"read_ahead", "served", "store"},
     "boot": SERVICE | {"fetching", "opening", "read_ahead", "served", "store"},
     "fleet": SERVICE
-    | {"boot", "fetching", "latch", "llama", "model_card", "opening", "planning", "read_ahead", "served", "store"},
+    | {
+        "boot",
+        "fetching",
+        "fitness",
+        "latch",
+        "llama",
+        "model_card",
+        "opening",
+        "planning",
+        "read_ahead",
+        "served",
+        "store",
+    },
     # boots, then answers through what is served
     "worker": SERVICE | {"boot", "fleet", "latch", "served", "store"},
     "frontends": SERVICE | {"switching", "telemetry", "worker"},
