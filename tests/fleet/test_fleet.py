@@ -99,7 +99,7 @@ async def test_a_model_that_cannot_be_loaded_says_why_and_the_others_go_on(
     health = {model["id"]: model for model in worker.health()["models"]}
     assert (await states(worker))["broken"] == health["broken"]["status"] == "failed"
     assert health["broken"]["error"]["code"] == "model_invalid"
-    listed = await worker.call("GET", "/v1/models", None, request_id="r")
+    listed = await worker.call("GET", "/v1/models", None)
     assert isinstance(listed, Answer)
     said = f"{health} {listed.body} {caught.value.message}"
     assert str(tmp_path_factory.getbasetemp()) not in said
@@ -300,7 +300,7 @@ async def test_the_wait_for_a_model_is_in_the_requests_account(worker: Worker) -
     waits = []
     for name in "abb":
         account = Account("http", "r")
-        await worker.call("POST", "/v1/completions", body | {"model": name}, request_id="r", account=account)
+        await worker.call("POST", "/v1/completions", body | {"model": name}, account)
         waits.append(line_of(account.close("POST", "/v1/completions", 200))["model_wait_ms"])
     _, swapped, there = waits
     assert isinstance(swapped, float)
