@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from worker_gguf.fitness import Check, FileFacts, GpuFacts, TokenFacts, VolumeFacts, model, refusal, unloadable
+from worker_gguf.fitness import Check, FileFacts, GpuFacts, TokenFacts, VolumeFacts, model, refusal
 
 CUDA = ("CUDA",)
 
@@ -114,15 +114,3 @@ def test_the_refusal_has_every_sentence_of_those_that_failed_and_all_checks() ->
     assert error.message == "Bad. Mend it. Worse."
     assert [check["name"] for check in error.checks] == ["a", "b", "c"]
     assert refusal(checks[:1]) is None
-
-
-def test_a_driver_that_is_missing_is_a_sentence() -> None:
-    said = (
-        "Failed to load shared library '/x/libggml-cuda.so': libcuda.so.1: cannot open shared object file: No such "
-        "file or directory"
-    )
-    error = unloadable(RuntimeError(said))
-    assert error is not None
-    assert "libcuda.so.1" in error.message
-    assert error.message.endswith("use the image for it.")
-    assert unloadable(ValueError("another thing")) is None

@@ -137,7 +137,7 @@ class Account:
         self.error: WorkerError | None = None
         self.model_wait_s: float | None = None
         self._via: Via = via
-        self._request_id = request_id
+        self.request_id = request_id
         self._trace = traceparent, tracestate
         self._model: str | None = None
         self._answer_id: str | None = None
@@ -161,7 +161,7 @@ class Account:
         traceparent, tracestate = self._trace
         return Record(
             via=self._via,
-            request_id=self._request_id,
+            request_id=self.request_id,
             method=method,
             route=route,
             status=status,

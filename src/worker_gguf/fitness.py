@@ -13,7 +13,7 @@ from typing import Literal
 
 from worker_gguf.errors import Unfit
 
-__all__ = ["Check", "FileFacts", "GpuFacts", "TokenFacts", "VolumeFacts", "refusal", "unloadable"]
+__all__ = ["Check", "FileFacts", "GpuFacts", "TokenFacts", "VolumeFacts", "refusal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,15 +195,3 @@ def refusal(checks: Iterable[Check]) -> Unfit | None:
     checks = tuple(checks)
     failed = [check.reason for check in checks if not check.ok]
     return Unfit.of(" ".join(failed), (check.as_dict() for check in checks)) if failed else None
-
-
-def unloadable(error: Exception) -> Unfit | None:
-    """The refusal for a llama.cpp whose libraries cannot be loaded, if that is what the error is: an image for GPUs
-    finds the driver's library only where there is a driver."""
-    said = str(error)
-    if not said.startswith("Failed to load shared library"):
-        return None
-    # "Failed to load shared library '<path>': <what the linker said, which begins with the library that is missing>"
-    why = said.partition("': ")[2]
-    reason = f"llama.cpp cannot be loaded ({why}). An image for GPUs needs a worker with a GPU and its driver; on the "
-    return refusal([Check("library", False, f"{reason}processor, use the image for it.")])

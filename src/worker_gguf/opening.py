@@ -112,8 +112,13 @@ def _machine(settings: Settings) -> Machine:
     from worker_gguf.llama.offload import gpu_backends
 
     machine = read_machine()
-    is_for_gpus = settings.n_gpu_layers or settings.runpod_gpu_count or gpu_backends()
-    if is_for_gpus and len(machine.gpus) < max(1, settings.runpod_gpu_count or 0):
+    backends = gpu_backends()
+    if settings.n_gpu_layers or settings.runpod_gpu_count or backends:  # else no judge need be imported so early
+        from worker_gguf.fitness import GpuFacts
+
+        facts = GpuFacts(backends, len(machine.gpus), settings.runpod_gpu_count, settings.n_gpu_layers)
+        if facts.devices().ok:
+            return machine
         from worker_gguf.examination import examine_devices
 
         examine_devices(settings, machine)

@@ -64,14 +64,14 @@ async def test_an_unknown_name_is_told_what_there_is(worker: Worker) -> None:
     with pytest.raises(NotFound, match="serves 'a', 'b', 'broken', 'gone'"):
         await ask(worker, "c")
     with pytest.raises(NotFound, match="'c' is not served"):
-        await worker.call("GET", "/v1/models/c", None, request_id="r")
+        await worker.call("GET", "/v1/models/c", None)
     with pytest.raises(NotFound, match="no such route"):
-        await worker.call("POST", "/v1/other", {}, request_id="r")
+        await worker.call("POST", "/v1/other", {})
 
 
 async def test_the_list_has_every_model_with_its_state_and_what_is_known(worker: Worker) -> None:
     await ask(worker, "a")
-    answer = await worker.call("GET", "/v1/models/b", None, request_id="r")
+    answer = await worker.call("GET", "/v1/models/b", None)
     assert isinstance(answer, Answer)
     assert answer.body["status"] == {"value": "unloaded"}
     assert answer.body["meta"]["architecture"] == "llama"
@@ -100,7 +100,7 @@ async def test_a_model_that_cannot_be_loaded_says_why_and_the_others_go_on(
     health = {model["id"]: model for model in worker.health()["models"]}
     assert (await states(worker))["broken"] == health["broken"]["status"] == "failed"
     assert health["broken"]["error"]["code"] == "model_invalid"
-    listed = await worker.call("GET", "/v1/models", None, request_id="r")
+    listed = await worker.call("GET", "/v1/models", None)
     assert isinstance(listed, Answer)
     said = f"{health} {listed.body} {caught.value.message}"
     assert str(tmp_path_factory.getbasetemp()) not in said
@@ -187,7 +187,7 @@ async def test_a_model_that_is_given_up_under_a_request_leaves_no_ticket_behind(
 def test_a_request_whose_loop_is_gone_does_not_keep_its_model_busy(worker: Worker, fleet: Fleet) -> None:
     async def begin() -> Stream:
         body = {"model": "a", "prompt": "Once", "max_tokens": 50, "stream": True}
-        stream = await worker.call("POST", "/v1/completions", body, request_id="r")
+        stream = await worker.call("POST", "/v1/completions", body)
         assert isinstance(stream, Stream)
         return stream
 
@@ -320,7 +320,7 @@ async def test_the_wait_for_a_model_is_in_the_requests_account(worker: Worker) -
     waits = []
     for name in "abb":
         account = Account("http", "r")
-        await worker.call("POST", "/v1/completions", body | {"model": name}, request_id="r", account=account)
+        await worker.call("POST", "/v1/completions", body | {"model": name}, account)
         waits.append(line_of(account.close("POST", "/v1/completions", 200))["model_wait_ms"])
     _, swapped, there = waits
     assert isinstance(swapped, float)

@@ -11,6 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from worker_gguf import switching
 from worker_gguf.frontends.backend import Backend
 from worker_gguf.frontends.queue import make_handler
 from worker_gguf.frontends.queue_faults import patient_sdk
@@ -28,8 +29,6 @@ logger = get_logger(__name__)
 POLL_GRACE_S = 3.0
 _LOOK_AGAIN_S = 0.05
 _PARENT_LOOK_S = 0.5
-# The SDK's loop is all Python and holds the interpreter for this long while the engine's thread wants its next step.
-_SWITCH_S = 0.0005
 
 
 def import_sdk() -> Any:
@@ -65,7 +64,7 @@ def run_queue(
     # The SDK parses the command line for flags of its own, --rp_log_level=DEBUG among them. Ours is read by now.
     sys.argv = sys.argv[:1]
     os.register_at_fork(after_in_child=_follow_parent)
-    sys.setswitchinterval(_SWITCH_S)
+    switching.for_the_sdk()
     config = {
         "handler": make_handler(backend, metrics, telemetry),
         "concurrency_modifier": _Taking(backend, concurrency, drain_timeout_s).n_jobs,
