@@ -44,7 +44,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "head_start": BASE | {"environment", "store"},
     "protocol": ENGINE | {"log"},
     "reply": ENGINE | {"account", "log", "metrics", "protocol"},
-    "service": ENGINE | SETTINGS | {"account", "log", "metrics", "protocol", "reply"},
+    "prompts": ENGINE | {"protocol"},
+    "service": ENGINE | SETTINGS | {"account", "log", "metrics", "prompts", "protocol", "reply"},
     "timeline": BASE | {"log"},
     "read_ahead": BASE | SETTINGS | {"log", "store", "timeline"},
     "planning": ENGINE | SETTINGS | {"gguf"},
@@ -102,6 +103,8 @@ ONLY_IN = {
 _IMPURE = {"time", "threading", "asyncio", "numpy", "ctypes", "logging", "random", "os"}
 PURE = {
     "worker_gguf.engine.scheduler": _IMPURE,
+    "worker_gguf.engine.turnover": _IMPURE,
+    "worker_gguf.fitness": _IMPURE,
     "worker_gguf.fleet.residence": _IMPURE,
     "worker_gguf.fleet.eviction": _IMPURE,
     "worker_gguf.fleet.room": _IMPURE,

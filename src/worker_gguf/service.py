@@ -8,17 +8,22 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from worker_gguf.account import Account
 from worker_gguf.engine.engine import Engine
 from worker_gguf.engine.request import GenerationRequest, SamplingParams
-from worker_gguf.errors import ContextLengthExceeded, InvalidRequest, MethodNotAllowed, NotFound, WorkerError
+from worker_gguf.errors import MethodNotAllowed, NotFound, WorkerError
 from worker_gguf.metrics import Metrics
+<<<<<<< HEAD
 from worker_gguf.protocol.bodies import LONGEST_TIMEOUT_S
 from worker_gguf.protocol.calls import ChatCall, CompletionCall, Defaults, Options, Prompt, parse_chat, parse_completion
+=======
+from worker_gguf.prompts import Prompts, Tokenizer
+from worker_gguf.protocol.calls import Defaults, Options, parse_chat, parse_completion
+>>>>>>> mend-worker
 from worker_gguf.protocol.chat_rendering import ChatRendering
 from worker_gguf.protocol.completion_rendering import CompletionRendering
 from worker_gguf.protocol.models import ModelCard, model_body, models_body
@@ -27,7 +32,11 @@ from worker_gguf.protocol.screening import ignored_header
 from worker_gguf.protocol.template import ChatTemplates
 from worker_gguf.reply import Reply, collect
 
+<<<<<<< HEAD
 __all__ = ["ROUTES", "Answer", "Arrival", "Service", "Stream", "Tokenizer", "beside_loop", "no_such_route"]
+=======
+__all__ = ["ROUTES", "Answer", "Service", "Stream", "beside_loop", "no_such_route"]
+>>>>>>> mend-worker
 
 T = TypeVar("T")
 
@@ -83,17 +92,6 @@ class Arrival:
         return None if self.limit_s is None else self.at_s + self.limit_s
 
 
-class Tokenizer(Protocol):
-    """What the service needs of a vocabulary. Thread-safe."""
-
-    n_tokens: int
-    adds_bos: bool
-
-    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]: ...
-
-    def text(self, tokens: Iterable[int]) -> str: ...
-
-
 @dataclass(frozen=True, slots=True)
 class _Order:
     """A request as it goes to the engine, and how it is answered."""
@@ -123,12 +121,10 @@ class Service:
     ) -> None:
         self.card = card
         self._engine = engine
-        self._tokenizer = tokenizer
-        self._templates = templates
+        self._prompts = Prompts(tokenizer, templates.default, engine.limits.n_ctx, bos_text)
         self._defaults = defaults
         self._metrics = metrics
         self._fingerprint = fingerprint
-        self._bos_text = bos_text
         self._timeout_s = timeout_s
         self._names = {name.lower() for name in (card.id, *card.aliases)}
         handlers: tuple[Callable[[object, Arrival], Awaitable[Answer | Stream]], ...]
@@ -173,7 +169,7 @@ class Service:
     def _read_chat(self, body: object, arrival: Arrival) -> _Order:
         call = parse_chat(body, self._defaults)
         self._check_model(call.options.model)
-        tokens = self._chat_prompt(call)
+        tokens = self._prompts.of_chat(call)
         rendering = ChatRendering(
             self._heading("chatcmpl"),
             n=call.options.n,
@@ -185,14 +181,14 @@ class Service:
     def _read_completion(self, body: object, arrival: Arrival) -> _Order:
         call = parse_completion(body, self._defaults)
         self._check_model(call.options.model)
-        prompts = [self._checked(self._prompt(prompt), "prompt") for prompt in call.prompts]
+        prompts = self._prompts.of_completion(call)
         rendering = CompletionRendering(
             self._heading("cmpl"),
             n_prompts=len(prompts),
             n=call.options.n,
             include_usage=call.options.include_usage,
             logprobs=call.options.top_logprobs is not None,
-            echo=self._echo(call),
+            echo=self._prompts.texts(call) if call.echo else None,
         )
         return self._order(prompts, call.options, rendering, arrival)
 
@@ -201,43 +197,6 @@ class Service:
     ) -> _Order:
         requests = self._requests(prompts, options, rendering.heading.id, arrival.deadline_s)
         return _Order(requests, rendering, arrival, options.stream, options.ignored)
-
-    def _chat_prompt(self, call: ChatCall) -> tuple[int, ...]:
-        text = self._templates.default.prompt(
-            call.messages,
-            add_generation_prompt=call.add_generation_prompt,
-            continue_final_message=call.continue_final_message,
-            variables=call.template_variables,
-        )
-        # Most templates write BOS themselves; a second one would shift every position.
-        has_bos = bool(self._bos_text) and text.startswith(self._bos_text)
-        return self._checked(self._tokenize(text, add_special=not has_bos), "messages")
-
-    def _prompt(self, prompt: Prompt) -> tuple[int, ...]:
-        if isinstance(prompt, str):
-            return self._tokenize(prompt, add_special=True)
-        self._check_tokens(prompt, "prompt")
-        return prompt
-
-    def _check_tokens(self, tokens: Iterable[int], param: str) -> None:
-        n = self._tokenizer.n_tokens
-        if wrong := next((token for token in tokens if not 0 <= token < n), None):
-            raise InvalidRequest(f"{wrong} is no token of this model: its ids go from 0 to {n - 1}.", param=param)
-
-    def _tokenize(self, text: str, *, add_special: bool) -> tuple[int, ...]:
-        return tuple(self._tokenizer.tokenize(text, add_special=add_special, parse_special=True))
-
-    def _checked(self, tokens: tuple[int, ...], param: str) -> tuple[int, ...]:
-        if not tokens:
-            raise InvalidRequest("The prompt has no tokens. Send at least one.", param=param)
-        if len(tokens) >= self._engine.limits.n_ctx:
-            raise ContextLengthExceeded(len(tokens), self._engine.limits.n_ctx, param=param)
-        return tokens
-
-    def _echo(self, call: CompletionCall) -> list[str] | None:
-        if not call.echo:
-            return None
-        return [prompt if isinstance(prompt, str) else self._tokenizer.text(prompt) for prompt in call.prompts]
 
     # --- generation -----------------------------------------------------------------------------------------------
 
@@ -259,7 +218,13 @@ class Service:
     def _requests(
         self, prompts: list[tuple[int, ...]], options: Options, answer_id: str, deadline_s: float | None
     ) -> list[GenerationRequest]:
+<<<<<<< HEAD
         sampling = self._with_biases(options)
+=======
+        timeouts = [timeout for timeout in (options.timeout_s, self._timeout_s) if timeout is not None]
+        deadline_s = arrived_s + min(timeouts) if timeouts else None
+        sampling = self._prompts.with_biases(options)
+>>>>>>> mend-worker
         return [
             GenerationRequest(
                 id=f"{answer_id}.{index}",
@@ -274,15 +239,6 @@ class Service:
             )
             for index in range(len(prompts) * options.n)
         ]
-
-    def _with_biases(self, options: Options) -> SamplingParams:
-        """Biases by token id, those of texts laid over each token of the text."""
-        biases = dict(options.sampling.logit_bias)
-        self._check_tokens(biases, "logit_bias")
-        for text, bias in options.text_biases:
-            for token in self._tokenizer.tokenize(text, add_special=False, parse_special=False):
-                biases[token] = bias
-        return replace(options.sampling, logit_bias=tuple(biases.items()))
 
     # --- the model's name -----------------------------------------------------------------------------------------
 

@@ -49,10 +49,10 @@ def test_the_second_time_the_prompt_is_cached(client: openai.OpenAI) -> None:
 def test_the_prompt_is_the_templates_text_with_one_bos(client: openai.OpenAI, running: Running) -> None:
     """A BOS lost or doubled changes few answers, so it is counted."""
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "<|eot_id|> Merhaba!"}]
-    service = running.worker._booted.service  # type: ignore[union-attr]
-    text = service._templates.default.prompt(messages)
-    tokens = service._tokenizer.tokenize(text, add_special=False, parse_special=True)
-    bos = service._tokenizer.tokenize("", add_special=True, parse_special=True)
+    prompts = running.worker._booted.service._prompts  # type: ignore[union-attr]
+    text = prompts._template.prompt(messages)
+    tokens = prompts._tokenizer.tokenize(text, add_special=False, parse_special=True)
+    bos = prompts._tokenizer.tokenize("", add_special=True, parse_special=True)
     assert len(bos) == 1
     assert tokens.count(bos[0]) == 1
     usage = ask(client, messages=messages, max_tokens=1).usage
@@ -60,7 +60,7 @@ def test_the_prompt_is_the_templates_text_with_one_bos(client: openai.OpenAI, ru
     assert usage.prompt_tokens == len(tokens)
     plain = client.completions.create(model="embedded", prompt="Merhaba!", max_tokens=1).usage
     assert plain is not None
-    without = service._tokenizer.tokenize("Merhaba!", add_special=False, parse_special=True)
+    without = prompts._tokenizer.tokenize("Merhaba!", add_special=False, parse_special=True)
     assert plain.prompt_tokens == 1 + len(without)
 
 

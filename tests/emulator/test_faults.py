@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,7 +97,7 @@ def test_nonsense_from_the_platform_is_survived_and_a_second_sigterm_does_not_wa
 
 
 def test_20_streams_are_whole_though_the_platform_was_gone_in_the_middle(tmp_path: Path) -> None:
-    """Gone for longer than the SDK goes on trying, which is 3 s."""
+    """Gone until a post of the SDK's has failed for the last time that the SDK itself would try."""
     rules = emulator.Rules(post_delay_s=0.4)
     with (
         emulator.start(rules=rules) as platform,
@@ -108,7 +107,10 @@ def test_20_streams_are_whole_though_the_platform_was_gone_in_the_middle(tmp_pat
         jobs = [submit(client, {"messages": [], "stream": True, "n_events": 400}) for _ in range(20)]
         wait_until(lambda: any(job.chunks for job in list(platform.board.jobs.values())), TIMEOUT_S)
         platform.go_away()
-        time.sleep(4)  # the outage itself
+        log = workers.running[1].log
+        wait_until(
+            lambda: any("is away" in line and '"post"' in line for line in log.read_text().splitlines()), TIMEOUT_S
+        )
         platform.come_back()
         whole = b"".join(event(i) for i in range(400)).decode() + "data: [DONE]\n\n"
         for job in jobs:
@@ -121,7 +123,7 @@ def test_20_streams_are_whole_though_the_platform_was_gone_in_the_middle(tmp_pat
         assert workers.running[1].process.poll() is None
 
 
-def test_a_decode_that_hangs_is_answered_reported_and_the_worker_started_again(tmp_path: Path) -> None:
+def test_a_decode_that_hangs_is_answered_and_reported_and_ends_the_worker(tmp_path: Path) -> None:
     chat = {"messages": [{"role": "user", "content": HANG}], "max_tokens": 4}
     own = {"MODEL": "embedded", "N_PARALLEL": "2", "N_CTX": "512", "WATCHDOG_S": "1"}
     with (
@@ -139,11 +141,6 @@ def test_a_decode_that_hangs_is_answered_reported_and_the_worker_started_again(t
         assert (health["status"], health["error"]["code"]) == ("failed", "engine_wedged")
         wait_until(lambda: "No step" in platform.board.unhealthy.get(worker.id, ""), TIMEOUT_S)
         assert worker.process.wait(TIMEOUT_S) == EXIT_WEDGED
-        workers.check()
-        again = submit(client, {"messages": [{"role": "user", "content": "Capital of Italy?"}], "temperature": 0})
-        wait_until(lambda: status(client, again)["status"] == "COMPLETED", TIMEOUT_S)
-        assert "Rome" in status(client, again)["output"][0]["choices"][0]["message"]["content"]
-        assert status(client, again)["workerId"] == "worker-1-2"
 
 
 @pytest.mark.parametrize("moment", ["download", "load"])

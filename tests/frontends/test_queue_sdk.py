@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +51,19 @@ class Running:
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Running]:
-    log = tmp_path / "worker.log"
+    with started(tmp_path / "worker.log") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """For tests after which it goes on."""
+    with started(tmp_path_factory.mktemp("shared") / "worker.log") as running:
+        yield running
+
+
+@contextmanager
+def started(log: Path) -> Iterator[Running]:
     with emulator.start() as platform:
         # The very setting that the SDK has by default, under which it would log every yield.
         environment = {**platform.worker_environment("worker-1"), "RUNPOD_DEBUG_LEVEL": "DEBUG"}
@@ -84,32 +97,32 @@ def _is_alive(group: int) -> bool:
     return True
 
 
-def test_jobs_of_every_kind_and_nothing_of_them_in_the_log(running: Running) -> None:
-    whole = running.run_sync({"openai_route": "/v1/chat/completions", "openai_input": {"messages": MESSAGES}})
-    assert whole["status"] == "COMPLETED", running.output()
+def test_jobs_of_every_kind_and_nothing_of_them_in_the_log(shared: Running) -> None:
+    whole = shared.run_sync({"openai_route": "/v1/chat/completions", "openai_input": {"messages": MESSAGES}})
+    assert whole["status"] == "COMPLETED", shared.output()
     assert isinstance(whole["output"], list)
     assert whole["output"][0]["choices"][0]["message"]["content"] == SECRET_ANSWER
 
-    streamed = running.run_sync({"messages": MESSAGES, "stream": True, "n_events": 30})
+    streamed = shared.run_sync({"messages": MESSAGES, "stream": True, "n_events": 30})
     assert isinstance(streamed["output"], list)
     assert "".join(streamed["output"]) == b"".join(event(i) for i in range(30)).decode() + "data: [DONE]\n\n"
 
-    refused = running.run_sync({"messages": MESSAGES, "full": True})
+    refused = shared.run_sync({"messages": MESSAGES, "full": True})
     assert refused["status"] == "FAILED"
     assert json.loads(str(refused["error"]))["error"]["code"] == "queue_full"
 
     bad_inputs: list[object] = [None, [], "text", {"messages": MESSAGES, "boom": True}]
     for bad in bad_inputs:
-        failed = running.run_sync(bad)
+        failed = shared.run_sync(bad)
         assert failed["status"] == "FAILED"
         assert {"message", "type", "param", "code"} <= json.loads(str(failed["error"]))["error"].keys()
-    assert SECRET_PROMPT not in running.output()
-    assert SECRET_ANSWER not in running.output()
+    assert SECRET_PROMPT not in shared.output()
+    assert SECRET_ANSWER not in shared.output()
 
 
-def test_official_client_through_the_platforms_openai_route(running: Running) -> None:
+def test_official_client_through_the_platforms_openai_route(shared: Running) -> None:
     http_client = openai.DefaultHttpxClient(trust_env=False)
-    with openai.OpenAI(base_url=running.platform.openai_url, api_key="rp", http_client=http_client) as client:
+    with openai.OpenAI(base_url=shared.platform.openai_url, api_key="rp", http_client=http_client) as client:
         assert client.models.list().data[0].id == "fake"
         chat = client.chat.completions.create(model="fake", messages=[{"role": "user", "content": "a"}])
         assert chat.choices[0].message.content == SECRET_ANSWER
@@ -134,14 +147,10 @@ def test_stopped_job_frees_its_slot_and_sigterm_waits_for_the_others(running: Ru
     assert "drained True cancelled 1 left 0" in running.output()
 
 
-def test_worker_pings_with_the_jobs_it_holds(running: Running) -> None:
+def test_worker_pings_with_the_jobs_it_holds_and_killed_it_leaves_nobody_to_ping_in_its_name(running: Running) -> None:
     job = running.submit({"messages": MESSAGES, "stream": True, "hang": True})
     wait_until(lambda: running.client.get("/health").json()["workers"]["ready"] == 1, TIMEOUT_S)
     wait_until(lambda: job in running.platform.pings().get("worker-1", []), TIMEOUT_S)
-
-
-def test_killed_worker_leaves_nobody_to_ping_in_its_name(running: Running) -> None:
-    wait_until(lambda: "worker-1" in running.platform.pings(), TIMEOUT_S)
     assert _is_alive(running.process.pid)
     running.process.kill()
     running.process.wait()

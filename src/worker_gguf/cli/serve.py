@@ -183,6 +183,9 @@ def _start(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> tu
         # What cannot be imported here fails the start, which says why.
         with timeline.phase("engine"), contextlib.suppress(WorkerError):
             import worker_gguf.engine.engine
+            import worker_gguf.examination
+            import worker_gguf.first_token
+            import worker_gguf.llama.offload
             import worker_gguf.llama.runner
             import worker_gguf.model_service  # noqa: F401 - what follows the load finds it imported
     with timeline.phase("metrics"):
