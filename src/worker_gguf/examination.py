@@ -17,7 +17,7 @@ from worker_gguf.log import get_logger
 from worker_gguf.settings import RUNPOD_VOLUME, Settings
 from worker_gguf.store import LocalModel
 from worker_gguf.store.cache import Cache
-from worker_gguf.store.soundness import matches_record, why_not_writable
+from worker_gguf.store.verify import matches_record, why_not_writable
 
 if TYPE_CHECKING:
     from worker_gguf.llama.model import Model

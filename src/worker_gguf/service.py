@@ -17,13 +17,9 @@ from worker_gguf.engine.engine import Engine
 from worker_gguf.engine.request import GenerationRequest, SamplingParams
 from worker_gguf.errors import MethodNotAllowed, NotFound, WorkerError
 from worker_gguf.metrics import Metrics
-<<<<<<< HEAD
-from worker_gguf.protocol.bodies import LONGEST_TIMEOUT_S
-from worker_gguf.protocol.calls import ChatCall, CompletionCall, Defaults, Options, Prompt, parse_chat, parse_completion
-=======
 from worker_gguf.prompts import Prompts, Tokenizer
+from worker_gguf.protocol.bodies import LONGEST_TIMEOUT_S
 from worker_gguf.protocol.calls import Defaults, Options, parse_chat, parse_completion
->>>>>>> mend-worker
 from worker_gguf.protocol.chat_rendering import ChatRendering
 from worker_gguf.protocol.completion_rendering import CompletionRendering
 from worker_gguf.protocol.models import ModelCard, model_body, models_body
@@ -32,11 +28,7 @@ from worker_gguf.protocol.screening import ignored_header
 from worker_gguf.protocol.template import ChatTemplates
 from worker_gguf.reply import Reply, collect
 
-<<<<<<< HEAD
-__all__ = ["ROUTES", "Answer", "Arrival", "Service", "Stream", "Tokenizer", "beside_loop", "no_such_route"]
-=======
-__all__ = ["ROUTES", "Answer", "Service", "Stream", "beside_loop", "no_such_route"]
->>>>>>> mend-worker
+__all__ = ["ROUTES", "Answer", "Arrival", "Service", "Stream", "beside_loop", "no_such_route"]
 
 T = TypeVar("T")
 
@@ -218,13 +210,7 @@ class Service:
     def _requests(
         self, prompts: list[tuple[int, ...]], options: Options, answer_id: str, deadline_s: float | None
     ) -> list[GenerationRequest]:
-<<<<<<< HEAD
-        sampling = self._with_biases(options)
-=======
-        timeouts = [timeout for timeout in (options.timeout_s, self._timeout_s) if timeout is not None]
-        deadline_s = arrived_s + min(timeouts) if timeouts else None
         sampling = self._prompts.with_biases(options)
->>>>>>> mend-worker
         return [
             GenerationRequest(
                 id=f"{answer_id}.{index}",

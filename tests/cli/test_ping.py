@@ -3,11 +3,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import product
 from threading import Thread
 
 import pytest
 
 from worker_gguf.cli.ping import ping, port_of_ping
+from worker_gguf.environment import given
+from worker_gguf.errors import SettingsError
 from worker_gguf.settings import Settings
 
 QUEUE = {"RUNPOD_WEBHOOK_GET_JOB": "http://127.0.0.1/job-take"}
@@ -46,25 +49,31 @@ def test_a_worker_without_a_port_is_not_asked() -> None:
     assert ping(QUEUE) == 0
 
 
-@pytest.mark.parametrize(
-    "environ",
-    [
-        {},
-        {"PORT": "8080"},
-        {"PORT_HEALTH": "81"},
-        {"RUNPOD_POD_ID": "a1"},
-        {"RUNPOD_ENDPOINT_ID": "e1", "MODE": "http"},
-        QUEUE | {"MODE": "HTTP"},
-    ],
-    ids=str,
-)
-def test_the_port_is_the_one_that_the_settings_say(environ: dict[str, str]) -> None:
-    given = {name.lower(): value for name, value in environ.items()}
-    assert port_of_ping(given) == Settings.load(environ).health_port
+def test_the_port_is_the_one_that_the_settings_say() -> None:
+    """For every way in which the variables that decide it can stand together."""
+    choices: list[list[dict[str, str]]] = [
+        [{}, {"MODE": "auto"}, {"MODE": "HTTP"}, {"MODE": "queue"}],
+        [{}, QUEUE],
+        [{}, {"RUNPOD_POD_ID": "a1"}],
+        [{}, {"RUNPOD_ENDPOINT_ID": "e1"}],
+        [{}, {"PORT": "8080"}, {"PORT": "auto"}, {"PORT": " "}],
+        [{}, {"PORT_HEALTH": "81"}, {"PORT_HEALTH": "auto"}],
+    ]
+    n_compared = 0
+    for chosen in product(*choices):
+        environ = {name: text for part in chosen for name, text in part.items()}
+        try:
+            settings = Settings.load(environ)
+        except SettingsError:
+            continue  # such a worker does not run
+        has_port = settings.resolved_mode == "http" or settings.port_health
+        assert port_of_ping(given(environ)) == (settings.health_port if has_port else None), environ
+        n_compared += 1
+    assert n_compared > 100
 
 
-@pytest.mark.parametrize("environ", [QUEUE, QUEUE | {"MODE": "queue"}], ids=str)
-def test_a_queue_worker_has_the_port_that_is_asked_for(environ: dict[str, str]) -> None:
-    given = {name.lower(): value for name, value in environ.items()}
-    assert port_of_ping(given) is None
-    assert port_of_ping({**given, "port_health": "81"}) == 81
+@pytest.mark.parametrize("environ", [{"PORT_HEALTH": "many"}, {"PORT": "99999"}, {"PORT": "-1"}], ids=str)
+def test_a_bad_port_is_said_so(environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert ping(environ) == 1
+    (name, value) = next(iter(environ.items()))
+    assert f"{name}='{value}' is not valid" in capsys.readouterr().err

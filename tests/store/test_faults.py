@@ -7,7 +7,6 @@ import hashlib
 import os
 import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +25,6 @@ SWIFT = Tuning(
     n_connections=4, piece_bytes=100_000, least_bytes=1, waits_s=(0.01,), stall_s=5.0,
     heartbeat_s=0.2, takeover_s=1.0, poll_s=0.02,
 )  # fmt: skip
-
-
-@pytest.fixture
-def hub() -> Iterator[FakeHub]:
-    with FakeHub() as hub:
-        hub.repo("org/repo", {"m-Q4_K_M.gguf": CONTENT})
-        yield hub
-    from huggingface_hub import close_session
-
-    close_session()
 
 
 def _shown(cache: Path) -> list[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,16 +19,6 @@ from worker_gguf.store.tuning import Tuning
 CONTENT = b"GGUF" + random.Random(3).randbytes(700_000)
 REF = HubRef("org/repo", quant="Q4_K_M")
 SWIFT = Tuning(n_connections=4, piece_bytes=100_000, least_bytes=1, waits_s=(0.01,), stall_s=5.0, poll_s=0.02)
-
-
-@pytest.fixture
-def hub() -> Iterator[FakeHub]:
-    with FakeHub() as hub:
-        hub.repo("org/repo", {"m-Q4_K_M.gguf": CONTENT})
-        yield hub
-    from huggingface_hub import close_session
-
-    close_session()
 
 
 def test_address_that_expires_is_asked_for_again(hub: FakeHub, tmp_path: Path) -> None:

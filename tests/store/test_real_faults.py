@@ -31,16 +31,6 @@ SWIFT = Tuning(
 needs_fuse = pytest.mark.skipif(why_not() is not None, reason=f"no FUSE mount: {why_not()}")
 
 
-@pytest.fixture
-def hub() -> Iterator[FakeHub]:
-    with FakeHub() as hub:
-        hub.repo("org/repo", {"m-Q4_K_M.gguf": CONTENT})
-        yield hub
-    from huggingface_hub import close_session
-
-    close_session()
-
-
 @contextmanager
 def disk(at: Path, options: str) -> Iterator[Path]:
     """A real file system in memory, for as long as the block runs."""

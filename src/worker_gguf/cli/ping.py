@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 
 from worker_gguf import environment
+from worker_gguf.errors import SettingsError
 
 __all__ = ["ping", "port_of_ping"]
 
@@ -21,7 +22,11 @@ _RUNPOD = ("runpod_pod_id", "runpod_endpoint_id", "runpod_webhook_get_job")
 def ping(environ: Mapping[str, str] | None = None) -> int:
     """Ask /ping on this machine: 0 if it says 200 or the worker has no port, 1 while it starts and when it fails."""
     given = environment.given(environ)
-    port = port_of_ping(given)
+    try:
+        port = port_of_ping(given)
+    except SettingsError as error:
+        print(error.message, file=sys.stderr)
+        return 1
     if port is None:
         print("The worker takes jobs from the queue and has no port; set PORT_HEALTH to ask it.")
         return 0
@@ -38,11 +43,23 @@ def ping(environ: Mapping[str, str] | None = None) -> int:
 
 
 def port_of_ping(given: Mapping[str, str]) -> int | None:
-    """The port of /ping; None where the worker has none."""
-    if text := given.get("port_health"):
-        return int(text)
+    """The port of /ping; None where the worker has none. Raises SettingsError.
+
+    tests/cli/test_ping.py holds it to what Settings says.
+    """
+    if (text := given.get("port_health", "auto")).lower() != "auto":
+        return _port(text, given)
     mode = given.get("mode", "auto").lower()
     if mode == "queue" or (mode == "auto" and "runpod_webhook_get_job" in given):
         return None
     default = "80" if any(name in given for name in _RUNPOD) else "8000"
-    return int(given.get("port", default))
+    return _port(given.get("port", default), given)
+
+
+def _port(text: str, given: Mapping[str, str]) -> int:
+    """A plain number at once; anything else is for the settings to read, or to refuse with a sentence."""
+    if text.isascii() and text.isdigit() and 0 < int(text) < 1 << 16:
+        return int(text)
+    from worker_gguf.settings import Settings
+
+    return Settings.load(given).health_port

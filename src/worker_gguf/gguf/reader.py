@@ -18,7 +18,7 @@ from typing import BinaryIO, Final
 from worker_gguf.errors import DownloadError, ModelNotFound
 from worker_gguf.gguf.cursor import Cursor
 from worker_gguf.gguf.header import ArrayInfo, ModelHeader, TensorInfo, Value, describe
-from worker_gguf.gguf.sound import check_parts, check_sound
+from worker_gguf.gguf.preconditions import check_parts, check_sound
 from worker_gguf.gguf.types import GGML_TYPES
 
 __all__ = ["read_header", "read_headers"]

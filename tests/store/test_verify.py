@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from worker_gguf.store.soundness import matches_record, why_not_writable
+from worker_gguf.store.verify import matches_record, why_not_writable
 
 
 def test_a_folder_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
