@@ -22,12 +22,10 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._worker, name)
 
-    async def call(
-        self, method: str, route: str, body: object, *, request_id: str, account: Account
-    ) -> Answer | Stream:
+    async def call(self, method: str, route: str, body: object, account: Account) -> Answer | Stream:
         picked_s = time.monotonic()  # the same clock in all processes of this machine
-        result = await self._worker.call(method, route, body, request_id=request_id, account=account)
-        print(PICKED, request_id, picked_s, file=sys.stderr, flush=True)
+        result = await self._worker.call(method, route, body, account)
+        print(PICKED, account.request_id, picked_s, file=sys.stderr, flush=True)
         return result
 
 

@@ -16,7 +16,8 @@ PACKAGE = "worker_gguf"
 BASE = {"", "errors"}  # "" is worker_gguf/__init__.py: the version
 ENGINE = BASE | {"engine"}
 SETTINGS = {"environment", "settings", "settings_fields", "settings_fleet", "settings_group", "settings_text"}
-SERVICE = ENGINE | SETTINGS | {"account", "gguf", "log", "metrics", "protocol", "reply", "service", "timeline"}
+TOLD = {"account", "log", "metrics", "status", "timeline"}
+SERVICE = ENGINE | SETTINGS | TOLD | {"gguf", "protocol", "reply", "service"}
 MAY_IMPORT: dict[str, set[str]] = {
     "": set(),
     "errors": set(),
@@ -26,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gguf": BASE,
     "embedded": BASE,
     "account": ENGINE,
-    "metrics": ENGINE | {"account"},
+    "metrics": ENGINE | {"account", "status"},
     "telemetry": ENGINE | {"account", "latch", "log", "timeline"},
     "settings_text": BASE,
     "settings_group": set(),
@@ -34,6 +35,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings_fields": ENGINE | {"settings_fleet", "settings_group"},
     "settings": ENGINE | SETTINGS,
     "latch": set(),
+    "status": set(),
+    "switching": set(),
     "progress_bar": set(),
     "engine": BASE | {"latch"},
     "llama": ENGINE,
@@ -59,10 +62,22 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"read_ahead", "served", "store"},
     "boot": SERVICE | {"fetching", "opening", "read_ahead", "served", "store"},
     "fleet": SERVICE
-    | {"boot", "fetching", "latch", "llama", "model_card", "opening", "planning", "read_ahead", "served", "store"},
+    | {
+        "boot",
+        "fetching",
+        "fitness",
+        "latch",
+        "llama",
+        "model_card",
+        "opening",
+        "planning",
+        "read_ahead",
+        "served",
+        "store",
+    },
     # boots, then answers through what is served
-    "worker": SERVICE | {"boot", "fitness", "fleet", "latch", "served", "store"},
-    "frontends": SERVICE | {"telemetry", "worker"},
+    "worker": SERVICE | {"boot", "fleet", "latch", "served", "store"},
+    "frontends": SERVICE | {"switching", "telemetry", "worker"},
     "worker_process": BASE | {"frontends"},  # starts workers, is none
     "emulator": BASE | {"frontends", "log", "worker_process"},
     "deployment": BASE | SETTINGS,  # the command line's alone

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from worker_gguf.embedded import MODEL_PATH
-from worker_gguf.errors import ModelError, NotReady, TemplateError
+from worker_gguf.engine.batch import Batch, StepResult
+from worker_gguf.engine.runner import Runner
+from worker_gguf.errors import EngineWedged, ModelError, NotReady, TemplateError
 from worker_gguf.llama.model import Model, ModelParams
 from worker_gguf.metrics import Metrics
 from worker_gguf.service import Answer
@@ -18,16 +24,16 @@ from worker_gguf.store.cache import Cache
 from worker_gguf.worker import Worker
 
 
-def worker(**changes: object) -> Worker:
+def worker(leave: Callable[[int], None] = os._exit, **changes: object) -> Worker:
     values: dict[str, object] = {"n_threads": 1, "n_parallel": 2, "n_ctx": 512}
-    return Worker(Settings(**{**values, **changes}), Metrics("test"))  # type: ignore[arg-type]
+    return Worker(Settings(**{**values, **changes}), Metrics("test"), leave=leave)  # type: ignore[arg-type]
 
 
 def test_before_it_is_ready_it_says_so() -> None:
     waiting = worker()
     assert waiting.status() == "starting"
     with pytest.raises(NotReady, match="not ready yet"):
-        asyncio.run(waiting.call("GET", "/v1/models", None, request_id="r"))
+        asyncio.run(waiting.call("GET", "/v1/models", None))
 
 
 def test_it_becomes_ready_answers_drains_and_stops() -> None:
@@ -36,14 +42,14 @@ def test_it_becomes_ready_answers_drains_and_stops() -> None:
         running.start()
         await running.wait_ready()
         assert running.status() == "ready"
-        answer = await running.call("GET", "/v1/models", None, request_id="r")
+        answer = await running.call("GET", "/v1/models", None)
         assert isinstance(answer, Answer)
         assert running.health()["model"]["id"] == "embedded"
         assert running.health()["plan"]["degraded"] == ()
         await running.drain()
         assert running.status() == "draining"
         with pytest.raises(NotReady, match="shutting down"):
-            await running.call("GET", "/v1/models", None, request_id="r")
+            await running.call("GET", "/v1/models", None)
         running.stop()
         assert running.status() == "stopped"
 
@@ -57,11 +63,25 @@ async def test_for_a_grace_it_takes_requests_though_it_says_that_it_drains() -> 
     draining = asyncio.create_task(running.drain(0.3))
     while running.status() == "ready":
         await asyncio.sleep(0)
-    assert isinstance(await running.call("GET", "/v1/models", None, request_id="r"), Answer)
+    assert isinstance(await running.call("GET", "/v1/models", None), Answer)
     assert not draining.done()
     await draining
     with pytest.raises(NotReady, match="shutting down"):
-        await running.call("GET", "/v1/models", None, request_id="r")
+        await running.call("GET", "/v1/models", None)
+    running.stop()
+
+
+async def test_what_cuts_the_drain_off_ends_the_grace() -> None:
+    running = worker()
+    running.start()
+    await running.wait_ready()
+    draining = asyncio.create_task(running.drain(600))
+    while running.status() == "ready":
+        await asyncio.sleep(0)
+    running.cut_off()
+    with pytest.raises(NotReady, match="shutting down"):
+        await running.call("GET", "/v1/models", None)
+    await asyncio.wait_for(draining, 10)
     running.stop()
 
 
@@ -73,7 +93,7 @@ def test_a_model_that_is_not_there_fails_the_start_with_a_sentence(tmp_path: Pat
     assert missing.status() == "failed"
     assert missing.health()["error"]["code"] == "model_not_found"
     with pytest.raises(NotReady, match="could not start"):
-        asyncio.run(missing.call("GET", "/v1/models", None, request_id="r"))
+        asyncio.run(missing.call("GET", "/v1/models", None))
     missing.stop()
     assert missing.status() == "failed"
 
@@ -103,12 +123,51 @@ def test_a_stop_during_the_start_gives_it_up() -> None:
     assert started.status() == "stopped"
 
 
+async def test_an_engine_that_hangs_while_the_worker_stops_is_noticed() -> None:
+    left: list[int] = []
+    running = worker(watchdog_s=0.2, leave=left.append)
+    running.start()
+    await running.wait_ready()
+    assert running._booted is not None
+    (engine,) = running._booted.engines()
+    engine.runner = hanging = Hanging(engine.runner)
+    body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+    asked = asyncio.create_task(running.call("POST", "/v1/chat/completions", body))
+    while not hanging.is_in:
+        await asyncio.sleep(0)
+    stopping = asyncio.create_task(asyncio.to_thread(running.stop))
+    try:
+        with pytest.raises(EngineWedged):
+            await asyncio.wait_for(asked, 10)
+        assert running.status() == "failed"
+    finally:
+        hanging.gate.set()
+    await stopping
+
+
+class Hanging:
+    """A runner whose decode does not return before the gate is open."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self.gate = threading.Event()
+        self.is_in = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._runner, name)
+
+    def run(self, batch: Batch) -> StepResult:
+        self.is_in = True
+        self.gate.wait()
+        return self._runner.run(batch)
+
+
 def test_the_alias_is_the_models_name() -> None:
     async def life() -> None:
         running = worker(model_alias="tiny")
         running.start()
         await running.wait_ready()
-        answer = await running.call("GET", "/v1/models", None, request_id="r")
+        answer = await running.call("GET", "/v1/models", None)
         assert isinstance(answer, Answer)
         assert answer.body["data"][0]["id"] == "tiny"
         assert "embedded" in answer.body["data"][0]["meta"]["aliases"]
@@ -135,7 +194,7 @@ async def test_the_template_comes_from_the_original_repository(tmp_path: Path) -
     running.start()
     await running.wait_ready()
     body = {"messages": [{"role": "user", "content": "a long question that the template leaves out"}], "max_tokens": 1}
-    answer = await running.call("POST", "/v1/chat/completions", body, request_id="r")
+    answer = await running.call("POST", "/v1/chat/completions", body)
     assert isinstance(answer, Answer)
     assert answer.body["usage"]["prompt_tokens"] < 10
     running.stop()

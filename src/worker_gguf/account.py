@@ -66,6 +66,8 @@ class Record(NamedTuple):
     ended_unix_s: float
     traceparent: str | None
     tracestate: str | None
+    model_wait_s: float | None = None
+    """Until its model was in memory; None where there is but one model."""
 
     @property
     def seconds(self) -> float:
@@ -133,8 +135,9 @@ class Account:
     ) -> None:
         self.started_s = time.monotonic()
         self.error: WorkerError | None = None
+        self.model_wait_s: float | None = None
         self._via: Via = via
-        self._request_id = request_id
+        self.request_id = request_id
         self._trace = traceparent, tracestate
         self._model: str | None = None
         self._answer_id: str | None = None
@@ -158,7 +161,7 @@ class Account:
         traceparent, tracestate = self._trace
         return Record(
             via=self._via,
-            request_id=self._request_id,
+            request_id=self.request_id,
             method=method,
             route=route,
             status=status,
@@ -175,6 +178,7 @@ class Account:
             ended_unix_s=time.time(),
             traceparent=traceparent,
             tracestate=tracestate,
+            model_wait_s=self.model_wait_s,
         )
 
     def _choice(self, index: int, progress: Progress) -> Choice:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from worker_gguf.fetching import Progress, fetch
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["boot"]
 
-_SWITCH_S = 0.0001
-
 
 def boot(
     settings: Settings, metrics: Callable[[], Metrics], timeline: Timeline, progress: Progress, begun: Prefetch | None
@@ -31,7 +27,7 @@ def boot(
 
     `begun` is the prefetch that had a head start, if there is one. It is closed here.
     """
-    with _eager_switching(), ReadAhead(settings, timeline, progress, begun) as ahead:
+    with ReadAhead(settings, timeline, progress, begun) as ahead:
         local = fetch(settings, timeline, progress)
         hold = Hold(local.paths, settings.cache_dir())
         try:
@@ -39,15 +35,3 @@ def boot(
         except BaseException:
             hold.release()
             raise
-
-
-@contextmanager
-def _eager_switching() -> Iterator[None]:
-    """Let threads take turns faster than every 5 ms. llama.cpp's load calls back some hundred times to log, and each
-    time it would wait so long for the thread that imports the HTTP stack meanwhile."""
-    before_s = sys.getswitchinterval()
-    sys.setswitchinterval(_SWITCH_S)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before_s)

@@ -13,7 +13,7 @@ from typing import Literal
 
 from worker_gguf.errors import Unfit
 
-__all__ = ["Check", "FileFacts", "GpuFacts", "TokenFacts", "VolumeFacts", "refusal", "unloadable"]
+__all__ = ["Check", "FileFacts", "GpuFacts", "TokenFacts", "VolumeFacts", "refusal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,21 +148,23 @@ def model(files: Iterable[FileFacts]) -> Check:
 
 @dataclass(frozen=True, slots=True)
 class VolumeFacts:
-    """The cache that models are written to. `error` is why it could not be written."""
+    """The cache that models are written to, in words that anybody may read: `place` names no path. `error` is why it
+    could not be written."""
 
-    folder: str
+    place: str
     error: str | None = None
     is_full: bool = False
 
     def check(self) -> Check:
+        place = self.place[:1].upper() + self.place[1:]
         if self.error is None:
-            return Check("volume", True, f"{self.folder} can be written")
+            return Check("volume", True, f"{self.place} can be written")
         if self.is_full:  # this model is here: a worker that cannot fetch another one serves it all the same
-            return Check("volume", True, f"{self.folder} is full ({self.error}): no other model can be fetched")
+            return Check("volume", True, f"{self.place} is full ({self.error}): no other model can be fetched")
         return Check(
             "volume",
             False,
-            f"{self.folder} cannot be written ({self.error}). Mount the volume for writing, mend its rights, or set "
+            f"{place} cannot be written ({self.error}). Mount the volume for writing, mend its rights, or set "
             "MODEL_CACHE_DIR to another folder.",
         )
 
@@ -193,15 +195,3 @@ def refusal(checks: Iterable[Check]) -> Unfit | None:
     checks = tuple(checks)
     failed = [check.reason for check in checks if not check.ok]
     return Unfit.of(" ".join(failed), (check.as_dict() for check in checks)) if failed else None
-
-
-def unloadable(error: Exception) -> Unfit | None:
-    """The refusal for a llama.cpp whose libraries cannot be loaded, if that is what the error is: an image for GPUs
-    finds the driver's library only where there is a driver."""
-    said = str(error)
-    if not said.startswith("Failed to load shared library"):
-        return None
-    # "Failed to load shared library '<path>': <what the linker said, which begins with the library that is missing>"
-    why = said.partition("': ")[2]
-    reason = f"llama.cpp cannot be loaded ({why}). An image for GPUs needs a worker with a GPU and its driver; on the "
-    return refusal([Check("library", False, f"{reason}processor, use the image for it.")])

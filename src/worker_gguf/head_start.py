@@ -7,7 +7,6 @@ the files that the settings lead to and drops it when it is wrong.
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,10 +18,9 @@ from worker_gguf.store.ref import ModelRef
 from worker_gguf.store.resolve import locate
 from worker_gguf.store.room import page_cache_room_bytes
 
-__all__ = ["begin", "cache_dirs", "switch_eagerly", "switch_normally"]
+__all__ = ["begin", "cache_dirs"]
 
 RUNPOD_VOLUME = Path("/runpod-volume")
-_EAGER_S, _NORMAL_S = 0.0001, 0.005
 
 
 def begin(
@@ -45,17 +43,6 @@ def begin(
         return Prefetch(found.paths, n_readers=n_readers or None, limit_bytes=limit_bytes).start(in_child=is_alone)
     except (WorkerError, OSError, ValueError):
         return None
-
-
-def switch_eagerly() -> None:
-    """Let threads take turns faster than every 5 ms: that long a reader would wait for the thread that imports, after
-    each of its calls to the kernel, and some hundred times the load for its calls back."""
-    sys.setswitchinterval(_EAGER_S)
-
-
-def switch_normally() -> None:
-    """The start is over: fast turns would cost the requests more than they bring."""
-    sys.setswitchinterval(_NORMAL_S)
 
 
 def cache_dirs(given: Mapping[str, str], volume: Path = RUNPOD_VOLUME) -> list[Path]:

@@ -26,6 +26,10 @@ class Latch:
             with contextlib.suppress(RuntimeError):  # its loop is closed: nobody waits any more
                 waiter.get_loop().call_soon_threadsafe(_resolve, waiter)
 
+    @property
+    def is_set(self) -> bool:
+        return self._is_set
+
     async def wait(self) -> None:
         with self._lock:
             if self._is_set:

@@ -9,21 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from worker_gguf.engine.stats import BATCH_BOUNDS, EngineStats
-from worker_gguf.errors import DownloadError, ModelError, SettingsError, WorkerError
+from worker_gguf.errors import DeploymentError, DownloadError, ModelError, SettingsError, WorkerError
+from worker_gguf.status import Status
 
 if TYPE_CHECKING:
     from worker_gguf.account import Record
 
 __all__ = ["Metrics", "ModelCounts"]
 
-STATUSES = ("starting", "ready", "draining", "stopped", "failed")
 _FIRST_TOKEN_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _QUEUE_WAIT_S = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _REQUEST_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
@@ -177,8 +177,9 @@ class Metrics:
 
 def _codes(error: type[WorkerError]) -> set[str]:
     """The codes that a request can be answered with."""
-    start = (SettingsError, ModelError, DownloadError)  # these stop the worker
-    return {error.code}.union(*(_codes(child) for child in error.__subclasses__() if child not in start))
+    # The first three stop the worker, the last is the command line's.
+    others = (SettingsError, ModelError, DownloadError, DeploymentError)
+    return {error.code}.union(*(_codes(child) for child in error.__subclasses__() if child not in others))
 
 
 class _StatusCollector:
@@ -193,7 +194,7 @@ class _StatusCollector:
     def collect(self) -> Iterator[Metric]:
         now = self._status()
         family = GaugeMetricFamily("worker_gguf_status", "1 for the state the worker is in", labels=["status"])
-        for status in STATUSES:
+        for status in get_args(Status):
             family.add_metric([status], float(status == now))
         yield family
 

@@ -37,12 +37,14 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What is to be opened, and who is told how it goes."""
+    """What is to be opened, and who is told how it goes. `checked` are the checks of an earlier opening: those of the
+    files and the cache hold still."""
 
     settings: Settings
     metrics: Callable[[], Metrics]
     timeline: Timeline
     progress: Progress
+    checked: tuple[Check, ...] = ()
 
 
 def open_model(
@@ -62,7 +64,8 @@ def open_model(
         header = read_headers(local.paths, ahead.files())
     original = original_tokenizer(settings, timeline)
     with timeline.phase("backend"):
-        machine = beside(_machine(settings))
+        whole = _machine(settings)
+        machine = beside(whole)
     with timeline.phase("plan"):
         plan = plan_for(header, machine, settings)
         _log_plan(plan)
@@ -85,7 +88,7 @@ def open_model(
     model, engine, plan = load_within_memory(plan, load, open_engine, lesser)
     ahead.close()  # only now: a load that is tried again goes through the same open file
     with _closing_if_it_fails(engine):
-        checks = _examine(opening, machine, plan, header, local, model, engine)
+        checks = _examine(opening, whole, plan, header, local, model, engine)
         with timeline.phase("service"):
             from worker_gguf.model_service import make_service
 
@@ -109,8 +112,13 @@ def _machine(settings: Settings) -> Machine:
     from worker_gguf.llama.offload import gpu_backends
 
     machine = read_machine()
-    is_for_gpus = settings.n_gpu_layers or settings.runpod_gpu_count or gpu_backends()
-    if is_for_gpus and len(machine.gpus) < max(1, settings.runpod_gpu_count or 0):
+    backends = gpu_backends()
+    if settings.n_gpu_layers or settings.runpod_gpu_count or backends:  # else no judge need be imported so early
+        from worker_gguf.fitness import GpuFacts
+
+        facts = GpuFacts(backends, len(machine.gpus), settings.runpod_gpu_count, settings.n_gpu_layers)
+        if facts.devices().ok:
+            return machine
         from worker_gguf.examination import examine_devices
 
         examine_devices(settings, machine)
@@ -134,7 +142,7 @@ def _examine(
         from worker_gguf.examination import examine
 
         progress = partial(opening.progress, "verify")
-        return examine(opening.settings, machine, plan, header, local, model, first, progress)
+        return examine(opening.settings, machine, plan, header, local, model, first, progress, opening.checked)
 
 
 def _log_plan(plan: MemoryPlan) -> None:

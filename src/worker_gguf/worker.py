@@ -6,10 +6,12 @@ Knows nothing of HTTP or the RunPod SDK.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from worker_gguf import __version__
 from worker_gguf.boot import boot
@@ -20,6 +22,7 @@ from worker_gguf.latch import Latch
 from worker_gguf.log import get_logger
 from worker_gguf.served import Served
 from worker_gguf.settings import Settings
+from worker_gguf.status import Status
 from worker_gguf.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -28,11 +31,9 @@ if TYPE_CHECKING:
     from worker_gguf.service import Answer, Stream
     from worker_gguf.store.prefetch import Prefetch
 
-__all__ = ["Status", "Worker"]
+__all__ = ["Worker"]
 
 logger = get_logger(__name__)
-
-Status = Literal["starting", "ready", "draining", "stopped", "failed"]
 
 EXIT_WEDGED = 70
 """The exit code of a worker that ended itself: EX_SOFTWARE of sysexits.h."""
@@ -66,6 +67,7 @@ class Worker:
         self._settled = Latch()
         self._is_leaving = threading.Event()
         self._is_lingering = False
+        self._is_cut_off = Latch()
         self._booted: Served | None = None
         self._error: WorkerError | None = None
         self._progress: dict[str, float] = {}
@@ -101,10 +103,7 @@ class Worker:
             self._fail(error)
         except Exception as error:
             logger.exception("the start failed")
-            from worker_gguf.fitness import unloadable
-
-            unexpected = WorkerError(f"The start failed unexpectedly ({type(error).__name__}); see the log.")
-            self._fail(unloadable(error) or unexpected)
+            self._fail(WorkerError(f"The start failed unexpectedly ({type(error).__name__}); see the log."))
         else:
             self._became_ready(booted)
         finally:
@@ -127,12 +126,13 @@ class Worker:
             booted.stop()
             return
         if self.settings.watchdog_s:
-            self._watchdog = Watchdog(booted.engines, self.settings.watchdog_s, self._wedged).start()
+            on_wedged = partial(self._wedged, booted)
+            self._watchdog = Watchdog(booted.engines, self.settings.watchdog_s, on_wedged).start()
         self.metrics.set_phase_seconds(self.timeline.seconds() | {"total": self.timeline.now_s})
         booted.publish(self.metrics)
         logger.info("ready", model=booted.name, seconds=round(self.timeline.now_s, 3))
 
-    def _wedged(self, seconds: float) -> None:
+    def _wedged(self, booted: Served, seconds: float) -> None:
         """The engine's thread is lost, and with it the model's memory: only a new process can serve again."""
         # Before anything that could wait, too: the thread may hang in a write to the log.
         leaving = threading.Timer(_LAST_WORDS_S, self._leave, (EXIT_WEDGED,))
@@ -140,10 +140,8 @@ class Worker:
         leaving.start()
         error = EngineWedged.after(seconds)
         with self._changing:
-            booted = self._booted
             self._error, self._status = error, "failed"
-        if booted is not None:
-            booted.abandon(error)
+        booted.abandon(error)
         logger.critical("the engine is wedged", seconds=round(seconds, 1), exit_code=EXIT_WEDGED)
 
     def _fail(self, error: WorkerError) -> None:
@@ -182,13 +180,16 @@ class Worker:
             if grace_s:
                 self._is_lingering = True
                 try:
-                    await asyncio.sleep(grace_s)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._is_cut_off.wait(), grace_s)
                 finally:
                     self._is_lingering = False
             await booted.idle()
 
     def cut_off(self) -> None:
-        """End what still runs with an error that says so: the time to drain is over."""
+        """End what still runs with an error that says so, and the grace: the time to drain is over."""
+        self._is_lingering = False
+        self._is_cut_off.set()
         booted = self._booted
         if booted is not None:
             booted.cut_off(NotReady("The worker was shut down before the answer was whole. Try again."))
@@ -196,16 +197,19 @@ class Worker:
     def stop(self, timeout_s: float = 5.0) -> None:
         """End what still runs and give the model's memory back; a start under way is given up."""
         self._is_leaving.set()
-        if self._watchdog is not None:
-            self._watchdog.stop()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
         with self._changing:
             booted, self._booted = self._booted, None
             if self._status != "failed":
                 self._status = "stopped"
-        if booted is not None:
-            booted.stop()
+        try:
+            if booted is not None:
+                booted.stop()
+        finally:
+            # Last: an engine that hangs is waited for, however long.
+            if self._watchdog is not None:
+                self._watchdog.stop()
 
     def _stats(self) -> EngineStats | None:
         booted = self._booted
@@ -226,11 +230,8 @@ class Worker:
     def status(self) -> Status:
         return self._status
 
-    async def call(
-        self, method: str, route: str, body: object, *, request_id: str, account: Account | None = None
-    ) -> Answer | Stream:
-        """Answer one request; `request_id` is in the log context already."""
-        del request_id
+    async def call(self, method: str, route: str, body: object, account: Account | None = None) -> Answer | Stream:
+        """Answer one request. Its counts and times go into `account`."""
         booted = self._booted
         if isinstance(self._error, EngineWedged):
             raise self._error

@@ -93,6 +93,16 @@ def test_a_machine_that_is_not_what_was_asked_for_ends_with_a_sentence() -> None
     assert "Traceback" not in ended.stderr
 
 
+def test_a_library_that_cannot_be_loaded_ends_with_a_sentence(tmp_path: Path) -> None:
+    """As in an image for GPUs on a machine without their driver."""
+    (tmp_path / "libllama.so").write_text("no library")
+    ended = run(LLAMA_CPP_LIB_PATH=str(tmp_path), PORT=free_port())
+    assert ended.returncode == 1
+    assert f"worker-gguf: llama.cpp cannot be loaded ({tmp_path}/libllama.so: " in ended.stderr
+    assert "use the image for it." in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_other_machines_are_not_served_without_keys_unless_asked_for() -> None:
     ended = run(HOST="0.0.0.0", PORT=free_port())
     assert ended.returncode == 2

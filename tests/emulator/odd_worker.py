@@ -31,14 +31,12 @@ class Odd:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._worker, name)
 
-    async def call(
-        self, method: str, route: str, body: object, *, request_id: str, account: Account
-    ) -> Answer | Stream:
+    async def call(self, method: str, route: str, body: object, account: Account) -> Answer | Stream:
         if POISON in repr(body):
             os.kill(os.getpid(), signal.SIGKILL)
         if HANG in repr(body):
             self._wedge.set()
-        return await self._worker.call(method, route, body, request_id=request_id, account=account)
+        return await self._worker.call(method, route, body, account)
 
 
 def run() -> int:

@@ -202,6 +202,36 @@ def test_a_request_that_waits_too_long_is_refused_and_its_group_with_it() -> Non
         engine.stop()
 
 
+def test_a_request_that_is_over_is_told_before_the_next_decode() -> None:
+    now = 0.0
+    fake = FakeRunner(limits(n_slots=1, n_ctx=1000, n_cells=1000))
+
+    def draw(history: Sequence[int]) -> int:
+        nonlocal now
+        now = 100.0
+        fake.gate = fake.gate or threading.Event()  # the next decode takes as long as it may
+        return successor(history)
+
+    fake.draw = draw
+    engine = Engine(fake, piece, max_queue=9, queue_timeout_s=5.0, clock=lambda: now)
+
+    async def scenario() -> None:
+        long, late = engine.submit(request("a")), engine.submit(request("b"))
+        engine.start()
+        async with asyncio.timeout(10):
+            assert isinstance(ending((await read(late))[0]).error, QueueFull)
+        assert fake.gate is not None
+        fake.gate.set()
+        assert ending((await read(long))[0]).reason == "length"
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        if fake.gate is not None:
+            fake.gate.set()
+        engine.stop()
+
+
 class Broken(FakeRunner):
     """Raises on the first chunks it sees."""
 

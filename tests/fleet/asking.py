@@ -15,7 +15,7 @@ async def ask(worker: Worker, model: str | None, **changes: object) -> dict[str,
     body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4, "temperature": 0, **changes}
     if model is not None:
         body["model"] = model
-    answer = await worker.call("POST", "/v1/chat/completions", body, request_id="r")
+    answer = await worker.call("POST", "/v1/chat/completions", body)
     assert isinstance(answer, Answer)
     return answer.body
 
@@ -24,7 +24,7 @@ async def ask(worker: Worker, model: str | None, **changes: object) -> dict[str,
 async def generating(worker: Worker, model: str) -> AsyncIterator[None]:
     """The model generates while the block runs."""
     body = {"model": model, "prompt": "Once", "max_tokens": 1900, "ignore_eos": True, "stream": True}
-    stream = await worker.call("POST", "/v1/completions", body, request_id="r")
+    stream = await worker.call("POST", "/v1/completions", body)
     assert isinstance(stream, Stream)
     await anext(aiter(stream.events))
     try:
@@ -34,6 +34,6 @@ async def generating(worker: Worker, model: str) -> AsyncIterator[None]:
 
 
 async def states(worker: Worker) -> dict[str, str]:
-    answer = await worker.call("GET", "/v1/models", None, request_id="r")
+    answer = await worker.call("GET", "/v1/models", None)
     assert isinstance(answer, Answer)
     return {model["id"]: model["status"]["value"] for model in answer.body["data"]}

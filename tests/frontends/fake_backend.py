@@ -10,8 +10,8 @@ from typing import Any
 from worker_gguf.account import Account
 from worker_gguf.engine.progress import Progress
 from worker_gguf.errors import InvalidRequest, MethodNotAllowed, NotFound, NotReady, QueueFull, WorkerError
-from worker_gguf.frontends.backend import Status
 from worker_gguf.service import Answer, Stream
+from worker_gguf.status import Status
 
 __all__ = ["SECRET_ANSWER", "SECRET_PROMPT", "FakeBackend"]
 
@@ -109,11 +109,9 @@ class FakeBackend:
         while self.running:
             await asyncio.sleep(0.005)
 
-    async def call(
-        self, method: str, route: str, body: object, *, request_id: str, account: Account | None = None
-    ) -> Answer | Stream:
+    async def call(self, method: str, route: str, body: object, account: Account) -> Answer | Stream:
         self.loop = asyncio.get_running_loop()
-        self.calls.append((method, route, body, request_id))
+        self.calls.append((method, route, body, account.request_id))
         if self.phase != "ready":
             raise NotReady("The model is loading. Try again in a moment.", retry_after_s=5)
         if route.startswith("/v1/models"):
@@ -122,7 +120,7 @@ class FakeBackend:
             raise NotFound("There is no such route.")
         if method != "POST":
             raise MethodNotAllowed("Use POST.")
-        return await self._complete(body, request_id, account)
+        return await self._complete(body, account)
 
     def _models(self, method: str, route: str) -> Answer:
         if method != "GET":
@@ -133,7 +131,7 @@ class FakeBackend:
             raise NotFound("There is no such model.", param="model")
         return Answer(200, MODEL)
 
-    async def _complete(self, body: object, request_id: str, account: Account | None) -> Answer | Stream:
+    async def _complete(self, body: object, account: Account) -> Answer | Stream:
         if not isinstance(body, dict):
             raise InvalidRequest("The body must be a JSON object.")
         if "messages" not in body and "prompt" not in body:
@@ -143,17 +141,16 @@ class FakeBackend:
         if "full" in body:
             raise QueueFull("The queue is full.", retry_after_s=3)
         headers = {"X-Ignored-Parameters": str(body["ignored"])} if "ignored" in body else {}
-        if account is not None:
-            progress = Progress(account.started_s, 3, completion_tokens=2)
-            account.submitted((progress,), model="fake", answer_id="c", stream=bool(body.get("stream")), n=1)
+        progress = Progress(account.started_s, 3, completion_tokens=2)
+        account.submitted((progress,), model="fake", answer_id="c", stream=bool(body.get("stream")), n=1)
         if body.get("stream"):
             gate = asyncio.Event() if body.get("hang") else None
             self._gates += [gate] if gate else []
-            events = Events(self, request_id, int(body.get("n_events", 3)), gate)
+            events = Events(self, account.request_id, int(body.get("n_events", 3)), gate)
             self.started.set()
             return Stream(events, headers)
         if body.get("hang"):
-            await self._hang(request_id)
+            await self._hang(account.request_id)
         return Answer(200, completion(), headers)
 
     async def _hang(self, request_id: str) -> None:

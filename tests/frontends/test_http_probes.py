@@ -10,10 +10,10 @@ import pytest
 from tests.frontends.fake_backend import FakeBackend
 from tests.frontends.serving import CHAT, KEY, serving
 from worker_gguf.errors import SettingsError
-from worker_gguf.frontends.backend import Status
 from worker_gguf.frontends.http import create_health_app
 from worker_gguf.frontends.server import ServerThread, bind
 from worker_gguf.metrics import Metrics
+from worker_gguf.status import Status
 
 
 @pytest.mark.parametrize(

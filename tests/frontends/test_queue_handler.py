@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.frontends.fake_backend import SECRET_PROMPT, FakeBackend, event
+from worker_gguf.account import Account
 from worker_gguf.errors import EngineFailed
 from worker_gguf.frontends.queue import Yield, make_handler
 from worker_gguf.frontends.queue_posts import GATHER_S, MAX_POST_BYTES, Crowd, Posts
@@ -177,7 +178,7 @@ async def test_post_stays_under_the_platforms_limit() -> None:
 
 async def test_close_before_the_reader_ran_still_closes_the_events() -> None:
     backend = FakeBackend()
-    stream = await backend.call("POST", "/v1/chat/completions", STREAM, request_id="a")
+    stream = await backend.call("POST", "/v1/chat/completions", STREAM, Account("queue", "a"))
     assert isinstance(stream, Stream)
     await Posts(stream.events).close()
     assert backend.cancelled == ["a"]

@@ -19,11 +19,13 @@ import pytest
 
 from tests.frontends.fake_backend import FakeBackend
 from tests.telemetry.conftest import Receiver, Spans
+from worker_gguf import emulator
 from worker_gguf.account import Account, Record
 from worker_gguf.engine.events import Finished, Usage
 from worker_gguf.engine.progress import Progress
 from worker_gguf.errors import DeadlineExceeded, InvalidRequest, WorkerError
 from worker_gguf.frontends.queue import make_handler
+from worker_gguf.latch import Latch
 from worker_gguf.metrics import Metrics
 from worker_gguf.telemetry import Start, Telemetry, open_telemetry, wanted
 from worker_gguf.timeline import Timeline
@@ -215,6 +217,58 @@ def test_a_start_under_way_is_not_waited_for() -> None:
     assert not telemetry._thread.is_alive()
 
 
+def test_a_start_that_ends_in_the_moment_of_closing_is_sent(
+    collector: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a start that failed: who waits for it closes at once, and may be ahead of the thread that waits too."""
+
+    async def start() -> Start:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return Start.of(Timeline(), "model_not_found")
+
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+    telemetry = open_telemetry({"otel_exporter_otlp_endpoint": collector.url}, None, version="1")
+    assert telemetry is not None
+    telemetry.begin(start)
+    telemetry.close(10)
+    telemetry.close(10)  # again, as `finally` does
+    (span,) = collector.received()["spans"]
+    assert (span["name"], span["attributes"]["error.type"]) == ("cold start", "model_not_found")
+
+
+def test_one_who_is_closed_with_all_places_taken_ends_too(collector: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = Latch()
+
+    async def start() -> Start:
+        await over.wait()
+        return await started()
+
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+    telemetry = open_telemetry({"otel_exporter_otlp_endpoint": collector.url}, None, version="1")
+    assert telemetry is not None
+    telemetry.begin(start)
+    for _ in range(5000):  # more than may wait
+        telemetry.trace(record())
+    over.set()
+    telemetry.close(20)
+    assert not telemetry._thread.is_alive()
+
+
+def test_what_stops_it_is_logged_without_its_words(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def start() -> Start:
+        raise ValueError("http://key@collector")
+
+    telemetry = open_telemetry({"otel_exporter_otlp_endpoint": "http://127.0.0.1:9"}, None, version="1")
+    assert telemetry is not None
+    telemetry.begin(start)
+    telemetry._thread.join(10)
+    assert "ValueError" in caplog.text
+    assert "collector" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("variables", "traces", "metrics"),
     [
@@ -299,6 +353,18 @@ def test_a_served_worker_sends_its_start_and_its_requests_before_it_leaves(colle
     assert CANARY not in json.dumps(got)
     assert CANARY not in log
     assert "of-the-collector" not in log
+
+
+def test_a_start_that_failed_in_queue_mode_is_sent_before_the_sdk_ends_the_process(collector: Receiver) -> None:
+    with emulator.start() as platform:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+        environment |= platform.worker_environment("w")
+        environment |= {"MODE": "queue", "MODEL": "/nowhere/a.gguf", "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+        command = [sys.executable, "-m", "worker_gguf", "serve"]
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1, ended.stderr
+    start = next(span for span in collector.received()["spans"] if span["name"] == "cold start")
+    assert (start["status"], start["attributes"]["error.type"]) == (2, "model_not_found")
 
 
 def _wait_ready(port: int) -> None:

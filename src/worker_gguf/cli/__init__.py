@@ -52,9 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(model: str | None = None, mode: str | None = None, host: str | None = None, port: int | None = None) -> int:
-    from worker_gguf import head_start
+    from worker_gguf import head_start, switching
 
-    head_start.switch_eagerly()
+    switching.for_the_start()
     begun = head_start.begin(model, in_child=True)  # before the imports of the next line, which take long
     from worker_gguf.cli.serve import serve
 

@@ -56,8 +56,8 @@ An error is answered in OpenAI's envelope:
 ```
 
 Codes are stable; messages are for people and may change. A retryable error may be gone the next time, and where the
-worker knows when, the answer carries `Retry-After`. Errors of the start stop the worker before it serves; their status
-is what a request would be answered meanwhile.
+worker knows when, the answer carries `Retry-After`. Errors of the start stop the worker before it serves (of several
+models: only that model); their status is what a request would be answered meanwhile.
 """
 
 # What the one who meets the error can do. test_docs.py asks for every error of the tree.

@@ -15,9 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worker_gguf import environment
+from worker_gguf import environment, switching
 from worker_gguf.errors import SettingsError, WorkerError
-from worker_gguf.head_start import switch_normally
 from worker_gguf.log import configure, get_logger
 from worker_gguf.settings import Settings
 from worker_gguf.timeline import Timeline
@@ -112,7 +111,7 @@ async def _serve(worker: Worker, listeners: Sequence[Listener], settings: Settin
     async def watch() -> None:
         with contextlib.suppress(WorkerError):
             await worker.wait_ready()
-        switch_normally()
+        switching.for_requests()
         if worker.error is not None:
             stop.set()
         elif sys.stderr.isatty() and worker.settings.log_format != "json":
@@ -152,9 +151,10 @@ def _queue(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> in
             try:
                 asyncio.run(worker.wait_ready())
             except WorkerError as error:
+                _close_telemetry(telemetry, settings)  # now: the report ends the process
                 report_failed_start(sdk, error)
                 raise
-            switch_normally()
+            switching.for_requests()
             concurrency = settings.concurrency or worker.n_parallel
             run_queue(
                 worker,
@@ -180,7 +180,8 @@ def _start(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> tu
     # Python. A start that has more to do before it loads is not waited for: /ping says so the sooner.
     if begun is not None:
         worker.wait_loading(_HEAD_START_S)
-        with timeline.phase("engine"):
+        # What cannot be imported here fails the start, which says why.
+        with timeline.phase("engine"), contextlib.suppress(WorkerError):
             import worker_gguf.engine.engine
             import worker_gguf.llama.runner
             import worker_gguf.model_service  # noqa: F401 - what follows the load finds it imported

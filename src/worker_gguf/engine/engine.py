@@ -186,7 +186,9 @@ class Engine:
 
     def _step(self) -> None:
         now_s = self._clock()
-        self._take(self._scheduler.expire(now_s, self._turnover.seconds_until(1, now_s)))
+        if expired := self._scheduler.expire(now_s, self._turnover.seconds_until(1, now_s)):
+            self._take(expired)
+            self._publish()  # now: the decode may take long
         started = time.perf_counter()
         batch = self._scheduler.schedule()
         self.stats.schedule_seconds += time.perf_counter() - started

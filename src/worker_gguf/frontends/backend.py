@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from worker_gguf.account import Account
 from worker_gguf.service import Answer, Stream
+from worker_gguf.status import Status
 
-__all__ = ["Backend", "Status"]
-
-Status = Literal["starting", "ready", "draining", "stopped", "failed"]
+__all__ = ["Backend"]
 
 
 class Backend(Protocol):
@@ -21,9 +20,7 @@ class Backend(Protocol):
         """Return the JSON of /health. It is public: no key, no token, no prompt."""
         ...
 
-    async def call(
-        self, method: str, route: str, body: object, *, request_id: str, account: Account
-    ) -> Answer | Stream:
+    async def call(self, method: str, route: str, body: object, account: Account) -> Answer | Stream:
         """Answer one request, or raise a WorkerError. Its counts and times go into `account`.
 
         `body` is parsed JSON, or None where there is none. Cancelling the awaiting task, or `aclose()` of the stream's

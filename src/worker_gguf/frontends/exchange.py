@@ -102,9 +102,7 @@ class Exchange(Response):
         body = None if scope["method"] == "GET" else await _parse(raw)
         connection = Connection(receive)
         try:
-            call = frame.backend.call(
-                scope["method"], scope["path"], body, request_id=self._request_id, account=self._account
-            )
+            call = frame.backend.call(scope["method"], scope["path"], body, self._account)
             result = await connection.run(call)
             if isinstance(result, Answer):
                 await self._answer(result, send)

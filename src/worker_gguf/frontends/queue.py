@@ -105,9 +105,7 @@ class _JobRun:
     async def _call(self, call: Call) -> Answer | Stream:
         if not call.route.startswith("/"):
             raise InvalidRequest("The route must start with '/', as in /v1/chat/completions.")
-        return await self._backend.call(
-            call.method, call.route, call.body, request_id=self._job_id, account=self._account
-        )
+        return await self._backend.call(call.method, call.route, call.body, self._account)
 
     def _whole(self, answer: Answer) -> dict[str, Any]:
         self._status = answer.status

@@ -11,10 +11,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from worker_gguf import switching
 from worker_gguf.frontends.backend import Backend
 from worker_gguf.frontends.queue import make_handler
 from worker_gguf.frontends.queue_faults import patient_sdk
-from worker_gguf.frontends.queue_fitness import leave_out_the_sdks_checks, register_checks
+from worker_gguf.frontends.queue_fitness import checks_of, leave_out_the_sdks_checks, register_checks
 from worker_gguf.log import get_logger
 from worker_gguf.metrics import Metrics
 
@@ -28,8 +29,6 @@ logger = get_logger(__name__)
 POLL_GRACE_S = 3.0
 _LOOK_AGAIN_S = 0.05
 _PARENT_LOOK_S = 0.5
-# The SDK's loop is all Python and holds the interpreter for this long while the engine's thread wants its next step.
-_SWITCH_S = 0.0005
 
 
 def import_sdk() -> Any:
@@ -60,12 +59,12 @@ def run_queue(
     """
     asyncio.run(backend.wait_ready())
     sdk = import_sdk()
-    register_checks(sdk, backend.health().get("checks", ()))
+    register_checks(sdk, checks_of(backend.health()))
     patient_sdk()
     # The SDK parses the command line for flags of its own, --rp_log_level=DEBUG among them. Ours is read by now.
     sys.argv = sys.argv[:1]
     os.register_at_fork(after_in_child=_follow_parent)
-    sys.setswitchinterval(_SWITCH_S)
+    switching.for_the_sdk()
     config = {
         "handler": make_handler(backend, metrics, telemetry),
         "concurrency_modifier": _Taking(backend, concurrency, drain_timeout_s).n_jobs,

@@ -1,4 +1,7 @@
-"""llama-cpp-python's C bindings, without its Python classes: those import jinja2, diskcache and more before a load."""
+"""llama-cpp-python's C bindings, without its Python classes: those import jinja2, diskcache and more before a load.
+
+Importing this raises Unfit where llama.cpp's libraries cannot be loaded.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import importlib.metadata
 import importlib.util
 import sys
 from typing import TYPE_CHECKING
+
+from worker_gguf.errors import Unfit
 
 if TYPE_CHECKING:
     import llama_cpp
@@ -35,8 +40,26 @@ def _submodules(*names: str) -> list[object]:
         del sys.modules[_PACKAGE]
 
 
+def _unfit(error: RuntimeError) -> Unfit | None:
+    """The refusal, if the error is a library's that is missing: an image for GPUs finds the driver's only where there
+    is a driver."""
+    said = str(error)
+    if not said.startswith("Failed to load shared library"):
+        return None
+    # "Failed to load shared library '<path>': <what the linker said, which begins with the library that is missing>"
+    why = said.partition("': ")[2]
+    reason = (
+        f"llama.cpp cannot be loaded ({why}). An image for GPUs needs a worker with a GPU and its driver; on the "
+        "processor, use the image for it."
+    )
+    return Unfit.of(reason, [{"name": "library", "ok": False, "reason": reason}])
+
+
 if not TYPE_CHECKING:
-    llama_cpp, _ggml = _submodules("llama_cpp", "_ggml")
+    try:
+        llama_cpp, _ggml = _submodules("llama_cpp", "_ggml")
+    except RuntimeError as error:
+        raise (_unfit(error) or error) from None
     libggml = _ggml.libggml
 
 VERSION = importlib.metadata.version("llama-cpp-python")

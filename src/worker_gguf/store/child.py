@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
@@ -36,6 +37,7 @@ class Child:
 
     def __init__(self, pid: int, said: int, orders: int) -> None:
         self._pid, self._said, self._orders = pid, said, orders
+        self._stopping = threading.Lock()
 
     def reports(self) -> Iterator[Report]:
         """Every report until the child has ended, for whatever reason. For one thread, once."""
@@ -46,8 +48,9 @@ class Child:
             os.waitpid(self._pid, 0)
 
     def stop(self) -> None:
-        """Ask it to end. May be called again."""
-        orders, self._orders = self._orders, -1
+        """Ask it to end. From any thread, and again."""
+        with self._stopping:
+            orders, self._orders = self._orders, -1
         if orders >= 0:
             os.close(orders)
 

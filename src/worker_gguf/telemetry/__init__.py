@@ -7,6 +7,7 @@ imported in that thread, after the model is ready, so that it costs the cold sta
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import queue
 import threading
@@ -30,6 +31,8 @@ logger = get_logger(__name__)
 
 _MOST_WAITING = 4096
 _PUSH_EVERY_MS = 60_000  # the SDK's own default
+# Whoever sees the start end and closes may be a few turns of a loop ahead of the one that tells of it here.
+_MOMENT_S = 0.2
 _INSTALL = "pip install 'worker-gguf[otel]'"
 
 
@@ -70,13 +73,14 @@ class Start:
 
 
 class Telemetry:
-    """`begin` once, `trace` from any thread, `close` once."""
+    """`begin` once, `trace` from any thread, `close` from the thread that began it; a second time does nothing."""
 
     def __init__(self, wanted: Wanted, registry: CollectorRegistry | None) -> None:
         """`registry` holds the metrics to send."""
         self._wanted = wanted
         self._registry = registry
         self._waiting: queue.Queue[Record | None] = queue.Queue(_MOST_WAITING)
+        """None wakes the thread, which then sees that it is closed."""
         self._n_dropped = 0
         self._flush_s = 0.0
         self._begin: Callable[[], Awaitable[Start]] | None = None
@@ -91,29 +95,30 @@ class Telemetry:
     def trace(self, record: Record) -> None:
         """Never waits and never raises: with too many waiting, this one is dropped, and counted."""
         if self._wanted.traces:
-            self._put(record)
+            try:
+                self._waiting.put_nowait(record)
+            except queue.Full:
+                self._n_dropped += 1
 
     def close(self, timeout_s: float) -> None:
         """Send what is left, within that time. A start that is still under way is not waited for."""
+        if self._closing.is_set:
+            return
         self._flush_s = timeout_s
-        self._put(None)
         self._closing.set()
+        with contextlib.suppress(queue.Full):  # else the thread has much to read, and sees by itself that it is over
+            self._waiting.put_nowait(None)
         if self._thread.is_alive():
             self._thread.join(timeout_s)
         if self._n_dropped:
             logger.warning("traces were dropped: the collector was too slow", n=self._n_dropped)
 
-    def _put(self, item: Record | None) -> None:
-        try:
-            self._waiting.put_nowait(item)
-        except queue.Full:
-            self._n_dropped += 1
-
     def _run(self) -> None:
         try:
             self._work()
         except Exception as error:  # noqa: BLE001 - a collector's trouble must never be the worker's
-            logger.warning("telemetry stopped: nothing more is sent", error=type(error).__name__, reason=str(error))
+            # Its text may quote a collector's address, and with it a key.
+            logger.warning("telemetry stopped: nothing more is sent", error=type(error).__name__)
 
     async def _started(self) -> Start | None:
         assert self._begin is not None
@@ -121,6 +126,8 @@ class Telemetry:
         closing = asyncio.ensure_future(self._closing.wait())
         await asyncio.wait({start, closing}, return_when=asyncio.FIRST_COMPLETED)
         closing.cancel()
+        if not start.done():
+            await asyncio.wait({start}, timeout=min(_MOMENT_S, self._flush_s))
         if start.done():
             return start.result()
         start.cancel()
@@ -138,7 +145,7 @@ class Telemetry:
         if spans is not None:
             spans.add(start)
         push_at_s = time.monotonic() + self._wanted.push_every_s
-        while True:
+        while not (self._closing.is_set and self._waiting.empty()):
             try:
                 item = self._waiting.get(timeout=max(0.0, push_at_s - time.monotonic()))
             except queue.Empty:
@@ -146,9 +153,7 @@ class Telemetry:
                 if push is not None:
                     push.send()
                 continue
-            if item is None:
-                break
-            if spans is not None:
+            if spans is not None and item is not None:
                 spans.add(item)
         if push is not None:
             push.send()
