@@ -23,7 +23,7 @@ from worker_gguf.frontends.queue import make_handler
 from worker_gguf.frontends.queue_fitness import checks_of
 from worker_gguf.metrics import Metrics
 from worker_gguf.service import Answer, Stream
-from worker_gguf.store.soundness import matches_record
+from worker_gguf.store.verify import matches_record
 from worker_gguf.worker import Worker
 
 
