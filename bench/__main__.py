@@ -15,7 +15,8 @@ from pathlib import Path
 
 from bench import models, report
 from bench.load import Load, ping_p99_ms, run, run_loop
-from bench.process import busy_share, free_port, peak_memory_mb, serving
+from bench.process import busy_share, peak_memory_mb, serving
+from worker_gguf.worker_process import free_port
 
 RESULTS = Path(__file__).parent / "results"
 PROMPT_TOKENS, MAX_TOKENS = 120, 64

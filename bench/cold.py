@@ -19,10 +19,11 @@ from pathlib import Path
 from statistics import median
 
 from bench import models, words
-from bench.process import busy_share, free_port, serving
+from bench.process import busy_share, serving
 from bench.report import machine
 from bench.slow_mount import Mount, mounted, served_bytes, why_not
 from worker_gguf.cli.cold_start import READERS, Limit, Start, measure_start, picture, plain_read
+from worker_gguf.worker_process import free_port
 
 RESULTS = Path(__file__).parent / "results"
 N_CTX = 512

@@ -2,7 +2,6 @@
 
 import http.client
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,13 +32,6 @@ def busy_share(seconds: float = 1.0) -> float:
     time.sleep(seconds)
     total_after, idle_after = ticks()
     return 1 - (idle_after - idle) / max(1, total_after - total)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -20,8 +20,9 @@ from typing import Any
 
 from bench import models, words
 from bench.connection import Connection
-from bench.process import busy_share, free_port, serving
+from bench.process import busy_share, serving
 from bench.report import machine
+from worker_gguf.worker_process import free_port
 
 RESULTS = Path(__file__).parent / "results"
 NAMES = ("first", "second")

@@ -18,6 +18,7 @@ import httpx
 
 from tests.fake_hub import FakeHub
 from worker_gguf.embedded import MODEL_PATH
+from worker_gguf.worker_process import free_port
 
 
 def environment(**own: str) -> dict[str, str]:
@@ -29,15 +30,9 @@ def run(**own: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment(**own), capture_output=True, text=True, timeout=120, check=False)
 
 
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 @contextmanager
 def serving(**own: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    port = free_port()
+    port = str(free_port())
     process = subprocess.Popen(
         [sys.executable, "-m", "worker_gguf"], env=environment(PORT=port, **own), stderr=subprocess.PIPE, text=True
     )
@@ -71,7 +66,7 @@ def test_a_bad_setting_stops_the_start_with_its_name_value_and_what_was_expected
 
 
 def test_a_missing_model_ends_with_a_sentence() -> None:
-    ended = run(MODEL="/nowhere/model.gguf", PORT=free_port())
+    ended = run(MODEL="/nowhere/model.gguf", PORT=str(free_port()))
     assert ended.returncode == 1
     assert "There is no model file" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -87,7 +82,7 @@ def test_a_port_that_is_taken_ends_with_a_sentence() -> None:
 
 
 def test_a_machine_that_is_not_what_was_asked_for_ends_with_a_sentence() -> None:
-    ended = run(N_GPU_LAYERS="5", PORT=free_port())
+    ended = run(N_GPU_LAYERS="5", PORT=str(free_port()))
     assert ended.returncode == 1
     assert "worker-gguf: N_GPU_LAYERS=5, and this llama.cpp is built for the processor alone" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -96,7 +91,7 @@ def test_a_machine_that_is_not_what_was_asked_for_ends_with_a_sentence() -> None
 def test_a_library_that_cannot_be_loaded_ends_with_a_sentence(tmp_path: Path) -> None:
     """As in an image for GPUs on a machine without their driver."""
     (tmp_path / "libllama.so").write_text("no library")
-    ended = run(LLAMA_CPP_LIB_PATH=str(tmp_path), PORT=free_port())
+    ended = run(LLAMA_CPP_LIB_PATH=str(tmp_path), PORT=str(free_port()))
     assert ended.returncode == 1
     assert f"worker-gguf: llama.cpp cannot be loaded ({tmp_path}/libllama.so: " in ended.stderr
     assert "use the image for it." in ended.stderr
@@ -104,7 +99,7 @@ def test_a_library_that_cannot_be_loaded_ends_with_a_sentence(tmp_path: Path) ->
 
 
 def test_other_machines_are_not_served_without_keys_unless_asked_for() -> None:
-    ended = run(HOST="0.0.0.0", PORT=free_port())
+    ended = run(HOST="0.0.0.0", PORT=str(free_port()))
     assert ended.returncode == 2
     assert "ALLOW_UNAUTHENTICATED" in ended.stderr
 
@@ -164,7 +159,7 @@ def test_queue_mode_without_a_queue_says_what_is_missing() -> None:
 
 
 def test_port_health_serves_ping_apart_from_the_api() -> None:
-    port = free_port()
+    port = str(free_port())
     with serving(PORT_HEALTH=port, API_KEYS="secret") as (url, process):
         wait_for(f"http://127.0.0.1:{port}", 200, process)
         assert httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 404

@@ -25,7 +25,7 @@ import httpx
 import openai
 
 from worker_gguf.embedded import Prompt, published_prompts
-from worker_gguf.frontends.server import bind
+from worker_gguf.worker_process import free_port
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 TIMEOUT_S = 120
@@ -241,12 +241,6 @@ def poll(is_so: Any, log: Path, timeout_s: float = TIMEOUT_S) -> None:
     while not is_so():
         assert time.monotonic() < deadline_s, log.read_text()
         time.sleep(0.01)
-
-
-def free_port() -> int:
-    with bind("127.0.0.1", 0) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def main() -> int:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.process import free_port
 from tests.gguf.gguf_value import F32, STR, U32, Written, array, number, text
 from tests.gguf.loading import Outcome, load_all
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.llama.last_words import sentence
+from worker_gguf.worker_process import free_port
 
 SOUND = Written.read(MODEL_PATH.read_bytes())
 LAYER = "blk.1."

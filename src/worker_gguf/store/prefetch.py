@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, TypeAlias
 
-from worker_gguf.store import apart
+from worker_gguf.store import child
 from worker_gguf.store.pace import Pace
 from worker_gguf.store.page_cache import PageCache
 
@@ -91,13 +91,13 @@ class Prefetch:
         self._stopping = threading.Event()
         self._gate = threading.Event()
         self._finished = threading.Event()
-        self._child: apart.Child | None = None
+        self._child: child.Child | None = None
 
     def start(self, *, in_child: bool = False) -> Prefetch:
         """Begin to read, beside whatever the caller does next. A child process reads a model of one file, if that is
         asked for: while this process has no other thread, it may be."""
         if in_child and len(self._fds) == 1:
-            self._child = apart.fork(self._begin, self._finished.wait, self._report)
+            self._child = child.fork(self._begin, self._finished.wait, self._report)
         threading.Thread(target=self._follow if self._child else self._begin, name="prefetch", daemon=True).start()
         return self
 
@@ -145,10 +145,10 @@ class Prefetch:
 
     # --- a child's readers ----------------------------------------------------------------------------------------
 
-    def _report(self) -> apart.Report:
+    def _report(self) -> child.Report:
         """In the child: how far it is."""
         failed = self.error.errno or errno.EIO if self.error else 0
-        return apart.Report(self.bytes_done, self.bytes_cached, self.most_readers, failed, self.ended_s or 0.0)
+        return child.Report(self.bytes_done, self.bytes_cached, self.most_readers, failed, self.ended_s or 0.0)
 
     def _follow(self) -> None:
         """In the parent: take what the child reports for one's own."""
