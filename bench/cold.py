@@ -7,30 +7,26 @@ Every measurement of (a) and (b) has a mount of its own, so nothing is cached.
 """
 
 import argparse
-import http.client
 import json
 import os
 import shlex
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 from bench import models, words
-from bench.process import busy_share, free_port, status, tail
+from bench.process import busy_share, free_port, serving
 from bench.report import machine
 from bench.slow_mount import Mount, mounted, served_bytes, why_not
-from worker_gguf.timeline import draw, read_phases
+from worker_gguf.cli.cold_start import READERS, Limit, Start, measure_start, picture, plain_read
 
 RESULTS = Path(__file__).parent / "results"
-BLOCK_BYTES = 8 << 20
 N_CTX = 512
-TIMEOUT_S = 300.0
+POLL_S = 0.01
 MODES = ("mmap", "none", "direct")
 
 
@@ -66,17 +62,20 @@ class Bench:
         return Mounted(model, Mount(self.args.latency_ms / 1e3, bytes_per_s, drops))
 
     def cold(self, model: Path, drops: bool) -> None:
+        limit = None
         if not drops:
             reads = []
             for n in self.args.readers:
                 with self.mount(model, drops) as path:
-                    reads.append(plain_read(path, n))
-            self.add("plain_read", min(reads))
+                    reads.append(Limit(plain_read([path], n), n))
+            limit = min(reads, key=lambda read: read.seconds)
+            self.add("plain_read", limit.seconds)
         name = "worker_drops" if drops else "worker"
         with self.mount(model, drops) as path:
-            seconds, self.pictures[name] = worker_seconds(path, "first token")
+            start = worker_start(path)
             read = served_bytes(path.parent) / path.stat().st_size
-        self.add(name, seconds)
+        self.pictures[name] = picture(start, model.stat().st_size, limit)
+        self.add(name, start.first_answer_s)
         self.measured.setdefault(f"{name}_bytes_ratio", []).append(read)
 
     def load_modes(self, model: Path) -> None:
@@ -88,19 +87,21 @@ class Bench:
 
     def warm(self, model: Path) -> None:
         for _ in range(self.args.warm_rounds):
-            plain_read(model, 2)
+            plain_read([model], 2)
             whole_s, native_s = bare_seconds(model, "auto")
             self.add("warm_bare", whole_s)
             self.add("warm_bare_native", native_s)
-            seconds, self.pictures["warm"] = worker_seconds(model, "ready")
-            self.add("warm_worker", seconds)
+            start = worker_start(model)
+            self.pictures["warm"] = picture(start, model.stat().st_size)
+            self.add("warm_worker", start.ready_s)
             if self.args.llama_server:
                 port = free_port()
                 command = [*shlex.split(self.args.llama_server), "-m", str(model), "--host", "127.0.0.1"]
                 command += ["--port", str(port), "-np", "1", "-c", str(N_CTX)]
-                with started(command, {}) as (begun, process, log):
-                    wait_until(port, "/health", process, log)
-                    self.add("warm_llama_server", time.perf_counter() - begun)
+                with tempfile.NamedTemporaryFile(prefix="bench-cold-", suffix=".log") as log:
+                    begun = time.perf_counter()
+                    with serving(command, port, "/health", Path(log.name), poll_s=POLL_S):
+                        self.add("warm_llama_server", time.perf_counter() - begun)
 
     # --- the report -----------------------------------------------------------------------------------------------
 
@@ -127,8 +128,8 @@ class Bench:
         lines = [f"{name}: {value}" for name, value in machine().items()]
         lines += [f"latency: {self.args.latency_ms} ms a read, cap: {self.args.mb_per_s or 'none'} MB/s"]
         lines += [f"in use by others: {share:.0%} of the processor" for share in self.busy_shares]
-        for name, picture in self.pictures.items():
-            lines += ["", f"{name}:", picture]
+        for name, drawn in self.pictures.items():
+            lines += ["", f"{name}:", drawn]
         lines += ["", *(f"{name} {value:.3f}" for name, value in self.figures().items())]
         RESULTS.mkdir(parents=True, exist_ok=True)
         written = {"machine": machine(), "figures": self.figures(), "measured": self.measured}
@@ -154,31 +155,6 @@ class Mounted:
         self._folder.cleanup()
 
 
-def plain_read(path: Path, n_threads: int) -> float:
-    """Return the seconds in which so many threads read the file by blocks and do nothing with it."""
-    begun = time.perf_counter()
-    fd = os.open(path, os.O_RDONLY)
-    offsets = iter(range(0, os.fstat(fd).st_size, BLOCK_BYTES))
-    lock = threading.Lock()
-
-    def read() -> None:
-        buffer = bytearray(BLOCK_BYTES)
-        while True:
-            with lock:
-                offset = next(offsets, None)
-            if offset is None:
-                return
-            os.preadv(fd, [buffer], offset)
-
-    threads = [threading.Thread(target=read) for _ in range(n_threads)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    os.close(fd)
-    return time.perf_counter() - begun
-
-
 def bare_seconds(path: Path, mode: str) -> tuple[float, float]:
     """Return the seconds from the start of the process to its first decode, and those in llama.cpp alone."""
     command = [sys.executable, "-m", "bench.bare", str(path), mode, str(N_CTX), str(os.cpu_count())]
@@ -192,57 +168,9 @@ def bare_seconds(path: Path, mode: str) -> tuple[float, float]:
     return seconds, json.loads(line)["native_s"]
 
 
-def worker_seconds(model: Path, until: str) -> tuple[float, str]:
-    """Return the seconds from the start of the worker's process to ready or first token, and its timeline's picture."""
-    port = free_port()
-    env = {"MODE": "http", "HOST": "127.0.0.1", "PORT": str(port), "MODEL": str(model)}
-    env |= {"N_CTX": str(N_CTX), "N_PARALLEL": "1", "LOG_LEVEL": "warning"}
-    with started([sys.executable, "-m", "worker_gguf.cli", "serve"], env) as (begun, process, log):
-        wait_until(port, "/ping", process, log)
-        if until == "first token":
-            first_token(port)
-        seconds = time.perf_counter() - begun
-        return seconds, picture(port, seconds)
-
-
-def first_token(port: int) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
-    body = json.dumps({"prompt": words.prompt(8, "cold"), "max_tokens": 1, "ignore_eos": True})
-    connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
-    answer = connection.getresponse()
-    if answer.status != 200:
-        raise RuntimeError(f"status {answer.status}: {answer.read()[:300]!r}")
-    answer.read()
-    connection.close()
-
-
-def picture(port: int, seconds: float) -> str:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request("GET", "/health")
-    phases = json.load(connection.getresponse())["timeline"]
-    connection.close()
-    return draw(read_phases(phases), seconds)
-
-
-@contextmanager
-def started(command: Sequence[str], env: Mapping[str, str]) -> Iterator[tuple[float, subprocess.Popen[bytes], Path]]:
-    with tempfile.NamedTemporaryFile(prefix="bench-cold-", suffix=".log") as log:
-        begun = time.perf_counter()
-        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **env})
-        try:
-            yield begun, process, Path(log.name)
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-def wait_until(port: int, path: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Return within 10 ms of the first 200."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while status(port, path) != 200:
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"the server did not become ready:\n{tail(log)}")
-        time.sleep(0.01)
+def worker_start(model: Path) -> Start:
+    settings = {"MODEL": str(model), "N_CTX": str(N_CTX), "N_PARALLEL": "1"}
+    return measure_start(settings, words.prompt(8, "cold"))
 
 
 def main() -> None:
@@ -251,7 +179,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mode-rounds", type=int, default=1, help="of llama.cpp's own load modes, which take a minute")
     parser.add_argument("--warm-rounds", type=int, default=3, help="warm starts in each round")
-    parser.add_argument("--readers", type=lambda text: [int(n) for n in text.split(",")], default=[8, 16, 32])
+    parser.add_argument("--readers", type=lambda text: [int(n) for n in text.split(",")], default=READERS)
     parser.add_argument("--latency-ms", type=float, default=3.0)
     parser.add_argument("--mb-per-s", type=float, help="cap of the mount; default: none")
     parser.add_argument("--llama-server", help="its command, to compare the warm start with")

@@ -44,7 +44,13 @@ def free_port() -> int:
 
 @contextmanager
 def serving(
-    command: Sequence[str], port: int, ready_path: str, log: Path, env: Mapping[str, str] | None = None
+    command: Sequence[str],
+    port: int,
+    ready_path: str,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    *,
+    poll_s: float = 0.05,
 ) -> Iterator[int]:
     """Run a server while the block runs and give its process id once `ready_path` answers 200."""
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +63,7 @@ def serving(
             env={**os.environ, **(env or {})},
         )
     try:
-        wait_until_ready(server, port, ready_path, log)
+        wait_until_ready(server, port, ready_path, log, poll_s)
         yield server.pid
     finally:
         server.terminate()
@@ -68,14 +74,14 @@ def serving(
             server.wait()
 
 
-def wait_until_ready(server: subprocess.Popen[bytes], port: int, path: str, log: Path) -> None:
+def wait_until_ready(server: subprocess.Popen[bytes], port: int, path: str, log: Path, poll_s: float) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline:
         if server.poll() is not None:
             raise RuntimeError(f"the server ended with {server.returncode} before it was ready:\n{tail(log)}")
         if status(port, path) == 200:
             return
-        time.sleep(0.05)
+        time.sleep(poll_s)
     raise RuntimeError(f"the server was not ready within {READY_TIMEOUT_S} s:\n{tail(log)}")
 
 

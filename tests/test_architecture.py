@@ -63,11 +63,24 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"read_ahead", "served", "store"},
     "boot": SERVICE | {"fetching", "opening", "read_ahead", "served", "store"},
     "fleet": SERVICE
-    | {"boot", "fetching", "latch", "llama", "model_card", "opening", "planning", "read_ahead", "served", "store"},
+    | {
+        "boot",
+        "fetching",
+        "fitness",
+        "latch",
+        "llama",
+        "model_card",
+        "opening",
+        "planning",
+        "read_ahead",
+        "served",
+        "store",
+    },
     # boots, then answers through what is served
     "worker": SERVICE | {"boot", "fleet", "latch", "served", "store"},
     "frontends": SERVICE | {"switching", "telemetry", "worker"},
-    "emulator": BASE | {"frontends", "log"},
+    "worker_process": BASE | {"frontends"},  # starts workers, is none
+    "emulator": BASE | {"frontends", "log", "worker_process"},
     "deployment": BASE | SETTINGS,  # the command line's alone
 }
 ANYTHING = {"cli", "__main__"}

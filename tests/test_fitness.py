@@ -91,11 +91,11 @@ def test_what_could_not_be_compared_is_said() -> None:
 
 
 def test_a_volume_that_cannot_be_written_fails_and_a_full_one_does_not() -> None:
-    assert VolumeFacts("/v").check().ok
-    assert VolumeFacts("/v", "No space left on device", is_full=True).check().ok
-    check = VolumeFacts("/v", "Read-only file system").check()
+    assert VolumeFacts("the cache").check().ok
+    assert VolumeFacts("the cache", "No space left on device", is_full=True).check().ok
+    check = VolumeFacts("the cache", "Read-only file system").check()
     assert not check.ok
-    assert "/v cannot be written (Read-only file system)" in check.reason
+    assert "The cache cannot be written (Read-only file system)" in check.reason
 
 
 @pytest.mark.parametrize("facts", [TokenFacts(), TokenFacts(math.nan), TokenFacts(-math.inf), TokenFacts(error="no.")])

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 # Read by make, by the build and by `worker-gguf deploy`, not by the worker.
-OF_THE_BUILD = {"CMAKE_ARGS", "LLAMA_WHEEL_INDEX", "RUNPOD_API_KEY"}
+OF_THE_BUILD = {"CMAKE_ARGS", "IMAGE", "LLAMA_WHEEL_INDEX", "RUNPOD_API_KEY", "VERSION"}
 
 
 def test_its_links_lead_to_headings_and_files() -> None:

@@ -66,6 +66,8 @@ class Record(NamedTuple):
     ended_unix_s: float
     traceparent: str | None
     tracestate: str | None
+    model_wait_s: float | None = None
+    """Until its model was in memory; None where there is but one model."""
 
     @property
     def seconds(self) -> float:
@@ -133,6 +135,7 @@ class Account:
     ) -> None:
         self.started_s = time.monotonic()
         self.error: WorkerError | None = None
+        self.model_wait_s: float | None = None
         self._via: Via = via
         self.request_id = request_id
         self._trace = traceparent, tracestate
@@ -175,6 +178,7 @@ class Account:
             ended_unix_s=time.time(),
             traceparent=traceparent,
             tracestate=tracestate,
+            model_wait_s=self.model_wait_s,
         )
 
     def _choice(self, index: int, progress: Progress) -> Choice:

@@ -44,14 +44,22 @@ def examine(
     model: Model,
     first: Sampled | WorkerError | None,
     progress: Callable[[float], bool] = lambda fraction: True,
+    checked: tuple[Check, ...] = (),
 ) -> tuple[Check, ...]:
-    """After the first token. `progress` is told how much of the model's digest is computed; False gives up.
+    """After the first token. `progress` is told how much of the model's digest is computed; False gives up. What an
+    earlier load of the same files has `checked` of them and of the cache is not looked at again.
 
     Raises Unfit when a check failed, unless FITNESS_CHECKS=report.
     """
     gpus = _gpus(settings, machine, plan, model)
-    files = [_file(settings, header, local, part, progress) for part in range(len(local.paths))]
-    checks = (gpus.devices(), gpus.offload(), fitness.model(files), _volume(settings, local), _token(first).check())
+    known = {check.name: check for check in checked}
+    checks = (
+        gpus.devices(),
+        gpus.offload(),
+        known.get("model") or _files(settings, header, local, progress),
+        known.get("volume") or _volume(settings, local),
+        _token(first).check(),
+    )
     _judge(settings, checks)
     return checks
 
@@ -89,6 +97,10 @@ def _free_bytes(machine: Machine) -> int:
     return sum(gpu.free_bytes for gpu in machine.gpus)
 
 
+def _files(settings: Settings, header: ModelHeader, local: LocalModel, progress: Callable[[float], bool]) -> Check:
+    return fitness.model([_file(settings, header, local, part, progress) for part in range(len(local.paths))])
+
+
 def _file(
     settings: Settings, header: ModelHeader, local: LocalModel, part: int, progress: Callable[[float], bool]
 ) -> FileFacts:
@@ -119,10 +131,12 @@ def _volume(settings: Settings, local: LocalModel) -> Check:
         return Check("volume", True, "none is configured as the cache")
     if local.source not in ("cache", "download"):
         return Check("volume", True, "not needed: the model is in the image or given by its path")
+    place = "the cache (MODEL_CACHE_DIR)" if settings.model_cache_dir is not None else "the network volume"
     error = why_not_writable(Cache(folder).work)
     if error is None:
-        return VolumeFacts(str(folder)).check()
-    return VolumeFacts(str(folder), error.strerror or str(error), error.errno in _FULL).check()
+        return VolumeFacts(place).check()
+    logger.warning("cache cannot be written", folder=str(folder), error=str(error))
+    return VolumeFacts(place, error.strerror or type(error).__name__, error.errno in _FULL).check()
 
 
 def _token(first: Sampled | WorkerError | None) -> TokenFacts:

@@ -148,21 +148,23 @@ def model(files: Iterable[FileFacts]) -> Check:
 
 @dataclass(frozen=True, slots=True)
 class VolumeFacts:
-    """The cache that models are written to. `error` is why it could not be written."""
+    """The cache that models are written to, in words that anybody may read: `place` names no path. `error` is why it
+    could not be written."""
 
-    folder: str
+    place: str
     error: str | None = None
     is_full: bool = False
 
     def check(self) -> Check:
+        place = self.place[:1].upper() + self.place[1:]
         if self.error is None:
-            return Check("volume", True, f"{self.folder} can be written")
+            return Check("volume", True, f"{self.place} can be written")
         if self.is_full:  # this model is here: a worker that cannot fetch another one serves it all the same
-            return Check("volume", True, f"{self.folder} is full ({self.error}): no other model can be fetched")
+            return Check("volume", True, f"{self.place} is full ({self.error}): no other model can be fetched")
         return Check(
             "volume",
             False,
-            f"{self.folder} cannot be written ({self.error}). Mount the volume for writing, mend its rights, or set "
+            f"{place} cannot be written ({self.error}). Mount the volume for writing, mend its rights, or set "
             "MODEL_CACHE_DIR to another folder.",
         )
 

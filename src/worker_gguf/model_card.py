@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 from worker_gguf.gguf import ModelHeader
@@ -9,7 +10,9 @@ from worker_gguf.protocol.models import ModelCard
 from worker_gguf.settings import Settings
 from worker_gguf.store import LocalModel
 
-__all__ = ["card_of", "is_private"]
+__all__ = ["card_of", "is_private", "names_private"]
+
+_PRIVATE = re.compile(r"(?<![\w./~-])(?:~?/|\.{1,2}/|https?:/)\S", re.IGNORECASE)
 
 
 def card_of(settings: Settings, local: LocalModel, header: ModelHeader, n_ctx: int | None = None) -> ModelCard:
@@ -36,3 +39,8 @@ def card_of(settings: Settings, local: LocalModel, header: ModelHeader, n_ctx: i
 def is_private(name: str) -> bool:
     """Whether it says more than clients should see: a path, or an address that may be signed."""
     return name.startswith(("/", ".", "~")) or name.lower().startswith(("http:", "https:"))
+
+
+def names_private(text: str) -> bool:
+    """Whether a path or an address stands somewhere in it."""
+    return _PRIVATE.search(text) is not None

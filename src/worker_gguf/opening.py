@@ -38,12 +38,14 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What is to be opened, and who is told how it goes."""
+    """What is to be opened, and who is told how it goes. `checked` are the checks of an earlier opening: those of the
+    files and the cache hold still."""
 
     settings: Settings
     metrics: Callable[[], Metrics]
     timeline: Timeline
     progress: Progress
+    checked: tuple[Check, ...] = ()
 
 
 def open_model(
@@ -63,7 +65,8 @@ def open_model(
         header = read_headers(local.paths, ahead.files())
     original = original_tokenizer(settings, timeline)
     with timeline.phase("backend"):
-        machine = beside(_machine(settings))
+        whole = _machine(settings)
+        machine = beside(whole)
     with timeline.phase("plan"):
         plan = plan_for(header, machine, settings)
         _log_plan(plan)
@@ -86,7 +89,7 @@ def open_model(
     model, engine, plan = load_within_memory(plan, load, open_engine, lesser)
     ahead.close()  # only now: a load that is tried again goes through the same open file
     with _closing_if_it_fails(engine):
-        checks = _examine(opening, machine, plan, header, local, model, engine)
+        checks = _examine(opening, whole, plan, header, local, model, engine)
         with timeline.phase("service"):
             from worker_gguf.model_service import make_service
 
@@ -140,7 +143,7 @@ def _examine(
         from worker_gguf.examination import examine
 
         progress = partial(opening.progress, "verify")
-        return examine(opening.settings, machine, plan, header, local, model, first, progress)
+        return examine(opening.settings, machine, plan, header, local, model, first, progress, opening.checked)
 
 
 def _log_plan(plan: MemoryPlan) -> None:

@@ -18,6 +18,7 @@ from worker_gguf.engine.request import GenerationRequest, SamplingParams
 from worker_gguf.errors import MethodNotAllowed, NotFound, WorkerError
 from worker_gguf.metrics import Metrics
 from worker_gguf.prompts import Prompts, Tokenizer
+from worker_gguf.protocol.bodies import LONGEST_TIMEOUT_S
 from worker_gguf.protocol.calls import Defaults, Options, parse_chat, parse_completion
 from worker_gguf.protocol.chat_rendering import ChatRendering
 from worker_gguf.protocol.completion_rendering import CompletionRendering
@@ -27,7 +28,7 @@ from worker_gguf.protocol.screening import ignored_header
 from worker_gguf.protocol.template import ChatTemplates
 from worker_gguf.reply import Reply, collect
 
-__all__ = ["ROUTES", "Answer", "Service", "Stream", "beside_loop", "no_such_route"]
+__all__ = ["ROUTES", "Answer", "Arrival", "Service", "Stream", "beside_loop", "no_such_route"]
 
 T = TypeVar("T")
 
@@ -59,12 +60,28 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
-class _Arrival:
-    """When a request came, and who is told of it."""
+class Arrival:
+    """When a request came, how long it may take, and who is told of it: `ended` is called once, from another
+    thread, when the engine is done with it; not if the call raises before the engine had it."""
 
     at_s: float
-    account: Account | None
-    ended: Callable[[], None] | None
+    limit_s: float | None
+    account: Account | None = None
+    ended: Callable[[], None] | None = None
+
+    @classmethod
+    def of(cls, body: object, limit_s: float | None, account: Account | None) -> Arrival:
+        """Of a request that comes now; `limit_s` is the most it may take."""
+        at_s = time.monotonic()
+        asked: Any = body.get("timeout") if isinstance(body, dict) else None
+        # Any other value is refused by whoever reads the whole body.
+        is_time = isinstance(asked, int | float) and 0 < asked <= LONGEST_TIMEOUT_S
+        seconds = min((s for s in (limit_s, asked if is_time else None) if s is not None), default=None)
+        return cls(at_s, seconds, account)
+
+    @property
+    def deadline_s(self) -> float | None:
+        return None if self.limit_s is None else self.at_s + self.limit_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +90,7 @@ class _Order:
 
     requests: list[GenerationRequest]
     rendering: Rendering
-    arrival: _Arrival
+    arrival: Arrival
     stream: bool
     ignored: tuple[str, ...]
 
@@ -102,7 +119,7 @@ class Service:
         self._fingerprint = fingerprint
         self._timeout_s = timeout_s
         self._names = {name.lower() for name in (card.id, *card.aliases)}
-        handlers: tuple[Callable[[object, _Arrival], Awaitable[Answer | Stream]], ...]
+        handlers: tuple[Callable[[object, Arrival], Awaitable[Answer | Stream]], ...]
         handlers = (self.chat, self.complete, self.models)
         self._handlers = dict(zip(ROUTES, handlers, strict=True))
 
@@ -113,37 +130,35 @@ class Service:
         body: object,
         account: Account | None = None,
         *,
-        arrived_s: float | None = None,
-        ended: Callable[[], None] | None = None,
+        arrival: Arrival | None = None,
     ) -> Answer | Stream:
         """Answer one request, or raise the WorkerError that refuses it. Its times and counts go into `account`.
 
-        `arrived_s` is when it came, if it has waited since. `ended` is called once, from another thread, when the
-        engine is done with it; not if the call raises before the engine had it.
+        `arrival` stands in for `account` where the request has waited since it came.
         """
         handler = self._handlers.get((method, route))
         if handler is not None:
-            return await handler(body, _Arrival(time.monotonic() if arrived_s is None else arrived_s, account, ended))
+            return await handler(body, arrival or Arrival.of(body, self._timeout_s, account))
         if method == "GET" and route.startswith("/v1/models/"):
             return await self.model(route.removeprefix("/v1/models/"))
         raise no_such_route(method, route)
 
-    async def models(self, _body: object, _arrival: _Arrival) -> Answer:
+    async def models(self, _body: object, _arrival: Arrival) -> Answer:
         return Answer(200, models_body(self.card))
 
     async def model(self, name: str) -> Answer:
         self._check_model(name)
         return Answer(200, model_body(self.card))
 
-    async def chat(self, body: object, arrival: _Arrival) -> Answer | Stream:
+    async def chat(self, body: object, arrival: Arrival) -> Answer | Stream:
         return await self._generate(await beside_loop(body, lambda body: self._read_chat(body, arrival)))
 
-    async def complete(self, body: object, arrival: _Arrival) -> Answer | Stream:
+    async def complete(self, body: object, arrival: Arrival) -> Answer | Stream:
         return await self._generate(await beside_loop(body, lambda body: self._read_completion(body, arrival)))
 
     # --- from a body to what the engine takes ---------------------------------------------------------------------
 
-    def _read_chat(self, body: object, arrival: _Arrival) -> _Order:
+    def _read_chat(self, body: object, arrival: Arrival) -> _Order:
         call = parse_chat(body, self._defaults)
         self._check_model(call.options.model)
         tokens = self._prompts.of_chat(call)
@@ -155,7 +170,7 @@ class Service:
         )
         return self._order([tokens], call.options, rendering, arrival)
 
-    def _read_completion(self, body: object, arrival: _Arrival) -> _Order:
+    def _read_completion(self, body: object, arrival: Arrival) -> _Order:
         call = parse_completion(body, self._defaults)
         self._check_model(call.options.model)
         prompts = self._prompts.of_completion(call)
@@ -170,9 +185,9 @@ class Service:
         return self._order(prompts, call.options, rendering, arrival)
 
     def _order(
-        self, prompts: list[tuple[int, ...]], options: Options, rendering: Rendering, arrival: _Arrival
+        self, prompts: list[tuple[int, ...]], options: Options, rendering: Rendering, arrival: Arrival
     ) -> _Order:
-        requests = self._requests(prompts, options, rendering.heading.id, arrival.at_s)
+        requests = self._requests(prompts, options, rendering.heading.id, arrival.deadline_s)
         return _Order(requests, rendering, arrival, options.stream, options.ignored)
 
     # --- generation -----------------------------------------------------------------------------------------------
@@ -193,10 +208,8 @@ class Service:
         return Answer(200, await collect(reply), headers)
 
     def _requests(
-        self, prompts: list[tuple[int, ...]], options: Options, answer_id: str, arrived_s: float
+        self, prompts: list[tuple[int, ...]], options: Options, answer_id: str, deadline_s: float | None
     ) -> list[GenerationRequest]:
-        timeouts = [timeout for timeout in (options.timeout_s, self._timeout_s) if timeout is not None]
-        deadline_s = arrived_s + min(timeouts) if timeouts else None
         sampling = self._prompts.with_biases(options)
         return [
             GenerationRequest(

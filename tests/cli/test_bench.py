@@ -38,7 +38,7 @@ def test_a_start_is_drawn_against_the_limit_and_its_figures_come_last(tmp_path: 
     model = tmp_path / "copy.gguf"
     shutil.copyfile(MODEL_PATH, model)
     os.sync()  # pages that are not on disk yet cannot be dropped
-    done = run("cold-start", str(model), API_KEYS="secret")
+    done = run("cold-start", str(model), API_KEYS="secret", MODELS="embedded, /nowhere.gguf")
     assert done.returncode == 0, done.stderr
     found = figures(done.stdout)
     assert tuple(found) == FIGURES
@@ -46,7 +46,7 @@ def test_a_start_is_drawn_against_the_limit_and_its_figures_come_last(tmp_path: 
     assert 0 < found["limit_s"] < found["ready_s"] < found["first_token_s"]
     drawn = re.findall(r"^([a-z ]+?) +│", done.stdout, re.MULTILINE)
     assert drawn[0] == "limit"
-    assert {"interpreter", "prefetch", "load", "context", "first token"} <= set(drawn)
+    assert {"interpreter", "prefetch", "load", "context", "first answer"} <= set(drawn)
 
 
 def test_a_worker_that_cannot_start_ends_it_with_the_workers_own_words(tmp_path: Path) -> None:
@@ -68,3 +68,9 @@ def test_a_bad_setting_is_the_callers_error() -> None:
     done = run("cold-start", N_CTX="many")
     assert done.returncode == 2
     assert "N_CTX" in done.stderr
+
+
+def test_a_list_of_models_is_not_measured_as_if_it_were_one() -> None:
+    done = run("cold-start", MODELS="embedded, /nowhere.gguf")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "MODELS" in done.stderr

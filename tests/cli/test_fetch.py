@@ -13,7 +13,7 @@ from worker_gguf.store import ModelRef, locate
 REPO = "acme/tiny-GGUF"
 
 
-def arguments(model: str, to: Path) -> argparse.Namespace:
+def arguments(model: str | None, to: Path | None) -> argparse.Namespace:
     return argparse.Namespace(model=model, to=to)
 
 
@@ -50,3 +50,39 @@ def test_it_says_what_a_repository_has_when_the_quant_is_not_there(
     with a_hub() as hub:
         assert fetch(arguments(f"{REPO}:Q2_K", tmp_path), endpoint=hub.url) == 1
     assert "tiny-Q8_0.gguf" in capsys.readouterr().err
+
+
+def test_it_fetches_every_model_that_is_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELS", f"a={REPO}:Q4_K_M, b={REPO}:Q8_0")
+    with a_hub() as hub:
+        assert fetch(arguments(None, tmp_path), endpoint=hub.url) == 0
+    assert [Path(line).name for line in capsys.readouterr().out.splitlines()] == [
+        "tiny-Q4_K_M.gguf",
+        "tiny-Q8_0.gguf",
+    ]
+
+
+def test_models_that_are_listed_do_not_make_room_for_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("MODEL_CACHE_MAX_GB", str(MODEL_PATH.stat().st_size * 1.1 / 2**30))
+    monkeypatch.setenv("MODELS", f"a={REPO}:Q4_K_M, b=acme/twin-GGUF:Q4_K_M")
+    with a_hub() as hub:
+        hub.repos["acme/twin-GGUF"] = FakeRepo()
+        hub.repos["acme/twin-GGUF"].push({"twin-Q4_K_M.gguf": MODEL_PATH.read_bytes()[:-1] + b"x"})
+        assert fetch(arguments(None, None), endpoint=hub.url) == 1
+    said = capsys.readouterr()
+    assert Path(said.out.strip()).exists()
+    assert "Raise it" in said.err
+
+
+def test_a_model_that_is_named_is_fetched_whatever_the_environment_lists(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELS", f"a={REPO}:Q4_K_M")
+    with a_hub() as hub:
+        assert fetch(arguments(f"{REPO}:Q8_0", tmp_path), endpoint=hub.url) == 0
+    assert Path(capsys.readouterr().out.strip()).name == "tiny-Q8_0.gguf"

@@ -5,17 +5,25 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.fleet.asking import ask, generating, states
 from tests.fleet.conftest import several
+from worker_gguf import examination
+from worker_gguf.account import Account
+from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.errors import DeadlineExceeded, InvalidRequest, ModelInvalid, NotFound, NotReady, QueueFull
 from worker_gguf.fleet.fleet import Fleet
+from worker_gguf.frontends.ending import line_of
 from worker_gguf.frontends.queue import make_handler
+from worker_gguf.frontends.queue_fitness import checks_of
 from worker_gguf.metrics import Metrics
 from worker_gguf.service import Answer, Stream
+from worker_gguf.store.soundness import matches_record
 from worker_gguf.worker import Worker
 
 
@@ -79,8 +87,10 @@ async def test_a_bad_request_loads_nothing(worker: Worker, fleet: Fleet) -> None
     assert (await states(worker))["a"] == "loaded"
 
 
-async def test_a_model_that_cannot_be_loaded_says_why_and_the_others_go_on(worker: Worker) -> None:
-    with pytest.raises(ModelInvalid, match=r"broken\.gguf"):
+async def test_a_model_that_cannot_be_loaded_says_why_and_the_others_go_on(
+    worker: Worker, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with pytest.raises(ModelInvalid, match=r"'broken' could not be brought up \(model_invalid\)"):
         await ask(worker, "broken")
     with pytest.raises(NotReady, match="could not be loaded") as caught:
         await ask(worker, "broken")
@@ -89,6 +99,10 @@ async def test_a_model_that_cannot_be_loaded_says_why_and_the_others_go_on(worke
     health = {model["id"]: model for model in worker.health()["models"]}
     assert (await states(worker))["broken"] == health["broken"]["status"] == "failed"
     assert health["broken"]["error"]["code"] == "model_invalid"
+    listed = await worker.call("GET", "/v1/models", None)
+    assert isinstance(listed, Answer)
+    said = f"{health} {listed.body} {caught.value.message}"
+    assert str(tmp_path_factory.getbasetemp()) not in said
     assert worker.status() == "ready"
 
 
@@ -104,6 +118,50 @@ async def test_a_client_that_leaves_while_it_waits_is_forgotten(worker: Worker, 
         assert not fleet._waiters
     await worker._booted.idle()  # type: ignore[union-attr]
     assert (await states(worker))["a"] == "loaded"
+
+
+class _Noting:
+    """A lock that says when `thread` has come to it."""
+
+    def __init__(self, lock: threading.Lock, thread: int) -> None:
+        self._lock, self._thread = lock, thread
+        self.is_asked_for = threading.Event()
+
+    def __enter__(self) -> None:
+        if threading.get_ident() == self._thread:
+            self.is_asked_for.set()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+async def test_a_client_that_leaves_at_the_moment_it_is_told_something_harms_nobody(
+    worker: Worker, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ask(worker, "a")
+    async with generating(worker, "a"):
+        waiting = asyncio.create_task(ask(worker, "b"))
+        await asyncio.sleep(0)
+        lock = _Noting(fleet._lock, threading.get_ident())
+        monkeypatch.setattr(fleet, "_lock", lock)
+        is_held = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def tell() -> None:
+            with lock:
+                effects = fleet._residence.give_up(NotReady("Told."))
+                loop.call_soon_threadsafe(is_held.set)
+                assert lock.is_asked_for.wait(20)
+                fleet._carry_out(effects)
+
+        telling = asyncio.create_task(asyncio.to_thread(tell))
+        await is_held.wait()
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        await telling
+        assert not fleet._waiters
+    assert (await ask(worker, "b"))["model"] == "b"
 
 
 def test_a_request_whose_loop_is_gone_does_not_keep_its_model_busy(worker: Worker, fleet: Fleet) -> None:
@@ -124,6 +182,13 @@ async def test_a_request_whose_time_is_over_while_it_waits_is_told_so(worker: Wo
         with pytest.raises(DeadlineExceeded, match=r"'b' was not loaded within the 0\.02 s"):
             await ask(worker, "b", timeout=0.02)
     assert not fleet._waiters
+
+
+@pytest.mark.parametrize("timeout", [10**400, "soon", True])
+async def test_a_timeout_that_is_none_is_refused_as_by_one_model(worker: Worker, timeout: object) -> None:
+    await ask(worker, "a")
+    with pytest.raises(InvalidRequest, match="timeout"):
+        await ask(worker, "a", timeout=timeout)
 
 
 async def test_no_more_wait_than_may(tmp_path: Path) -> None:
@@ -177,6 +242,70 @@ async def test_metrics_count_loads_and_swaps_and_never_fall(worker: Worker, metr
     assert (metrics.registry.get_sample_value("worker_gguf_completion_tokens_total") or 0) > tokens
     await ask(worker, "a")
     assert value("worker_gguf_model_loads_total") == loads + 1
+
+
+async def test_what_an_engine_has_counted_is_never_missing_while_it_ends(
+    worker: Worker, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ask(worker, "a")
+    await fleet.idle()
+    before = fleet.stats
+    seen = []
+    booted = fleet.listed["a"].booted
+    assert booted is not None
+    stop = booted.engine.stop
+
+    def look_and_stop() -> None:
+        seen.append(fleet.stats)
+        stop()
+        seen.append(fleet.stats)
+
+    monkeypatch.setattr(booted.engine, "stop", look_and_stop)
+    await ask(worker, "b")
+    assert before.steps
+    assert [stats.steps >= before.steps and stats.finished >= before.finished for stats in seen] == [True, True]
+    assert [stats.max_queue for stats in seen] == [0, 0]
+
+
+async def test_a_models_files_are_verified_at_its_first_load_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def note(path: Path, progress: Callable[[float], bool]) -> bool | None:
+        read.append(path.name)
+        return matches_record(path, progress)
+
+    monkeypatch.setattr(examination, "matches_record", note)
+    worker = Worker(several(tmp_path, verify_model="sha256"), Metrics("test"))
+    worker.start()
+    await worker.wait_ready()
+    for name in "baba":
+        await ask(worker, name)
+    health = worker.health()
+    worker.stop()
+    assert read == [MODEL_PATH.name, "other.gguf"]
+    assert [check["name"] for check in health["models"][0]["checks"]] == [
+        "devices",
+        "offload",
+        "model",
+        "volume",
+        "token",
+    ]
+    assert checks_of(health) == health["models"][0]["checks"]  # what the SDK is told
+
+
+async def test_the_wait_for_a_model_is_in_the_requests_account(worker: Worker) -> None:
+    body = {"prompt": "Once", "max_tokens": 1}
+    waits = []
+    for name in "abb":
+        account = Account("http", "r")
+        await worker.call("POST", "/v1/completions", body | {"model": name}, account)
+        waits.append(line_of(account.close("POST", "/v1/completions", 200))["model_wait_ms"])
+    _, swapped, there = waits
+    assert isinstance(swapped, float)
+    assert isinstance(there, float)
+    assert swapped > there
 
 
 async def test_a_job_of_the_queue_names_its_model(worker: Worker, metrics: Metrics) -> None:

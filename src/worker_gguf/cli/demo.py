@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from worker_gguf import emulator
-from worker_gguf.cli.worker_process import ProcessFailed, WorkerProcess, fetch_json
 from worker_gguf.embedded import Prompt, published_prompts
 from worker_gguf.timeline import draw, read_phases
+from worker_gguf.worker_process import ProcessFailed, WorkerProcess, fetch_json
 
 __all__ = ["run_demo"]
 
@@ -26,10 +26,7 @@ _START_TIMEOUT_S = 180.0
 _ANSWER_TIMEOUT_S = 120.0
 _POLL_S = 0.05
 # Settings of the shell that would make another worker of it than the one whose answers are published.
-_UNSET = (
-    *("API_KEYS", "CHAT_TEMPLATE", "MODELS", "MODEL_ALIAS", "MODEL_FILENAME", "MODEL_REPOSITORY_ID", "N_CTX"),
-    "PORT_HEALTH",
-)
+_UNSET = ("CHAT_TEMPLATE", "MODEL_ALIAS", "N_CTX")
 
 
 class DemoFailed(ProcessFailed):

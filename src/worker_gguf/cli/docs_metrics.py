@@ -7,7 +7,7 @@ from prometheus_client.core import Metric
 from worker_gguf.account import Account
 from worker_gguf.cli.markdown import table
 from worker_gguf.engine.stats import EngineStats
-from worker_gguf.metrics import Metrics
+from worker_gguf.metrics import Metrics, ModelCounts
 
 __all__ = ["metrics_page"]
 
@@ -18,8 +18,9 @@ HEAD = """\
 
 What `/metrics` shows, in Prometheus' text format; [observability](observability.md) says how to get at it. Times are
 seconds, sizes bytes, and a name that ends in `_total` only ever grows. Labels are the worker's own words: no client can
-make one up. Metrics of the engine are there once the model is loaded, those of the start when it is over. Beside them
-stand the `process_*` metrics of Prometheus' client: memory, processor time, start time, open files.
+make one up. Metrics of the engine are there once the model is loaded, those of the start when it is over,
+those of models that take turns where there are [several](models.md). Beside them stand the `process_*` metrics of
+Prometheus' client: memory, processor time, start time, open files.
 
 """
 
@@ -42,6 +43,7 @@ def _sampled() -> Metrics:
     stats = EngineStats()
     stats.finished["stop"] += 1
     metrics.watch_engine(lambda: stats)
+    metrics.watch_models(lambda: [ModelCounts("", True, 0, 0, 0.0, 0)])
     metrics.watch_status(lambda: "ready")
     return metrics
 

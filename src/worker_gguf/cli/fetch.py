@@ -4,48 +4,71 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from worker_gguf.errors import WorkerError
+
+if TYPE_CHECKING:
+    from worker_gguf.settings import Settings
+    from worker_gguf.store import LocalModel
 
 __all__ = ["add_arguments", "fetch"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", nargs="?", help="org/repo:QUANT or a URL; default: MODEL")
+    parser.add_argument("model", nargs="?", help="org/repo:QUANT or a URL; default: MODEL, or all of MODELS")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="a cache in the Hub's layout; default: the worker's")
 
 
 def fetch(arguments: argparse.Namespace, *, endpoint: str | None = None) -> int:
-    """Fetch the model and print where it lies; the exit code. Asks the Hub nothing if it is there.
+    """Fetch the model, or every model of MODELS, and print where it lies; the exit code. Asks the Hub nothing if it is
+    there.
 
     Without a quant it takes the usual one: which fits best is for the machine to say that will run it.
     """
+    from worker_gguf.cli.named_model import settings_for
     from worker_gguf.errors import SettingsError
-    from worker_gguf.progress_bar import ProgressBar
-    from worker_gguf.settings import Settings
-    from worker_gguf.store import ModelRef, ensure
+    from worker_gguf.store import Hold
 
     try:
-        settings = Settings.load(model=arguments.model)
-        ref = ModelRef.parse(settings.model_reference)
-        token = settings.hf_token.get_secret_value() if settings.hf_token else None
-        target = arguments.to or settings.cache_dir()
-        with ProgressBar(str(ref)) as bar:
-            found = ensure(
-                ref,
-                [arguments.to] if arguments.to else settings.cache_dirs(),
-                token,
-                bar.show,
-                download_dir=target,
-                endpoint=endpoint,
-                most_bytes=None if arguments.to else settings.model_cache_max_bytes,
-            )
+        with ExitStack() as holds:
+            for settings in _wanted(settings_for(arguments.model)):
+                found = _ensure(settings, arguments.to, endpoint)
+                # Room for the next one is made, but not of this one.
+                holds.callback(Hold(found.paths, settings.cache_dir()).release)
+                print("\n".join(str(path) for path in found.paths), flush=True)
     except SettingsError as error:
         print(error.message, file=sys.stderr)
         return 2
     except WorkerError as error:
         print(f"worker-gguf: {error.message}", file=sys.stderr)
         return 1
-    print("\n".join(str(path) for path in found.paths))
     return 0
+
+
+def _wanted(settings: Settings) -> list[Settings]:
+    """Those of each model."""
+    if settings.models is None:
+        return [settings]
+    from worker_gguf.fleet.roster import read_roster
+
+    return [entry.settings for entry in read_roster(settings)]
+
+
+def _ensure(settings: Settings, folder: Path | None, endpoint: str | None) -> LocalModel:
+    from worker_gguf.progress_bar import ProgressBar
+    from worker_gguf.store import ModelRef, ensure
+
+    ref = ModelRef.parse(settings.model_reference)
+    with ProgressBar(str(ref)) as bar:
+        return ensure(
+            ref,
+            [folder] if folder else settings.cache_dirs(),
+            settings.hf_token.get_secret_value() if settings.hf_token else None,
+            bar.show,
+            download_dir=folder or settings.cache_dir(),
+            endpoint=endpoint,
+            most_bytes=None if folder else settings.model_cache_max_bytes,
+        )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worker_gguf.emulator.running import RunningEmulator
-from worker_gguf.frontends.server import bind
+from worker_gguf.worker_process import SERVE, free_port, last_lines, start_process
 
 __all__ = ["Worker", "Workers"]
 
-SERVE = (sys.executable, "-m", "worker_gguf.cli", "serve")
 BAD_SETTINGS = 2
 """The exit code of `serve` that another start cannot mend."""
 _LOG_LINES = 8
@@ -36,8 +34,7 @@ class Worker:
     tries: int = 0
 
     def last_lines(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines()
-        return "\n".join(f"    {line}" for line in lines[-_LOG_LINES:])
+        return last_lines(self.log, _LOG_LINES)
 
 
 class Workers:
@@ -104,8 +101,7 @@ class Workers:
         self._n_lives[place] += 1
         lives = self._n_lives[place]
         name = f"worker-{place}" if lives == 1 else f"worker-{place}-{lives}"
-        with bind("127.0.0.1", 0) as free:
-            port: int = free.getsockname()[1]
+        port = free_port()
         own = {
             **self._environment,
             **self._platform.worker_environment(name),
@@ -113,14 +109,10 @@ class Workers:
             "HOST": "127.0.0.1",
             "PORT_HEALTH": str(port),
         }
-        # env(1) changes the environment that the child inherits, so that this process need not read its own.
-        command = ["env", *(f"{key}={value}" for key, value in own.items()), *self._command]
         log = self._logs / f"{name}.log"
         with log.open("wb") as file:
-            # A process group of its own: Ctrl-C reaches this process alone, which passes it on as SIGTERM.
-            process = subprocess.Popen(  # noqa: S603 - all of it is ours
-                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, process_group=0
-            )
+            # Ctrl-C reaches this process alone, which passes it on as SIGTERM.
+            process = start_process(self._command, own, file, in_own_group=True)
         self.running[place] = Worker(place, name, process, log, port, time.monotonic(), tries)
         self._say(f"{name} starts (pid {process.pid}, health http://127.0.0.1:{port}/health, log {log})")
 

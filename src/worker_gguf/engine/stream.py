@@ -6,6 +6,7 @@ All events of a step cross in one call per loop, not one per token.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from queue import SimpleQueue
@@ -14,6 +15,8 @@ from worker_gguf.engine.events import Event, Finished
 from worker_gguf.engine.progress import Progress
 
 __all__ = ["Courier", "EventStream", "Outbox"]
+
+logger = logging.getLogger(__name__)
 
 Items = dict[int, list[Event]]
 
@@ -127,7 +130,10 @@ def _deliver(outbox: Mapping[EventStream, Items]) -> None:
                 raise
     for stream in over:
         if stream.on_ended is not None:
-            stream.on_ended()
+            try:
+                stream.on_ended()
+            except Exception:  # the courier carries everybody's events
+                logger.exception("the end of a request was not noted")
 
 
 def _put_all(parcels: Iterable[tuple[EventStream, Items]]) -> None:

@@ -7,6 +7,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,14 +18,13 @@ from worker_gguf.errors import DeadlineExceeded, NotFound, NotReady, WorkerError
 from worker_gguf.fleet.keeper import Keeper
 from worker_gguf.fleet.listed import Listed
 from worker_gguf.fleet.residence import Admit, Effect, Refuse, Residence, Rules
-from worker_gguf.fleet.screening import check, timeout_of, wanted_name
+from worker_gguf.fleet.screening import check, wanted_name
 from worker_gguf.fleet.telling import counts_of, describe_listed, status_of
-from worker_gguf.fleet.totals import total
 from worker_gguf.latch import Latch
 from worker_gguf.metrics import Metrics, ModelCounts
 from worker_gguf.protocol.models import model_body
 from worker_gguf.served import describe_machine
-from worker_gguf.service import ROUTES, Answer, Stream, no_such_route
+from worker_gguf.service import ROUTES, Answer, Arrival, Stream, no_such_route
 
 __all__ = ["Fleet"]
 
@@ -83,15 +83,19 @@ class Fleet:
         if (method, route) not in ROUTES:
             raise no_such_route(method, route)
         one = self._named(wanted_name(body))
-        arrived_s = time.monotonic()
+        arrival = Arrival.of(body, one.settings.request_timeout_s, account)
         if one.booted is None:
             await check(route, body, one.settings)  # before a model is loaded for it
-        ticket = await self._enter(one, timeout_of(body, one.settings))
-        ended = partial(self._end, ticket)
-        booted = one.booted
-        assert booted is not None
         try:
-            result = await booted.service.call(method, route, body, account, arrived_s=arrived_s, ended=ended)
+            ticket = await self._enter(one, arrival)
+        finally:
+            if account is not None:
+                account.model_wait_s = time.monotonic() - arrival.at_s
+        ended = partial(self._end, ticket)
+        try:
+            if (booted := one.booted) is None:  # it was given up between the two
+                raise NotReady(_LEAVING)
+            result = await booted.service.call(method, route, body, arrival=replace(arrival, ended=ended))
         except BaseException:
             ended()
             raise
@@ -99,7 +103,7 @@ class Fleet:
             ended()
         return result
 
-    async def _enter(self, one: Listed, timeout_s: float | None) -> int:
+    async def _enter(self, one: Listed, arrival: Arrival) -> int:
         """Wait until the model is there, and hold it there until `_end`."""
         waiter = _Waiter()
         with self._lock:
@@ -110,15 +114,15 @@ class Fleet:
             self._waiters[ticket] = waiter
             self._carry_out(effects)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(arrival.limit_s):
                 await waiter.latch.wait()
             if waiter.refusal is not None:
                 raise waiter.refusal
         except TimeoutError:
             self._end(ticket)
             raise DeadlineExceeded(
-                f"The model {one.name!r} was not loaded within the {timeout_s:g} s that this request may take. Try "
-                "again, or raise REQUEST_TIMEOUT_S."
+                f"The model {one.name!r} was not loaded within the {arrival.limit_s:g} s that this request may "
+                "take. Try again, or raise REQUEST_TIMEOUT_S."
             ) from None
         except BaseException:
             self._end(ticket)
@@ -127,8 +131,13 @@ class Fleet:
 
     def _end(self, ticket: int) -> None:
         """The request is over; a second time does nothing."""
-        self._waiters.pop(ticket, None)
-        self._tell(partial(self._residence.ended, ticket))
+
+        def ended(now_s: float) -> list[Effect]:
+            # Under the lock: another thread may be carrying out an effect that names the ticket.
+            self._waiters.pop(ticket, None)
+            return self._residence.ended(ticket, now_s)
+
+        self._tell(ended)
 
     def _named(self, name: str | None) -> Listed:
         if name is None:
@@ -180,7 +189,7 @@ class Fleet:
 
     @property
     def stats(self) -> EngineStats:
-        return total([self._keeper.past, *(one.booted.stats for one in self.listed.values() if one.booted)])
+        return self._keeper.stats()
 
     def counts(self) -> list[ModelCounts]:
         """For the metrics."""

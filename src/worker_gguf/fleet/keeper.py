@@ -17,7 +17,8 @@ from worker_gguf.errors import WorkerError
 from worker_gguf.fleet.listed import Listed
 from worker_gguf.fleet.residence import Effect, Fetch, Load, PutAway, Residence, Wake
 from worker_gguf.fleet.room import Room, footprint_of, least
-from worker_gguf.fleet.totals import of_the_past
+from worker_gguf.fleet.telling import public
+from worker_gguf.fleet.totals import of_the_past, total
 from worker_gguf.log import get_logger
 
 __all__ = ["Keeper", "Tell"]
@@ -41,8 +42,9 @@ class Keeper:
     ) -> None:
         """`first_machine` is what there was before any model was loaded; `leaving` is set when all is given up."""
         self.machine = first_machine
-        self.past = EngineStats()
-        """What engines that were put away have counted."""
+        self._past = EngineStats()
+        self._ending: tuple[EngineStats, ...] = ()
+        self._counting = threading.Lock()  # or what an engine has counted would be missing while it is put away
         self._listed = listed
         self._read_machine = read_machine
         self._leaving = leaving
@@ -66,7 +68,8 @@ class Keeper:
         self._work.put(None)
         self._thread.join()
         for one in self._listed.values():
-            one.close()
+            if booted := one.detach():
+                one.close(booted)
             one.release()
 
     def do(self, effect: Fetch | Load | PutAway | Wake) -> None:
@@ -74,6 +77,12 @@ class Keeper:
             threading.Thread(target=self._fetch, args=(effect.name,), name="fleet-fetch", daemon=True).start()
         else:
             self._work.put(effect)
+
+    def stats(self) -> EngineStats:
+        """Of what is loaded, and of what was."""
+        with self._counting:
+            loaded = [booted.stats for one in self._listed.values() if (booted := one.booted)]
+            return total([of_the_past((self._past, *self._ending)), *loaded])
 
     def fits(self, name: str, others: frozenset[str]) -> bool:
         """As Residence asks for it."""
@@ -126,10 +135,14 @@ class Keeper:
             self._tell(partial(self._residence.loaded_now, one.name))
 
     def _put_away(self, one: Listed) -> None:
-        closed = one.close()
+        with self._counting:
+            if booted := one.detach():
+                self._ending = (booted.stats,)
+        if booted is not None:
+            one.close(booted)
+            with self._counting:
+                self._past, self._ending = of_the_past((self._past, *self._ending)), ()
         one.n_put_away += 1
-        if closed is not None:
-            self.past = of_the_past((self.past, closed.stats))
         self._note_memory()
         logger.info("model put away", model=one.name)
         self._tell(partial(self._residence.put_away, one.name))
@@ -147,7 +160,7 @@ class Keeper:
             return True
         if not self._leaving.is_set():
             logger.error("model failed", model=name, code=why.code, error=why.message)
-        self._tell(partial(self._residence.failed, name, why))
+        self._tell(partial(self._residence.failed, name, public(name, why)))
         return False
 
     # --- memory ---------------------------------------------------------------------------------------------------

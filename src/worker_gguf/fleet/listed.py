@@ -24,6 +24,7 @@ from worker_gguf.store.resolve import locate
 from worker_gguf.timeline import Timeline
 
 if TYPE_CHECKING:
+    from worker_gguf.fitness import Check
     from worker_gguf.metrics import Metrics
 
 __all__ = ["Found", "Listed"]
@@ -59,6 +60,7 @@ class Listed:
         self._created_s = created_s
         self._finding = threading.Lock()
         self._found: Found | None = None
+        self._checked: tuple[Check, ...] = ()
 
     @property
     def found(self) -> Found | None:
@@ -107,20 +109,22 @@ class Listed:
     def open(self, beside: Callable[[Machine], Machine], clock: Callable[[], float]) -> None:
         """Load it. Raises the WorkerError that stopped it; nothing stays loaded then."""
         found, timeline, begun_s = self.find(), Timeline(), clock()
-        opening = Opening(self.settings, self._metrics, timeline, self._note)
+        opening = Opening(self.settings, self._metrics, timeline, self._note, self._checked)
         with ReadAhead(self.settings, timeline, self._note) as ahead:
             booted = open_model(opening, found.local, found.hold, ahead, beside)
         self._is_up(booted, clock() - begun_s)
 
-    def close(self) -> Booted | None:
-        """Put it away; its files are kept. What was closed, if anything was loaded."""
+    def detach(self) -> Booted | None:
+        """Let nobody have it any more; what is returned is to be closed."""
         booted, self.booted = self.booted, None
-        if booted is not None:
-            from worker_gguf.llama.backend import give_memory_back
-
-            booted.engine.stop()
-            give_memory_back()
         return booted
+
+    def close(self, booted: Booted) -> None:
+        """Put away what was detached; its files are kept."""
+        from worker_gguf.llama.backend import give_memory_back
+
+        booted.engine.stop()
+        give_memory_back()
 
     def release(self) -> None:
         """Let go of its files."""
@@ -129,6 +133,7 @@ class Listed:
 
     def _is_up(self, booted: Booted, seconds: float) -> None:
         self.booted = booted
+        self._checked = booted.checks
         self.n_loads += 1
         self.load_seconds += seconds
         self.last_load_s = seconds

@@ -25,6 +25,7 @@ _NOT_SHARED: Final = {*Fleet.model_fields, *Model.model_fields} - {
     "model_cache_max_gb",
     "model_baked_dir",
     "hf_token",
+    "verify_model",
     *_OF_A_MODEL,
 }
 # An alias is a plain word; an address with a query has its `=` behind other characters.

@@ -1,4 +1,4 @@
-"""What is read of a request before its model is there: its name, how long it may take, whether it is one at all."""
+"""What is read of a request before its model is there: its name, whether it is one at all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from worker_gguf.protocol.calls import Defaults, parse_chat, parse_completion
 from worker_gguf.service import beside_loop
 from worker_gguf.settings import Settings
 
-__all__ = ["check", "timeout_of", "wanted_name"]
+__all__ = ["check", "wanted_name"]
 
 _PARSERS: Mapping[str, Callable[[object, Defaults], object]] = {
     "/v1/chat/completions": parse_chat,
@@ -21,13 +21,6 @@ def wanted_name(body: object) -> str | None:
     """The model it asks for. What is no text will be refused by whoever reads the whole body."""
     name: Any = body.get("model") if isinstance(body, dict) else None
     return name if isinstance(name, str) else None
-
-
-def timeout_of(body: object, settings: Settings) -> float | None:
-    """Seconds it may take, waiting included."""
-    asked: Any = body.get("timeout") if isinstance(body, dict) else None
-    given = [settings.request_timeout_s, asked if isinstance(asked, int | float) and asked > 0 else None]
-    return min((seconds for seconds in given if seconds is not None), default=None)
 
 
 async def check(route: str, body: object, settings: Settings) -> None:

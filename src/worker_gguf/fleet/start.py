@@ -59,7 +59,8 @@ def boot_fleet(
     except BaseException:
         leaving.set()
         for one in listed.values():
-            one.close()
+            if booted_one := one.detach():
+                one.close(booted_one)
             one.release()
         raise
     return fleet

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from worker_gguf.errors import WorkerError
 from worker_gguf.fleet.listed import Listed
 from worker_gguf.fleet.residence import Place, State
 from worker_gguf.metrics import ModelCounts
+from worker_gguf.model_card import names_private
 from worker_gguf.protocol.models import ModelStatus
 from worker_gguf.served import describe_model
 
-__all__ = ["counts_of", "describe_listed", "status_of"]
+__all__ = ["counts_of", "describe_listed", "public", "status_of"]
 
 # llama-server's words for clients; /health has ours.
 _VALUES: Final[dict[State, str]] = {
@@ -21,6 +23,16 @@ _VALUES: Final[dict[State, str]] = {
     "leaving": "unloaded",
     "failed": "failed",
 }
+
+
+def public(name: str, why: WorkerError) -> WorkerError:
+    """Why a model failed, as clients may know it: a sentence with a path or an address in it stays in the log."""
+    if not names_private(why.message):
+        return why
+    return type(why)(
+        f"The model {name!r} could not be brought up ({why.code}). The worker's log says why.",
+        retry_after_s=why.retry_after_s,
+    )
 
 
 def status_of(place: Place) -> ModelStatus:

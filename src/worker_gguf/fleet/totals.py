@@ -18,7 +18,7 @@ _COUNTED = (
     "sample_seconds",
     "schedule_seconds",
 )
-_OF_NOW = ("n_slots", "n_cells", "busy_slots", "waiting", "held_tokens")
+_OF_NOW = ("n_slots", "n_cells", "max_queue", "busy_slots", "waiting", "held_tokens")
 
 
 def total(engines: Iterable[EngineStats]) -> EngineStats:

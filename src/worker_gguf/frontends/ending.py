@@ -42,6 +42,7 @@ def line_of(record: Record) -> dict[str, object]:
         "code": record.code,
         "cancelled": record.is_cancelled,
         "total_ms": _ms(record.seconds),
+        "model_wait_ms": _ms(record.model_wait_s),
         "trace_id": _trace_id(record.traceparent),
     }
     if record.choices:

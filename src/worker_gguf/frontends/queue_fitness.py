@@ -14,13 +14,20 @@ from typing import Any
 from worker_gguf import environment
 from worker_gguf.errors import Unfit, WorkerError
 
-__all__ = ["leave_out_the_sdks_checks", "register_checks", "report_failed_start"]
+__all__ = ["checks_of", "leave_out_the_sdks_checks", "register_checks", "report_failed_start"]
 
 
 def leave_out_the_sdks_checks() -> None:
     """Before the SDK is imported: it may look at these then. A variable that is set stays as it is."""
     environment.set_default("RUNPOD_SKIP_GPU_CHECK", "true")
     environment.set_default("RUNPOD_SKIP_AUTO_SYSTEM_CHECKS", "true")
+
+
+def checks_of(health: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    """The start's. Of several models it is the first whose checks decide it."""
+    first: Mapping[str, Any] = next(iter(health.get("models", ())), {})
+    checks: Iterable[Mapping[str, Any]] = health.get("checks") or first.get("checks", ())
+    return checks
 
 
 def register_checks(sdk: Any, checks: Iterable[Mapping[str, Any]]) -> None:

@@ -15,7 +15,7 @@ from worker_gguf import switching
 from worker_gguf.frontends.backend import Backend
 from worker_gguf.frontends.queue import make_handler
 from worker_gguf.frontends.queue_faults import patient_sdk
-from worker_gguf.frontends.queue_fitness import leave_out_the_sdks_checks, register_checks
+from worker_gguf.frontends.queue_fitness import checks_of, leave_out_the_sdks_checks, register_checks
 from worker_gguf.log import get_logger
 from worker_gguf.metrics import Metrics
 
@@ -59,7 +59,7 @@ def run_queue(
     """
     asyncio.run(backend.wait_ready())
     sdk = import_sdk()
-    register_checks(sdk, backend.health().get("checks", ()))
+    register_checks(sdk, checks_of(backend.health()))
     patient_sdk()
     # The SDK parses the command line for flags of its own, --rp_log_level=DEBUG among them. Ours is read by now.
     sys.argv = sys.argv[:1]

@@ -21,7 +21,7 @@ _LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ER
 _CONT = 5
 _recent: deque[str] = deque(maxlen=20)
 _watchers: list[Callable[[str], None]] = []
-_loading: list[str] = []
+_loading: dict[int, str] = {}  # by thread: another one may generate meanwhile
 _kept_alive: list[object] = []
 _started = threading.Lock()
 _state = {"started": False, "level": logging.DEBUG}
@@ -48,9 +48,14 @@ def start() -> None:
     with _started:
         if not _state["started"]:
             llama_cpp.llama_log_set(_on_log, ctypes.c_void_p(0))
-            _kept_alive.append(last_words.listen(libggml, logger.error, lambda: _loading[-1] if _loading else None))
+            _kept_alive.append(last_words.listen(libggml, logger.error, _loaded_here))
             llama_cpp.llama_backend_init()
             _state["started"] = True
+
+
+def _loaded_here() -> str | None:
+    """What this thread, which llama.cpp is about to end the process on, is loading."""
+    return _loading.get(threading.get_ident())
 
 
 def give_memory_back() -> None:
@@ -71,12 +76,13 @@ def watching(watcher: Callable[[str], None]) -> Iterator[None]:
 
 @contextmanager
 def loading(name: str) -> Iterator[None]:
-    """Name the file that is to blame if llama.cpp ends the process meanwhile."""
-    _loading.append(name)
+    """Name the file that is to blame if llama.cpp ends the process meanwhile, on this thread."""
+    thread = threading.get_ident()
+    _loading[thread] = name
     try:
         yield
     finally:
-        _loading.remove(name)
+        del _loading[thread]
 
 
 def recent_errors() -> list[str]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from worker_gguf.engine.request import MAX_STOPS
 
 __all__ = [
+    "LONGEST_TIMEOUT_S",
     "MAX_BREAKERS",
     "MAX_INT32",
     "MAX_N",
@@ -27,6 +28,7 @@ MAX_INT32 = 2**31 - 1
 # Of a stop text and of a breaker, in characters.
 MAX_TEXT = 1000
 MAX_BREAKERS = 256
+LONGEST_TIMEOUT_S = 604_800
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=MAX_INT32)]
@@ -65,7 +67,9 @@ class Common(_Strict):
     stop: ShortText | Annotated[list[ShortText], Field(max_length=MAX_STOPS)] | None = Field(
         None, description="Texts that end the answer and are not part of it."
     )
-    timeout: float | None = Field(None, gt=0, le=604_800, description="Seconds until the request fails with 504.")
+    timeout: float | None = Field(
+        None, gt=0, le=LONGEST_TIMEOUT_S, description="Seconds until the request fails with 504."
+    )
     cache_prompt: bool | None = Field(None, description="Whether tokens that are in memory already may be used again.")
     n_probs: TopLogprobs | None = Field(None, description="llama-server's way to ask for this many log-probabilities.")
 

@@ -62,7 +62,6 @@ class Options:
     stream: bool
     include_usage: bool
     cache_prompt: bool
-    timeout_s: float | None
     ignored: tuple[str, ...]
 
 
@@ -146,7 +145,6 @@ def _options(body: Common, top_logprobs: int | None, ignored: tuple[str, ...], d
         stream=stream,
         include_usage=stream and body.stream_options is not None and bool(body.stream_options.include_usage),
         cache_prompt=body.cache_prompt is not False,
-        timeout_s=body.timeout,
         ignored=ignored,
     )
 

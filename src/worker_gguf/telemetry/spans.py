@@ -129,6 +129,7 @@ def _attributes(record: Record) -> dict[str, Value]:
         "worker_gguf.request_id": record.request_id,
         "worker_gguf.job_id": record.request_id if record.via == "queue" else None,
         "worker_gguf.cancelled": record.is_cancelled,
+        "worker_gguf.model_wait_s": record.model_wait_s,
     }
     if record.choices:
         values |= {

@@ -1,4 +1,4 @@
-"""A worker in a process of its own, as a platform starts it: for the demo and for the measurement of its start."""
+"""A worker in a process of its own, as a platform starts it: for the emulator, the demo and the start's measurement."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from worker_gguf.frontends.binding import bind
 
-__all__ = ["ProcessFailed", "WorkerProcess", "fetch_json"]
+__all__ = ["SERVE", "ProcessFailed", "WorkerProcess", "fetch_json", "free_port", "last_lines", "start_process"]
+
+SERVE = (sys.executable, "-m", "worker_gguf.cli", "serve")
 
 _START_TIMEOUT_S = 180.0
 _ANSWER_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 20.0
 _LOG_LINES = 20
+# What the shell says of another worker: who may ask it, where, and which models it has.
+_NOT_INHERITED = ("API_KEYS", "MODELS", "MODEL_FILENAME", "MODEL_REPOSITORY_ID", "PORT_HEALTH")
 # A proxy of the shell has no business between two processes of this machine.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -28,20 +32,55 @@ class ProcessFailed(Exception):
     """What went wrong, in a sentence."""
 
 
+def start_process(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log: IO[bytes],
+    *,
+    unset: Iterable[str] = (),
+    in_own_group: bool = False,
+) -> subprocess.Popen[bytes]:
+    """Start a command whose output goes to a file, with this process's environment but for `unset` and `environment`.
+
+    In a process group of its own, Ctrl-C at the terminal does not reach it.
+    """
+    # env(1) changes the environment that the child inherits, so that this process need not read its own.
+    removed = [word for name in unset for word in ("-u", name)]
+    changed = [f"{name}={value}" for name, value in environment.items()]
+    return subprocess.Popen(  # noqa: S603 - all of it is ours
+        ["env", *removed, *changed, *command],  # noqa: S607 - env(1) of the system
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        process_group=0 if in_own_group else None,
+    )
+
+
+def free_port() -> int:
+    with bind("127.0.0.1", 0) as sock:
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def last_lines(log: Path, n_lines: int) -> str:
+    """The end of a log, indented."""
+    lines = log.read_text(errors="replace").splitlines()
+    return "\n".join(f"    {line}" for line in lines[-n_lines:])
+
+
 class WorkerProcess:
-    """Its log goes to a file. `began_s` is when it was started, by `time.perf_counter`."""
+    """Serves one model on this machine, over HTTP. Its log goes to a file.
+
+    `began_s` is when it was started, by `time.perf_counter`.
+    """
 
     def __init__(self, environment: Mapping[str, str], log: IO[bytes], *, unset: Iterable[str] = ()) -> None:
-        """`unset` names variables of this process that the worker must not inherit."""
+        """`environment` has its MODEL; `unset` names variables of this process that it must not inherit besides."""
         self._log = log
-        self.port = _free_port()
+        self.port = free_port()
         own = {"HOST": "127.0.0.1", "PORT": str(self.port), **environment}
-        # env(1) changes the environment that the child inherits, so that this process need not read its own.
-        removed = [word for name in unset for word in ("-u", name)]
-        changed = [f"{name}={value}" for name, value in own.items()]
-        command = ["env", *removed, *changed, sys.executable, "-m", "worker_gguf.cli", "serve"]
         self.began_s = time.perf_counter()
-        self._process = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603 - all of it is ours
+        self._process = start_process(SERVE, own, log, unset=(*_NOT_INHERITED, *unset))
 
     @property
     def url(self) -> str:
@@ -72,8 +111,7 @@ class WorkerProcess:
                 self._process.wait(_STOP_TIMEOUT_S)
 
     def last_lines(self) -> str:
-        lines = Path(self._log.name).read_text(errors="replace").splitlines()
-        return "\n".join(f"    {line}" for line in lines[-_LOG_LINES:])
+        return last_lines(Path(self._log.name), _LOG_LINES)
 
     def _ping(self) -> int | None:
         try:
@@ -95,9 +133,3 @@ def fetch_json(url: str, body: object = None) -> dict[str, Any]:
             return said
     except (OSError, ValueError) as error:
         raise ProcessFailed(f"{url} cannot be read: {error}") from None
-
-
-def _free_port() -> int:
-    with bind("127.0.0.1", 0) as sock:
-        port: int = sock.getsockname()[1]
-        return port

@@ -1,0 +1,123 @@
+"""One cold start, measured: a worker from its process's start to its first answer, and the limit it is held to.
+
+The limit is the fastest plain read of the model's files: parallel readers into buffers of their own, nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import Final
+
+from worker_gguf.timeline import Phase, draw, read_phases
+from worker_gguf.worker_process import ProcessFailed, WorkerProcess, fetch_json
+
+__all__ = ["READERS", "Limit", "Start", "drop_pages", "fastest_read", "measure_start", "picture", "plain_read"]
+
+READERS: Final = (8, 16, 32)
+_BLOCK_BYTES: Final = 8 << 20
+_POLL_S: Final = 0.005
+_WIDTH: Final = 100
+_PROMPT: Final = "Once upon a time there was a small machine that wanted to"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The fastest plain read that was found."""
+
+    seconds: float
+    n_readers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One start: seconds from the process's start, and what the worker says of its phases."""
+
+    ready_s: float
+    first_answer_s: float
+    phases: tuple[Phase, ...]
+
+
+def fastest_read(paths: Sequence[Path]) -> Limit:
+    """Read the files with several numbers of readers and keep the best; the page cache is dropped before each."""
+    found = []
+    for n_readers in READERS:
+        drop_pages(paths)
+        found.append(Limit(plain_read(paths, n_readers), n_readers))
+    return min(found, key=lambda limit: limit.seconds)
+
+
+def plain_read(paths: Sequence[Path], n_readers: int) -> float:
+    """Return the seconds in which so many threads read the files by blocks and do nothing with them."""
+    begun_s = time.perf_counter()
+    with ExitStack() as files:
+        blocks = _blocks([files.enter_context(path.open("rb", buffering=0)) for path in paths])
+        lock = threading.Lock()
+        failed: list[OSError] = []
+
+        def read() -> None:
+            buffer = bytearray(_BLOCK_BYTES)
+            while not failed:
+                with lock:
+                    block = next(blocks, None)
+                if block is None:
+                    return
+                try:
+                    os.preadv(block[0], [buffer], block[1])
+                except OSError as error:
+                    failed.append(error)
+
+        threads = [threading.Thread(target=read) for _ in range(n_readers)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    if failed:
+        raise failed[0]
+    return time.perf_counter() - begun_s
+
+
+def drop_pages(paths: Sequence[Path]) -> None:
+    """Ask the kernel to forget the files. It keeps pages that someone has mapped, another worker for one."""
+    for path in paths:
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def measure_start(environment: Mapping[str, str], prompt: str = _PROMPT) -> Start:
+    """Start a worker on MODEL, wait until it is ready, then for one token. Raises ProcessFailed with its last words."""
+    own = {"MODE": "http", "LOG_LEVEL": "warning", **environment}
+    with tempfile.NamedTemporaryFile(prefix="worker-gguf-bench-", suffix=".log") as log:
+        worker = WorkerProcess(own, log)
+        try:
+            worker.wait_ready(_POLL_S)
+            ready_s = time.perf_counter() - worker.began_s
+            fetch_json(f"{worker.url}/v1/completions", {"prompt": prompt, "max_tokens": 1, "temperature": 0})
+            first_answer_s = time.perf_counter() - worker.began_s
+            return Start(ready_s, first_answer_s, tuple(read_phases(fetch_json(f"{worker.url}/health")["timeline"])))
+        except ProcessFailed as error:
+            raise ProcessFailed(f"{error}\nThe worker's last lines:\n{worker.last_lines()}") from None
+        finally:
+            worker.stop()
+
+
+def picture(start: Start, size_bytes: int, limit: Limit | None = None) -> str:
+    """The worker's phases, between the limit, above, and the first request."""
+    phases = [*start.phases, Phase("first answer", start.ready_s, start.first_answer_s - start.ready_s)]
+    if limit is not None:
+        phases.insert(0, Phase("limit", 0.0, limit.seconds, size_bytes, f"plain read, {limit.n_readers} readers"))
+    return draw(phases, start.first_answer_s, _WIDTH)
+
+
+def _blocks(files: Sequence[FileIO]) -> Iterator[tuple[int, int]]:
+    """A descriptor and an offset for each block, in order."""
+    for file in files:
+        size_bytes = os.fstat(file.fileno()).st_size
+        yield from ((file.fileno(), offset) for offset in range(0, size_bytes, _BLOCK_BYTES))

@@ -1,0 +1,28 @@
+"""Facts of events on their way to their reader."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from worker_gguf.engine.events import Finished, Usage
+from worker_gguf.engine.stream import Courier, EventStream
+
+ENDING = Finished("stop", Usage(1, 0, 1))
+
+
+async def test_an_end_that_cannot_be_noted_stops_nobody_elses_events(caplog: pytest.LogCaptureFixture) -> None:
+    def fails() -> None:
+        raise KeyError("ticket")
+
+    first = EventStream(("1",), lambda _: None, on_ended=fails)
+    second = EventStream(("2",), lambda _: None)
+    courier = Courier()
+    courier.start()
+    with caplog.at_level(logging.ERROR):
+        courier.send({first: {0: [ENDING]}})
+        courier.send({second: {0: [ENDING]}})
+        assert [items async for items in second] == [{0: [ENDING]}]
+        courier.stop()
+    assert "the end of a request was not noted" in caplog.text
