@@ -23,6 +23,12 @@ def test_nothing_heavy_is_imported_before_the_prefetch_has_begun() -> None:
     assert not set(said.split()) & set(OURS)
 
 
+def test_what_downloads_is_not_imported_before_it_is_needed() -> None:
+    code = "import sys, worker_gguf.worker; print(*sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert not {"worker_gguf.store.download", "worker_gguf.store.crew", "worker_gguf.store.hub"} & set(said.split())
+
+
 def test_the_store_has_every_name_that_it_offers() -> None:
     assert all(getattr(store, name).__name__ == name for name in store.__all__)
 

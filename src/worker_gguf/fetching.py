@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from worker_gguf.engine.plan import preference
 from worker_gguf.errors import NotReady
 from worker_gguf.progress_bar import ProgressBar
 from worker_gguf.settings import Settings
-from worker_gguf.store import Hub, LocalModel, ModelRef, OriginalTokenizer, ensure, read_tokenizer
+from worker_gguf.store import LocalModel, ModelRef, locate
 from worker_gguf.store.select import PREFERENCE, ModelFiles, by_labels
 from worker_gguf.timeline import Timeline
+
+if TYPE_CHECKING:
+    from worker_gguf.store import OriginalTokenizer
 
 __all__ = ["Progress", "fetch", "original_tokenizer"]
 
@@ -22,14 +26,25 @@ Progress = Callable[[str, float], bool]
 def fetch(settings: Settings, timeline: Timeline, progress: Progress) -> LocalModel:
     """Find the model, or download it. Raises NotReady when `progress` gives it up."""
     ref = ModelRef.parse(settings.model_reference)
-    with timeline.phase("fetch") as phase, ProgressBar(str(ref)) as bar:
+    with timeline.phase("fetch") as phase:
+        searched = list(dict.fromkeys([*settings.cache_dirs(), settings.cache_dir()]))
+        found = locate(ref, searched, baked_dir=settings.model_baked_dir, prefer=prefer)
+        local = found or _download(ref, settings, progress)
+        phase.size_bytes = local.size_bytes
+    return local
+
+
+def _download(ref: ModelRef, settings: Settings, progress: Progress) -> LocalModel:
+    from worker_gguf.store import ensure  # a start that has its model would spend 15 ms for nothing
+
+    with ProgressBar(str(ref)) as bar:
 
         def fetched(done: int, total: int) -> None:
             bar.show(done, total)
             if not progress("fetch", done / total if total else 0.0):
                 raise NotReady("The start was given up.")
 
-        local = ensure(
+        return ensure(
             ref,
             settings.cache_dirs(),
             _token(settings),
@@ -39,8 +54,6 @@ def fetch(settings: Settings, timeline: Timeline, progress: Progress) -> LocalMo
             most_bytes=settings.model_cache_max_bytes,
             prefer=prefer,
         )
-        phase.size_bytes = local.size_bytes
-    return local
 
 
 def original_tokenizer(settings: Settings, timeline: Timeline) -> OriginalTokenizer | None:
@@ -48,6 +61,8 @@ def original_tokenizer(settings: Settings, timeline: Timeline) -> OriginalTokeni
     if not settings.tokenizer:
         return None
     with timeline.phase("tokenizer"):
+        from worker_gguf.store import Hub, read_tokenizer
+
         return read_tokenizer(settings.tokenizer, settings.cache_dir(), Hub(_token(settings)))
 
 

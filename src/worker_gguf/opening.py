@@ -21,7 +21,7 @@ from worker_gguf.planning import plan_for, repacks, shape_of, visible, wishes_of
 from worker_gguf.read_ahead import ReadAhead
 from worker_gguf.served import Booted
 from worker_gguf.settings import Settings
-from worker_gguf.store import Hold, LocalModel, OriginalTokenizer
+from worker_gguf.store import Hold, LocalModel
 from worker_gguf.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from worker_gguf.fitness import Check
     from worker_gguf.llama.model import Model
     from worker_gguf.metrics import Metrics
+    from worker_gguf.store import OriginalTokenizer
 
 __all__ = ["Opening", "open_model"]
 
