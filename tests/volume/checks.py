@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.process import free_port, status
+from bench.process import status
 from tests.fake_hub import FakeHub
 from tests.volume.moosefs import MooseFs
 from worker_gguf.embedded import MODEL_PATH, published_prompts
+from worker_gguf.worker_process import free_port
 
 __all__ = ["Volume", "fetched_once", "hub_down", "leader_killed", "master_restarted", "volume_gone"]
 
