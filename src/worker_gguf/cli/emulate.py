@@ -100,7 +100,7 @@ def _watch(platform: RunningEmulator, workers: Workers, stop: _Stop) -> int:
         if not workers.check():
             return 2
         for worker in workers.running.values():
-            if worker.id not in ready and worker.id in platform.pings():
+            if worker.id not in ready and worker.id in platform.ready():
                 ready.add(worker.id)
                 _say(f"{worker.id} is ready after {time.monotonic() - worker.begun_s:.1f} s")
     return 0
