@@ -181,7 +181,7 @@ def _start(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> tu
     if begun is not None:
         worker.wait_loading(_HEAD_START_S)
         # What cannot be imported here fails the start, which says why.
-        with timeline.phase("engine"), contextlib.suppress(WorkerError):
+        with contextlib.suppress(WorkerError), timeline.phase("engine"):
             import worker_gguf.engine.engine
             import worker_gguf.examination
             import worker_gguf.first_token
