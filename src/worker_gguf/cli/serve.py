@@ -91,7 +91,8 @@ def _http(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> int
         listeners = [(app, main)]
         if health is not None:
             listeners.append((create_health_app(worker, api_keys=keys, metrics=metrics, health_path=path), health))
-    logger.info("listening", url=f"http://{settings.bind_host}:{settings.port}", ping="/ping")
+    if worker.error is None:
+        logger.info("listening", url=f"http://{settings.bind_host}:{settings.port}", ping="/ping")
     try:
         run_loop(_serve(worker, listeners, settings))
     finally:
