@@ -51,6 +51,9 @@ def emulating(tmp_path: Path) -> Iterator[Emulating]:
         process.send_signal(signal.SIGTERM)
         try:
             assert process.wait(TIMEOUT_S) == 0, out.read_text()
+            (log,) = running.said(r"worker-1 starts .* log (\S+)\)")
+            assert running.said("logs are removed at the end")
+            assert not Path(log).parent.exists()
         finally:
             process.kill()
 
@@ -84,3 +87,5 @@ def test_a_model_that_is_not_there_stops_it_with_the_sentence(tmp_path: Path) ->
     assert len(running.said(r"worker-1 cannot be started: There is no model file")) == 1
     assert len(running.said(r"worker-1\S* starts")) == 1
     assert not running.said("worker-1 is ready")
+    (kept,) = running.said(r"the logs stay in (\S+)")
+    assert "There is no model file" in (Path(kept) / "worker-1.log").read_text()

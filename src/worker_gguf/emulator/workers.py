@@ -41,7 +41,10 @@ class Worker:
 
 
 class Workers:
-    """For one thread. `say` gets a line for each start and end; `command` is what a worker is started with."""
+    """For one thread. `say` gets a line for each start and end; `command` is what a worker is started with.
+
+    `have_failed` once one has ended by itself, and not well.
+    """
 
     def __init__(
         self,
@@ -55,6 +58,7 @@ class Workers:
     ) -> None:
         """`pause_s` passes after a failed start, twice as long after the second one in a row, and so on."""
         self.running: dict[int, Worker] = {}
+        self.have_failed = False
         self._platform = platform
         self._environment = dict(environment)
         self._logs = logs
@@ -76,6 +80,7 @@ class Workers:
                 del self.running[worker.place]
                 was_ready = worker.id in self._platform.ready()
                 self._platform.gone(worker.id)
+                self.have_failed |= code != 0
                 if was_ready:
                     self._were_ready.add(worker.place)
                 if hopeless := self._why_hopeless(worker, code):
