@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 
 import pytest
 
@@ -56,8 +57,10 @@ def test_what_health_says_is_read_back() -> None:
     assert read_phases([phase.as_dict() for phase in PHASES]) == PHASES
 
 
-def test_a_phase_that_failed_is_not_logged_as_done() -> None:
+def test_a_phase_that_failed_is_not_logged_as_done(monkeypatch: pytest.MonkeyPatch) -> None:
     logged = io.StringIO()
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setattr(logging.root, "level", logging.root.level)
     configure("info", "json", stream=logged)
     timeline = Timeline()
     with pytest.raises(ModelNotFound), timeline.phase("bind"):
