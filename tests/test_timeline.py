@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import json
+import logging
+
+import pytest
+
+from worker_gguf.errors import ModelNotFound
+from worker_gguf.log import configure
 from worker_gguf.timeline import Phase, Timeline, draw, read_phases
 
 PHASES = [
@@ -47,3 +55,17 @@ def test_no_phases_and_no_time_are_no_trouble() -> None:
 
 def test_what_health_says_is_read_back() -> None:
     assert read_phases([phase.as_dict() for phase in PHASES]) == PHASES
+
+
+def test_a_phase_that_failed_is_not_logged_as_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    logged = io.StringIO()
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setattr(logging.root, "level", logging.root.level)
+    configure("info", "json", stream=logged)
+    timeline = Timeline()
+    with pytest.raises(ModelNotFound), timeline.phase("bind"):
+        raise ModelNotFound("There is none.")
+    (line,) = map(json.loads, logged.getvalue().splitlines())
+    assert (line["level"], line["event"], line["phase"], line["failed"]) == ("warning", "phase failed", "bind", True)
+    assert read_phases(timeline.as_list())[0].has_failed
+    assert timeline.draw(60).endswith("failed")

@@ -19,13 +19,15 @@ _SHORTEST_BAR = 10
 
 @dataclass(slots=True)
 class Phase:
-    """`start_s` counts from the start of the process's timeline; `seconds` is None while it runs."""
+    """`start_s` counts from the start of the process's timeline; `seconds` is None while it runs. `has_failed` of one
+    that ended with an error."""
 
     name: str
     start_s: float
     seconds: float | None = None
     size_bytes: int | None = None
     note: str | None = None
+    has_failed: bool = False
 
     def as_dict(self) -> dict[str, object]:
         value: dict[str, object] = {"phase": self.name, "start_s": round(self.start_s, 4)}
@@ -37,6 +39,8 @@ class Phase:
                 value["bytes_per_s"] = round(self.size_bytes / self.seconds)
         if self.note is not None:
             value["note"] = self.note
+        if self.has_failed:
+            value["failed"] = True
         return value
 
 
@@ -67,13 +71,19 @@ class Timeline:
 
     def end(self, phase: Phase, at_s: float | None = None) -> None:
         phase.seconds = (self.now_s if at_s is None else at_s - self._zero) - phase.start_s
-        logger.info("phase", **phase.as_dict())
+        if phase.has_failed:
+            logger.warning("phase failed", **phase.as_dict())
+        else:
+            logger.info("phase", **phase.as_dict())
 
     @contextmanager
     def phase(self, name: str) -> Iterator[Phase]:
         phase = self.begin(name)
         try:
             yield phase
+        except BaseException:
+            phase.has_failed = True
+            raise
         finally:
             self.end(phase)
 
@@ -108,12 +118,17 @@ def draw(phases: list[Phase], now_s: float, width: int = 100) -> str:
 
 def read_phases(dicts: Iterable[Mapping[str, Any]]) -> list[Phase]:
     """The phases of `as_list`, as /health has them."""
-    return [Phase(p["phase"], p["start_s"], p.get("seconds"), p.get("bytes"), p.get("note")) for p in dicts]
+    return [
+        Phase(p["phase"], p["start_s"], p.get("seconds"), p.get("bytes"), p.get("note"), p.get("failed", False))
+        for p in dicts
+    ]
 
 
 def _text(phase: Phase, end_s: float) -> str:
     seconds = end_s - phase.start_s
     text = f"{seconds:7.3f} s" + (" so far" if phase.seconds is None else "")
+    if phase.has_failed:
+        text += "  failed"
     if phase.size_bytes is not None:
         text += f"  {phase.size_bytes / 1e6:,.0f} MB"
         if seconds > 0 and phase.seconds is not None:

@@ -30,22 +30,30 @@ class Emulating:
         return re.findall(pattern, self.out.read_text())
 
 
-@pytest.fixture
-def emulating(tmp_path: Path) -> Iterator[Emulating]:
+def start(tmp_path: Path, *arguments: str) -> Emulating:
     with bind("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
     out = tmp_path / "out.txt"
     own = [f"PYTHONPATH={REPOSITORY}:{REPOSITORY / 'src'}", "N_THREADS=1", "N_PARALLEL=2", "N_CTX=512"]
-    command = [sys.executable, "-m", "worker_gguf.cli", "emulate", "--workers", "1", "--port", str(port)]
+    own.append(f"TMPDIR={tmp_path}")
+    command = [sys.executable, "-m", "worker_gguf.cli", "emulate", "--workers", "1", "--port", str(port), *arguments]
     with out.open("wb") as file:
-        process = subprocess.Popen(["env", *own, *command], stdout=file, stderr=file)
-    running = Emulating(process, out)
+        return Emulating(subprocess.Popen(["env", *own, *command], stdout=file, stderr=file), out)
+
+
+@pytest.fixture
+def emulating(tmp_path: Path) -> Iterator[Emulating]:
+    running = start(tmp_path)
+    process, out = running.process, running.out
     try:
         yield running
     finally:
         process.send_signal(signal.SIGTERM)
         try:
             assert process.wait(TIMEOUT_S) == 0, out.read_text()
+            (log,) = running.said(r"worker-1 starts .* log (\S+)\)")
+            assert running.said("logs are removed at the end")
+            assert not Path(log).parent.exists()
         finally:
             process.kill()
 
@@ -68,3 +76,16 @@ def test_its_curl_line_and_its_openai_address_answer(emulating: Emulating) -> No
             stream=True,
         )
         assert "Rome" in "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+
+
+def test_a_model_that_is_not_there_stops_it_with_the_sentence(tmp_path: Path) -> None:
+    running = start(tmp_path, "/nowhere/model.gguf")
+    try:
+        assert running.process.wait(TIMEOUT_S) == 2
+    finally:
+        running.process.kill()
+    assert len(running.said(r"worker-1 cannot be started: There is no model file")) == 1
+    assert len(running.said(r"worker-1\S* starts")) == 1
+    assert not running.said("worker-1 is ready")
+    (kept,) = running.said(r"the logs stay in (\S+)")
+    assert "There is no model file" in (Path(kept) / "worker-1.log").read_text()

@@ -69,6 +69,9 @@ def test_a_missing_model_ends_with_a_sentence() -> None:
     ended = run(MODEL="/nowhere/model.gguf", PORT=str(free_port()))
     assert ended.returncode == 1
     assert "There is no model file" in ended.stderr
+    assert "listening" not in ended.stderr
+    assert "draining" not in ended.stderr
+    assert "stopp" not in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
@@ -79,6 +82,8 @@ def test_a_port_that_is_taken_ends_with_a_sentence() -> None:
         ended = run(PORT=str(taken.getsockname()[1]))
     assert ended.returncode == 1
     assert "Cannot listen" in ended.stderr
+    (bind,) = [line for line in ended.stderr.splitlines() if '"bind"' in line]
+    assert '"phase failed"' in bind
 
 
 def test_a_machine_that_is_not_what_was_asked_for_ends_with_a_sentence() -> None:
@@ -108,8 +113,13 @@ def test_ping_says_204_then_200_and_sigterm_ends_with_zero() -> None:
     with serving() as (url, process):
         assert wait_for(url, 200, process) <= {204, 200}
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        _, log = process.communicate(timeout=60)
         assert process.returncode == 0
+    assert "draining" not in log
+    *_, stopping, stopped = [json.loads(line) for line in log.splitlines()]
+    assert stopping["event"] == "stopping: nothing runs"
+    assert (stopped["event"], stopped["finished"], stopped["cut_off"]) == ("stopped", 0, 0)
+    assert 0 <= stopped["seconds"] < 10
 
 
 def test_sigterm_lets_a_running_answer_finish() -> None:
@@ -122,8 +132,11 @@ def test_sigterm_lets_a_running_answer_finish() -> None:
             process.send_signal(signal.SIGTERM)
             rest = [line for line in lines if line]
         assert rest[-1] == "data: [DONE]"
-        process.communicate(timeout=60)
+        _, log = process.communicate(timeout=60)
         assert process.returncode == 0
+    said = {line["event"]: line for line in map(json.loads, log.splitlines())}
+    assert said["draining: what runs may finish, a second signal cuts it off"]["requests"] == 1
+    assert (said["stopped"]["finished"], said["stopped"]["cut_off"]) == (1, 0)
 
 
 def test_what_runs_when_the_drain_is_over_ends_with_an_error_and_not_in_the_middle() -> None:
@@ -150,6 +163,8 @@ def test_what_runs_when_the_drain_is_over_ends_with_an_error_and_not_in_the_midd
         _, log = process.communicate(timeout=60)
         assert process.returncode == 0
         assert "Traceback" not in log
+        stopped = json.loads(log.splitlines()[-1])
+        assert (stopped["event"], stopped["finished"], stopped["cut_off"]) == ("stopped", 0, 2)
 
 
 def test_queue_mode_without_a_queue_says_what_is_missing() -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import shutil
 import signal
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +47,10 @@ or use the OpenAI client as with https://api.runpod.ai/v2/ENDPOINT/openai/v1:
 
 Also {url}/run, /stream/ID, /status/ID, /cancel/ID, /retry/ID, /purge-queue, /health.
 A job waits until a worker is ready. Ctrl-C lets what runs finish; a second one does not.
+{kept}
 """
+_LOGS_GO = "The workers' logs are removed at the end unless a worker failed; --logs FOLDER keeps them."
+_LOGS_STAY = "The workers' logs stay in {logs}."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--post-delay-ms", type=float, default=0, help="what each post takes")
     parser.add_argument("--lease-s", type=float, default=10.0, help="a silent worker's jobs go to another (default 10)")
     parser.add_argument("--tries", type=int, default=3, help="workers a job may outlive, then it fails (default 3)")
-    parser.add_argument("--logs", type=Path, help="folder for the workers' logs (default: a temporary one)")
+    parser.add_argument(
+        "--logs",
+        type=Path,
+        help="folder for the workers' logs (default: one that is removed at the end unless a worker failed)",
+    )
 
 
 def emulate(arguments: argparse.Namespace) -> int:
@@ -77,16 +88,39 @@ def emulate(arguments: argparse.Namespace) -> int:
         print(f"Port {arguments.port} of 127.0.0.1 is in use: choose another with --port.")
         return 2
     stop = _Stop()
-    with tempfile.TemporaryDirectory(prefix="worker-gguf-emulate-") as temporary, platform:
-        logs = arguments.logs or Path(temporary)
-        logs.mkdir(parents=True, exist_ok=True)
+    with _logs(arguments.logs) as logs, platform:
         platform.board.listeners.append(_say_job)
-        workers = Workers(platform, _environment(arguments), logs=logs, say=_say)
-        print(_WELCOME.format(url=platform.endpoint_url), flush=True)
+        workers = Workers(platform, _environment(arguments), logs=logs.folder, say=_say)
+        kept = _LOGS_STAY if arguments.logs else _LOGS_GO
+        print(_WELCOME.format(url=platform.endpoint_url, kept=kept.format(logs=logs.folder)), flush=True)
         workers.start(arguments.workers)
         code = _watch(platform, workers, stop)
         stop.then(workers)
+        logs.are_wanted = workers.have_failed
     return code
+
+
+@dataclass(slots=True)
+class _Logs:
+    folder: Path
+    are_wanted: bool = False
+
+
+@contextlib.contextmanager
+def _logs(given: Path | None) -> Iterator[_Logs]:
+    """The folder that was asked for, or one that goes in the end unless its logs are still wanted."""
+    if given is not None:
+        given.mkdir(parents=True, exist_ok=True)
+        yield _Logs(given)
+        return
+    logs = _Logs(Path(tempfile.mkdtemp(prefix="worker-gguf-emulate-")))
+    try:
+        yield logs
+    finally:
+        if logs.are_wanted:
+            _say(f"a worker failed: the logs stay in {logs.folder}")
+        else:
+            shutil.rmtree(logs.folder, ignore_errors=True)
 
 
 def _environment(arguments: argparse.Namespace) -> dict[str, str]:
@@ -100,7 +134,7 @@ def _watch(platform: RunningEmulator, workers: Workers, stop: _Stop) -> int:
         if not workers.check():
             return 2
         for worker in workers.running.values():
-            if worker.id not in ready and worker.id in platform.pings():
+            if worker.id not in ready and worker.id in platform.ready():
                 ready.add(worker.id)
                 _say(f"{worker.id} is ready after {time.monotonic() - worker.begun_s:.1f} s")
     return 0

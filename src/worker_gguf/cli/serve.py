@@ -91,7 +91,8 @@ def _http(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> int
         listeners = [(app, main)]
         if health is not None:
             listeners.append((create_health_app(worker, api_keys=keys, metrics=metrics, health_path=path), health))
-    logger.info("listening", url=f"http://{settings.bind_host}:{settings.port}", ping="/ping")
+    if worker.error is None:
+        logger.info("listening", url=f"http://{settings.bind_host}:{settings.port}", ping="/ping")
     try:
         run_loop(_serve(worker, listeners, settings))
     finally:
@@ -181,7 +182,7 @@ def _start(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> tu
     if begun is not None:
         worker.wait_loading(_HEAD_START_S)
         # What cannot be imported here fails the start, which says why.
-        with timeline.phase("engine"), contextlib.suppress(WorkerError):
+        with contextlib.suppress(WorkerError), timeline.phase("engine"):
             import worker_gguf.engine.engine
             import worker_gguf.examination
             import worker_gguf.first_token

@@ -29,6 +29,7 @@ class Board:
         self.jobs: dict[str, Job] = {}
         self.pings: dict[str, list[str]] = {}
         self.unhealthy: dict[str, str] = {}
+        self.ready: set[str] = set()
         self.n_retried = 0
         self.queued = Signal()
         self.stopped = Signal()
@@ -135,6 +136,7 @@ class Board:
                 job.worker = None  # the process that pings for it may outlive it by a moment
         for known in (self.pings, self._seen_s, self._stops, self.unhealthy):
             known.pop(worker, None)
+        self.ready.discard(worker)
 
     # --- time -----------------------------------------------------------------------------------------------------
 

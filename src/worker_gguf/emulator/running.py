@@ -57,6 +57,10 @@ class RunningEmulator:
         """The jobs that each worker said it holds, at its last ping."""
         return dict(self.board.pings)
 
+    def ready(self) -> set[str]:
+        """The workers that have said that they are well: a worker that cannot start pings once, too, to say so."""
+        return set(self.board.ready)
+
     def gone(self, worker: str) -> None:
         """Tell the platform that a worker's process has ended: nobody has to wait for the lease."""
         self.board.gone(worker)

@@ -98,6 +98,8 @@ class WorkerSide:
         worker, held = request.path_params["worker"], request.query_params.get("job_id", "")
         if request.query_params.get("status") == "unhealthy":
             self._board.unhealthy[worker] = request.query_params.get("reason", "")
+        else:
+            self._board.ready.add(worker)
         self._board.ping(worker, [job for job in held.split(",") if job])
         return JSONResponse({"status": "ok"})
 

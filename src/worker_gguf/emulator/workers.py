@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from worker_gguf.emulator.failed_start import read_failed_start
 from worker_gguf.emulator.running import RunningEmulator
 from worker_gguf.worker_process import SERVE, free_port, last_lines, start_process
 
@@ -18,6 +19,8 @@ __all__ = ["Worker", "Workers"]
 BAD_SETTINGS = 2
 """The exit code of `serve` that another start cannot mend."""
 _LOG_LINES = 8
+_MAX_STARTS = 3
+"""Starts in a row that may fail, of a worker that has never been ready."""
 _MAX_PAUSE_S = 30.0
 
 
@@ -38,7 +41,10 @@ class Worker:
 
 
 class Workers:
-    """For one thread. `say` gets a line for each start and end; `command` is what a worker is started with."""
+    """For one thread. `say` gets a line for each start and end; `command` is what a worker is started with.
+
+    `have_failed` once one has ended by itself, and not well.
+    """
 
     def __init__(
         self,
@@ -48,13 +54,18 @@ class Workers:
         logs: Path,
         say: Callable[[str], None],
         command: Sequence[str] = SERVE,
+        pause_s: float = 1.0,
     ) -> None:
+        """`pause_s` passes after a failed start, twice as long after the second one in a row, and so on."""
         self.running: dict[int, Worker] = {}
+        self.have_failed = False
         self._platform = platform
         self._environment = dict(environment)
         self._logs = logs
         self._say = say
         self._command = command
+        self._pause_s = pause_s
+        self._were_ready: set[int] = set()
         self._n_lives: Counter[int] = Counter()
         self._due: dict[int, tuple[float, int]] = {}
 
@@ -67,10 +78,13 @@ class Workers:
         for worker in list(self.running.values()):
             if (code := worker.process.poll()) is not None:
                 del self.running[worker.place]
-                was_ready = worker.id in self._platform.pings()
+                was_ready = worker.id in self._platform.ready()
                 self._platform.gone(worker.id)
-                if code == BAD_SETTINGS:
-                    self._say(f"{worker.id} cannot be started:\n{worker.last_lines()}")
+                self.have_failed |= code != 0
+                if was_ready:
+                    self._were_ready.add(worker.place)
+                if hopeless := self._why_hopeless(worker, code):
+                    self._say(hopeless)
                     return False
                 self._ended(worker, code, was_ready=was_ready)
         for place, (at_s, tries) in list(self._due.items()):
@@ -116,9 +130,26 @@ class Workers:
         self.running[place] = Worker(place, name, process, log, port, time.monotonic(), tries)
         self._say(f"{name} starts (pid {process.pid}, health http://127.0.0.1:{port}/health, log {log})")
 
+    def _why_hopeless(self, worker: Worker, code: int) -> str | None:
+        """Why this worker is not started again. One that was ready once always is."""
+        name = f"worker-{worker.place}"
+        if code == BAD_SETTINGS:
+            return f"{name} cannot be started:\n{worker.last_lines()}"
+        if code < 0 or worker.place in self._were_ready:
+            return None
+        failed = read_failed_start(worker.log)
+        if failed is not None and failed.is_lasting:
+            return f"{name} cannot be started: {failed.message}"
+        if code > 0 and worker.tries + 1 >= _MAX_STARTS:
+            why = f" {failed.message}" if failed is not None else f"\n{worker.last_lines()}"
+            return f"{name} failed three times before it was ready:{why}"
+        return None
+
     def _ended(self, worker: Worker, code: int, *, was_ready: bool) -> None:
         tries = 0 if was_ready else worker.tries + 1
-        pause_s = min(_MAX_PAUSE_S, 2.0 ** (tries - 2)) if tries > 1 else 0.0
+        # What was killed may begin at once; what failed by itself would fail again.
+        n_pauses = tries if code > 0 else tries - 1
+        pause_s = min(_MAX_PAUSE_S, self._pause_s * 2.0 ** (n_pauses - 1)) if n_pauses > 0 else 0.0
         self._due[worker.place] = (time.monotonic() + pause_s, tries)
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         again = f"again in {pause_s:.0f} s" if pause_s else "again at once"

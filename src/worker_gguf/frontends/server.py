@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -50,16 +51,17 @@ async def serve(
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`, then drain: what runs is finished in time, /ping says 503 meanwhile.
 
-    When the time is over, or at a second signal, `cut_off` ends what still runs, each request with its error. Must run
-    in the main thread.
+    When the time is over, or at a second signal, `cut_off` ends what still runs, each request with its error. The log
+    has a line at a signal and one at the end; of `stop` its owner tells. Must run in the main thread.
     """
     servers = [_Server(app) for app, _ in listeners]
-    stop, hurry = stop or asyncio.Event(), asyncio.Event()
+    stop, asked, hurry = stop or asyncio.Event(), asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
         if stop.is_set():
             hurry.set()
+        asked.set()
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -68,21 +70,49 @@ async def serve(
         serving = [asyncio.create_task(s.serve([sock])) for s, (_, sock) in zip(servers, listeners, strict=True)]
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({stopping, *serving}, return_when=asyncio.FIRST_COMPLETED)
-        left_s = await _drain(drain, cut_off, drain_timeout_s, hurry)
+        leaving = _Leaving({task for server in servers for task in server.server_state.tasks}, loop.time())
+        if asked.is_set():
+            leaving.say_begun(drain_timeout_s)
+        left_s = await _drain(drain, partial(leaving.cut, cut_off), drain_timeout_s, hurry)
         stopping.cancel()
         for server in servers:
             server.finish_within(left_s)
         await asyncio.gather(*serving)
+        if asked.is_set():
+            leaving.say_over(loop.time())
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+class _Leaving:
+    """The requests that run when the worker is told to leave, and what becomes of them."""
+
+    def __init__(self, running: set[asyncio.Task[None]], begun_s: float) -> None:
+        self._running = running
+        self._begun_s = begun_s
+        self._n_cut = 0
+
+    def say_begun(self, timeout_s: float) -> None:
+        if self._running:
+            text = "draining: what runs may finish, a second signal cuts it off"
+            logger.info(text, requests=len(self._running), seconds=timeout_s)
+        else:
+            logger.info("stopping: nothing runs")
+
+    def cut(self, cut_off: Callable[[], None]) -> None:
+        self._n_cut = sum(not task.done() for task in self._running)
+        cut_off()
+
+    def say_over(self, now_s: float) -> None:
+        finished = len(self._running) - self._n_cut
+        logger.info("stopped", seconds=round(now_s - self._begun_s, 3), finished=finished, cut_off=self._n_cut)
 
 
 async def _drain(drain: Drain, cut_off: Callable[[], None], timeout_s: float, hurry: asyncio.Event) -> float:
     """Drain, and return the seconds in which clients may still read what is finished."""
     loop = asyncio.get_running_loop()
     deadline_s = loop.time() + timeout_s
-    logger.info("draining: what runs may finish, a second signal cuts it off", seconds=timeout_s)
     draining = asyncio.ensure_future(drain())
     hurrying = asyncio.ensure_future(hurry.wait())
     await asyncio.wait({draining, hurrying}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
