@@ -57,6 +57,17 @@ def test_wrong_arguments_are_said(arguments: list[str], capsys: pytest.CaptureFi
     assert capsys.readouterr().err
 
 
+def test_a_list_of_models_is_refused_until_one_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELS", "b=/nowhere.gguf, a=embedded")
+    assert main(["inspect"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "MODELS lists several: name one" in said.err
+    assert main(["inspect", "embedded"]) == 0
+
+
 def test_a_model_that_is_still_on_the_hub(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -47,12 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def inspect(arguments: argparse.Namespace, *, endpoint: str | None = None) -> int:
     """Print the plan; 0, 1 when the model cannot be served so, 2 when the arguments are wrong."""
+    from worker_gguf.cli.named_model import settings_for_one
     from worker_gguf.errors import SettingsError
     from worker_gguf.planning import plan_for
-    from worker_gguf.settings import Settings
 
     try:
-        settings = Settings.load(model=arguments.model, **{name: getattr(arguments, name) for name in SETTINGS})
+        settings = settings_for_one(arguments.model, **{name: getattr(arguments, name) for name in SETTINGS})
         machine = _machine(arguments.gpu, arguments.ram)
         header, where = _header(settings, machine, endpoint)
         print(f"{_describe(header)}\n{where}\n")
