@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings_fleet": {"settings_group"},
     "settings_fields": ENGINE | {"settings_fleet", "settings_group"},
     "settings": ENGINE | SETTINGS,
+    "misspelt": SETTINGS,
     "latch": set(),
     "status": set(),
     "switching": set(),
@@ -81,7 +82,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "frontends": SERVICE | {"switching", "telemetry", "worker"},
     "worker_process": BASE | {"frontends"},  # starts workers, is none
     "emulator": BASE | {"frontends", "log", "worker_process"},
-    "deployment": BASE | SETTINGS,  # the command line's alone
+    "deployment": BASE | SETTINGS | {"misspelt"},  # the command line's alone
 }
 ANYTHING = {"cli", "__main__"}
 

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.errors import ModelInvalid, ModelNotFound
 from worker_gguf.gguf import GGML_TYPES, ArrayInfo, ModelHeader, TensorInfo, read_header, read_headers
 
@@ -302,6 +303,14 @@ def test_damaged_file_is_refused_with_a_sentence(data: bytes, says: str) -> None
         read_header(data, name="models/x.gguf")
     assert caught.value.message.startswith("models/x.gguf is not a GGUF model that can be loaded: ")
     assert caught.value.message.endswith(".")
+
+
+@pytest.mark.parametrize("n_bytes", [1_000_000, 2_000_000, -1])
+def test_a_file_that_is_cut_short_is_told_the_size_of_the_whole(n_bytes: int) -> None:
+    whole = MODEL_PATH.read_bytes()
+    left = whole[:n_bytes]
+    with pytest.raises(ModelInvalid, match=f"has {len(left)} bytes of the {len(whole)} its header asks for"):
+        read_header(left)
 
 
 def test_file_that_ends_while_it_is_read_is_refused() -> None:

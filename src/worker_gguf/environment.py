@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-__all__ = ["given", "set_default"]
+__all__ = ["given", "names", "set_default"]
 
 
 def given(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Every variable that says something: its name in lower case, its text without spaces around."""
     source = os.environ if environ is None else environ
     return {name.lower(): text.strip() for name, text in source.items() if text.strip()}
+
+
+def names() -> list[str]:
+    """Every variable's name as it is written."""
+    return list(os.environ)
 
 
 def set_default(name: str, value: str) -> None:

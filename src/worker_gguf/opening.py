@@ -17,7 +17,7 @@ from worker_gguf.fetching import Progress, original_tokenizer
 from worker_gguf.gguf import ModelHeader, read_headers
 from worker_gguf.loading import load_within_memory
 from worker_gguf.log import get_logger
-from worker_gguf.planning import plan_for, repacks, shape_of, visible, wishes_of
+from worker_gguf.planning import beyond_training, plan_for, repacks, shape_of, visible, wishes_of
 from worker_gguf.read_ahead import ReadAhead
 from worker_gguf.served import Booted
 from worker_gguf.settings import Settings
@@ -69,7 +69,7 @@ def open_model(
         machine = beside(whole)
     with timeline.phase("plan"):
         plan = plan_for(header, machine, settings)
-        _log_plan(plan)
+        _log_plan(plan, header)
 
     def load(plan: MemoryPlan) -> Model:
         with timeline.phase("load") as phase:
@@ -146,9 +146,11 @@ def _examine(
         return examine(opening.settings, machine, plan, header, local, model, first, progress, opening.checked)
 
 
-def _log_plan(plan: MemoryPlan) -> None:
+def _log_plan(plan: MemoryPlan, header: ModelHeader) -> None:
     for name, reason in plan.reasons.items():
         logger.info("planned", name=name.upper(), value=getattr(plan, name), reason=reason)
+    if warning := beyond_training(header, plan):
+        logger.warning("the context is longer than the model was trained for", reason=warning)
 
 
 def _load(

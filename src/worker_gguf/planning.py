@@ -17,7 +17,7 @@ from worker_gguf.errors import SettingsError
 from worker_gguf.gguf import ArrayInfo, ModelHeader, TensorInfo
 from worker_gguf.settings import Settings
 
-__all__ = ["plan_for", "repacks", "shape_of", "visible", "wishes_of"]
+__all__ = ["beyond_training", "plan_for", "repacks", "shape_of", "visible", "wishes_of"]
 
 _LAYER: Final = re.compile(r"blk\.(\d+)\.(.+)")
 _EXPERTS: Final = re.compile(r"ffn_(?:up|down|gate|gate_up)_(?:ch)?exps\.")
@@ -32,6 +32,16 @@ TOKEN_BYTES: Final = 290
 def plan_for(header: ModelHeader, machine: Machine, settings: Settings) -> MemoryPlan:
     """Raises NotEnoughMemory with what would fit."""
     return plan_memory(shape_of(header), visible(machine, settings), wishes_of(settings))
+
+
+def beyond_training(header: ModelHeader, plan: MemoryPlan) -> str | None:
+    """A warning where a request may be longer than anything the model has seen; None where it may not."""
+    if not header.n_ctx_train or plan.n_ctx <= header.n_ctx_train:
+        return None
+    return (
+        f"N_CTX={plan.n_ctx} is beyond the {header.n_ctx_train} tokens the model was trained for: expect worse answers "
+        "past them, unless ROPE_FREQ_SCALE or ROPE_FREQ_BASE is set for that length."
+    )
 
 
 def visible(machine: Machine, settings: Settings) -> Machine:

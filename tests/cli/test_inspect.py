@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,7 +29,30 @@ def test_the_embedded_model_on_this_machine(capsys: pytest.CaptureFixture[str]) 
     out = capsys.readouterr().out
     assert "llama Q8_0" in out
     assert "main memory" in out
-    assert "N_PARALLEL" in out
+    assert f"\nfile: {MODEL_PATH}\nplanned for: this machine\n" in out
+    assert "4.1 M parameters" in out
+    rows = {line.split()[0] for line in out.splitlines() if line}
+    assert {"N_PARALLEL", "N_CELLS", "N_BATCH", "N_UBATCH", "N_THREADS"} <= rows
+    assert "trained for:" not in out
+
+
+def test_a_context_beyond_the_training_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "embedded", "--n-ctx", "4096", "--n-parallel", "1"]) == 0
+    assert "N_CTX=4096 is beyond the 2048 tokens the model was trained for: expect" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--gpu", "24GB"], "1 x 24 GB, the main memory that is free here"),
+        (["--gpu", "24GB,16GB,24GB", "--ram", "64GB"], "2 x 24 GB + 1 x 16 GB, 64 GB of main memory"),
+        (["--gpu", "none", "--ram", "1.5GB"], "no GPU, 1.5 GB of main memory"),
+        (["--ram", "64GB"], "this machine, with 64 GB of main memory"),
+    ],
+)
+def test_what_it_is_planned_for(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "embedded", *arguments]) == 0
+    assert f"\nplanned for: {said}\n" in capsys.readouterr().out
 
 
 def test_a_named_card(moe: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,6 +83,26 @@ def test_wrong_arguments_are_said(arguments: list[str], capsys: pytest.CaptureFi
     assert capsys.readouterr().err
 
 
+def test_a_list_of_models_is_refused_until_one_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELS", "b=/nowhere.gguf, a=embedded")
+    assert main(["inspect"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "MODELS lists several: name one" in said.err
+    assert main(["inspect", "embedded"]) == 0
+
+
+def test_a_reader_that_leaves_ends_it_without_a_word() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "worker_gguf", "inspect", "embedded"]
+    with os.fdopen(writing) as stdout:
+        done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_a_model_that_is_still_on_the_hub(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -70,7 +116,7 @@ def test_a_model_that_is_still_on_the_hub(
     from huggingface_hub import close_session
 
     close_session()
-    assert "on the Hub: org/repo/m-Q8_0.gguf, 4.2 MiB to download" in capsys.readouterr().out
+    assert "file: org/repo/m-Q8_0.gguf on the Hub, 4.2 MiB to download" in capsys.readouterr().out
 
 
 def test_sizes() -> None:

@@ -122,6 +122,21 @@ def test_ping_says_204_then_200_and_sigterm_ends_with_zero() -> None:
     assert 0 <= stopped["seconds"] < 10
 
 
+def test_a_misspelt_variable_and_a_context_beyond_the_training_are_warned_of() -> None:
+    with serving(N_CTX="4096", N_PARALLEL="1", N_CTXX="100") as (_, process):
+        limit = threading.Timer(60, process.kill)
+        limit.start()
+        assert process.stderr is not None
+        said = ""
+        for line in process.stderr:
+            said += line
+            if "N_CTXX does nothing" in line:
+                break
+        limit.cancel()
+        assert "Did you mean N_CTX?" in said
+        assert "N_CTX=4096 is beyond the 2048 tokens the model was trained for" in said
+
+
 def test_sigterm_lets_a_running_answer_finish() -> None:
     with serving() as (url, process):
         wait_for(url, 200, process)

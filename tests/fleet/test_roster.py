@@ -53,6 +53,14 @@ def test_a_yaml_file_and_the_same_as_text(tmp_path: Path, head: str) -> None:
         assert (code.type_k, code.seed, code.n_ctx) == ("q8_0", None, None)
 
 
+@pytest.mark.parametrize("models", ["one", "embedded, one", "- one", "- model: one"])
+def test_a_word_that_is_no_reference_is_refused_with_the_forms_of_an_entry(models: str) -> None:
+    said = refusal(models)
+    assert said.startswith(f"MODELS entry {1 + models.count(',')}: 'one' is not a model reference.")
+    assert "org/repo:QUANT" in said
+    assert "`alias=reference`" in said
+
+
 def test_json_and_yamls_short_form() -> None:
     assert roster('[{"model": "embedded", "n_ctx": 64}, "b=org/x:Q4_0"]')[1].name == "b"
     assert roster("[{model: embedded, alias: a}]")[0].name == "a"

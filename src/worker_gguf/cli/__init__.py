@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     import argparse
 
 __all__ = ["main"]
+
+READER_LEFT = 141
+"""The exit code when whoever read the output has left, as in `worker-gguf inspect | head -2`: 128 + SIGPIPE."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,6 +28,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return deploy.main(words)
     arguments = _parser().parse_args(words)
+    if arguments.command in (None, "serve"):
+        return _serve(arguments.model, arguments.mode, arguments.host, arguments.port)
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()  # here, not in the interpreter's last breath, where nobody could catch it
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+        return READER_LEFT
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Any subcommand that `_parser` knows but serve."""
     if arguments.command == "demo":
         from worker_gguf.cli.demo import run_demo
 
@@ -44,11 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from worker_gguf.cli.emulate import emulate
 
         return emulate(arguments)
-    if arguments.command == "bench":
-        from worker_gguf.cli.bench import bench
+    from worker_gguf.cli.bench import bench
 
-        return bench(arguments)
-    return _serve(arguments.model, arguments.mode, arguments.host, arguments.port)
+    return bench(arguments)
 
 
 def _serve(model: str | None = None, mode: str | None = None, host: str | None = None, port: int | None = None) -> int:

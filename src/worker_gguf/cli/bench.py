@@ -28,13 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def bench(arguments: argparse.Namespace) -> int:
     """Print the picture, then a figure a line; 0, 1 when the worker does not start, 2 when the arguments are wrong."""
     from worker_gguf.cli.cold_start import picture
-    from worker_gguf.cli.named_model import settings_for
+    from worker_gguf.cli.named_model import settings_for_one
     from worker_gguf.worker_process import ProcessFailed
 
     try:
-        settings = settings_for(arguments.model)
-        if settings.models is not None:
-            raise SettingsError("A start is measured with one model, and MODELS lists several: name one of them.")
+        settings = settings_for_one(arguments.model)
         local = _fetch(settings)
         print(f"{local.path.name}, {local.size_bytes / 1e6:,.0f} MB, from {local.source}", flush=True)
         rounds = [_round(settings, local) for _ in range(max(1, arguments.runs))]

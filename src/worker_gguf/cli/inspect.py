@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -25,10 +26,14 @@ SHOWN = (
     "tensor_split",
     "n_ctx",
     "n_parallel",
+    "n_cells",
     "kv_unified",
     "type_k",
     "type_v",
+    "n_batch",
     "n_ubatch",
+    "n_threads",
+    "n_threads_batch",
 )
 FREE_SHARE = 0.97
 """Of a card that is only named: the rest is the driver's."""
@@ -47,15 +52,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def inspect(arguments: argparse.Namespace, *, endpoint: str | None = None) -> int:
     """Print the plan; 0, 1 when the model cannot be served so, 2 when the arguments are wrong."""
+    from worker_gguf.cli.named_model import settings_for_one
     from worker_gguf.errors import SettingsError
-    from worker_gguf.planning import plan_for
-    from worker_gguf.settings import Settings
+    from worker_gguf.planning import beyond_training, plan_for
 
     try:
-        settings = Settings.load(model=arguments.model, **{name: getattr(arguments, name) for name in SETTINGS})
+        settings = settings_for_one(arguments.model, **{name: getattr(arguments, name) for name in SETTINGS})
         machine = _machine(arguments.gpu, arguments.ram)
         header, where = _header(settings, machine, endpoint)
-        print(f"{_describe(header)}\n{where}\n")
+        print(f"{_describe(header)}\nfile: {where}\nplanned for: {_place(arguments.gpu, arguments.ram)}\n")
         plan = plan_for(header, machine, settings)
     except SettingsError as error:
         print(f"worker-gguf: {error.message}", file=sys.stderr)
@@ -64,6 +69,8 @@ def inspect(arguments: argparse.Namespace, *, endpoint: str | None = None) -> in
         print(f"worker-gguf: {error.message}", file=sys.stderr)
         return 1
     print("\n".join([*_columns(_devices(plan), "<" + ">" * 7), "", *_columns(_settings(plan), "<><")]))
+    if warning := beyond_training(header, plan):
+        print(f"\n{warning}")
     return 0
 
 
@@ -86,8 +93,8 @@ def _machine(gpu: str | None, ram: str | None) -> Machine:
     free_bytes = parse_sizes(ram)[0] if ram else 0
     gpus: tuple[Device, ...] | None = None
     if gpu is not None:
-        sizes = [] if gpu.strip().lower() in ("none", "0", "") else parse_sizes(gpu)
-        gpus = tuple(Device(f"GPU {i} of {_gib(size)}", round(size * FREE_SHARE), size) for i, size in enumerate(sizes))
+        cards = enumerate(_cards(gpu))
+        gpus = tuple(Device(f"GPU {i} of {_gib(size)}", round(size * FREE_SHARE), size) for i, size in cards)
     if gpus is not None and ram:
         return Machine(len(os.sched_getaffinity(0)), free_bytes, gpus)
     from worker_gguf.llama.machine import read_machine
@@ -96,8 +103,25 @@ def _machine(gpu: str | None, ram: str | None) -> Machine:
     return Machine(here.n_cores, free_bytes or here.free_bytes, here.gpus if gpus is None else gpus)
 
 
+def _place(gpu: str | None, ram: str | None) -> str:
+    """What the arguments name: `2 x 24 GB + 1 x 16 GB, 64 GB of main memory`."""
+    memory = f"{_gb(parse_sizes(ram)[0])} of main memory" if ram else ""
+    if gpu is None:
+        return f"this machine, with {memory}" if memory else "this machine"
+    cards = " + ".join(f"{n} x {_gb(size)}" for size, n in Counter(_cards(gpu)).items())
+    return f"{cards or 'no GPU'}, {memory or 'the main memory that is free here'}"
+
+
+def _gb(n_bytes: int) -> str:
+    return f"{n_bytes / 2**30:g} GB"
+
+
+def _cards(gpu: str) -> list[int]:
+    return [] if gpu.strip().lower() in ("none", "0", "") else parse_sizes(gpu)
+
+
 def _header(settings: Settings, machine: Machine, endpoint: str | None) -> tuple[ModelHeader, str]:
-    """The header and a line that says where it was read: on this disk, else on the Hub."""
+    """The header and where it was read: on this disk, else on the Hub."""
     from functools import partial
 
     from worker_gguf.engine.plan import preference
@@ -108,14 +132,14 @@ def _header(settings: Settings, machine: Machine, endpoint: str | None) -> tuple
 
     ref = ModelRef.parse(settings.model_reference)
     if local := locate(ref, settings.cache_dirs(), baked_dir=settings.model_baked_dir):
-        return read_headers(local.paths), f"on this machine: {local.path}{_parts(local.paths)}"
+        return read_headers(local.paths), f"{local.path}{_parts(local.paths)}"
     if not isinstance(ref, HubRef):
         raise ModelNotFound(f"{ref} is not on this machine, and only models of the Hub can be inspected from afar.")
     token = settings.hf_token.get_secret_value() if settings.hf_token else None
     prefer = by_labels(partial(preference, order=PREFERENCE, machine=machine))
     remote = read_remote(ref, Hub(token, endpoint), prefer)
     size = _gib(remote.size_bytes)
-    return remote.header, f"on the Hub: {remote.repo}/{remote.files[0]}{_parts(remote.files)}, {size} to download"
+    return remote.header, f"{remote.repo}/{remote.files[0]}{_parts(remote.files)} on the Hub, {size} to download"
 
 
 def _parts(files: Sequence[object]) -> str:
@@ -126,7 +150,7 @@ def _describe(header: ModelHeader) -> str:
     experts = f", {header.n_experts_used} of {header.n_experts} experts" if header.n_experts else ""
     return (
         f"{header.name or 'a model without a name'}: {header.architecture} {header.quantisation}, "
-        f"{header.n_params / 1e9:.1f} B parameters, {_gib(header.weights_bytes)}, {header.n_layers} layers{experts}, "
+        f"{_count(header.n_params)} parameters, {_gib(header.weights_bytes)}, {header.n_layers} layers{experts}, "
         f"{header.n_vocab} tokens, trained for {header.n_ctx_train}"
     )
 
@@ -159,6 +183,10 @@ def _columns(rows: Iterable[tuple[str, ...]], sides: str) -> list[str]:
         "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
         for row in table
     ]
+
+
+def _count(n: int) -> str:
+    return f"{n / 1e9:.1f} B" if n >= 1e9 else f"{n / 1e6:.1f} M"
 
 
 def _gib(n_bytes: int) -> str:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from worker_gguf import environment
+from worker_gguf.errors import SettingsError
 from worker_gguf.settings import Settings
 
-__all__ = ["settings_for"]
+__all__ = ["settings_for", "settings_for_one"]
 
 _NAMES_A_MODEL = ("model", "models", "model_repository_id", "model_filename")
 
 
-def settings_for(model: str | None) -> Settings:
+def settings_for(model: str | None, **overrides: object) -> Settings:
     """The settings; a model that is named takes the place of every variable that names one."""
     given = environment.given()
     if model is not None:
         given = {name: text for name, text in given.items() if name not in _NAMES_A_MODEL}
-    return Settings.load(given, model=model)
+    return Settings.load(given, model=model, **overrides)
+
+
+def settings_for_one(model: str | None, **overrides: object) -> Settings:
+    """As `settings_for`, of a command that is about a single model. Raises SettingsError where MODELS lists them."""
+    settings = settings_for(model, **overrides)
+    if settings.models is not None:
+        raise SettingsError("This command is about one model, and MODELS lists several: name one of them.")
+    return settings

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -113,6 +114,7 @@ async def _serve(worker: Worker, listeners: Sequence[Listener], settings: Settin
         with contextlib.suppress(WorkerError):
             await worker.wait_ready()
         switching.for_requests()
+        _warn_of_misspelt()
         if worker.error is not None:
             stop.set()
         elif sys.stderr.isatty() and worker.settings.log_format != "json":
@@ -156,6 +158,7 @@ def _queue(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> in
                 report_failed_start(sdk, error)
                 raise
             switching.for_requests()
+            _warn_of_misspelt()
             concurrency = settings.concurrency or worker.n_parallel
             run_queue(
                 worker,
@@ -197,6 +200,18 @@ def _start(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> tu
         metrics = Metrics(__version__, known_ignored=IGNORED)
     worker.measure(metrics)
     return worker, metrics
+
+
+def _warn_of_misspelt() -> None:
+    """Beside the first requests, for it takes some milliseconds that nobody should wait for."""
+
+    def warn() -> None:
+        from worker_gguf.misspelt import misspelt
+
+        for name, meant in misspelt(environment.names()).items():
+            logger.warning("a variable is no setting", name=name, reason=f"{name} does nothing. Did you mean {meant}?")
+
+    threading.Thread(target=warn, name="misspelt", daemon=True).start()
 
 
 def _open_telemetry(worker: Worker, metrics: Metrics) -> Telemetry | None:

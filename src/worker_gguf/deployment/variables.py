@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import Final
 
 from worker_gguf.deployment.document import Branch
@@ -12,6 +11,7 @@ from worker_gguf.deployment.manifest import EnvValue, Mode
 from worker_gguf.deployment.redactor import Redactor
 from worker_gguf.deployment.section import Section
 from worker_gguf.errors import ManifestError, SettingsError
+from worker_gguf.misspelt import meant
 from worker_gguf.settings import Settings
 from worker_gguf.settings_text import is_secret
 
@@ -121,10 +121,8 @@ def _add(section: Section, env: dict[str, EnvValue], name: str, text: str | None
 def _check(section: Section, env: Mapping[str, EnvValue], mode: Mode) -> None:
     """Have the worker's own settings judge the values, as the worker will, before anything is created."""
     for name in env:
-        if name.lower() in Settings.model_fields or _is_platforms(name):
-            continue
-        if near := get_close_matches(name.upper(), [known.upper() for known in Settings.model_fields], 1, 0.85):
-            raise section.fault(f"env.{name}", f"is no setting of the worker. Did you mean {near[0]}?")
+        if (near := meant(name)) is not None:
+            raise section.fault(f"env.{name}", f"is no setting of the worker. Did you mean {near}?")
     platform = {"RUNPOD_ENDPOINT_ID": "planned"} | ({"RUNPOD_WEBHOOK_GET_JOB": "planned"} if mode == "queue" else {})
     # What RunPod fills in is not known here, and no setting but a text could be judged by its reference.
     known = {name: value.text for name, value in env.items() if not _THEIRS.fullmatch(value.text)}

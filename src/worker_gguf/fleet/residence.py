@@ -272,7 +272,8 @@ class Residence:
         assert place.failure is not None
         left_s = place.retry_s - now_s
         if left_s > 0:
-            raise NotReady(f"The model could not be loaded: {place.failure.message}", retry_after_s=int(left_s) + 1)
+            wait_s = int(left_s) + 1
+            raise NotReady(f"{place.failure.message} A request in {wait_s} s tries again.", retry_after_s=wait_s)
         place.state = "unloaded"
 
     def _admit(self, place: Place) -> list[Effect]:

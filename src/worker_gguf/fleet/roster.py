@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from worker_gguf.errors import SettingsError
+from worker_gguf.errors import ModelNotFound, SettingsError
 from worker_gguf.model_card import is_private
 from worker_gguf.settings import Settings
 from worker_gguf.settings_fields import Engine, Fleet, Limits, Memory, Model, Sampling
+from worker_gguf.store import ModelRef
 
 __all__ = ["Entry", "read_roster"]
 
@@ -122,6 +123,10 @@ def _entry(settings: Settings, given: Mapping[str, Any], number: int) -> Entry:
         raise SettingsError(f"{where}: `alias` must be a text.")
     for name in values.keys() - _ALLOWED:
         raise SettingsError(f"{where}: {_why_not(name)}")
+    try:
+        ModelRef.parse(model)
+    except ModelNotFound as error:
+        raise SettingsError(f"{where}: {error.message} An entry may be `alias=reference`, too.") from None
     name = (alias or _name_of(model)).strip()
     values |= {"model": model.strip(), "model_alias": name}
     try:

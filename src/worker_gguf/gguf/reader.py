@@ -178,9 +178,7 @@ def _read_tensor(cursor: Cursor, alignment: int) -> tuple[str, tuple[int, ...], 
         cursor.fail(f"the tensor {name[:80]!r} is empty.")
     if offset % alignment:
         cursor.fail(f"the tensor {name[:80]!r} begins at byte {offset} of the weights, no multiple of {alignment}.")
-    size_bytes = prod(shape) // ggml.block * ggml.block_bytes
-    _check_end(cursor, offset + size_bytes)
-    return name, shape, ggml.name, size_bytes, offset
+    return name, shape, ggml.name, prod(shape) // ggml.block * ggml.block_bytes, offset
 
 
 def _check_tensors(cursor: Cursor, tensors: tuple[TensorInfo, ...]) -> None:
@@ -191,9 +189,5 @@ def _check_tensors(cursor: Cursor, tensors: tuple[TensorInfo, ...]) -> None:
         if tensor.offset < end:
             cursor.fail(f"the tensor {tensor.name[:80]!r} begins before the one in front of it ends.")
         end = tensor.offset + tensor.size_bytes
-    _check_end(cursor, end)
-
-
-def _check_end(cursor: Cursor, end: int) -> None:
     if end > cursor.size:
-        cursor.fail(f"it has {cursor.size} bytes and its tensors need {end}. It is cut short: download it again.")
+        cursor.fail(f"it has {cursor.size} bytes of the {end} its header asks for. It is cut short: download it again.")

@@ -1,0 +1,28 @@
+"""Names of variables that are no setting but nearly one: misspelt, most likely, and without effect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from worker_gguf.settings import Settings
+
+__all__ = ["meant", "misspelt"]
+
+_NEAR: Final = 0.85
+"""difflib's ratio: N_CTXX and API_KEY are over it, HOSTNAME, OMP_NUM_THREADS and HF_XET_CACHE are not."""
+
+
+def meant(name: str) -> str | None:
+    """The setting that `name` was probably meant to be. None for a setting, and for what RunPod itself sets."""
+    from difflib import get_close_matches  # here: a start has better things to import
+
+    if name.lower() in Settings.model_fields or name.upper().startswith("RUNPOD_"):
+        return None
+    near = get_close_matches(name.upper(), [known.upper() for known in Settings.model_fields], 1, _NEAR)
+    return near[0] if near else None
+
+
+def misspelt(names: Iterable[str]) -> Mapping[str, str]:
+    """Each name in capital letters that was probably meant to be a setting, with that setting."""
+    return {name: near for name in names if name.isupper() and (near := meant(name)) is not None}
