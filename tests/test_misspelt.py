@@ -22,8 +22,21 @@ def test_no_setting_is_taken_for_another() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["PATH", "HOME", "HOSTNAME", "TEMP", "OMP_NUM_THREADS", "HF_XET_CACHE", "HF_HUB_OFFLINE", "RUNPOD_POD_IDS"]
-    + ["CUDA_VISIBLE_DEVICES", "KUBERNETES_PORT", "KUBERNETES_SERVICE_HOST", "TOKENIZERS_PARALLELISM", "MODELS_DIR"],
+    [
+        "PATH",
+        "HOME",
+        "HOSTNAME",
+        "TEMP",
+        "OMP_NUM_THREADS",
+        "HF_XET_CACHE",
+        "HF_HUB_OFFLINE",
+        "RUNPOD_POD_IDS",
+        "CUDA_VISIBLE_DEVICES",
+        "KUBERNETES_PORT",
+        "KUBERNETES_SERVICE_HOST",
+        "TOKENIZERS_PARALLELISM",
+        "MODELS_DIR",
+    ],
 )
 def test_what_others_set_is_let_alone(name: str) -> None:
     assert meant(name) is None
