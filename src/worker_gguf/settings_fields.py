@@ -25,7 +25,9 @@ class Model(Group):
     """Which model is served, and where it lies."""
 
     model: str = Field("embedded", description="`embedded`, a path to a .gguf file, or `org/repo[:QUANT]` on the Hub")
-    model_alias: str | None = Field(None, description="Name that clients see; planned: the repository's, or the file's without its ending")
+    model_alias: str | None = Field(
+        None, description="Name that clients see; planned: the repository's, or the file's without its ending"
+    )
     model_repository_id: str | None = Field(None, description="Older pair: the repository, `org/repo`")
     model_filename: str | None = Field(None, description="Older pair: the file in MODEL_REPOSITORY_ID")
     model_cache_dir: Path | None = Field(
