@@ -8,9 +8,10 @@ PIP_EXTRA ?=
 LLAMA_WHEEL_INDEX ?=
 
 BIN := .venv/bin
+# A lock file names every package, so pip never resolves anything: a newer release elsewhere cannot change a set-up.
 # A wheel compiled with other CMAKE_ARGS may lie in pip's cache: do not take it for this one.
-PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --require-virtualenv \
-	$(if $(CMAKE_ARGS),--no-cache-dir) $(PIP_EXTRA)
+PIP := -m pip --disable-pip-version-check --require-virtualenv
+INSTALL := $(PIP) install -qq --no-deps $(if $(CMAKE_ARGS),--no-cache-dir) $(PIP_EXTRA)
 LLAMA := $(shell sed -n 's/^\(llama-cpp-python==[^ ]*\).*/\1/p' requirements/dev.txt)
 
 .DEFAULT_GOAL := help
@@ -94,17 +95,18 @@ clean: ## remove the virtual environments, caches and build leftovers
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.package: .venv/.requirements pyproject.toml
-	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@$(BIN)/python $(INSTALL) --no-build-isolation --editable .
+	@$(BIN)/python $(PIP) check
 	@touch $@
 
 .venv/.requirements: requirements/build.txt requirements/dev.txt
 	@requirements/preflight "$(PYTHON)" "$(LLAMA_WHEEL_INDEX)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(PIP_INSTALL) --require-hashes --requirement requirements/build.txt
+	@$(BIN)/python $(INSTALL) --require-hashes --requirement requirements/build.txt
 	@# A wheel from elsewhere has another hash; once it is installed, the next step finds that version there.
-	@$(if $(LLAMA_WHEEL_INDEX),$(PIP_INSTALL) --no-deps --only-binary :all: --index-url $(LLAMA_WHEEL_INDEX) $(LLAMA))
+	@$(if $(LLAMA_WHEEL_INDEX),$(BIN)/python $(INSTALL) --only-binary :all: --index-url $(LLAMA_WHEEL_INDEX) $(LLAMA))
 	@echo "Installing requirements$(if $(LLAMA_WHEEL_INDEX),,; llama.cpp is compiled unless pip has it already (minutes))."
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP_INSTALL) --require-hashes --no-build-isolation --requirement requirements/dev.txt
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python $(INSTALL) --require-hashes --no-build-isolation --requirement requirements/dev.txt
 	@touch $@
 
 .venv-tools/.stamp: tools/requirements.txt
