@@ -23,7 +23,7 @@ help: ## list the commands
 setup: .venv/.package ## create .venv with pinned, hashed requirements and this package; compiles llama.cpp once
 
 demo: setup ## chat over HTTP and run a queue job on the embedded model, then stop
-	@$(BIN)/python -m worker_gguf.cli demo
+	@$(BIN)/python -m tools.demo
 
 test: setup ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
@@ -55,14 +55,14 @@ check: setup image-check ## formatting, lint, types, generated docs, import rule
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m worker_gguf.cli.docs --check
+	$(BIN)/python -m tools.docs --check
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
 run: setup ## serve on 127.0.0.1:8000 until Ctrl-C; MODEL=/path/to/model.gguf or MODEL=org/repo:Q4_K_M for another model
 	@MODE=$${MODE:-http} HOST=$${HOST:-127.0.0.1} $(BIN)/worker-gguf serve
 
 emulate: setup ## RunPod's queue on 127.0.0.1:8001 with two real workers, until Ctrl-C; MODEL=... for another model
-	@$(BIN)/worker-gguf emulate --workers 2 $(ARGS)
+	@$(BIN)/python -m emulator --workers 2 $(ARGS)
 
 bench: setup ## measure the worker against the bare llama_decode loop
 	$(BIN)/python -m bench $(ARGS)
@@ -81,7 +81,7 @@ format: setup ## format the code and mend what lint can mend
 	$(BIN)/ruff check --fix .
 
 docs: setup ## write what is generated again: pages of docs/, RunPod's Hub files, the dashboard in deploy/grafana
-	$(BIN)/python -m worker_gguf.cli.docs
+	$(BIN)/python -m tools.docs
 	$(BIN)/python -m tools.grafana
 
 lock: ## compile requirements/*.txt again from pyproject.toml and requirements/build.in

@@ -29,11 +29,11 @@ from bench import models, report
 from bench.load import Load, encode, percentile, run, run_loop
 from bench.process import busy_share, serving
 from bench.queue_worker import PICKED
-from worker_gguf import emulator
+import emulator
 from worker_gguf.embedded import published_prompts
-from worker_gguf.emulator.jobs import Job
-from worker_gguf.emulator.workers import Workers
-from worker_gguf.frontends.queue_posts import Posts
+from emulator.jobs import Job
+from emulator.workers import Workers
+from worker_gguf.queue.posts import Posts
 from worker_gguf.worker_process import free_port
 
 RESULTS = Path(__file__).parent / "results"

@@ -4,10 +4,10 @@ import sys
 import time
 from typing import Any
 
-from worker_gguf.account import Account
+from worker_gguf.observe.account import Account
 from worker_gguf.cli import main
-from worker_gguf.frontends import queue_sdk
-from worker_gguf.service import Answer, Stream
+from worker_gguf.queue import sdk
+from worker_gguf.service.service import Answer, Stream
 from worker_gguf.worker import Worker
 
 PICKED = "picked-up"
@@ -30,12 +30,12 @@ class Watched:
 
 
 def run() -> int:
-    run_queue = queue_sdk.run_queue
+    run_queue = sdk.run_queue
 
     def run_watched(backend: Worker, *args: Any, **kwargs: Any) -> None:
         run_queue(Watched(backend), *args, **kwargs)
 
-    queue_sdk.run_queue = run_watched  # type: ignore[assignment]
+    sdk.run_queue = run_watched  # type: ignore[assignment]
     return main(["serve"])
 
 

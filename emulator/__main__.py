@@ -1,4 +1,4 @@
-"""`worker-gguf emulate`: RunPod's queue on this machine, with real workers, to develop a client against."""
+"""`python -m emulator`: RunPod's queue on this machine, with real workers, to develop a client against."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 from worker_gguf.errors import SettingsError
 
 if TYPE_CHECKING:
-    from worker_gguf.emulator import RunningEmulator
-    from worker_gguf.emulator.jobs import Job
-    from worker_gguf.emulator.workers import Workers
+    from emulator import RunningEmulator
+    from emulator.jobs import Job
+    from emulator.workers import Workers
 
-__all__ = ["add_arguments", "emulate"]
+__all__ = ["emulate", "main"]
 
 _LOOK_S = 0.2
 _STOP_TIMEOUT_S = 60.0
@@ -53,7 +53,8 @@ _LOGS_GO = "The workers' logs are removed at the end unless a worker failed; --l
 _LOGS_STAY = "The workers' logs stay in {logs}."
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def main() -> int:
+    parser = argparse.ArgumentParser("python -m emulator", description="RunPod's queue on this machine, with real workers.")
     parser.add_argument("model", nargs="?", metavar="MODEL", help="over MODEL: embedded, a path, or org/repo:QUANT")
     parser.add_argument("--workers", type=int, default=1, help="worker processes, each with the model (default 1)")
     parser.add_argument("--port", type=int, default=8001, help="of the queue, on 127.0.0.1 (default 8001)")
@@ -66,12 +67,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="folder for the workers' logs (default: one that is removed at the end unless a worker failed)",
     )
+    return emulate(parser.parse_args())
 
 
 def emulate(arguments: argparse.Namespace) -> int:
     """Run the queue and its workers until Ctrl-C; the exit code."""
-    from worker_gguf import emulator
-    from worker_gguf.emulator.workers import Workers
+    import emulator
+    from emulator.workers import Workers
 
     if arguments.workers < 0:
         print("--workers must be 0 or more")
@@ -113,7 +115,7 @@ def _logs(given: Path | None) -> Iterator[_Logs]:
         given.mkdir(parents=True, exist_ok=True)
         yield _Logs(given)
         return
-    logs = _Logs(Path(tempfile.mkdtemp(prefix="worker-gguf-emulate-")))
+    logs = _Logs(Path(tempfile.mkdtemp(prefix="worker-gguf-emulator-")))
     try:
         yield logs
     finally:
@@ -183,3 +185,7 @@ def _say_job(job: Job) -> None:
 
 def _say(line: str) -> None:
     print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

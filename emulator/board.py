@@ -11,8 +11,8 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
-from worker_gguf.emulator.jobs import Job, JobStatus, Signal
-from worker_gguf.emulator.rules import Policy, Rules
+from emulator.jobs import Job, JobStatus, Signal
+from emulator.rules import Policy, Rules
 
 __all__ = ["Board"]
 

@@ -9,10 +9,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from worker_gguf.emulator.board import Board
-from worker_gguf.emulator.body import BadRequest, read_json
-from worker_gguf.emulator.jobs import Job
-from worker_gguf.emulator.rules import Policy
+from emulator.board import Board
+from emulator.body import BadRequest, read_json
+from emulator.jobs import Job
+from emulator.rules import Policy
 
 __all__ = ["ClientSide"]
 

@@ -7,7 +7,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from worker_gguf.emulator.rules import Policy
+from emulator.rules import Policy
 
 __all__ = ["Job", "JobStatus", "Signal"]
 

@@ -10,12 +10,12 @@ from typing import Self
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from worker_gguf.emulator.board import Board
-from worker_gguf.emulator.client_side import ClientSide
-from worker_gguf.emulator.openai_side import OpenAISide
-from worker_gguf.emulator.rules import Rules
-from worker_gguf.emulator.worker_side import WorkerSide
-from worker_gguf.frontends.server import ServerThread, bind
+from emulator.board import Board
+from emulator.client_side import ClientSide
+from emulator.openai_side import OpenAISide
+from emulator.rules import Rules
+from emulator.worker_side import WorkerSide
+from worker_gguf.http.server import ServerThread, bind
 
 __all__ = ["RunningEmulator", "start"]
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker_gguf.emulator.failed_start import read_failed_start
-from worker_gguf.emulator.running import RunningEmulator
+from emulator.failed_start import read_failed_start
+from emulator.running import RunningEmulator
 from worker_gguf.worker_process import SERVE, free_port, last_lines, start_process
 
 __all__ = ["Worker", "Workers"]

@@ -105,7 +105,7 @@ _IMPURE = {"time", "threading", "asyncio", "numpy", "ctypes", "logging", "random
 PURE = {
     "worker_gguf.engine.scheduler": _IMPURE,
     "worker_gguf.engine.turnover": _IMPURE,
-    "worker_gguf.fitness": _IMPURE,
+    "worker_gguf.start.fitness": _IMPURE,
     "worker_gguf.fleet.residence": _IMPURE,
     "worker_gguf.fleet.eviction": _IMPURE,
     "worker_gguf.fleet.room": _IMPURE,

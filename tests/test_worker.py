@@ -17,8 +17,8 @@ from worker_gguf.engine.batch import Batch, StepResult
 from worker_gguf.engine.runner import Runner
 from worker_gguf.errors import EngineWedged, ModelError, NotReady, TemplateError
 from worker_gguf.llama.model import Model, ModelParams
-from worker_gguf.metrics import Metrics
-from worker_gguf.service import Answer
+from worker_gguf.observe.metrics import Metrics
+from worker_gguf.service.service import Answer
 from worker_gguf.settings import Settings
 from worker_gguf.store.cache import Cache
 from worker_gguf.worker import Worker

@@ -1,4 +1,4 @@
-"""`worker-gguf demo`: a chat over HTTP and a job over the queue, both by real workers on the embedded model.
+"""`make demo`: a chat over HTTP and a job over the queue, both by real workers on the embedded model.
 
 Each worker is a process of its own. Its answers are known beforehand (greedy), so the demo can say whether they are
 right.
@@ -15,9 +15,9 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from worker_gguf import emulator
+import emulator
 from worker_gguf.embedded import Prompt, published_prompts
-from worker_gguf.timeline import draw, read_phases
+from worker_gguf.observe.timeline import draw, read_phases
 from worker_gguf.worker_process import ProcessFailed, WorkerProcess, fetch_json
 
 __all__ = ["run_demo"]
@@ -102,7 +102,7 @@ def _stream_chat(worker: WorkerProcess, prompt: Prompt) -> str:
     try:
         import openai
     except ImportError:
-        raise DemoFailed("The demo needs the openai package: pip install 'worker-gguf[dev]'.") from None
+        raise DemoFailed("The demo needs the openai package: run it with `make demo`.") from None
     client = openai.OpenAI(
         base_url=f"{worker.url}/v1",
         api_key="none",
@@ -154,3 +154,7 @@ def _compare(prompt: Prompt, answer: str) -> bool:
         return True
     print(f"  WRONG, expected: {prompt.expected}")
     return False
+
+
+if __name__ == "__main__":
+    sys.exit(run_demo())

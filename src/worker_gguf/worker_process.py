@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from worker_gguf.frontends.binding import bind
+from worker_gguf.http.binding import bind
 
 __all__ = ["SERVE", "ProcessFailed", "WorkerProcess", "fetch_json", "free_port", "last_lines", "start_process"]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from tests.deployment.conftest import BALANCED, MANIFEST, Command, Passing
 from tests.deployment.fake_plane import FakePlane
 from tests.deployment.fake_runpod import KEY, FakeRunpod
-from worker_gguf import emulator
+import emulator
 from worker_gguf.deployment.channel import Clock
-from worker_gguf.frontends.server import bind
+from worker_gguf.http.server import bind
 
 
 @contextmanager

@@ -10,11 +10,11 @@ import openai
 import pytest
 
 from worker_gguf.engine.engine import Engine
-from worker_gguf.frontends.http import create_app
-from worker_gguf.frontends.server import ServerThread, bind
-from worker_gguf.metrics import Metrics
+from worker_gguf.http.app import create_app
+from worker_gguf.http.server import ServerThread, bind
+from worker_gguf.observe.metrics import Metrics
 from worker_gguf.protocol.parameters import IGNORED
-from worker_gguf.served import Booted
+from worker_gguf.start.loaded import Booted
 from worker_gguf.settings import Settings
 from worker_gguf.worker import Worker
 

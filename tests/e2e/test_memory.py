@@ -7,9 +7,9 @@ import asyncio
 import openai
 
 from worker_gguf.embedded import published_prompts
-from worker_gguf.frontends.http import create_app
-from worker_gguf.frontends.server import ServerThread, bind
-from worker_gguf.metrics import Metrics
+from worker_gguf.http.app import create_app
+from worker_gguf.http.server import ServerThread, bind
+from worker_gguf.observe.metrics import Metrics
 from worker_gguf.settings import Settings
 from worker_gguf.worker import Worker
 

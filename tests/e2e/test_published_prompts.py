@@ -20,7 +20,7 @@ from worker_gguf.gguf import read_header
 from worker_gguf.llama.context import Context, ContextParams
 from worker_gguf.llama.model import Model, ModelParams
 from worker_gguf.llama.runner import LlamaRunner
-from worker_gguf.protocol.template import CHATML, ChatTemplate
+from worker_gguf.template.chat_template import CHATML, ChatTemplate
 
 PROMPTS = published_prompts()
 PLAIN = [prompt for prompt in PROMPTS if not prompt.tools]

@@ -15,7 +15,7 @@ import httpx
 import openai
 import pytest
 
-from worker_gguf import emulator
+import emulator
 from worker_gguf.embedded import published_prompts
 
 PROMPT = next(prompt for prompt in published_prompts() if not prompt.tools)

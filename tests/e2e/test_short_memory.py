@@ -10,11 +10,11 @@ from pathlib import Path
 
 WORKER = """
 import asyncio, json, resource, sys
-from worker_gguf.metrics import Metrics
+from worker_gguf.observe.metrics import Metrics
 from worker_gguf.settings import Settings
 from worker_gguf.worker import Worker
 from worker_gguf.llama import backend, runner  # with numpy, which takes memory of its own
-import worker_gguf.service
+import worker_gguf.service.service
 
 backend.start()
 settings = Settings(n_ctx=131072, n_ubatch=32, n_batch=32, n_threads=1)

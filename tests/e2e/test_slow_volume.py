@@ -14,13 +14,13 @@ import pytest
 
 from bench.slow_mount import Mount, mounted, served_bytes, why_not
 from tests.split_model import split_model
-from worker_gguf import opening
+from worker_gguf.start import open_model
 from worker_gguf.embedded import MODEL_PATH
-from worker_gguf.engine.plan import MemoryPlan
+from worker_gguf.plan import MemoryPlan
 from worker_gguf.errors import NotEnoughMemory
-from worker_gguf.metrics import Metrics
+from worker_gguf.observe.metrics import Metrics
 from worker_gguf.settings import Settings
-from worker_gguf.store.prefetch import Prefetch, drops_on_open
+from worker_gguf.readahead.prefetch import Prefetch, drops_on_open
 from worker_gguf.worker import Worker
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=f"no FUSE mount: {why_not()}")
@@ -80,7 +80,7 @@ def test_a_start_reads_a_split_model_once(volume: Path) -> None:
 def short_once(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """The first context is refused for memory, and the next plan places the layers anew. What was asked of contexts."""
     asked: list[object] = []
-    engine = opening._engine
+    engine = open_model._engine
 
     def refuse_once(settings: Any, model: Any, plan: MemoryPlan) -> Any:
         asked.append(model)
@@ -88,9 +88,9 @@ def short_once(monkeypatch: pytest.MonkeyPatch) -> list[object]:
             raise NotEnoughMemory("It does not fit.")
         return engine(settings, model, plan)
 
-    monkeypatch.setattr(opening, "_engine", refuse_once)
+    monkeypatch.setattr(open_model, "_engine", refuse_once)
     monkeypatch.setattr(
-        opening, "lesser_plan", lambda plan, *_: replace(plan, n_cpu_moe=1, degraded=(*plan.degraded, "experts moved"))
+        open_model, "lesser_plan", lambda plan, *_: replace(plan, n_cpu_moe=1, degraded=(*plan.degraded, "experts moved"))
     )
     return asked
 

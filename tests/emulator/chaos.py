@@ -23,10 +23,10 @@ import httpx
 
 from tests.emulator.odd_worker import POISON
 from tests.emulator.tally import Sent, Tally, answer_of, is_envelope
-from worker_gguf import emulator
+import emulator
 from worker_gguf.embedded import Prompt, published_prompts
-from worker_gguf.emulator.jobs import Job
-from worker_gguf.emulator.workers import Worker, Workers
+from emulator.jobs import Job
+from emulator.workers import Worker, Workers
 
 COMMAND = (sys.executable, "-m", "tests.emulator.odd_worker")
 DRAIN_TIMEOUT_S = 10

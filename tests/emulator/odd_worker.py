@@ -8,11 +8,11 @@ import sys
 import threading
 from typing import Any
 
-from worker_gguf.account import Account
+from worker_gguf.observe.account import Account
 from worker_gguf.cli import main
 from worker_gguf.engine.batch import Batch, StepResult
-from worker_gguf.frontends import queue_sdk
-from worker_gguf.service import Answer, Stream
+from worker_gguf.queue import sdk
+from worker_gguf.service.service import Answer, Stream
 from worker_gguf.worker import Worker
 
 __all__ = ["HANG", "POISON"]
@@ -43,7 +43,7 @@ def run() -> int:
     from worker_gguf.llama.runner import LlamaRunner
 
     wedge = threading.Event()
-    real_run, real_queue = LlamaRunner.run, queue_sdk.run_queue
+    real_run, real_queue = LlamaRunner.run, sdk.run_queue
 
     def run_or_hang(self: LlamaRunner, batch: Batch) -> StepResult:
         if wedge.is_set():
@@ -54,7 +54,7 @@ def run() -> int:
         real_queue(Odd(backend, wedge), *args, **kwargs)
 
     LlamaRunner.run = run_or_hang  # type: ignore[method-assign]
-    queue_sdk.run_queue = run_queue  # type: ignore[assignment]
+    sdk.run_queue = run_queue  # type: ignore[assignment]
     return main(["serve"])
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from worker_gguf.emulator.board import Board
-from worker_gguf.emulator.jobs import Job
-from worker_gguf.emulator.rules import Policy, Rules
+from emulator.board import Board
+from emulator.jobs import Job
+from emulator.rules import Policy, Rules
 
 RULES = Rules(lease_s=10, max_tries=3)
 

@@ -14,8 +14,8 @@ import httpx
 import openai
 import pytest
 
-from tests.frontends.serving import wait_until
-from worker_gguf.frontends.server import bind
+from tests.http.serving import wait_until
+from worker_gguf.http.server import bind
 
 TIMEOUT_S = 90
 REPOSITORY = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from worker_gguf import emulator
+import emulator
 
 
 @pytest.fixture

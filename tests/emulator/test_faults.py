@@ -15,16 +15,16 @@ import pytest
 
 from tests.emulator.faults import Answer, bad_polls
 from tests.emulator.odd_worker import HANG
-from tests.frontends.fake_backend import event
-from tests.frontends.serving import wait_until
-from worker_gguf import emulator
-from worker_gguf.emulator.workers import Worker, Workers
-from worker_gguf.frontends.server import bind
+from tests.fake_backend import event
+from tests.http.serving import wait_until
+import emulator
+from emulator.workers import Worker, Workers
+from worker_gguf.http.server import bind
 from worker_gguf.worker import EXIT_WEDGED
 
 TIMEOUT_S = 90
 REPOSITORY = Path(__file__).parents[2]
-FAKE = (sys.executable, "-m", "tests.frontends.queue_worker")
+FAKE = (sys.executable, "-m", "tests.queue.queue_worker")
 ODD = (sys.executable, "-m", "tests.emulator.odd_worker")
 NONSENSE: list[Answer] = [
     (400, "text/plain", b"nothing"),

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from worker_gguf.frontends.connection import close_events
-from worker_gguf.service import Answer, Stream
+from worker_gguf.http.connection import close_events
+from worker_gguf.service.service import Answer, Stream
 from worker_gguf.worker import Worker
 
 

@@ -13,17 +13,17 @@ import pytest
 
 from tests.fleet.asking import ask, generating, states
 from tests.fleet.conftest import several
-from worker_gguf import examination
-from worker_gguf.account import Account
+from worker_gguf.start import facts
+from worker_gguf.observe.account import Account
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.errors import DeadlineExceeded, InvalidRequest, ModelInvalid, NotFound, NotReady, QueueFull
 from worker_gguf.fleet.fleet import Fleet
 from worker_gguf.fleet.model import FleetModel
-from worker_gguf.frontends.ending import line_of
-from worker_gguf.frontends.queue import make_handler
-from worker_gguf.frontends.queue_fitness import checks_of
-from worker_gguf.metrics import Metrics
-from worker_gguf.service import Answer, Arrival, Stream
+from worker_gguf.observe.ending import line_of
+from worker_gguf.queue.handler import make_handler
+from worker_gguf.queue.fitness import checks_of
+from worker_gguf.observe.metrics import Metrics
+from worker_gguf.service.service import Answer, Arrival, Stream
 from worker_gguf.store.verify import matches_record
 from worker_gguf.worker import Worker
 
@@ -297,7 +297,7 @@ async def test_a_models_files_are_verified_at_its_first_load_alone(
         read.append(path.name)
         return matches_record(path, progress)
 
-    monkeypatch.setattr(examination, "matches_record", note)
+    monkeypatch.setattr(facts, "matches_record", note)
     worker = Worker(several(tmp_path, verify_model="sha256"), Metrics("test"))
     worker.start()
     await worker.wait_ready()
@@ -392,9 +392,9 @@ async def test_a_first_model_that_cannot_be_loaded_fails_the_start(tmp_path: Pat
 
 
 def test_a_worker_with_one_model_imports_nothing_of_this() -> None:
-    code = "import sys, worker_gguf.worker, worker_gguf.opening; print(*sys.modules)"
+    code = "import sys, worker_gguf.worker, worker_gguf.start.open_model; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.split()
-    assert "worker_gguf.opening" in modules
+    assert "worker_gguf.start.open_model" in modules
     assert not [name for name in modules if name.startswith(("worker_gguf.fleet", "yaml"))]
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import httpx
 
-from tests.frontends.fake_backend import FakeBackend
-from worker_gguf.frontends.http import create_app
-from worker_gguf.frontends.server import ServerThread, bind
-from worker_gguf.metrics import Metrics
+from tests.fake_backend import FakeBackend
+from worker_gguf.http.app import create_app
+from worker_gguf.http.server import ServerThread, bind
+from worker_gguf.observe.metrics import Metrics
 
 __all__ = ["CHAT", "KEY", "Served", "raw_post", "serving", "wait_until"]
 

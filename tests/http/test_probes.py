@@ -7,13 +7,13 @@ import socket
 import httpx
 import pytest
 
-from tests.frontends.fake_backend import FakeBackend
-from tests.frontends.serving import CHAT, KEY, serving
+from tests.fake_backend import FakeBackend
+from tests.http.serving import CHAT, KEY, serving
 from worker_gguf.errors import SettingsError
-from worker_gguf.frontends.http import create_health_app
-from worker_gguf.frontends.server import ServerThread, bind
-from worker_gguf.metrics import Metrics
-from worker_gguf.status import Status
+from worker_gguf.http.app import create_health_app
+from worker_gguf.http.server import ServerThread, bind
+from worker_gguf.observe.metrics import Metrics
+from worker_gguf.observe.status import Status
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import httpx
 import openai
 import pytest
 
-from tests.frontends.fake_backend import SECRET_ANSWER, SECRET_PROMPT, FakeBackend
-from tests.frontends.serving import CHAT, KEY, Served, serving
+from tests.fake_backend import SECRET_ANSWER, SECRET_PROMPT, FakeBackend
+from tests.http.serving import CHAT, KEY, Served, serving
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +201,7 @@ def test_log_has_ids_times_and_counts_and_nothing_of_the_content(caplog: pytest.
         served.client.post(CHAT, content=json.dumps(GOOD)[:-1], headers={"X-Request-Id": "cut"})
     assert SECRET_PROMPT not in caplog.text
     assert SECRET_ANSWER not in caplog.text
-    lines = [record.msg for record in caplog.records if record.name == "worker_gguf.frontends.exchange"]
+    lines = [record.msg for record in caplog.records if record.name == "worker_gguf.http.exchange"]
     requests = {line["request_id"]: line for line in lines if isinstance(line, dict) and line["event"] == "request"}
     assert {name: line["status"] for name, line in requests.items()} == {
         "whole": 200,

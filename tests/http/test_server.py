@@ -11,11 +11,11 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from tests.frontends.fake_backend import FakeBackend, event
-from tests.frontends.serving import CHAT
-from worker_gguf.frontends.http import create_app
-from worker_gguf.frontends.server import bind, serve
-from worker_gguf.metrics import Metrics
+from tests.fake_backend import FakeBackend, event
+from tests.http.serving import CHAT
+from worker_gguf.http.app import create_app
+from worker_gguf.http.server import bind, serve
+from worker_gguf.observe.metrics import Metrics
 
 STREAM = {"messages": [], "stream": True, "hang": True}
 

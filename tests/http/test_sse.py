@@ -8,10 +8,10 @@ import re
 import pytest
 from starlette.types import Message
 
-from tests.frontends.fake_backend import FakeBackend, event
-from tests.frontends.serving import CHAT, raw_post, serving, wait_until
+from tests.fake_backend import FakeBackend, event
+from tests.http.serving import CHAT, raw_post, serving, wait_until
 from worker_gguf.errors import DeadlineExceeded, QueueFull
-from worker_gguf.frontends.sse import COMMENT, EventSender, Pings
+from worker_gguf.http.sse import COMMENT, EventSender, Pings
 
 STREAM = {"messages": [], "stream": True}
 OFTEN = Pings(0.01, 0.01)

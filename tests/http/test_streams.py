@@ -8,8 +8,8 @@ import threading
 import httpx
 import pytest
 
-from tests.frontends.fake_backend import SECRET_ANSWER, FakeBackend, event
-from tests.frontends.serving import CHAT, raw_post, serving, wait_until
+from tests.fake_backend import SECRET_ANSWER, FakeBackend, event
+from tests.http.serving import CHAT, raw_post, serving, wait_until
 from worker_gguf.errors import DeadlineExceeded, EngineFailed
 
 STREAM = {"messages": [], "stream": True}

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.fake_hub import FakeHub, FakeRepo
 from tests.image.buildah import Config, Container
 from tests.image.worker import ask, chat, chat_body, serving
-from worker_gguf import emulator
+import emulator
 from worker_gguf.embedded import MODEL_PATH, Prompt, published_prompts
 
 __all__ = [

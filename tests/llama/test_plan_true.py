@@ -18,12 +18,12 @@ from bench import models
 from bench.gguf_file import TensorType
 from tests import shapes
 from worker_gguf.embedded import MODEL_PATH
-from worker_gguf.engine.plan import DeviceUse, Layout, Machine, measure
+from worker_gguf.plan import DeviceUse, Layout, Machine, measure
 from worker_gguf.gguf import read_header
 from worker_gguf.llama import backend
 from worker_gguf.llama.context import ContextParams, _native
 from worker_gguf.llama.model import Model, ModelParams
-from worker_gguf.planning import shape_of
+from worker_gguf.plan.planning import shape_of
 
 MIB = 1 << 20
 ROOT = Path(__file__).parents[2]
@@ -111,7 +111,7 @@ import json, sys
 from pathlib import Path
 from tests.llama.test_plan_true import context_params, log_lines, said_in
 import llama_cpp
-from worker_gguf.engine.plan import Layout
+from worker_gguf.plan import Layout
 
 def held_bytes():
     return 1024 * sum(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker_gguf.account import Account, Record
+from worker_gguf.observe.account import Account, Record
 from worker_gguf.engine.events import Finished, Usage
 from worker_gguf.engine.progress import Progress
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from worker_gguf import log
+from worker_gguf.observe import log
 
 
 class Terminal(io.StringIO):
@@ -24,13 +24,13 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
 def test_a_json_line_names_time_level_logger_and_event_first() -> None:
     stream = io.StringIO()
     log.configure("info", "json", stream=stream)
-    log.get_logger("worker_gguf.boot").info("model loaded", seconds=4.1)
+    log.get_logger("worker_gguf.start.boot").info("model loaded", seconds=4.1)
     [line] = lines(stream)
     assert list(line) == ["timestamp", "level", "logger", "event", "seconds"]
     assert line["timestamp"].endswith("Z")
     assert (line["level"], line["logger"], line["event"], line["seconds"]) == (
         "info",
-        "worker_gguf.boot",
+        "worker_gguf.start.boot",
         "model loaded",
         4.1,
     )
@@ -115,6 +115,6 @@ def test_configure_again_replaces_the_handler() -> None:
 
 
 def test_nothing_that_draws_tracebacks_is_imported_and_it_can_be_later() -> None:
-    code = "import sys, worker_gguf.log; print('rich' in sys.modules, any(n.startswith('rich.') for n in sys.modules))"
+    code = "import sys, worker_gguf.observe.log; print('rich' in sys.modules, any(n.startswith('rich.') for n in sys.modules))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
     assert said.split() == ["False", "False"]

@@ -9,8 +9,8 @@ import logging
 import pytest
 
 from worker_gguf.errors import ModelNotFound
-from worker_gguf.log import configure
-from worker_gguf.timeline import Phase, Timeline, draw, read_phases
+from worker_gguf.observe.log import configure
+from worker_gguf.observe.timeline import Phase, Timeline, draw, read_phases
 
 PHASES = [
     Phase("load", 2.0, 2.0, 8_000_000),

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from worker_gguf.engine.plan import (
+from worker_gguf.plan import (
     Device,
     LayerShape,
     Layout,

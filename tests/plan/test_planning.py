@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker_gguf.planning import repacks
+from worker_gguf.plan.planning import repacks
 from worker_gguf.settings import Settings
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import sys
 
-from tests.frontends.fake_backend import FakeBackend
-from worker_gguf import log
-from worker_gguf.frontends.queue_sdk import run_queue
-from worker_gguf.metrics import Metrics
+from tests.fake_backend import FakeBackend
+from worker_gguf.observe import log
+from worker_gguf.queue.sdk import run_queue
+from worker_gguf.observe.metrics import Metrics
 
 if __name__ == "__main__":
     log.configure("debug")

@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from worker_gguf import emulator
-from worker_gguf.frontends.server import ServerThread, bind
+import emulator
+from worker_gguf.http.server import ServerThread, bind
 
 SMALL = {"MODE": "queue", "N_THREADS": "1", "N_CTX": "256", "N_PARALLEL": "1"}
 THE_SDKS = ("RUNPOD_SKIP_AUTO_SYSTEM_CHECKS", "RUNPOD_SKIP_GPU_CHECK")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker_gguf.errors import InvalidRequest
-from worker_gguf.frontends.queue_input import Call, read_job_input
+from worker_gguf.queue.job_input import Call, read_job_input
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"

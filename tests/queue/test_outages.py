@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from worker_gguf.frontends.queue_faults import patient_fetch, patient_post
+from worker_gguf.queue.outages import patient_fetch, patient_post
 
 PAUSES_S = (0.001, 0.002)
 JOB: dict[str, Any] = {"id": "a", "input": {}}
@@ -125,7 +125,7 @@ async def test_a_stop_ends_a_post_that_is_repeated() -> None:
 
 
 async def test_the_log_names_no_address(capsys: pytest.CaptureFixture[str]) -> None:
-    from worker_gguf import log
+    from worker_gguf.observe import log
 
     log.configure("debug")
     await patient_post(Platform(Answered(500), None).post, 60, PAUSES_S)(None, "http://secret-address", "x")

@@ -17,9 +17,9 @@ import httpx
 import openai
 import pytest
 
-from tests.frontends.fake_backend import SECRET_ANSWER, SECRET_PROMPT, event
-from tests.frontends.serving import wait_until
-from worker_gguf import emulator
+from tests.fake_backend import SECRET_ANSWER, SECRET_PROMPT, event
+from tests.http.serving import wait_until
+import emulator
 
 REPOSITORY = Path(__file__).parents[2]
 MESSAGES = [{"role": "user", "content": SECRET_PROMPT}]
@@ -73,7 +73,7 @@ def started(log: Path) -> Iterator[Running]:
                     "env",
                     *[f"{name}={value}" for name, value in environment.items()],
                     f"PYTHONPATH={REPOSITORY}:{REPOSITORY / 'src'}",
-                    *[sys.executable, "-m", "tests.frontends.queue_worker", "4,5", "--rp_log_level=DEBUG"],
+                    *[sys.executable, "-m", "tests.queue.queue_worker", "4,5", "--rp_log_level=DEBUG"],
                 ],
                 stdout=file,
                 stderr=file,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
-from worker_gguf.store.pace import FIRST_READERS, HOLD_S, Pace
+from worker_gguf.readahead.pace import FIRST_READERS, HOLD_S, Pace
 
 MIB = 1 << 20
 BLOCK = 2 * MIB

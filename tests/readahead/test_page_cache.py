@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from worker_gguf.store.page_cache import PageCache
+from worker_gguf.readahead.page_cache import PageCache
 
 MIB = 1 << 20
 

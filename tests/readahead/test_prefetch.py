@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from worker_gguf.store.prefetch import BLOCK_BYTES, Prefetch, drops_on_open
+from worker_gguf.readahead.prefetch import BLOCK_BYTES, Prefetch, drops_on_open
 
 MIB = 1 << 20
 
@@ -230,7 +230,7 @@ def test_a_child_ends_with_its_parent(tmp_path: Path) -> None:
     sparse(tmp_path / "a", MIB)
     code = (
         "import os, pathlib, threading\n"
-        "from worker_gguf.store.prefetch import Prefetch\n"
+        "from worker_gguf.readahead.prefetch import Prefetch\n"
         "def read(fd, offset, size): print(os.getpid(), flush=True); threading.Event().wait()\n"
         f"prefetch = Prefetch([pathlib.Path({str(tmp_path / 'a')!r})], read=read, skip_cached=False)\n"
         "prefetch.start(in_child=True); input()\n"

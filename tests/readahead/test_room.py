@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from worker_gguf.store.room import page_cache_room_bytes
+from worker_gguf.readahead.room import page_cache_room_bytes
 
 GIB = 1 << 30
 

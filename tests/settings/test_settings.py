@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from worker_gguf.engine.request import SamplingParams
 from worker_gguf.errors import SettingsError
 from worker_gguf.settings import Settings
-from worker_gguf.settings_fields import GROUPS
-from worker_gguf.settings_text import expected, type_text
+from worker_gguf.settings.fields import GROUPS
+from worker_gguf.settings.text import expected, type_text
 
 ON_SERVERLESS = {"RUNPOD_ENDPOINT_ID": "e", "RUNPOD_POD_ID": "p"}
 

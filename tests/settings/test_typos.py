@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker_gguf.misspelt import meant, misspelt
+from worker_gguf.settings.typos import meant, misspelt
 from worker_gguf.settings import Settings
 
 

@@ -12,7 +12,7 @@ import pytest
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.errors import Unfit, WorkerError
 from worker_gguf.gguf import read_headers
-from worker_gguf.metrics import Metrics
+from worker_gguf.observe.metrics import Metrics
 from worker_gguf.settings import Settings
 from worker_gguf.worker import Worker
 

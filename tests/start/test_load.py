@@ -7,10 +7,10 @@ from functools import partial
 
 import pytest
 
-from tests.engine.test_plan import CPU, GPU, SMALL
-from worker_gguf.engine.plan import Machine, MemoryPlan, Wishes, lesser_plan, plan_memory
+from tests.plan.test_plan import CPU, GPU, SMALL
+from worker_gguf.plan import Machine, MemoryPlan, Wishes, lesser_plan, plan_memory
 from worker_gguf.errors import ModelInvalid, NotEnoughMemory
-from worker_gguf.loading import load_within_memory
+from worker_gguf.start.load import load_within_memory
 
 
 @dataclass

@@ -6,27 +6,27 @@ from dataclasses import replace
 
 import pytest
 
-from worker_gguf import examination
+from worker_gguf.start import facts
 from worker_gguf.embedded import MODEL_PATH
-from worker_gguf.engine.plan import Machine
-from worker_gguf.metrics import Metrics
-from worker_gguf.opening import Opening, open_model
-from worker_gguf.read_ahead import ReadAhead
+from worker_gguf.plan import Machine
+from worker_gguf.observe.metrics import Metrics
+from worker_gguf.start.open_model import Opening, open_model
+from worker_gguf.start.read_ahead import ReadAhead
 from worker_gguf.settings import Settings
 from worker_gguf.store import Hold, ModelRef
 from worker_gguf.store.resolve import locate
-from worker_gguf.timeline import Timeline
+from worker_gguf.observe.timeline import Timeline
 
 
 def test_checks_compare_with_the_whole_machine_and_not_with_what_others_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Machine] = []
-    examine = examination.examine
+    examine = facts.examine
 
     def look(settings: Settings, machine: Machine, *others: object) -> object:
         seen.append(machine)
         return examine(settings, machine, *others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(examination, "examine", look)
+    monkeypatch.setattr(facts, "examine", look)
     settings = Settings(model=str(MODEL_PATH), n_threads=1, n_parallel=1, n_ctx=256)
     local = locate(ModelRef.parse(str(MODEL_PATH)), ())
     assert local is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from worker_gguf.progress_bar import ProgressBar
+from worker_gguf.start.progress_bar import ProgressBar
 
 
 class Terminal(io.StringIO):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from worker_gguf.errors import TemplateError
-from worker_gguf.protocol.template import ChatTemplate, ChatTemplates
+from worker_gguf.template.chat_template import ChatTemplate, ChatTemplates
 
 HELLO = [{"role": "user", "content": "Hello"}]
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from worker_gguf.errors import TemplateError
-from worker_gguf.protocol.template import ChatTemplate
+from worker_gguf.template.chat_template import ChatTemplate
 
 # The project's shared folder lies beside its checkout.
 TEMPLATES = Path(__file__).resolve().parents[3] / "shared" / "templates"

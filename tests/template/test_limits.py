@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from worker_gguf.errors import TemplateError
-from worker_gguf.protocol.template import ChatTemplate
-from worker_gguf.protocol.template_limits import TemplateLimits
+from worker_gguf.template.chat_template import ChatTemplate
+from worker_gguf.template.limits import TemplateLimits
 
 HELLO = [{"role": "user", "content": "Hello"}]
 TIGHT = TemplateLimits(max_source=2_000, max_value=10_000, max_built=100_000, timeout_s=0.2)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from worker_gguf.errors import TemplateError
-from worker_gguf.protocol.template import ChatTemplate
+from worker_gguf.template.chat_template import ChatTemplate
 
 HELLO = [{"role": "user", "content": "Hello"}]
 # Takes text, writes calls' arguments as an object, knows system and no other special role.

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tests.pages import blocks, broken_links
-from worker_gguf.cli.docs_api import api_page, bounds_text, tables, type_text
+from tools.docs.api import api_page, bounds_text, tables, type_text
 from worker_gguf.engine.events import Delta, Finished, Usage
 from worker_gguf.errors import ContextLengthExceeded, WorkerError
-from worker_gguf.frontends.queue_input import read_job_input
+from worker_gguf.queue.job_input import read_job_input
 from worker_gguf.protocol.calls import Defaults, parse_chat, parse_completion
 from worker_gguf.protocol.chat_rendering import ChatRendering
 from worker_gguf.protocol.errors import error_body

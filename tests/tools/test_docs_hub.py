@@ -11,10 +11,10 @@ import jsonschema
 import pytest
 
 from worker_gguf.cli import docs_hub
-from worker_gguf.frontends.queue_input import read_job_input
+from worker_gguf.queue.job_input import read_job_input
 from worker_gguf.protocol.calls import Defaults, parse_chat, parse_completion
 from worker_gguf.settings import Settings
-from worker_gguf.settings_fields import Platform
+from worker_gguf.settings.fields import Platform
 from worker_gguf.store.ref import HubRef, ModelRef
 
 ROOT = Path(__file__).parents[2]

@@ -9,13 +9,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from worker_gguf.cli.markdown import table
+from tools.docs.markdown import table
 from worker_gguf.engine.request import SamplingParams
 from worker_gguf.protocol.bodies import ChatBody, Common, CompletionBody
 from worker_gguf.protocol.calls import ChatCall, CompletionCall, Defaults, parse_chat, parse_completion
 from worker_gguf.protocol.parameters import ALIASES, CHAT_REFUSED, IGNORED, INSTEAD, REFUSED
-from worker_gguf.settings_fields import Limits, Sampling
-from worker_gguf.settings_text import default_text
+from worker_gguf.settings.fields import Limits, Sampling
+from worker_gguf.settings.text import default_text
 
 __all__ = ["api_page", "bounds_text", "tables", "type_text"]
 

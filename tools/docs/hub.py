@@ -13,8 +13,8 @@ from annotated_types import Ge, Le
 from pydantic.fields import FieldInfo
 
 from worker_gguf.embedded import published_prompts
-from worker_gguf.settings_fields import Engine, Fleet, Limits, Memory, Model, Sampling, Server
-from worker_gguf.settings_text import choices, default_text, type_text
+from worker_gguf.settings.fields import Engine, Fleet, Limits, Memory, Model, Sampling, Server
+from worker_gguf.settings.text import choices, default_text, type_text
 
 __all__ = ["DEFAULT_MODEL", "LEFT_OUT", "hub_file", "hub_tests", "runner_tests"]
 

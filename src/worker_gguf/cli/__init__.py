@@ -41,10 +41,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     """Any subcommand that `_parser` knows but serve."""
-    if arguments.command == "demo":
-        from worker_gguf.cli.demo import run_demo
-
-        return run_demo()
     if arguments.command == "inspect":
         from worker_gguf.cli.inspect import inspect
 
@@ -57,19 +53,16 @@ def _run(arguments: argparse.Namespace) -> int:
         from worker_gguf.cli.ping import ping
 
         return ping()
-    if arguments.command == "emulate":
-        from worker_gguf.cli.emulate import emulate
-
-        return emulate(arguments)
     from worker_gguf.cli.bench import bench
 
     return bench(arguments)
 
 
 def _serve(model: str | None = None, mode: str | None = None, host: str | None = None, port: int | None = None) -> int:
-    from worker_gguf import head_start, switching
+    from worker_gguf.start import head_start
+    from worker_gguf import switch_interval
 
-    switching.for_the_start()
+    switch_interval.for_the_start()
     begun = head_start.begin(model, in_child=True)  # before the imports of the next line, which take long
     from worker_gguf.cli.serve import serve
 
@@ -88,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         target.add_argument("--mode", choices=("auto", "queue", "http"), help="over MODE")
         target.add_argument("--host", help="over HOST")
         target.add_argument("--port", type=int, help="over PORT")
-    from worker_gguf.cli import bench, emulate, fetch, inspect  # no import of their own that takes time
+    from worker_gguf.cli import bench, fetch, inspect  # no import of their own that takes time
 
     inspect.add_arguments(
         commands.add_parser("inspect", help="print a model's memory plan, for this machine or another")
@@ -96,10 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_arguments(commands.add_parser("fetch", help="put a model onto this machine before a worker needs it"))
     bench.add_arguments(commands.add_parser("bench", help="measure a start of the worker and draw its phases"))
     commands.add_parser("ping", help="ask the worker of this machine whether it is ready; the exit code says it")
-    emulate.add_arguments(commands.add_parser("emulate", help="RunPod's queue on this machine, with real workers"))
     commands.add_parser("deploy", help="create or update an endpoint on RunPod from deploy.yaml")
     commands.add_parser("destroy", help="remove what deploy made")
-    commands.add_parser("demo", help="start the worker, ask it over HTTP and over the queue, check both answers")
     return parser
 
 

@@ -16,7 +16,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Final
 
-from worker_gguf.timeline import Phase, draw, read_phases
+from worker_gguf.observe.timeline import Phase, draw, read_phases
 from worker_gguf.worker_process import ProcessFailed, WorkerProcess, fetch_json
 
 __all__ = ["READERS", "Limit", "Start", "drop_pages", "fastest_read", "measure_start", "picture", "plain_read"]

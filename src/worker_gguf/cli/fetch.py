@@ -58,7 +58,7 @@ def _wanted(settings: Settings) -> list[Settings]:
 
 
 def _ensure(settings: Settings, folder: Path | None, endpoint: str | None) -> LocalModel:
-    from worker_gguf.progress_bar import ProgressBar
+    from worker_gguf.start.progress_bar import ProgressBar
     from worker_gguf.store import ModelRef, ensure
 
     ref = ModelRef.parse(settings.model_reference)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from worker_gguf.errors import WorkerError
 
 if TYPE_CHECKING:
-    from worker_gguf.engine.plan import DeviceUse, Machine, MemoryPlan
+    from worker_gguf.plan import DeviceUse, Machine, MemoryPlan
     from worker_gguf.gguf import ModelHeader
     from worker_gguf.settings import Settings
 
@@ -54,7 +54,7 @@ def inspect(arguments: argparse.Namespace, *, endpoint: str | None = None) -> in
     """Print the plan; 0, 1 when the model cannot be served so, 2 when the arguments are wrong."""
     from worker_gguf.cli.named_model import settings_for_one
     from worker_gguf.errors import SettingsError
-    from worker_gguf.planning import beyond_training, plan_for
+    from worker_gguf.plan.planning import beyond_training, plan_for
 
     try:
         settings = settings_for_one(arguments.model, **{name: getattr(arguments, name) for name in SETTINGS})
@@ -88,7 +88,7 @@ def parse_sizes(text: str) -> list[int]:
 
 
 def _machine(gpu: str | None, ram: str | None) -> Machine:
-    from worker_gguf.engine.plan import Device, Machine
+    from worker_gguf.plan import Device, Machine
 
     free_bytes = parse_sizes(ram)[0] if ram else 0
     gpus: tuple[Device, ...] | None = None
@@ -124,7 +124,7 @@ def _header(settings: Settings, machine: Machine, endpoint: str | None) -> tuple
     """The header and where it was read: on this disk, else on the Hub."""
     from functools import partial
 
-    from worker_gguf.engine.plan import preference
+    from worker_gguf.plan import preference
     from worker_gguf.errors import ModelNotFound
     from worker_gguf.gguf import read_headers
     from worker_gguf.store import Hub, HubRef, ModelRef, locate, read_remote

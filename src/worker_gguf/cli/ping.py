@@ -1,6 +1,6 @@
 """`worker-gguf ping`: whether the worker of this container can answer. The image's HEALTHCHECK.
 
-It reads the raw environment, as the worker does (settings_fields.py), since pydantic alone takes longer to import
+It reads the raw environment, as the worker does (settings/fields.py), since pydantic alone takes longer to import
 than the question takes to be answered.
 """
 

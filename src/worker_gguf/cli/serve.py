@@ -16,17 +16,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worker_gguf import environment, switching
+from worker_gguf import environment
+from worker_gguf import switch_interval
 from worker_gguf.errors import SettingsError, WorkerError
-from worker_gguf.log import configure, get_logger
+from worker_gguf.observe.log import configure, get_logger
 from worker_gguf.settings import Settings
-from worker_gguf.timeline import Timeline
+from worker_gguf.observe.timeline import Timeline
 
 if TYPE_CHECKING:
-    from worker_gguf.frontends.server import Listener
-    from worker_gguf.metrics import Metrics
-    from worker_gguf.store.prefetch import Prefetch
-    from worker_gguf.telemetry import Telemetry
+    from worker_gguf.http.server import Listener
+    from worker_gguf.observe.metrics import Metrics
+    from worker_gguf.readahead.prefetch import Prefetch
+    from worker_gguf.observe.telemetry import Telemetry
     from worker_gguf.worker import Worker
 
 __all__ = ["serve"]
@@ -65,7 +66,7 @@ def serve(
 
 def _http(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> int:
     with timeline.phase("bind"):
-        from worker_gguf.frontends.binding import bind
+        from worker_gguf.http.binding import bind
 
         main = bind(settings.bind_host, settings.port)
         apart = settings.port_health not in (None, settings.port)
@@ -73,9 +74,9 @@ def _http(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> int
     worker, metrics = _start(settings, timeline, begun)
     telemetry = _open_telemetry(worker, metrics)
     with timeline.phase("http"):
-        from worker_gguf.frontends.http import create_app, create_health_app
-        from worker_gguf.frontends.server import run_loop
-        from worker_gguf.frontends.sse import Pings
+        from worker_gguf.http.app import create_app, create_health_app
+        from worker_gguf.http.server import run_loop
+        from worker_gguf.http.sse import Pings
 
         keys = [key.get_secret_value() for key in settings.api_keys]
         path = settings.health_check_path
@@ -106,14 +107,14 @@ def _http(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> int
 
 async def _serve(worker: Worker, listeners: Sequence[Listener], settings: Settings) -> None:
     """Serve until a signal, or until the start has failed: a worker without a model is only billed."""
-    from worker_gguf.frontends.server import serve as serve_http
+    from worker_gguf.http.server import serve as serve_http
 
     stop = asyncio.Event()
 
     async def watch() -> None:
         with contextlib.suppress(WorkerError):
             await worker.wait_ready()
-        switching.for_requests()
+        switch_interval.for_requests()
         _warn_of_misspelt()
         if worker.error is not None:
             stop.set()
@@ -135,14 +136,14 @@ def _queue(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> in
     worker, metrics = _start(settings, timeline, begun)
     telemetry = _open_telemetry(worker, metrics)
     with timeline.phase("sdk"):
-        from worker_gguf.frontends.queue_fitness import report_failed_start
-        from worker_gguf.frontends.queue_sdk import import_sdk, run_queue
+        from worker_gguf.queue.fitness import report_failed_start
+        from worker_gguf.queue.sdk import import_sdk, run_queue
 
         sdk = import_sdk()
     with contextlib.ExitStack() as stack:
         if settings.port_health:
-            from worker_gguf.frontends.http import create_health_app
-            from worker_gguf.frontends.server import ServerThread, bind
+            from worker_gguf.http.app import create_health_app
+            from worker_gguf.http.server import ServerThread, bind
 
             keys = [key.get_secret_value() for key in settings.api_keys]
             path = settings.health_check_path
@@ -157,7 +158,7 @@ def _queue(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> in
                 _close_telemetry(telemetry, settings)  # now: the report ends the process
                 report_failed_start(sdk, error)
                 raise
-            switching.for_requests()
+            switch_interval.for_requests()
             _warn_of_misspelt()
             concurrency = settings.concurrency or worker.n_parallel
             run_queue(
@@ -187,14 +188,14 @@ def _start(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> tu
         # What cannot be imported here fails the start, which says why.
         with contextlib.suppress(WorkerError), timeline.phase("engine"):
             import worker_gguf.engine.engine
-            import worker_gguf.examination
-            import worker_gguf.first_token
+            import worker_gguf.start.facts
+            import worker_gguf.start.first_token
             import worker_gguf.llama.offload
             import worker_gguf.llama.runner
-            import worker_gguf.model_service  # noqa: F401 - what follows the load finds it imported
+            import worker_gguf.start.model_service  # noqa: F401 - what follows the load finds it imported
     with timeline.phase("metrics"):
         from worker_gguf import __version__
-        from worker_gguf.metrics import Metrics
+        from worker_gguf.observe.metrics import Metrics
         from worker_gguf.protocol.parameters import IGNORED
 
         metrics = Metrics(__version__, known_ignored=IGNORED)
@@ -206,7 +207,7 @@ def _warn_of_misspelt() -> None:
     """Beside the first requests, for it takes some milliseconds that nobody should wait for."""
 
     def warn() -> None:
-        from worker_gguf.misspelt import misspelt
+        from worker_gguf.settings.typos import misspelt
 
         for name, meant in misspelt(environment.names()).items():
             logger.warning("a variable is no setting", name=name, reason=f"{name} does nothing. Did you mean {meant}?")
@@ -220,7 +221,7 @@ def _open_telemetry(worker: Worker, metrics: Metrics) -> Telemetry | None:
     if not any(name.startswith("otel_exporter_otlp_") for name in variables):
         return None
     from worker_gguf import __version__
-    from worker_gguf.telemetry import Start, open_telemetry
+    from worker_gguf.observe.telemetry import Start, open_telemetry
 
     async def wait() -> Start:
         with contextlib.suppress(WorkerError):

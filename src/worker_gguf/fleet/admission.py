@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from worker_gguf.protocol.calls import Defaults, parse_chat, parse_completion
-from worker_gguf.service import beside_loop
+from worker_gguf.service.service import beside_loop
 from worker_gguf.settings import Settings
 
 __all__ = ["check", "wanted_name"]

@@ -12,21 +12,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from worker_gguf.account import Account
+from worker_gguf.observe.account import Account
 from worker_gguf.errors import InvalidRequest, MethodNotAllowed, NotFound, Unauthorized, WorkerError
-from worker_gguf.frontends import openapi
-from worker_gguf.frontends.auth import ApiKeys
-from worker_gguf.frontends.backend import Backend
-from worker_gguf.frontends.ending import note_ending
-from worker_gguf.frontends.exchange import Exchange, Frame
-from worker_gguf.frontends.probes import Ping
-from worker_gguf.frontends.replies import error_bytes, error_headers, json_bytes, request_id_from
-from worker_gguf.frontends.sse import NO_PINGS, Pings
-from worker_gguf.log import bound, get_logger
-from worker_gguf.metrics import Metrics
+from worker_gguf.http import openapi
+from worker_gguf.http.auth import ApiKeys
+from worker_gguf.service.backend import Backend
+from worker_gguf.observe.ending import note_ending
+from worker_gguf.http.exchange import Exchange, Frame
+from worker_gguf.http.probes import Ping
+from worker_gguf.service.envelope import error_bytes, error_headers, json_bytes, request_id_from
+from worker_gguf.http.sse import NO_PINGS, Pings
+from worker_gguf.observe.log import bound, get_logger
+from worker_gguf.observe.metrics import Metrics
 
 if TYPE_CHECKING:
-    from worker_gguf.telemetry import Telemetry
+    from worker_gguf.observe.telemetry import Telemetry
 
 __all__ = ["create_app", "create_health_app"]
 

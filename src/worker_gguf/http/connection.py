@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
-from worker_gguf.frontends.body import ClientGone, Receive
-from worker_gguf.service import Stream
+from worker_gguf.http.body import ClientGone, Receive
+from worker_gguf.service.service import Stream
 
 __all__ = ["Connection", "close_events"]
 

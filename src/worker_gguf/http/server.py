@@ -16,8 +16,8 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
-from worker_gguf.frontends.binding import BACKLOG, bind
-from worker_gguf.log import get_logger
+from worker_gguf.http.binding import BACKLOG, bind
+from worker_gguf.observe.log import get_logger
 
 __all__ = ["Listener", "ServerThread", "bind", "run_loop", "serve"]
 

@@ -6,7 +6,7 @@ import ctypes
 import os
 from pathlib import Path
 
-from worker_gguf.engine.plan import Device, Machine
+from worker_gguf.plan import Device, Machine
 from worker_gguf.llama import backend
 from worker_gguf.llama.bindings import libggml
 

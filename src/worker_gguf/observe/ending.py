@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from structlog.stdlib import BoundLogger
 
-from worker_gguf.account import Record
-from worker_gguf.metrics import Metrics
+from worker_gguf.observe.account import Record
+from worker_gguf.observe.metrics import Metrics
 
 if TYPE_CHECKING:
-    from worker_gguf.telemetry import Telemetry
+    from worker_gguf.observe.telemetry import Telemetry
 
 __all__ = ["line_of", "note_ending"]
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
-from worker_gguf.lean_structlog import structlog
+from worker_gguf.observe.lean_structlog import structlog
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger

@@ -17,10 +17,10 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from worker_gguf.engine.stats import BATCH_BOUNDS, EngineStats
 from worker_gguf.errors import DeploymentError, DownloadError, ModelError, SettingsError, WorkerError
-from worker_gguf.status import Status
+from worker_gguf.observe.status import Status
 
 if TYPE_CHECKING:
-    from worker_gguf.account import Record
+    from worker_gguf.observe.account import Record
 
 __all__ = ["Metrics", "ModelCounts"]
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from worker_gguf.log import get_logger
+from worker_gguf.observe.log import get_logger
 
 __all__ = ["Phase", "Timeline", "draw", "read_phases"]
 

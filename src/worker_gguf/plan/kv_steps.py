@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from worker_gguf.engine.plan.memory_plan import Wishes
-from worker_gguf.engine.plan.shape import ModelShape
-from worker_gguf.engine.plan.usage import Layout, Machine
+from worker_gguf.plan.memory_plan import Wishes
+from worker_gguf.plan.shape import ModelShape
+from worker_gguf.plan.usage import Layout, Machine
 
 __all__ = ["MIN_N_CTX", "Choice", "first_choice", "rungs"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from worker_gguf.engine.plan.shape import ModelShape
-from worker_gguf.engine.plan.usage import DeviceUse, Layout, Machine, measure
+from worker_gguf.plan.shape import ModelShape
+from worker_gguf.plan.usage import DeviceUse, Layout, Machine, measure
 
 __all__ = ["MemoryPlan", "Wishes", "describe"]
 

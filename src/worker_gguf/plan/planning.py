@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from worker_gguf.engine.plan import LayerShape, Machine, MemoryPlan, ModelShape, Wishes, plan_memory
+from worker_gguf.plan import LayerShape, Machine, MemoryPlan, ModelShape, Wishes, plan_memory
 from worker_gguf.errors import SettingsError
 from worker_gguf.gguf import ArrayInfo, ModelHeader, TensorInfo
 from worker_gguf.settings import Settings

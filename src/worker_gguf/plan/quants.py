@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from worker_gguf.engine.plan.usage import RESERVE_CPU_BYTES, RESERVE_GPU_BYTES, Machine
+from worker_gguf.plan.usage import RESERVE_CPU_BYTES, RESERVE_GPU_BYTES, Machine
 
 __all__ = ["preference"]
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
-from worker_gguf.engine.plan.choose import USEFUL_N_CTX
-from worker_gguf.engine.plan.memory_plan import MemoryPlan, Wishes, describe
-from worker_gguf.engine.plan.rungs import MIN_N_CTX
-from worker_gguf.engine.plan.shape import ModelShape
-from worker_gguf.engine.plan.usage import Layout, Machine, even_split
+from worker_gguf.plan.choose import USEFUL_N_CTX
+from worker_gguf.plan.memory_plan import MemoryPlan, Wishes, describe
+from worker_gguf.plan.kv_steps import MIN_N_CTX
+from worker_gguf.plan.shape import ModelShape
+from worker_gguf.plan.usage import Layout, Machine, even_split
 
 __all__ = ["Stage", "lesser_plan"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Final
 
-from worker_gguf.engine.plan.shape import ModelShape
+from worker_gguf.plan.shape import ModelShape
 
 __all__ = ["Device", "DeviceUse", "Layout", "Machine", "even_split", "kv_bytes_by_layer", "measure"]
 

@@ -6,10 +6,10 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from worker_gguf.engine.plan.memory_plan import Wishes
-from worker_gguf.engine.plan.rungs import Choice
-from worker_gguf.engine.plan.shape import ModelShape
-from worker_gguf.engine.plan.usage import Machine, even_split, measure
+from worker_gguf.plan.memory_plan import Wishes
+from worker_gguf.plan.kv_steps import Choice
+from worker_gguf.plan.shape import ModelShape
+from worker_gguf.plan.usage import Machine, even_split, measure
 
 __all__ = ["Fitting", "Place", "as_it_is", "placements"]
 

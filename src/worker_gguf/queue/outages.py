@@ -19,7 +19,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from worker_gguf.log import get_logger
+from worker_gguf.observe.log import get_logger
 
 __all__ = ["patient_fetch", "patient_post", "patient_sdk"]
 

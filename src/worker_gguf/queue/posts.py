@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 
-from worker_gguf.frontends.connection import close_events
+from worker_gguf.http.connection import close_events
 
 __all__ = ["GATHER_S", "MAX_POST_BYTES", "Crowd", "Posts"]
 

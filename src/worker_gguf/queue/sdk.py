@@ -11,16 +11,16 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from worker_gguf import switching
-from worker_gguf.frontends.backend import Backend
-from worker_gguf.frontends.queue import make_handler
-from worker_gguf.frontends.queue_faults import patient_sdk
-from worker_gguf.frontends.queue_fitness import checks_of, leave_out_the_sdks_checks, register_checks
-from worker_gguf.log import get_logger
-from worker_gguf.metrics import Metrics
+from worker_gguf import switch_interval
+from worker_gguf.service.backend import Backend
+from worker_gguf.queue.handler import make_handler
+from worker_gguf.queue.outages import patient_sdk
+from worker_gguf.queue.fitness import checks_of, leave_out_the_sdks_checks, register_checks
+from worker_gguf.observe.log import get_logger
+from worker_gguf.observe.metrics import Metrics
 
 if TYPE_CHECKING:
-    from worker_gguf.telemetry import Telemetry
+    from worker_gguf.observe.telemetry import Telemetry
 
 __all__ = ["import_sdk", "run_queue"]
 
@@ -64,7 +64,7 @@ def run_queue(
     # The SDK parses the command line for flags of its own, --rp_log_level=DEBUG among them. Ours is read by now.
     sys.argv = sys.argv[:1]
     os.register_at_fork(after_in_child=_follow_parent)
-    switching.for_the_sdk()
+    switch_interval.for_the_sdk()
     config = {
         "handler": make_handler(backend, metrics, telemetry),
         "concurrency_modifier": _Taking(backend, concurrency, drain_timeout_s).n_jobs,

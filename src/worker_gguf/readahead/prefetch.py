@@ -22,9 +22,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, TypeAlias
 
-from worker_gguf.store import child
-from worker_gguf.store.pace import Pace
-from worker_gguf.store.page_cache import PageCache
+from worker_gguf.readahead import child
+from worker_gguf.readahead.pace import Pace
+from worker_gguf.readahead.page_cache import PageCache
 
 __all__ = ["BLOCK_BYTES", "Block", "Prefetch", "Read", "drops_on_open"]
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from worker_gguf.engine.request import SamplingParams
 from worker_gguf.errors import ContextLengthExceeded, InvalidRequest
 from worker_gguf.protocol.calls import ChatCall, CompletionCall, Options, Prompt
-from worker_gguf.protocol.template import ChatTemplate
+from worker_gguf.template.chat_template import ChatTemplate
 
 __all__ = ["Prompts", "Tokenizer"]
 

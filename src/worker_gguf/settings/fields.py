@@ -8,17 +8,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from worker_gguf.engine.request import SAMPLERS, SamplingParams
-from worker_gguf.settings_fleet import Fleet
-from worker_gguf.settings_group import Group
 
 __all__ = ["GROUPS", "Engine", "Fleet", "Limits", "Memory", "Model", "Platform", "Sampling", "Server"]
 
 CacheType = Literal["f16", "f32", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl"]
 Port = Annotated[int, Field(ge=1, le=65535)]
 DRAWN = SamplingParams()
+
+
+class Group(BaseModel):
+    """A part of Settings. It is never validated alone, and building its validator would take 15 ms."""
+
+    model_config = ConfigDict(defer_build=True)
 
 
 class Model(Group):
@@ -109,6 +113,25 @@ class Engine(Group):
     )
     rope_freq_base: float | None = Field(None, gt=0, description="RoPE base frequency; planned: the model's own")
     rope_freq_scale: float | None = Field(None, gt=0, description="RoPE frequency scale; planned: the model's own")
+
+
+class Fleet(Group):
+    """Several models in one worker, loaded on demand; [models](models.md) tells how."""
+
+    models: str | None = Field(
+        None,
+        description="Several models in place of MODEL: `alias=reference, …`, a list as JSON or YAML, or a YAML file",
+    )
+    models_max: int | None = Field(
+        None, ge=1, le=64, description="Models in memory at once at most; planned: as many as fit"
+    )
+    models_preload: int = Field(1, ge=1, le=64, description="Models loaded at the start, from the first, if they fit")
+    model_min_residence_s: float = Field(
+        3.0, ge=0, le=3600, description="Seconds that a loaded model stays in memory at least"
+    )
+    model_turn_s: float = Field(
+        10.0, ge=0, le=86400, description="Seconds after its load that a busy model takes requests while others wait"
+    )
 
 
 class Limits(Group):

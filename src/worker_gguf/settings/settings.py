@@ -13,8 +13,8 @@ from pydantic import ConfigDict, ValidationError, model_validator
 from worker_gguf import environment
 from worker_gguf.engine.request import SamplingParams
 from worker_gguf.errors import SettingsError
-from worker_gguf.settings_fields import Engine, Fleet, Limits, Memory, Model, Sampling, Server
-from worker_gguf.settings_text import choices, expected, is_secret
+from worker_gguf.settings.fields import Engine, Fleet, Limits, Memory, Model, Sampling, Server
+from worker_gguf.settings.text import choices, expected, is_secret
 
 __all__ = ["RUNPOD_VOLUME", "Settings"]
 

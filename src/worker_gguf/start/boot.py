@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from worker_gguf.fetching import Progress, fetch
-from worker_gguf.opening import Opening, open_model
-from worker_gguf.read_ahead import ReadAhead
-from worker_gguf.served import Booted
+from worker_gguf.start.fetch import Progress, fetch
+from worker_gguf.start.open_model import Opening, open_model
+from worker_gguf.start.read_ahead import ReadAhead
+from worker_gguf.start.loaded import Booted
 from worker_gguf.settings import Settings
 from worker_gguf.store import Hold
-from worker_gguf.timeline import Timeline
+from worker_gguf.observe.timeline import Timeline
 
 if TYPE_CHECKING:
-    from worker_gguf.metrics import Metrics
-    from worker_gguf.store.prefetch import Prefetch
+    from worker_gguf.observe.metrics import Metrics
+    from worker_gguf.readahead.prefetch import Prefetch
 
 __all__ = ["boot"]
 

@@ -12,23 +12,23 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from worker_gguf.engine.plan import Machine, MemoryPlan, Stage, lesser_plan
-from worker_gguf.fetching import Progress, original_tokenizer
+from worker_gguf.plan import Machine, MemoryPlan, Stage, lesser_plan
+from worker_gguf.start.fetch import Progress, original_tokenizer
 from worker_gguf.gguf import ModelHeader, read_headers
-from worker_gguf.loading import load_within_memory
-from worker_gguf.log import get_logger
-from worker_gguf.planning import beyond_training, plan_for, repacks, shape_of, visible, wishes_of
-from worker_gguf.read_ahead import ReadAhead
-from worker_gguf.served import Booted
+from worker_gguf.start.load import load_within_memory
+from worker_gguf.observe.log import get_logger
+from worker_gguf.plan.planning import beyond_training, plan_for, repacks, shape_of, visible, wishes_of
+from worker_gguf.start.read_ahead import ReadAhead
+from worker_gguf.start.loaded import Booted
 from worker_gguf.settings import Settings
 from worker_gguf.store import Hold, LocalModel
-from worker_gguf.timeline import Timeline
+from worker_gguf.observe.timeline import Timeline
 
 if TYPE_CHECKING:
     from worker_gguf.engine.engine import Engine
-    from worker_gguf.fitness import Check
+    from worker_gguf.start.fitness import Check
     from worker_gguf.llama.model import Model
-    from worker_gguf.metrics import Metrics
+    from worker_gguf.observe.metrics import Metrics
     from worker_gguf.store import OriginalTokenizer
 
 __all__ = ["Opening", "open_model"]
@@ -91,7 +91,7 @@ def open_model(
     with _closing_if_it_fails(engine):
         checks = _examine(opening, whole, plan, header, local, model, engine)
         with timeline.phase("service"):
-            from worker_gguf.model_service import make_service
+            from worker_gguf.start.model_service import make_service
 
             service = make_service(settings, engine, model, header, local, plan, opening.metrics(), original)
     engine.start()
@@ -115,12 +115,12 @@ def _machine(settings: Settings) -> Machine:
     machine = read_machine()
     backends = gpu_backends()
     if settings.n_gpu_layers or settings.runpod_gpu_count or backends:  # else no judge need be imported so early
-        from worker_gguf.fitness import GpuFacts
+        from worker_gguf.start.fitness import GpuFacts
 
         facts = GpuFacts(backends, len(machine.gpus), settings.runpod_gpu_count, settings.n_gpu_layers)
         if facts.devices().ok:
             return machine
-        from worker_gguf.examination import examine_devices
+        from worker_gguf.start.facts import examine_devices
 
         examine_devices(settings, machine)
     return machine
@@ -136,11 +136,11 @@ def _examine(
     engine: Engine,
 ) -> tuple[Check, ...]:
     with opening.timeline.phase("first token"):
-        from worker_gguf.first_token import first_token
+        from worker_gguf.start.first_token import first_token
 
         first = first_token(engine.runner, model.vocabulary.bos)
     with opening.timeline.phase("fitness"):
-        from worker_gguf.examination import examine
+        from worker_gguf.start.facts import examine
 
         progress = partial(opening.progress, "verify")
         return examine(opening.settings, machine, plan, header, local, model, first, progress, opening.checked)

@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable
 from typing import BinaryIO, Self
 
-from worker_gguf.log import get_logger
+from worker_gguf.observe.log import get_logger
 from worker_gguf.settings import Settings
 from worker_gguf.store import LocalModel
-from worker_gguf.store.prefetch import Prefetch
-from worker_gguf.store.room import page_cache_room_bytes
-from worker_gguf.timeline import Timeline
+from worker_gguf.readahead.prefetch import Prefetch
+from worker_gguf.readahead.room import page_cache_room_bytes
+from worker_gguf.observe.timeline import Timeline
 
 __all__ = ["ReadAhead"]
 

@@ -22,9 +22,9 @@ from typing import Protocol
 from worker_gguf.errors import DownloadError, ModelInvalid, ModelNotFound
 from worker_gguf.store import select
 from worker_gguf.store.cache import Cache, write_ref
-from worker_gguf.store.crew import Crew, Digest, LostLease
+from worker_gguf.store.parallel_fetch import Crew, Digest, LostLease
 from worker_gguf.store.hub import Hub, Listing
-from worker_gguf.store.in_use import touch, volume_now
+from worker_gguf.store.usage_marks import touch, volume_now
 from worker_gguf.store.lease import Lease, bytes_said
 from worker_gguf.store.partial import Partial, folders_of, left_behind, noted_bytes
 from worker_gguf.store.prune import disk_error, make_room

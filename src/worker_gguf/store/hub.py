@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from worker_gguf.errors import DownloadError, ModelNotFound, WorkerError
-from worker_gguf.store.crew import Digest
+from worker_gguf.store.parallel_fetch import Digest
 from worker_gguf.store.web import Interrupted, WebFile
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from typing import Any
 import jinja2
 
 from worker_gguf.errors import TemplateError
-from worker_gguf.protocol.template_environment import ChatEnvironment, TemplateRefusal
-from worker_gguf.protocol.template_limits import OverBudget, TemplateLimits, spending
-from worker_gguf.protocol.template_messages import (
+from worker_gguf.template.environment import ChatEnvironment, TemplateRefusal
+from worker_gguf.template.limits import OverBudget, TemplateLimits, spending
+from worker_gguf.template.messages import (
     cut_at_mark,
     mark_end,
     plain,
@@ -28,7 +28,7 @@ from worker_gguf.protocol.template_messages import (
     plain_objects,
     with_reasoning,
 )
-from worker_gguf.protocol.template_shape import TemplateShape, probe_shape, reshape
+from worker_gguf.template.shape import TemplateShape, probe_shape, reshape
 
 __all__ = ["CHATML", "ChatTemplate", "ChatTemplates"]
 

@@ -1,7 +1,7 @@
 """The Jinja environment chat templates are written for: what Transformers gives them, sandboxed and metered.
 
 Knows nothing of messages, of models or of HTTP. What a template sees (names, filters, tags, whitespace rules) is
-Transformers' `apply_chat_template`; tests/protocol/test_template_conformance.py compares the two.
+Transformers' `apply_chat_template`; tests/template/test_conformance.py compares the two.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
-from worker_gguf.protocol.template_limits import OPERATORS, guard_format, guard_method, spent_by
+from worker_gguf.template.limits import OPERATORS, guard_format, guard_method, spent_by
 
 __all__ = ["ChatEnvironment", "TemplateRefusal"]
 

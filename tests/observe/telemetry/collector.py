@@ -1,6 +1,6 @@
 """A collector's receiving end, in a process of its own: OTLP over HTTP, protobuf, read by OpenTelemetry's own classes.
 
-`python -m tests.telemetry.collector` prints its port. POST /v1/traces and /v1/metrics as any collector has them; GET
+`python -m tests.observe.telemetry.collector` prints its port. POST /v1/traces and /v1/metrics as any collector has them; GET
 /received says in JSON what came.
 """
 

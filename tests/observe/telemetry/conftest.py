@@ -37,7 +37,7 @@ class Receiver:
 @pytest.fixture
 def collector() -> Iterator[Receiver]:
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.telemetry.collector"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tests.observe.telemetry.collector"], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         yield Receiver(f"http://127.0.0.1:{int(process.stdout.readline())}")

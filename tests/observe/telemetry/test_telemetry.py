@@ -17,18 +17,18 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.frontends.fake_backend import FakeBackend
-from tests.telemetry.conftest import Receiver, Spans
-from worker_gguf import emulator
-from worker_gguf.account import Account, Record
+from tests.fake_backend import FakeBackend
+from tests.observe.telemetry.conftest import Receiver, Spans
+import emulator
+from worker_gguf.observe.account import Account, Record
 from worker_gguf.engine.events import Finished, Usage
 from worker_gguf.engine.progress import Progress
 from worker_gguf.errors import DeadlineExceeded, InvalidRequest, WorkerError
-from worker_gguf.frontends.queue import make_handler
+from worker_gguf.queue.handler import make_handler
 from worker_gguf.latch import Latch
-from worker_gguf.metrics import Metrics
-from worker_gguf.telemetry import Start, Telemetry, open_telemetry, wanted
-from worker_gguf.timeline import Timeline
+from worker_gguf.observe.metrics import Metrics
+from worker_gguf.observe.telemetry import Start, Telemetry, open_telemetry, wanted
+from worker_gguf.observe.timeline import Timeline
 
 CANARY = "canary-7f3a"
 CLIENT_TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -198,7 +198,7 @@ def test_a_collector_that_is_gone_holds_nobody_up() -> None:
         gone = f"http://127.0.0.1:{sock.getsockname()[1]}"
     # In a process of its own: its exporter goes on trying until the process ends, which it must not hold up either.
     code = (
-        "import time; from tests.telemetry.test_telemetry import open_telemetry, record, started\n"
+        "import time; from tests.observe.telemetry.test_telemetry import open_telemetry, record, started\n"
         f"telemetry = open_telemetry({{'otel_exporter_otlp_endpoint': {gone!r}}}, None, version='1')\n"
         "telemetry.begin(started)\n"
         "for _ in range(10_000): telemetry.trace(record())\n"
@@ -308,7 +308,7 @@ def test_another_protocol_is_refused_by_name(caplog: pytest.LogCaptureFixture) -
 def test_where_nothing_is_asked_for_nothing_is_imported() -> None:
     code = (
         "import sys\n"
-        "from worker_gguf.telemetry import open_telemetry\n"
+        "from worker_gguf.observe.telemetry import open_telemetry\n"
         "import worker_gguf.worker\n"
         "assert open_telemetry({}, None, version='1') is None\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"

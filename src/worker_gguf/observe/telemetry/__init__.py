@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from worker_gguf.latch import Latch
-from worker_gguf.log import get_logger
+from worker_gguf.observe.log import get_logger
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-    from worker_gguf.account import Record
-    from worker_gguf.timeline import Timeline
+    from worker_gguf.observe.account import Record
+    from worker_gguf.observe.timeline import Timeline
 
 __all__ = ["Start", "Telemetry", "Wanted", "open_telemetry", "wanted"]
 
@@ -137,8 +137,8 @@ class Telemetry:
         start = asyncio.run(self._started())
         if start is None:
             return
-        from worker_gguf.telemetry.push import Push
-        from worker_gguf.telemetry.spans import Spans
+        from worker_gguf.observe.telemetry.push import Push
+        from worker_gguf.observe.telemetry.spans import Spans
 
         spans = Spans(self._wanted.resource) if self._wanted.traces else None
         push = Push(self._wanted.resource, self._registry) if self._wanted.metrics and self._registry else None

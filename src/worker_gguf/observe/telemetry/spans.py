@@ -16,8 +16,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from worker_gguf.account import Choice, Record
-from worker_gguf.telemetry import Start
+from worker_gguf.observe.account import Choice, Record
+from worker_gguf.observe.telemetry import Start
 
 __all__ = ["Spans"]
 

@@ -1,0 +1,1 @@
+"""The queue door: RunPod's SDK."""

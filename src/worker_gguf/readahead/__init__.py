@@ -1,0 +1,1 @@
+"""Files into the page cache before they are asked for."""

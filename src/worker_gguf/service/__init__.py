@@ -1,0 +1,1 @@
+"""One request: its prompt's tokens, its way through the engine, its reply."""

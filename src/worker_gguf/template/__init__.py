@@ -1,0 +1,1 @@
+"""Messages to prompt text, by the model's own template in a sandbox."""

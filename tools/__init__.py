@@ -1,0 +1,1 @@
+"""What is run beside the package and never shipped with it."""
