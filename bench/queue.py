@@ -25,14 +25,14 @@ from typing import Any
 
 import httpx
 
+import emulator
 from bench import models, report
 from bench.load import Load, encode, percentile, run, run_loop
 from bench.process import busy_share, serving
 from bench.queue_worker import PICKED
-import emulator
-from worker_gguf.embedded import published_prompts
 from emulator.jobs import Job
 from emulator.workers import Workers
+from worker_gguf.embedded import published_prompts
 from worker_gguf.queue.posts import Posts
 from worker_gguf.worker_process import free_port
 

@@ -4,8 +4,8 @@ import sys
 import time
 from typing import Any
 
-from worker_gguf.observe.account import Account
 from worker_gguf.cli import main
+from worker_gguf.observe.account import Account
 from worker_gguf.queue import sdk
 from worker_gguf.service.service import Answer, Stream
 from worker_gguf.worker import Worker

@@ -54,7 +54,7 @@ _LOGS_STAY = "The workers' logs stay in {logs}."
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser("python -m emulator", description="RunPod's queue on this machine, with real workers.")
+    parser = argparse.ArgumentParser("python -m emulator", description="Runs RunPod's queue on this machine.")
     parser.add_argument("model", nargs="?", metavar="MODEL", help="over MODEL: embedded, a path, or org/repo:QUANT")
     parser.add_argument("--workers", type=int, default=1, help="worker processes, each with the model (default 1)")
     parser.add_argument("--port", type=int, default=8001, help="of the queue, on 127.0.0.1 (default 8001)")

@@ -7,11 +7,11 @@ import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
-from worker_gguf.observe.account import Account
 from worker_gguf.engine.progress import Progress
 from worker_gguf.errors import InvalidRequest, MethodNotAllowed, NotFound, NotReady, QueueFull, WorkerError
-from worker_gguf.service.service import Answer, Stream
+from worker_gguf.observe.account import Account
 from worker_gguf.observe.status import Status
+from worker_gguf.service.service import Answer, Stream
 
 __all__ = ["SECRET_ANSWER", "SECRET_PROMPT", "FakeBackend"]
 

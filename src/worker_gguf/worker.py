@@ -14,22 +14,22 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from worker_gguf import __version__
-from worker_gguf.start.boot import boot
 from worker_gguf.engine.stats import EngineStats
 from worker_gguf.engine.watchdog import Watchdog
 from worker_gguf.errors import EngineWedged, NotReady, Unfit, WorkerError
 from worker_gguf.latch import Latch
 from worker_gguf.observe.log import get_logger
-from worker_gguf.start.loaded import Served
-from worker_gguf.settings import Settings
 from worker_gguf.observe.status import Status
 from worker_gguf.observe.timeline import Timeline
+from worker_gguf.settings import Settings
+from worker_gguf.start.boot import boot
+from worker_gguf.start.loaded import Served
 
 if TYPE_CHECKING:
     from worker_gguf.observe.account import Account
     from worker_gguf.observe.metrics import Metrics
-    from worker_gguf.service.service import Answer, Stream
     from worker_gguf.readahead.prefetch import Prefetch
+    from worker_gguf.service.service import Answer, Stream
 
 __all__ = ["Worker"]
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import emulator
 from tests.deployment.conftest import BALANCED, MANIFEST, Command, Passing
 from tests.deployment.fake_plane import FakePlane
 from tests.deployment.fake_runpod import KEY, FakeRunpod
-import emulator
 from worker_gguf.deployment.channel import Clock
 from worker_gguf.http.server import bind
 

@@ -14,8 +14,8 @@ from worker_gguf.http.app import create_app
 from worker_gguf.http.server import ServerThread, bind
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.protocol.parameters import IGNORED
-from worker_gguf.start.loaded import Booted
 from worker_gguf.settings import Settings
+from worker_gguf.start.loaded import Booted
 from worker_gguf.worker import Worker
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from tests.e2e.conftest import Running
 from worker_gguf.embedded import published_prompts
-from worker_gguf.queue.handler import make_handler
 from worker_gguf.observe.metrics import Metrics
+from worker_gguf.queue.handler import make_handler
 
 PROMPT = next(prompt for prompt in published_prompts() if not prompt.tools)
 

@@ -17,8 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.deploy.promql import DEPLOY, OF_THE_SCRAPE, expressions
 from tests.e2e.conftest import Running
-from worker_gguf.queue.handler import make_handler
 from worker_gguf.observe.log import configure
+from worker_gguf.queue.handler import make_handler
 
 pytestmark = pytest.mark.usefixtures("all_slots_free")
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tests.e2e.conftest import Running
 from tests.protocol.test_random_bodies import BODIES, JSON
-from worker_gguf.queue.handler import make_handler
 from worker_gguf.observe.metrics import Metrics
+from worker_gguf.queue.handler import make_handler
 
 SECRET = "Quillfeather-93"
 ROUTES = st.sampled_from(["/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/nothing", "", "//", "\ud800"])

@@ -14,13 +14,13 @@ import pytest
 
 from bench.slow_mount import Mount, mounted, served_bytes, why_not
 from tests.split_model import split_model
-from worker_gguf.start import open_model
 from worker_gguf.embedded import MODEL_PATH
-from worker_gguf.plan import MemoryPlan
 from worker_gguf.errors import NotEnoughMemory
 from worker_gguf.observe.metrics import Metrics
-from worker_gguf.settings import Settings
+from worker_gguf.plan import MemoryPlan
 from worker_gguf.readahead.prefetch import Prefetch, drops_on_open
+from worker_gguf.settings import Settings
+from worker_gguf.start import open_model
 from worker_gguf.worker import Worker
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=f"no FUSE mount: {why_not()}")
@@ -90,7 +90,9 @@ def short_once(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
     monkeypatch.setattr(open_model, "_engine", refuse_once)
     monkeypatch.setattr(
-        open_model, "lesser_plan", lambda plan, *_: replace(plan, n_cpu_moe=1, degraded=(*plan.degraded, "experts moved"))
+        open_model,
+        "lesser_plan",
+        lambda plan, *_: replace(plan, n_cpu_moe=1, degraded=(*plan.degraded, "experts moved")),
     )
     return asked
 

@@ -21,12 +21,12 @@ from typing import Any
 
 import httpx
 
-from tests.emulator.odd_worker import POISON
-from tests.emulator.tally import Sent, Tally, answer_of, is_envelope
 import emulator
-from worker_gguf.embedded import Prompt, published_prompts
 from emulator.jobs import Job
 from emulator.workers import Worker, Workers
+from tests.emulator.odd_worker import POISON
+from tests.emulator.tally import Sent, Tally, answer_of, is_envelope
+from worker_gguf.embedded import Prompt, published_prompts
 
 COMMAND = (sys.executable, "-m", "tests.emulator.odd_worker")
 DRAIN_TIMEOUT_S = 10

@@ -8,9 +8,9 @@ import sys
 import threading
 from typing import Any
 
-from worker_gguf.observe.account import Account
 from worker_gguf.cli import main
 from worker_gguf.engine.batch import Batch, StepResult
+from worker_gguf.observe.account import Account
 from worker_gguf.queue import sdk
 from worker_gguf.service.service import Answer, Stream
 from worker_gguf.worker import Worker

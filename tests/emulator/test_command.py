@@ -1,4 +1,4 @@
-"""`worker-gguf emulate` as a new user meets it: what it prints works as it stands."""
+"""`python -m emulator` as a new user meets it: what it prints works as it stands."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def start(tmp_path: Path, *arguments: str) -> Emulating:
     out = tmp_path / "out.txt"
     own = [f"PYTHONPATH={REPOSITORY}:{REPOSITORY / 'src'}", "N_THREADS=1", "N_PARALLEL=2", "N_CTX=512"]
     own.append(f"TMPDIR={tmp_path}")
-    command = [sys.executable, "-m", "worker_gguf.cli", "emulate", "--workers", "1", "--port", str(port), *arguments]
+    command = [sys.executable, "-m", "emulator", "--workers", "1", "--port", str(port), *arguments]
     with out.open("wb") as file:
         return Emulating(subprocess.Popen(["env", *own, *command], stdout=file, stderr=file), out)
 

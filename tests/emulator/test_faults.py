@@ -13,12 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
+import emulator
+from emulator.workers import Worker, Workers
 from tests.emulator.faults import Answer, bad_polls
 from tests.emulator.odd_worker import HANG
 from tests.fake_backend import event
 from tests.http.serving import wait_until
-import emulator
-from emulator.workers import Worker, Workers
 from worker_gguf.http.server import bind
 from worker_gguf.worker import EXIT_WEDGED
 

@@ -13,17 +13,17 @@ import pytest
 
 from tests.fleet.asking import ask, generating, states
 from tests.fleet.conftest import several
-from worker_gguf.start import facts
-from worker_gguf.observe.account import Account
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.errors import DeadlineExceeded, InvalidRequest, ModelInvalid, NotFound, NotReady, QueueFull
 from worker_gguf.fleet.fleet import Fleet
 from worker_gguf.fleet.model import FleetModel
+from worker_gguf.observe.account import Account
 from worker_gguf.observe.ending import line_of
-from worker_gguf.queue.handler import make_handler
-from worker_gguf.queue.fitness import checks_of
 from worker_gguf.observe.metrics import Metrics
+from worker_gguf.queue.fitness import checks_of
+from worker_gguf.queue.handler import make_handler
 from worker_gguf.service.service import Answer, Arrival, Stream
+from worker_gguf.start import facts
 from worker_gguf.store.verify import matches_record
 from worker_gguf.worker import Worker
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from worker_gguf.embedded import MODEL_PATH
-from worker_gguf.plan import Device, Machine
 from worker_gguf.errors import NotEnoughMemory
 from worker_gguf.fleet.room import Footprint, Need, Room, footprint_of, least, need_of, without
 from worker_gguf.gguf import read_header
+from worker_gguf.plan import Device, Machine
 from worker_gguf.plan.planning import plan_for
 from worker_gguf.settings import Settings
 

@@ -19,14 +19,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from worker_gguf.plan import Machine
 from worker_gguf.errors import WorkerError
-from worker_gguf.start.first_token import first_token
 from worker_gguf.gguf import read_headers
 from worker_gguf.llama.model import Model, ModelParams
-from worker_gguf.start.open_model import _engine
+from worker_gguf.plan import Machine
 from worker_gguf.plan.planning import plan_for
 from worker_gguf.settings import Settings
+from worker_gguf.start.first_token import first_token
+from worker_gguf.start.open_model import _engine
 
 __all__ = ["Outcome", "load_all", "load_apart"]
 

@@ -22,7 +22,7 @@ from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.errors import ModelInvalid, ModelNotFound
 from worker_gguf.gguf import GGML_TYPES, ArrayInfo, ModelHeader, TensorInfo, read_header, read_headers
 
-VOCABULARIES: Final = Path(__file__).parents[2] / "shared" / "vocab"
+VOCABULARIES: Final = Path(__file__).parents[3] / "shared" / "vocab"
 U32, I32, F32, BOOL, STR, ARR, U64, F64 = 4, 5, 6, 7, 8, 9, 10, 12
 _FORMATS: Final = {0: "B", 1: "b", 2: "H", 3: "h", U32: "I", I32: "i", F32: "f", BOOL: "?", U64: "Q", 11: "q", F64: "d"}
 

@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import emulator
 from tests.fake_hub import FakeHub, FakeRepo
 from tests.image.buildah import Config, Container
 from tests.image.worker import ask, chat, chat_body, serving
-import emulator
 from worker_gguf.embedded import MODEL_PATH, Prompt, published_prompts
 
 __all__ = [

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from worker_gguf.observe.account import Account, Record
 from worker_gguf.engine.events import Finished, Usage
 from worker_gguf.engine.progress import Progress
+from worker_gguf.observe.account import Account, Record
 
 
 def closed(*progress: Progress, n: int = 1, finished: dict[int, Finished] | None = None, status: int = 200) -> Record:

@@ -115,6 +115,9 @@ def test_configure_again_replaces_the_handler() -> None:
 
 
 def test_nothing_that_draws_tracebacks_is_imported_and_it_can_be_later() -> None:
-    code = "import sys, worker_gguf.observe.log; print('rich' in sys.modules, any(n.startswith('rich.') for n in sys.modules))"
+    code = (
+        "import sys, worker_gguf.observe.log; "
+        "print('rich' in sys.modules, any(n.startswith('rich.') for n in sys.modules))"
+    )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
     assert said.split() == ["False", "False"]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from worker_gguf.errors import NotEnoughMemory
 from worker_gguf.plan import (
     Device,
     LayerShape,
@@ -18,7 +19,6 @@ from worker_gguf.plan import (
     plan_memory,
     preference,
 )
-from worker_gguf.errors import NotEnoughMemory
 
 GIB = 1 << 30
 

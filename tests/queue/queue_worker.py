@@ -9,8 +9,8 @@ import sys
 
 from tests.fake_backend import FakeBackend
 from worker_gguf.observe import log
-from worker_gguf.queue.sdk import run_queue
 from worker_gguf.observe.metrics import Metrics
+from worker_gguf.queue.sdk import run_queue
 
 if __name__ == "__main__":
     log.configure("debug")

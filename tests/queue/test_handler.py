@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from tests.fake_backend import SECRET_PROMPT, FakeBackend, event
-from worker_gguf.observe.account import Account
 from worker_gguf.errors import EngineFailed
+from worker_gguf.observe.account import Account
+from worker_gguf.observe.metrics import Metrics
 from worker_gguf.queue.handler import Yield, make_handler
 from worker_gguf.queue.posts import GATHER_S, MAX_POST_BYTES, Crowd, Posts
-from worker_gguf.observe.metrics import Metrics
 from worker_gguf.service.service import Stream
 
 STREAM = {"messages": [], "stream": True}

@@ -17,9 +17,9 @@ import httpx
 import openai
 import pytest
 
+import emulator
 from tests.fake_backend import SECRET_ANSWER, SECRET_PROMPT, event
 from tests.http.serving import wait_until
-import emulator
 
 REPOSITORY = Path(__file__).parents[2]
 MESSAGES = [{"role": "user", "content": SECRET_PROMPT}]

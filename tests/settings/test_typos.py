@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from worker_gguf.settings.typos import meant, misspelt
 from worker_gguf.settings import Settings
+from worker_gguf.settings.typos import meant, misspelt
 
 
 @pytest.mark.parametrize(

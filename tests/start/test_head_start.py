@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from worker_gguf import store
-from worker_gguf.start import head_start
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.settings import Settings
+from worker_gguf.start import head_start
 
 OURS = ("worker_gguf.gguf", "worker_gguf.store.download", "worker_gguf.store.remote")
 HEAVY = ("asyncio", "fastapi", "huggingface_hub", "llama_cpp", "numpy", "pydantic", "structlog")
@@ -27,7 +27,9 @@ def test_nothing_heavy_is_imported_before_the_prefetch_has_begun() -> None:
 def test_what_downloads_is_not_imported_before_it_is_needed() -> None:
     code = "import sys, worker_gguf.worker; print(*sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
-    assert not {"worker_gguf.store.download", "worker_gguf.store.parallel_fetch", "worker_gguf.store.hub"} & set(said.split())
+    assert not {"worker_gguf.store.download", "worker_gguf.store.parallel_fetch", "worker_gguf.store.hub"} & set(
+        said.split()
+    )
 
 
 def test_the_store_has_every_name_that_it_offers() -> None:

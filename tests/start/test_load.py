@@ -8,8 +8,8 @@ from functools import partial
 import pytest
 
 from tests.plan.test_plan import CPU, GPU, SMALL
-from worker_gguf.plan import Machine, MemoryPlan, Wishes, lesser_plan, plan_memory
 from worker_gguf.errors import ModelInvalid, NotEnoughMemory
+from worker_gguf.plan import Machine, MemoryPlan, Wishes, lesser_plan, plan_memory
 from worker_gguf.start.load import load_within_memory
 
 

@@ -10,10 +10,10 @@ import pytest
 
 from worker_gguf.errors import TemplateError
 from worker_gguf.observe.metrics import Metrics
+from worker_gguf.settings import Settings
+from worker_gguf.start.loaded import Booted
 from worker_gguf.start.model_card import is_private
 from worker_gguf.start.model_service import _fingerprint, _read_template
-from worker_gguf.start.loaded import Booted
-from worker_gguf.settings import Settings
 from worker_gguf.worker import Worker
 
 

@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from worker_gguf.start import facts
 from worker_gguf.embedded import MODEL_PATH
-from worker_gguf.plan import Machine
 from worker_gguf.observe.metrics import Metrics
+from worker_gguf.observe.timeline import Timeline
+from worker_gguf.plan import Machine
+from worker_gguf.settings import Settings
+from worker_gguf.start import facts
 from worker_gguf.start.open_model import Opening, open_model
 from worker_gguf.start.read_ahead import ReadAhead
-from worker_gguf.settings import Settings
 from worker_gguf.store import Hold, ModelRef
 from worker_gguf.store.resolve import locate
-from worker_gguf.observe.timeline import Timeline
 
 
 def test_checks_compare_with_the_whole_machine_and_not_with_what_others_leave(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,9 @@ import pytest
 
 from worker_gguf.errors import DownloadError
 from worker_gguf.store.cache import Cache
-from worker_gguf.store.usage_marks import Hold, used_paths
 from worker_gguf.store.prune import kept_models, make_room
 from worker_gguf.store.tuning import Tuning
+from worker_gguf.store.usage_marks import Hold, used_paths
 
 TUNING = Tuning()
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from tools.docs import pages as docs
 from worker_gguf import __version__, errors
-from worker_gguf.cli import docs
 from worker_gguf.settings import Settings
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("path", docs.pages(), ids=lambda path: path.name)

@@ -13,14 +13,14 @@ from tests.pages import blocks, broken_links
 from tools.docs.api import api_page, bounds_text, tables, type_text
 from worker_gguf.engine.events import Delta, Finished, Usage
 from worker_gguf.errors import ContextLengthExceeded, WorkerError
-from worker_gguf.queue.job_input import read_job_input
 from worker_gguf.protocol.calls import Defaults, parse_chat, parse_completion
 from worker_gguf.protocol.chat_rendering import ChatRendering
 from worker_gguf.protocol.errors import error_body
 from worker_gguf.protocol.parameters import ALIASES, CHAT_REFUSED, HONOURED, IGNORED
 from worker_gguf.protocol.rendering import Heading
+from worker_gguf.queue.job_input import read_job_input
 
-PATH = Path(__file__).parents[1] / "docs" / "api.md"
+PATH = Path(__file__).parents[2] / "docs" / "api.md"
 PAGE = PATH.read_text("utf-8")
 EXAMPLES: list[dict[str, Any]] = [json.loads(text) for text in blocks(PAGE, "json")]
 JOBS = [example["input"] for example in EXAMPLES if "input" in example]

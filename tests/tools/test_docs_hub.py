@@ -10,9 +10,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from worker_gguf.cli import docs_hub
-from worker_gguf.queue.job_input import read_job_input
+from tools.docs import hub as docs_hub
 from worker_gguf.protocol.calls import Defaults, parse_chat, parse_completion
+from worker_gguf.queue.job_input import read_job_input
 from worker_gguf.settings import Settings
 from worker_gguf.settings.fields import Platform
 from worker_gguf.store.ref import HubRef, ModelRef

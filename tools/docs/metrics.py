@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from prometheus_client.core import Metric
 
-from worker_gguf.observe.account import Account
 from tools.docs.markdown import table
 from worker_gguf.engine.stats import EngineStats
+from worker_gguf.observe.account import Account
 from worker_gguf.observe.metrics import Metrics, ModelCounts
 
 __all__ = ["metrics_page"]

@@ -59,8 +59,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _serve(model: str | None = None, mode: str | None = None, host: str | None = None, port: int | None = None) -> int:
-    from worker_gguf.start import head_start
     from worker_gguf import switch_interval
+    from worker_gguf.start import head_start
 
     switch_interval.for_the_start()
     begun = head_start.begin(model, in_child=True)  # before the imports of the next line, which take long

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from worker_gguf.errors import WorkerError
 
 if TYPE_CHECKING:
-    from worker_gguf.plan import DeviceUse, Machine, MemoryPlan
     from worker_gguf.gguf import ModelHeader
+    from worker_gguf.plan import DeviceUse, Machine, MemoryPlan
     from worker_gguf.settings import Settings
 
 __all__ = ["add_arguments", "inspect", "parse_sizes"]
@@ -124,9 +124,9 @@ def _header(settings: Settings, machine: Machine, endpoint: str | None) -> tuple
     """The header and where it was read: on this disk, else on the Hub."""
     from functools import partial
 
-    from worker_gguf.plan import preference
     from worker_gguf.errors import ModelNotFound
     from worker_gguf.gguf import read_headers
+    from worker_gguf.plan import preference
     from worker_gguf.store import Hub, HubRef, ModelRef, locate, read_remote
     from worker_gguf.store.select import PREFERENCE, by_labels
 

@@ -16,18 +16,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worker_gguf import environment
-from worker_gguf import switch_interval
+from worker_gguf import environment, switch_interval
 from worker_gguf.errors import SettingsError, WorkerError
 from worker_gguf.observe.log import configure, get_logger
-from worker_gguf.settings import Settings
 from worker_gguf.observe.timeline import Timeline
+from worker_gguf.settings import Settings
 
 if TYPE_CHECKING:
     from worker_gguf.http.server import Listener
     from worker_gguf.observe.metrics import Metrics
-    from worker_gguf.readahead.prefetch import Prefetch
     from worker_gguf.observe.telemetry import Telemetry
+    from worker_gguf.readahead.prefetch import Prefetch
     from worker_gguf.worker import Worker
 
 __all__ = ["serve"]
@@ -188,10 +187,10 @@ def _start(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> tu
         # What cannot be imported here fails the start, which says why.
         with contextlib.suppress(WorkerError), timeline.phase("engine"):
             import worker_gguf.engine.engine
-            import worker_gguf.start.facts
-            import worker_gguf.start.first_token
             import worker_gguf.llama.offload
             import worker_gguf.llama.runner
+            import worker_gguf.start.facts
+            import worker_gguf.start.first_token
             import worker_gguf.start.model_service  # noqa: F401 - what follows the load finds it imported
     with timeline.phase("metrics"):
         from worker_gguf import __version__

@@ -11,9 +11,9 @@ from worker_gguf.deployment.manifest import EnvValue, Mode
 from worker_gguf.deployment.redactor import Redactor
 from worker_gguf.deployment.section import Section
 from worker_gguf.errors import ManifestError, SettingsError
-from worker_gguf.settings.typos import meant
 from worker_gguf.settings import Settings
 from worker_gguf.settings.text import is_secret
+from worker_gguf.settings.typos import meant
 
 __all__ = ["is_shown", "notes_on", "read_env"]
 

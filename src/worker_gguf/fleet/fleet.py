@@ -11,7 +11,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from worker_gguf.observe.account import Account
 from worker_gguf.engine.engine import Engine
 from worker_gguf.engine.stats import EngineStats
 from worker_gguf.errors import DeadlineExceeded, NotFound, NotReady, WorkerError
@@ -21,10 +20,11 @@ from worker_gguf.fleet.model import FleetModel
 from worker_gguf.fleet.residence import Admit, Effect, Refuse, Residence, Rules
 from worker_gguf.fleet.status import counts_of, describe, status_of
 from worker_gguf.latch import Latch
+from worker_gguf.observe.account import Account
 from worker_gguf.observe.metrics import Metrics, ModelCounts
 from worker_gguf.protocol.models import model_body
-from worker_gguf.start.loaded import describe_machine
 from worker_gguf.service.service import ROUTES, Answer, Arrival, Stream, no_such_route
+from worker_gguf.start.loaded import describe_machine
 
 __all__ = ["Fleet"]
 

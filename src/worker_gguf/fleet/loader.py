@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from queue import Empty, SimpleQueue
 
-from worker_gguf.plan import Machine
 from worker_gguf.engine.stats import EngineStats
 from worker_gguf.errors import WorkerError
 from worker_gguf.fleet.model import FleetModel
@@ -20,6 +19,7 @@ from worker_gguf.fleet.room import Room, footprint_of, least
 from worker_gguf.fleet.status import public
 from worker_gguf.fleet.totals import of_the_past, total
 from worker_gguf.observe.log import get_logger
+from worker_gguf.plan import Machine
 
 __all__ = ["Loader", "Tell"]
 

@@ -7,25 +7,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from worker_gguf.plan import Machine
 from worker_gguf.errors import WorkerError
-from worker_gguf.start.fetch import fetch, prefer
 from worker_gguf.fleet.room import Need, need_of
 from worker_gguf.fleet.roster import Entry
 from worker_gguf.gguf import read_headers
 from worker_gguf.observe.log import get_logger
+from worker_gguf.observe.timeline import Timeline
+from worker_gguf.plan import Machine
+from worker_gguf.protocol.models import ModelCard
+from worker_gguf.start.fetch import fetch, prefer
+from worker_gguf.start.loaded import Booted
 from worker_gguf.start.model_card import card_of, is_private
 from worker_gguf.start.open_model import Opening, open_model
-from worker_gguf.protocol.models import ModelCard
 from worker_gguf.start.read_ahead import ReadAhead
-from worker_gguf.start.loaded import Booted
 from worker_gguf.store import Hold, LocalModel, ModelRef
 from worker_gguf.store.resolve import locate
-from worker_gguf.observe.timeline import Timeline
 
 if TYPE_CHECKING:
-    from worker_gguf.start.fitness import Check
     from worker_gguf.observe.metrics import Metrics
+    from worker_gguf.start.fitness import Check
 
 __all__ = ["FleetModel", "Found"]
 

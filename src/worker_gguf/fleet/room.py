@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from worker_gguf.plan import Machine, MemoryPlan, ModelShape, Wishes, plan_memory
 from worker_gguf.errors import NotEnoughMemory
 from worker_gguf.gguf import ModelHeader
+from worker_gguf.plan import Machine, MemoryPlan, ModelShape, Wishes, plan_memory
 from worker_gguf.plan.planning import shape_of, visible, wishes_of
 from worker_gguf.settings import Settings
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from worker_gguf.errors import ModelNotFound, SettingsError
-from worker_gguf.start.model_card import is_private
 from worker_gguf.settings import Settings
 from worker_gguf.settings.fields import Engine, Fleet, Limits, Memory, Model, Sampling
+from worker_gguf.start.model_card import is_private
 from worker_gguf.store import ModelRef
 
 __all__ = ["Entry", "read_roster"]

@@ -7,17 +7,17 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from worker_gguf.start.boot import boot
 from worker_gguf.errors import NotReady, WorkerError
-from worker_gguf.start.fetch import Progress
 from worker_gguf.fleet.fleet import Fleet
 from worker_gguf.fleet.loader import Loader
 from worker_gguf.fleet.model import FleetModel
 from worker_gguf.fleet.residence import Rules
 from worker_gguf.fleet.roster import read_roster
 from worker_gguf.observe.log import get_logger
-from worker_gguf.settings import Settings
 from worker_gguf.observe.timeline import Timeline
+from worker_gguf.settings import Settings
+from worker_gguf.start.boot import boot
+from worker_gguf.start.fetch import Progress
 
 if TYPE_CHECKING:
     from worker_gguf.observe.metrics import Metrics

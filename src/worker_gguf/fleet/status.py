@@ -8,9 +8,9 @@ from worker_gguf.errors import WorkerError
 from worker_gguf.fleet.model import FleetModel
 from worker_gguf.fleet.residence import Place, State
 from worker_gguf.observe.metrics import ModelCounts
-from worker_gguf.start.model_card import names_private
 from worker_gguf.protocol.models import ModelStatus
 from worker_gguf.start.loaded import describe_model
+from worker_gguf.start.model_card import names_private
 
 __all__ = ["counts_of", "describe", "public", "status_of"]
 

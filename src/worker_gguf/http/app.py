@@ -12,18 +12,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from worker_gguf.observe.account import Account
 from worker_gguf.errors import InvalidRequest, MethodNotAllowed, NotFound, Unauthorized, WorkerError
 from worker_gguf.http import openapi
 from worker_gguf.http.auth import ApiKeys
-from worker_gguf.service.backend import Backend
-from worker_gguf.observe.ending import note_ending
 from worker_gguf.http.exchange import Exchange, Frame
 from worker_gguf.http.probes import Ping
-from worker_gguf.service.envelope import error_bytes, error_headers, json_bytes, request_id_from
 from worker_gguf.http.sse import NO_PINGS, Pings
+from worker_gguf.observe.account import Account
+from worker_gguf.observe.ending import note_ending
 from worker_gguf.observe.log import bound, get_logger
 from worker_gguf.observe.metrics import Metrics
+from worker_gguf.service.backend import Backend
+from worker_gguf.service.envelope import error_bytes, error_headers, json_bytes, request_id_from
 
 if TYPE_CHECKING:
     from worker_gguf.observe.telemetry import Telemetry

@@ -12,13 +12,16 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from worker_gguf.observe.account import CANCELLED, Account
 from worker_gguf.errors import WorkerError
 from worker_gguf.http.auth import ApiKeys
-from worker_gguf.service.backend import Backend
 from worker_gguf.http.body import ClientGone, parse_body, read_body
 from worker_gguf.http.connection import Connection, close_events
+from worker_gguf.http.sse import NO_PINGS, EventSender, Pings
+from worker_gguf.observe.account import CANCELLED, Account
 from worker_gguf.observe.ending import note_ending
+from worker_gguf.observe.log import bound, get_logger
+from worker_gguf.observe.metrics import Metrics
+from worker_gguf.service.backend import Backend
 from worker_gguf.service.envelope import (
     error_bytes,
     error_event,
@@ -28,9 +31,6 @@ from worker_gguf.service.envelope import (
     log_unexpected,
     request_id_from,
 )
-from worker_gguf.http.sse import NO_PINGS, EventSender, Pings
-from worker_gguf.observe.log import bound, get_logger
-from worker_gguf.observe.metrics import Metrics
 from worker_gguf.service.service import Answer, Stream
 
 if TYPE_CHECKING:

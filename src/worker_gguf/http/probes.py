@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from starlette.types import Message, Receive, Scope, Send
 
-from worker_gguf.service.backend import Backend
 from worker_gguf.observe.status import Status
+from worker_gguf.service.backend import Backend
 
 __all__ = ["Ping"]
 

@@ -6,9 +6,9 @@ import ctypes
 import os
 from pathlib import Path
 
-from worker_gguf.plan import Device, Machine
 from worker_gguf.llama import backend
 from worker_gguf.llama.bindings import libggml
+from worker_gguf.plan import Device, Machine
 
 __all__ = ["read_machine"]
 

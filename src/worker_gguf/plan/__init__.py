@@ -8,10 +8,10 @@ the KV memory, `places` where the weights may lie, `lesser` what comes next when
 from __future__ import annotations
 
 from worker_gguf.plan.choose import plan_memory
-from worker_gguf.plan.smaller import Stage, lesser_plan
 from worker_gguf.plan.memory_plan import MemoryPlan, Wishes
 from worker_gguf.plan.quants import preference
 from worker_gguf.plan.shape import LayerShape, ModelShape
+from worker_gguf.plan.smaller import Stage, lesser_plan
 from worker_gguf.plan.usage import Device, DeviceUse, Layout, Machine, measure
 
 __all__ = [

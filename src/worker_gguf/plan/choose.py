@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from worker_gguf.plan.memory_plan import MemoryPlan, Wishes, describe
-from worker_gguf.plan.weight_placements import Fitting, as_it_is, placements
+from worker_gguf.errors import NotEnoughMemory
 from worker_gguf.plan.kv_steps import MIN_N_CTX, Choice, first_choice, rungs
+from worker_gguf.plan.memory_plan import MemoryPlan, Wishes, describe
 from worker_gguf.plan.shape import ModelShape
 from worker_gguf.plan.usage import Layout, Machine, measure
-from worker_gguf.errors import NotEnoughMemory
+from worker_gguf.plan.weight_placements import Fitting, as_it_is, placements
 
 __all__ = ["USEFUL_N_CTX", "plan_memory"]
 

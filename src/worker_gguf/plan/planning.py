@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from worker_gguf.plan import LayerShape, Machine, MemoryPlan, ModelShape, Wishes, plan_memory
 from worker_gguf.errors import SettingsError
 from worker_gguf.gguf import ArrayInfo, ModelHeader, TensorInfo
+from worker_gguf.plan import LayerShape, Machine, MemoryPlan, ModelShape, Wishes, plan_memory
 from worker_gguf.settings import Settings
 
 __all__ = ["beyond_training", "plan_for", "repacks", "shape_of", "visible", "wishes_of"]

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Literal
 
 from worker_gguf.plan.choose import USEFUL_N_CTX
-from worker_gguf.plan.memory_plan import MemoryPlan, Wishes, describe
 from worker_gguf.plan.kv_steps import MIN_N_CTX
+from worker_gguf.plan.memory_plan import MemoryPlan, Wishes, describe
 from worker_gguf.plan.shape import ModelShape
 from worker_gguf.plan.usage import Layout, Machine, even_split
 

@@ -6,8 +6,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from worker_gguf.plan.memory_plan import Wishes
 from worker_gguf.plan.kv_steps import Choice
+from worker_gguf.plan.memory_plan import Wishes
 from worker_gguf.plan.shape import ModelShape
 from worker_gguf.plan.usage import Machine, even_split, measure
 

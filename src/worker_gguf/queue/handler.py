@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from structlog.contextvars import bind_contextvars
 
-from worker_gguf.observe.account import CANCELLED, Account
 from worker_gguf.errors import InvalidRequest, WorkerError
-from worker_gguf.service.backend import Backend
+from worker_gguf.observe.account import CANCELLED, Account
 from worker_gguf.observe.ending import note_ending
-from worker_gguf.queue.job_input import Call, read_job_input
-from worker_gguf.queue.posts import Crowd, Posts
-from worker_gguf.service.envelope import error_bytes, error_event, json_bytes, log_unexpected, request_id_from
 from worker_gguf.observe.log import get_logger
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.protocol.screening import ignored_header
+from worker_gguf.queue.job_input import Call, read_job_input
+from worker_gguf.queue.posts import Crowd, Posts
+from worker_gguf.service.backend import Backend
+from worker_gguf.service.envelope import error_bytes, error_event, json_bytes, log_unexpected, request_id_from
 from worker_gguf.service.service import Answer, Stream
 
 if TYPE_CHECKING:

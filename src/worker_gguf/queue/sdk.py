@@ -12,12 +12,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from worker_gguf import switch_interval
-from worker_gguf.service.backend import Backend
-from worker_gguf.queue.handler import make_handler
-from worker_gguf.queue.outages import patient_sdk
-from worker_gguf.queue.fitness import checks_of, leave_out_the_sdks_checks, register_checks
 from worker_gguf.observe.log import get_logger
 from worker_gguf.observe.metrics import Metrics
+from worker_gguf.queue.fitness import checks_of, leave_out_the_sdks_checks, register_checks
+from worker_gguf.queue.handler import make_handler
+from worker_gguf.queue.outages import patient_sdk
+from worker_gguf.service.backend import Backend
 
 if TYPE_CHECKING:
     from worker_gguf.observe.telemetry import Telemetry

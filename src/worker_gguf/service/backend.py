@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from worker_gguf.observe.account import Account
-from worker_gguf.service.service import Answer, Stream
 from worker_gguf.observe.status import Status
+from worker_gguf.service.service import Answer, Stream
 
 __all__ = ["Backend"]
 

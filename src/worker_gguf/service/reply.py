@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from worker_gguf.observe.account import Account
 from worker_gguf.engine.events import Delta, Event, Finished
 from worker_gguf.engine.stream import EventStream
+from worker_gguf.observe.account import Account
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.protocol.rendering import Rendering
 

@@ -12,12 +12,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from worker_gguf.observe.account import Account
 from worker_gguf.engine.engine import Engine
 from worker_gguf.engine.request import GenerationRequest, SamplingParams
 from worker_gguf.errors import MethodNotAllowed, NotFound, WorkerError
+from worker_gguf.observe.account import Account
 from worker_gguf.observe.metrics import Metrics
-from worker_gguf.service.prompts import Prompts, Tokenizer
 from worker_gguf.protocol.bodies import LONGEST_TIMEOUT_S
 from worker_gguf.protocol.calls import Defaults, Options, parse_chat, parse_completion
 from worker_gguf.protocol.chat_rendering import ChatRendering
@@ -25,8 +24,9 @@ from worker_gguf.protocol.completion_rendering import CompletionRendering
 from worker_gguf.protocol.models import ModelCard, model_body, models_body
 from worker_gguf.protocol.rendering import Heading, Rendering
 from worker_gguf.protocol.screening import ignored_header
-from worker_gguf.template.chat_template import ChatTemplates
+from worker_gguf.service.prompts import Prompts, Tokenizer
 from worker_gguf.service.reply import Reply, collect
+from worker_gguf.template.chat_template import ChatTemplates
 
 __all__ = ["ROUTES", "Answer", "Arrival", "Service", "Stream", "beside_loop", "no_such_route"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from worker_gguf.observe.timeline import Timeline
+from worker_gguf.settings import Settings
 from worker_gguf.start.fetch import Progress, fetch
+from worker_gguf.start.loaded import Booted
 from worker_gguf.start.open_model import Opening, open_model
 from worker_gguf.start.read_ahead import ReadAhead
-from worker_gguf.start.loaded import Booted
-from worker_gguf.settings import Settings
 from worker_gguf.store import Hold
-from worker_gguf.observe.timeline import Timeline
 
 if TYPE_CHECKING:
     from worker_gguf.observe.metrics import Metrics

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from worker_gguf.start import fitness
 from worker_gguf.engine.batch import Sampled
-from worker_gguf.plan import Machine, MemoryPlan
 from worker_gguf.errors import NotReady, WorkerError
-from worker_gguf.start.fitness import Check, FileFacts, GpuFacts, TokenFacts, VolumeFacts
 from worker_gguf.gguf import ModelHeader
 from worker_gguf.observe.log import get_logger
+from worker_gguf.plan import Machine, MemoryPlan
 from worker_gguf.settings import RUNPOD_VOLUME, Settings
+from worker_gguf.start import fitness
+from worker_gguf.start.fitness import Check, FileFacts, GpuFacts, TokenFacts, VolumeFacts
 from worker_gguf.store import LocalModel
 from worker_gguf.store.cache import Cache
 from worker_gguf.store.verify import matches_record, why_not_writable

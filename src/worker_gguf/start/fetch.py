@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from worker_gguf.plan import preference
 from worker_gguf.errors import NotReady
-from worker_gguf.start.progress_bar import ProgressBar
+from worker_gguf.observe.timeline import Timeline
+from worker_gguf.plan import preference
 from worker_gguf.settings import Settings
+from worker_gguf.start.progress_bar import ProgressBar
 from worker_gguf.store import LocalModel, ModelRef, locate
 from worker_gguf.store.select import PREFERENCE, ModelFiles, by_labels
-from worker_gguf.observe.timeline import Timeline
 
 if TYPE_CHECKING:
     from worker_gguf.store import OriginalTokenizer

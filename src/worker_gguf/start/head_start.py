@@ -14,9 +14,9 @@ from pathlib import Path
 from worker_gguf import environment
 from worker_gguf.errors import WorkerError
 from worker_gguf.readahead.prefetch import Prefetch
+from worker_gguf.readahead.room import page_cache_room_bytes
 from worker_gguf.store.ref import ModelRef
 from worker_gguf.store.resolve import locate
-from worker_gguf.readahead.room import page_cache_room_bytes
 
 __all__ = ["begin", "cache_dirs"]
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from worker_gguf.plan import MemoryPlan, Stage
 from worker_gguf.errors import NotEnoughMemory
 from worker_gguf.observe.log import get_logger
+from worker_gguf.plan import MemoryPlan, Stage
 
 __all__ = ["Loaded", "load_within_memory"]
 

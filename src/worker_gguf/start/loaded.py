@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from worker_gguf.plan import Machine, MemoryPlan
 from worker_gguf.errors import WorkerError
 from worker_gguf.gguf import ModelHeader
+from worker_gguf.plan import Machine, MemoryPlan
 from worker_gguf.store import Hold, LocalModel
 
 if TYPE_CHECKING:
-    from worker_gguf.observe.account import Account
     from worker_gguf.engine.engine import Engine
     from worker_gguf.engine.stats import EngineStats
-    from worker_gguf.start.fitness import Check
+    from worker_gguf.observe.account import Account
     from worker_gguf.observe.metrics import Metrics
     from worker_gguf.service.service import Answer, Service, Stream
+    from worker_gguf.start.fitness import Check
 
 __all__ = ["Booted", "Served", "describe_machine", "describe_model"]
 

@@ -9,19 +9,19 @@ from pathlib import Path
 
 from worker_gguf import __version__
 from worker_gguf.engine.engine import Engine
-from worker_gguf.plan import MemoryPlan
 from worker_gguf.errors import TemplateError
 from worker_gguf.gguf import ModelHeader
 from worker_gguf.llama.bindings import VERSION
 from worker_gguf.llama.model import Model
 from worker_gguf.observe.log import get_logger
 from worker_gguf.observe.metrics import Metrics
-from worker_gguf.start.model_card import card_of
+from worker_gguf.plan import MemoryPlan
 from worker_gguf.protocol.calls import Defaults
-from worker_gguf.template.chat_template import ChatTemplates
 from worker_gguf.service.service import Service
 from worker_gguf.settings import Settings
+from worker_gguf.start.model_card import card_of
 from worker_gguf.store import LocalModel, OriginalTokenizer
+from worker_gguf.template.chat_template import ChatTemplates
 
 __all__ = ["make_service"]
 

@@ -12,23 +12,23 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from worker_gguf.plan import Machine, MemoryPlan, Stage, lesser_plan
-from worker_gguf.start.fetch import Progress, original_tokenizer
 from worker_gguf.gguf import ModelHeader, read_headers
-from worker_gguf.start.load import load_within_memory
 from worker_gguf.observe.log import get_logger
-from worker_gguf.plan.planning import beyond_training, plan_for, repacks, shape_of, visible, wishes_of
-from worker_gguf.start.read_ahead import ReadAhead
-from worker_gguf.start.loaded import Booted
-from worker_gguf.settings import Settings
-from worker_gguf.store import Hold, LocalModel
 from worker_gguf.observe.timeline import Timeline
+from worker_gguf.plan import Machine, MemoryPlan, Stage, lesser_plan
+from worker_gguf.plan.planning import beyond_training, plan_for, repacks, shape_of, visible, wishes_of
+from worker_gguf.settings import Settings
+from worker_gguf.start.fetch import Progress, original_tokenizer
+from worker_gguf.start.load import load_within_memory
+from worker_gguf.start.loaded import Booted
+from worker_gguf.start.read_ahead import ReadAhead
+from worker_gguf.store import Hold, LocalModel
 
 if TYPE_CHECKING:
     from worker_gguf.engine.engine import Engine
-    from worker_gguf.start.fitness import Check
     from worker_gguf.llama.model import Model
     from worker_gguf.observe.metrics import Metrics
+    from worker_gguf.start.fitness import Check
     from worker_gguf.store import OriginalTokenizer
 
 __all__ = ["Opening", "open_model"]

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import BinaryIO, Self
 
 from worker_gguf.observe.log import get_logger
-from worker_gguf.settings import Settings
-from worker_gguf.store import LocalModel
+from worker_gguf.observe.timeline import Timeline
 from worker_gguf.readahead.prefetch import Prefetch
 from worker_gguf.readahead.room import page_cache_room_bytes
-from worker_gguf.observe.timeline import Timeline
+from worker_gguf.settings import Settings
+from worker_gguf.store import LocalModel
 
 __all__ = ["ReadAhead"]
 

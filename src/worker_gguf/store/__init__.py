@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from worker_gguf.store.download import ensure
     from worker_gguf.store.hub import Hub
-    from worker_gguf.store.usage_marks import Hold
     from worker_gguf.store.ref import EmbeddedRef, HubRef, ModelRef, PathRef, UrlRef
     from worker_gguf.store.remote import RemoteModel, read_remote
     from worker_gguf.store.resolve import LocalModel, locate
     from worker_gguf.store.tokenizer import OriginalTokenizer, read_tokenizer
+    from worker_gguf.store.usage_marks import Hold
 
 __all__ = [
     "EmbeddedRef",

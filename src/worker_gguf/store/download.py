@@ -22,16 +22,16 @@ from typing import Protocol
 from worker_gguf.errors import DownloadError, ModelInvalid, ModelNotFound
 from worker_gguf.store import select
 from worker_gguf.store.cache import Cache, write_ref
-from worker_gguf.store.parallel_fetch import Crew, Digest, LostLease
 from worker_gguf.store.hub import Hub, Listing
-from worker_gguf.store.usage_marks import touch, volume_now
 from worker_gguf.store.lease import Lease, bytes_said
+from worker_gguf.store.parallel_fetch import Crew, Digest, LostLease
 from worker_gguf.store.partial import Partial, folders_of, left_behind, noted_bytes
 from worker_gguf.store.prune import disk_error, make_room
 from worker_gguf.store.ref import HubRef, ModelRef, UrlRef
 from worker_gguf.store.resolve import LocalModel, locate
 from worker_gguf.store.select import Kind, Prefer
 from worker_gguf.store.tuning import Tuning
+from worker_gguf.store.usage_marks import touch, volume_now
 from worker_gguf.store.web import Interrupted, WebFile, open_url
 
 __all__ = ["Progress", "ensure", "write_ref"]

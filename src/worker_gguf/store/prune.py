@@ -18,8 +18,8 @@ from pathlib import Path
 from worker_gguf.errors import DownloadError
 from worker_gguf.store import select
 from worker_gguf.store.cache import Cache, is_inside
-from worker_gguf.store.usage_marks import used_paths, volume_now
 from worker_gguf.store.tuning import Tuning
+from worker_gguf.store.usage_marks import used_paths, volume_now
 
 __all__ = ["Kept", "disk_error", "kept_models", "make_room"]
 

@@ -1,7 +1,7 @@
 """A collector's receiving end, in a process of its own: OTLP over HTTP, protobuf, read by OpenTelemetry's own classes.
 
-`python -m tests.observe.telemetry.collector` prints its port. POST /v1/traces and /v1/metrics as any collector has them; GET
-/received says in JSON what came.
+`python -m tests.observe.telemetry.collector` prints its port. It takes POST /v1/traces and /v1/metrics as any collector
+does; GET /received returns what it has received, as JSON.
 """
 
 from __future__ import annotations

@@ -17,18 +17,18 @@ from typing import Any
 import httpx
 import pytest
 
+import emulator
 from tests.fake_backend import FakeBackend
 from tests.observe.telemetry.conftest import Receiver, Spans
-import emulator
-from worker_gguf.observe.account import Account, Record
 from worker_gguf.engine.events import Finished, Usage
 from worker_gguf.engine.progress import Progress
 from worker_gguf.errors import DeadlineExceeded, InvalidRequest, WorkerError
-from worker_gguf.queue.handler import make_handler
 from worker_gguf.latch import Latch
+from worker_gguf.observe.account import Account, Record
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.observe.telemetry import Start, Telemetry, open_telemetry, wanted
 from worker_gguf.observe.timeline import Timeline
+from worker_gguf.queue.handler import make_handler
 
 CANARY = "canary-7f3a"
 CLIENT_TRACE = "0af7651916cd43dd8448eb211c80319c"
