@@ -72,7 +72,6 @@ ONLY_IN = {
     "runpod": {"queue"},
     "huggingface_hub": {"store"},
     "transformers": {"store"},
-    "structlog": {"observe", "queue", "service"},
     "yaml": {"deployment", "fleet"},
     "prometheus_client": {"observe"},
     "opentelemetry": {"observe"},

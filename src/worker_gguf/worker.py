@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -18,12 +19,11 @@ from worker_gguf.engine.stats import EngineStats
 from worker_gguf.engine.watchdog import Watchdog
 from worker_gguf.errors import EngineWedged, NotReady, Unfit, WorkerError
 from worker_gguf.latch import Latch
-from worker_gguf.observe.log import get_logger
 from worker_gguf.observe.status import Status
 from worker_gguf.observe.timeline import Timeline
 from worker_gguf.settings import Settings
 from worker_gguf.start.boot import boot
-from worker_gguf.start.loaded import Served
+from worker_gguf.start.loaded import ModelHost
 
 if TYPE_CHECKING:
     from worker_gguf.observe.account import Account
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Worker"]
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 EXIT_WEDGED = 70
 """The exit code of a worker that ended itself: EX_SOFTWARE of sysexits.h."""
@@ -68,7 +68,7 @@ class Worker:
         self._is_leaving = threading.Event()
         self._is_lingering = False
         self._is_cut_off = Latch()
-        self._booted: Served | None = None
+        self._booted: ModelHost | None = None
         self._error: WorkerError | None = None
         self._progress: dict[str, float] = {}
         self._thread = threading.Thread(target=self._boot, name="boot", daemon=True)
@@ -110,14 +110,14 @@ class Worker:
             self._loading.set()
             self._settled.set()
 
-    def _bring_up(self) -> Served:
+    def _bring_up(self) -> ModelHost:
         if self.settings.models is None:
             return boot(self.settings, lambda: self.metrics, self.timeline, self._go_on, self._begun)
         from worker_gguf.fleet.start import boot_fleet
 
         return boot_fleet(self.settings, lambda: self.metrics, self.timeline, self._go_on, self._begun)
 
-    def _became_ready(self, booted: Served) -> None:
+    def _became_ready(self, booted: ModelHost) -> None:
         with self._changing:
             is_wanted = self._status == "starting" and not self._is_leaving.is_set()
             if is_wanted:
@@ -130,9 +130,9 @@ class Worker:
             self._watchdog = Watchdog(booted.engines, self.settings.watchdog_s, on_wedged).start()
         self.metrics.set_phase_seconds(self.timeline.seconds() | {"total": self.timeline.now_s})
         booted.publish(self.metrics)
-        logger.info("ready", model=booted.name, seconds=round(self.timeline.now_s, 3))
+        logger.info("ready", extra={"model": booted.name, "seconds": round(self.timeline.now_s, 3)})
 
-    def _wedged(self, booted: Served, seconds: float) -> None:
+    def _wedged(self, booted: ModelHost, seconds: float) -> None:
         """The engine's thread is lost, and with it the model's memory: only a new process can serve again."""
         # Before anything that could wait, too: the thread may hang in a write to the log.
         leaving = threading.Timer(_LAST_WORDS_S, self._leave, (EXIT_WEDGED,))
@@ -142,7 +142,7 @@ class Worker:
         with self._changing:
             self._error, self._status = error, "failed"
         booted.abandon(error)
-        logger.critical("the engine is wedged", seconds=round(seconds, 1), exit_code=EXIT_WEDGED)
+        logger.critical("the engine is wedged", extra={"seconds": round(seconds, 1), "exit_code": EXIT_WEDGED})
 
     def _fail(self, error: WorkerError) -> None:
         if self._is_leaving.is_set():
@@ -150,7 +150,7 @@ class Worker:
         with self._changing:
             self._error = error
             self._status = "failed"
-        logger.error("cannot serve", code=error.code, error=error.message)
+        logger.error("cannot serve", extra={"code": error.code, "error": error.message})
 
     def _go_on(self, phase: str, fraction: float) -> bool:
         """Note how far a phase is; False asks it to give up."""

@@ -15,7 +15,7 @@ from worker_gguf.http.server import ServerThread, bind
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.protocol.parameters import IGNORED
 from worker_gguf.settings import Settings
-from worker_gguf.start.loaded import Booted
+from worker_gguf.start.loaded import LoadedModel
 from worker_gguf.worker import Worker
 
 
@@ -27,7 +27,7 @@ class Running:
     @property
     def engine(self) -> Engine:
         booted = self.worker._booted
-        assert isinstance(booted, Booted)
+        assert isinstance(booted, LoadedModel)
         return booted.engine
 
 

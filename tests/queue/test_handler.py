@@ -15,7 +15,7 @@ from worker_gguf.errors import EngineFailed
 from worker_gguf.observe.account import Account
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.queue.handler import Yield, make_handler
-from worker_gguf.queue.posts import GATHER_S, MAX_POST_BYTES, Crowd, Posts
+from worker_gguf.queue.posts import GATHER_S, MAX_POST_BYTES, Posts, StreamCount
 from worker_gguf.service.service import Stream
 
 STREAM = {"messages": [], "stream": True}
@@ -185,7 +185,7 @@ async def test_close_before_the_reader_ran_still_closes_the_events() -> None:
 
 
 async def test_a_stream_that_is_alone_gathers_for_nobody_and_many_for_20_ms_at_most() -> None:
-    crowd = Crowd()
+    crowd = StreamCount()
     assert crowd.gather_s == 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -202,7 +202,7 @@ async def test_a_stream_that_is_alone_gathers_for_nobody_and_many_for_20_ms_at_m
 
 
 async def test_a_gathering_post_leaves_at_the_streams_end() -> None:
-    crowd = Crowd()
+    crowd = StreamCount()
     gate = asyncio.Event()
 
     async def events() -> AsyncIterator[bytes]:

@@ -14,7 +14,7 @@ from worker_gguf.settings import Settings
 from worker_gguf.start import head_start
 
 OURS = ("worker_gguf.gguf", "worker_gguf.store.download", "worker_gguf.store.remote")
-HEAVY = ("asyncio", "fastapi", "huggingface_hub", "llama_cpp", "numpy", "pydantic", "structlog")
+HEAVY = ("asyncio", "fastapi", "huggingface_hub", "llama_cpp", "numpy", "pydantic")
 
 
 def test_nothing_heavy_is_imported_before_the_prefetch_has_begun() -> None:

@@ -11,7 +11,7 @@ import pytest
 from worker_gguf.errors import TemplateError
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.settings import Settings
-from worker_gguf.start.loaded import Booted
+from worker_gguf.start.loaded import LoadedModel
 from worker_gguf.start.model_card import is_private
 from worker_gguf.start.model_service import _fingerprint, _read_template
 from worker_gguf.worker import Worker
@@ -23,7 +23,7 @@ def test_the_fingerprint_follows_what_changes_answers_and_nothing_else() -> None
     worker.start()
     asyncio.run(worker.wait_ready())
     booted = worker._booted
-    assert isinstance(booted, Booted)
+    assert isinstance(booted, LoadedModel)
     header, local, plan = booted.header, booted.local, booted.plan
     worker.stop()
     first = _fingerprint(settings, header, local, plan)

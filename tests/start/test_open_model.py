@@ -14,7 +14,7 @@ from worker_gguf.settings import Settings
 from worker_gguf.start import facts
 from worker_gguf.start.open_model import Opening, open_model
 from worker_gguf.start.read_ahead import ReadAhead
-from worker_gguf.store import Hold, ModelRef
+from worker_gguf.store import ModelRef, UsageMark
 from worker_gguf.store.resolve import locate
 
 
@@ -32,7 +32,7 @@ def test_checks_compare_with_the_whole_machine_and_not_with_what_others_leave(mo
     assert local is not None
     timeline = Timeline()
     opening = Opening(settings, lambda: Metrics("test"), timeline, lambda phase, fraction: True)
-    hold = Hold(local.paths, settings.cache_dir())
+    hold = UsageMark(local.paths, settings.cache_dir())
 
     def beside(machine: Machine) -> Machine:
         return replace(machine, free_bytes=machine.free_bytes // 2)

@@ -15,7 +15,7 @@ from worker_gguf.errors import DownloadError
 from worker_gguf.store.cache import Cache
 from worker_gguf.store.prune import kept_models, make_room
 from worker_gguf.store.tuning import Tuning
-from worker_gguf.store.usage_marks import Hold, used_paths
+from worker_gguf.store.usage_marks import UsageMark, used_paths
 
 TUNING = Tuning()
 
@@ -121,7 +121,7 @@ def test_use_is_noted_by_the_volumes_clock(tmp_path: Path, monkeypatch: pytest.M
     """A worker whose clock is an hour ahead does not keep its model for an hour longer than others."""
     monkeypatch.setattr("time.time", lambda: 4e9)
     used = _model(tmp_path, "o/a", "a.gguf", 40, used_at=1.0)
-    hold = Hold([used], tmp_path)
+    hold = UsageMark([used], tmp_path)
     (mark,) = Cache(tmp_path).marks.iterdir()
     assert used.stat().st_atime == pytest.approx(mark.stat().st_mtime, abs=1)
     hold.release()
@@ -132,9 +132,10 @@ def test_mark_of_a_worker_that_is_really_killed_ends(tmp_path: Path) -> None:
     quick = Tuning(in_use_beat_s=0.05, in_use_stale_s=0.5)
     code = (
         "import sys, pathlib, time\n"
-        "from worker_gguf.store import Hold\n"
+        "from worker_gguf.store import UsageMark\n"
         "from worker_gguf.store.tuning import Tuning\n"
-        f"hold = Hold([pathlib.Path({str(used)!r})], pathlib.Path({str(tmp_path)!r}), Tuning(in_use_beat_s=0.05))\n"
+        f"used, cache = pathlib.Path({str(used)!r}), pathlib.Path({str(tmp_path)!r})\n"
+        "mark = UsageMark([used], cache, Tuning(in_use_beat_s=0.05))\n"
         "print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code]
@@ -155,7 +156,7 @@ def test_mark_of_a_worker_that_is_really_killed_ends(tmp_path: Path) -> None:
 def test_model_in_use_is_kept(tmp_path: Path) -> None:
     used = _model(tmp_path, "o/a", "a.gguf", 40, used_at=1.0)
     _model(tmp_path, "o/b", "b.gguf", 40, used_at=2.0)
-    hold = Hold([used], tmp_path)
+    hold = UsageMark([used], tmp_path)
     os.utime(used, (1.0, 1.0))
     make_room(Cache(tmp_path), 20, 60, TUNING)
     assert _left(tmp_path) == {"a.gguf"}
@@ -168,7 +169,7 @@ def test_model_in_use_is_kept(tmp_path: Path) -> None:
 
 def test_mark_of_a_killed_worker_ends(tmp_path: Path) -> None:
     used = _model(tmp_path, "o/a", "a.gguf", 40, used_at=1.0)
-    hold = Hold([used], tmp_path)
+    hold = UsageMark([used], tmp_path)
     (mark,) = Cache(tmp_path).marks.iterdir()
     assert used_paths(Cache(tmp_path), TUNING) == {used.resolve()}
     old = mark.stat().st_mtime - TUNING.in_use_stale_s - 1

@@ -18,7 +18,7 @@ from tests.fake_hub import FakeHub
 from tests.store.fuse_volume import mounted, why_not
 from tests.store.swarm import FAST, swarm
 from worker_gguf.errors import DownloadError
-from worker_gguf.store import Hold, ensure
+from worker_gguf.store import UsageMark, ensure
 from worker_gguf.store.ref import HubRef
 from worker_gguf.store.tuning import Tuning
 
@@ -93,7 +93,7 @@ def test_a_read_only_volume_serves_what_it_has_and_says_what_it_cannot(hub: Fake
         model = ensure(REF, [volume], endpoint=hub.url, tuning=SWIFT)
         assert model.path.read_bytes() == CONTENT
         assert hub.requests == []
-        hold = Hold(model.paths, volume)  # cannot be marked, and nobody prunes there
+        hold = UsageMark(model.paths, volume)  # cannot be marked, and nobody prunes there
         hold.release()
         hub.repo("org/other", {"m-Q4_K_M.gguf": CONTENT})
         with pytest.raises(DownloadError, match="Set MODEL_CACHE_DIR to a writable folder"):

@@ -30,14 +30,14 @@ def fetch(arguments: argparse.Namespace, *, endpoint: str | None = None) -> int:
     """
     from worker_gguf.cli.named_model import settings_for
     from worker_gguf.errors import SettingsError
-    from worker_gguf.store import Hold
+    from worker_gguf.store import UsageMark
 
     try:
         with ExitStack() as holds:
             for settings in _wanted(settings_for(arguments.model)):
                 found = _ensure(settings, arguments.to, endpoint)
                 # Room for the next one is made, but not of this one.
-                holds.callback(Hold(found.paths, settings.cache_dir()).release)
+                holds.callback(UsageMark(found.paths, settings.cache_dir()).release)
                 print("\n".join(str(path) for path in found.paths), flush=True)
     except SettingsError as error:
         print(error.message, file=sys.stderr)

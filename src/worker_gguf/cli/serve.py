@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from worker_gguf import environment, switch_interval
 from worker_gguf.errors import SettingsError, WorkerError
-from worker_gguf.observe.log import configure, get_logger
+from worker_gguf.observe.log import configure
 from worker_gguf.observe.timeline import Timeline
 from worker_gguf.settings import Settings
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["serve"]
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 _HEAD_START_S = 0.4
 # The platform kills a worker some seconds after its drain: a collector that is gone must not cost them.
@@ -93,7 +94,7 @@ def _http(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> int
         if health is not None:
             listeners.append((create_health_app(worker, api_keys=keys, metrics=metrics, health_path=path), health))
     if worker.error is None:
-        logger.info("listening", url=f"http://{settings.bind_host}:{settings.port}", ping="/ping")
+        logger.info("listening", extra={"url": f"http://{settings.bind_host}:{settings.port}", "ping": "/ping"})
     try:
         run_loop(_serve(worker, listeners, settings))
     finally:
@@ -209,7 +210,10 @@ def _warn_of_misspelt() -> None:
         from worker_gguf.settings.typos import misspelt
 
         for name, meant in misspelt(environment.names()).items():
-            logger.warning("a variable is no setting", name=name, reason=f"{name} does nothing. Did you mean {meant}?")
+            logger.warning(
+                "a variable is no setting",
+                extra={"variable": name, "reason": f"{name} does nothing. Did you mean {meant}?"},
+            )
 
     threading.Thread(target=warn, name="misspelt", daemon=True).start()
 

@@ -6,6 +6,7 @@ that a download holds nobody up but those who wait for it.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -18,12 +19,11 @@ from worker_gguf.fleet.residence import Effect, Fetch, Load, Residence, Unload, 
 from worker_gguf.fleet.room import Room, footprint_of, least
 from worker_gguf.fleet.status import public
 from worker_gguf.fleet.totals import of_the_past, total
-from worker_gguf.observe.log import get_logger
 from worker_gguf.plan import Machine
 
 __all__ = ["Loader", "Tell"]
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 Tell = Callable[[Callable[[float], list[Effect]]], None]
 """Gives Residence an event under the lock, and has what follows carried out. From any thread."""
@@ -131,7 +131,7 @@ class Loader:
     def _load(self, one: FleetModel) -> None:
         if self._try(one.name, partial(one.open, self._beside_loaded, self._clock)):
             self._note_memory()
-            logger.info("model loaded", model=one.name, seconds=round(one.last_load_s, 3))
+            logger.info("model loaded", extra={"model": one.name, "seconds": round(one.last_load_s, 3)})
             self._tell(partial(self._residence.loaded_now, one.name))
 
     def _unload(self, one: FleetModel) -> None:
@@ -144,7 +144,7 @@ class Loader:
                 self._past, self._ending = of_the_past((self._past, *self._ending)), ()
         one.n_unloads += 1
         self._note_memory()
-        logger.info("model unloaded", model=one.name)
+        logger.info("model unloaded", extra={"model": one.name})
         self._tell(partial(self._residence.unloaded_now, one.name))
 
     def _try(self, name: str, act: Callable[[], object]) -> bool:
@@ -154,12 +154,12 @@ class Loader:
         except WorkerError as error:
             why = error
         except Exception as error:
-            logger.exception("model could not be brought up", model=name)
+            logger.exception("model could not be brought up", extra={"model": name})
             why = WorkerError(f"It could not be loaded ({type(error).__name__}); the worker's log says more.")
         else:
             return True
         if not self._leaving.is_set():
-            logger.error("model failed", model=name, code=why.code, error=why.message)
+            logger.error("model failed", extra={"model": name, "code": why.code, "error": why.message})
         self._tell(partial(self._residence.failed, name, public(name, why)))
         return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,16 +12,15 @@ from worker_gguf.errors import WorkerError
 from worker_gguf.fleet.room import Need, need_of
 from worker_gguf.fleet.roster import Entry
 from worker_gguf.gguf import read_headers
-from worker_gguf.observe.log import get_logger
 from worker_gguf.observe.timeline import Timeline
 from worker_gguf.plan import Machine
 from worker_gguf.protocol.models import ModelCard
 from worker_gguf.start.fetch import fetch, prefer
-from worker_gguf.start.loaded import Booted
+from worker_gguf.start.loaded import LoadedModel
 from worker_gguf.start.model_card import card_of, is_private
 from worker_gguf.start.open_model import Opening, open_model
 from worker_gguf.start.read_ahead import ReadAhead
-from worker_gguf.store import Hold, LocalModel, ModelRef
+from worker_gguf.store import LocalModel, ModelRef, UsageMark
 from worker_gguf.store.resolve import locate
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FleetModel", "Found"]
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Found:
     """A model on disk: its files, which nobody prunes meanwhile, and what it needs of the memory."""
 
     local: LocalModel
-    hold: Hold
+    hold: UsageMark
     need: Need
     card: ModelCard
 
@@ -49,7 +49,7 @@ class FleetModel:
         """`go_on` is asked again and again; False gives a download or a load up."""
         self.name = entry.name
         self.settings = entry.settings
-        self.booted: Booted | None = None
+        self.booted: LoadedModel | None = None
         self.progress: dict[str, float] = {}
         self.load_seconds = 0.0
         self.last_load_s = 0.0
@@ -87,20 +87,20 @@ class FleetModel:
         try:
             with self._finding:
                 if self._found is None and (local := self._locate()) is not None:
-                    self._keep(local, Hold(local.paths, settings.cache_dir()))
+                    self._keep(local, UsageMark(local.paths, settings.cache_dir()))
         except WorkerError as error:
-            logger.warning("model cannot be read yet", model=self.name, reason=error.message)
+            logger.warning("model cannot be read yet", extra={"model": self.name, "reason": error.message})
 
     def find(self) -> Found:
         """Find the model, or download it. Raises the WorkerError that says why not."""
         with self._finding:
             if self._found is None:
                 local = fetch(self.settings, Timeline(), self._note)
-                self._keep(local, Hold(local.paths, self.settings.cache_dir()))
+                self._keep(local, UsageMark(local.paths, self.settings.cache_dir()))
             assert self._found is not None
             return self._found
 
-    def adopt(self, booted: Booted, seconds: float) -> None:
+    def adopt(self, booted: LoadedModel, seconds: float) -> None:
         """Take a model that is up already."""
         card = card_of(self.settings, booted.local, booted.header)
         self._found = Found(booted.local, booted.hold, need_of(booted.header, self.settings), card)
@@ -114,12 +114,12 @@ class FleetModel:
             booted = open_model(opening, found.local, found.hold, ahead, beside)
         self._is_up(booted, clock() - begun_s)
 
-    def detach(self) -> Booted | None:
+    def detach(self) -> LoadedModel | None:
         """Let nobody have it any more; what is returned is to be closed."""
         booted, self.booted = self.booted, None
         return booted
 
-    def close(self, booted: Booted) -> None:
+    def close(self, booted: LoadedModel) -> None:
         """Put away what was detached; its files are kept."""
         from worker_gguf.llama.backend import give_memory_back
 
@@ -131,7 +131,7 @@ class FleetModel:
         if self._found is not None:
             self._found.hold.release()
 
-    def _is_up(self, booted: Booted, seconds: float) -> None:
+    def _is_up(self, booted: LoadedModel, seconds: float) -> None:
         self.booted = booted
         self._checked = booted.checks
         self.n_loads += 1
@@ -144,7 +144,7 @@ class FleetModel:
         ref = ModelRef.parse(settings.model_reference)
         return locate(ref, settings.cache_dirs(), baked_dir=settings.model_baked_dir, prefer=prefer)
 
-    def _keep(self, local: LocalModel, hold: Hold) -> None:
+    def _keep(self, local: LocalModel, hold: UsageMark) -> None:
         try:
             header = read_headers(local.paths, ())
         except BaseException:

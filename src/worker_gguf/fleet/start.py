@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +14,6 @@ from worker_gguf.fleet.loader import Loader
 from worker_gguf.fleet.model import FleetModel
 from worker_gguf.fleet.residence import Rules
 from worker_gguf.fleet.roster import read_roster
-from worker_gguf.observe.log import get_logger
 from worker_gguf.observe.timeline import Timeline
 from worker_gguf.settings import Settings
 from worker_gguf.start.boot import boot
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["boot_fleet"]
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def boot_fleet(
@@ -83,4 +83,4 @@ def _preload(loader: Loader, one: FleetModel, go_on: Callable[[], bool]) -> None
     except WorkerError as error:
         if not go_on():
             raise NotReady("The start was given up.") from None
-        logger.error("model not preloaded", model=one.name, code=error.code, error=error.message)
+        logger.error("model not preloaded", extra={"model": one.name, "code": error.code, "error": error.message})

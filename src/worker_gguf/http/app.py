@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from functools import cache
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from worker_gguf.http.probes import Ping
 from worker_gguf.http.sse import NO_PINGS, Pings
 from worker_gguf.observe.account import Account
 from worker_gguf.observe.ending import note_ending
-from worker_gguf.observe.log import bound, get_logger
+from worker_gguf.observe.log import bound
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.service.backend import Backend
 from worker_gguf.service.envelope import error_bytes, error_headers, json_bytes, request_id_from
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["create_app", "create_health_app"]
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 _API: tuple[tuple[str, str], ...] = (
     ("GET", "/v1/models"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,7 @@ from worker_gguf.http.connection import Connection, close_events
 from worker_gguf.http.sse import NO_PINGS, EventSender, Pings
 from worker_gguf.observe.account import CANCELLED, Account
 from worker_gguf.observe.ending import note_ending
-from worker_gguf.observe.log import bound, get_logger
+from worker_gguf.observe.log import bound
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.service.backend import Backend
 from worker_gguf.service.envelope import (
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Exchange", "Frame"]
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 _INLINE_BYTES = 1 << 18
 _UNEXPECTED = "The worker failed on this request. Its log has the details under this request's id."

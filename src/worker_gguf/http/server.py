@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 import threading
@@ -17,11 +18,10 @@ import uvloop
 from starlette.types import ASGIApp
 
 from worker_gguf.http.binding import BACKLOG, bind
-from worker_gguf.observe.log import get_logger
 
 __all__ = ["Listener", "ServerThread", "bind", "run_loop", "serve"]
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 # Longer than a balancer keeps an idle connection, or it would send into one that is just being closed.
@@ -96,7 +96,7 @@ class _Leaving:
     def say_begun(self, timeout_s: float) -> None:
         if self._running:
             text = "draining: what runs may finish, a second signal cuts it off"
-            logger.info(text, requests=len(self._running), seconds=timeout_s)
+            logger.info(text, extra={"requests": len(self._running), "seconds": timeout_s})
         else:
             logger.info("stopping: nothing runs")
 
@@ -106,7 +106,9 @@ class _Leaving:
 
     def say_over(self, now_s: float) -> None:
         finished = len(self._running) - self._n_cut
-        logger.info("stopped", seconds=round(now_s - self._begun_s, 3), finished=finished, cut_off=self._n_cut)
+        logger.info(
+            "stopped", extra={"seconds": round(now_s - self._begun_s, 3), "finished": finished, "cut_off": self._n_cut}
+        )
 
 
 async def _drain(drain: Drain, cut_off: Callable[[], None], timeout_s: float, hurry: asyncio.Event) -> float:

@@ -5,10 +5,9 @@ The line has ids, times and counts. What a client wrote is not in it: no prompt,
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING
-
-from structlog.stdlib import BoundLogger
 
 from worker_gguf.observe.account import Record
 from worker_gguf.observe.metrics import Metrics
@@ -22,14 +21,14 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}"
 
 
 def note_ending(
-    record: Record, metrics: Metrics, telemetry: Telemetry | None, logger: BoundLogger, **also: object
+    record: Record, metrics: Metrics, telemetry: Telemetry | None, logger: logging.Logger, **also: object
 ) -> None:
     """Count the request, log it, hand it to the traces. `also` are further numbers for the line."""
     metrics.count_request(record.route, record.status)
     metrics.observe_request(record)
     if telemetry is not None:
         telemetry.trace(record)
-    logger.info("request", **line_of(record), **also)
+    logger.info("request", extra={**line_of(record), **also})
 
 
 def line_of(record: Record) -> dict[str, object]:

@@ -1,53 +1,48 @@
-"""Structured logs: one line an event, ids and numbers, never a prompt or an answer. Knows nothing of settings.
+"""The format of the log: one line an event, ids and numbers, never a prompt or an answer. Knows nothing of settings.
 
-`logger.info("model loaded", seconds=4.1)` is a JSON line on RunPod and a readable one at a terminal. What `bound` holds
-(request_id, job_id) is on every line logged inside it. Libraries' own records go through the same handler.
+Every module logs through the standard library: `logger.info("model loaded", extra={"seconds": 4.1})`. `configure` makes
+a JSON line of it on RunPod and a readable one at a terminal. The fields of `bound` and `bind` (request_id, job_id)
+appear on every line that is logged in their context, also on those of libraries.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import sys
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Literal, TextIO
 
-from worker_gguf.observe.lean_structlog import structlog
-
-if TYPE_CHECKING:
-    from structlog.typing import EventDict, Processor, WrappedLogger
-
-__all__ = ["bound", "configure", "get_logger"]
+__all__ = ["bind", "bound", "configure"]
 
 # Libraries whose debug and info lines say nothing of the worker, or too much: URLs, headers, bodies.
 QUIET = ("aiohttp", "asyncio", "botocore", "boto3", "filelock", "httpcore", "httpx", "urllib3", "uvicorn")
-bound = structlog.contextvars.bound_contextvars
-FIRST = ("timestamp", "level", "logger", "event")
+_LEVEL_COLORS = {"debug": "\x1b[2m", "info": "\x1b[32m", "warning": "\x1b[33m", "error": "\x1b[31m"}
+_BOLD, _CYAN, _PLAIN = "\x1b[1m", "\x1b[36m", "\x1b[0m"
+_EVENT_WIDTH = 30
+# The attributes of every record, and what a formatter adds; all others came with `extra`.
+_OF_EVERY_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
-_COMMON: tuple[Processor, ...] = (
-    structlog.contextvars.merge_contextvars,
-    structlog.stdlib.add_logger_name,
-    structlog.stdlib.add_log_level,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
-)
+_bound: ContextVar[Mapping[str, object]] = ContextVar("bound", default=MappingProxyType({}))
 
 
-class _Handler(logging.StreamHandler[TextIO]):
-    """Ours, so that `configure` replaces it and leaves other people's alone."""
+def bind(**fields: object) -> None:
+    """Add fields to every line from here on, in this task's context."""
+    _bound.set({**_bound.get(), **fields})
 
 
-def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """A logger that may be made at import: it looks up level and handler when it is used."""
-    logger = structlog.wrap_logger(
-        logging.getLogger(name),
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *_COMMON,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=False,
-    )
-    return cast(structlog.stdlib.BoundLogger, logger)
+@contextlib.contextmanager
+def bound(**fields: object) -> Iterator[None]:
+    """Add fields to every line that is logged inside the block."""
+    token = _bound.set({**_bound.get(), **fields})
+    try:
+        yield
+    finally:
+        _bound.reset(token)
 
 
 def configure(
@@ -60,15 +55,7 @@ def configure(
     """Send everything logged in this process to `stream`, standard error by default."""
     handler = _Handler(stream or sys.stderr)
     as_json = log_format == "json" or (log_format == "auto" and (on_runpod or not handler.stream.isatty()))
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=(*_COMMON, structlog.stdlib.ExtraAdder()),
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *(_json() if as_json else _console(handler.stream)),
-            ],
-        )
-    )
+    handler.setFormatter(_JsonFormatter() if as_json else _ConsoleFormatter(in_color=handler.stream.isatty()))
     root = logging.getLogger()
     for old in [old for old in root.handlers if isinstance(old, _Handler)]:
         root.removeHandler(old)
@@ -77,19 +64,55 @@ def configure(
     for name in QUIET:
         quiet = logging.getLogger(name)
         quiet.setLevel(logging.WARNING)
-        quiet.propagate = True  # uvicorn, for one, cuts its access log off
+        quiet.propagate = True  # uvicorn, for one, stops its access log here
 
 
-def _json() -> Iterable[Processor]:
-    return (structlog.processors.format_exc_info, _in_order, structlog.processors.JSONRenderer(ensure_ascii=False))
+class _Handler(logging.StreamHandler[TextIO]):
+    """A class of its own, so that `configure` replaces its own handler and leaves others alone."""
 
 
-def _console(stream: TextIO) -> Iterable[Processor]:
-    # The default traceback shows local variables, among them prompts.
-    plain = structlog.dev.plain_traceback
-    return (structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain),)
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    own = {name: value for name, value in vars(record).items() if name not in _OF_EVERY_RECORD}
+    return {**_bound.get(), **own}
 
 
-def _in_order(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    ordered: dict[str, Any] = {name: event[name] for name in FIRST if name in event}
-    return ordered | dict(event)
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line: timestamp, level, logger and event first."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        timestamp = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
+        line: dict[str, object] = {
+            "timestamp": timestamp.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=repr)
+
+
+class _ConsoleFormatter(logging.Formatter):
+    """A line for a reader: the time of day, the level, the event, then the fields."""
+
+    def __init__(self, *, in_color: bool) -> None:
+        super().__init__()
+        self._in_color = in_color
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = record.levelname.lower()
+        fields = " ".join(f"{self._paint(_CYAN, name)}={_text(value)}" for name, value in _fields(record).items())
+        time = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S.%f")[:-3]
+        color = _LEVEL_COLORS.get(level, _LEVEL_COLORS["error"])
+        event = self._paint(_BOLD, record.getMessage().ljust(_EVENT_WIDTH if fields else 0))
+        line = f"{time} {self._paint(color, level.ljust(8))} {event} {fields}".rstrip()
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+    def _paint(self, color: str, text: str) -> str:
+        return f"{color}{text}{_PLAIN}" if self._in_color else text
+
+
+def _text(value: object) -> str:
+    text = str(value)
+    return repr(text) if not text or " " in text or "\n" in text else text

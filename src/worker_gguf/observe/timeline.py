@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from worker_gguf.observe.log import get_logger
-
 __all__ = ["Phase", "Timeline", "draw", "read_phases"]
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 _SHORTEST_BAR = 10
 
@@ -72,9 +71,9 @@ class Timeline:
     def end(self, phase: Phase, at_s: float | None = None) -> None:
         phase.seconds = (self.now_s if at_s is None else at_s - self._zero) - phase.start_s
         if phase.has_failed:
-            logger.warning("phase failed", **phase.as_dict())
+            logger.warning("phase failed", extra=phase.as_dict())
         else:
-            logger.info("phase", **phase.as_dict())
+            logger.info("phase", extra=phase.as_dict())
 
     @contextmanager
     def phase(self, name: str) -> Iterator[Phase]:

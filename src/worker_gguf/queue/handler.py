@@ -9,20 +9,19 @@ the metric say it.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from structlog.contextvars import bind_contextvars
-
 from worker_gguf.errors import InvalidRequest, WorkerError
 from worker_gguf.observe.account import CANCELLED, Account
 from worker_gguf.observe.ending import note_ending
-from worker_gguf.observe.log import get_logger
+from worker_gguf.observe.log import bind
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.protocol.screening import ignored_header
 from worker_gguf.queue.job_input import Call, read_job_input
-from worker_gguf.queue.posts import Crowd, Posts
+from worker_gguf.queue.posts import Posts, StreamCount
 from worker_gguf.service.backend import Backend
 from worker_gguf.service.envelope import error_bytes, error_event, json_bytes, log_unexpected, request_id_from
 from worker_gguf.service.service import Answer, Stream
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Handler", "Job", "Yield", "make_handler"]
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 Job = dict[str, Any]
 Yield = str | dict[str, Any]
@@ -48,7 +47,7 @@ _METHODS = ("GET", "POST")
 def make_handler(backend: Backend, metrics: Metrics, telemetry: Telemetry | None = None) -> Handler:
     """Build the handler. The SDK recognises a plain async generator function and nothing else."""
 
-    crowd = Crowd()
+    crowd = StreamCount()
 
     async def handler(job: Job) -> AsyncGenerator[Yield, None]:
         run = _JobRun(backend, metrics, telemetry, crowd, str(job.get("id", "")))
@@ -63,7 +62,7 @@ class _JobRun:
     """One job, from its input to its one log line."""
 
     def __init__(
-        self, backend: Backend, metrics: Metrics, telemetry: Telemetry | None, crowd: Crowd, job_id: str
+        self, backend: Backend, metrics: Metrics, telemetry: Telemetry | None, crowd: StreamCount, job_id: str
     ) -> None:
         self._backend = backend
         self._crowd = crowd
@@ -80,7 +79,7 @@ class _JobRun:
 
     async def answer(self, given: object) -> AsyncGenerator[Yield, None]:
         # Never unbound: the SDK gives each job a task, and so a context, of its own.
-        bind_contextvars(job_id=self._job_id, request_id=self._job_id)
+        bind(job_id=self._job_id, request_id=self._job_id)
         try:
             call = read_job_input(given)
             self._unknown = call.ignored

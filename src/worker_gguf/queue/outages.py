@@ -15,15 +15,14 @@ are wrapped where they are looked up. The originals still do the work.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from worker_gguf.observe.log import get_logger
-
 __all__ = ["patient_fetch", "patient_post", "patient_sdk"]
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 Job = dict[str, Any]
 Fetch = Callable[[Any, int], Coroutine[Any, Any, list[Job] | None]]
@@ -109,13 +108,16 @@ class _Waiting:
         self._n += 1
         if self._n == 1:
             # Its message may name the platform's address, which holds a key; its type does not.
-            logger.warning("the platform is away", what=self._what, error=type(error).__name__, status=_status(error))
+            logger.warning(
+                "the platform is away",
+                extra={"what": self._what, "error": type(error).__name__, "status": _status(error)},
+            )
         pause_s = min(most_s, least_s * 2 ** min(self._n - 1, 10))
         await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
 
     def over(self) -> None:
         if self._n:
-            logger.info("the platform is back", what=self._what, tries=self._n)
+            logger.info("the platform is back", extra={"what": self._what, "tries": self._n})
         self._n = 0
 
 
@@ -126,7 +128,7 @@ def _can_run(job: object, is_running: Callable[[str], bool]) -> bool:
         return False
     if is_running(job_id):
         # Lent out again because pings were late: the run under way will answer it.
-        logger.warning("the platform handed out a job that runs here already", job_id=job_id)
+        logger.warning("the platform handed out a job that runs here already", extra={"job_id": job_id})
         return False
     return True
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 
 from worker_gguf.http.connection import close_events
 
-__all__ = ["GATHER_S", "MAX_POST_BYTES", "Crowd", "Posts"]
+__all__ = ["GATHER_S", "MAX_POST_BYTES", "Posts", "StreamCount"]
 
 # The platform splits what is over 1 MB, wherever that falls.
 MAX_POST_BYTES = 900_000
@@ -23,7 +23,7 @@ GATHER_S = 0.02
 _MANY = 9
 
 
-class Crowd:
+class StreamCount:
     """The streams that are generated in one worker, each posted on its own."""
 
     def __init__(self) -> None:
@@ -45,9 +45,9 @@ class Crowd:
 class Posts:
     """Reads `events` ahead in a task of its own. Iterate it for posts; `close` it in any case."""
 
-    def __init__(self, events: AsyncIterator[bytes], crowd: Crowd | None = None) -> None:
+    def __init__(self, events: AsyncIterator[bytes], crowd: StreamCount | None = None) -> None:
         self._events = events
-        self._crowd = crowd or Crowd()
+        self._crowd = crowd or StreamCount()
         self._has_begun = False
         self._waiting: deque[bytes] = deque()
         self._arrived = asyncio.Event()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -12,7 +13,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from worker_gguf import switch_interval
-from worker_gguf.observe.log import get_logger
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.queue.fitness import checks_of, leave_out_the_sdks_checks, register_checks
 from worker_gguf.queue.handler import make_handler
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["import_sdk", "run_queue"]
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 POLL_GRACE_S = 3.0
 _LOOK_AGAIN_S = 0.05
@@ -70,7 +70,7 @@ def run_queue(
         "concurrency_modifier": _Taking(backend, concurrency, drain_timeout_s).n_jobs,
         "return_aggregate_stream": True,
     }
-    logger.info("taking jobs", concurrency=concurrency)
+    logger.info("taking jobs", extra={"concurrency": concurrency})
     with contextlib.suppress(asyncio.CancelledError):  # how `_Taking` ends the SDK's loop
         sdk.serverless.start(config)
     asyncio.run(backend.drain())
@@ -152,7 +152,7 @@ class _Taking:
 
     async def _leave(self, sdk_tasks: set[asyncio.Task[Any]]) -> None:
         await self._leaving.wait()
-        logger.info("draining", jobs=_n_running(), seconds=self._drain_timeout_s)
+        logger.info("draining", extra={"jobs": _n_running(), "seconds": self._drain_timeout_s})
         loop = asyncio.get_running_loop()
         now_s = loop.time()
         deadline_s, grace_s = now_s + self._drain_timeout_s, now_s + POLL_GRACE_S
@@ -161,7 +161,7 @@ class _Taking:
                 break
             await asyncio.sleep(_LOOK_AGAIN_S)
         if left := _n_running():
-            logger.warning("cut off: the platform gives what still runs to another worker", jobs=left)
+            logger.warning("cut off: the platform gives what still runs to another worker", extra={"jobs": left})
         for task in sdk_tasks:
             task.cancel()
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import traceback
 import uuid
 from collections.abc import Mapping
 from typing import Any
-
-from structlog.stdlib import BoundLogger
 
 from worker_gguf.errors import DeadlineExceeded, Unauthorized, WorkerError
 from worker_gguf.protocol.errors import error_body
@@ -72,7 +71,7 @@ def request_id_from(offered: str | None) -> str:
     return f"req_{uuid.uuid4().hex}"
 
 
-def log_unexpected(logger: BoundLogger, error: BaseException) -> None:
+def log_unexpected(logger: logging.Logger, error: BaseException) -> None:
     """Log a bug: its type and where it happened. Its message is left out, for it may quote a prompt."""
     where = "".join(traceback.format_tb(error.__traceback__))
-    logger.error("unexpected error", error=type(error).__name__, traceback=where)
+    logger.error("unexpected error", extra={"error": type(error).__name__, "traceback": where})

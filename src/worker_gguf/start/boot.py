@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from worker_gguf.observe.timeline import Timeline
 from worker_gguf.settings import Settings
 from worker_gguf.start.fetch import Progress, fetch
-from worker_gguf.start.loaded import Booted
+from worker_gguf.start.loaded import LoadedModel
 from worker_gguf.start.open_model import Opening, open_model
 from worker_gguf.start.read_ahead import ReadAhead
-from worker_gguf.store import Hold
+from worker_gguf.store import UsageMark
 
 if TYPE_CHECKING:
     from worker_gguf.observe.metrics import Metrics
@@ -22,14 +22,14 @@ __all__ = ["boot"]
 
 def boot(
     settings: Settings, metrics: Callable[[], Metrics], timeline: Timeline, progress: Progress, begun: Prefetch | None
-) -> Booted:
+) -> LoadedModel:
     """Bring the model up. Raises the WorkerError that stopped it; what was loaded by then is given back.
 
     `begun` is the prefetch that had a head start, if there is one. It is closed here.
     """
     with ReadAhead(settings, timeline, progress, begun) as ahead:
         local = fetch(settings, timeline, progress)
-        hold = Hold(local.paths, settings.cache_dir())
+        hold = UsageMark(local.paths, settings.cache_dir())
         try:
             return open_model(Opening(settings, metrics, timeline, progress), local, hold, ahead)
         except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING, Literal
 from worker_gguf.engine.batch import Sampled
 from worker_gguf.errors import NotReady, WorkerError
 from worker_gguf.gguf import ModelHeader
-from worker_gguf.observe.log import get_logger
 from worker_gguf.plan import Machine, MemoryPlan
 from worker_gguf.settings import RUNPOD_VOLUME, Settings
 from worker_gguf.start import fitness
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["examine", "examine_devices"]
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DIGEST: Mapping[bool | None, Literal["unknown", "right", "wrong"]] = {None: "unknown", True: "right", False: "wrong"}
@@ -67,7 +67,7 @@ def examine(
 def _judge(settings: Settings, checks: tuple[Check, ...]) -> None:
     for check in checks:
         log = logger.info if check.ok else logger.error
-        log("fitness", check=check.name, ok=check.ok, reason=check.reason)
+        log("fitness", extra={"check": check.name, "ok": check.ok, "reason": check.reason})
     refusal = fitness.refusal(checks)
     if refusal is not None and settings.fitness_checks == "enforce":
         raise refusal
@@ -135,7 +135,7 @@ def _volume(settings: Settings, local: LocalModel) -> Check:
     error = why_not_writable(Cache(folder).work)
     if error is None:
         return VolumeFacts(place).check()
-    logger.warning("cache cannot be written", folder=str(folder), error=str(error))
+    logger.warning("cache cannot be written", extra={"folder": str(folder), "error": str(error)})
     return VolumeFacts(place, error.strerror or type(error).__name__, error.errno in _FULL).check()
 
 

@@ -5,16 +5,16 @@ The steps are what `engine.plan.lesser_plan` says; each is a warning in the log 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from worker_gguf.errors import NotEnoughMemory
-from worker_gguf.observe.log import get_logger
 from worker_gguf.plan import MemoryPlan, Stage
 
 __all__ = ["Loaded", "load_within_memory"]
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Loaded(Protocol):
@@ -49,7 +49,7 @@ def load_within_memory(
             if smaller is None:
                 _close(model)
                 raise
-            logger.warning("not enough memory", step=smaller.degraded[-1], reason=error.message)
+            logger.warning("not enough memory", extra={"step": smaller.degraded[-1], "reason": error.message})
             if _placement(smaller) != _placement(plan):
                 _close(model)
                 model = None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from worker_gguf.errors import WorkerError
 from worker_gguf.gguf import ModelHeader
 from worker_gguf.plan import Machine, MemoryPlan
-from worker_gguf.store import Hold, LocalModel
+from worker_gguf.store import LocalModel, UsageMark
 
 if TYPE_CHECKING:
     from worker_gguf.engine.engine import Engine
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from worker_gguf.service.service import Answer, Service, Stream
     from worker_gguf.start.fitness import Check
 
-__all__ = ["Booted", "Served", "describe_machine", "describe_model"]
+__all__ = ["LoadedModel", "ModelHost", "describe_machine", "describe_model"]
 
 
-class Served(Protocol):
+class ModelHost(Protocol):
     """Methods may be called from any thread, coroutines on any running loop."""
 
     @property
@@ -72,7 +72,7 @@ class Served(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Booted:
+class LoadedModel:
     """One model that is up: what a start brings forth."""
 
     service: Service
@@ -81,7 +81,7 @@ class Booted:
     header: ModelHeader
     plan: MemoryPlan
     machine: Machine
-    hold: Hold
+    hold: UsageMark
     """Keeps other workers on the volume from pruning the model's files."""
     checks: tuple[Check, ...] = ()
 
@@ -131,7 +131,7 @@ class Booted:
         return describe_model(self) | {"machine": describe_machine(self.machine)}
 
 
-def describe_model(booted: Booted) -> dict[str, Any]:
+def describe_model(booted: LoadedModel) -> dict[str, Any]:
     stats, card = booted.stats, booted.service.card
     return {
         "model": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +14,6 @@ from worker_gguf.errors import TemplateError
 from worker_gguf.gguf import ModelHeader
 from worker_gguf.llama.bindings import VERSION
 from worker_gguf.llama.model import Model
-from worker_gguf.observe.log import get_logger
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.plan import MemoryPlan
 from worker_gguf.protocol.calls import Defaults
@@ -25,7 +25,7 @@ from worker_gguf.template.chat_template import ChatTemplates
 
 __all__ = ["make_service"]
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 # What of a plan differs from start to start, by what memory was free, and changes no answer.
 _NOT_THE_ANSWERS = frozenset({"reasons", "devices", "degraded"})

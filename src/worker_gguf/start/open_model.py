@@ -5,6 +5,7 @@ Heavy imports stand inside the phases that need them, so that each is timed and 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,16 +14,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from worker_gguf.gguf import ModelHeader, read_headers
-from worker_gguf.observe.log import get_logger
 from worker_gguf.observe.timeline import Timeline
 from worker_gguf.plan import Machine, MemoryPlan, Stage, lesser_plan
 from worker_gguf.plan.planning import beyond_training, plan_for, repacks, shape_of, visible, wishes_of
 from worker_gguf.settings import Settings
 from worker_gguf.start.fetch import Progress, original_tokenizer
 from worker_gguf.start.load import load_within_memory
-from worker_gguf.start.loaded import Booted
+from worker_gguf.start.loaded import LoadedModel
 from worker_gguf.start.read_ahead import ReadAhead
-from worker_gguf.store import Hold, LocalModel
+from worker_gguf.store import LocalModel, UsageMark
 
 if TYPE_CHECKING:
     from worker_gguf.engine.engine import Engine
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Opening", "open_model"]
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,10 @@ class Opening:
 def open_model(
     opening: Opening,
     local: LocalModel,
-    hold: Hold,
+    hold: UsageMark,
     ahead: ReadAhead,
     beside: Callable[[Machine], Machine] = lambda machine: machine,
-) -> Booted:
+) -> LoadedModel:
     """Bring the model up. Raises the WorkerError that stopped it; what was loaded by then is given back.
 
     `beside` cuts the machine to what other models leave of it. `hold` and `ahead` stay the caller's; `ahead` is closed.
@@ -95,7 +95,7 @@ def open_model(
 
             service = make_service(settings, engine, model, header, local, plan, opening.metrics(), original)
     engine.start()
-    return Booted(service, engine, local, header, plan, machine, hold, checks)
+    return LoadedModel(service, engine, local, header, plan, machine, hold, checks)
 
 
 @contextmanager
@@ -148,9 +148,9 @@ def _examine(
 
 def _log_plan(plan: MemoryPlan, header: ModelHeader) -> None:
     for name, reason in plan.reasons.items():
-        logger.info("planned", name=name.upper(), value=getattr(plan, name), reason=reason)
+        logger.info("planned", extra={"setting": name.upper(), "value": getattr(plan, name), "reason": reason})
     if warning := beyond_training(header, plan):
-        logger.warning("the context is longer than the model was trained for", reason=warning)
+        logger.warning("the context is longer than the model was trained for", extra={"reason": warning})
 
 
 def _load(

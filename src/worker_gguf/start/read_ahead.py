@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import BinaryIO, Self
 
-from worker_gguf.observe.log import get_logger
 from worker_gguf.observe.timeline import Timeline
 from worker_gguf.readahead.prefetch import Prefetch
 from worker_gguf.readahead.room import page_cache_room_bytes
@@ -15,7 +15,7 @@ from worker_gguf.store import LocalModel
 
 __all__ = ["ReadAhead"]
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 _LOOK_S = 0.1
 # ggml's alignment of tensors in main memory: a mapping through an open file needs it.
@@ -87,7 +87,7 @@ class ReadAhead:
         try:
             return Prefetch(local.paths, n_readers=self._settings.prefetch_readers, limit_bytes=limit_bytes).start()
         except OSError as error:  # the load will say it better
-            logger.warning("nothing is read ahead", reason=str(error))
+            logger.warning("nothing is read ahead", extra={"reason": str(error)})
             return None
 
     def _follow(self, prefetch: Prefetch) -> None:

@@ -1,7 +1,7 @@
 """Where a model comes from and where it lies. Knows nothing of llama.cpp and of the engine.
 
 `ModelRef.parse` reads what the user wrote, `locate` finds it on disk without a network call, `ensure` fetches what is
-missing, `Hold` keeps it from being pruned while it is used.
+missing, `UsageMark` keeps it from being pruned while it is used.
 
 Each name is imported when it is asked for: the head start needs the few modules that find a file and read it, and has
 no time for those that download.
@@ -19,11 +19,10 @@ if TYPE_CHECKING:
     from worker_gguf.store.remote import RemoteModel, read_remote
     from worker_gguf.store.resolve import LocalModel, locate
     from worker_gguf.store.tokenizer import OriginalTokenizer, read_tokenizer
-    from worker_gguf.store.usage_marks import Hold
+    from worker_gguf.store.usage_marks import UsageMark
 
 __all__ = [
     "EmbeddedRef",
-    "Hold",
     "Hub",
     "HubRef",
     "LocalModel",
@@ -32,6 +31,7 @@ __all__ = [
     "PathRef",
     "RemoteModel",
     "UrlRef",
+    "UsageMark",
     "ensure",
     "locate",
     "read_remote",
@@ -41,11 +41,11 @@ __all__ = [
 _MODULES = {
     "download": ("ensure",),
     "hub": ("Hub",),
-    "in_use": ("Hold",),
     "ref": ("EmbeddedRef", "HubRef", "ModelRef", "PathRef", "UrlRef"),
     "remote": ("RemoteModel", "read_remote"),
     "resolve": ("LocalModel", "locate"),
     "tokenizer": ("OriginalTokenizer", "read_tokenizer"),
+    "usage_marks": ("UsageMark",),
 }
 
 

@@ -24,7 +24,7 @@ from worker_gguf.store import select
 from worker_gguf.store.cache import Cache, write_ref
 from worker_gguf.store.hub import Hub, Listing
 from worker_gguf.store.lease import Lease, bytes_said
-from worker_gguf.store.parallel_fetch import Crew, Digest, LostLease
+from worker_gguf.store.parallel_fetch import Digest, LostLease, ParallelFetch
 from worker_gguf.store.partial import Partial, folders_of, left_behind, noted_bytes
 from worker_gguf.store.prune import disk_error, make_room
 from worker_gguf.store.ref import HubRef, ModelRef, UrlRef
@@ -216,7 +216,7 @@ class _Download:
                 self.cache.partials, file.key, lease.holder, file.web.size_bytes, version.replace(" ", "")
             )
             try:
-                crew = Crew(file.web, partial, file.digest, self._tuning, lambda: lease.is_sure)
+                crew = ParallelFetch(file.web, partial, file.digest, self._tuning, lambda: lease.is_sure)
                 if crew.run(note):
                     self._publish(partial, file, lease)
                     return

@@ -18,7 +18,7 @@ from worker_gguf.store.partial import Partial
 from worker_gguf.store.tuning import Tuning
 from worker_gguf.store.web import Interrupted, WebFile
 
-__all__ = ["Crew", "Digest", "LostLease"]
+__all__ = ["Digest", "LostLease", "ParallelFetch"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Digest:
         return hashlib.sha256()
 
 
-class Crew:
+class ParallelFetch:
     """Runs once. Only `run` reports, so whoever calls it may stop it by raising from the report."""
 
     def __init__(

@@ -17,12 +17,12 @@ from pathlib import Path
 from worker_gguf.store.cache import Cache, is_inside
 from worker_gguf.store.tuning import Tuning
 
-__all__ = ["Hold", "used_paths", "volume_now"]
+__all__ = ["UsageMark", "used_paths", "volume_now"]
 
 logger = logging.getLogger(__name__)
 
 
-class Hold:
+class UsageMark:
     """Keeps a model's files from being pruned until it is released, or until this process is gone.
 
     Does nothing for files outside the cache, and on a cache that cannot be written: nobody prunes that.

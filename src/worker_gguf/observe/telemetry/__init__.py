@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import logging
 import queue
 import threading
 import time
@@ -17,7 +18,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from worker_gguf.latch import Latch
-from worker_gguf.observe.log import get_logger
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Start", "Telemetry", "Wanted", "open_telemetry", "wanted"]
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 _MOST_WAITING = 4096
 _PUSH_EVERY_MS = 60_000  # the SDK's own default
@@ -111,14 +111,14 @@ class Telemetry:
         if self._thread.is_alive():
             self._thread.join(timeout_s)
         if self._n_dropped:
-            logger.warning("traces were dropped: the collector was too slow", n=self._n_dropped)
+            logger.warning("traces were dropped: the collector was too slow", extra={"n": self._n_dropped})
 
     def _run(self) -> None:
         try:
             self._work()
         except Exception as error:  # noqa: BLE001 - a collector's trouble must never be the worker's
             # Its text may quote a collector's address, and with it a key.
-            logger.warning("telemetry stopped: nothing more is sent", error=type(error).__name__)
+            logger.warning("telemetry stopped: nothing more is sent", extra={"error": type(error).__name__})
 
     async def _started(self) -> Start | None:
         assert self._begin is not None
@@ -190,11 +190,13 @@ def open_telemetry(
         logger.warning(
             "no telemetry: this OTEL_EXPORTER_OTLP_PROTOCOL is not spoken here. Set http/protobuf, and the collector's "
             "port for it, mostly 4318",
-            protocol=protocol,
+            extra={"protocol": protocol},
         )
         return None
     if not _is_installed():
-        logger.warning("no telemetry: an OTLP endpoint is set, but OpenTelemetry is not installed", install=_INSTALL)
+        logger.warning(
+            "no telemetry: an OTLP endpoint is set, but OpenTelemetry is not installed", extra={"install": _INSTALL}
+        )
         return None
     return Telemetry(asked, registry)
 
