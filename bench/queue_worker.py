@@ -5,9 +5,8 @@ import time
 from typing import Any
 
 from worker_gguf.cli import main
-from worker_gguf.observe.account import Account
 from worker_gguf.queue import sdk
-from worker_gguf.service.service import Answer, Stream
+from worker_gguf.service.request import Answer, Request, Stream
 from worker_gguf.worker import Worker
 
 PICKED = "picked-up"
@@ -22,10 +21,10 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._worker, name)
 
-    async def call(self, method: str, route: str, body: object, account: Account) -> Answer | Stream:
+    async def answer(self, request: Request) -> Answer | Stream:
         picked_s = time.monotonic()  # the same clock in all processes of this machine
-        result = await self._worker.call(method, route, body, account)
-        print(PICKED, account.request_id, picked_s, file=sys.stderr, flush=True)
+        result = await self._worker.answer(request)
+        print(PICKED, request.account.request_id, picked_s, file=sys.stderr, flush=True)
         return result
 
 

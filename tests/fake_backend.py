@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from worker_gguf.engine.progress import Progress
-from worker_gguf.errors import InvalidRequest, MethodNotAllowed, NotFound, NotReady, QueueFull, WorkerError
+from worker_gguf.errors import InvalidRequest, NotFound, NotReady, QueueFull, WorkerError
 from worker_gguf.observe.account import Account
 from worker_gguf.observe.status import Status
-from worker_gguf.service.service import Answer, Stream
+from worker_gguf.protocol.routes import MODELS
+from worker_gguf.service.request import Answer, Request, Stream
 
 __all__ = ["SECRET_ANSWER", "SECRET_PROMPT", "FakeBackend"]
 
@@ -73,6 +74,7 @@ class FakeBackend:
     def __init__(self, status: Status = "ready") -> None:
         self.phase: Status = status
         self.calls: list[tuple[str, str, object, str]] = []
+        self.names: list[str | None] = []
         self.running: set[str] = set()
         self.finished: list[str] = []
         self.cancelled: list[str] = []
@@ -109,27 +111,20 @@ class FakeBackend:
         while self.running:
             await asyncio.sleep(0.005)
 
-    async def call(self, method: str, route: str, body: object, account: Account) -> Answer | Stream:
+    async def answer(self, request: Request) -> Answer | Stream:
         self.loop = asyncio.get_running_loop()
-        self.calls.append((method, route, body, account.request_id))
+        route = request.route
+        self.calls.append((route.method, route.path, request.body, request.account.request_id))
+        self.names.append(request.match.name)
         if self.phase != "ready":
             raise NotReady("The model is loading. Try again in a moment.", retry_after_s=5)
-        if route.startswith("/v1/models"):
-            return self._models(method, route)
-        if route not in ("/v1/chat/completions", "/v1/completions"):
-            raise NotFound("There is no such route.")
-        if method != "POST":
-            raise MethodNotAllowed("Use POST.")
-        return await self._complete(body, account)
-
-    def _models(self, method: str, route: str) -> Answer:
-        if method != "GET":
-            raise MethodNotAllowed("Use GET.")
-        if route == "/v1/models":
-            return Answer(200, {"object": "list", "data": [MODEL]})
-        if route != "/v1/models/fake":
+        if route.generation is not None:
+            return await self._complete(request.body, request.account)
+        if route is MODELS:
+            return Answer({"object": "list", "data": [MODEL]})
+        if request.match.name != "fake":
             raise NotFound("There is no such model.", param="model")
-        return Answer(200, MODEL)
+        return Answer(MODEL)
 
     async def _complete(self, body: object, account: Account) -> Answer | Stream:
         if not isinstance(body, dict):
@@ -140,18 +135,20 @@ class FakeBackend:
             raise KeyError(SECRET_PROMPT)
         if "full" in body:
             raise QueueFull("The queue is full.", retry_after_s=3)
-        headers = {"X-Ignored-Parameters": str(body["ignored"])} if "ignored" in body else {}
+        ignored = tuple(str(body["ignored"]).split(", ")) if "ignored" in body else ()
         progress = Progress(account.started_s, 3, completion_tokens=2)
-        account.submitted((progress,), model="fake", answer_id="c", stream=bool(body.get("stream")), n=1)
+        account.submitted(
+            (progress,), model="fake", answer_id="c", stream=bool(body.get("stream")), n=1, ignored=ignored
+        )
         if body.get("stream"):
             gate = asyncio.Event() if body.get("hang") else None
             self._gates += [gate] if gate else []
             events = Events(self, account.request_id, int(body.get("n_events", 3)), gate)
             self.started.set()
-            return Stream(events, headers)
+            return Stream(events, ignored)
         if body.get("hang"):
             await self._hang(account.request_id)
-        return Answer(200, completion(), headers)
+        return Answer(completion(), ignored)
 
     async def _hang(self, request_id: str) -> None:
         self.running.add(request_id)

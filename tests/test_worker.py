@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
+from tests.asking import ask
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.engine.batch import Batch, StepResult
 from worker_gguf.engine.runner import Runner
 from worker_gguf.errors import EngineWedged, ModelError, NotReady, TemplateError
 from worker_gguf.llama.model import Model, ModelParams
 from worker_gguf.observe.metrics import Metrics
-from worker_gguf.service.service import Answer
+from worker_gguf.service.request import Answer
 from worker_gguf.settings import Settings
 from worker_gguf.store.cache import Cache
 from worker_gguf.worker import Worker
@@ -33,7 +34,7 @@ def test_before_it_is_ready_it_says_so() -> None:
     waiting = worker()
     assert waiting.status() == "starting"
     with pytest.raises(NotReady, match="not ready yet"):
-        asyncio.run(waiting.call("GET", "/v1/models", None))
+        asyncio.run(ask(waiting, "GET", "/v1/models"))
 
 
 def test_it_becomes_ready_answers_drains_and_stops() -> None:
@@ -42,14 +43,14 @@ def test_it_becomes_ready_answers_drains_and_stops() -> None:
         running.start()
         await running.wait_ready()
         assert running.status() == "ready"
-        answer = await running.call("GET", "/v1/models", None)
+        answer = await ask(running, "GET", "/v1/models")
         assert isinstance(answer, Answer)
         assert running.health()["model"]["id"] == "embedded"
         assert running.health()["plan"]["degraded"] == ()
         await running.drain()
         assert running.status() == "draining"
         with pytest.raises(NotReady, match="shutting down"):
-            await running.call("GET", "/v1/models", None)
+            await ask(running, "GET", "/v1/models")
         running.stop()
         assert running.status() == "stopped"
 
@@ -63,11 +64,11 @@ async def test_for_a_grace_it_takes_requests_though_it_says_that_it_drains() -> 
     draining = asyncio.create_task(running.drain(0.3))
     while running.status() == "ready":
         await asyncio.sleep(0)
-    assert isinstance(await running.call("GET", "/v1/models", None), Answer)
+    assert isinstance(await ask(running, "GET", "/v1/models"), Answer)
     assert not draining.done()
     await draining
     with pytest.raises(NotReady, match="shutting down"):
-        await running.call("GET", "/v1/models", None)
+        await ask(running, "GET", "/v1/models")
     running.stop()
 
 
@@ -80,7 +81,7 @@ async def test_what_cuts_the_drain_off_ends_the_grace() -> None:
         await asyncio.sleep(0)
     running.cut_off()
     with pytest.raises(NotReady, match="shutting down"):
-        await running.call("GET", "/v1/models", None)
+        await ask(running, "GET", "/v1/models")
     await asyncio.wait_for(draining, 10)
     running.stop()
 
@@ -93,7 +94,7 @@ def test_a_model_that_is_not_there_fails_the_start_with_a_sentence(tmp_path: Pat
     assert missing.status() == "failed"
     assert missing.health()["error"]["code"] == "model_not_found"
     with pytest.raises(NotReady, match="could not start"):
-        asyncio.run(missing.call("GET", "/v1/models", None))
+        asyncio.run(ask(missing, "GET", "/v1/models"))
     missing.stop()
     assert missing.status() == "failed"
 
@@ -132,7 +133,7 @@ async def test_an_engine_that_hangs_while_the_worker_stops_is_noticed() -> None:
     (engine,) = running._booted.engines()
     engine.runner = hanging = Hanging(engine.runner)
     body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
-    asked = asyncio.create_task(running.call("POST", "/v1/chat/completions", body))
+    asked = asyncio.create_task(ask(running, "POST", "/v1/chat/completions", body))
     while not hanging.is_in:
         await asyncio.sleep(0)
     stopping = asyncio.create_task(asyncio.to_thread(running.stop))
@@ -167,7 +168,7 @@ def test_the_alias_is_the_models_name() -> None:
         running = worker(model_alias="tiny")
         running.start()
         await running.wait_ready()
-        answer = await running.call("GET", "/v1/models", None)
+        answer = await ask(running, "GET", "/v1/models")
         assert isinstance(answer, Answer)
         assert answer.body["data"][0]["id"] == "tiny"
         assert "embedded" in answer.body["data"][0]["meta"]["aliases"]
@@ -194,7 +195,7 @@ async def test_the_template_comes_from_the_original_repository(tmp_path: Path) -
     running.start()
     await running.wait_ready()
     body = {"messages": [{"role": "user", "content": "a long question that the template leaves out"}], "max_tokens": 1}
-    answer = await running.call("POST", "/v1/chat/completions", body)
+    answer = await ask(running, "POST", "/v1/chat/completions", body)
     assert isinstance(answer, Answer)
     assert answer.body["usage"]["prompt_tokens"] < 10
     running.stop()

@@ -29,6 +29,7 @@ WorkerError
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -74,12 +75,21 @@ class WorkerError(Exception):
     status: ClassVar[int] = 500
     kind: ClassVar[str] = "server_error"
     retryable: ClassVar[bool] = False
+    extra_headers: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that an answer with this error carries."""
+        headers = dict(self.extra_headers)
+        if self.retry_after_s is not None:
+            headers["Retry-After"] = str(self.retry_after_s)
+        return headers
 
 
 class SettingsError(WorkerError):
@@ -133,6 +143,7 @@ class Unauthorized(RequestError):
     code = "invalid_api_key"
     status = 401
     kind = "authentication_error"
+    extra_headers = MappingProxyType({"WWW-Authenticate": "Bearer"})
 
 
 class NotFound(RequestError):
@@ -194,6 +205,8 @@ class DeadlineExceeded(ServingError):
     status = 504
     kind = "timeout_error"
     retryable = False
+    # OpenAI's clients send a request again after any 5xx unless this header forbids it.
+    extra_headers = MappingProxyType({"X-Should-Retry": "false"})
 
 
 class NotReady(ServingError):

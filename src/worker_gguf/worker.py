@@ -26,10 +26,9 @@ from worker_gguf.start.boot import boot
 from worker_gguf.start.loaded import ModelHost
 
 if TYPE_CHECKING:
-    from worker_gguf.observe.account import Account
     from worker_gguf.observe.metrics import Metrics
     from worker_gguf.readahead.prefetch import Prefetch
-    from worker_gguf.service.service import Answer, Stream
+    from worker_gguf.service.request import Answer, Request, Stream
 
 __all__ = ["Worker"]
 
@@ -230,14 +229,14 @@ class Worker:
     def status(self) -> Status:
         return self._status
 
-    async def call(self, method: str, route: str, body: object, account: Account | None = None) -> Answer | Stream:
-        """Answer one request. Its counts and times go into `account`."""
+    async def answer(self, request: Request) -> Answer | Stream:
+        """Answer one request, or raise the WorkerError that refuses it."""
         booted = self._booted
         if isinstance(self._error, EngineWedged):
             raise self._error
         if booted is None or not (self._status == "ready" or self._is_lingering):
             raise NotReady(self._why_not(), retry_after_s=5)
-        return await booted.call(method, route, body, account)
+        return await booted.answer(request)
 
     def _why_not(self) -> str:
         if self._error is not None:

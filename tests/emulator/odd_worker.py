@@ -10,9 +10,8 @@ from typing import Any
 
 from worker_gguf.cli import main
 from worker_gguf.engine.batch import Batch, StepResult
-from worker_gguf.observe.account import Account
 from worker_gguf.queue import sdk
-from worker_gguf.service.service import Answer, Stream
+from worker_gguf.service.request import Answer, Request, Stream
 from worker_gguf.worker import Worker
 
 __all__ = ["HANG", "POISON"]
@@ -31,12 +30,12 @@ class Odd:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._worker, name)
 
-    async def call(self, method: str, route: str, body: object, account: Account) -> Answer | Stream:
-        if POISON in repr(body):
+    async def answer(self, request: Request) -> Answer | Stream:
+        if POISON in repr(request.body):
             os.kill(os.getpid(), signal.SIGKILL)
-        if HANG in repr(body):
+        if HANG in repr(request.body):
             self._wedge.set()
-        return await self._worker.call(method, route, body, account)
+        return await self._worker.answer(request)
 
 
 def run() -> int:

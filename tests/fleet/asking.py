@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from tests import asking
 from worker_gguf.http.connection import close_events
-from worker_gguf.service.service import Answer, Stream
+from worker_gguf.service.request import Answer, Stream
 from worker_gguf.worker import Worker
 
 
@@ -15,7 +16,7 @@ async def ask(worker: Worker, model: str | None, **changes: object) -> dict[str,
     body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4, "temperature": 0, **changes}
     if model is not None:
         body["model"] = model
-    answer = await worker.call("POST", "/v1/chat/completions", body)
+    answer = await asking.ask(worker, "POST", "/v1/chat/completions", body)
     assert isinstance(answer, Answer)
     return answer.body
 
@@ -24,7 +25,7 @@ async def ask(worker: Worker, model: str | None, **changes: object) -> dict[str,
 async def generating(worker: Worker, model: str) -> AsyncIterator[None]:
     """The model generates while the block runs."""
     body = {"model": model, "prompt": "Once", "max_tokens": 1900, "ignore_eos": True, "stream": True}
-    stream = await worker.call("POST", "/v1/completions", body)
+    stream = await asking.ask(worker, "POST", "/v1/completions", body)
     assert isinstance(stream, Stream)
     await anext(aiter(stream.events))
     try:
@@ -34,6 +35,6 @@ async def generating(worker: Worker, model: str) -> AsyncIterator[None]:
 
 
 async def states(worker: Worker) -> dict[str, str]:
-    answer = await worker.call("GET", "/v1/models", None)
+    answer = await asking.ask(worker, "GET", "/v1/models")
     assert isinstance(answer, Answer)
     return {model["id"]: model["status"]["value"] for model in answer.body["data"]}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import asking
 from tests.fleet.asking import ask, generating, states
 from tests.fleet.conftest import several
 from worker_gguf.embedded import MODEL_PATH
@@ -22,7 +23,7 @@ from worker_gguf.observe.ending import line_of
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.queue.fitness import checks_of
 from worker_gguf.queue.handler import make_handler
-from worker_gguf.service.service import Answer, Arrival, Stream
+from worker_gguf.service.request import Answer, Stream
 from worker_gguf.start import facts
 from worker_gguf.store.verify import matches_record
 from worker_gguf.worker import Worker
@@ -64,14 +65,14 @@ async def test_an_unknown_name_is_told_what_there_is(worker: Worker) -> None:
     with pytest.raises(NotFound, match="serves 'a', 'b', 'broken', 'gone'"):
         await ask(worker, "c")
     with pytest.raises(NotFound, match="'c' is not served"):
-        await worker.call("GET", "/v1/models/c", None)
+        await asking.ask(worker, "GET", "/v1/models/c")
     with pytest.raises(NotFound, match="no such route"):
-        await worker.call("POST", "/v1/other", {})
+        await asking.ask(worker, "POST", "/v1/other", {})
 
 
 async def test_the_list_has_every_model_with_its_state_and_what_is_known(worker: Worker) -> None:
     await ask(worker, "a")
-    answer = await worker.call("GET", "/v1/models/b", None)
+    answer = await asking.ask(worker, "GET", "/v1/models/b")
     assert isinstance(answer, Answer)
     assert answer.body["status"] == {"value": "unloaded"}
     assert answer.body["meta"]["architecture"] == "llama"
@@ -101,7 +102,7 @@ async def test_a_model_that_cannot_be_loaded_says_why_and_the_others_go_on(
     health = {model["id"]: model for model in worker.health()["models"]}
     assert (await states(worker))["broken"] == health["broken"]["status"] == "failed"
     assert health["broken"]["error"]["code"] == "model_invalid"
-    listed = await worker.call("GET", "/v1/models", None)
+    listed = await asking.ask(worker, "GET", "/v1/models")
     assert isinstance(listed, Answer)
     said = f"{health} {listed.body} {caught.value.message}"
     assert str(tmp_path_factory.getbasetemp()) not in said
@@ -173,8 +174,8 @@ async def test_a_model_that_is_given_up_under_a_request_leaves_no_ticket_behind(
     booted = fleet.models["a"].booted
     enter = fleet._enter
 
-    async def enter_and_lose(one: FleetModel, arrival: Arrival) -> int:
-        ticket = await enter(one, arrival)
+    async def enter_and_lose(one: FleetModel, limit_s: float | None) -> int:
+        ticket = await enter(one, limit_s)
         one.detach()
         return ticket
 
@@ -188,7 +189,7 @@ async def test_a_model_that_is_given_up_under_a_request_leaves_no_ticket_behind(
 def test_a_request_whose_loop_is_gone_does_not_keep_its_model_busy(worker: Worker, fleet: Fleet) -> None:
     async def begin() -> Stream:
         body = {"model": "a", "prompt": "Once", "max_tokens": 50, "stream": True}
-        stream = await worker.call("POST", "/v1/completions", body)
+        stream = await asking.ask(worker, "POST", "/v1/completions", body)
         assert isinstance(stream, Stream)
         return stream
 
@@ -321,8 +322,8 @@ async def test_the_wait_for_a_model_is_in_the_requests_account(worker: Worker) -
     waits = []
     for name in "abb":
         account = Account("http", "r")
-        await worker.call("POST", "/v1/completions", body | {"model": name}, account)
-        waits.append(line_of(account.close("POST", "/v1/completions", 200))["model_wait_ms"])
+        await asking.ask(worker, "POST", "/v1/completions", body | {"model": name}, account)
+        waits.append(line_of(account.close(200))["model_wait_ms"])
     _, swapped, there = waits
     assert isinstance(swapped, float)
     assert isinstance(there, float)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 
 from tests.fake_backend import SECRET_ANSWER, SECRET_PROMPT, FakeBackend
 from tests.http.serving import CHAT, KEY, Served, serving
+from tests.log_lines import log_lines
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +124,9 @@ def test_unknown_route_is_404(plain: Served, path: str) -> None:
 
 
 def test_model_id_may_have_slashes(plain: Served) -> None:
-    plain.client.get("/v1/models/org/repo:Q4_K_M")
-    assert plain.backend.calls[-1][:2] == ("GET", "/v1/models/org/repo:Q4_K_M")
+    reply = plain.client.get("/v1/models/org/repo:Q4_K_M")
+    assert plain.backend.names[-1] == "org/repo:Q4_K_M"
+    assert reply.json()["error"]["param"] == "model"
 
 
 def test_loading_is_503_with_retry_after() -> None:
@@ -166,7 +167,7 @@ def test_header_cannot_be_split_by_a_parameter_name(plain: Served) -> None:
     reply = plain.client.post(CHAT, json=GOOD | {"ignored": "a\r\nSet-Cookie: x=1, ü, ok"})
     assert reply.status_code == 200
     assert "set-cookie" not in reply.headers
-    assert reply.headers["x-ignored-parameters"] == "a??Set-Cookie: x=1, ?, ok"
+    assert reply.headers["x-ignored-parameters"] == "a%0D%0ASet-Cookie%3A%20x%3D1, %C3%BC, ok"
 
 
 def test_official_client_gets_answers_streams_models_and_errors(keyed: Served) -> None:
@@ -192,17 +193,15 @@ def test_openapi_document_names_bodies_errors_and_the_key(keyed: Served) -> None
     assert document["paths"]["/ping"]["get"]["security"] == []
 
 
-def test_log_has_ids_times_and_counts_and_nothing_of_the_content(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
-    with serving() as served:
+def test_log_has_ids_times_and_counts_and_nothing_of_the_content() -> None:
+    with log_lines() as log, serving() as served:
         served.client.post(CHAT, json=GOOD, headers={"X-Request-Id": "whole"})
         served.client.post(CHAT, json=GOOD | {"stream": True}, headers={"X-Request-Id": "streamed"})
         served.client.post(CHAT, json=GOOD | {"boom": True}, headers={"X-Request-Id": "bug"})
         served.client.post(CHAT, content=json.dumps(GOOD)[:-1], headers={"X-Request-Id": "cut"})
-    assert SECRET_PROMPT not in caplog.text
-    assert SECRET_ANSWER not in caplog.text
-    lines = [record.msg for record in caplog.records if record.name == "worker_gguf.http.exchange"]
-    requests = {line["request_id"]: line for line in lines if isinstance(line, dict) and line["event"] == "request"}
+    assert SECRET_PROMPT not in log.getvalue()
+    assert SECRET_ANSWER not in log.getvalue()
+    requests = {line["request_id"]: line for line in log.events("request")}
     assert {name: line["status"] for name, line in requests.items()} == {
         "whole": 200,
         "streamed": 200,
@@ -211,4 +210,3 @@ def test_log_has_ids_times_and_counts_and_nothing_of_the_content(caplog: pytest.
     }
     assert requests["whole"]["completion_tokens"] == 2
     assert requests["streamed"]["events"] == 4
-    assert requests["streamed"]["first_event_ms"] <= requests["streamed"]["total_ms"]

@@ -19,7 +19,7 @@ def closed(*progress: Progress, n: int = 1, finished: dict[int, Finished] | None
     account.submitted(progress, model="m", answer_id="a", stream=False, n=n)
     for index, event in (finished or {}).items():
         account.finished(index, event)
-    return account.close("POST", "/v1/completions", status)
+    return account.close(status)
 
 
 def test_times_of_a_single_answer() -> None:
@@ -68,6 +68,6 @@ def test_a_request_that_was_left_in_the_middle_counts_up_to_there() -> None:
 
 
 def test_a_request_that_never_reached_the_engine_has_no_choices() -> None:
-    record = Account("queue", "id").close("GET", "/v1/models", 200)
+    record = Account("queue", "id").close(200)
     assert record.choices == ()
     assert (record.prompt_tokens, record.completion_tokens, record.first_token_s) == (0, 0, None)

@@ -47,7 +47,9 @@ def test_no_engine_yet_is_no_error() -> None:
 
 def test_names_that_clients_make_up_share_one_label() -> None:
     metrics = Metrics("x", known_ignored=["user", "store"])
-    metrics.count_ignored(["user", "user", 'a"\n{evil}', "never-heard-of"])
+    account = Account("http", "a")
+    account.ignored = ("user", "user", 'a"\n{evil}', "never-heard-of")
+    metrics.observe_request(account.close(200))
     seen = samples(metrics)
     assert seen["worker_gguf_ignored_parameters_total", (("name", "user"),)] == 2
     assert seen["worker_gguf_ignored_parameters_total", (("name", "other"),)] == 2
@@ -55,14 +57,17 @@ def test_names_that_clients_make_up_share_one_label() -> None:
 
 def test_times_and_phases() -> None:
     metrics = Metrics("x")
-    metrics.observe_first_token(0.03)
-    metrics.observe_per_token(0.004)
+    account = Account("http", "a")
+    at_s = account.started_s
+    progress = Progress(at_s, 3, at_s, at_s + 0.03, at_s + 0.07, completion_tokens=11)
+    account.submitted([progress], model="m", answer_id="x", stream=False, n=1)
+    metrics.observe_request(account.close(200))
     metrics.set_phase_seconds({"load": 1.5})
     metrics.set_phase_seconds({"load": 1.5, "first token": 0.5})
     seen = samples(metrics)
     assert seen["worker_gguf_time_to_first_token_seconds_count", ()] == 1
     assert seen["worker_gguf_time_to_first_token_seconds_bucket", (("le", "0.05"),)] == 1
-    assert seen["worker_gguf_time_per_output_token_seconds_sum", ()] == 0.004
+    assert seen["worker_gguf_time_per_output_token_seconds_sum", ()] == pytest.approx(0.004)
     assert seen["worker_gguf_start_phase_seconds", (("phase", "load"),)] == 1.5
     assert seen["worker_gguf_start_phase_seconds", (("phase", "first token"),)] == 0.5
 
@@ -74,7 +79,8 @@ def test_a_request_that_is_over_is_counted_by_how_it_ended() -> None:
     good.submitted([Progress(now_s, 3, now_s + 0.2)], model="m", answer_id="x", stream=False, n=1)
     bad.error = QueueFull("Full.")
     for account, status in ((good, 200), (bad, 429), (left, 499)):
-        metrics.observe_request(account.close("POST", "/v1/completions", status))
+        account.routed("POST", "/v1/completions", "text_completion")
+        metrics.observe_request(account.close(status))
     seen = samples(metrics)
     assert seen["worker_gguf_request_duration_seconds_count", (("route", "/v1/completions"),)] == 3
     assert seen["worker_gguf_queue_wait_seconds_count", ()] == 1
@@ -99,5 +105,8 @@ def test_the_state_is_one_of_its_series() -> None:
 
 def test_two_workers_in_one_process_share_nothing() -> None:
     first, second = Metrics("x"), Metrics("x")
-    first.count_request("/v1/models", 200)
+    account = Account("http", "a")
+    account.routed("GET", "/v1/models")
+    first.observe_request(account.close(200))
+    assert b'route="/v1/models"' in first.render()
     assert b'route="/v1/models"' not in second.render()

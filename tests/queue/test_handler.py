@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from tests.asking import ask
 from tests.fake_backend import SECRET_PROMPT, FakeBackend, event
 from worker_gguf.errors import EngineFailed
 from worker_gguf.observe.account import Account
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.queue.handler import Yield, make_handler
 from worker_gguf.queue.posts import GATHER_S, MAX_POST_BYTES, Posts, StreamCount
-from worker_gguf.service.service import Stream
+from worker_gguf.service.request import Stream
 
 STREAM = {"messages": [], "stream": True}
 
@@ -178,7 +179,7 @@ async def test_post_stays_under_the_platforms_limit() -> None:
 
 async def test_close_before_the_reader_ran_still_closes_the_events() -> None:
     backend = FakeBackend()
-    stream = await backend.call("POST", "/v1/chat/completions", STREAM, Account("queue", "a"))
+    stream = await ask(backend, "POST", "/v1/chat/completions", STREAM, Account("queue", "a"))
     assert isinstance(stream, Stream)
     await Posts(stream.events).close()
     assert backend.cancelled == ["a"]

@@ -35,9 +35,9 @@ def metrics_page() -> str:
 def _sampled() -> Metrics:
     """Metrics with something in each."""
     metrics = Metrics("0")
-    metrics.count_request("/v1/models", 200)
-    metrics.count_ignored(["user"])
-    metrics.observe_request(Account("http", "").close("GET", "/v1/models", 200))
+    account = Account("http", "")
+    account.ignored = ("user",)
+    metrics.observe_request(account.close(200))
     metrics.set_phase_seconds({"total": 1})
     metrics.set_model("", "", "", "", downloaded=0, degraded=0)
     stats = EngineStats()

@@ -7,23 +7,22 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from worker_gguf.engine.engine import Engine
 from worker_gguf.engine.stats import EngineStats
 from worker_gguf.errors import DeadlineExceeded, NotFound, NotReady, WorkerError
-from worker_gguf.fleet.admission import check, wanted_name
 from worker_gguf.fleet.loader import Loader
 from worker_gguf.fleet.model import FleetModel
 from worker_gguf.fleet.residence import Admit, Effect, Refuse, Residence, Rules
 from worker_gguf.fleet.status import counts_of, describe, status_of
 from worker_gguf.latch import Latch
-from worker_gguf.observe.account import Account
 from worker_gguf.observe.metrics import Metrics, ModelCounts
 from worker_gguf.protocol.models import model_body
-from worker_gguf.service.service import ROUTES, Answer, Arrival, Stream, no_such_route
+from worker_gguf.protocol.routes import MODELS
+from worker_gguf.service.request import Answer, Request, Stream
+from worker_gguf.service.service import parse, time_limit_s
 from worker_gguf.start.loaded import describe_machine
 
 __all__ = ["Fleet"]
@@ -75,27 +74,25 @@ class Fleet:
 
     # --- requests -------------------------------------------------------------------------------------------------
 
-    async def call(self, method: str, route: str, body: object, account: Account | None = None) -> Answer | Stream:
-        if method == "GET" and route == "/v1/models":
-            return Answer(200, {"object": "list", "data": [self._body(one) for one in self.models.values()]})
-        if method == "GET" and route.startswith("/v1/models/"):
-            return Answer(200, self._body(self._named(route.removeprefix("/v1/models/"))))
-        if (method, route) not in ROUTES:
-            raise no_such_route(method, route)
-        one = self._named(wanted_name(body))
-        arrival = Arrival.of(body, one.settings.request_timeout_s, account)
-        if one.booted is None:
-            await check(route, body, one.settings)  # before a model is loaded for it
+    async def answer(self, request: Request) -> Answer | Stream:
+        generation = request.route.generation
+        if generation is None:
+            if request.route is MODELS:
+                return Answer({"object": "list", "data": [self._body(model) for model in self.models.values()]})
+            return Answer(self._body(self._named(request.match.name)))
+        model = self._named(_model_named_in(request.body))
+        # No model is loaded for a request that any model would refuse.
+        call = await parse(generation, request.body, model.defaults)
+        account = request.account
         try:
-            ticket = await self._enter(one, arrival)
+            ticket = await self._enter(model, time_limit_s(call.options, model.settings.request_timeout_s))
         finally:
-            if account is not None:
-                account.model_wait_s = time.monotonic() - arrival.at_s
+            account.model_wait_s = time.monotonic() - account.started_s
         ended = partial(self._end, ticket)
         try:
-            if (booted := one.booted) is None:  # it was given up between the two
+            if (booted := model.booted) is None:  # it was given up between the two
                 raise NotReady(_LEAVING)
-            result = await booted.service.call(method, route, body, arrival=replace(arrival, ended=ended))
+            result = await booted.service.generate(call, request, ended)
         except BaseException:
             ended()
             raise
@@ -103,7 +100,7 @@ class Fleet:
             ended()
         return result
 
-    async def _enter(self, one: FleetModel, arrival: Arrival) -> int:
+    async def _enter(self, one: FleetModel, limit_s: float | None) -> int:
         """Wait until the model is there, and hold it there until `_end`."""
         waiter = _Waiter()
         with self._lock:
@@ -114,14 +111,14 @@ class Fleet:
             self._waiters[ticket] = waiter
             self._carry_out(effects)
         try:
-            async with asyncio.timeout(arrival.limit_s):
+            async with asyncio.timeout(limit_s):
                 await waiter.latch.wait()
             if waiter.refusal is not None:
                 raise waiter.refusal
         except TimeoutError:
             self._end(ticket)
             raise DeadlineExceeded(
-                f"The model {one.name!r} was not loaded within the {arrival.limit_s:g} s that this request may "
+                f"The model {one.name!r} was not loaded within the {limit_s:g} s that this request may "
                 "take. Try again, or raise REQUEST_TIMEOUT_S."
             ) from None
         except BaseException:
@@ -236,3 +233,9 @@ class Fleet:
             "memory": {"held_tokens": stats.held_tokens, "cells": stats.n_cells},
             "machine": describe_machine(self._loader.machine),
         }
+
+
+def _model_named_in(body: object) -> str | None:
+    """The model that a body asks for. A name that is not a string is refused when the whole body is parsed."""
+    name: Any = body.get("model") if isinstance(body, dict) else None
+    return name if isinstance(name, str) else None

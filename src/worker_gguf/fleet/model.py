@@ -18,6 +18,7 @@ from worker_gguf.protocol.models import ModelCard
 from worker_gguf.start.fetch import fetch, prefer
 from worker_gguf.start.loaded import LoadedModel
 from worker_gguf.start.model_card import card_of, is_private
+from worker_gguf.start.model_service import request_defaults
 from worker_gguf.start.open_model import Opening, open_model
 from worker_gguf.start.read_ahead import ReadAhead
 from worker_gguf.store import LocalModel, ModelRef, UsageMark
@@ -49,6 +50,7 @@ class FleetModel:
         """`go_on` is asked again and again; False gives a download or a load up."""
         self.name = entry.name
         self.settings = entry.settings
+        self.defaults = request_defaults(entry.settings)
         self.booted: LoadedModel | None = None
         self.progress: dict[str, float] = {}
         self.load_seconds = 0.0

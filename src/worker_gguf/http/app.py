@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route as StarletteRoute
 
 from worker_gguf.errors import InvalidRequest, MethodNotAllowed, NotFound, Unauthorized, WorkerError
 from worker_gguf.http import openapi
@@ -23,8 +23,10 @@ from worker_gguf.observe.account import Account
 from worker_gguf.observe.ending import note_ending
 from worker_gguf.observe.log import bound
 from worker_gguf.observe.metrics import Metrics
+from worker_gguf.protocol.errors import error_body
+from worker_gguf.protocol.routes import ROUTES, Route
 from worker_gguf.service.backend import Backend
-from worker_gguf.service.envelope import error_bytes, error_headers, json_bytes, request_id_from
+from worker_gguf.service.envelope import json_bytes, request_id_from
 
 if TYPE_CHECKING:
     from worker_gguf.observe.telemetry import Telemetry
@@ -32,13 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["create_app", "create_health_app"]
 
 logger = logging.getLogger(__name__)
-
-_API: tuple[tuple[str, str], ...] = (
-    ("GET", "/v1/models"),
-    ("GET", "/v1/models/{model_id:path}"),
-    ("POST", "/v1/chat/completions"),
-    ("POST", "/v1/completions"),
-)
 
 
 def create_app(
@@ -62,9 +57,9 @@ def create_app(
     _add_probes(app, backend, keys, metrics, health_path)
     frame = Frame(backend, keys, max_body_bytes, metrics, telemetry, worker_id, pings)
     app.add_exception_handler(HTTPException, _noted_routing_error(frame))
-    for method, path in _API:
-        _add_api(app, frame, method, path)
-    _publish(app, [(method, _label(path)) for method, path in _API], has_keys=bool(keys))
+    for route in ROUTES:
+        _add_api(app, frame, route)
+    _publish(app, ROUTES, has_keys=bool(keys))
     return app
 
 
@@ -88,7 +83,7 @@ def _new_app() -> Starlette:
 def _add_probes(app: Starlette, backend: Backend, keys: ApiKeys, metrics: Metrics, health_path: str) -> None:
     # Before all other routes and in plain ASGI: it is asked often, and must answer in the middle of a full batch.
     for path in {"/ping", health_path}:
-        app.router.routes.insert(0, Route(path, Ping(backend), methods=["GET"]))
+        app.router.routes.insert(0, StarletteRoute(path, Ping(backend), methods=["GET"]))
 
     async def health(request: Request) -> Response:
         status = 503 if backend.status() in ("failed", "draining", "stopped") else 200
@@ -105,17 +100,15 @@ def _add_probes(app: Starlette, backend: Backend, keys: ApiKeys, metrics: Metric
     _add(app, "GET", "/metrics", scrape)
 
 
-def _add_api(app: Starlette, frame: Frame, method: str, path: str) -> None:
-    label = _label(path)
-
+def _add_api(app: Starlette, frame: Frame, route: Route) -> None:
     async def endpoint(request: Request) -> Response:
-        return Exchange(frame, label)
+        return Exchange(frame, route, next(iter(request.path_params.values()), None))
 
-    _add(app, method, path, endpoint)
+    _add(app, route.method, route.path.replace("}", ":path}"), endpoint)
 
 
-def _publish(app: Starlette, routes: Iterable[tuple[str, str]], *, has_keys: bool) -> None:
-    """Serve the document, made once, at the first time that it is asked for."""
+def _publish(app: Starlette, routes: Iterable[Route], *, has_keys: bool) -> None:
+    """Serve the OpenAPI document, which is made when it is first asked for."""
     made = cache(lambda: json_bytes(openapi.document(routes, has_keys=has_keys)))
 
     async def document(request: Request) -> Response:
@@ -125,25 +118,21 @@ def _publish(app: Starlette, routes: Iterable[tuple[str, str]], *, has_keys: boo
 
 
 def _add(app: Starlette, method: str, path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
-    route = Route(path, endpoint, methods=[method])
+    route = StarletteRoute(path, endpoint, methods=[method])
     route.methods = {method}  # Starlette adds HEAD
     app.router.routes.append(route)
 
 
-def _label(path: str) -> str:
-    return path.replace(":path}", "}")
-
-
 def _noted_routing_error(frame: Frame) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """A request that no route took is one too: it is counted and has its line."""
+    """Count and log a request that no route takes, too."""
 
     async def refuse(request: Request, error: Exception) -> Response:
         response = await _routing_error(request, error)
         account = Account("http", response.headers["X-Request-Id"])
         account.error = _refusal(request, error)
         with bound(request_id=response.headers["X-Request-Id"]):
-            method = request.method if request.method in ("GET", "POST") else "other"
-            note_ending(account.close(method, "other", response.status_code), frame.metrics, frame.telemetry, logger)
+            account.routed(request.method if request.method in ("GET", "POST") else "other", "other")
+            note_ending(account.close(response.status_code), frame.metrics, frame.telemetry, logger)
         return response
 
     return refuse
@@ -167,10 +156,10 @@ def _refusal(request: Request, error: Exception) -> WorkerError:
 
 
 def _error_response(error: WorkerError, headers: dict[str, str] | None = None, request_id: str = "") -> Response:
-    named = {**(headers or {}), **error_headers(error)}
+    named = {**(headers or {}), **error.headers}
     if request_id:
         named["X-Request-Id"] = request_id
-    return _json_response(error.status, error_bytes(error), named)
+    return _json_response(error.status, json_bytes(error_body(error)), named)
 
 
 def _json_response(status: int, content: bytes, headers: dict[str, str] | None = None) -> Response:

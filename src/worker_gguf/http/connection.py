@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 from worker_gguf.http.body import ClientGone, Receive
-from worker_gguf.service.service import Stream
+from worker_gguf.service.request import Stream
 
 __all__ = ["Connection", "close_events"]
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -22,17 +21,11 @@ from worker_gguf.observe.account import CANCELLED, Account
 from worker_gguf.observe.ending import note_ending
 from worker_gguf.observe.log import bound
 from worker_gguf.observe.metrics import Metrics
+from worker_gguf.protocol.routes import Match, Route
+from worker_gguf.protocol.screening import ignored_header
 from worker_gguf.service.backend import Backend
-from worker_gguf.service.envelope import (
-    error_bytes,
-    error_event,
-    error_headers,
-    header_pairs,
-    json_bytes,
-    log_unexpected,
-    request_id_from,
-)
-from worker_gguf.service.service import Answer, Stream
+from worker_gguf.service.envelope import header_pairs, json_bytes, log_unexpected, request_id_from
+from worker_gguf.service.request import Answer, Request, Stream
 
 if TYPE_CHECKING:
     from worker_gguf.observe.telemetry import Telemetry
@@ -64,15 +57,17 @@ class Frame:
 
 
 class Exchange(Response):
-    """A response that does its whole work when it is sent, for it needs to watch the client meanwhile."""
+    """A response that does its whole work while it is sent, because it has to watch the client meanwhile.
 
-    def __init__(self, frame: Frame, route: str) -> None:
+    `name` stands in the request's path for the route's `{name}`.
+    """
+
+    def __init__(self, frame: Frame, route: Route, name: str | None) -> None:
         super().__init__()
         self._frame = frame
-        self._route = route
+        self._match = Match(route, name)
         self._status = 0  # nothing sent yet
         self._n_events = 0
-        self._first_event_s: float | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
@@ -83,6 +78,7 @@ class Exchange(Response):
             traceparent=headers.get("traceparent"),
             tracestate=headers.get("tracestate"),
         )
+        self._account.routed(scope["method"], self._match.route.path, self._match.route.operation)
         with bound(request_id=self._request_id):
             try:
                 await self._exchange(scope, headers, receive, send)
@@ -94,7 +90,7 @@ class Exchange(Response):
                 log_unexpected(logger, error)
                 await self._refuse(WorkerError(_UNEXPECTED), send)
             finally:
-                self._note(scope["method"])
+                self._note()
 
     async def _exchange(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         frame = self._frame
@@ -103,8 +99,7 @@ class Exchange(Response):
         body = None if scope["method"] == "GET" else await _parse(raw)
         connection = Connection(receive)
         try:
-            call = frame.backend.call(scope["method"], scope["path"], body, self._account)
-            result = await connection.run(call)
+            result = await connection.run(frame.backend.answer(Request(self._match, body, self._account)))
             if isinstance(result, Answer):
                 await self._answer(result, send)
                 return
@@ -116,10 +111,10 @@ class Exchange(Response):
             await connection.close()
 
     async def _answer(self, answer: Answer, send: Send) -> None:
-        await self._send_json(answer.status, json_bytes(answer.body), dict(answer.headers), send)
+        await self._send_json(200, answer.body, _ignored(answer.ignored), send)
 
     async def _stream(self, stream: Stream, send: Send) -> None:
-        start = partial(self._start, 200, _STREAM_HEADERS | dict(stream.headers), send)
+        start = partial(self._start, 200, _STREAM_HEADERS | _ignored(stream.ignored), send)
         sender = EventSender(start, send, self._frame.pings)
         try:
             await self._send_events(stream, sender)
@@ -131,8 +126,6 @@ class Exchange(Response):
         """Before the status line is out an error has a status of its own; later the envelope goes into the stream."""
         try:
             async for event in stream.events:
-                if not self._n_events:
-                    self._first_event_s = time.monotonic() - self._account.started_s
                 self._n_events += 1
                 await sender.send(event)
         except WorkerError as error:
@@ -147,15 +140,16 @@ class Exchange(Response):
 
     async def _end_stream(self, error: WorkerError, sender: EventSender) -> None:
         self._account.error = error
-        await sender.send(error_event(error))
+        await sender.send(self._match.route.errors.event(error))
 
     async def _refuse(self, error: WorkerError, send: Send) -> None:
         self._account.error = error
         if self._status:  # something was sent already; uvicorn closes the connection
             return
-        await self._send_json(error.status, error_bytes(error), error_headers(error), send)
+        await self._send_json(error.status, self._match.route.errors.body(error), error.headers, send)
 
-    async def _send_json(self, status: int, content: bytes, headers: dict[str, str], send: Send) -> None:
+    async def _send_json(self, status: int, body: dict[str, Any], headers: dict[str, str], send: Send) -> None:
+        content = json_bytes(body)
         sized = {"Content-Type": "application/json", "Content-Length": str(len(content))}
         await self._start(status, sized | headers, send)
         await send({"type": "http.response.body", "body": content})
@@ -166,19 +160,21 @@ class Exchange(Response):
         if self._frame.worker_id:
             own["X-Worker-Id"] = self._frame.worker_id
         if self._frame.backend.status() not in ("starting", "ready"):
-            # Whoever keeps connections must not send the next request into one that is about to be closed.
+            # A client that keeps connections must not send its next request into one that is about to be closed.
             own["Connection"] = "close"
         pairs = header_pairs(headers | own)
         await send({"type": "http.response.start", "status": status, "headers": pairs})
 
-    def _note(self, method: str) -> None:
-        record = self._account.close(method, self._route, self._status or CANCELLED)  # 0: cancelled before any byte
-        also: dict[str, object] = {}
-        if self._first_event_s is not None:
-            also = {"first_event_ms": round(self._first_event_s * 1000, 2), "events": self._n_events}
+    def _note(self) -> None:
+        record = self._account.close(self._status or CANCELLED)  # 0: cancelled before any byte
+        also: dict[str, object] = {"events": self._n_events} if self._n_events else {}
         note_ending(record, self._frame.metrics, self._frame.telemetry, logger, **also)
 
 
+def _ignored(names: tuple[str, ...]) -> dict[str, str]:
+    return {"X-Ignored-Parameters": ignored_header(names)} if names else {}
+
+
 async def _parse(raw: bytes) -> object:
-    """Megabytes of JSON take a while: beside the loop then, so that streams and /ping go on."""
+    """Parse a body, in another thread where that takes long enough to hold up the streams and /ping."""
     return parse_body(raw) if len(raw) <= _INLINE_BYTES else await asyncio.to_thread(parse_body, raw)

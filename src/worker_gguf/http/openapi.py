@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from worker_gguf import __version__
-from worker_gguf.protocol.bodies import ChatBody, CompletionBody
 from worker_gguf.protocol.parameters import ALIASES
+from worker_gguf.protocol.routes import Route
 
 __all__ = ["document"]
 
@@ -23,7 +22,7 @@ _ERRORS = {
     "429": "The queue is full; Retry-After says when to come back.",
     "500": "The engine failed on this request.",
     "503": "The worker is loading, draining or failed.",
-    "504": "The request's time was over.",
+    "504": "The request timed out.",
 }
 # One server-sent event, as OpenAPI 3.2 describes the items of a stream: a chunk's JSON, or [DONE].
 _EVENT = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
@@ -81,24 +80,18 @@ _PING: dict[str, Any] = {
         "503": {"description": "Draining, stopped or failed."},
     },
 }
-_SUMMARIES = {
-    "/v1/models": "The models served here",
-    "/v1/models/{model_id}": "One model",
-    "/v1/chat/completions": "Answer a conversation",
-    "/v1/completions": "Continue a text",
-}
-_BODIES: dict[str, type[BaseModel]] = {"/v1/chat/completions": ChatBody, "/v1/completions": CompletionBody}
 
 
-def document(routes: Iterable[tuple[str, str]], *, has_keys: bool) -> dict[str, Any]:
-    """Describe the application. `routes` are those under /v1, method and path, which want a key if there are any."""
+def document(routes: Iterable[Route], *, has_keys: bool) -> dict[str, Any]:
+    """Describe the application. `routes` are those that want an API key where keys are set."""
     paths: dict[str, dict[str, Any]] = {"/health": {"get": _HEALTH}, "/metrics": {"get": _METRICS}}
-    for method, path in routes:
-        paths.setdefault(path, {})[method.lower()] = _operation(method, path)
+    found = {route.generation.body: None for route in routes if route.generation is not None}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     paths["/ping"] = {"get": _PING}
-    _, bodies = models_json_schema([(body, "validation") for body in _BODIES.values()], ref_template=_REF)
+    _, bodies = models_json_schema([(body, "validation") for body in found], ref_template=_REF)
     schemas = bodies.get("$defs", {}) | {"Error": _ERROR_SCHEMA}
-    for body in _BODIES.values():
+    for body in found:
         _name_aliases(schemas[body.__name__]["properties"])
     made: dict[str, Any] = {
         "openapi": "3.1.0",
@@ -112,18 +105,20 @@ def document(routes: Iterable[tuple[str, str]], *, has_keys: bool) -> dict[str, 
     return made
 
 
-def _operation(method: str, path: str) -> dict[str, Any]:
-    common = ("400", "401", "404", "413", "429", "500", "503", "504") if method == "POST" else ("401", "404", "503")
+def _operation(route: Route) -> dict[str, Any]:
+    generates = route.generation is not None
+    common = ("400", "401", "404", "413", "429", "500", "503", "504") if generates else ("401", "404", "503")
+    name = route.path.strip("/").replace("/", "_").replace("{", "").replace("}", "")
     described: dict[str, Any] = {
-        "summary": _SUMMARIES[path],
-        "operationId": f"{path.strip('/').replace('/', '_').replace('{', '').replace('}', '')}_{method.lower()}",
+        "summary": route.summary,
+        "operationId": f"{name}_{route.method.lower()}",
         "responses": {"200": _json("The answer."), **_errors(*common)},
     }
-    if method == "POST":
-        body = {"$ref": _REF.format(model=_BODIES[path].__name__)}
+    if route.generation is not None:
+        body = {"$ref": _REF.format(model=route.generation.body.__name__)}
         described["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
         described["responses"]["200"]["content"]["text/event-stream"] = {"schema": _EVENT}
-    if "{model_id}" in path:
+    if "{model_id}" in route.path:
         described["parameters"] = [
             {"name": "model_id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
         ]

@@ -44,14 +44,16 @@ class Choice(NamedTuple):
 class Record(NamedTuple):
     """A request that is over. Times are of `time.monotonic`, but for `ended_unix_s`.
 
-    `status` is what was answered, 499 when nobody was there to be answered; `code` is the error's, also of one that
-    came into a stream which had begun with 200. `model` and `answer_id` are the worker's own names, never the client's.
+    `status` is the status of the answer, or 499 when the client had left. `code` is the code of the error, also of one
+    that ended a stream which had begun with 200. `route` is the template of a route and `operation` its name in traces;
+    `model` and `answer_id` are the worker's own names. `ignored` are names that the client wrote.
     """
 
     via: Via
     request_id: str
     method: str
     route: str
+    operation: str | None
     status: int
     code: str | None
     model: str | None
@@ -61,6 +63,7 @@ class Record(NamedTuple):
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
+    ignored: tuple[str, ...]
     started_s: float
     ended_s: float
     ended_unix_s: float
@@ -122,6 +125,15 @@ class Record(NamedTuple):
         return _rate(n_after_first, max(ends) - first.first_token_s)
 
     @property
+    def seconds_per_token(self) -> list[float]:
+        """The mean time between two tokens of each choice that has two or more."""
+        return [
+            (choice.ended_s - choice.first_token_s) / (choice.completion_tokens - 1)
+            for choice in self.choices
+            if choice.ended_s is not None and choice.first_token_s is not None and choice.completion_tokens > 1
+        ]
+
+    @property
     def _first(self) -> Choice | None:
         spoke = [choice for choice in self.choices if choice.first_token_s is not None]
         return min(spoke, key=lambda choice: choice.first_token_s or 0.0, default=None)
@@ -136,6 +148,9 @@ class Account:
         self.started_s = time.monotonic()
         self.error: WorkerError | None = None
         self.model_wait_s: float | None = None
+        self.ignored: tuple[str, ...] = ()
+        self._method = self._route = "other"
+        self._operation: str | None = None
         self._via: Via = via
         self.request_id = request_id
         self._trace = traceparent, tracestate
@@ -146,24 +161,39 @@ class Account:
         self._progress: Sequence[Progress] = ()
         self._endings: dict[int, Finished] = {}
 
-    def submitted(self, progress: Sequence[Progress], *, model: str, answer_id: str, stream: bool, n: int) -> None:
-        """The engine has it: `n` choices for each prompt."""
+    def routed(self, method: str, route: str, operation: str | None = None) -> None:
+        """Note the route. `route` is its template, never the path that a client wrote."""
+        self._method, self._route, self._operation = method, route, operation
+
+    def submitted(
+        self,
+        progress: Sequence[Progress],
+        *,
+        model: str,
+        answer_id: str,
+        stream: bool,
+        n: int,
+        ignored: tuple[str, ...] = (),
+    ) -> None:
+        """Note that the engine has the request: `n` choices for each prompt."""
         self._progress, self._n = progress, n
         self._model, self._answer_id, self._stream = model, answer_id, stream
+        self.ignored += ignored
 
     def finished(self, index: int, event: Finished) -> None:
         self._endings[index] = event
 
-    def close(self, method: str, route: str, status: int) -> Record:
-        """The request is over. `route` is a route's template, never the path that a client wrote."""
+    def close(self, status: int) -> Record:
+        """Make the record of the request, which is over."""
         choices = tuple(self._choice(index, progress) for index, progress in enumerate(self._progress))
         prompts = [choices[i : i + self._n] for i in range(0, len(choices), self._n)]
         traceparent, tracestate = self._trace
         return Record(
             via=self._via,
             request_id=self.request_id,
-            method=method,
-            route=route,
+            method=self._method,
+            route=self._route,
+            operation=self._operation,
             status=status,
             code=self.error.code if self.error is not None else None,
             model=self._model,
@@ -173,6 +203,7 @@ class Account:
             prompt_tokens=sum(prompt[0].prompt_tokens for prompt in prompts),
             cached_tokens=sum(min(choice.cached_tokens for choice in prompt) for prompt in prompts),
             completion_tokens=sum(choice.completion_tokens for choice in choices),
+            ignored=self.ignored,
             started_s=self.started_s,
             ended_s=time.monotonic(),
             ended_unix_s=time.time(),

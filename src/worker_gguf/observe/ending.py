@@ -1,4 +1,4 @@
-"""The end of a request, the same for both front ends: one log line, the metrics, the trace.
+"""The end of a request, the same for both doors: one log line, the metrics, the trace.
 
 The line has ids, times and counts. What a client wrote is not in it: no prompt, no answer, no name of its making.
 """
@@ -24,10 +24,11 @@ def note_ending(
     record: Record, metrics: Metrics, telemetry: Telemetry | None, logger: logging.Logger, **also: object
 ) -> None:
     """Count the request, log it, hand it to the traces. `also` are further numbers for the line."""
-    metrics.count_request(record.route, record.status)
     metrics.observe_request(record)
     if telemetry is not None:
         telemetry.trace(record)
+    if record.ignored:  # a client chose the names: only known ones are logged
+        also["ignored_parameters"] = sorted(set(map(metrics.ignored_label, record.ignored)))
     logger.info("request", extra={**line_of(record), **also})
 
 

@@ -117,21 +117,19 @@ class Metrics:
             registry=registry,
         )
 
-    def count_request(self, route: str, status: int) -> None:
-        """Count a request; `route` is the route's template, never the path, and 499 is a client that left."""
-        self._requests.labels(route, str(status)).inc()
-
-    def count_ignored(self, names: Iterable[str]) -> None:
-        """Count ignored parameters. A client chooses the names, so those nobody knows are all one: `other`."""
-        for name in names:
-            self._ignored.labels(self.ignored_label(name)).inc()
-
     def ignored_label(self, name: str) -> str:
-        """What may be said of a parameter's name that a client chose."""
+        """Return the name of an ignored parameter if it is a known one, else `other`: clients choose the names."""
         return name if name in self._known_ignored else "other"
 
     def observe_request(self, record: Record) -> None:
-        """Take in a request that is over."""
+        """Count a request that is over."""
+        self._requests.labels(record.route, str(record.status)).inc()
+        for name in record.ignored:
+            self._ignored.labels(self.ignored_label(name)).inc()
+        if record.first_token_s is not None:
+            self._first_token.observe(record.first_token_s)
+        for seconds in record.seconds_per_token:
+            self._per_token.observe(seconds)
         self._request.labels(record.route).observe(record.seconds)
         if record.queue_wait_s is not None:
             self._queue_wait.observe(record.queue_wait_s)
@@ -139,12 +137,6 @@ class Metrics:
             self._errors.labels(record.code).inc()
         if record.is_cancelled:
             self._cancelled.inc()
-
-    def observe_first_token(self, seconds: float) -> None:
-        self._first_token.observe(seconds)
-
-    def observe_per_token(self, seconds: float) -> None:
-        self._per_token.observe(seconds)
 
     def set_phase_seconds(self, phases: Mapping[str, float]) -> None:
         """Publish the timeline of the start."""

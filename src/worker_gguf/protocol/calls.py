@@ -18,6 +18,7 @@ from worker_gguf.protocol.wellformed import read_object
 
 __all__ = [
     "MAX_SEQUENCES",
+    "Call",
     "ChatCall",
     "CompletionCall",
     "Defaults",
@@ -46,9 +47,10 @@ class Defaults:
 class Options:
     """What both routes have in common.
 
-    `text_biases` are to be laid over every token of their text; the ids in `sampling.logit_bias` are not yet held
-    against the vocabulary's size. `max_tokens` None is up to the end of the context, 0 evaluates the prompt alone.
-    `top_logprobs` None asks for no log-probabilities. `ignored` are the names that changed nothing, sorted.
+    `text_biases` are laid over every token of their text later; the ids in `sampling.logit_bias` are not yet compared
+    with the vocabulary's size. `max_tokens` None goes on to the end of the context, 0 evaluates the prompt alone.
+    `top_logprobs` None asks for no log-probabilities. `timeout_s` counts from the request's arrival. `ignored` are the
+    names that changed nothing, sorted.
     """
 
     model: str | None
@@ -62,6 +64,7 @@ class Options:
     stream: bool
     include_usage: bool
     cache_prompt: bool
+    timeout_s: float | None
     ignored: tuple[str, ...]
 
 
@@ -83,6 +86,9 @@ class CompletionCall:
     options: Options
     prompts: tuple[Prompt, ...]
     echo: bool
+
+
+Call = ChatCall | CompletionCall
 
 
 def parse_chat(body: object, defaults: Defaults) -> ChatCall:
@@ -145,6 +151,7 @@ def _options(body: Common, top_logprobs: int | None, ignored: tuple[str, ...], d
         stream=stream,
         include_usage=stream and body.stream_options is not None and bool(body.stream_options.include_usage),
         cache_prompt=body.cache_prompt is not False,
+        timeout_s=body.timeout,
         ignored=ignored,
     )
 

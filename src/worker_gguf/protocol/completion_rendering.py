@@ -6,14 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from worker_gguf.engine.events import TokenLogprob
+from worker_gguf.protocol.calls import CompletionCall
 from worker_gguf.protocol.logprobs import CompletionLogprobs
+from worker_gguf.protocol.parts import Content, Part
 from worker_gguf.protocol.rendering import Heading, Rendering
 
-__all__ = ["CompletionRendering"]
+__all__ = ["CompletionRendering", "render_completion"]
 
 
 class CompletionRendering(Rendering):
-    """Answers to one or more prompts. With `echo`, the prompts' texts, each answer begins with its prompt."""
+    """Answers to one or more prompts. With `echo`, the prompts' texts, each answer begins with its prompt.
+
+    A completion has one text: only content comes out of its parser.
+    """
 
     _answer_object = "text_completion"
     _chunk_object = "text_completion"
@@ -34,14 +39,14 @@ class CompletionRendering(Rendering):
 
     def _first_chunks(self, index: int) -> list[dict[str, Any]]:
         prompt = self._prompt(index)
-        return [self._chunk_choice(index, prompt, None, None)] if prompt else []
+        return [self._chunk_choice(index, Content(prompt), None, None)] if prompt else []
 
     def _chunk_choice(
-        self, index: int, text: str | None, tokens: Sequence[TokenLogprob] | None, reason: str | None
+        self, index: int, part: Part | None, tokens: Sequence[TokenLogprob] | None, reason: str | None
     ) -> dict[str, Any]:
         return {
             "index": index,
-            "text": text or "",
+            "text": "" if part is None else _text(part),
             "logprobs": None if tokens is None else self._logprobs[index].render(tokens),
             "finish_reason": reason,
         }
@@ -49,10 +54,26 @@ class CompletionRendering(Rendering):
     def _whole_choice(self, index: int) -> dict[str, Any]:
         return {
             "index": index,
-            "text": self._prompt(index) + "".join(self._texts[index]),
+            "text": self._prompt(index) + "".join(map(_text, self._parts[index])),
             "logprobs": self._logprobs[index].render(self._tokens[index]) if self.logprobs else None,
             "finish_reason": self._reasons[index],
         }
 
     def _prompt(self, index: int) -> str:
         return self._echo[index // self.n] if self._echo else ""
+
+
+def render_completion(call: CompletionCall, heading: Heading, prompts: Sequence[str]) -> CompletionRendering:
+    options = call.options
+    return CompletionRendering(
+        heading,
+        n_prompts=len(call.prompts),
+        n=options.n,
+        include_usage=options.include_usage,
+        logprobs=options.top_logprobs is not None,
+        echo=prompts if call.echo else None,
+    )
+
+
+def _text(part: Part) -> str:
+    return part.text if isinstance(part, Content) else ""

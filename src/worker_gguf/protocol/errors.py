@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from worker_gguf.errors import ContextLengthExceeded, WorkerError
 
-__all__ = ["error_body"]
+__all__ = ["error_body", "error_event"]
 
 
 def error_body(error: WorkerError) -> dict[str, Any]:
@@ -20,3 +21,8 @@ def error_body(error: WorkerError) -> dict[str, Any]:
     if isinstance(error, ContextLengthExceeded):
         envelope |= {"n_prompt_tokens": error.n_prompt_tokens, "n_ctx": error.n_ctx}
     return {"error": envelope}
+
+
+def error_event(error: WorkerError) -> bytes:
+    """Render an error as the server-sent event that ends a stream. ASCII, as all events."""
+    return b"data: " + json.dumps(error_body(error), separators=(",", ":")).encode() + b"\n\n"

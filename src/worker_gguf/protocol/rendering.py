@@ -1,6 +1,6 @@
-"""What the two renderings have in common: from engine events to server-sent events or to one answer.
+"""The base of OpenAI's renderings: engine events to parts, and parts to server-sent events or to one answer.
 
-Streaming is the hot path: a chunk is the choice's bytes before the text, the text as JSON, the bytes after it.
+Streaming is the hot path. A chunk of content is the bytes before the text, the text as JSON, and the bytes after it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 
 from worker_gguf.engine.events import Delta, Event, Finished, TokenLogprob, Usage
 from worker_gguf.errors import EngineFailed, NotReady, WorkerError
-from worker_gguf.protocol.errors import error_body
+from worker_gguf.protocol.errors import error_event
+from worker_gguf.protocol.parts import Content, ContentParser, NewParser, Part
 from worker_gguf.protocol.usage import usage_body
 
 __all__ = ["DONE", "Heading", "Rendering"]
@@ -29,7 +30,7 @@ _HOLE = "\x00text\x00"
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """What stands on every chunk and on the answer."""
+    """The fields that every chunk and the whole answer repeat."""
 
     id: str
     created: int
@@ -56,7 +57,9 @@ class Rendering(ABC):
         n: int = 1,
         include_usage: bool = False,
         logprobs: bool = False,
+        new_parser: NewParser = ContentParser,
     ) -> None:
+        """`new_parser` makes the parser that splits the text of one choice into parts."""
         self.error: WorkerError | None = None
         self.heading = heading
         self.n = n
@@ -65,7 +68,8 @@ class Rendering(ABC):
         self.logprobs = logprobs
         self._usages: dict[int, Usage] = {}
         self._reasons: dict[int, str] = {}
-        self._texts: list[list[str]] = [[] for _ in range(self.n_choices)]
+        self._parsers = [new_parser() for _ in range(self.n_choices)]
+        self._parts: list[list[Part]] = [[] for _ in range(self.n_choices)]
         self._tokens: list[list[TokenLogprob]] = [[] for _ in range(self.n_choices)]
         self._around = [self._split_chunk(index) for index in range(self.n_choices)]
         self._is_open = [False] * self.n_choices
@@ -76,7 +80,7 @@ class Rendering(ABC):
             return b""
         first = b"" if self._is_open[index] else self._open(index)
         if len(events) == 1 and isinstance(event := events[0], Delta) and not self.logprobs:
-            return first + self._text_chunk(index, event.text)
+            return first + self._part_chunks(index, self._parsers[index].feed(event.text))
         return first + self._stream_all(index, events)
 
     def stream_end(self) -> bytes:
@@ -88,16 +92,17 @@ class Rendering(ABC):
     def stream_error(self, error: WorkerError) -> bytes:
         """Render an error inside the stream. It ends the answer: `stream` renders nothing after it."""
         self.error = error
-        return _event(error_body(error))
+        return error_event(error)
 
     def collect(self, index: int, events: Sequence[Event]) -> None:
         """Keep a choice's next events for `answer`."""
         for event in events:
             if isinstance(event, Finished):
+                self._parts[index] += self._parsers[index].end()
                 self._finish(index, event)
             else:
-                self._texts[index].append(event.text)
-                self._tokens[index].extend(event.logprobs)
+                self._parts[index] += self._parsers[index].feed(event.text)
+                self._tokens[index] += event.logprobs
 
     def answer(self) -> dict[str, Any]:
         """Render the whole answer, or raise the error that ended it. Every choice must have ended."""
@@ -117,9 +122,9 @@ class Rendering(ABC):
 
     @abstractmethod
     def _chunk_choice(
-        self, index: int, text: str | None, tokens: Sequence[TokenLogprob] | None, reason: str | None
+        self, index: int, part: Part | None, tokens: Sequence[TokenLogprob] | None, reason: str | None
     ) -> dict[str, Any]:
-        """One choice of a chunk. `text` None is the last chunk's; `tokens` None is without log-probabilities."""
+        """One choice of a chunk. `part` is None in the last chunk, `tokens` is None without log-probabilities."""
 
     @abstractmethod
     def _whole_choice(self, index: int) -> dict[str, Any]:
@@ -127,21 +132,25 @@ class Rendering(ABC):
 
     def _stream_all(self, index: int, events: Sequence[Event]) -> bytes:
         deltas = [event for event in events if isinstance(event, Delta)]
-        text = "".join(delta.text for delta in deltas)
+        parts = self._parsers[index].feed("".join(delta.text for delta in deltas))
         tokens = [token for delta in deltas for token in delta.logprobs] if self.logprobs else []
-        chunk = self._chunk(self._chunk_choice(index, text, tokens, None)) if tokens else self._text_chunk(index, text)
+        if tokens:  # they go with the first part, or with an empty one where the text is still held back
+            first, *parts = parts or (Content(""),)
+            chunk = self._chunk(self._chunk_choice(index, first, tokens, None)) + self._part_chunks(index, parts)
+        else:
+            chunk = self._part_chunks(index, parts)
         ends = [self._end_choice(index, event) for event in events if isinstance(event, Finished)]
         return chunk + b"".join(ends)
 
-    def _text_chunk(self, index: int, text: str) -> bytes:
-        if not text:
-            return b""
-        before, after = self._around[index]
-        return before + encode(text).encode() + after
+    def _part_chunks(self, index: int, parts: Sequence[Part]) -> bytes:
+        if len(parts) == 1 and isinstance(part := parts[0], Content):
+            before, after = self._around[index]
+            return before + encode(part.text).encode() + after
+        return b"".join(self._chunk(self._chunk_choice(index, part, None, None)) for part in parts)
 
     def _split_chunk(self, index: int) -> tuple[bytes, bytes]:
-        chunk = self._chunk(self._chunk_choice(index, _HOLE, None, None))
-        # From the right: nothing that a stranger named stands behind the text.
+        chunk = self._chunk(self._chunk_choice(index, Content(_HOLE), None, None))
+        # From the right: no text that a client chose stands behind the hole.
         before, _, after = chunk.rpartition(encode(_HOLE).encode())
         return before, after
 
@@ -150,10 +159,11 @@ class Rendering(ABC):
         return b"".join(self._chunk(choice) for choice in self._first_chunks(index))
 
     def _end_choice(self, index: int, event: Finished) -> bytes:
+        rest = self._part_chunks(index, self._parsers[index].end())
         error = self._finish(index, event)
         if error is not None:
-            return self.stream_error(error)
-        return self._chunk(self._chunk_choice(index, None, None, self._reasons[index]))
+            return rest + self.stream_error(error)
+        return rest + self._chunk(self._chunk_choice(index, None, None, self._reasons[index]))
 
     def _finish(self, index: int, event: Finished) -> WorkerError | None:
         self._usages[index] = event.usage

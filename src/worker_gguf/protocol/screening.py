@@ -9,7 +9,7 @@ from urllib.parse import quote
 from worker_gguf.errors import InvalidRequest, UnsupportedParameter
 from worker_gguf.protocol.parameters import ALIASES, INSTEAD
 
-__all__ = ["canonical", "check_strict", "ignored_header", "refuse"]
+__all__ = ["canonical", "check_strict", "ignored_header", "quoted", "refuse"]
 
 MAX_HEADER = 2000
 MAX_NAME = 64
@@ -56,20 +56,21 @@ def ignored_header(ignored: Collection[str]) -> str:
     """The value of X-Ignored-Parameters. Names are a stranger's text: quoted, shortened, and not without end."""
     value = ""
     for name in ignored:
-        longer = f"{value}, {_quoted(name)}" if value else _quoted(name)
+        longer = f"{value}, {quoted(name)}" if value else quoted(name)
         if len(longer) > MAX_HEADER:
             return f"{value}, ..."
         value = longer
     return value
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """Quote and shorten a name that a client chose."""
     # "..." stands for more in both places; a percent sign is quoted, so no name can imitate a quoted one.
     return quote(name[:MAX_NAME], safe="[]", errors="backslashreplace") + ("..." if len(name) > MAX_NAME else "")
 
 
 def _listed(names: Sequence[str], most: int = 20) -> str:
-    shown = ", ".join(f"'{_quoted(name)}'" for name in names[:most])
+    shown = ", ".join(f"'{quoted(name)}'" for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 

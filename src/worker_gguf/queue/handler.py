@@ -19,12 +19,13 @@ from worker_gguf.observe.account import CANCELLED, Account
 from worker_gguf.observe.ending import note_ending
 from worker_gguf.observe.log import bind
 from worker_gguf.observe.metrics import Metrics
-from worker_gguf.protocol.screening import ignored_header
+from worker_gguf.protocol.routes import CHAT, Match, find
+from worker_gguf.protocol.screening import quoted
 from worker_gguf.queue.job_input import Call, read_job_input
 from worker_gguf.queue.posts import Posts, StreamCount
 from worker_gguf.service.backend import Backend
-from worker_gguf.service.envelope import error_bytes, error_event, json_bytes, log_unexpected, request_id_from
-from worker_gguf.service.service import Answer, Stream
+from worker_gguf.service.envelope import json_bytes, log_unexpected, request_id_from
+from worker_gguf.service.request import Answer, Request, Stream
 
 if TYPE_CHECKING:
     from worker_gguf.observe.telemetry import Telemetry
@@ -37,10 +38,7 @@ Job = dict[str, Any]
 Yield = str | dict[str, Any]
 Handler = Callable[[Job], AsyncGenerator[Yield, None]]
 
-_IGNORED_HEADER = "X-Ignored-Parameters"
 _UNEXPECTED = "The worker failed on this job. Its log has the details under this job's id."
-# Labels of the metric: a client chooses the route, and must not be able to make a label of its own.
-_ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/models")
 _METHODS = ("GET", "POST")
 
 
@@ -70,23 +68,17 @@ class _JobRun:
         self._telemetry = telemetry
         self._job_id = request_id_from(job_id)
         self._account = Account("queue", self._job_id)
-        self._method = "POST"
-        self._route = "other"
+        self._errors = CHAT.errors  # until the job's own route is known
         self._status = CANCELLED  # stopped, until something else is known
         self._n_posts = 0
-        self._ignored: list[str] = []
-        self._unknown: tuple[str, ...] = ()
 
     async def answer(self, given: object) -> AsyncGenerator[Yield, None]:
-        # Never unbound: the SDK gives each job a task, and so a context, of its own.
+        # The binding needs no end: the SDK gives each job a task, and so a context, of its own.
         bind(job_id=self._job_id, request_id=self._job_id)
         try:
             call = read_job_input(given)
-            self._unknown = call.ignored
-            self._method = call.method if call.method in _METHODS else "other"
-            self._metrics.count_ignored(call.ignored)
-            self._route = next((r for r in _ROUTES if call.route.startswith(r)), "other")
-            result = await self._call(call)
+            match = self._find(call)
+            result = await self._backend.answer(Request(match, call.body, self._account))
             if isinstance(result, Answer):
                 yield self._whole(result)
                 return
@@ -101,16 +93,20 @@ class _JobRun:
         finally:
             self._note()
 
-    async def _call(self, call: Call) -> Answer | Stream:
+    def _find(self, call: Call) -> Match:
+        """Find the job's route and note it; a job that names no route is counted as `other`."""
+        self._account.ignored = call.ignored
+        self._account.routed(call.method if call.method in _METHODS else "other", "other")
         if not call.route.startswith("/"):
             raise InvalidRequest("The route must start with '/', as in /v1/chat/completions.")
-        return await self._backend.call(call.method, call.route, call.body, self._account)
+        match = find(call.method, call.route)
+        self._account.routed(match.route.method, match.route.path, match.route.operation)
+        self._errors = match.route.errors
+        return match
 
     def _whole(self, answer: Answer) -> dict[str, Any]:
-        self._status = answer.status
-        if answer.status >= 400:
-            return {"error": json_bytes(answer.body).decode()}
-        ignored = [*_ignored(answer), *_names(ignored_header(self._unknown))]
+        self._status = 200
+        ignored = [quoted(name) for name in self._account.ignored]
         return answer.body | {"x_ignored_parameters": ignored} if ignored else answer.body
 
     async def _streamed(self, stream: Stream) -> AsyncGenerator[str, None]:
@@ -120,7 +116,6 @@ class _JobRun:
         # A job stopped while the SDK posts is cancelled outside of this generator, and the SDK holds on to the dead
         # task until another job ends (rp_scale.run_jobs keeps `done`): closing by collection could come minutes late.
         task.add_done_callback(lambda _: posts.cancel())
-        self._ignored = [*_ignored(stream), *_names(ignored_header(self._unknown))]
         try:
             async for post in posts:
                 self._n_posts += 1
@@ -137,25 +132,14 @@ class _JobRun:
             await posts.close()
 
     def _late(self, error: WorkerError) -> str:
-        """Whoever reads the stream sees the error as its last event; failing the job would throw the stream away."""
+        """Make the last event of a stream that fails. Failing the job would throw away what was streamed."""
         self._status, self._account.error = error.status, error
-        return error_event(error).decode()
+        return self._errors.event(error).decode()
 
     def _failed(self, error: WorkerError) -> dict[str, Any]:
         self._status, self._account.error = error.status, error
-        return {"error": error_bytes(error).decode()}
+        return {"error": json_bytes(self._errors.body(error)).decode()}
 
     def _note(self) -> None:
-        record = self._account.close(self._method, self._route, self._status)
-        also: dict[str, object] = {"posts": self._n_posts}
-        if self._ignored:  # a client chose the names: only those that are known are said
-            also["ignored_parameters"] = sorted(set(map(self._metrics.ignored_label, self._ignored)))
-        note_ending(record, self._metrics, self._telemetry, logger, **also)
-
-
-def _ignored(result: Answer | Stream) -> list[str]:
-    return _names(next((v for name, v in result.headers.items() if name.lower() == _IGNORED_HEADER.lower()), ""))
-
-
-def _names(header: str) -> list[str]:
-    return [name.strip() for name in header.split(",") if name.strip()]
+        record = self._account.close(self._status)
+        note_ending(record, self._metrics, self._telemetry, logger, posts=self._n_posts)

@@ -1,12 +1,11 @@
-"""What a front end needs of the worker, and nothing more. `worker_gguf.worker.Worker` is the real one."""
+"""The part of the worker that the doors use. `worker_gguf.worker.Worker` is the real one."""
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
-from worker_gguf.observe.account import Account
 from worker_gguf.observe.status import Status
-from worker_gguf.service.service import Answer, Stream
+from worker_gguf.service.request import Answer, Request, Stream
 
 __all__ = ["Backend"]
 
@@ -20,11 +19,11 @@ class Backend(Protocol):
         """Return the JSON of /health. It is public: no key, no token, no prompt."""
         ...
 
-    async def call(self, method: str, route: str, body: object, account: Account) -> Answer | Stream:
-        """Answer one request, or raise a WorkerError. Its counts and times go into `account`.
+    async def answer(self, request: Request) -> Answer | Stream:
+        """Answer one request, or raise a WorkerError.
 
-        `body` is parsed JSON, or None where there is none. Cancelling the awaiting task, or `aclose()` of the stream's
-        events even before their first item, cancels the generation.
+        Cancelling the awaiting task, or `aclose()` of the stream's events even before their first item, cancels the
+        generation.
         """
         ...
 

@@ -10,14 +10,8 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from worker_gguf.errors import DeadlineExceeded, Unauthorized, WorkerError
-from worker_gguf.protocol.errors import error_body
-
 __all__ = [
     "Headers",
-    "error_bytes",
-    "error_event",
-    "error_headers",
     "header_pairs",
     "json_bytes",
     "log_unexpected",
@@ -35,33 +29,11 @@ def json_bytes(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
 
 
-def error_bytes(error: WorkerError) -> bytes:
-    """OpenAI's envelope of an error."""
-    return json_bytes(error_body(error))
-
-
-def error_event(error: WorkerError) -> bytes:
-    """The server-sent event that ends a stream which failed on the way."""
-    return b"data: " + error_bytes(error) + b"\n\n"
-
-
 def header_pairs(headers: Mapping[str, str]) -> Headers:
     """Encode headers. X-Ignored-Parameters repeats names that a client chose, so no value is trusted."""
     return [
         (name.lower().encode("ascii"), _UNSAFE_IN_HEADER.sub("?", value).encode()) for name, value in headers.items()
     ]
-
-
-def error_headers(error: WorkerError) -> dict[str, str]:
-    """The headers an error brings along."""
-    headers: dict[str, str] = {}
-    if error.retry_after_s is not None:
-        headers["Retry-After"] = str(error.retry_after_s)
-    if isinstance(error, DeadlineExceeded):
-        headers["X-Should-Retry"] = "false"  # OpenAI's clients try a 5xx again unless they are told
-    if isinstance(error, Unauthorized):
-        headers["WWW-Authenticate"] = "Bearer"
-    return headers
 
 
 def request_id_from(offered: str | None) -> str:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from worker_gguf.engine.request import SamplingParams
 from worker_gguf.errors import ContextLengthExceeded, InvalidRequest
-from worker_gguf.protocol.calls import ChatCall, CompletionCall, Options, Prompt
+from worker_gguf.protocol.calls import Call, ChatCall, CompletionCall, Options, Prompt
 from worker_gguf.template.chat_template import ChatTemplate
 
 __all__ = ["Prompts", "Tokenizer"]
@@ -34,7 +34,21 @@ class Prompts:
         self._n_ctx = n_ctx
         self._bos_text = bos_text
 
-    def of_chat(self, call: ChatCall) -> tuple[int, ...]:
+    def tokens(self, call: Call) -> list[tuple[int, ...]]:
+        """Tokenise the prompts of a call."""
+        match call:
+            case ChatCall():
+                return [self._checked(self._chat_tokens(call), "messages")]
+            case CompletionCall():
+                return [self._checked(self._completion_tokens(prompt), "prompt") for prompt in call.prompts]
+
+    def echoed(self, call: Call) -> list[str]:
+        """Return the texts of the prompts that the answer is to repeat, also of those given as tokens."""
+        if not isinstance(call, CompletionCall) or not call.echo:
+            return []
+        return [prompt if isinstance(prompt, str) else self._tokenizer.text(prompt) for prompt in call.prompts]
+
+    def _chat_tokens(self, call: ChatCall) -> tuple[int, ...]:
         text = self._template.prompt(
             call.messages,
             add_generation_prompt=call.add_generation_prompt,
@@ -43,14 +57,7 @@ class Prompts:
         )
         # Most templates write BOS themselves; a second one would shift every position.
         has_bos = bool(self._bos_text) and text.startswith(self._bos_text)
-        return self._checked(self._tokens(text, add_special=not has_bos), "messages")
-
-    def of_completion(self, call: CompletionCall) -> list[tuple[int, ...]]:
-        return [self._checked(self._of_one(prompt), "prompt") for prompt in call.prompts]
-
-    def texts(self, call: CompletionCall) -> list[str]:
-        """The prompts as text, those given as tokens too."""
-        return [prompt if isinstance(prompt, str) else self._tokenizer.text(prompt) for prompt in call.prompts]
+        return self._tokens(text, add_special=not has_bos)
 
     def with_biases(self, options: Options) -> SamplingParams:
         """Biases by token id, those of texts laid over each token of the text."""
@@ -61,7 +68,7 @@ class Prompts:
                 biases[token] = bias
         return replace(options.sampling, logit_bias=tuple(biases.items()))
 
-    def _of_one(self, prompt: Prompt) -> tuple[int, ...]:
+    def _completion_tokens(self, prompt: Prompt) -> tuple[int, ...]:
         if isinstance(prompt, str):
             return self._tokens(prompt, add_special=True)
         self._check_tokens(prompt, "prompt")

@@ -1,35 +1,28 @@
-"""From a group's events to what a client reads: server-sent events as they come, or one answer at the end."""
+"""A group's events as a client reads them: server-sent events as they come, or one answer at the end."""
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
-from worker_gguf.engine.events import Delta, Event, Finished
+from worker_gguf.engine.events import Event, Finished
 from worker_gguf.engine.stream import EventStream
 from worker_gguf.observe.account import Account
-from worker_gguf.observe.metrics import Metrics
 from worker_gguf.protocol.rendering import Rendering
 
 __all__ = ["Reply", "collect"]
 
 
 class Reply:
-    """An async iterator of whole server-sent events. A class and not a generator: closing it cancels the generation
-    even before the first item, which a generator that has not begun would not notice."""
+    """An async iterator of whole server-sent events.
 
-    def __init__(
-        self,
-        stream: EventStream,
-        rendering: Rendering,
-        metrics: Metrics,
-        started_s: float,
-        account: Account | None = None,
-    ) -> None:
+    A class and not a generator: closing it cancels the generation even before the first item, which a generator that
+    has not begun would not notice.
+    """
+
+    def __init__(self, stream: EventStream, rendering: Rendering, account: Account) -> None:
         self.rendering = rendering
         self.stream = stream
         self._account = account
-        self._clock = _Clock(metrics, started_s)
         self._has_sent = False
         self._is_over = False
 
@@ -64,16 +57,14 @@ class Reply:
         self.stream.cancel()
 
     async def events(self) -> dict[int, list[Event]] | None:
-        """The next events, unrendered; None at the end. `answer` raises the error there may be."""
+        """Return the next events unrendered, None at the end. An error is raised later, by `rendering.answer`."""
         items = await anext(self.stream, None)
         self._note(items or {})
         return items
 
     def _note(self, items: dict[int, list[Event]]) -> None:
-        """After they were rendered: what is sent is not to wait for the bookkeeping."""
         for index, events in items.items():
-            self._clock.note(events)
-            if self._account is not None and isinstance(last := events[-1], Finished):
+            if isinstance(last := events[-1], Finished):
                 self._account.finished(index, last)
                 self._account.error = self.rendering.error
 
@@ -90,23 +81,3 @@ async def collect(reply: Reply) -> dict[str, Any]:
     finally:
         await reply.aclose()
     return rendering.answer()
-
-
-class _Clock:
-    """Times a group for the metrics: to its first text, then per token."""
-
-    def __init__(self, metrics: Metrics, started_s: float) -> None:
-        self._metrics = metrics
-        self._started_s = started_s
-        self._first_s: float | None = None
-
-    def note(self, events: list[Event]) -> None:
-        if self._first_s is None:
-            if not isinstance(events[0], Delta):
-                return  # it ended without a token: there is nothing to time
-            self._first_s = time.monotonic()
-            self._metrics.observe_first_token(self._first_s - self._started_s)
-        last = events[-1]
-        if isinstance(last, Finished) and last.usage.completion_tokens > 1:
-            seconds = time.monotonic() - self._first_s
-            self._metrics.observe_per_token(seconds / (last.usage.completion_tokens - 1))

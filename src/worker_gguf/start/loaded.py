@@ -14,9 +14,9 @@ from worker_gguf.store import LocalModel, UsageMark
 if TYPE_CHECKING:
     from worker_gguf.engine.engine import Engine
     from worker_gguf.engine.stats import EngineStats
-    from worker_gguf.observe.account import Account
     from worker_gguf.observe.metrics import Metrics
-    from worker_gguf.service.service import Answer, Service, Stream
+    from worker_gguf.service.request import Answer, Request, Stream
+    from worker_gguf.service.service import Service
     from worker_gguf.start.fitness import Check
 
 __all__ = ["LoadedModel", "ModelHost", "describe_machine", "describe_model"]
@@ -38,8 +38,8 @@ class ModelHost(Protocol):
     @property
     def stats(self) -> EngineStats: ...
 
-    async def call(self, method: str, route: str, body: object, account: Account | None) -> Answer | Stream:
-        """Answer one request, or raise the WorkerError that refuses it. Its times and counts go into `account`."""
+    async def answer(self, request: Request) -> Answer | Stream:
+        """Answer one request, or raise the WorkerError that refuses it."""
         ...
 
     async def idle(self) -> None:
@@ -97,8 +97,8 @@ class LoadedModel:
     def stats(self) -> EngineStats:
         return self.engine.stats
 
-    async def call(self, method: str, route: str, body: object, account: Account | None) -> Answer | Stream:
-        return await self.service.call(method, route, body, account)
+    async def answer(self, request: Request) -> Answer | Stream:
+        return await self.service.answer(request)
 
     async def idle(self) -> None:
         await self.engine.idle()

@@ -23,7 +23,7 @@ from worker_gguf.start.model_card import card_of
 from worker_gguf.store import LocalModel, OriginalTokenizer
 from worker_gguf.template.chat_template import ChatTemplates
 
-__all__ = ["make_service"]
+__all__ = ["make_service", "request_defaults"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,12 +53,16 @@ def make_service(
             n_vocab=vocabulary.n_tokens,
             n_params=model.n_params,
         ),
-        defaults=Defaults(settings.sampling_defaults(), settings.max_tokens, settings.strict_parameters),
-        metrics=metrics,
+        defaults=request_defaults(settings),
         fingerprint=_fingerprint(settings, header, local, plan),
         bos_text=vocabulary.token_text(vocabulary.bos),
         timeout_s=settings.request_timeout_s,
     )
+
+
+def request_defaults(settings: Settings) -> Defaults:
+    """Return what holds for a request that says nothing else."""
+    return Defaults(settings.sampling_defaults(), settings.max_tokens, settings.strict_parameters)
 
 
 def _templates(

@@ -19,6 +19,7 @@ import pytest
 
 import emulator
 from tests.fake_backend import FakeBackend
+from tests.log_lines import log_lines
 from tests.observe.telemetry.conftest import Receiver, Spans
 from worker_gguf.engine.events import Finished, Usage
 from worker_gguf.engine.progress import Progress
@@ -51,7 +52,8 @@ def record(
     for index in range(n):
         account.finished(index, Finished("stop", Usage(20, 6, 5)))
     account.error = error
-    return account.close("POST", "/v1/chat/completions", status)
+    account.routed("POST", "/v1/chat/completions", "chat")
+    return account.close(status)
 
 
 async def started() -> Start:
@@ -177,19 +179,22 @@ def test_of_very_many_choices_some_are_shown(collector: Receiver, monkeypatch: p
 
 def test_metrics_are_pushed_as_they_stand(collector: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     metrics = Metrics("1.2.3")
-    metrics.count_request("/v1/models", 200)
-    metrics.observe_first_token(0.03)
-    metrics.observe_first_token(1000.0)
+    for first_token_s in (0.03, 1000.0):
+        account = Account("http", "a")
+        at_s = account.started_s
+        account.routed("POST", "/v1/completions", "text_completion")
+        account.submitted([Progress(at_s, 3, at_s, at_s + first_token_s)], model="m", answer_id="x", stream=False, n=1)
+        metrics.observe_request(account.close(200))
     with exporting(collector, monkeypatch, metrics, otel_traces_exporter="none") as telemetry:
         telemetry.trace(record())
     got = collector.received()
     assert got["spans"] == []
     points = {(point["name"], tuple(point["labels"].values())): point for point in got["metrics"]}
-    assert points["worker_gguf_requests_total", ("/v1/models", "200")]["value"] == 1
-    assert points["worker_gguf_requests_total", ("/v1/models", "200")]["kind"] == "sum"
+    assert points["worker_gguf_requests_total", ("/v1/completions", "200")]["value"] == 2
+    assert points["worker_gguf_requests_total", ("/v1/completions", "200")]["kind"] == "sum"
     assert points["worker_gguf_build_info", ("1.2.3",)]["kind"] == "gauge"
     first = points["worker_gguf_time_to_first_token_seconds", ()]["value"]
-    assert (first["count"], first["sum"]) == (2, 1000.03)
+    assert (first["count"], first["sum"]) == (2, pytest.approx(1000.03))
     assert (sum(first["buckets"]), first["buckets"][2], first["buckets"][-1]) == (2, 1, 1)
 
 
@@ -198,7 +203,8 @@ def test_a_collector_that_is_gone_holds_nobody_up() -> None:
         gone = f"http://127.0.0.1:{sock.getsockname()[1]}"
     # In a process of its own: its exporter goes on trying until the process ends, which it must not hold up either.
     code = (
-        "import time; from tests.observe.telemetry.test_telemetry import open_telemetry, record, started\n"
+        "import time; from tests.log_lines import log_lines
+from tests.observe.telemetry.test_telemetry import open_telemetry, record, started\n"
         f"telemetry = open_telemetry({{'otel_exporter_otlp_endpoint': {gone!r}}}, None, version='1')\n"
         "telemetry.begin(started)\n"
         "for _ in range(10_000): telemetry.trace(record())\n"
@@ -256,17 +262,18 @@ def test_one_who_is_closed_with_all_places_taken_ends_too(collector: Receiver, m
 
 
 def test_what_stops_it_is_logged_without_its_words(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def start() -> Start:
         raise ValueError("http://key@collector")
 
-    telemetry = open_telemetry({"otel_exporter_otlp_endpoint": "http://127.0.0.1:9"}, None, version="1")
-    assert telemetry is not None
-    telemetry.begin(start)
-    telemetry._thread.join(10)
-    assert "ValueError" in caplog.text
-    assert "collector" not in caplog.text
+    with log_lines() as log:
+        telemetry = open_telemetry({"otel_exporter_otlp_endpoint": "http://127.0.0.1:9"}, None, version="1")
+        assert telemetry is not None
+        telemetry.begin(start)
+        telemetry._thread.join(10)
+    assert "ValueError" in log.getvalue()
+    assert "collector" not in log.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -291,12 +298,13 @@ def test_a_name_that_is_set_is_left_alone() -> None:
 
 
 def test_without_the_extra_there_is_one_sentence_and_the_worker_serves(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)  # what an import of it then raises is ImportError
-    assert open_telemetry({"otel_exporter_otlp_endpoint": "http://127.0.0.1:9"}, None, version="1") is None
-    assert "pip install 'worker-gguf[otel]'" in caplog.text
-    assert len(caplog.records) == 1
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)  # an import of it then raises ImportError
+    with log_lines() as log:
+        assert open_telemetry({"otel_exporter_otlp_endpoint": "http://127.0.0.1:9"}, None, version="1") is None
+    (line,) = log.read_all()
+    assert line["install"] == "pip install 'worker-gguf[otel]'"
 
 
 def test_another_protocol_is_refused_by_name(caplog: pytest.LogCaptureFixture) -> None:

@@ -26,7 +26,6 @@ Value = str | int | float | bool | list[str]
 # A request for a hundred answers would be a trace of hundreds of spans, all alike.
 _MOST_CHOICES = 8
 _LONGEST_HEADER = 512
-_OPERATIONS = {"/v1/chat/completions": "chat", "/v1/completions": "text_completion"}
 
 
 class Spans:
@@ -51,7 +50,7 @@ class Spans:
 
     def _add_request(self, record: Record) -> None:
         offset_s = record.ended_unix_s - record.ended_s
-        operation = _OPERATIONS.get(record.route)
+        operation = record.operation
         name = f"{operation} {record.model}" if operation and record.model else f"{record.method} {record.route}"
         span: Span = self._tracer.start_span(
             name,
@@ -133,7 +132,7 @@ def _attributes(record: Record) -> dict[str, Value]:
     }
     if record.choices:
         values |= {
-            "gen_ai.operation.name": _OPERATIONS.get(record.route),
+            "gen_ai.operation.name": record.operation,
             "gen_ai.provider.name": "worker_gguf",
             "gen_ai.request.model": record.model,
             "gen_ai.response.model": record.model,

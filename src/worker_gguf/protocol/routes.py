@@ -1,0 +1,109 @@
+"""The one table of routes. HTTP, the queue, OpenAPI, the admission of several models and the traces all read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from worker_gguf.errors import MethodNotAllowed, NotFound, WorkerError
+from worker_gguf.protocol.bodies import ChatBody, CompletionBody
+from worker_gguf.protocol.calls import Call, Defaults, parse_chat, parse_completion
+from worker_gguf.protocol.chat_rendering import render_chat
+from worker_gguf.protocol.completion_rendering import render_completion
+from worker_gguf.protocol.errors import error_body, error_event
+from worker_gguf.protocol.rendering import Heading, Rendering
+
+__all__ = ["CHAT", "COMPLETIONS", "MODEL", "MODELS", "ROUTES", "ErrorShape", "Generation", "Match", "Route", "find"]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorShape:
+    """How a dialect words an error: as the JSON of a whole answer, and as the event that ends a stream."""
+
+    body: Callable[[WorkerError], dict[str, Any]]
+    event: Callable[[WorkerError], bytes]
+
+
+OPENAI_ERRORS: Final = ErrorShape(error_body, error_event)
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What a route that generates reads and renders.
+
+    `operation` is its name in OpenTelemetry's conventions for generative AI, `id_prefix` begins the ids of its answers.
+    `parse` raises InvalidRequest. `render` takes the parsed call, the answer's heading and the texts of the prompts
+    that the answer is to repeat.
+    """
+
+    operation: str
+    id_prefix: str
+    body: type[BaseModel]
+    parse: Callable[[object, Defaults], Call]
+    render: Callable[[Any, Heading, Sequence[str]], Rendering]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """`path` is written as in OpenAPI: `{name}` stands for the rest of a path. It is also the label of metrics."""
+
+    method: str
+    path: str
+    summary: str
+    generation: Generation | None = None
+    errors: ErrorShape = OPENAI_ERRORS
+
+    @property
+    def operation(self) -> str | None:
+        return None if self.generation is None else self.generation.operation
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The route of a path, and what stands in the path for the route's `{name}`."""
+
+    route: Route
+    name: str | None = None
+
+
+MODELS: Final = Route("GET", "/v1/models", "The models served here")
+MODEL: Final = Route("GET", "/v1/models/{model_id}", "One model")
+CHAT: Final = Route(
+    "POST",
+    "/v1/chat/completions",
+    "Answer a conversation",
+    Generation("chat", "chatcmpl", ChatBody, parse_chat, render_chat),
+)
+COMPLETIONS: Final = Route(
+    "POST",
+    "/v1/completions",
+    "Continue a text",
+    Generation("text_completion", "cmpl", CompletionBody, parse_completion, render_completion),
+)
+ROUTES: Final = (MODELS, MODEL, CHAT, COMPLETIONS)
+
+_EXACT: Final[Mapping[str, tuple[Route, ...]]] = {
+    path: tuple(route for route in ROUTES if route.path == path) for path in {route.path for route in ROUTES}
+}
+_OPEN: Final = tuple((route.path.partition("{")[0], route) for route in ROUTES if "{" in route.path)
+
+
+def find(method: str, path: str) -> Match:
+    """Find the route of a request. Raises NotFound, or MethodNotAllowed where the path has another method."""
+    routes = _EXACT.get(path, ())
+    name = None
+    if not routes:
+        prefix = next((prefix for prefix, _ in _OPEN if path.startswith(prefix) and path != prefix), None)
+        routes = tuple(route for start, route in _OPEN if start == prefix)
+        name = None if prefix is None else path.removeprefix(prefix)
+    for route in routes:
+        if route.method == method:
+            return Match(route, name)
+    if routes:
+        allowed = ", ".join(sorted(route.method for route in routes))
+        raise MethodNotAllowed(f"{method} is not for this route. Use {allowed}.")
+    known = ", ".join(sorted({route.path for route in ROUTES}))
+    raise NotFound(f"There is no such route. This worker answers {known}.")

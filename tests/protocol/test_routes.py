@@ -1,0 +1,59 @@
+"""The table of routes, and that everything which lists routes reads it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.http.serving import serving
+from worker_gguf.errors import EngineFailed, MethodNotAllowed, NotFound
+from worker_gguf.http.openapi import document
+from worker_gguf.protocol.routes import CHAT, COMPLETIONS, MODEL, MODELS, ROUTES, Match, find
+
+
+@pytest.mark.parametrize("route", [MODELS, CHAT, COMPLETIONS], ids=lambda route: route.path)
+def test_a_path_leads_to_its_route(route: object) -> None:
+    assert isinstance(route, type(MODELS))
+    assert find(route.method, route.path) == Match(route)
+
+
+def test_a_name_in_a_path_may_hold_slashes() -> None:
+    assert find("GET", "/v1/models/org/repo:Q4_K_M") == Match(MODEL, "org/repo:Q4_K_M")
+
+
+@pytest.mark.parametrize("path", ["/v1", "/v1/other", "/v1/models/", "/v1/completions/x", "", "v1/models"])
+def test_an_unknown_path_is_not_found_and_the_error_lists_the_routes(path: str) -> None:
+    with pytest.raises(NotFound, match="/v1/chat/completions, /v1/completions, /v1/models"):
+        find("GET", path)
+
+
+@pytest.mark.parametrize(("method", "path", "allowed"), [("GET", CHAT.path, "POST"), ("POST", "/v1/models/m", "GET")])
+def test_another_method_is_refused_with_the_one_that_is_allowed(method: str, path: str, allowed: str) -> None:
+    with pytest.raises(MethodNotAllowed, match=f"Use {allowed}"):
+        find(method, path)
+
+
+def test_no_two_routes_share_method_and_path() -> None:
+    assert len({(route.method, route.path) for route in ROUTES}) == len(ROUTES)
+
+
+def test_openapi_describes_exactly_the_routes() -> None:
+    described = document(ROUTES, has_keys=True)["paths"]
+    found = {(method.upper(), path) for path, methods in described.items() for method in methods}
+    probes = {("GET", "/health"), ("GET", "/metrics"), ("GET", "/ping")}
+    assert found - probes == {(route.method, route.path) for route in ROUTES}
+
+
+def test_every_route_is_served_over_http() -> None:
+    with serving() as served:
+        for route in ROUTES:
+            path = route.path.replace("{model_id}", "fake")
+            body = {"messages": [], "prompt": "Hello"} if route.method == "POST" else None
+            assert served.client.request(route.method, path, json=body).status_code == 200, path
+
+
+def test_a_route_words_an_error_as_a_body_and_as_the_end_of_a_stream() -> None:
+    error = EngineFailed("Broken.")
+    assert CHAT.errors.body(error)["error"]["code"] == "engine_failed"
+    event = CHAT.errors.event(error)
+    assert event.startswith(b'data: {"error":')
+    assert event.endswith(b"}\n\n")
