@@ -203,8 +203,7 @@ def test_a_collector_that_is_gone_holds_nobody_up() -> None:
         gone = f"http://127.0.0.1:{sock.getsockname()[1]}"
     # In a process of its own: its exporter goes on trying until the process ends, which it must not hold up either.
     code = (
-        "import time; from tests.log_lines import log_lines
-from tests.observe.telemetry.test_telemetry import open_telemetry, record, started\n"
+        "import time; from tests.observe.telemetry.test_telemetry import open_telemetry, record, started\n"
         f"telemetry = open_telemetry({{'otel_exporter_otlp_endpoint': {gone!r}}}, None, version='1')\n"
         "telemetry.begin(started)\n"
         "for _ in range(10_000): telemetry.trace(record())\n"
