@@ -244,6 +244,7 @@ class Engine:
                 if (reason := self._answers.ended(update)) is not None:
                     self._count_ending(reason)
             elif self._answers.token(update):
+                # The one edge of a step that leads back: only the text shows a stop text, and the scheduler has none.
                 self._take(self._scheduler.finish(update.sequence.id, "stop"))
 
     def _count_ending(self, reason: str) -> None:

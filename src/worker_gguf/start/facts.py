@@ -142,4 +142,4 @@ def _volume(settings: Settings, local: LocalModel) -> Check:
 def _token(first: Sampled | WorkerError | None) -> TokenFacts:
     if isinstance(first, WorkerError):
         return TokenFacts(error=first.message)
-    return TokenFacts(first.logprob.logprob if first and first.logprob else None)
+    return TokenFacts(first.logprobs[0].logprob if first and first.logprobs else None)
