@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 
 import pytest
 
@@ -10,7 +11,7 @@ TREE = [getattr(errors, name) for name in errors.__all__]
 
 
 def test_every_class_is_exported_and_drawn_in_the_tree() -> None:
-    classes = [name for name, _ in inspect.getmembers(errors, inspect.isclass)]
+    classes = [name for name, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
     assert classes == errors.__all__
     assert errors.__doc__ is not None
     assert [name for name in errors.__all__ if name not in errors.__doc__] == []
@@ -46,8 +47,44 @@ def test_an_error_carries_its_message_and_field() -> None:
     assert (error.param, error.retry_after_s) == ("n", 2)
 
 
-def test_an_overlong_prompt_is_refused_with_both_numbers() -> None:
-    error = errors.ContextLengthExceeded(5000, 4096)
-    assert "5000" in error.message
-    assert "4096" in error.message
+def test_an_overlong_prompt_is_refused_with_its_numbers() -> None:
+    error = errors.ContextLengthExceeded(5000, 4096, n_answer_tokens=100, param="messages")
     assert (error.n_prompt_tokens, error.n_ctx) == (5000, 4096)
+    assert error.message.startswith(
+        "This model's maximum context length is 4096 tokens. However, you requested 5100 tokens (5000 in the messages, "
+        "100 in the completion). Please reduce the length of the messages or completion."
+    )
+    assert error.message.endswith("shorten it, or raise N_CTX.")
+
+
+@pytest.mark.parametrize("n_answer_tokens", [None, 0])
+def test_at_least_one_token_is_left_for_the_answer(n_answer_tokens: int | None) -> None:
+    error = errors.ContextLengthExceeded(4096, 4096, n_answer_tokens=n_answer_tokens, param="prompt")
+    assert "you requested 4097 tokens (4096 in the prompt, 1 in the completion)" in error.message
+
+
+# What clients look for: in the whole message without regard to case, or as a pattern with numbers.
+PHRASES = (
+    "this model's maximum context length is",
+    "exceeds the available context size",
+    "reduce the length of the messages",
+    "context length",
+)
+PATTERNS = (
+    r"maximum context length is (\d+) tokens",
+    r"maximum context length is (\d+).*?requested (\d+) tokens",
+    r"context length[^0-9]{0,20}(\d+)",
+    r"\((\d+) in the messages, (\d+) in the completion\)",
+)
+
+
+@pytest.mark.parametrize("phrase", PHRASES)
+def test_clients_find_their_phrase_in_the_error_of_an_overlong_prompt(phrase: str) -> None:
+    assert phrase in errors.ContextLengthExceeded(5000, 4096, param="messages").message.lower()
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_clients_find_their_numbers_in_the_error_of_an_overlong_prompt(pattern: str) -> None:
+    found = re.search(pattern, errors.ContextLengthExceeded(5000, 4096, param="messages").message)
+    assert found is not None
+    assert found[1] in ("4096", "5000")

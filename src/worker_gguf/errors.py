@@ -11,9 +11,10 @@ WorkerError
 │   ├── NotFound               404  no such route or model
 │   ├── MethodNotAllowed       405  the route exists, the method does not
 │   ├── PayloadTooLarge        413  the body is over the limit
+│   ├── UnsupportedEncoding    415  the body is compressed in a way that is not read here
 │   └── QueueFull              429  no room to wait; come back later
 ├── ServingError               the worker's side (5xx)
-│   ├── DeadlineExceeded       504  the request's time was over
+│   ├── DeadlineExceeded       504  the request timed out
 │   ├── NotReady               503  still loading, draining or failed
 │   └── EngineFailed           500  llama.cpp answered with an error
 │       └── EngineWedged           503  llama.cpp did not answer at all: the worker restarts
@@ -59,6 +60,7 @@ __all__ = [
     "TemplateError",
     "Unauthorized",
     "Unfit",
+    "UnsupportedEncoding",
     "UnsupportedParameter",
     "WorkerError",
 ]
@@ -117,14 +119,25 @@ class UnsupportedParameter(InvalidRequest):
 
 
 class ContextLengthExceeded(InvalidRequest):
-    """The prompt is longer than the context of a request."""
+    """The prompt is longer than the context of a request.
+
+    Agents compact their history when they find OpenAI's or llama-server's words in the message, or read the first
+    number after "context length"; the two first sentences are therefore theirs, word by word.
+    """
 
     code = "context_length_exceeded"
 
-    def __init__(self, n_prompt_tokens: int, n_ctx: int, *, param: str | None = None) -> None:
+    def __init__(
+        self, n_prompt_tokens: int, n_ctx: int, *, n_answer_tokens: int | None = None, param: str | None = None
+    ) -> None:
+        """`n_answer_tokens` is the longest answer that was asked for; at least one token must be left for it."""
+        n_answer = max(1, n_answer_tokens or 0)
+        where = "messages" if param == "messages" else "prompt"
         super().__init__(
-            f"The prompt has {n_prompt_tokens} tokens and the context of a request is {n_ctx} tokens, "
-            "of which at least one must be left for the answer. Shorten the prompt or raise N_CTX.",
+            f"This model's maximum context length is {n_ctx} tokens. However, you requested "
+            f"{n_prompt_tokens + n_answer} tokens ({n_prompt_tokens} in the {where}, {n_answer} in the completion). "
+            f"Please reduce the length of the {where} or completion. The prompt exceeds the available context size, of "
+            "which at least one token must be left for the answer: shorten it, or raise N_CTX.",
             param=param,
         )
         self.n_prompt_tokens = n_prompt_tokens
@@ -167,6 +180,14 @@ class PayloadTooLarge(RequestError):
     status = 413
 
 
+class UnsupportedEncoding(RequestError):
+    """The body has a Content-Encoding that is not read here."""
+
+    code = "unsupported_encoding"
+    status = 415
+    extra_headers = MappingProxyType({"Accept-Encoding": "gzip, deflate"})
+
+
 class QueueFull(RequestError):
     """No room to wait."""
 
@@ -186,7 +207,7 @@ class QueueFull(RequestError):
     @classmethod
     def waited(cls, retry_after_s: int) -> QueueFull:
         return cls(
-            "The request waited QUEUE_TIMEOUT_S for a slot and was not begun. Try again later, add workers, or raise "
+            "The request waited QUEUE_TIMEOUT_S for a slot and was not started. Try again later, add workers, or raise "
             "QUEUE_TIMEOUT_S.",
             retry_after_s=retry_after_s,
         )
@@ -199,7 +220,7 @@ class ServingError(WorkerError):
 
 
 class DeadlineExceeded(ServingError):
-    """The request's time was over: it would take as long again."""
+    """The request timed out. It would take as long again."""
 
     code = "deadline_exceeded"
     status = 504

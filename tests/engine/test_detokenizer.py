@@ -63,3 +63,45 @@ def test_cutting_anywhere_gives_the_text_up_to_the_first_stop(text: str, stops: 
         assert not any(stop in text for stop in stops)
     else:
         assert text.startswith(got + stop)
+
+
+def test_each_of_many_stop_texts_ends_the_answer() -> None:
+    stops = tuple(f"\nName{number:03}:" for number in range(256))
+    for stop in stops:
+        assert text_of([b"Hello\n", b"Na", f"{stop[3:]} more".encode()], stops) == ("Hello", stop)
+
+
+def test_of_two_stop_texts_where_one_begins_with_the_other_the_shorter_ends_the_answer() -> None:
+    assert text_of([b"one abc"], ("abc", "ab")) == ("one ", "ab")
+
+
+def test_a_stop_text_inside_the_beginning_of_a_longer_one_is_found() -> None:
+    assert text_of([b"x abcd", b"e"], ("abcdefgh", "cd")) == ("x ab", "cd")
+
+
+@given(st.text("ab", max_size=30), st.lists(st.text("ab", min_size=1, max_size=6), min_size=1, max_size=12))
+def test_the_text_ends_where_a_plain_search_finds_the_first_stop_text(text: str, stops: list[str]) -> None:
+    ends = [at for stop in stops if (at := text.find(stop)) >= 0]
+    assert text_of([text.encode()], tuple(stops))[0] == (text[: min(ends)] if ends else text)
+
+
+def test_the_time_of_a_token_does_not_grow_with_the_number_of_stop_texts() -> None:
+    """Counted in comparisons of texts, which a clock on a busy machine would not tell apart."""
+
+    class Counted(str):
+        n = 0
+
+        def __lt__(self, other: str) -> bool:
+            Counted.n += 1
+            return str.__lt__(self, other)
+
+        __gt__ = __lt__  # a search compares either way
+
+    counts = []
+    for n_stops in (4, 256):
+        detokenizer = Detokenizer(tuple(f"\nName{number:03}:" for number in range(n_stops)))
+        detokenizer._stops = [Counted(stop) for stop in detokenizer._stops]
+        Counted.n = 0
+        detokenizer.push(b"Hello\nName and more")
+        counts.append(Counted.n)
+    assert counts[1] <= counts[0] + 2 * 6

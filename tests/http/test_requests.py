@@ -116,11 +116,12 @@ def test_wrong_method_is_405_with_allow(plain: Served, method: str, path: str, a
     assert envelope(reply)["code"] == "method_not_allowed"
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v2/models", "/v1/chat/completions/", "/v1/%00", "/v1//models", "/docs"])
+@pytest.mark.parametrize("path", ["/", "/v1", "/v2/model", "/v1/chat/completions/x", "/v1/%00", "/v1//", "/docs"])
 def test_unknown_route_is_404(plain: Served, path: str) -> None:
     reply = plain.client.post(path, json=GOOD)
     assert reply.status_code == 404
     assert envelope(reply)["code"] == "not_found"
+    assert "/v1/chat/completions" in envelope(reply)["message"]
 
 
 def test_model_id_may_have_slashes(plain: Served) -> None:

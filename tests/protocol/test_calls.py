@@ -84,7 +84,8 @@ def test_two_names_of_one_parameter_must_agree() -> None:
     assert options(max_tokens=5, n_predict=5).max_tokens == 5
     error = refusal(max_tokens=5, n_predict=6)
     assert error.param == "n_predict"
-    assert "'max_tokens' and 'n_predict'" in error.message
+    aliases = "'max_tokens' and 'n_predict' are aliases of one parameter and have different values."
+    assert error.message == f"{aliases} Send one of them."
     assert refusal(repeat_penalty=1, repetition_penalty=True).param == "repetition_penalty"
 
 
@@ -99,16 +100,46 @@ def test_min_tokens_may_not_pass_max_tokens() -> None:
     assert refusal(min_tokens=6, max_tokens=5).param == "min_tokens"
 
 
-def test_stop_is_a_text_or_up_to_sixteen() -> None:
+def test_stop_is_a_text_or_a_list_of_up_to_256() -> None:
     assert options(stop="a").stop == ("a",)
     assert options(stop=["a", "b", "a"]).stop == ("a", "b")
     assert options(stop=[]).stop == ()
-    assert len(options(stop=[str(i) for i in range(16)]).stop) == 16
-    assert refusal(stop=["a"] * 17).message == "Invalid 'stop': must have at most 16 items."
-    assert refusal(stop="").param == "stop"
-    assert refusal(stop=["a", ""]).param == "stop.1"
+    assert len(options(stop=[str(i) for i in range(256)]).stop) == 256
+    assert refusal(stop=["a"] * 257).message == "Invalid 'stop': must have at most 256 items."
     assert refusal(stop=["a", 5]).message == "Invalid 'stop.1': must be a string, not an integer."
     assert refusal(stop=5).message == "Invalid 'stop': must be a string or a list, not an integer."
+
+
+@pytest.mark.parametrize("stop", ["", [""], ["", ""], []])
+def test_an_empty_stop_text_asks_for_nothing(stop: object) -> None:
+    assert options(stop=stop) == options()
+    assert options(stop=["", "\nUser:"]).stop == ("\nUser:",)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["max_tokens", "n_predict", "min_tokens", "n", "n_probs", "top_k", "repeat_last_n", "mirostat", "min_keep", "seed"],
+)
+def test_a_whole_float_is_an_integer(name: str) -> None:
+    assert options(**{name: 2.0}) == options(**{name: 2})
+    assert isinstance(options(seed=7.0).sampling.seed, int)
+    error = refusal(**{name: 2.5})
+    assert error.param == name
+    assert error.message == f"Invalid '{name}': must be an integer, not 2.5."
+
+
+def test_whole_floats_are_integers_in_lists_and_beside_refused_values_too() -> None:
+    assert complete([1.0, 2]).prompts == complete([1, 2]).prompts
+    assert complete([[1], [2.0]]).prompts == ((1,), (2,))
+    assert all(type(token) is int for token in complete([1.0, 2]).prompts[0])
+    assert chat(logprobs=True, top_logprobs=3.0).options.top_logprobs == 3
+    assert options(dry_allowed_length=3.0, dry_penalty_last_n=-1.0) == options(
+        dry_allowed_length=3, dry_penalty_last_n=-1
+    )
+    assert options(n=2.0, best_of=2.0).n == 2
+    assert options(max_tokens=8.0, n_predict=8).max_tokens == 8
+    assert refusal(max_tokens=1e30).message.startswith("Invalid 'max_tokens': must be at most")
+    assert refusal(prompt=[1, 2.5]).message == "Invalid 'prompt.1': must be an integer, not 2.5."
 
 
 def test_usage_in_the_stream_needs_a_stream() -> None:
@@ -304,7 +335,7 @@ def test_prompts_times_n_is_bounded() -> None:
         ("temperature", -0.5, "must be at least 0, not -0.5"),
         ("temperature", 10**400, "must be"),
         ("top_p", 1.5, "must be at most 1, not 1.5"),
-        ("top_k", 5.5, "must be an integer, not a number"),
+        ("top_k", 5.5, "must be an integer, not 5.5"),
         ("top_k", [1], "must be an integer, not a list"),
         ("stream", "yes", "must be true or false, not a string"),
         ("stream", 1, "must be true or false, not an integer"),
@@ -333,7 +364,7 @@ def test_a_bad_value_under_an_alias_names_the_alias() -> None:
 
 def test_a_message_never_repeats_a_text_that_was_sent() -> None:
     secret = "the secret prompt"
-    for fields in {"stop": [secret, ""]}, {"seed": secret}, {"logit_bias": {secret: "x"}}, {"samplers": [secret]}:
+    for fields in {"stop": [secret, 5]}, {"seed": secret}, {"logit_bias": {secret: "x"}}, {"samplers": [secret]}:
         assert secret not in refusal(**fields).message
     assert secret not in chat_refusal({"role": secret, "content": secret}).message
 

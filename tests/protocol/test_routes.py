@@ -20,10 +20,49 @@ def test_a_name_in_a_path_may_hold_slashes() -> None:
     assert find("GET", "/v1/models/org/repo:Q4_K_M") == Match(MODEL, "org/repo:Q4_K_M")
 
 
-@pytest.mark.parametrize("path", ["/v1", "/v1/other", "/v1/models/", "/v1/completions/x", "", "v1/models"])
+@pytest.mark.parametrize("path", ["/v1", "/v1/other", "/v1/completions/x", "", "/", "/v1//", "v1/model"])
 def test_an_unknown_path_is_not_found_and_the_error_lists_the_routes(path: str) -> None:
     with pytest.raises(NotFound, match="/v1/chat/completions, /v1/completions, /v1/models"):
         find("GET", path)
+
+
+@pytest.mark.parametrize(
+    ("path", "match"),
+    [
+        ("/models", Match(MODELS)),
+        ("/v1/v1/models", Match(MODELS)),
+        ("//v1/models", Match(MODELS)),
+        ("/v1/models/", Match(MODELS)),
+        ("/v1//models//", Match(MODELS)),
+        ("/openai/v1/models", Match(MODELS)),
+        ("/openai/models", Match(MODELS)),
+        ("/models/org/repo:Q4_K_M", Match(MODEL, "org/repo:Q4_K_M")),
+        ("/v1/models/org/repo/", Match(MODEL, "org/repo")),
+        ("/v1/models/v1/repo", Match(MODEL, "v1/repo")),
+        ("/v1/v1/models/openai/repo", Match(MODEL, "openai/repo")),
+    ],
+)
+def test_a_wrong_base_url_or_a_slash_too_many_leads_to_the_route_that_is_meant(path: str, match: Match) -> None:
+    assert find("GET", path) == match
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/api/v1/chat/completions", "/v1/chat/completions"),
+        ("/v2/abcdef/openai/v1/completions", "/v1/completions"),
+        ("/v1/chat/completions/chat/completions", "/v1/chat/completions"),
+        ("v1/models", "/v1/models"),
+    ],
+)
+def test_the_error_of_a_path_that_ends_in_a_route_names_that_route(path: str, meant: str) -> None:
+    with pytest.raises(NotFound, match=f"Use {meant}: the base URL is the worker's address with /v1 behind it"):
+        find("GET", path)
+
+
+def test_a_path_of_many_slashes_is_read_once() -> None:
+    with pytest.raises(NotFound):
+        find("GET", "/v1" * 100_000)
 
 
 @pytest.mark.parametrize(("method", "path", "allowed"), [("GET", CHAT.path, "POST"), ("POST", "/v1/models/m", "GET")])

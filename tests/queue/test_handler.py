@@ -60,6 +60,31 @@ async def test_get_without_input_lists_models() -> None:
     assert item["object"] == "list"
 
 
+@pytest.mark.parametrize("shape", [("openai_route", "openai_input"), ("route", "body")])
+@pytest.mark.parametrize("path", ["/chat/completions", "/v1/v1/chat/completions", "//v1/chat/completions/"])
+async def test_a_wrong_base_url_leads_to_the_route_that_is_meant(path: str, shape: tuple[str, str]) -> None:
+    backend = FakeBackend()
+    (item,) = await run(backend, dict(zip(shape, (path, {"messages": []}), strict=True)))
+    assert isinstance(item, dict)
+    assert item["object"] == "chat.completion"
+    assert backend.calls[0][:2] == ("POST", "/v1/chat/completions")
+
+
+async def test_another_route_is_refused_with_the_right_one() -> None:
+    error = envelope(await run(FakeBackend(), {"openai_route": "/api/v1/completions", "openai_input": {"prompt": ""}}))
+    assert error["code"] == "not_found"
+    assert "Use /v1/completions" in error["message"]
+
+
+async def test_of_thousands_of_ignored_names_as_many_are_listed_as_a_header_could() -> None:
+    job = {"openai_route": "/v1/models", "openai_input": {}} | {f"name{number}": 1 for number in range(5000)}
+    (item,) = await run(FakeBackend(), job)
+    assert isinstance(item, dict)
+    assert item["x_ignored_parameters"][:2] == ["name0", "name1"]
+    assert item["x_ignored_parameters"][-1] == "..."
+    assert len(", ".join(item["x_ignored_parameters"])) < 2100
+
+
 @pytest.mark.parametrize("given", [None, [], "a", 5, {}, {"messages": "x", "prompt": 1}, {"openai_route": "v1"}])
 async def test_bad_input_is_an_envelope(given: object) -> None:
     assert envelope(await run(FakeBackend(), given))["type"] == "invalid_request_error"

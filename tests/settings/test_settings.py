@@ -163,6 +163,24 @@ def test_secrets_are_never_shown() -> None:
     assert "HF_TOKEN=(hidden)" in caught.value.message
 
 
+def test_origins_are_read_as_browsers_send_them() -> None:
+    assert Settings.load({}).cors_origins == ()
+    assert Settings.load({"CORS_ORIGINS": "*"}).cors_origins == ("*",)
+    given = "http://localhost:5173, https://App.example.com/ ,http://[::1]:8080,chrome-extension://abc"
+    assert Settings.load({"CORS_ORIGINS": given}).cors_origins == (
+        "http://localhost:5173",
+        "https://app.example.com",
+        "http://[::1]:8080",
+        "chrome-extension://abc",
+    )
+
+
+@pytest.mark.parametrize("origins", ["app.example.com", "https://a.example/path", "*,https://a.example", "null", ","])
+def test_what_is_no_origin_is_refused(origins: str) -> None:
+    with pytest.raises(SettingsError, match="expected origins such as"):
+        Settings.load({"CORS_ORIGINS": origins})
+
+
 @pytest.mark.parametrize(
     ("environ", "wanted"),
     [

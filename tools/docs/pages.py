@@ -73,6 +73,7 @@ NEXT_STEPS: dict[type[errors.WorkerError], str] = {
     errors.NotFound: "Correct the path, or take a model from `GET /v1/models`.",
     errors.MethodNotAllowed: "Use the method that the `Allow` header names.",
     errors.PayloadTooLarge: "Send less, or raise `MAX_BODY_MB`.",
+    errors.UnsupportedEncoding: "Send the body as it is, or with `Content-Encoding: gzip` or `deflate`.",
     errors.QueueFull: "Wait and send again; more workers, `MAX_QUEUE` or `N_PARALLEL` make room.",
     errors.ServingError: "Send again; if it stays, look into the worker's log.",
     errors.DeadlineExceeded: "Stream, ask for fewer tokens, raise `REQUEST_TIMEOUT_S`, or add workers.",

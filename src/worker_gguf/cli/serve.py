@@ -90,6 +90,7 @@ def _http(settings: Settings, timeline: Timeline, head_start: Prefetch | None) -
             worker_id=settings.runpod_pod_id,
             pings=Pings.beside(settings.sse_ping_s, settings.queue_timeout_s),
             health_path=path,
+            cors_origins=settings.cors_origins,
         )
         listeners = [(app, main)]
         if health is not None:

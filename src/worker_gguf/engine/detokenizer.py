@@ -6,6 +6,7 @@ Knows nothing of vocabularies: pieces are bytes.
 from __future__ import annotations
 
 import codecs
+from bisect import bisect_left, bisect_right
 
 __all__ = ["Detokenizer"]
 
@@ -13,12 +14,13 @@ __all__ = ["Detokenizer"]
 class Detokenizer:
     """One sequence's text. Characters split over tokens and stop texts split over tokens are held back until whole."""
 
-    __slots__ = ("_decoder", "_held", "_longest", "_stops", "stop")
+    __slots__ = ("_decoder", "_firsts", "_held", "_stops", "stop")
 
     def __init__(self, stops: tuple[str, ...] = ()) -> None:
+        """`stops` are not empty texts."""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._stops = stops
-        self._longest = max(map(len, stops), default=0)
+        self._stops = _prefix_free(stops)
+        self._firsts = {stop[0] for stop in self._stops}
         self._held = ""
         self.stop: str | None = None
 
@@ -28,13 +30,8 @@ class Detokenizer:
         if not self._stops:
             return text
         self._held += text
-        found = self._find_stop()
-        if found is not None:
-            text, self._held = self._held[: found[0]], ""
-            self.stop = found[1]
-            return text
-        keep = self._may_begin_stop()
-        text, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        end, self.stop = self._find_stop()
+        text, self._held = self._held[:end], "" if self.stop is not None else self._held[end:]
         return text
 
     def has_stopped(self) -> bool:
@@ -47,14 +44,31 @@ class Detokenizer:
         text, self._held = self._held + self._decoder.decode(b"", final=True), ""
         return text
 
-    def _find_stop(self) -> tuple[int, str] | None:
-        hits = [(at, stop) for stop in self._stops if (at := self._held.find(stop)) >= 0]
-        return min(hits, key=lambda hit: hit[0], default=None)
+    def _find_stop(self) -> tuple[int, str | None]:
+        """Return where the held text is cut, and the stop text that begins there; None if it may only begin there.
 
-    def _may_begin_stop(self) -> int:
-        """Length of the longest end of the held text that some stop text begins with."""
-        for n in range(min(self._longest - 1, len(self._held)), 0, -1):
-            end = self._held[-n:]
-            if any(stop.startswith(end) for stop in self._stops):
-                return n
-        return 0
+        Runs for every token, so its time must not grow with the number of stop texts. In their sorted order, the one
+        that a text begins with is the last that is not greater, and one that begins with the text is the first that is
+        not less.
+        """
+        cut = len(self._held)
+        for at, first in enumerate(self._held):
+            if first not in self._firsts:
+                continue
+            rest = self._held[at:]
+            before = bisect_right(self._stops, rest)
+            if before and rest.startswith(self._stops[before - 1]):
+                return at, self._stops[before - 1]
+            after = bisect_left(self._stops, rest)
+            if at < cut and after < len(self._stops) and self._stops[after].startswith(rest):
+                cut = at
+        return cut, None
+
+
+def _prefix_free(stops: tuple[str, ...]) -> list[str]:
+    """Sort stop texts, without those that begin with another one: that one always ends the answer first."""
+    kept: list[str] = []
+    for stop in sorted(stops):
+        if not kept or not stop.startswith(kept[-1]):
+            kept.append(stop)
+    return kept

@@ -9,7 +9,7 @@ __all__ = ["DEFAULT_SAMPLERS", "MAX_STOPS", "SAMPLERS", "GenerationRequest", "Sa
 # llama-server's order, under its names (tools/server/README of llama.cpp).
 DEFAULT_SAMPLERS = ("penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature")
 SAMPLERS = (*DEFAULT_SAMPLERS, "adaptive_p", "infill")
-MAX_STOPS = 16
+MAX_STOPS = 256
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,9 @@ from starlette.routing import Route as StarletteRoute
 from worker_gguf.errors import InvalidRequest, MethodNotAllowed, NotFound, Unauthorized, WorkerError
 from worker_gguf.http import openapi
 from worker_gguf.http.auth import ApiKeys
+from worker_gguf.http.cors import Cors
 from worker_gguf.http.exchange import Exchange, Frame
+from worker_gguf.http.paths import Retried
 from worker_gguf.http.probes import Ping
 from worker_gguf.http.sse import NO_PINGS, Pings
 from worker_gguf.observe.account import Account
@@ -24,7 +26,7 @@ from worker_gguf.observe.ending import note_ending
 from worker_gguf.observe.log import bound
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.protocol.errors import error_body
-from worker_gguf.protocol.routes import ROUTES, Route
+from worker_gguf.protocol.routes import ROUTES, Route, find, no_such_route
 from worker_gguf.service.backend import Backend
 from worker_gguf.service.envelope import json_bytes, request_id_from
 
@@ -46,6 +48,7 @@ def create_app(
     worker_id: str | None = None,
     pings: Pings = NO_PINGS,
     health_path: str = "/ping",
+    cors_origins: Collection[str] = (),
 ) -> Starlette:
     """Build the whole application.
 
@@ -57,6 +60,8 @@ def create_app(
     _add_probes(app, backend, keys, metrics, health_path)
     frame = Frame(backend, keys, max_body_bytes, metrics, telemetry, worker_id, pings)
     app.add_exception_handler(HTTPException, _noted_routing_error(frame))
+    if cors_origins:
+        app.add_middleware(Cors, origins=cors_origins)
     for route in ROUTES:
         _add_api(app, frame, route)
     _publish(app, ROUTES, has_keys=bool(keys))
@@ -75,8 +80,9 @@ def create_health_app(
 
 def _new_app() -> Starlette:
     app = Starlette(exception_handlers={HTTPException: _routing_error})
-    # A client that posts to /v1/completions/ gets a 404 that says so, not a redirect to follow.
+    # A client that posts to /v1/completions/ is answered there: not every client follows a redirect with its body.
     app.router.redirect_slashes = False
+    app.router.default = Retried(app.router, app.router.default)
     return app
 
 
@@ -102,7 +108,8 @@ def _add_probes(app: Starlette, backend: Backend, keys: ApiKeys, metrics: Metric
 
 def _add_api(app: Starlette, frame: Frame, route: Route) -> None:
     async def endpoint(request: Request) -> Response:
-        return Exchange(frame, route, next(iter(request.path_params.values()), None))
+        match = find(route.method, request.scope["path"])
+        return Exchange(frame, match.route, match.name)
 
     _add(app, route.method, route.path.replace("}", ":path}"), endpoint)
 
@@ -127,9 +134,10 @@ def _noted_routing_error(frame: Frame) -> Callable[[Request, Exception], Awaitab
     """Count and log a request that no route takes, too."""
 
     async def refuse(request: Request, error: Exception) -> Response:
-        response = await _routing_error(request, error)
+        refusal = _refusal(request, error, no_such_route(request.scope["path"]))
+        response = _refused(request, error, refusal)
         account = Account("http", response.headers["X-Request-Id"])
-        account.error = _refusal(request, error)
+        account.error = refusal
         with bound(request_id=response.headers["X-Request-Id"]):
             account.routed(request.method if request.method in ("GET", "POST") else "other", "other")
             note_ending(account.close(response.status_code), frame.metrics, frame.telemetry, logger)
@@ -139,20 +147,23 @@ def _noted_routing_error(frame: Frame) -> Callable[[Request, Exception], Awaitab
 
 
 async def _routing_error(request: Request, error: Exception) -> Response:
+    not_found = NotFound("There is no such route on this port. /openapi.json lists those there are.")
+    return _refused(request, error, _refusal(request, error, not_found))
+
+
+def _refused(request: Request, error: Exception, refusal: WorkerError) -> Response:
     """Put what the router refuses into OpenAI's envelope."""
     headers = dict(getattr(error, "headers", None) or {})
-    return _error_response(_refusal(request, error), headers, request_id_from(request.headers.get("x-request-id")))
+    return _error_response(refusal, headers, request_id_from(request.headers.get("x-request-id")))
 
 
-def _refusal(request: Request, error: Exception) -> WorkerError:
+def _refusal(request: Request, error: Exception, not_found: NotFound) -> WorkerError:
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
         headers = dict(error.headers or {})
         allowed = headers.get("Allow", headers.get("allow", "another method"))
         return MethodNotAllowed(f"{request.method} is not for this route. Use {allowed}.")
-    if error.status_code == 404:
-        return NotFound("There is no such route. /openapi.json lists those there are.")
-    return InvalidRequest("The request could not be read.")
+    return not_found if error.status_code == 404 else InvalidRequest("The request could not be read.")
 
 
 def _error_response(error: WorkerError, headers: dict[str, str] | None = None, request_id: str = "") -> Response:

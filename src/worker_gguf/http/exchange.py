@@ -16,6 +16,7 @@ from worker_gguf.errors import WorkerError
 from worker_gguf.http.auth import ApiKeys
 from worker_gguf.http.body import ClientGone, parse_body, read_body
 from worker_gguf.http.connection import Connection, close_events
+from worker_gguf.http.encoding import coding_of, decode
 from worker_gguf.http.sse import NO_PINGS, EventSender, Pings
 from worker_gguf.observe.account import CANCELLED, Account
 from worker_gguf.observe.ending import note_ending
@@ -96,7 +97,9 @@ class Exchange(Response):
         frame = self._frame
         frame.keys.check(headers.get("authorization"))
         raw = await read_body(receive, headers.get("content-length"), frame.max_body_bytes)
-        body = None if scope["method"] == "GET" else await _parse(raw)
+        body = (
+            None if scope["method"] == "GET" else await self._parse(raw, ", ".join(headers.getlist("content-encoding")))
+        )
         connection = Connection(receive)
         try:
             result = await connection.run(frame.backend.answer(Request(self._match, body, self._account)))
@@ -109,6 +112,12 @@ class Exchange(Response):
                 await close_events(result.events)
         finally:
             await connection.close()
+
+    async def _parse(self, raw: bytes, content_encoding: str) -> object:
+        """Parse a body, in another thread where that takes long enough to hold up the streams and /ping."""
+        coding = coding_of(content_encoding)
+        read = partial(_read, raw, coding, self._frame.max_body_bytes)
+        return read() if coding is None and len(raw) <= _INLINE_BYTES else await asyncio.to_thread(read)
 
     async def _answer(self, answer: Answer, send: Send) -> None:
         await self._send_json(200, answer.body, _ignored(answer.ignored), send)
@@ -175,6 +184,5 @@ def _ignored(names: tuple[str, ...]) -> dict[str, str]:
     return {"X-Ignored-Parameters": ignored_header(names)} if names else {}
 
 
-async def _parse(raw: bytes) -> object:
-    """Parse a body, in another thread where that takes long enough to hold up the streams and /ping."""
-    return parse_body(raw) if len(raw) <= _INLINE_BYTES else await asyncio.to_thread(parse_body, raw)
+def _read(raw: bytes, coding: str | None, limit_bytes: int) -> object:
+    return parse_body(decode(raw, coding, limit_bytes) if coding and raw else raw)

@@ -19,6 +19,7 @@ _ERRORS = {
     "404": "There is no such model or route.",
     "405": "The route has another method.",
     "413": "The body is over the limit.",
+    "415": "The body has a Content-Encoding that is not read here.",
     "429": "The queue is full; Retry-After says when to come back.",
     "500": "The engine failed on this request.",
     "503": "The worker is loading, draining or failed.",
@@ -107,7 +108,7 @@ def document(routes: Iterable[Route], *, has_keys: bool) -> dict[str, Any]:
 
 def _operation(route: Route) -> dict[str, Any]:
     generates = route.generation is not None
-    common = ("400", "401", "404", "413", "429", "500", "503", "504") if generates else ("401", "404", "503")
+    common = ("400", "401", "404", "413", "415", "429", "500", "503", "504") if generates else ("401", "404", "503")
     name = route.path.strip("/").replace("/", "_").replace("{", "").replace("}", "")
     described: dict[str, Any] = {
         "summary": route.summary,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from worker_gguf.engine.request import MAX_STOPS
+from worker_gguf.protocol.numbers import integer, integers
 
 __all__ = [
     "LONGEST_TIMEOUT_S",
@@ -30,17 +31,23 @@ MAX_TEXT = 1000
 MAX_BREAKERS = 256
 LONGEST_TIMEOUT_S = 604_800
 
+# Behind the bounds of its type: in front of them it would hide them from the published schema.
+_WHOLE = BeforeValidator(integer)
 Probability = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0, le=MAX_INT32)]
+Count = Annotated[int, Field(ge=0, le=MAX_INT32), _WHOLE]
 # -1 stands for "the whole context" or "no limit", as in llama-server.
-Window = Annotated[int, Field(ge=-1, le=MAX_INT32)]
-TopLogprobs = Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)]
+Window = Annotated[int, Field(ge=-1, le=MAX_INT32), _WHOLE]
+TopLogprobs = Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS), _WHOLE]
 ShortText = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
-TokenIds = Annotated[list[Count], Field(min_length=1, fail_fast=True)]
+# Empty texts are passed over: a client sends them from a field that its user left blank.
+StopText = Annotated[str, Field(max_length=MAX_TEXT)]
+# A prompt may have a million ids, so the whole list is converted at once, and only if it holds a float.
+TokenId = Annotated[int, Field(ge=0, le=MAX_INT32)]
+TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True), BeforeValidator(integers)]
 
 
 class _Strict(BaseModel):
-    # Strict: "1" and true are no numbers. Integers are still taken for floats, as JSON does not tell them apart.
+    # Strict: "1" and true are not numbers. Integers are taken for floats, and whole floats for integers (numbers.py).
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, allow_inf_nan=False)
 
 
@@ -58,14 +65,14 @@ class Common(_Strict):
     stream_options: StreamOptions | None = Field(
         None, description="What a stream carries beside the text: include_usage ends it with the usage."
     )
-    n: int | None = Field(None, ge=1, le=MAX_N, description="Answers per prompt.")
+    n: Annotated[int, Field(ge=1, le=MAX_N), _WHOLE] | None = Field(None, description="Answers per prompt.")
     max_tokens: Window | None = Field(
         None,
         description="Longest answer, in tokens; -1 goes on to the end of the context, 0 evaluates the prompt alone.",
     )
     min_tokens: Count | None = Field(None, description="Tokens before the model may end the answer.")
-    stop: ShortText | Annotated[list[ShortText], Field(max_length=MAX_STOPS)] | None = Field(
-        None, description="Texts that end the answer and are not part of it."
+    stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = Field(
+        None, description="Texts that end the answer and are not part of it; empty ones are passed over."
     )
     timeout: float | None = Field(
         None, gt=0, le=LONGEST_TIMEOUT_S, description="Seconds until the request fails with 504."
@@ -98,7 +105,9 @@ class Common(_Strict):
     dry_sequence_breakers: (
         Annotated[list[ShortText], Field(max_length=MAX_BREAKERS)] | Annotated[str, Field(max_length=10_000)] | None
     ) = Field(None, description="DRY: texts that end a repetition, as a list or as the JSON of one.")
-    mirostat: int | None = Field(None, ge=0, le=2, description="Mirostat's version; 0 is off.")
+    mirostat: Annotated[int, Field(ge=0, le=2), _WHOLE] | None = Field(
+        None, description="Mirostat's version; 0 is off."
+    )
     mirostat_tau: float | None = Field(None, ge=0, le=100, description="Mirostat: surprise to aim at.")
     mirostat_eta: float | None = Field(None, ge=0, le=100, description="Mirostat: learning rate.")
     adaptive_target: float | None = Field(
@@ -106,8 +115,8 @@ class Common(_Strict):
     )
     adaptive_decay: float | None = Field(None, ge=0, le=0.99, description="Adaptive-p: decay of its memory.")
     min_keep: Count | None = Field(None, description="Tokens that every sampler leaves at least.")
-    seed: int | None = Field(
-        None, ge=-(2**63), lt=2**64, description="-1 and 4294967295 are random; others count modulo 4294967295."
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64), _WHOLE] | None = Field(
+        None, description="-1 and 4294967295 are random; others count modulo 4294967295."
     )
     samplers: ShortText | Annotated[list[str], Field(max_length=32)] | None = Field(
         None, description="Which samplers run, in order: a list, or names parted by semicolons."
@@ -149,7 +158,7 @@ def _kind_of_prompt(prompt: object) -> str:
     if not isinstance(prompt, list):
         return "text"
     first = prompt[0] if prompt else None
-    return "lists" if isinstance(first, list) else "tokens" if isinstance(first, int) else "texts"
+    return "lists" if isinstance(first, list) else "tokens" if isinstance(first, int | float) else "texts"
 
 
 class CompletionBody(Common):

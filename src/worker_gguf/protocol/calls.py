@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worker_gguf.engine.request import SamplingParams
-from worker_gguf.errors import InvalidRequest, UnsupportedParameter
+from worker_gguf.errors import UnsupportedParameter
 from worker_gguf.protocol.bodies import ChatBody, Common, CompletionBody
 from worker_gguf.protocol.messages import check_messages
 from worker_gguf.protocol.parameters import CHAT_REFUSED, REFUSED
 from worker_gguf.protocol.sampling import read_sampling
-from worker_gguf.protocol.screening import canonical, check_strict, refuse
+from worker_gguf.protocol.screening import canonical, check_strict, differing, refuse
 from worker_gguf.protocol.validation import invalid, validated
 from worker_gguf.protocol.wellformed import read_object
 
@@ -145,7 +145,7 @@ def _options(body: Common, top_logprobs: int | None, ignored: tuple[str, ...], d
         text_biases=text_biases,
         max_tokens=max_tokens,
         min_tokens=min_tokens,
-        stop=(body.stop,) if isinstance(body.stop, str) else tuple(dict.fromkeys(body.stop or ())),
+        stop=_stops(body.stop),
         n=body.n or 1,
         top_logprobs=top_logprobs,
         stream=stream,
@@ -154,6 +154,12 @@ def _options(body: Common, top_logprobs: int | None, ignored: tuple[str, ...], d
         timeout_s=body.timeout,
         ignored=ignored,
     )
+
+
+def _stops(stop: str | list[str] | None) -> tuple[str, ...]:
+    """Return the stop texts, each once; an empty one asks for nothing."""
+    texts = [stop] if isinstance(stop, str) else stop or []
+    return tuple(dict.fromkeys(text for text in texts if text))
 
 
 def _ignored(
@@ -180,9 +186,7 @@ def _chat_logprobs(chat: ChatBody) -> int | None:
 
 def _agreed_logprobs(top: int | None, n_probs: int | None, name: str) -> int | None:
     if n_probs and top is not None and top != n_probs:
-        raise InvalidRequest(
-            f"'{name}' and 'n_probs' are one parameter, but differ. Send one of them.", param="n_probs"
-        )
+        raise differing(name, "n_probs")
     return n_probs or top
 
 

@@ -14,9 +14,22 @@ from worker_gguf.protocol.calls import Call, Defaults, parse_chat, parse_complet
 from worker_gguf.protocol.chat_rendering import render_chat
 from worker_gguf.protocol.completion_rendering import render_completion
 from worker_gguf.protocol.errors import error_body, error_event
+from worker_gguf.protocol.paths import canonical
 from worker_gguf.protocol.rendering import Heading, Rendering
 
-__all__ = ["CHAT", "COMPLETIONS", "MODEL", "MODELS", "ROUTES", "ErrorShape", "Generation", "Match", "Route", "find"]
+__all__ = [
+    "CHAT",
+    "COMPLETIONS",
+    "MODEL",
+    "MODELS",
+    "ROUTES",
+    "ErrorShape",
+    "Generation",
+    "Match",
+    "Route",
+    "find",
+    "no_such_route",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,22 +101,43 @@ ROUTES: Final = (MODELS, MODEL, CHAT, COMPLETIONS)
 _EXACT: Final[Mapping[str, tuple[Route, ...]]] = {
     path: tuple(route for route in ROUTES if route.path == path) for path in {route.path for route in ROUTES}
 }
+_MOST_PARTS: Final = max(route.path.count("/") for route in ROUTES)
 _OPEN: Final = tuple((route.path.partition("{")[0], route) for route in ROUTES if "{" in route.path)
 
 
 def find(method: str, path: str) -> Match:
-    """Find the route of a request. Raises NotFound, or MethodNotAllowed where the path has another method."""
-    routes = _EXACT.get(path, ())
-    name = None
+    """Find the route of a request. Raises NotFound, or MethodNotAllowed where the path has another method.
+
+    A path that is not a route's is read as one with a wrong base URL or a slash too many, if that leads to a route.
+    """
+    routes, name = _at(path)
     if not routes:
-        prefix = next((prefix for prefix, _ in _OPEN if path.startswith(prefix) and path != prefix), None)
-        routes = tuple(route for start, route in _OPEN if start == prefix)
-        name = None if prefix is None else path.removeprefix(prefix)
+        routes, name = _at(canonical(path))
     for route in routes:
         if route.method == method:
             return Match(route, name)
     if routes:
         allowed = ", ".join(sorted(route.method for route in routes))
         raise MethodNotAllowed(f"{method} is not for this route. Use {allowed}.")
+    raise no_such_route(path)
+
+
+def no_such_route(path: str) -> NotFound:
+    """Make the error of a path that leads nowhere. It names the route at the end of the path, if there is one."""
+    parts = [part for part in path.split("/") if part]
+    ends = (canonical("/".join(["", *parts[-n:]])) for n in range(_MOST_PARTS - 1, 0, -1))
+    if meant := next((end for end in ends if end in _EXACT), None):
+        return NotFound(
+            f"There is no such route. Use {meant}: the base URL is the worker's address with /v1 behind it."
+        )
     known = ", ".join(sorted({route.path for route in ROUTES}))
-    raise NotFound(f"There is no such route. This worker answers {known}.")
+    return NotFound(f"There is no such route. This worker answers {known}.")
+
+
+def _at(path: str) -> tuple[tuple[Route, ...], str | None]:
+    """Return the routes of a path, one for each method, and what stands in the path for their `{name}`."""
+    if routes := _EXACT.get(path, ()):
+        return routes, None
+    prefix = next((prefix for prefix, _ in _OPEN if path.startswith(prefix)), None)
+    name = "" if prefix is None else path.removeprefix(prefix).strip("/")
+    return (tuple(route for start, route in _OPEN if start == prefix), name) if name else ((), None)

@@ -9,7 +9,8 @@ from dataclasses import fields, replace
 from typing import Any
 
 from worker_gguf.engine.request import SAMPLERS, SamplingParams
-from worker_gguf.protocol.bodies import MAX_BREAKERS, MAX_INT32, MAX_TEXT, Common
+from worker_gguf.protocol.bodies import MAX_BREAKERS, MAX_TEXT, Common
+from worker_gguf.protocol.numbers import integer
 from worker_gguf.protocol.validation import invalid
 from worker_gguf.protocol.wellformed import is_encodable
 
@@ -125,11 +126,11 @@ def _pairs(logit_bias: dict[str, Any] | list[Any]) -> Iterable[tuple[str, int | 
 
 
 def _token(param: str, key: object) -> int | str:
-    if isinstance(key, str) and key:
+    """Any integer: which ids there are, only the vocabulary knows."""
+    key = integer(key)
+    if (isinstance(key, str) and key) or (isinstance(key, int) and not isinstance(key, bool)):
         return key
-    if isinstance(key, int) and not isinstance(key, bool) and 0 <= key <= MAX_INT32:
-        return key
-    raise invalid(param, f"must name a token by an id from 0 to {MAX_INT32} or by a text that is not empty")
+    raise invalid(param, "must name a token by its id or by a text that is not empty")
 
 
 def _bias(param: str, value: object) -> float:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from worker_gguf.errors import InvalidRequest, UnsupportedParameter
 from worker_gguf.protocol.parameters import ALIASES, INSTEAD
 
-__all__ = ["canonical", "check_strict", "ignored_header", "quoted", "refuse"]
+__all__ = ["canonical", "check_strict", "differing", "ignored_header", "ignored_names", "refuse"]
 
 MAX_HEADER = 2000
 MAX_NAME = 64
@@ -37,12 +37,18 @@ def canonical(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]
         target = ALIASES.get(name, name)
         if target in renamed and not _is_same(renamed[target], value):
             first = sent.get(target, target)
-            raise InvalidRequest(f"'{first}' and '{name}' are one parameter, but differ. Send one of them.", param=name)
+            raise differing(first, name)
         if target not in renamed:
             renamed[target] = value
             if name != target:
                 sent[target] = name
     return renamed, sent
+
+
+def differing(first: str, second: str) -> InvalidRequest:
+    """Make the error of two names of one parameter that came with two values."""
+    message = f"'{first}' and '{second}' are aliases of one parameter and have different values. Send one of them."
+    return InvalidRequest(message, param=second)
 
 
 def check_strict(ignored: Sequence[str]) -> None:
@@ -52,25 +58,31 @@ def check_strict(ignored: Sequence[str]) -> None:
         raise UnsupportedParameter(f"{what} Leave it out.", param=ignored[0][:MAX_NAME])
 
 
-def ignored_header(ignored: Collection[str]) -> str:
-    """The value of X-Ignored-Parameters. Names are a stranger's text: quoted, shortened, and not without end."""
-    value = ""
-    for name in ignored:
-        longer = f"{value}, {quoted(name)}" if value else quoted(name)
-        if len(longer) > MAX_HEADER:
-            return f"{value}, ..."
-        value = longer
-    return value
+def ignored_header(ignored: Iterable[str]) -> str:
+    """The value of X-Ignored-Parameters."""
+    return ", ".join(ignored_names(ignored))
 
 
-def quoted(name: str) -> str:
+def ignored_names(ignored: Iterable[str]) -> list[str]:
+    """Quote and shorten the names for a header or a body; "..." stands for those that would make it too long."""
+    names: list[str] = []
+    left = MAX_HEADER
+    for name in map(_quoted, ignored):
+        left -= len(name) + len(", ")
+        if left < 0:
+            return [*names, "..."]
+        names.append(name)
+    return names
+
+
+def _quoted(name: str) -> str:
     """Quote and shorten a name that a client chose."""
     # "..." stands for more in both places; a percent sign is quoted, so no name can imitate a quoted one.
     return quote(name[:MAX_NAME], safe="[]", errors="backslashreplace") + ("..." if len(name) > MAX_NAME else "")
 
 
 def _listed(names: Sequence[str], most: int = 20) -> str:
-    shown = ", ".join(f"'{quoted(name)}'" for name in names[:most])
+    shown = ", ".join(f"'{_quoted(name)}'" for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 

@@ -78,8 +78,14 @@ def _what(details: list[ErrorDetails]) -> str:
     # A limit tells more than the other types the value might have had.
     if others:
         return _limit(others[0])
-    value = details[0]["input"]
-    return f"must be {' or '.join(dict.fromkeys(types))}, not {_NAMES.get(type(value), 'that')}"
+    return f"must be {' or '.join(dict.fromkeys(types))}, not {_shown(details[0]['input'], types)}"
+
+
+def _shown(value: object, types: list[str]) -> str:
+    """Name the kind of a value, or repeat the number where "a number" would not say what is wrong with it."""
+    if isinstance(value, float) and "an integer" in types:
+        return str(value)
+    return _NAMES.get(type(value), "that")
 
 
 def _limit(detail: ErrorDetails) -> str:

@@ -20,7 +20,7 @@ from worker_gguf.observe.ending import note_ending
 from worker_gguf.observe.log import bind
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.protocol.routes import CHAT, Match, find
-from worker_gguf.protocol.screening import quoted
+from worker_gguf.protocol.screening import ignored_names
 from worker_gguf.queue.job_input import Call, read_job_input
 from worker_gguf.queue.posts import Posts, StreamCount
 from worker_gguf.service.backend import Backend
@@ -106,7 +106,7 @@ class _JobRun:
 
     def _whole(self, answer: Answer) -> dict[str, Any]:
         self._status = 200
-        ignored = [quoted(name) for name in self._account.ignored]
+        ignored = ignored_names(self._account.ignored)
         return answer.body | {"x_ignored_parameters": ignored} if ignored else answer.body
 
     async def _streamed(self, stream: Stream) -> AsyncGenerator[str, None]:

@@ -91,5 +91,5 @@ def _sampling_params(given: dict[str, object]) -> dict[str, object]:
 def _text(given: dict[str, object], name: str) -> str:
     value = given[name]
     if not isinstance(value, str):
-        raise InvalidRequest(f"'{name}' must be a text.", param=name)
+        raise InvalidRequest(f"'{name}' must be a string.", param=name)
     return value

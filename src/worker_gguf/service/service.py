@@ -51,7 +51,7 @@ class Service:
     ) -> None:
         self.card = card
         self._engine = engine
-        self._prompts = Prompts(tokenizer, templates.default, engine.limits.n_ctx, bos_text)
+        self._prompts = Prompts(tokenizer, templates.default, engine.limits.n_ctx, bos_text, defaults.strict)
         self._defaults = defaults
         self._fingerprint = fingerprint
         self._timeout_s = timeout_s
@@ -84,7 +84,7 @@ class Service:
         prompts = await _off_loop_if_long(request.body, lambda: self._prompts.tokens(call))
         heading = self._heading(generation)
         rendering = generation.render(call, heading, self._prompts.echoed(call))
-        options = call.options
+        options = self._prompts.with_token_biases(call.options)
         account = request.account
         deadline_s = _deadline_s(account, time_limit_s(options, self._timeout_s))
         events = self._engine.submit(*self._requests(prompts, options, heading.id, deadline_s), on_ended=on_ended)
@@ -104,12 +104,11 @@ class Service:
     def _requests(
         self, prompts: list[tuple[int, ...]], options: Options, answer_id: str, deadline_s: float | None
     ) -> list[GenerationRequest]:
-        sampling = self._prompts.with_biases(options)
         return [
             GenerationRequest(
                 id=f"{answer_id}.{index}",
                 prompt=prompts[index // options.n],
-                sampling=_for_choice(sampling, index % options.n),
+                sampling=_for_choice(options.sampling, index % options.n),
                 max_tokens=options.max_tokens,
                 min_tokens=options.min_tokens,
                 stop=options.stop,

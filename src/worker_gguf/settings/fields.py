@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from worker_gguf.engine.request import SAMPLERS, SamplingParams
+from worker_gguf.settings.origins import read_origins
 
 __all__ = ["GROUPS", "Engine", "Fleet", "Limits", "Memory", "Model", "Platform", "Sampling", "Server"]
 
@@ -292,6 +293,11 @@ class Server(Platform):
     allow_unauthenticated: bool = Field(
         False, description="Bind elsewhere than loopback without API_KEYS; RunPod Serverless checks its own keys"
     )
+    cors_origins: tuple[str, ...] = Field(
+        (),
+        description="Origins whose pages may call the worker from a browser, joined by commas; * is any",
+        json_schema_extra={"expected": "origins joined by commas, or *"},
+    )
     concurrency: int | None = Field(None, ge=1, le=4096, description="Queue jobs at once; planned: N_PARALLEL")
     drain_timeout_s: float = Field(30.0, ge=0, description="Seconds that running requests get on SIGTERM")
     drain_grace_s: float = Field(
@@ -317,6 +323,11 @@ class Server(Platform):
         if not keys or value.lstrip().startswith("["):
             raise ValueError("expected keys joined by commas, without brackets")
         return keys
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def split_origins(cls, value: Any) -> Any:
+        return read_origins(value) if isinstance(value, str) else value
 
 
 GROUPS: tuple[type[Group], ...] = (Model, Fleet, Memory, Engine, Limits, Sampling, Server, Platform)

@@ -147,7 +147,7 @@ class Hub:
         if isinstance(error, hub.LocalEntryNotFoundError) and error.__cause__ is not None:
             return self._explain(error.__cause__, repo, revision, file)
         if isinstance(error, hub.OfflineModeIsEnabled):
-            return DownloadError(f"{repo} is not in the cache, and HF_HUB_OFFLINE forbids to fetch it. Unset it.")
+            return DownloadError(f"{repo} is not in the cache, and HF_HUB_OFFLINE forbids fetching it. Unset it.")
         if isinstance(error, hub.HfHubHTTPError):
             return self._explain_status(error, repo, revision, file)
         what = str(error).strip().split("\n")[0] or type(error).__name__

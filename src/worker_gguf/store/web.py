@@ -186,7 +186,7 @@ def _refuse_offline(error: BaseException, title: str) -> None:
     from huggingface_hub.errors import OfflineModeIsEnabled
 
     if isinstance(error, OfflineModeIsEnabled):
-        raise DownloadError(f"{title} is not on disk, and HF_HUB_OFFLINE forbids to fetch it. Unset it.") from error
+        raise DownloadError(f"{title} is not on disk, and HF_HUB_OFFLINE forbids fetching it. Unset it.") from error
 
 
 def _first_line(error: BaseException) -> str:

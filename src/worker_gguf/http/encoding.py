@@ -1,0 +1,51 @@
+"""Compressed bodies: decoded within the limit of a body, which counts what comes out."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Final
+
+from worker_gguf.errors import InvalidRequest, PayloadTooLarge, UnsupportedEncoding
+
+__all__ = ["coding_of", "decode"]
+
+_GZIP: Final = zlib.MAX_WBITS | 16
+_RAW_DEFLATE: Final = -zlib.MAX_WBITS
+_NAMES: Final = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
+
+
+def coding_of(content_encoding: str) -> str | None:
+    """Return how a body is compressed, None if it is not. Raises UnsupportedEncoding."""
+    codings = [part.strip().lower() for part in content_encoding.split(",")]
+    codings = [coding for coding in codings if coding not in ("", "identity")]
+    if not codings:
+        return None
+    if len(codings) > 1 or codings[0] not in _NAMES:
+        raise UnsupportedEncoding(
+            "The body has a Content-Encoding that is not read here. Send it as gzip or deflate, or without the header."
+        )
+    return _NAMES[codings[0]]
+
+
+def decode(raw: bytes, coding: str, limit_bytes: int) -> bytes:
+    """Decode a body. One that comes to more than `limit_bytes` is refused without being decoded any further."""
+    decoder = zlib.decompressobj(_GZIP if coding == "gzip" else _deflate_form(raw))
+    try:
+        body = decoder.decompress(raw, limit_bytes + 1)
+    except zlib.error:
+        raise InvalidRequest(f"The body is not {coding}, which its Content-Encoding announces.") from None
+    if len(body) > limit_bytes:
+        raise PayloadTooLarge(
+            f"The decoded body is over the limit of {limit_bytes} bytes. Shorten it or raise MAX_BODY_MB."
+        )
+    if not decoder.eof:
+        raise InvalidRequest(f"The body ends before its {coding} data does. Send all of it.")
+    if decoder.unused_data:
+        raise InvalidRequest(f"The body goes on after its {coding} data. Send one {coding} stream and nothing else.")
+    return body
+
+
+def _deflate_form(raw: bytes) -> int:
+    """HTTP's deflate has the header of zlib (RFC 9110, 8.4.1.2), which some clients leave out."""
+    has_header = len(raw) >= 2 and raw[0] & 0x0F == 8 and (raw[0] << 8 | raw[1]) % 31 == 0
+    return zlib.MAX_WBITS if has_header else _RAW_DEFLATE
