@@ -423,14 +423,13 @@ def test_continuing_the_final_message() -> None:
     assert not call.add_generation_prompt
     assert chat(HELLO).add_generation_prompt
     assert not chat(HELLO, add_generation_prompt=False).add_generation_prompt
-    assert chat_refusal(HELLO, continue_final_message=True).param == "continue_final_message"
     both = chat_refusal(HELLO, started, continue_final_message=True, add_generation_prompt=True)
     assert both.param == "continue_final_message"
 
 
 def test_template_variables() -> None:
     call = chat(chat_template_kwargs={"enable_thinking": False}, reasoning_effort="low")
-    assert call.template_variables == {"enable_thinking": False, "reasoning_effort": "low"}
+    assert (call.template_variables, call.reasoning_effort) == ({"enable_thinking": False}, "low")
     error = chat_refusal(chat_template_kwargs={"reasoning_effort": "high"}, reasoning_effort="low")
     assert error.param == "reasoning_effort"
 

@@ -15,7 +15,7 @@ from worker_gguf.llama.vocabulary import Vocabulary
 from worker_gguf.protocol.calls import Defaults, Options, parse_chat, parse_completion
 from worker_gguf.protocol.screening import ignored_header
 from worker_gguf.service.prompts import Prompts, Tokenizer
-from worker_gguf.template.chat_template import ChatTemplates
+from worker_gguf.template.chat_template import ChatTemplate, ChatTemplates
 
 VOCABULARIES = Path(__file__).parents[3] / "shared" / "vocab"
 BOS, EOS = 1, 2
@@ -44,16 +44,16 @@ class Letters:
 
 
 def prompts(tokenizer: Tokenizer | None = None, *, n_ctx: int = 100, strict: bool = False) -> Prompts:
-    return Prompts(tokenizer or Letters(), ChatTemplates.of(None).default, n_ctx, "<s>", strict)
+    return Prompts(tokenizer or Letters(), ChatTemplates.compile(None).default, n_ctx, "<s>", strict)
 
 
 def tokens_of(prompt: Any, tokenizer: Tokenizer | None = None) -> list[tuple[int, ...]]:
-    return prompts(tokenizer).tokens(parse_completion({"prompt": prompt}, Defaults()))
+    return prompts(tokenizer).prepare(parse_completion({"prompt": prompt}, Defaults()))[0]
 
 
 def biased(logit_bias: Any, **fields: Any) -> Options:
     body = {"prompt": "x", "logit_bias": logit_bias, **fields}
-    return prompts().with_token_biases(parse_completion(body, Defaults()).options)
+    return prompts().prepare(parse_completion(body, Defaults()))[1]
 
 
 @pytest.mark.parametrize("adds_eos", [False, True])
@@ -97,9 +97,9 @@ def published(request: pytest.FixtureRequest) -> Iterator[Vocabulary]:
 def test_published_vocabularies_get_one_bos_where_they_want_one(published: Vocabulary) -> None:
     bos_text = published.token_text(published.bos)
     assert bos_text
-    made = Prompts(published, ChatTemplates.of(None).default, 100, bos_text)
+    made = Prompts(published, ChatTemplates.compile(None).default, 100, bos_text)
     with_text, without = (
-        made.tokens(parse_completion({"prompt": text + "The capital of France is"}, Defaults()))[0]
+        made.prepare(parse_completion({"prompt": text + "The capital of France is"}, Defaults()))[0][0]
         for text in (bos_text, "")
     )
     if published.adds_bos:
@@ -135,9 +135,9 @@ def test_thousands_of_such_ids_do_not_make_a_header_of_thousands() -> None:
 
 
 def test_strict_parameters_refuse_such_an_id() -> None:
-    options = parse_completion({"prompt": "x", "logit_bias": {"5": 1, "199999": 1}}, Defaults(strict=True)).options
+    call = parse_completion({"prompt": "x", "logit_bias": {"5": 1, "199999": 1}}, Defaults(strict=True))
     with pytest.raises(UnsupportedParameter) as refused:
-        prompts(strict=True).with_token_biases(options)
+        prompts(strict=True).prepare(call)
     assert refused.value.param == "logit_bias"
     assert refused.value.message.startswith("199999 is not a token of this model, whose ids go from 0 to 299.")
 
@@ -149,11 +149,33 @@ def test_the_bias_of_a_text_lies_on_each_of_its_tokens() -> None:
 def test_an_overlong_prompt_is_refused_with_what_was_asked_for() -> None:
     call = parse_completion({"prompt": "a" * 20, "max_tokens": 7}, Defaults())
     with pytest.raises(ContextLengthExceeded) as refused:
-        prompts(n_ctx=10).tokens(call)
+        prompts(n_ctx=10).prepare(call)
     assert "maximum context length is 10 tokens. However, you requested 28 tokens" in refused.value.message
     assert "(21 in the prompt, 7 in the completion)" in refused.value.message
     chat = parse_chat({"messages": [{"role": "user", "content": "a"}]}, Defaults())
     with pytest.raises(ContextLengthExceeded) as refused:
-        prompts(n_ctx=10).tokens(chat)
+        prompts(n_ctx=10).prepare(chat)
     assert refused.value.param == "messages"
     assert "in the messages, 1 in the completion" in refused.value.message
+
+
+def test_an_effort_that_the_template_does_not_read_is_ignored_by_name_or_refused() -> None:
+    body = {"messages": [{"role": "user", "content": "a"}], "reasoning_effort": "none", "user": "u"}
+    assert prompts().prepare(parse_chat(body, Defaults()))[1].ignored == ("user", "reasoning_effort")
+    body.pop("user")
+    with pytest.raises(UnsupportedParameter, match="does not read it") as refused:
+        prompts(strict=True).prepare(parse_chat(body, Defaults(strict=True)))
+    assert refused.value.param == "reasoning_effort"
+
+
+def test_an_effort_reaches_the_switch_of_the_template() -> None:
+    template = ChatTemplate(
+        "{% for m in messages %}{{ m.content }}{% endfor %}{% if enable_thinking is false %}!{% endif %}"
+    )
+    made = Prompts(Letters(), template, 100, "<s>")
+    body = {"messages": [{"role": "user", "content": "a"}], "reasoning_effort": "none"}
+    (tokens,), options = made.prepare(parse_chat(body, Defaults()))
+    assert Letters().text(tokens[1:]) == "a!"
+    assert options.ignored == ()
+    (kept,), _ = made.prepare(parse_chat(body | {"chat_template_kwargs": {"enable_thinking": True}}, Defaults()))
+    assert Letters().text(kept[1:]) == "a"

@@ -256,7 +256,7 @@ def test_continuing_and_a_new_message_exclude_each_other() -> None:
 
 
 def test_chatml_stands_in_for_a_missing_template() -> None:
-    templates = ChatTemplates.of(None)
+    templates = ChatTemplates.compile(None)
     assert templates.is_fallback
     messages = [{"role": "system", "content": "Be brief."}, *HELLO]
     expected = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n"
@@ -265,7 +265,7 @@ def test_chatml_stands_in_for_a_missing_template() -> None:
 
 
 def test_a_models_own_template_is_no_fallback() -> None:
-    templates = ChatTemplates.of("x")
+    templates = ChatTemplates.compile("x")
     assert not templates.is_fallback
     assert templates.for_tools([{}]) is templates.default
 
@@ -278,15 +278,15 @@ def test_a_models_own_template_is_no_fallback() -> None:
     ],
 )
 def test_named_templates_are_chosen_by_tools(source: Any) -> None:
-    templates = ChatTemplates.of(source)
+    templates = ChatTemplates.compile(source)
     assert templates.for_tools(None).render(HELLO) == "d"
     assert templates.for_tools([{}]).render(HELLO) == "t"
 
 
 def test_a_lone_tool_template_serves_all() -> None:
-    assert ChatTemplates.of({"tool_use": "t"}).for_tools(None).render(HELLO) == "t"
+    assert ChatTemplates.compile({"tool_use": "t"}).for_tools(None).render(HELLO) == "t"
 
 
 def test_unknown_names_are_refused_by_name() -> None:
     with pytest.raises(TemplateError, match="named rag and none named default"):
-        ChatTemplates.of({"rag": "x"})
+        ChatTemplates.compile({"rag": "x"})

@@ -69,9 +69,9 @@ def test_developer_stays_where_the_template_knows_it() -> None:
     assert prompt(source, {"role": "developer", "content": "d"}) == "!developer d"
 
 
-def test_developer_joins_the_system_message_before_it() -> None:
+def test_developer_is_a_system_message_where_the_template_does_not_know_it() -> None:
     messages = [{"role": "system", "content": "s"}, {"role": "developer", "content": "d"}, *HELLO]
-    assert prompt(TEXT_ONLY, *messages) == "<system>s\n\nd<user>Hello"
+    assert prompt(TEXT_ONLY, *messages) == "<system>s<system>d<user>Hello"
 
 
 def test_system_goes_into_the_user_message_where_the_template_refuses_it() -> None:
@@ -96,12 +96,6 @@ def test_arguments_stay_as_sent_for_a_template_that_takes_text() -> None:
 def test_arguments_become_text_for_a_template_that_joins_strings() -> None:
     source = "{% for c in messages[1].tool_calls %}{{ '>' + c.function.arguments }}{% endfor %}"
     assert prompt(source, *HELLO, calling({"a": "ü"})) == '>{"a": "ü"}'
-
-
-@pytest.mark.parametrize("arguments", ["{", "[1]", "7", "[" * 100_000])
-def test_arguments_that_are_no_object_are_refused(arguments: str) -> None:
-    with pytest.raises(TemplateError, match="JSON object"):
-        prompt(TEXT_ONLY, *HELLO, calling(arguments, content=""))
 
 
 def test_empty_arguments_are_an_empty_object() -> None:

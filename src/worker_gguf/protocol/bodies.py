@@ -146,7 +146,7 @@ class ChatBody(Common):
     logprobs: bool | None = Field(None, description="Give each token's log-probability.")
     top_logprobs: TopLogprobs | None = Field(None, description="And those of the likeliest tokens in its place.")
     reasoning_effort: str | None = Field(
-        None, max_length=64, description="A variable for the chat template, by this name."
+        None, max_length=64, description="How much the model thinks, as far as its chat template knows; `none` is off."
     )
     chat_template_kwargs: dict[str, Any] | None = Field(None, description="Variables for the chat template.")
     add_generation_prompt: bool | None = Field(None, description="Open the assistant's message at the end.")

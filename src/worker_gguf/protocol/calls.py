@@ -70,13 +70,16 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class ChatCall:
-    """`messages` are as they were sent, checked; `template_variables` are for the template alone."""
+    """`messages` are checked and otherwise as they were sent. `template_variables` and `reasoning_effort` are for the
+    chat template alone.
+    """
 
     options: Options
     messages: tuple[Mapping[str, Any], ...]
     template_variables: Mapping[str, Any]
     add_generation_prompt: bool
     continue_final_message: bool
+    reasoning_effort: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +101,23 @@ def parse_chat(body: object, defaults: Defaults) -> ChatCall:
     chat = validated(ChatBody, fields, sent)
     messages: list[Mapping[str, Any]] = fields["messages"]
     check_messages(chat.messages, messages)
-    continues = bool(chat.continue_final_message)
+    ignored = set(_ignored(chat, fields, CHAT_REFUSED, sent))
+    continues, generation_prompt = bool(chat.continue_final_message), chat.add_generation_prompt
     if continues and chat.messages[-1].role != "assistant":
-        raise invalid("continue_final_message", "needs a last message of role assistant")
-    if continues and chat.add_generation_prompt:
+        # There is nothing to go on with: the model answers, and so it needs the generation prompt.
+        ignored.add("continue_final_message")
+        if generation_prompt is False:
+            ignored.add("add_generation_prompt")
+        continues, generation_prompt = False, None
+    if continues and generation_prompt:
         raise invalid("continue_final_message", "excludes add_generation_prompt")
     return ChatCall(
-        options=_options(chat, _chat_logprobs(chat), _ignored(chat, fields, CHAT_REFUSED, sent), defaults),
+        options=_options(chat, _chat_logprobs(chat), tuple(sorted(ignored)), defaults),
         messages=tuple(messages),
         template_variables=_template_variables(chat),
-        add_generation_prompt=not continues if chat.add_generation_prompt is None else chat.add_generation_prompt,
+        add_generation_prompt=not continues if generation_prompt is None else generation_prompt,
         continue_final_message=continues,
+        reasoning_effort=chat.reasoning_effort,
     )
 
 
@@ -192,9 +201,8 @@ def _agreed_logprobs(top: int | None, n_probs: int | None, name: str) -> int | N
 
 def _template_variables(chat: ChatBody) -> dict[str, Any]:
     variables = dict(chat.chat_template_kwargs or {})
-    if chat.reasoning_effort is not None and variables.setdefault("reasoning_effort", chat.reasoning_effort) != (
-        chat.reasoning_effort
-    ):
+    effort = chat.reasoning_effort
+    if effort is not None and variables.get("reasoning_effort", effort) != effort:
         raise invalid("reasoning_effort", "differs from the one in chat_template_kwargs")
     return variables
 

@@ -1,10 +1,10 @@
-"""Prompts: from what a call asks to the tokens that the model is to go on from."""
+"""The prompts of a call, as tokens. What a call asks of the model's template and vocabulary is resolved here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from worker_gguf.errors import ContextLengthExceeded, InvalidRequest, UnsupportedParameter
 from worker_gguf.protocol.calls import Call, ChatCall, CompletionCall, Options, Prompt
@@ -17,7 +17,7 @@ MAX_NAMED = 200
 
 
 class Tokenizer(Protocol):
-    """What the service needs of a vocabulary. Thread-safe."""
+    """The part of a vocabulary that the service uses. Thread-safe."""
 
     n_tokens: int
     adds_bos: bool
@@ -28,7 +28,7 @@ class Tokenizer(Protocol):
 
 
 class Prompts:
-    """Of one model. Raises the RequestError of a call that has no prompt this model can take. Thread-safe."""
+    """Prepares calls for one model. Raises a RequestError where the model cannot take a prompt. Thread-safe."""
 
     def __init__(
         self, tokenizer: Tokenizer, template: ChatTemplate, n_ctx: int, bos_text: str, strict: bool = False
@@ -39,14 +39,21 @@ class Prompts:
         self._bos_text = bos_text
         self._strict = strict
 
-    def tokens(self, call: Call) -> list[tuple[int, ...]]:
-        """Tokenise the prompts of a call."""
+    def prepare(self, call: Call) -> tuple[list[tuple[int, ...]], Options]:
+        """Return the tokens of a call's prompts, and its options as far as they depend on the model.
+
+        The options name what this model's template and vocabulary ignore; with STRICT_PARAMETERS it is refused.
+        """
+        options, n_answer_tokens = self._with_token_biases(call.options), call.options.max_tokens
         match call:
             case ChatCall():
-                return [self._checked(self._chat_tokens(call), "messages", call.options.max_tokens)]
+                variables, ignored = self._template_variables(call)
+                tokens = self._chat_tokens(call, variables)
+                options = replace(options, ignored=(*options.ignored, *ignored))
+                return [self._checked(tokens, "messages", n_answer_tokens)], options
             case CompletionCall():
-                n_answer_tokens = call.options.max_tokens
-                return [self._checked(self._completion_tokens(p), "prompt", n_answer_tokens) for p in call.prompts]
+                prompts = (self._completion_tokens(prompt) for prompt in call.prompts)
+                return [self._checked(tokens, "prompt", n_answer_tokens) for tokens in prompts], options
 
     def echoed(self, call: Call) -> list[str]:
         """Return the texts of the prompts that the answer is to repeat, also of those given as tokens."""
@@ -54,18 +61,34 @@ class Prompts:
             return []
         return [prompt if isinstance(prompt, str) else self._tokenizer.text(prompt) for prompt in call.prompts]
 
-    def _chat_tokens(self, call: ChatCall) -> tuple[int, ...]:
+    def _template_variables(self, call: ChatCall) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Return the variables for the template, and the names of fields that it does not read."""
+        given = dict(call.template_variables)
+        if call.reasoning_effort is None:
+            return given, ()
+        variables = self._template.reasoning_variables(call.reasoning_effort, given)
+        if variables is not None:
+            return given | variables, ()
+        if self._strict:
+            raise UnsupportedParameter(
+                "'reasoning_effort' changes nothing here: this model's chat template does not read it, and "
+                "STRICT_PARAMETERS is set. Leave it out.",
+                param="reasoning_effort",
+            )
+        return given, ("reasoning_effort",)
+
+    def _chat_tokens(self, call: ChatCall, variables: Mapping[str, Any]) -> tuple[int, ...]:
         text = self._template.prompt(
             call.messages,
             add_generation_prompt=call.add_generation_prompt,
             continue_final_message=call.continue_final_message,
-            variables=call.template_variables,
+            variables=variables,
         )
         # Most templates write BOS themselves; a second one would shift every position.
         has_bos = bool(self._bos_text) and text.startswith(self._bos_text)
         return self._tokens(text, add_special=not has_bos)
 
-    def with_token_biases(self, options: Options) -> Options:
+    def _with_token_biases(self, options: Options) -> Options:
         """Lay the biases of texts over their tokens, and pass over ids that are no tokens of this model.
 
         Clients count tokens with another model's tokenizer. Such an id changes nothing, so it is named as ignored, or

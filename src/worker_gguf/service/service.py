@@ -81,10 +81,9 @@ class Service:
         assert generation is not None
         if not self.card.generates:
             raise UnsupportedParameter(_generates_nothing(self.card), param="model")
-        prompts = await _off_loop_if_long(request.body, lambda: self._prompts.tokens(call))
+        prompts, options = await _off_loop_if_long(request.body, lambda: self._prompts.prepare(call))
         heading = self._heading(generation)
         rendering = generation.render(call, heading, self._prompts.echoed(call))
-        options = self._prompts.with_token_biases(call.options)
         account = request.account
         deadline_s = _deadline_s(account, time_limit_s(options, self._timeout_s))
         events = self._engine.submit(*self._requests(prompts, options, heading.id, deadline_s), on_ended=on_ended)

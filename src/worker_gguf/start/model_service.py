@@ -74,7 +74,7 @@ def _templates(
         source = original.chat_templates
     if settings.chat_template:
         source = _read_template(settings.chat_template)
-    templates = ChatTemplates.of(
+    templates = ChatTemplates.compile(
         source,
         bos_token=model.vocabulary.token_text(model.vocabulary.bos),
         eos_token=model.vocabulary.token_text(model.vocabulary.eos),

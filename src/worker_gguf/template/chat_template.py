@@ -1,8 +1,8 @@
 """A model's chat template: messages in, the prompt's text out. Knows nothing of tokens, engines or HTTP.
 
 Two layers. `ChatTemplate.render` is Transformers' `apply_chat_template(tokenize=False)`, character for character.
-`ChatTemplate.prompt` first brings an OpenAI conversation into the shape this template takes (template_shape.py) and is
-what requests use. `ChatTemplates` picks among a model's named templates.
+`ChatTemplate.prompt` first brings an OpenAI conversation into the shape that this template takes (shape.py); requests
+use it. `ChatTemplates` picks among a model's named templates.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import jinja2
 
 from worker_gguf.errors import TemplateError
 from worker_gguf.template.environment import ChatEnvironment, TemplateRefusal
-from worker_gguf.template.limits import OverBudget, TemplateLimits, spending
+from worker_gguf.template.limits import LimitExceeded, TemplateLimits, limited
 from worker_gguf.template.messages import (
     cut_at_mark,
     mark_end,
@@ -32,8 +32,7 @@ from worker_gguf.template.shape import TemplateShape, probe_shape, reshape
 
 __all__ = ["CHATML", "ChatTemplate", "ChatTemplates"]
 
-# For a model whose file names no template. A guess, and `ChatTemplates.is_fallback` says so: ChatML is what most
-# fine-tunes without one were trained on.
+# For a model whose file has no template: most fine-tunes without one were trained on ChatML.
 CHATML = """\
 {%- for message in messages -%}
     {{ '<|im_start|>' ~ message.role ~ '\\n' ~ message.content ~ '<|im_end|>\\n' }}
@@ -67,11 +66,15 @@ class ChatTemplate:
                 "read. Set CHAT_TEMPLATE to another."
             )
         with self._guarded("cannot be compiled"):
-            self._template = ChatEnvironment(now).compiled(source)
+            self._environment = ChatEnvironment(now)
+            self._template = self._environment.from_string(source)
 
     @functools.cached_property
     def shape(self) -> TemplateShape:
-        """What this template takes: some tens of small renderings, best asked for before the first request."""
+        """The shapes of messages that this template takes.
+
+        Finding out takes some tens of small renderings: ask for it before the first request.
+        """
         return probe_shape(self.source, self._render)
 
     def prompt(
@@ -102,6 +105,18 @@ class ChatTemplate:
             continue_final_message=given.pop("continue_final_message", continue_final_message),
             **given,
         )
+
+    def reasoning_variables(self, effort: str, given: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the variables that ask this template for a reasoning effort, or None where it reads none.
+
+        `given` are the variables of the request, which win. "none" turns thinking off where the template has a switch.
+        """
+        switch, reads_effort = self.shape.thinking_switch, self.shape.reads_effort
+        if "reasoning_effort" in given:
+            return {}
+        if switch is not None and (effort == "none" or not reads_effort):
+            return {} if switch in given else {switch: effort != "none"}
+        return {"reasoning_effort": effort} if reads_effort else None
 
     def render(
         self,
@@ -153,20 +168,20 @@ class ChatTemplate:
 
     def _run(self, variables: dict[str, Any]) -> str:
         with self._guarded("cannot render this conversation"):
-            return self._template.render(variables)
+            return self._environment.rendered(self._template, variables)
 
     @contextmanager
     def _guarded(self, failed: str) -> Iterator[None]:
-        """Turn whatever a stranger's program raises into one sentence."""
+        """Turn whatever a template raises into one sentence."""
         try:
-            with spending(self._limits):
+            with limited(self._limits):
                 yield
         except TemplateError:
             raise
         except TemplateRefusal as error:
             reason = _short(error.message or "no reason given")
             raise TemplateError(f"The chat template refused the conversation: {reason}", param="messages") from error
-        except OverBudget as error:
+        except LimitExceeded as error:
             raise TemplateError(
                 f"The chat template {failed}: {error}. Send a shorter conversation or set CHAT_TEMPLATE to another.",
                 param="messages",
@@ -186,15 +201,17 @@ class ChatTemplate:
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplates:
-    """A model's templates. `is_fallback` says that the model had none and ChatML stands in."""
+    """A model's templates. `is_fallback` is true where the model had none and ChatML is used."""
 
     default: ChatTemplate
     tool_use: ChatTemplate | None = None
     is_fallback: bool = False
 
     @classmethod
-    def of(cls, source: str | Mapping[str, str] | Sequence[Mapping[str, str]] | None, **options: Any) -> ChatTemplates:
-        """Compile what a model came with: one template, named ones (`{name: source}` or `[{name, template}]`), none.
+    def compile(
+        cls, source: str | Mapping[str, str] | Sequence[Mapping[str, str]] | None, **options: Any
+    ) -> ChatTemplates:
+        """Compile one template, named ones (`{name: source}` or `[{name, template}]`), or ChatML for none.
 
         `options` are ChatTemplate's.
         """

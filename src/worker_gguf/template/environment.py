@@ -1,4 +1,4 @@
-"""The Jinja environment chat templates are written for: what Transformers gives them, sandboxed and metered.
+"""The Jinja environment chat templates are written for: what Transformers gives them, in a sandbox.
 
 Knows nothing of messages, of models or of HTTP. What a template sees (names, filters, tags, whitespace rules) is
 Transformers' `apply_chat_template`; tests/template/test_conformance.py compares the two.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, ClassVar, NoReturn
 
@@ -20,20 +20,10 @@ from jinja2.parser import Parser
 from jinja2.runtime import Context, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
-from jinja2.visitor import NodeTransformer
 
-from worker_gguf.template.limits import OPERATORS, guard_format, guard_method, spent_by
+from worker_gguf.template.limits import check_time, joined
 
 __all__ = ["ChatEnvironment", "TemplateRefusal"]
-
-# Filters that only look at or pass on what they are given; all others make text of it, and are measured first.
-_PASSIVE_FILTERS = frozenset(
-    {"abs", "attr", "count", "d", "default", "dictsort", "first", "float", "groupby", "int", "items", "last", "length"}
-    | {"list", "map", "max", "min", "random", "reject", "rejectattr", "reverse", "round", "select", "selectattr"}
-    | {"sort", "tojson", "unique"}
-)
-# No template can write this name.
-_MEASURED = "measured operand"
 
 
 class TemplateRefusal(jinja2.TemplateError):
@@ -58,7 +48,7 @@ class GenerationTag(Extension):
 
 
 class _PlainNamespace(Namespace):
-    """`namespace()` without underscore names, which no template needs and sandbox escapes are made of."""
+    """`namespace()` without underscore names, which no template needs and sandbox escapes use."""
 
     def __init__(*args: Any, **kwargs: Any) -> None:
         attributes = dict(*args[1:], **kwargs)
@@ -91,8 +81,6 @@ def _raise_exception(message: object) -> NoReturn:
 
 
 def _strftime(now: Callable[[], datetime], format: str) -> str:  # noqa: A002  (templates may name it)
-    # The C library may ask for 256 times the format's length.
-    spent_by().charge(256 * len(format))
     return now().strftime(format)
 
 
@@ -104,133 +92,28 @@ def _tojson(
     sort_keys: bool = False,
 ) -> str:
     """Jinja's own `tojson` writes `<` as `\\u003c`, which no model was trained on."""
-    width = indent if isinstance(indent, int) else len(indent or "")
-    spent_by().charge((1 + max(width, 0)) * spent_by().take(value))
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
-def _metered(name: str, act: Callable[..., Any]) -> Callable[..., Any]:
-    """Measure what a text filter is about to turn into text. `wraps` keeps Jinja's marks on the function."""
-    n_passed = 1 if hasattr(act, "jinja_pass_arg") else 0
-
-    @functools.wraps(act)
-    def guarded(*args: Any, **kwargs: Any) -> Any:
-        if len(args) == n_passed + 1 and type(args[-1]) is str and not kwargs:
-            # Nearly every use: one text and no options.
-            spent_by().charge(len(args[-1]))
-            return act(*args)
-        passed, values = args[:n_passed], list(args[n_passed:])
-        if values and isinstance(values[0], Iterator):
-            values[0] = list(values[0])
-        budget = spent_by()
-        for value in (*values, *kwargs.values()):
-            budget.take(value)
-        if values:
-            _guard_filter(name, values, kwargs)
-        return act(*passed, *values, **kwargs)
-
-    return guarded
-
-
-def _guard_filter(name: str, values: list[Any], named: dict[str, Any]) -> None:
-    options = [*values[1:], *named.values()]
-    if name == "replace" and len(options) > 1:
-        guard_method(str(values[0]), name, (str(options[0]), str(options[1])), {})
-    elif name == "format":
-        guard_format(str(values[0]), values[1:], named)
-    elif name == "join" and options and isinstance(values[0], list):
-        spent_by().charge(len(values[0]) * len(str(options[0])))
-    elif name in ("batch", "center", "indent", "slice", "wordwrap"):
-        lines = 1 + (values[0].count("\n") if isinstance(values[0], str) else 0)
-        spent_by().charge(8 * lines * max((option for option in options if isinstance(option, int)), default=0))
-
-
-class _Meter(NodeTransformer):
-    """Write the checks into a parsed template: one tick a turn, one measure for each operand of `~`."""
-
-    def generic_visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> nodes.Node:
-        super().generic_visit(node, *args, **kwargs)
-        if isinstance(node, (nodes.Block, nodes.CallBlock, nodes.For, nodes.Macro)):
-            # An attribute and a filter, since each call would pass the sandbox's checks again.
-            tick = nodes.EnvironmentAttribute("ticked").set_lineno(node.lineno)
-            node.body.insert(0, nodes.ExprStmt(tick).set_lineno(node.lineno))
-        elif isinstance(node, nodes.Concat):
-            node.nodes = [_measuring(operand) for operand in node.nodes]
-        return node
-
-
-def _measuring(operand: nodes.Expr) -> nodes.Expr:
-    # Line numbers are what an error message points to.
-    measured = nodes.Filter(operand, _MEASURED, [], [], None, None)
-    measured.set_lineno(operand.lineno)
-    return measured
-
-
 class ChatEnvironment(ImmutableSandboxedEnvironment):
-    """Compiles chat templates. Everything it runs must be inside `template_limits.spending`."""
-
-    intercepted_binops = frozenset(OPERATORS)
+    """Compiles chat templates. Everything it runs must be inside `limits.limited`."""
 
     def __init__(self, now: Callable[[], datetime]) -> None:
-        super().__init__(
-            trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols], finalize=_printable
-        )
-        self.concat = _joined  # type: ignore[method-assign]
-        self.filters = {
-            name: act if name in _PASSIVE_FILTERS else _metered(name, act) for name, act in self.filters.items()
-        }
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols])
         self.filters["tojson"] = _tojson
-        self.filters[_MEASURED] = _measured
         self.globals.update(
             raise_exception=_raise_exception,
             strftime_now=functools.partial(_strftime, now),
             dict=_PlainDict(),
             namespace=_PlainNamespace,
         )
-        # Random filler text: nothing a prompt is made of, and as long as the template likes.
+        # Random filler text, as long as the template likes: no prompt is made of it.
         del self.globals["lipsum"]
 
-    def compiled(self, source: str) -> jinja2.Template:
-        tree = _Meter().visit(self.parse(source))
-        tree.set_environment(self)
-        return self.from_string(tree)
-
-    @property
-    def ticked(self) -> None:
-        spent_by().tick()
-
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        OPERATORS[operator](left, right)
-        return self.binop_table[operator](left, right)
-
-    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        act = super().wrap_str_format(value)
-        if act is None:
-            return None
-
-        @functools.wraps(act)
-        def guarded(*args: Any, **kwargs: Any) -> str:
-            guard_format(value.__self__, args, kwargs)
-            return act(*args, **kwargs)
-
-        return guarded
-
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
-        owner = getattr(obj, "__self__", None)
-        if isinstance(owner, str):
-            args = guard_method(owner, getattr(obj, "__name__", ""), args, kwargs)
+        check_time()  # every macro, recursion and inner `range` passes here
         return super().call(context, obj, *args, **kwargs)
 
-
-def _printable(value: Any) -> Any:
-    # Text is counted where the output is joined; anything else, before it becomes text.
-    return value if type(value) is str else _measured(value)
-
-
-def _measured(value: Any) -> Any:
-    spent_by().take(value)
-    return value
-
-
-def _joined(parts: Iterable[str]) -> str:
-    return spent_by().joined(parts)
+    def rendered(self, template: jinja2.Template, variables: dict[str, Any]) -> str:
+        """Render within the limits."""
+        return joined(template.generate(variables))

@@ -1,13 +1,14 @@
-"""What shapes of messages a chat template takes, and OpenAI messages brought into them. Knows nothing of Jinja.
+"""The shapes of messages that a chat template takes, and OpenAI messages brought into them. Knows nothing of Jinja.
 
-Templates differ in what they were written for: content as text or as parts, tool arguments as an object or as JSON
-text, roles they know. Reading their source for that would be guessing, so small conversations with a needle in them
-are rendered once and the output looked at, as llama-server does. A conversation that already has the template's shape
+Templates differ: content is text or parts, tool arguments are an object or JSON text, a system message is taken at the
+head only or anywhere, and so on. Their source does not say so plainly. So small conversations with a needle in them are
+rendered once and the output is searched, as llama-server does. A conversation that already has the template's shape
 passes through unchanged.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,9 @@ _ROLES = ("assistant", "system", "tool", "user")
 # In the order of preference: missing is how Transformers passes it.
 _BLANKS: dict[Blank, Message] = {"missing": {}, "null": {"content": None}, "empty": {"content": ""}}
 _USER: Message = {"role": "user", "content": "a"}
+_ASSISTANT: Message = {"role": "assistant", "content": "b"}
+# Names under which published templates read whether the model is to think.
+_SWITCHES = ("enable_thinking", "thinking", "enable_reasoning", "reasoning")
 _NEEDLE, _SECOND = "Needle7391", "Needle8264"
 _ARGUMENTS = {"needle_name": "needle_value"}
 # Nine letters and digits: Mistral's templates refuse any other id.
@@ -43,16 +47,25 @@ _TOOL = {
 
 @dataclass(frozen=True, slots=True)
 class TemplateShape:
-    """The defaults are what most templates take, and what is assumed of one that no probe could render."""
+    """What one template takes. The defaults hold for a template that no probe could render.
+
+    `has_two_systems`: several system messages at the head all reach the prompt. `has_late_system`: so does one in the
+    middle of the conversation. `thinking_switch` names the variable that turns thinking on and off; `reads_effort` says
+    whether the template reads `reasoning_effort`.
+    """
 
     text_roles: frozenset[str] = frozenset(_ROLES)
     parts_roles: frozenset[str] = frozenset()
     has_system: bool = True
+    has_two_systems: bool = True
+    has_late_system: bool = True
     has_developer: bool = False
     object_arguments: bool = True
     text_arguments: bool = False
     blank_content: Blank = "missing"
     has_calls: bool = True
+    thinking_switch: str | None = None
+    reads_effort: bool = False
 
 
 def probe_shape(source: str, render: Render) -> TemplateShape:
@@ -61,18 +74,21 @@ def probe_shape(source: str, render: Render) -> TemplateShape:
         text_roles=frozenset(role for role in _ROLES if _takes(render, role, _NEEDLE + "\n" + _SECOND)),
         parts_roles=frozenset(role for role in _ROLES if _takes(render, role, [_part(_NEEDLE), _part(_SECOND)])),
         has_system=_takes(render, "system", _NEEDLE + _SECOND) or _takes(render, "system", [_part(_NEEDLE + _SECOND)]),
-        # One that writes any role's name into its output does not know this one; its model never saw it.
+        has_two_systems=_arrive(render, [_system(_NEEDLE), _system(_SECOND), _USER]),
+        # With one at the head as well: some templates keep only the last one.
+        has_late_system=_arrive(render, [_system(_NEEDLE), _USER, _ASSISTANT, _system(_SECOND), _USER]),
+        # A template that writes any role's name into its output does not know this one; its model never saw it.
         has_developer=bool(re.search(r"""['"]developer['"]""", source))
         and _takes(render, "developer", _NEEDLE + _SECOND),
         **_probe_calls(render),
+        **_probe_thinking(render),
     )
 
 
 def reshape(messages: Sequence[Message], shape: TemplateShape) -> list[Message]:
     """Bring OpenAI messages into the template's shape; raise TemplateError where that would lose something."""
-    known = list(messages) if shape.has_developer else _developer_as_system(messages)
-    placed = known if shape.has_system else _system_in_user(known)
-    return [_reshape_message(message, shape) for message in placed]
+    known = list(messages) if shape.has_developer else [_as_system(message) for message in messages]
+    return [_reshape_message(message, shape) for message in _place_systems(known, shape)]
 
 
 def _takes(render: Render, role: str, content: str | list[Message]) -> bool:
@@ -86,6 +102,17 @@ def _takes(render: Render, role: str, content: str | list[Message]) -> bool:
                 and not re.search(rf"""['"]text['"]: *['"]{_NEEDLE}""", rendered)
             )
     return False
+
+
+def _arrive(render: Render, conversation: list[Message]) -> bool:
+    """Tell whether both needles reach the prompt, with all contents as text or with all of them as parts."""
+    as_parts = [{**message, "content": [_part(message["content"])]} for message in conversation]
+    rendered = _rendered(render, conversation) or _rendered(render, as_parts) or ""
+    return _NEEDLE in rendered and _SECOND in rendered
+
+
+def _system(text: str) -> Message:
+    return {"role": "system", "content": text}
 
 
 def _conversations(role: str, content: str | list[Message]) -> Iterator[list[Message]]:
@@ -125,6 +152,17 @@ def _probe_calls(render: Render) -> dict[str, Any]:
     return {"has_calls": not renders}
 
 
+def _probe_thinking(render: Render) -> dict[str, Any]:
+    """Find the variables about thinking that change the prompt."""
+
+    def prompts(name: str, *values: object) -> set[str]:
+        found = (_rendered(render, [_USER], **{name: value}) for value in values)
+        return {prompt for prompt in found if prompt is not None}
+
+    switch = next((name for name in _SWITCHES if len(prompts(name, True, False)) > 1), None)
+    return {"thinking_switch": switch, "reads_effort": len(prompts("reasoning_effort", "low", "high")) > 1}
+
+
 def _rendered_call(render: Render, arguments: object, blank: Blank, *, with_result: bool) -> str | None:
     """Render a tool call; None where the template refuses it or leaves it out."""
     result: Message = {"role": "tool", "tool_call_id": _CALL_ID, "name": "needle_tool", "content": "b"}
@@ -145,12 +183,12 @@ def _call(arguments: object, blank: Blank) -> Message:
     return {"role": "assistant", **_BLANKS[blank], "tool_calls": calls}
 
 
-def _rendered(render: Render, conversation: list[Message]) -> str | None:
+def _rendered(render: Render, conversation: list[Message], **variables: object) -> str | None:
     # Some templates write calls only where tools are offered, and some can do nothing without tools.
     with_tools = any("tool_calls" in message for message in conversation)
     for tools in ([_TOOL], None) if with_tools else (None, [_TOOL]):
         try:
-            return render(conversation, tools=tools)
+            return render(conversation, tools=tools, **variables)
         except TemplateError:
             continue
     return None
@@ -160,27 +198,37 @@ def _part(text: str) -> Message:
     return {"type": "text", "text": text}
 
 
-def _developer_as_system(messages: Sequence[Message]) -> list[Message]:
-    """Rename the role; two system messages in a row become one, since many templates take only the first."""
-    renamed: list[Message] = []
-    for message in messages:
-        if message.get("role") != "developer":
-            renamed.append(message)
-        elif renamed and renamed[-1].get("role") == "system":
-            renamed[-1] = _prefixed(message, renamed[-1], "system")
-        else:
-            renamed.append({**message, "role": "system"})
-    return renamed
+def _as_system(message: Message) -> Message:
+    return {**message, "role": "system"} if message.get("role") == "developer" else message
 
 
-def _system_in_user(messages: list[Message]) -> list[Message]:
-    """Put what the system says at the head of the next user message, where the template would refuse or drop it."""
+def _place_systems(messages: Sequence[Message], shape: TemplateShape) -> list[Message]:
+    """Put system messages where the template takes them, so that none is lost.
+
+    Those at the head become one where the template takes only one. A later one that the template does not take goes to
+    the end of the user's message before it, or else to the head of the next user's message. A template without a system
+    role gets all of them so.
+    """
+    n_head = next((n for n, message in enumerate(messages) if message.get("role") != "system"), len(messages))
+    head, rest = list(messages[:n_head]), list(messages[n_head:])
+    if len(head) > 1 and not (shape.has_system and shape.has_two_systems):
+        head = [functools.reduce(lambda first, message: _prefixed(message, first, "system"), head)]
+    if not shape.has_system:
+        return _system_in_user([*head, *rest])
+    return [*head, *(rest if shape.has_late_system else _system_in_user(rest))]
+
+
+def _system_in_user(messages: Sequence[Message]) -> list[Message]:
     placed: list[Message] = []
     waiting: Message | None = None
     for message in messages:
-        if message.get("role") == "system":
-            waiting = _prefixed(message, waiting, "system") if waiting else message
-        elif message.get("role") == "user" and waiting:
+        role = message.get("role")
+        if role == "system":
+            if placed and placed[-1].get("role") == "user":
+                placed[-1] = _prefixed(message, placed[-1], "user")
+            else:
+                waiting = _prefixed(message, waiting, "system") if waiting else message
+        elif role == "user" and waiting:
             placed.append(_prefixed(message, waiting, "user"))
             waiting = None
         else:
@@ -203,6 +251,8 @@ def _reshape_message(message: Message, shape: TemplateShape) -> Message:
     shaped = dict(message)
     role = message.get("role")
     calls = message.get("tool_calls")
+    if calls == []:
+        del shaped["tool_calls"]  # no calls: some templates look at the key alone
     if isinstance(calls, list) and calls:
         shaped["tool_calls"] = [_reshape_call(call, shape) for call in calls]
         if not shape.has_calls:
@@ -240,18 +290,23 @@ def _reshape_call(call: Any, shape: TemplateShape) -> Any:
     if not isinstance(function, dict) or "arguments" not in function:
         return call
     arguments = function["arguments"]
-    if isinstance(arguments, str) and not shape.text_arguments:
-        arguments = _parsed(arguments)
-    elif not isinstance(arguments, str) and not shape.object_arguments:
+    if not shape.text_arguments:
+        arguments = _parsed(arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False))
+    elif not isinstance(arguments, str) and not (shape.object_arguments and isinstance(arguments, dict)):
         arguments = json.dumps(arguments, ensure_ascii=False)
     return {**call, "function": {**function, "arguments": arguments}}
 
 
 def _parsed(arguments: str) -> dict[str, Any]:
+    """Return the arguments as an object.
+
+    A text that is not a JSON object, such as one that was cut off, is the model's own earlier text: it is kept whole
+    under one name, so that the conversation can go on. An empty text and `null` are no arguments.
+    """
     try:
-        value = json.loads(arguments or "{}")
+        value = json.loads(arguments or "null")
     except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise TemplateError("A tool call's 'arguments' must be a JSON object written as text.", param="messages")
-    return value
+        value = arguments
+    if value is None:
+        return {}
+    return value if isinstance(value, dict) else {"arguments": value}
