@@ -15,7 +15,7 @@ WORKDIR /build
 COPY requirements/build.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     python3.11 -m venv /opt/tools && python3.11 -m venv --without-pip /opt/worker && \
-    /opt/tools/bin/pip install --require-hashes --requirement build.txt
+    /opt/tools/bin/pip install --no-deps --require-hashes --requirement build.txt
 COPY requirements/worker.txt ./
 COPY image/compile image/install-llama image/install-worker image/install-own /usr/local/bin/
 

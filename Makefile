@@ -1,6 +1,6 @@
 # Every everyday command. `make help` lists them.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 # Arguments for pytest or the benchmark: make test ARGS="-k scheduler"
 ARGS ?=
 # Extra arguments for pip install, and an index of prebuilt llama-cpp-python wheels, which skips the compile.
@@ -27,6 +27,9 @@ demo: setup ## chat over HTTP and run a queue job on the embedded model, then st
 
 test: setup ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
+
+test-setup: setup ## set up a new clone while newer releases of everything are offered; exactly the pins must come
+	$(BIN)/python -m tests.setup $(ARGS)
 
 kill-test: setup ## kill downloading workers at 200 random moments
 	$(BIN)/python -m tests.store.kill $(ARGS)
@@ -109,8 +112,9 @@ clean: ## remove the virtual environments, caches and build leftovers
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python $(INSTALL) --require-hashes --no-build-isolation --requirement requirements/dev.txt
 	@touch $@
 
-.venv-tools/.stamp: tools/requirements.txt
+.venv-tools/.stamp: requirements/tools.txt
 	@requirements/preflight "$(PYTHON)" skip
 	@test -x .venv-tools/bin/python || $(PYTHON) -m venv .venv-tools
-	@.venv-tools/bin/python -m pip install -qq --disable-pip-version-check --requirement tools/requirements.txt
+	@.venv-tools/bin/python $(PIP) install -qq --no-deps --require-hashes --requirement requirements/tools.txt
+	@.venv-tools/bin/python $(PIP) check
 	@touch $@

@@ -27,6 +27,7 @@ def main() -> None:
     model_params = llama_cpp.llama_model_default_params()
     model_params.n_gpu_layers = 0
     model_params.load_mode = LOAD_MODES[mode]
+    model_params.use_extra_bufts = False  # as the worker loads on x86
     model = llama_cpp.llama_model_load_from_file(path.encode(), model_params)
     params = llama_cpp.llama_context_default_params()
     params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = n_ctx, 512, 512, 1

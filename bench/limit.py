@@ -155,6 +155,8 @@ def load_model(work: Work) -> llama_cpp.llama_model_p:
     llama_cpp.llama_backend_init()
     params = llama_cpp.llama_model_default_params()
     params.n_gpu_layers = work.n_gpu_layers
+    # As the worker loads on x86: rearranged weights are another model, and crash where a virtual machine shows AMX.
+    params.use_extra_bufts = False
     model = llama_cpp.llama_model_load_from_file(work.model.encode(), params)
     if model is None:
         raise RuntimeError(f"llama.cpp cannot load {work.model}")

@@ -69,12 +69,20 @@ class FakeRunner:
         for chunk in batch.chunks:
             self._append(chunk)
         assert self._limits.partitioned or sum(map(len, self.memory)) <= self._limits.n_cells
-        return StepResult(
-            tuple(Sampled(chunk.slot, self.draw(self.memory[chunk.slot])) for chunk in batch.chunks if chunk.output)
-        )
+        return StepResult(tuple(self._draw_chunk(chunk) for chunk in batch.chunks if chunk.n_outputs))
 
     def close(self) -> None:
         self.is_closed = True
+
+    def _draw_chunk(self, chunk: Chunk) -> Sampled:
+        """Draw row by row, as long as the guesses of the chunk are right."""
+        held = self.memory[chunk.slot]
+        end = len(held) - chunk.n_outputs + 1
+        tokens = [self.draw(held[:end])]
+        while end < len(held) and tokens[-1] == held[end]:
+            end += 1
+            tokens.append(self.draw(held[:end]))
+        return Sampled(chunk.slot, tuple(tokens))
 
     def _operate(self, operation: object) -> None:
         match operation:

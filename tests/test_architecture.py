@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine": {"errors", "latch"},
     "template": {"errors"},
     "readahead": set(),
-    "settings": {"engine", "environment", "errors"},
+    "settings": {"engine", "environment", "errors", "store"},
     "observe": {"engine", "errors", "latch"},
     "store": {"errors", "gguf"},
     "plan": {"errors", "gguf", "settings"},
@@ -80,7 +80,7 @@ _IMPURE = {"time", "threading", "asyncio", "numpy", "ctypes", "logging", "random
 PURE = {
     "worker_gguf.engine.scheduler": _IMPURE,
     "worker_gguf.engine.turnover": _IMPURE,
-    "worker_gguf.start.fitness": _IMPURE,
+    "worker_gguf.start.checks": _IMPURE,
     "worker_gguf.fleet.residence": _IMPURE,
     "worker_gguf.fleet.eviction": _IMPURE,
     "worker_gguf.fleet.room": _IMPURE,

@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from worker_gguf.observe.timeline import Timeline
 from worker_gguf.settings import Settings
 from worker_gguf.start.boot import boot
 from worker_gguf.start.loaded import ModelHost
+from worker_gguf.start.start import CANCELLED, Start
 
 if TYPE_CHECKING:
     from worker_gguf.observe.metrics import Metrics
@@ -48,18 +50,19 @@ class Worker:
         settings: Settings,
         metrics: Metrics | None = None,
         timeline: Timeline | None = None,
-        begun: Prefetch | None = None,
+        head_start: Prefetch | None = None,
         leave: Callable[[int], None] = os._exit,
     ) -> None:
         """Without `metrics` the start waits for `measure` before it is ready: their import need not delay the load.
-        `begun` is the prefetch that had a head start."""
+
+        `head_start` is the prefetch that already runs. `leave` ends the process with an exit code.
+        """
         self.settings = settings
         self.timeline = timeline or Timeline()
-        self._begun = begun
+        self._head_start = head_start
         self._leave = leave
         self._watchdog: Watchdog | None = None
-        self._metrics: Metrics | None = None
-        self._measured = threading.Event()
+        self._metrics: Future[Metrics] = Future()
         self._loading = threading.Event()
         self._status: Status = "starting"
         self._changing = threading.Lock()
@@ -83,17 +86,15 @@ class Worker:
         """Count into these from now on."""
         metrics.watch_engine(self._stats)
         metrics.watch_status(self.status)
-        self._metrics = metrics
-        self._measured.set()
+        self._metrics.set_result(metrics)
 
     @property
     def metrics(self) -> Metrics:
-        """Waits for `measure`."""
-        while self._metrics is None:
-            if self._is_leaving.is_set():
-                raise NotReady("The start was given up.")
-            self._measured.wait(0.1)
-        return self._metrics
+        """Waits for `measure`. Raises NotReady when the worker is stopped first."""
+        try:
+            return self._metrics.result()
+        except CancelledError:
+            raise NotReady(CANCELLED) from None
 
     def _boot(self) -> None:
         try:
@@ -101,8 +102,8 @@ class Worker:
         except WorkerError as error:
             self._fail(error)
         except Exception as error:
-            logger.exception("the start failed")
-            self._fail(WorkerError(f"The start failed unexpectedly ({type(error).__name__}); see the log."))
+            logger.exception("startup failed")
+            self._fail(WorkerError(f"Startup failed unexpectedly ({type(error).__name__}). The log has the traceback."))
         else:
             self._became_ready(booted)
         finally:
@@ -110,11 +111,12 @@ class Worker:
             self._settled.set()
 
     def _bring_up(self) -> ModelHost:
+        start = Start(self.settings, self.timeline, self._note_progress)
         if self.settings.models is None:
-            return boot(self.settings, lambda: self.metrics, self.timeline, self._go_on, self._begun)
+            return boot(start, self._head_start)
         from worker_gguf.fleet.start import boot_fleet
 
-        return boot_fleet(self.settings, lambda: self.metrics, self.timeline, self._go_on, self._begun)
+        return boot_fleet(start, self._head_start)
 
     def _became_ready(self, booted: ModelHost) -> None:
         with self._changing:
@@ -145,25 +147,25 @@ class Worker:
 
     def _fail(self, error: WorkerError) -> None:
         if self._is_leaving.is_set():
-            return  # given up because the worker was told to stop
+            return  # the start was cancelled by `stop`
         with self._changing:
             self._error = error
             self._status = "failed"
         logger.error("cannot serve", extra={"code": error.code, "error": error.message})
 
-    def _go_on(self, phase: str, fraction: float) -> bool:
-        """Note how far a phase is; False asks it to give up."""
+    def _note_progress(self, phase: str, fraction: float) -> bool:
+        """Note how far a phase is. Returns False once the start is cancelled."""
         self._progress[phase] = fraction
         if phase == "load":
             self._loading.set()
         return not self._is_leaving.is_set()
 
     def wait_loading(self, timeout_s: float) -> None:
-        """Return when llama.cpp loads the model, or the start has failed, or the time is over."""
+        """Return when llama.cpp loads the model, when the start has failed, or after `timeout_s`."""
         self._loading.wait(timeout_s)
 
     async def wait_ready(self) -> None:
-        """Return when ready; raise the error that stopped the start."""
+        """Return when the worker is ready. Raises the error that stopped the start."""
         await self._settled.wait()
         if self._error is not None:
             raise self._error
@@ -194,8 +196,9 @@ class Worker:
             booted.cut_off(NotReady("The worker was shut down before the answer was whole. Try again."))
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """End what still runs and give the model's memory back; a start under way is given up."""
+        """End the requests that still run and give the model's memory back. Cancels a start under way."""
         self._is_leaving.set()
+        self._metrics.cancel()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
         with self._changing:

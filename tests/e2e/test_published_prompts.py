@@ -111,7 +111,8 @@ class Shifted(LlamaRunner):
     """Writes what is generated two positions too far on, as a worker with a wrong position would."""
 
     def run(self, batch: Batch) -> StepResult:
-        shifted = (replace(c, start=c.start + 2) if c.n_generated else c for c in batch.chunks)
+        drawn = {slot for slot, drawing in self._slots.items() if drawing.n_generated}
+        shifted = (replace(c, start=c.start + 2) if c.slot in drawn else c for c in batch.chunks)
         return super().run(replace(batch, chunks=tuple(shifted)))
 
 

@@ -254,6 +254,14 @@ def test_a_runner_that_raises_ends_the_request_and_serves_the_next(caplog: pytes
     assert "engine step failed" in caplog.text
 
 
+def test_a_request_that_should_have_been_refused_before_still_has_an_ending(start: Start) -> None:
+    engine, _ = start(limits(n_ctx=8, n_cells=32))
+    for prompt in ([], [1] * 8):
+        events = asyncio.run(_run(engine, request("a", prompt)))[0]
+        assert isinstance(ending(events).error, EngineFailed)
+    assert answer(asyncio.run(_run(engine, request("b", [8], max_tokens=2)))[0]) == text(foretold([8], 2))
+
+
 def test_stop_ends_what_runs_and_takes_nothing_new(start: Start) -> None:
     engine, fake = start(limits(n_ctx=100_000, n_cells=100_000))
 

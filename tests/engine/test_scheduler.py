@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes import EOG, FakeRunner, foretold, limits, request
-from worker_gguf.engine.batch import Copy, StepResult, Truncate
+from worker_gguf.engine.batch import Batch, Copy, Sampled, StepResult, Truncate
 from worker_gguf.engine.request import SamplingParams
 from worker_gguf.engine.runner import Limits
 from worker_gguf.engine.scheduler import Scheduler
 from worker_gguf.engine.updates import Ended, Token, Update
-from worker_gguf.errors import ContextLengthExceeded, DeadlineExceeded, EngineFailed, InvalidRequest, QueueFull
+from worker_gguf.errors import DeadlineExceeded, EngineFailed, QueueFull
 
 
 class Drive:
@@ -110,21 +113,6 @@ def test_a_reset_ends_everything_and_forgets_what_is_in_memory() -> None:
     drive.finish()
     assert drive.endings["b"][0].sequence.n_cached == 0
     assert drive.tokens["b"] == foretold([1, 2, 3], 2)
-
-
-def test_a_prompt_that_leaves_no_room_is_refused_with_both_numbers() -> None:
-    with pytest.raises(ContextLengthExceeded) as refused:
-        Drive(limits(n_ctx=8)).add("a", [1] * 8)
-    assert (refused.value.n_prompt_tokens, refused.value.n_ctx) == (8, 8)
-
-
-def test_an_empty_prompt_and_a_running_id_are_refused() -> None:
-    drive = Drive(limits())
-    with pytest.raises(InvalidRequest, match="no tokens"):
-        drive.add("a", [])
-    drive.add("a")
-    with pytest.raises(InvalidRequest, match="already running"):
-        drive.add("a")
 
 
 def test_a_full_queue_refuses_the_next_one_and_keeps_the_others() -> None:
@@ -345,7 +333,7 @@ def test_a_failed_step_ends_its_requests_and_empties_their_slots() -> None:
 def test_a_request_whose_sampler_cannot_be_made_ends_alone() -> None:
     drive = Drive(limits())
     drive.add("a")
-    drive.runner.next_results = [StepResult(refused=(("a", EngineFailed("no sampler")),))]
+    drive.runner.next_results = [StepResult(refused=((0, EngineFailed("no sampler")),))]
     drive.step()
     drive.runner.memory[0] = [1, 2, 3]
     drive.add("b", [1, 2, 4], max_tokens=2)
@@ -418,3 +406,102 @@ def test_any_interleaving_ends_each_request_once_with_its_own_tokens(
     assert all(slot.is_idle for slot in drive.scheduler.memory.slots)
     assert drive.scheduler.is_idle
     assert not drive.runner.open
+
+
+# --- several tokens in a step -----------------------------------------------------------------------------------------
+
+
+def guess(drive: Drive, *guesses: int) -> Batch:
+    """One step in which the one sequence that decodes guesses its next tokens."""
+    batch = drive.scheduler.schedule()
+    assert batch is not None
+    (chunk,) = batch.chunks
+    guessing = replace(chunk, tokens=[*chunk.tokens, *guesses], n_outputs=1 + len(guesses))
+    batch = replace(batch, chunks=(guessing,))
+    drive.take(drive.scheduler.commit(batch, drive.runner.run(batch)))
+    return batch
+
+
+def prefilled(max_tokens: int = 12, **runner: Any) -> Drive:
+    drive = Drive(limits(), **runner)
+    drive.add("a", [5, 6, 7], max_tokens=max_tokens)
+    drive.step()
+    return drive
+
+
+@pytest.mark.parametrize("n_right", [0, 1, 3])
+def test_right_guesses_are_tokens_of_the_answer_and_wrong_ones_leave_no_trace(n_right: int) -> None:
+    drive = prefilled()
+    future = foretold([5, 6, 7], 12)
+    wrong = [token + 1 for token in future[1 + n_right : 4]]
+    guess(drive, *future[1 : 1 + n_right], *wrong)
+    assert drive.tokens["a"] == future[: 2 + n_right]
+    drive.finish()
+    assert drive.tokens["a"] == future
+    assert drive.scheduler.memory.slots[0].tokens == drive.runner.memory[0]
+
+
+def test_a_guessed_step_may_follow_another() -> None:
+    drive = prefilled()
+    future = foretold([5, 6, 7], 12)
+    guess(drive, *future[1:4])
+    guess(drive, future[5], future[6] + 1)
+    guess(drive, *future[7:9])
+    assert drive.tokens["a"] == future[: len(drive.tokens["a"])]
+    assert len(drive.tokens["a"]) == 1 + 4 + 2 + 3
+    drive.finish()
+    assert drive.tokens["a"] == future
+
+
+def test_the_limit_of_tokens_counts_inside_a_guessed_step() -> None:
+    drive = prefilled(max_tokens=3)
+    future = foretold([5, 6, 7], 6)
+    guess(drive, *future[1:5])
+    assert drive.tokens["a"] == future[:3]
+    assert drive.reason("a") == "length"
+    (ending,) = drive.endings["a"]
+    assert ending.sequence.n_generated == 3
+
+
+def test_an_end_of_generation_token_ends_a_guessed_step() -> None:
+    drive = prefilled(draw=lambda history: EOG if len(history) == 5 else 9)
+    guess(drive, 9, EOG, 9)
+    assert drive.tokens["a"] == [9, 9]
+    assert drive.reason("a") == "stop"
+
+
+def test_after_a_guessed_end_the_slot_is_a_prefix_of_what_was_computed() -> None:
+    drive = prefilled(max_tokens=3)
+    future = foretold([5, 6, 7], 6)
+    guess(drive, *future[1:5])
+    drive.add("b", [5, 6, 7, *future[:4], 99], max_tokens=2)
+    drive.finish()
+    assert drive.tokens["b"] == foretold([5, 6, 7, *future[:4], 99], 2)
+    assert drive.endings["b"][0].sequence.n_cached == 7
+
+
+def test_tokens_that_are_forced_behind_a_drawn_one_are_computed_together() -> None:
+    drive = prefilled()
+    batch = drive.scheduler.schedule()
+    assert batch is not None
+    drive.runner.run(batch)
+    drive.take(drive.scheduler.commit(batch, StepResult((Sampled(0, (40, 41, 42)),))))
+    assert drive.tokens["a"][-3:] == [40, 41, 42]
+    following = drive.scheduler.schedule()
+    assert following is not None
+    (chunk,) = following.chunks
+    assert (chunk.tokens, chunk.n_outputs) == ([40, 41, 42], 1)
+
+
+def test_a_sequence_with_forced_tokens_leaves_room_for_prompts_within_the_batch() -> None:
+    drive = Drive(limits(n_batch=8), prefill_chunk=8)
+    drive.add("a", [1, 2, 3], max_tokens=20)
+    drive.step()
+    batch = drive.scheduler.schedule()
+    assert batch is not None
+    drive.runner.run(batch)
+    drive.take(drive.scheduler.commit(batch, StepResult((Sampled(0, (40, 41, 42)),))))
+    drive.add("b", list(range(20, 40)), max_tokens=1)
+    following = drive.scheduler.schedule()
+    assert following is not None
+    assert [len(chunk.tokens) for chunk in following.chunks] == [3, 5]

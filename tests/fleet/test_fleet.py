@@ -24,7 +24,6 @@ from worker_gguf.observe.metrics import Metrics
 from worker_gguf.queue.fitness import checks_of
 from worker_gguf.queue.handler import make_handler
 from worker_gguf.service.request import Answer, Stream
-from worker_gguf.start import facts
 from worker_gguf.store.verify import matches_record
 from worker_gguf.worker import Worker
 
@@ -298,7 +297,7 @@ async def test_a_models_files_are_verified_at_its_first_load_alone(
         read.append(path.name)
         return matches_record(path, progress)
 
-    monkeypatch.setattr(facts, "matches_record", note)
+    monkeypatch.setattr("worker_gguf.start.examine.matches_record", note)
     worker = Worker(several(tmp_path, verify_model="sha256"), Metrics("test"))
     worker.start()
     await worker.wait_ready()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,10 +51,10 @@ def generate(runner: LlamaRunner) -> Generate:
 
     def run(slot: int, prompt: list[int], n: int, *, start: int = 0, sampling: SamplingParams = GREEDY) -> list[int]:
         asked = request(f"slot{slot}", prompt, sampling=sampling)
-        result = runner.run(Batch((Open(slot, asked, prompt),), (Chunk(slot, start, prompt[start:], True),)))
+        result = runner.run(Batch((Open(slot, asked, prompt),), (Chunk(slot, start, prompt[start:], 1),)))
         tokens = [one(result)]
         for i in range(1, n):
-            chunk = Chunk(slot, len(prompt) + i - 1, tokens[-1:], True, i)
+            chunk = Chunk(slot, len(prompt) + i - 1, tokens[-1:], 1)
             tokens.append(one(runner.run(Batch((), (chunk,)))))
         runner.run(Batch((Close(asked.id),), ()))
         return tokens
@@ -64,7 +65,8 @@ def generate(runner: LlamaRunner) -> Generate:
 def one(result: StepResult) -> int:
     assert result.error is None
     (sampled,) = result.sampled
-    return sampled.token
+    (token,) = sampled.tokens
+    return token
 
 
 @pytest.fixture
@@ -99,18 +101,18 @@ def test_side_by_side_and_alone_draw_the_same(runner: LlamaRunner, generate: Gen
     result = runner.run(
         Batch(
             tuple(Open(slot, asked, prompt) for slot, asked in enumerate(requests)),
-            tuple(Chunk(slot, 0, prompt, True) for slot in range(3)),
+            tuple(Chunk(slot, 0, prompt, 1) for slot in range(3)),
         )
     )
-    assert [sampled.token for sampled in result.sampled] == [expected] * 3
+    assert [sampled.tokens for sampled in result.sampled] == [(expected,)] * 3
     assert [sampled.slot for sampled in result.sampled] == [0, 1, 2]
 
 
 def test_a_prompt_in_chunks_draws_the_same(runner: LlamaRunner, generate: Generate, prompt: list[int]) -> None:
     expected = generate(0, prompt, 1)
     asked = request("chunked", prompt, sampling=GREEDY)
-    runner.run(Batch((Truncate(1, 0), Open(1, asked, prompt)), (Chunk(1, 0, prompt[:7], False),)))
-    assert one(runner.run(Batch((), (Chunk(1, 7, prompt[7:], True),)))) == expected[0]
+    runner.run(Batch((Truncate(1, 0), Open(1, asked, prompt)), (Chunk(1, 0, prompt[:7], 0),)))
+    assert one(runner.run(Batch((), (Chunk(1, 7, prompt[7:], 1),)))) == expected[0]
 
 
 def asked_logprobs(prompt: list[int], n: int) -> GenerationRequest:
@@ -119,10 +121,10 @@ def asked_logprobs(prompt: list[int], n: int) -> GenerationRequest:
 
 def test_logprobs_are_a_distribution_and_name_the_likeliest(runner: LlamaRunner, prompt: list[int]) -> None:
     asked = asked_logprobs(prompt, 20)
-    (sampled,) = runner.run(Batch((Open(0, asked, prompt),), (Chunk(0, 0, prompt, True),))).sampled
-    logprob = sampled.logprob
+    (sampled,) = runner.run(Batch((Open(0, asked, prompt),), (Chunk(0, 0, prompt, 1),))).sampled
+    logprob = sampled.logprobs[0]
     assert logprob is not None
-    assert logprob.top[0][0] == sampled.token
+    assert logprob.top[0][0] == sampled.tokens[0]
     assert logprob.top[0][2] == logprob.logprob
     values = [value for _, _, value in logprob.top]
     assert values == sorted(values, reverse=True)
@@ -133,7 +135,7 @@ def test_min_tokens_bans_the_end_of_generation(runner: LlamaRunner, model: Model
     force = SamplingParams(temperature=0.0, logit_bias=tuple((token, 1000.0) for token in model.vocabulary.eog))
     for min_tokens, expected in ((0, True), (1, False)):
         asked = request(f"min{min_tokens}", prompt, sampling=force, min_tokens=min_tokens)
-        result = runner.run(Batch((Truncate(0, 0), Open(0, asked, prompt)), (Chunk(0, 0, prompt, True),)))
+        result = runner.run(Batch((Truncate(0, 0), Open(0, asked, prompt)), (Chunk(0, 0, prompt, 1),)))
         assert (one(result) in model.vocabulary.eog) is expected
 
 
@@ -143,8 +145,45 @@ def test_a_request_that_bans_everything_ends_alone(runner: LlamaRunner, model: M
     result = runner.run(
         Batch(
             tuple(Open(slot, asked, prompt) for slot, asked in enumerate(both)),
-            tuple(Chunk(slot, 0, prompt, True) for slot in range(2)),
+            tuple(Chunk(slot, 0, prompt, 1) for slot in range(2)),
         )
     )
-    assert [request_id for request_id, _ in result.refused] == ["bad"]
+    assert [slot for slot, _ in result.refused] == [0]
     assert [sampled.slot for sampled in result.sampled] == [1]
+
+
+def test_several_rows_of_a_chunk_draw_what_single_steps_draw(
+    model: Model, generate: Generate, prompt: list[int], runner: LlamaRunner
+) -> None:
+    expected = generate(0, prompt, 4)
+    params = replace(runner._context.params, n_outputs=4)
+    wide = _Lent(model, Context(model, params), n_sampling_threads=2)
+    try:
+        assert wide.limits.n_outputs == 4
+        for n_right in range(4):
+            asked = request(f"r{n_right}", prompt, sampling=GREEDY)
+            wide.run(Batch((Truncate(1, 0), Open(1, asked, prompt)), (Chunk(1, 0, prompt, 1),)))
+            guesses = [*expected[1 : 1 + n_right], *([token + 1 for token in expected[1 + n_right :]])]
+            chunk = Chunk(1, len(prompt), [expected[0], *guesses], 4)
+            (sampled,) = wide.run(Batch((), (chunk,))).sampled
+            assert sampled.tokens[:3] == tuple(expected[1 : 2 + n_right])[:3]
+            assert len(sampled.tokens) == 1 + n_right
+            wide.run(Batch((Close(asked.id),), ()))
+    finally:
+        wide.close()
+
+
+def test_each_row_has_its_log_probabilities(model: Model, prompt: list[int], runner: LlamaRunner) -> None:
+    params = replace(runner._context.params, n_outputs=2)
+    wide = _Lent(model, Context(model, params))
+    try:
+        asked = asked_logprobs(prompt, 3)
+        (first,) = wide.run(Batch((Open(0, asked, prompt),), (Chunk(0, 0, prompt, 1),))).sampled
+        (second,) = wide.run(Batch((), (Chunk(0, len(prompt), list(first.tokens), 1),))).sampled
+        wide.run(Batch((Truncate(0, len(prompt)),), ()))
+        both = [*first.tokens, *second.tokens]
+        (sampled,) = wide.run(Batch((), (Chunk(0, len(prompt), both, 2),))).sampled
+        assert len(sampled.tokens) == len(sampled.logprobs) == 2
+        assert sampled.logprobs[0].logprob == pytest.approx(second.logprobs[0].logprob, abs=1e-4)
+    finally:
+        wide.close()

@@ -30,7 +30,7 @@ def test_what_is_not_known_of_a_model_is_left_out() -> None:
         "object": "model",
         "created": 1,
         "owned_by": "worker-gguf",
-        "meta": {"aliases": ["a"], "n_ctx": 4096},
+        "meta": {"aliases": ["a"], "capabilities": ["completion"], "n_ctx": 4096},
     }
 
 

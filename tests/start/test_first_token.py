@@ -30,14 +30,14 @@ def test_a_failed_decode_is_returned_and_forgotten_too() -> None:
 
 def test_a_token_that_could_not_be_drawn_is_none() -> None:
     runner = FakeRunner(limits())
-    runner.next_results = [StepResult(refused=(("first-token", EngineFailed("No token could be drawn.")),))]
+    runner.next_results = [StepResult(refused=((0, EngineFailed("No token could be drawn.")),))]
     assert first_token(runner, 1) is None
 
 
 def test_a_token_without_a_number_is_still_a_token() -> None:
     runner = FakeRunner(limits())
-    runner.next_results = [StepResult((Sampled(0, 3, TokenLogprob(3, b"", math.nan, ())),))]
+    runner.next_results = [StepResult((Sampled(0, (3,), (TokenLogprob(3, b"", math.nan, ()),)),))]
     drawn = first_token(runner, 1)
     assert isinstance(drawn, Sampled)
-    assert drawn.logprob is not None
-    assert math.isnan(drawn.logprob.logprob)
+    assert drawn.logprobs
+    assert math.isnan(drawn.logprobs[0].logprob)

@@ -92,4 +92,4 @@ def test_anything_odd_is_no_head_start_and_no_error(environ: dict[str, str]) -> 
 def test_it_looks_where_the_settings_look(given: dict[str, str], tmp_path: Path) -> None:
     settings = Settings.load(given)
     for volume in (tmp_path, tmp_path / "none"):
-        assert head_start.cache_dirs(given, volume) == settings.cache_dirs(volume)
+        assert head_start.searched(given, volume) == settings.cache_dirs(volume)

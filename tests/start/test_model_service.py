@@ -37,7 +37,7 @@ def test_a_template_is_a_text_with_braces_or_the_path_of_one(tmp_path: Path) -> 
     path.write_text("{{ messages }}")
     assert _read_template(str(path)) == "{{ messages }}"
     assert _read_template("{{ bos_token }}") == "{{ bos_token }}"
-    with pytest.raises(TemplateError, match="no readable file"):
+    with pytest.raises(TemplateError, match="nor a readable file"):
         _read_template(str(tmp_path / "absent.jinja"))
 
 

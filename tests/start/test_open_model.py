@@ -1,43 +1,61 @@
-"""Facts of opening a model beside others."""
+"""Facts of opening a model."""
 
 from __future__ import annotations
 
+import ast
 from dataclasses import replace
+from pathlib import Path
 
-import pytest
-
+from tests.tiny_models import write_encoder, write_reranker
 from worker_gguf.embedded import MODEL_PATH
-from worker_gguf.observe.metrics import Metrics
-from worker_gguf.observe.timeline import Timeline
 from worker_gguf.plan import Machine
 from worker_gguf.settings import Settings
-from worker_gguf.start import facts
-from worker_gguf.start.open_model import Opening, open_model
+from worker_gguf.start import open_model as module
+from worker_gguf.start.loaded import LoadedModel
+from worker_gguf.start.open_model import LATE_IMPORTS, open_model
 from worker_gguf.start.read_ahead import ReadAhead
+from worker_gguf.start.start import Start
 from worker_gguf.store import ModelRef, UsageMark
 from worker_gguf.store.resolve import locate
 
+# Imported before the load begins, or for it alone.
+EARLY = {"worker_gguf.llama.machine", "worker_gguf.llama.model"}
 
-def test_checks_compare_with_the_whole_machine_and_not_with_what_others_leave(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Machine] = []
-    examine = facts.examine
 
-    def look(settings: Settings, machine: Machine, *others: object) -> object:
-        seen.append(machine)
-        return examine(settings, machine, *others)  # type: ignore[arg-type]
+def halved(machine: Machine) -> Machine:
+    return replace(machine, free_bytes=machine.free_bytes // 2)
 
-    monkeypatch.setattr(facts, "examine", look)
-    settings = Settings(model=str(MODEL_PATH), n_threads=1, n_parallel=1, n_ctx=256)
-    local = locate(ModelRef.parse(str(MODEL_PATH)), ())
+
+def opened(path: Path) -> LoadedModel:
+    start = Start(Settings(model=str(path), n_threads=1, n_parallel=1, n_ctx=256))
+    local = locate(ModelRef.parse(str(path)), ())
     assert local is not None
-    timeline = Timeline()
-    opening = Opening(settings, lambda: Metrics("test"), timeline, lambda phase, fraction: True)
-    hold = UsageMark(local.paths, settings.cache_dir())
+    with ReadAhead(start) as ahead:
+        return open_model(start, local, UsageMark(local.paths, start.settings.cache_dir()), ahead, left_of=halved)
 
-    def beside(machine: Machine) -> Machine:
-        return replace(machine, free_bytes=machine.free_bytes // 2)
 
-    with ReadAhead(settings, timeline, lambda phase, fraction: True) as ahead:
-        booted = open_model(opening, local, hold, ahead, beside)
-    booted.stop()
-    assert [machine.free_bytes // 2 for machine in seen] == [booted.machine.free_bytes]
+def test_the_model_keeps_the_whole_machine_and_not_what_others_leave_of_it() -> None:
+    loaded = opened(MODEL_PATH)
+    loaded.stop()
+    assert loaded.plan.devices[-1].room_bytes <= loaded.machine.free_bytes // 2
+
+
+def test_the_late_imports_are_those_of_the_module() -> None:
+    tree = ast.parse(Path(module.__file__).read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    found = {node.module for function in functions for node in ast.walk(function) if isinstance(node, ast.ImportFrom)}
+    assert found - EARLY == set(LATE_IMPORTS)
+
+
+def test_an_encoder_loads_and_draws_no_token(tmp_path: Path) -> None:
+    loaded = opened(write_encoder(tmp_path / "encoder.gguf"))
+    loaded.stop()
+    assert loaded.describe()["model"]["capabilities"] == ["embedding"]
+    (token,) = (check for check in loaded.checks if check.name == "token")
+    assert (token.ok, token.reason) == (True, "none drawn: the model generates no text")
+
+
+def test_a_reranker_loads(tmp_path: Path) -> None:
+    loaded = opened(write_reranker(tmp_path / "reranker.gguf"))
+    loaded.stop()
+    assert loaded.service.card.capabilities == ("rerank",)

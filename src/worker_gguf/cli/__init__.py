@@ -66,7 +66,7 @@ def _serve(model: str | None = None, mode: str | None = None, host: str | None =
     begun = head_start.begin(model, in_child=True)  # before the imports of the next line, which take long
     from worker_gguf.cli.serve import serve
 
-    return serve(model=model, mode=mode, host=host, port=port, begun=begun)
+    return serve(model=model, mode=mode, host=host, port=port, head_start=begun)
 
 
 def _parser() -> argparse.ArgumentParser:

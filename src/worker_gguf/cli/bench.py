@@ -53,10 +53,10 @@ def bench(arguments: argparse.Namespace) -> int:
 
 def _fetch(settings: Settings) -> LocalModel:
     """Find the files as the worker will; a model that is not here yet is downloaded first, and not measured."""
-    from worker_gguf.observe.timeline import Timeline
+    from worker_gguf.start import start
     from worker_gguf.start.fetch import fetch
 
-    return fetch(settings, Timeline(), lambda phase, fraction: True)
+    return fetch(start.Start(settings))
 
 
 def _round(settings: Settings, local: LocalModel) -> tuple[Limit, Start]:

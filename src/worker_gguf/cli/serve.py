@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,11 +41,11 @@ _FLUSH_S = 3.0
 
 
 def serve(
-    *, model: str | None, mode: str | None, host: str | None, port: int | None, begun: Prefetch | None = None
+    *, model: str | None, mode: str | None, host: str | None, port: int | None, head_start: Prefetch | None = None
 ) -> int:
     """Run the worker in this process; the exit code. Arguments win over the environment.
 
-    `begun` reads the model already.
+    `head_start` is the prefetch that already reads the model.
     """
     timeline = Timeline(before_s=_process_age_s())
     try:
@@ -56,7 +57,7 @@ def serve(
     configure(settings.log_level, settings.log_format, on_runpod=settings.on_runpod)
     try:
         run = _queue if settings.resolved_mode == "queue" else _http
-        return run(settings, timeline, begun)
+        return run(settings, timeline, head_start)
     except WorkerError as error:
         print(f"worker-gguf: {error.message}", file=sys.stderr)
         return 1
@@ -64,14 +65,14 @@ def serve(
         return 130
 
 
-def _http(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> int:
+def _http(settings: Settings, timeline: Timeline, head_start: Prefetch | None) -> int:
     with timeline.phase("bind"):
         from worker_gguf.http.binding import bind
 
         main = bind(settings.bind_host, settings.port)
         apart = settings.port_health not in (None, settings.port)
         health = bind(settings.bind_host, settings.health_port) if apart else None
-    worker, metrics = _start(settings, timeline, begun)
+    worker, metrics = _start(settings, timeline, head_start)
     telemetry = _open_telemetry(worker, metrics)
     with timeline.phase("http"):
         from worker_gguf.http.app import create_app, create_health_app
@@ -133,8 +134,8 @@ async def _serve(worker: Worker, listeners: Sequence[Listener], settings: Settin
     watching.cancel()
 
 
-def _queue(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> int:
-    worker, metrics = _start(settings, timeline, begun)
+def _queue(settings: Settings, timeline: Timeline, head_start: Prefetch | None) -> int:
+    worker, metrics = _start(settings, timeline, head_start)
     telemetry = _open_telemetry(worker, metrics)
     with timeline.phase("sdk"):
         from worker_gguf.queue.fitness import report_failed_start
@@ -175,25 +176,23 @@ def _queue(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> in
     return 0
 
 
-def _start(settings: Settings, timeline: Timeline, begun: Prefetch | None) -> tuple[Worker, Metrics]:
+def _start(settings: Settings, timeline: Timeline, head_start: Prefetch | None) -> tuple[Worker, Metrics]:
     """Start the load with as few imports as it needs; the others come beside it."""
     with timeline.phase("imports"):
         from worker_gguf.worker import Worker
 
-    worker = Worker(settings, None, timeline, begun)
+    worker = Worker(settings, None, timeline, head_start)
     worker.start()
     # What the load needs is imported first, alone: two threads that import take turns, and the load itself needs no
     # Python. A start that has more to do before it loads is not waited for: /ping says so the sooner.
-    if begun is not None:
+    if head_start is not None:
         worker.wait_loading(_HEAD_START_S)
         # What cannot be imported here fails the start, which says why.
         with contextlib.suppress(WorkerError), timeline.phase("engine"):
-            import worker_gguf.engine.engine
-            import worker_gguf.llama.offload
-            import worker_gguf.llama.runner
-            import worker_gguf.start.facts
-            import worker_gguf.start.first_token
-            import worker_gguf.start.model_service  # noqa: F401 - what follows the load finds it imported
+            from worker_gguf.start.open_model import LATE_IMPORTS
+
+            for name in LATE_IMPORTS:
+                import_module(name)
     with timeline.phase("metrics"):
         from worker_gguf import __version__
         from worker_gguf.observe.metrics import Metrics

@@ -23,11 +23,15 @@ __all__ = ["Answers"]
 
 @dataclass(slots=True)
 class _Answer:
-    """One that has not ended: where its events go and its text so far."""
+    """One that has not ended: where its events go and its text so far.
+
+    `n_past_stop` counts the tokens that the step which brought a stop text had drawn behind it.
+    """
 
     address: Address
     text: Detokenizer
     progress: Progress
+    n_past_stop: int = 0
 
 
 class Answers:
@@ -63,7 +67,10 @@ class Answers:
     def token(self, update: Token) -> bool:
         """Take a token. True when a stop text has come with it: the sequence is to be ended."""
         answer = self._open.get(update.sequence.id)
-        if answer is None or answer.text.has_stopped():
+        if answer is None:
+            return False
+        if answer.text.has_stopped():
+            answer.n_past_stop += 1
             return False
         self._stats.completion_tokens += 1
         progress = answer.progress
@@ -87,7 +94,7 @@ class Answers:
             self._emit(answer.address, Delta(rest, ()))
         stop = answer.text.stop
         reason: FinishReason = "stop" if stop is not None and update.reason == "length" else update.reason
-        usage = _usage(update.sequence)
+        usage = _usage(update.sequence, answer.n_past_stop)
         answer.progress.ended_s = self._clock()
         answer.progress.cached_tokens = usage.cached_tokens
         self._stats.prompt_tokens += usage.prompt_tokens
@@ -104,5 +111,5 @@ class Answers:
         self._outbox.setdefault(address.stream, {}).setdefault(address.index, []).append(event)
 
 
-def _usage(sequence: Sequence) -> Usage:
-    return Usage(sequence.n_prompt, sequence.n_generated, sequence.n_cached or 0)
+def _usage(sequence: Sequence, n_past_stop: int) -> Usage:
+    return Usage(sequence.n_prompt, sequence.n_generated - n_past_stop, sequence.n_cached or 0)

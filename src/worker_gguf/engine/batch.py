@@ -53,13 +53,17 @@ Operation = Copy | Truncate | Open | Close
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Tokens to append to `slot` at position `start`; with `output`, a token is drawn after the last of them."""
+    """Tokens to append to `slot` at position `start`.
+
+    The last `n_outputs` of them want a row of logits each. One row draws the token that follows the chunk. With more,
+    all tokens but the first of these rows are guesses: each row draws the token that follows its own, and the drawing
+    goes on to the next row as long as the guess was right.
+    """
 
     slot: int
     start: int
     tokens: list[int]
-    output: bool
-    n_generated: int = 0
+    n_outputs: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +80,23 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """The token drawn for a chunk with `output`."""
+    """The tokens drawn for a chunk with outputs, in order. `logprobs` has one for each token, or is empty."""
 
     slot: int
-    token: int
-    logprob: TokenLogprob | None = None
+    tokens: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """What a step brought. With `no_space` the memory is as before it; with `error` the chunks' slots are empty.
 
-    `refused` names requests whose sampler could not be made or found no token to draw, and why.
+    `refused` pairs a slot with the reason why its sampler could not be made or found no token to draw.
     """
 
     sampled: tuple[Sampled, ...] = ()
     no_space: bool = False
     error: WorkerError | None = None
-    refused: tuple[tuple[str, WorkerError], ...] = ()
+    refused: tuple[tuple[int, WorkerError], ...] = ()
     decode_seconds: float = 0.0
     sample_seconds: float = 0.0

@@ -229,12 +229,19 @@ class Engine:
         try:
             self._scheduler.add(request, command.start_by_s)
         except WorkerError as error:
-            self._answers.refuse(request, address, error)
-            self._count_ending("refused")
+            self._refuse(request, address, error)
+            return
+        except AssertionError:  # a bug of the caller, whose request has an ending all the same
+            logger.exception("a request that the service should have refused")
+            self._refuse(request, address, EngineFailed("The engine cannot take this request; see the log."))
             return
         self._answers.open(request, address)
         if self._is_full:
             self._turnover.filled(self._clock())
+
+    def _refuse(self, request: GenerationRequest, address: Address, error: WorkerError) -> None:
+        self._answers.refuse(request, address, error)
+        self._count_ending("refused")
 
     # --- what comes of it -----------------------------------------------------------------------------------------
 
@@ -244,6 +251,7 @@ class Engine:
                 if (reason := self._answers.ended(update)) is not None:
                     self._count_ending(reason)
             elif self._answers.token(update):
+                # The one edge of a step that leads back: only the text shows a stop text, and the scheduler has none.
                 self._take(self._scheduler.finish(update.sequence.id, "stop"))
 
     def _count_ending(self, reason: str) -> None:

@@ -64,6 +64,11 @@ class Memory:
         slot.tokens += tokens
         self.touch(slot)
 
+    def cut(self, slot: Slot, n_tokens: int) -> None:
+        """Keep the first tokens of the slot."""
+        del slot.tokens[n_tokens:]
+        self._operations.append(Truncate(slot.id, n_tokens))
+
     def touch(self, slot: Slot) -> None:
         self._tick += 1
         slot.last_used = self._tick

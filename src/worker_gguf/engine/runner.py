@@ -17,7 +17,8 @@ class Limits:
     `n_ctx` is one request's most tokens, prompt and answer; `n_cells` the tokens that fit in memory, all slots
     together; `n_batch` the most tokens of one step. `partitioned`: each slot has its own memory, and slots that are
     neighbours compute together fastest. `prefix` says what of a slot's tokens can be used again: "any" first part of
-    them, or only the "whole" (recurrent and sliding-window memories cannot be cut).
+    them, or only the "whole" (a recurrent memory keeps one state and cannot be cut). `n_outputs` is the most rows of
+    logits of one slot in one step.
     """
 
     n_slots: int
@@ -27,6 +28,7 @@ class Limits:
     eog: frozenset[int]
     partitioned: bool = False
     prefix: Literal["any", "whole"] = "any"
+    n_outputs: int = 1
 
 
 class Runner(Protocol):
@@ -36,7 +38,7 @@ class Runner(Protocol):
     def limits(self) -> Limits: ...
 
     def run(self, batch: Batch) -> StepResult:
-        """Do the operations in order, decode all chunks, draw a token for each chunk with `output`.
+        """Do the operations in order, decode all chunks, draw for each chunk that has outputs.
 
         The drawn tokens come in the order of the chunks. Never raises for what a request asked: a failure of the
         computation is in the result.

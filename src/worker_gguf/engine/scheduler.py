@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import zip_longest
 
 from worker_gguf.engine.batch import Batch, Chunk, Sampled, StepResult
 from worker_gguf.engine.events import FinishReason
@@ -17,10 +18,8 @@ from worker_gguf.engine.sequence import Sequence, Slot
 from worker_gguf.engine.slots import common_prefix, least_copy
 from worker_gguf.engine.updates import Ended, Token, Update
 from worker_gguf.errors import (
-    ContextLengthExceeded,
     DeadlineExceeded,
     EngineFailed,
-    InvalidRequest,
     QueueFull,
     WorkerError,
 )
@@ -50,14 +49,10 @@ class Scheduler:
     # --- commands -------------------------------------------------------------------------------------------------
 
     def add(self, request: GenerationRequest, start_by_s: float | None = None) -> None:
-        """Take a request in, or raise: ContextLengthExceeded, QueueFull, InvalidRequest. Without a slot by `start_by_s`
-        it expires."""
-        if request.id in self._by_id:
-            raise InvalidRequest(f"A request with the id {request.id!r} is already running.")
-        if not request.prompt:
-            raise InvalidRequest("The prompt has no tokens. Send at least one.", param="prompt")
-        if len(request.prompt) >= self.limits.n_ctx:
-            raise ContextLengthExceeded(len(request.prompt), self.limits.n_ctx)
+        """Take a request in, or raise QueueFull. Without a slot by `start_by_s` it expires."""
+        # The service refuses such prompts with a message for the client; here they could only be a bug.
+        assert request.id not in self._by_id, "two requests with one id"
+        assert 0 < len(request.prompt) < self.limits.n_ctx, "a prompt that the context cannot hold"
         if len(self._by_id) >= self.limits.n_slots + self.max_queue:
             raise QueueFull.of(len(self._by_id), self.limits.n_slots + self.max_queue)
         sequence = Sequence(request, self._arrivals, start_by_s)
@@ -84,7 +79,7 @@ class Scheduler:
         """End every sequence whose deadline is past, or that has waited too long to begin."""
         late = [s for s in self._by_id.values() if s.request.deadline_s is not None and s.request.deadline_s <= now_s]
         updates: list[Update] = [
-            self._end(s, "error", DeadlineExceeded(f"The request's time was over after {s.n_generated} tokens."))
+            self._end(s, "error", DeadlineExceeded(f"The request timed out after {s.n_generated} tokens."))
             for s in late
         ]
         unbegun = [s for s in self.waiting if s.start_by_s is not None and s.start_by_s <= now_s and s.is_unbegun]
@@ -104,8 +99,9 @@ class Scheduler:
     def commit(self, batch: Batch, result: StepResult) -> list[Update]:
         """Take in what a step brought."""
         updates: list[Update] = []
-        for request_id, refusal in result.refused:
-            updates += self.finish(request_id, "error", refusal)
+        for slot_id, refusal in result.refused:
+            if (sequence := self.memory.slots[slot_id].sequence) is not None:
+                updates.append(self._end(sequence, "error", refusal))
         if result.no_space:
             return updates + self._make_room_after_refusal(batch)
         if result.error is not None:
@@ -121,6 +117,9 @@ class Scheduler:
             sequence = self.memory.slots[sampled.slot].sequence
             if sequence is not None:
                 updates += self._draw(sequence, sampled)
+        for chunk in batch.chunks:
+            if chunk.n_outputs > 1:
+                self._drop_wrong_guesses(chunk)
         return updates
 
     # --- admission ------------------------------------------------------------------------------------------------
@@ -154,8 +153,8 @@ class Scheduler:
     # --- building a batch -----------------------------------------------------------------------------------------
 
     def _chunks(self) -> list[Chunk]:
-        """A token for each decoding sequence, then prompt tokens, oldest sequence first, up to the step's budget."""
-        n_decoding = sum(sequence.is_decoding for sequence in self.running)
+        """The drawn tokens of each decoding sequence, then prompt tokens, oldest first, up to the step's budget."""
+        n_decoding = sum(sequence.n_pending for sequence in self.running if sequence.is_decoding)
         budget = self.limits.n_batch - n_decoding
         if n_decoding:
             budget = min(budget, self.prefill_chunk)
@@ -164,7 +163,7 @@ class Scheduler:
         for sequence in list(self.running):
             if sequence.slot is None:
                 continue  # made to wait by an older one, above
-            wanted = 1 if sequence.is_decoding else min(sequence.n_pending, budget)
+            wanted = sequence.n_pending if sequence.is_decoding else min(sequence.n_pending, budget)
             if room < wanted:
                 room += self._reclaim(wanted - room, sequence)
             n = min(wanted, room)
@@ -179,8 +178,8 @@ class Scheduler:
     def _chunk(self, sequence: Sequence, slot: Slot, n: int) -> Chunk:
         start = sequence.n_computed
         tokens = sequence.tokens[start : start + n]
-        output = n == sequence.n_pending and not sequence.only_evaluates
-        return Chunk(slot.id, start, tokens, output, sequence.n_generated)
+        draws = n == sequence.n_pending and not sequence.only_evaluates
+        return Chunk(slot.id, start, tokens, n_outputs=int(draws))
 
     def _reclaim(self, wanted: int, sequence: Sequence) -> int:
         """Free memory: idle prefixes, oldest use first, then make sequences younger than this one wait, then itself."""
@@ -203,14 +202,29 @@ class Scheduler:
     # --- taking results in ----------------------------------------------------------------------------------------
 
     def _draw(self, sequence: Sequence, sampled: Sampled) -> Iterable[Update]:
-        sequence.tokens.append(sampled.token)
-        if sampled.token in self.limits.eog and not sequence.request.sampling.ignore_eos:
-            return [self._end(sequence, "stop")]
-        updates: list[Update] = [Token(sequence, sampled.token, sampled.logprob)]
+        """Take the drawn tokens in, up to the one that ends the sequence; those behind it were never drawn."""
+        updates: list[Update] = []
         limit = sequence.request.max_tokens
-        if (limit is not None and sequence.n_generated >= limit) or len(sequence.tokens) >= self.limits.n_ctx:
-            updates.append(self._end(sequence, "length"))
+        sequence.n_drawn = len(sampled.tokens)
+        for token, logprob in zip_longest(sampled.tokens, sampled.logprobs):
+            sequence.tokens.append(token)
+            if token in self.limits.eog and not sequence.request.sampling.ignore_eos:
+                return [*updates, self._end(sequence, "stop")]
+            updates.append(Token(sequence, token, logprob))
+            if (limit is not None and sequence.n_generated >= limit) or len(sequence.tokens) >= self.limits.n_ctx:
+                return [*updates, self._end(sequence, "length")]
         return updates
+
+    def _drop_wrong_guesses(self, chunk: Chunk) -> None:
+        """Cut the memory where the tokens drawn part ways with those that the chunk had guessed."""
+        slot = self.memory.slots[chunk.slot]
+        sequence = slot.sequence
+        if sequence is None:
+            return  # it has ended; its slot is a prefix of tokens that were really computed
+        n_right = chunk.start + common_prefix(chunk.tokens, sequence.tokens[chunk.start :])
+        if n_right < len(slot.tokens):
+            self.memory.cut(slot, n_right)
+        sequence.n_computed = n_right
 
     def _make_room_after_refusal(self, batch: Batch) -> list[Update]:
         """The memory had no room though the count said so. Give up a prefix, or make the youngest wait, or end it."""

@@ -11,7 +11,10 @@ __all__ = ["Sequence", "Slot"]
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """`tokens` is the prompt and all that was drawn; the first `n_computed` of them are in the slot's memory."""
+    """`tokens` is the prompt and all that was drawn; the first `n_computed` of them are in the slot's memory.
+
+    `n_drawn` counts the tokens that the last step drew.
+    """
 
     request: GenerationRequest
     arrival: int
@@ -19,6 +22,7 @@ class Sequence:
     tokens: list[int] = field(default_factory=list)
     n_computed: int = 0
     n_cached: int | None = None
+    n_drawn: int = 0
     slot: Slot | None = None
 
     def __post_init__(self) -> None:
@@ -52,8 +56,8 @@ class Sequence:
 
     @property
     def is_decoding(self) -> bool:
-        """Only the token drawn last is left to compute."""
-        return self.n_generated > 0 and self.n_pending == 1
+        """Only the tokens of the last step are left to compute: one, unless several were drawn at once."""
+        return 0 < self.n_pending <= self.n_drawn
 
 
 @dataclass(slots=True, eq=False)

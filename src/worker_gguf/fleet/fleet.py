@@ -218,7 +218,8 @@ class Fleet:
             engine.abandon(error)
 
     def publish(self, metrics: Metrics) -> None:
-        """Of the first model: the others come and go, and have numbers of their own."""
+        """Publish the first model's start, and the numbers of every model at each scrape."""
+        metrics.watch_models(self.counts)
         if self._first.booted is not None:
             self._first.booted.publish(metrics)
 

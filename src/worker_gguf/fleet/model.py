@@ -12,21 +12,19 @@ from worker_gguf.errors import WorkerError
 from worker_gguf.fleet.room import Need, need_of
 from worker_gguf.fleet.roster import Entry
 from worker_gguf.gguf import read_headers
-from worker_gguf.observe.timeline import Timeline
 from worker_gguf.plan import Machine
 from worker_gguf.protocol.models import ModelCard
-from worker_gguf.start.fetch import fetch, prefer
+from worker_gguf.start.fetch import fetch, find
 from worker_gguf.start.loaded import LoadedModel
 from worker_gguf.start.model_card import card_of, is_private
 from worker_gguf.start.model_service import request_defaults
-from worker_gguf.start.open_model import Opening, open_model
+from worker_gguf.start.open_model import open_model
 from worker_gguf.start.read_ahead import ReadAhead
-from worker_gguf.store import LocalModel, ModelRef, UsageMark
-from worker_gguf.store.resolve import locate
+from worker_gguf.start.start import Start
+from worker_gguf.store import LocalModel, UsageMark
 
 if TYPE_CHECKING:
-    from worker_gguf.observe.metrics import Metrics
-    from worker_gguf.start.fitness import Check
+    from worker_gguf.start.checks import Check
 
 __all__ = ["FleetModel", "Found"]
 
@@ -38,7 +36,7 @@ class Found:
     """A model on disk: its files, which nobody prunes meanwhile, and what it needs of the memory."""
 
     local: LocalModel
-    hold: UsageMark
+    usage_mark: UsageMark
     need: Need
     card: ModelCard
 
@@ -46,8 +44,8 @@ class Found:
 class FleetModel:
     """`find` and `open` take their time; the rest does not. One thread at a time opens and closes."""
 
-    def __init__(self, entry: Entry, metrics: Callable[[], Metrics], go_on: Callable[[], bool], created_s: int) -> None:
-        """`go_on` is asked again and again; False gives a download or a load up."""
+    def __init__(self, entry: Entry, go_on: Callable[[], bool], created_s: int) -> None:
+        """`go_on` is asked while a download or a load runs; False cancels it."""
         self.name = entry.name
         self.settings = entry.settings
         self.defaults = request_defaults(entry.settings)
@@ -57,7 +55,6 @@ class FleetModel:
         self.last_load_s = 0.0
         self.n_loads = 0
         self.n_unloads = 0
-        self._metrics = metrics
         self._go_on = go_on
         self._created_s = created_s
         self._finding = threading.Lock()
@@ -88,7 +85,7 @@ class FleetModel:
         settings = self.settings
         try:
             with self._finding:
-                if self._found is None and (local := self._locate()) is not None:
+                if self._found is None and (local := find(settings)) is not None:
                     self._keep(local, UsageMark(local.paths, settings.cache_dir()))
         except WorkerError as error:
             logger.warning("model cannot be read yet", extra={"model": self.name, "reason": error.message})
@@ -97,7 +94,7 @@ class FleetModel:
         """Find the model, or download it. Raises the WorkerError that says why not."""
         with self._finding:
             if self._found is None:
-                local = fetch(self.settings, Timeline(), self._note)
+                local = fetch(self._start())
                 self._keep(local, UsageMark(local.paths, self.settings.cache_dir()))
             assert self._found is not None
             return self._found
@@ -105,15 +102,14 @@ class FleetModel:
     def adopt(self, booted: LoadedModel, seconds: float) -> None:
         """Take a model that is up already."""
         card = card_of(self.settings, booted.local, booted.header)
-        self._found = Found(booted.local, booted.hold, need_of(booted.header, self.settings), card)
+        self._found = Found(booted.local, booted.usage_mark, need_of(booted.header, self.settings), card)
         self._is_up(booted, seconds)
 
-    def open(self, beside: Callable[[Machine], Machine], clock: Callable[[], float]) -> None:
+    def open(self, left_of: Callable[[Machine], Machine], clock: Callable[[], float]) -> None:
         """Load it. Raises the WorkerError that stopped it; nothing stays loaded then."""
-        found, timeline, begun_s = self.find(), Timeline(), clock()
-        opening = Opening(self.settings, self._metrics, timeline, self._note, self._checked)
-        with ReadAhead(self.settings, timeline, self._note) as ahead:
-            booted = open_model(opening, found.local, found.hold, ahead, beside)
+        found, start, begun_s = self.find(), self._start(), clock()
+        with ReadAhead(start) as ahead:
+            booted = open_model(start, found.local, found.usage_mark, ahead, checked=self._checked, left_of=left_of)
         self._is_up(booted, clock() - begun_s)
 
     def detach(self) -> LoadedModel | None:
@@ -131,7 +127,7 @@ class FleetModel:
     def release(self) -> None:
         """Let go of its files."""
         if self._found is not None:
-            self._found.hold.release()
+            self._found.usage_mark.release()
 
     def _is_up(self, booted: LoadedModel, seconds: float) -> None:
         self.booted = booted
@@ -141,19 +137,17 @@ class FleetModel:
         self.last_load_s = seconds
         self.progress = {}
 
-    def _locate(self) -> LocalModel | None:
-        settings = self.settings
-        ref = ModelRef.parse(settings.model_reference)
-        return locate(ref, settings.cache_dirs(), baked_dir=settings.model_baked_dir, prefer=prefer)
+    def _start(self) -> Start:
+        return Start(self.settings, gate=self._note)
 
-    def _keep(self, local: LocalModel, hold: UsageMark) -> None:
+    def _keep(self, local: LocalModel, usage_mark: UsageMark) -> None:
         try:
             header = read_headers(local.paths, ())
         except BaseException:
-            hold.release()
+            usage_mark.release()
             raise
         card = card_of(self.settings, local, header)
-        self._found = Found(local, hold, need_of(header, self.settings), card)
+        self._found = Found(local, usage_mark, need_of(header, self.settings), card)
 
     def _note(self, phase: str, fraction: float) -> bool:
         self.progress[phase] = fraction

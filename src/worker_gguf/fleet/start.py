@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from worker_gguf.errors import NotReady, WorkerError
@@ -14,13 +15,11 @@ from worker_gguf.fleet.loader import Loader
 from worker_gguf.fleet.model import FleetModel
 from worker_gguf.fleet.residence import Rules
 from worker_gguf.fleet.roster import read_roster
-from worker_gguf.observe.timeline import Timeline
 from worker_gguf.settings import Settings
 from worker_gguf.start.boot import boot
-from worker_gguf.start.fetch import Progress
+from worker_gguf.start.start import CANCELLED, Start
 
 if TYPE_CHECKING:
-    from worker_gguf.observe.metrics import Metrics
     from worker_gguf.readahead.prefetch import Prefetch
 
 __all__ = ["boot_fleet"]
@@ -28,22 +27,23 @@ __all__ = ["boot_fleet"]
 logger = logging.getLogger(__name__)
 
 
-def boot_fleet(
-    settings: Settings, metrics: Callable[[], Metrics], timeline: Timeline, progress: Progress, begun: Prefetch | None
-) -> Fleet:
-    """As `boot`: the first model is up when it returns, and others that MODELS_PRELOAD asks for. The start fails with
-    the first model; another that cannot be loaded is noted."""
+def boot_fleet(start: Start, head_start: Prefetch | None) -> Fleet:
+    """Bring up the first model and the others that MODELS_PRELOAD asks for.
+
+    The start fails if the first model cannot be loaded. Another that cannot be loaded is logged.
+    """
+    settings = start.settings
     roster = read_roster(settings)
     leaving, is_up = threading.Event(), threading.Event()
 
     def go_on() -> bool:
-        return not leaving.is_set() and (is_up.is_set() or progress("preload", 0.0))
+        return not leaving.is_set() and (is_up.is_set() or start.gate("preload", 0.0))
 
     created_s = int(time.time())
-    models = {entry.name: FleetModel(entry, metrics, go_on, created_s) for entry in roster}
+    models = {entry.name: FleetModel(entry, go_on, created_s) for entry in roster}
     first, *others = models.values()
     begun_s = time.monotonic()
-    booted = boot(first.settings, metrics, timeline, progress, begun)
+    booted = boot(replace(start, settings=first.settings), head_start)
     first.adopt(booted, time.monotonic() - begun_s)
     try:
         from worker_gguf.llama.machine import read_machine
@@ -51,11 +51,10 @@ def boot_fleet(
         loader = Loader(models, booted.machine, read_machine, leaving, time.monotonic)
         fleet = Fleet(models, _rules(settings), loader, leaving)
         for one in others[: min(settings.models_preload, settings.models_max or len(models)) - 1]:
-            with timeline.phase("preload"):
+            with start.phase("preload"):
                 _preload(loader, one, go_on)
         is_up.set()
         fleet.start()
-        metrics().watch_models(fleet.counts)
     except BaseException:
         leaving.set()
         for one in models.values():
@@ -82,5 +81,5 @@ def _preload(loader: Loader, one: FleetModel, go_on: Callable[[], bool]) -> None
         loader.preload(one)
     except WorkerError as error:
         if not go_on():
-            raise NotReady("The start was given up.") from None
+            raise NotReady(CANCELLED) from None
         logger.error("model not preloaded", extra={"model": one.name, "code": error.code, "error": error.message})

@@ -6,8 +6,20 @@ Arrays are hopped over, not parsed: a vocabulary of 128k tokens costs some milli
 
 from __future__ import annotations
 
+from worker_gguf.gguf.abilities import Abilities, abilities_of
 from worker_gguf.gguf.header import ArrayInfo, ModelHeader, Rope, TensorInfo, Value
 from worker_gguf.gguf.reader import read_header, read_headers
 from worker_gguf.gguf.types import GGML_TYPES
 
-__all__ = ["GGML_TYPES", "ArrayInfo", "ModelHeader", "Rope", "TensorInfo", "Value", "read_header", "read_headers"]
+__all__ = [
+    "GGML_TYPES",
+    "Abilities",
+    "ArrayInfo",
+    "ModelHeader",
+    "Rope",
+    "TensorInfo",
+    "Value",
+    "abilities_of",
+    "read_header",
+    "read_headers",
+]

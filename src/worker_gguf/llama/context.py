@@ -35,7 +35,10 @@ class DecodeFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ContextParams:
-    """Sizes in tokens: `n_ctx` of one sequence, `n_cells` of all of them together when `unified`."""
+    """Sizes in tokens: `n_ctx` of one sequence, `n_cells` of all of them together when `unified`.
+
+    `n_outputs` is the most rows of logits that one sequence wants in one decode.
+    """
 
     n_ctx: int
     n_parallel: int
@@ -50,6 +53,7 @@ class ContextParams:
     type_v: str = "f16"
     rope_freq_base: float = 0.0
     rope_freq_scale: float = 0.0
+    n_outputs: int = 1
 
 
 class Context:
@@ -72,8 +76,8 @@ class Context:
         self._logits_at = 0
 
     def decode(self, chunks: Sequence[Chunk]) -> Floats:
-        """Compute all chunks; logits (n_outputs, n_vocab) of those with `output`, in order, valid until the next
-        decode and writable. Raises NoSpace or DecodeFailed."""
+        """Compute all chunks. Returns their rows of logits in order, shape (sum of `n_outputs`, n_vocab), writable and
+        valid until the next decode. Raises NoSpace or DecodeFailed."""
         n_outputs = self._batch.fill(chunks)
         code = llama_cpp.llama_decode(self._pointer, self._batch.native)
         if code == 1:
@@ -92,7 +96,10 @@ class Context:
 
     def truncate(self, slot: int, n_tokens: int) -> bool:
         """Keep the first tokens; False when this kind of memory cannot be cut there."""
-        return bool(llama_cpp.llama_memory_seq_rm(self._memory, slot, n_tokens, -1))
+        if not llama_cpp.llama_memory_seq_rm(self._memory, slot, n_tokens, -1):
+            return False
+        # A memory that drops what lies before a window accepts the cut and then computes wrong logits.
+        return n_tokens == 0 or llama_cpp.llama_memory_seq_pos_min(self._memory, slot) == 0
 
     def copy(self, source: int, target: int, n_tokens: int) -> bool:
         """Make `target` hold the first `n_tokens` of `source`: shared cells if unified, else a copy of the stream."""
@@ -142,8 +149,8 @@ class _BatchBuffers:
             self.seq[at:end] = chunk.slot
             if n > 1:
                 self.output[at:end] = 0
-            self.output[end - 1] = chunk.output
-            n_outputs += chunk.output
+            self.output[end - (chunk.n_outputs or 1) : end] = chunk.n_outputs > 0
+            n_outputs += chunk.n_outputs
             at = end
         self.native.n_tokens = at
         return n_outputs
@@ -155,9 +162,9 @@ def _native(params: ContextParams) -> llama_cpp.llama_context_params:
     native.n_batch = params.n_batch
     native.n_ubatch = params.n_ubatch
     native.n_seq_max = params.n_parallel
-    # A logit row for each sequence, not for each token of a batch: 128k-token vocabularies make that 260 MB of
-    # compute buffer at a ubatch of 512.
-    native.n_outputs_max = params.n_parallel
+    # Logit rows for what is drawn, not for each token of a batch: 128k-token vocabularies make that 260 MB of compute
+    # buffer at a ubatch of 512.
+    native.n_outputs_max = params.n_parallel * params.n_outputs
     native.n_threads = params.n_threads
     native.n_threads_batch = params.n_threads_batch
     native.flash_attn_type = FLASH_ATTN[params.flash_attn]
@@ -166,6 +173,8 @@ def _native(params: ContextParams) -> llama_cpp.llama_context_params:
     native.rope_freq_base = params.rope_freq_base
     native.rope_freq_scale = params.rope_freq_scale
     native.kv_unified = params.unified
+    # Keep what lies before a sliding window, too: the memory plan counts it, and a prefix can be used again.
+    native.swa_full = True
     native.no_perf = True
     return native
 

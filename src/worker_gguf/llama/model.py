@@ -94,9 +94,9 @@ class Model:
         self.is_recurrent = bool(
             llama_cpp.llama_model_is_recurrent(pointer) or llama_cpp.llama_model_is_hybrid(pointer)
         )
-        if why := _cannot_generate(pointer) or self.vocabulary.why_unusable():
+        if why := _why_unserved(pointer) or self.vocabulary.why_unusable():
             self.close()
-            raise ModelInvalid(f"{path.name} cannot be served: it is {why}. Choose a model that generates text.")
+            raise ModelInvalid(f"{path.name} cannot be served: it is {why}. Choose another model.")
 
     def close(self) -> None:
         if self.pointer is not None:
@@ -105,7 +105,7 @@ class Model:
 
 
 def _native(params: ModelParams) -> llama_cpp.llama_model_params:
-    """What needs no memory of its own beside it."""
+    """The plain-value parameters. Arrays must outlive the load, so the caller keeps those."""
     native = llama_cpp.llama_model_default_params()
     native.n_gpu_layers = params.n_gpu_layers
     native.load_mode = LOAD_MODES[params.load_mode]
@@ -136,10 +136,8 @@ def _load_from(fd: int, native: llama_cpp.llama_model_params) -> llama_cpp.llama
         _libc.fclose(stream)
 
 
-def _cannot_generate(pointer: llama_cpp.llama_model_p) -> str | None:
-    if not llama_cpp.llama_model_has_decoder(pointer):
-        return "an encoder, which makes embeddings and no text"
-    if llama_cpp.llama_model_has_encoder(pointer):
+def _why_unserved(pointer: llama_cpp.llama_model_p) -> str | None:
+    if llama_cpp.llama_model_has_encoder(pointer) and llama_cpp.llama_model_has_decoder(pointer):
         return "an encoder with a decoder, which is not served yet"
     if llama_cpp.llama_model_is_diffusion(pointer):
         return "a diffusion model, which is not served yet"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,6 +27,18 @@ _NO_TOKENS: Ints = np.empty(0, np.int64)
 _MIN_ROWS_PER_THREAD = 4
 
 
+Refusal = tuple[int, WorkerError]
+
+
+@dataclass(slots=True)
+class _Drawing:
+    """A request whose tokens are drawn here. It keeps its sampler while it waits for another slot."""
+
+    request: GenerationRequest
+    sampler: SequenceSampler
+    n_generated: int
+
+
 class LlamaRunner:
     """One model, one context, one sampler for each running request. Owned by the engine's thread."""
 
@@ -34,8 +47,8 @@ class LlamaRunner:
         self._context = context
         self._vocabulary = model.vocabulary
         self._factory = ChainFactory(model.vocabulary)
-        self._samplers: dict[str, SequenceSampler] = {}
-        self._slots: dict[int, tuple[GenerationRequest, SequenceSampler]] = {}
+        self._drawings: dict[str, _Drawing] = {}
+        self._slots: dict[int, _Drawing] = {}
         self._eog = np.fromiter(model.vocabulary.eog, np.int64)
         self._folds = worth_folding(model.vocabulary.n_tokens)
         self._scratch = [Scratch(model.vocabulary.n_tokens) for _ in range(n_sampling_threads)]
@@ -58,8 +71,7 @@ class LlamaRunner:
         except DecodeFailed as error:
             return StepResult(error=EngineFailed(f"The model could not be computed: {error}"), refused=refused)
         decoded = time.perf_counter()
-        drawing = [chunk for chunk in batch.chunks if chunk.output]
-        sampled, failed = self._draw_all(drawing, logits)
+        sampled, failed = self._draw_all(batch.chunks, logits)
         return StepResult(
             sampled,
             refused=(*refused, *failed),
@@ -68,9 +80,9 @@ class LlamaRunner:
         )
 
     def close(self) -> None:
-        for sampler in self._samplers.values():
-            sampler.close()
-        self._samplers.clear()
+        for drawing in self._drawings.values():
+            drawing.sampler.close()
+        self._drawings.clear()
         self._slots.clear()
         self._factory.close()
         if self._pool is not None:
@@ -80,8 +92,8 @@ class LlamaRunner:
 
     # --- memory and samplers --------------------------------------------------------------------------------------
 
-    def _operate(self, batch: Batch) -> tuple[tuple[str, WorkerError], ...]:
-        refused: list[tuple[str, WorkerError]] = []
+    def _operate(self, batch: Batch) -> tuple[Refusal, ...]:
+        refused: list[Refusal] = []
         for operation in batch.operations:
             match operation:
                 case Truncate(slot, n_tokens):
@@ -92,35 +104,39 @@ class LlamaRunner:
                     try:
                         self._open(slot, request, history)
                     except WorkerError as error:
-                        refused.append((request.id, error))
+                        refused.append((slot, error))
                 case Close(request_id):
                     self._close(request_id)
         return tuple(refused)
 
     def _open(self, slot: int, request: GenerationRequest, history: Sequence[int]) -> None:
-        sampler = self._samplers.get(request.id)
-        if sampler is None:
+        drawing = self._drawings.get(request.id)
+        if drawing is None:
             banned = self._vocabulary.suppressed
             if request.sampling.ignore_eos:
                 banned = banned | self._vocabulary.eog
             sampler = SequenceSampler(request, self._factory, self._limits.n_ctx, banned)
             sampler.remember(history)
-            self._samplers[request.id] = sampler
-        self._slots[slot] = (request, sampler)
+            drawing = self._drawings[request.id] = _Drawing(request, sampler, len(history) - len(request.prompt))
+        self._slots[slot] = drawing
 
     def _close(self, request_id: str) -> None:
-        sampler = self._samplers.pop(request_id, None)
-        if sampler is not None:
-            self._slots = {slot: opened for slot, opened in self._slots.items() if opened[1] is not sampler}
-            sampler.close()
+        drawing = self._drawings.pop(request_id, None)
+        if drawing is not None:
+            self._slots = {slot: other for slot, other in self._slots.items() if other is not drawing}
+            drawing.sampler.close()
 
     # --- drawing --------------------------------------------------------------------------------------------------
 
-    def _draw_all(
-        self, chunks: list[Chunk], logits: Floats
-    ) -> tuple[tuple[Sampled, ...], tuple[tuple[str, WorkerError], ...]]:
-        """Draw for every chunk, rows shared out over the sampling threads. Second: requests that could not draw."""
-        rows = [(chunk, row) for chunk, row in zip(chunks, logits, strict=True) if chunk.slot in self._slots]
+    def _draw_all(self, chunks: Sequence[Chunk], logits: Floats) -> tuple[tuple[Sampled, ...], tuple[Refusal, ...]]:
+        """Draw for every chunk, rows shared out over the sampling threads. Second: slots that could not draw."""
+        rows: list[tuple[Chunk, Floats]] = []
+        at = 0
+        for chunk in chunks:
+            if chunk.n_outputs:
+                if chunk.slot in self._slots:
+                    rows.append((chunk, logits[at : at + chunk.n_outputs]))
+                at += chunk.n_outputs
         n_parts = min(len(self._scratch), max(1, len(rows) // _MIN_ROWS_PER_THREAD))
         parts = [rows[i::n_parts] for i in range(n_parts)]
         others = [self._pool.submit(self._draw_part, parts[i], i) for i in range(1, n_parts)] if self._pool else []
@@ -130,26 +146,38 @@ class LlamaRunner:
         sampled = tuple(outcome for outcome in outcomes if isinstance(outcome, Sampled))
         return sampled, tuple(outcome for outcome in outcomes if not isinstance(outcome, Sampled))
 
-    def _draw_part(self, rows: list[tuple[Chunk, Floats]], part: int) -> list[Sampled | tuple[str, WorkerError]]:
-        outcomes: list[Sampled | tuple[str, WorkerError]] = []
-        for chunk, row in rows:
-            request, sampler = self._slots[chunk.slot]
+    def _draw_part(self, chunks: list[tuple[Chunk, Floats]], part: int) -> list[Sampled | Refusal]:
+        outcomes: list[Sampled | Refusal] = []
+        for chunk, rows in chunks:
             try:
-                outcomes.append(self._draw(chunk, row, request, sampler, self._scratch[part]))
+                outcomes.append(self._draw_chunk(chunk, rows, self._slots[chunk.slot], self._scratch[part]))
             except WorkerError as error:
-                outcomes.append((request.id, error))
+                outcomes.append((chunk.slot, error))
         return outcomes
 
-    def _draw(
-        self, chunk: Chunk, row: Floats, request: GenerationRequest, sampler: SequenceSampler, scratch: Scratch
-    ) -> Sampled:
+    def _draw_chunk(self, chunk: Chunk, rows: Floats, drawing: _Drawing, scratch: Scratch) -> Sampled:
+        """Draw from each row in turn, until a token is not the one that the chunk had guessed."""
+        guesses = chunk.tokens[len(chunk.tokens) - chunk.n_outputs + 1 :]
+        token, logprob = self._draw(rows[0], drawing, scratch)
+        tokens, logprobs = [token], [logprob]
+        for row, guess in zip(rows[1:], guesses, strict=True):
+            if token != guess:
+                break
+            token, logprob = self._draw(row, drawing, scratch)
+            tokens.append(token)
+            logprobs.append(logprob)
+        return Sampled(chunk.slot, tuple(tokens), tuple(known for known in logprobs if known is not None))
+
+    def _draw(self, row: Floats, drawing: _Drawing, scratch: Scratch) -> tuple[int, TokenLogprob | None]:
+        request, sampler = drawing.request, drawing.sampler
         log_probabilities = None if request.top_logprobs is None else _log_softmax(row)
-        sampler.bias(row, self._eog if chunk.n_generated < request.min_tokens else _NO_TOKENS)
+        sampler.bias(row, self._eog if drawing.n_generated < request.min_tokens else _NO_TOKENS)
         maxima = column_maxima(row) if self._folds and not sampler.takes_argmax else None
         token = sampler.draw(row, maxima, scratch)
+        drawing.n_generated += 1
         if log_probabilities is None or request.top_logprobs is None:
-            return Sampled(chunk.slot, token)
-        return Sampled(chunk.slot, token, self._logprob(token, log_probabilities, request.top_logprobs))
+            return token, None
+        return token, self._logprob(token, log_probabilities, request.top_logprobs)
 
     def _logprob(self, token: int, log_probabilities: Floats, n_top: int) -> TokenLogprob:
         best = _best(log_probabilities, n_top, self._folds)
@@ -186,8 +214,6 @@ def _log_softmax(logits: Floats) -> Floats:
 
 def _limits(model: Model, context: Context) -> Limits:
     params = context.params
-    # A sliding-window memory has dropped what lies before the window, a recurrent one keeps only its last state.
-    cuttable = not model.is_recurrent and model.n_swa == 0
     return Limits(
         n_slots=params.n_parallel,
         n_ctx=min(params.n_ctx, context.n_ctx_seq),
@@ -195,5 +221,7 @@ def _limits(model: Model, context: Context) -> Limits:
         n_batch=params.n_batch,
         eog=model.vocabulary.eog,
         partitioned=not params.unified and params.n_parallel > 1,
-        prefix="any" if cuttable else "whole",
+        # A recurrent memory keeps only its last state. A sliding-window one is kept in full (Context sets `swa_full`).
+        prefix="whole" if model.is_recurrent else "any",
+        n_outputs=params.n_outputs,
     )

@@ -10,7 +10,10 @@ __all__ = ["ModelCard", "ModelStatus", "model_body", "models_body"]
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What clients may know of the served model. `n_ctx` is the context of one request; None is not known."""
+    """What clients may know of the served model. `n_ctx` is the context of one request; None is not known.
+
+    `capabilities` are "completion", "embedding" and "rerank", under llama-server's names where it has them.
+    """
 
     id: str
     created: int
@@ -24,6 +27,11 @@ class ModelCard:
     size_bytes: int | None = None
     quantization: str | None = None
     architecture: str | None = None
+    capabilities: tuple[str, ...] = ("completion",)
+
+    @property
+    def generates(self) -> bool:
+        return "completion" in self.capabilities
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,7 @@ def model_body(card: ModelCard, status: ModelStatus | None = None) -> dict[str, 
     meta: dict[str, Any] = {
         "aliases": list(card.aliases),
         "architecture": card.architecture,
+        "capabilities": list(card.capabilities),
         "n_ctx": card.n_ctx,
         "n_ctx_train": card.n_ctx_train,
         "n_embd": card.n_embd,

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from worker_gguf.engine.engine import Engine
 from worker_gguf.engine.request import GenerationRequest, SamplingParams
-from worker_gguf.errors import NotFound
+from worker_gguf.errors import NotFound, UnsupportedParameter
 from worker_gguf.observe.account import Account
 from worker_gguf.protocol.calls import Call, Defaults, Options
 from worker_gguf.protocol.models import ModelCard, model_body, models_body
@@ -79,6 +79,8 @@ class Service:
         """
         generation = request.route.generation
         assert generation is not None
+        if not self.card.generates:
+            raise UnsupportedParameter(_generates_nothing(self.card), param="model")
         prompts = await _off_loop_if_long(request.body, lambda: self._prompts.tokens(call))
         heading = self._heading(generation)
         rendering = generation.render(call, heading, self._prompts.echoed(call))
@@ -136,6 +138,11 @@ async def parse(generation: Generation, body: object, defaults: Defaults) -> Cal
 def time_limit_s(options: Options, limit_s: float | None) -> float | None:
     """Seconds that a request may take from its arrival: its own limit or the worker's, whichever is shorter."""
     return min((seconds for seconds in (options.timeout_s, limit_s) if seconds is not None), default=None)
+
+
+def _generates_nothing(card: ModelCard) -> str:
+    can = " and ".join(card.capabilities) or "nothing that this worker serves"
+    return f"The model {card.id!r} generates no text; it can do: {can}. Ask a model that generates."
 
 
 def _deadline_s(account: Account, limit_s: float | None) -> float | None:

@@ -15,10 +15,10 @@ from worker_gguf.engine.request import SamplingParams
 from worker_gguf.errors import SettingsError
 from worker_gguf.settings.fields import Engine, Fleet, Limits, Memory, Model, Sampling, Server
 from worker_gguf.settings.text import choices, expected, is_secret
+from worker_gguf.store import places
+from worker_gguf.store.places import RUNPOD_VOLUME
 
 __all__ = ["RUNPOD_VOLUME", "Settings"]
-
-RUNPOD_VOLUME = Path("/runpod-volume")
 
 
 class Settings(Limits, Server, Sampling, Engine, Memory, Fleet, Model):
@@ -102,20 +102,17 @@ class Settings(Limits, Server, Sampling, Engine, Memory, Fleet, Model):
         """The folder of the Hub's cache that is written: asked for, on the network volume, or the Hub library's own."""
         if self.model_cache_dir:
             return self.model_cache_dir.expanduser()
-        on_volume = volume / "huggingface-cache" / "hub"
+        on_volume = places.volume_cache_dir(volume)
         if volume.is_dir() and _is_writable(on_volume):
             return on_volume
         return self._library_cache_dir()
 
     def cache_dirs(self, volume: Path = RUNPOD_VOLUME) -> list[Path]:
-        """Where models may lie in the Hub's layout, in order; RunPod's cached models have the volume's folder."""
-        found = [volume / "huggingface-cache" / "hub", self.cache_dir(volume), self._library_cache_dir()]
-        return list(dict.fromkeys(found))
+        """The folders in the Hub's layout that are searched, in order. RunPod's cached models lie on the volume."""
+        return places.cache_dirs(self.model_cache_dir, self._library_cache_dir(), volume)
 
     def _library_cache_dir(self) -> Path:
-        if self.hf_hub_cache:
-            return self.hf_hub_cache.expanduser()
-        return (self.hf_home or Path("~/.cache/huggingface")).expanduser() / "hub"
+        return places.library_cache_dir(self.hf_hub_cache, self.hf_home)
 
     @property
     def model_cache_max_bytes(self) -> int | None:

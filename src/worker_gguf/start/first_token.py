@@ -21,7 +21,7 @@ def first_token(runner: Runner, bos: int | None) -> Sampled | WorkerError | None
     """
     prompt = (bos if bos is not None else 0,)
     request = GenerationRequest(_ID, prompt, SamplingParams(temperature=0.0), max_tokens=1, top_logprobs=0)
-    result = runner.run(Batch((Open(0, request, prompt),), (Chunk(0, 0, list(prompt), True),)))
+    result = runner.run(Batch((Open(0, request, prompt),), (Chunk(0, 0, list(prompt), n_outputs=1),)))
     runner.run(Batch((Close(_ID), Truncate(0, 0)), ()))
     if result.error is not None:
         return result.error

@@ -1,8 +1,8 @@
-"""What the start can do before anything heavy is imported: find the model's file and begin to read it.
+"""Finds the model's file and begins to read it before anything heavy is imported.
 
-The settings are not read yet, since pydantic alone takes 0.1 s. So this is a guess from the raw environment: a model
-that would have to be downloaded, a bad setting, anything odd, and there is no head start. `read_ahead` compares it with
-the files that the settings lead to and drops it when it is wrong.
+The settings are not read yet, since pydantic alone takes 0.1 s. The head start is therefore a guess from the raw
+environment. There is none for a model that has to be downloaded, nor where a setting is wrong. `ReadAhead` compares the
+guess with the files that the settings lead to, and drops a wrong one.
 """
 
 from __future__ import annotations
@@ -15,27 +15,28 @@ from worker_gguf import environment
 from worker_gguf.errors import WorkerError
 from worker_gguf.readahead.prefetch import Prefetch
 from worker_gguf.readahead.room import page_cache_room_bytes
+from worker_gguf.store.places import BAKED_DIR, RUNPOD_VOLUME, cache_dirs, library_cache_dir
 from worker_gguf.store.ref import ModelRef
 from worker_gguf.store.resolve import locate
 
-__all__ = ["begin", "cache_dirs"]
-
-RUNPOD_VOLUME = Path("/runpod-volume")
+__all__ = ["begin", "searched"]
 
 
 def begin(
     model: str | None = None, environ: Mapping[str, str] | None = None, *, in_child: bool = False
 ) -> Prefetch | None:
-    """Begin to read the model if it is on disk; `model` wins over the environment. In a child process, if this one has
-    no other thread yet."""
+    """Begin to read the model if it is on disk. `model` wins over the environment.
+
+    `in_child` reads in a child process, if this one has no other thread yet.
+    """
     given = environment.given(environ)
     wish = given.get("prefetch", "auto").lower()
     if wish not in ("auto", "on") or given.get("load_mode", "").lower() == "direct":
         return None
     try:
         n_readers = int(given.get("prefetch_readers", "auto").lower().replace("auto", "0"))
-        baked_dir = Path(given.get("model_baked_dir", "/models"))
-        found = locate(ModelRef.parse(model or _reference(given)), cache_dirs(given), baked_dir=baked_dir)
+        baked_dir = Path(given.get("model_baked_dir", BAKED_DIR))
+        found = locate(ModelRef.parse(model or _reference(given)), searched(given), baked_dir=baked_dir)
         if found is None or not 0 <= n_readers <= 256:
             return None
         limit_bytes = None if wish == "on" else page_cache_room_bytes()
@@ -45,11 +46,10 @@ def begin(
         return None
 
 
-def cache_dirs(given: Mapping[str, str], volume: Path = RUNPOD_VOLUME) -> list[Path]:
-    """As Settings.cache_dirs has them."""
-    library = given.get("hf_hub_cache") or Path(given.get("hf_home", "~/.cache/huggingface"), "hub")
-    found = [volume / "huggingface-cache" / "hub", given.get("model_cache_dir", library), library]
-    return list(dict.fromkeys(Path(path).expanduser() for path in found))
+def searched(given: Mapping[str, str], volume: Path = RUNPOD_VOLUME) -> list[Path]:
+    """Return the caches that the settings will search, from the variables as they are given."""
+    library = library_cache_dir(given.get("hf_hub_cache"), given.get("hf_home"))
+    return cache_dirs(given.get("model_cache_dir"), library, volume)
 
 
 def _reference(given: Mapping[str, str]) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from worker_gguf.observe.metrics import Metrics
     from worker_gguf.service.request import Answer, Request, Stream
     from worker_gguf.service.service import Service
-    from worker_gguf.start.fitness import Check
+    from worker_gguf.start.checks import Check
 
 __all__ = ["LoadedModel", "ModelHost", "describe_machine", "describe_model"]
 
@@ -81,7 +81,7 @@ class LoadedModel:
     header: ModelHeader
     plan: MemoryPlan
     machine: Machine
-    hold: UsageMark
+    usage_mark: UsageMark
     """Keeps other workers on the volume from pruning the model's files."""
     checks: tuple[Check, ...] = ()
 
@@ -114,7 +114,7 @@ class LoadedModel:
 
     def stop(self) -> None:
         self.engine.stop()
-        self.hold.release()
+        self.usage_mark.release()
 
     def publish(self, metrics: Metrics) -> None:
         card, local = self.service.card, self.local
@@ -141,6 +141,7 @@ def describe_model(booted: LoadedModel) -> dict[str, Any]:
             "size_bytes": card.size_bytes,
             "n_ctx_train": card.n_ctx_train,
             "source": booted.local.source,
+            "capabilities": list(card.capabilities),
         },
         "slots": {"total": stats.n_slots, "busy": stats.busy_slots},
         "queue": {"waiting": stats.waiting, "most": booted.engine.max_queue},

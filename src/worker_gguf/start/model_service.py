@@ -11,10 +11,9 @@ from pathlib import Path
 from worker_gguf import __version__
 from worker_gguf.engine.engine import Engine
 from worker_gguf.errors import TemplateError
-from worker_gguf.gguf import ModelHeader
+from worker_gguf.gguf import ModelHeader, abilities_of
 from worker_gguf.llama.bindings import VERSION
 from worker_gguf.llama.model import Model
-from worker_gguf.observe.metrics import Metrics
 from worker_gguf.plan import MemoryPlan
 from worker_gguf.protocol.calls import Defaults
 from worker_gguf.service.service import Service
@@ -27,8 +26,8 @@ __all__ = ["make_service", "request_defaults"]
 
 logger = logging.getLogger(__name__)
 
-# What of a plan differs from start to start, by what memory was free, and changes no answer.
-_NOT_THE_ANSWERS = frozenset({"reasons", "devices", "degraded"})
+# Plan fields that vary with free memory from start to start but cannot change an answer.
+_NOT_IN_FINGERPRINT = frozenset({"reasons", "devices", "degraded"})
 
 
 def make_service(
@@ -38,7 +37,6 @@ def make_service(
     header: ModelHeader,
     local: LocalModel,
     plan: MemoryPlan,
-    metrics: Metrics,
     original: OriginalTokenizer | None,
 ) -> Service:
     """Raises TemplateError when the model's chat template, or the one that is set, cannot be used."""
@@ -81,25 +79,29 @@ def _templates(
         bos_token=model.vocabulary.token_text(model.vocabulary.bos),
         eos_token=model.vocabulary.token_text(model.vocabulary.eos),
     )
+    if not abilities_of(header).generates:
+        return templates  # never rendered
     _ = templates.default.shape  # probed now, not while the first request waits
     if templates.is_fallback:
-        logger.warning("the model has no chat template, ChatML stands in: set CHAT_TEMPLATE")
+        logger.warning("the model has no chat template, so ChatML is used: set CHAT_TEMPLATE to another")
     return templates
 
 
 def _read_template(text_or_path: str) -> str:
-    """A template, or the path of one: a template that is a single word without braces says nothing."""
+    """Return the template, or read it from a path: a template without braces would render the same for any chat."""
     if "{" in text_or_path:
         return text_or_path
     try:
         return Path(text_or_path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise TemplateError(f"CHAT_TEMPLATE={text_or_path!r} is no template and no readable file: {error}") from error
+        raise TemplateError(
+            f"CHAT_TEMPLATE={text_or_path!r} is neither a template nor a readable file: {error}"
+        ) from error
 
 
 def _fingerprint(settings: Settings, header: ModelHeader, local: LocalModel, plan: MemoryPlan) -> str:
     """What answers with a seed can depend on: the library, the file, where its layers lie, the shape of batches."""
-    shape = {name: value for name, value in asdict(plan).items() if name not in _NOT_THE_ANSWERS}
+    shape = {name: value for name, value in asdict(plan).items() if name not in _NOT_IN_FINGERPRINT}
     how = (settings.type_k, settings.type_v, settings.flash_attn, settings.rope_freq_base, settings.rope_freq_scale)
     facts = (__version__, VERSION, header.name, local.size_bytes, header.quantisation, shape, how)
     return "fp_" + hashlib.sha256(repr(facts).encode()).hexdigest()[:12]

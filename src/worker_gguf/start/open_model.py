@@ -1,6 +1,6 @@
-"""From a model's files to the service that answers with it: header, plan, load, context, first token, checks, service.
+"""Opens a model: header, plan, load, context, first token, checks, and the service that answers with it.
 
-Heavy imports stand inside the phases that need them, so that each is timed and none delays the one before.
+Heavy imports stand inside the phases that need them, so that each is timed and none delays the phase before it.
 """
 
 from __future__ import annotations
@@ -9,93 +9,94 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from worker_gguf.gguf import ModelHeader, read_headers
-from worker_gguf.observe.timeline import Timeline
+from worker_gguf.gguf import ModelHeader, abilities_of, read_headers
 from worker_gguf.plan import Machine, MemoryPlan, Stage, lesser_plan
 from worker_gguf.plan.planning import beyond_training, plan_for, repacks, shape_of, visible, wishes_of
 from worker_gguf.settings import Settings
-from worker_gguf.start.fetch import Progress, original_tokenizer
+from worker_gguf.start.fetch import original_tokenizer
 from worker_gguf.start.load import load_within_memory
 from worker_gguf.start.loaded import LoadedModel
 from worker_gguf.start.read_ahead import ReadAhead
+from worker_gguf.start.start import Start
 from worker_gguf.store import LocalModel, UsageMark
 
 if TYPE_CHECKING:
     from worker_gguf.engine.engine import Engine
     from worker_gguf.llama.model import Model
-    from worker_gguf.observe.metrics import Metrics
-    from worker_gguf.start.fitness import Check
+    from worker_gguf.start.checks import Check, GpuFacts
     from worker_gguf.store import OriginalTokenizer
 
-__all__ = ["Opening", "open_model"]
+__all__ = ["LATE_IMPORTS", "open_model"]
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """What is to be opened, and who is told how it goes. `checked` are the checks of an earlier opening: those of the
-    files and the cache hold still."""
-
-    settings: Settings
-    metrics: Callable[[], Metrics]
-    timeline: Timeline
-    progress: Progress
-    checked: tuple[Check, ...] = ()
+# The modules that this one imports while or after the model is loaded, so that `worker-gguf serve` can import them
+# beside the load. tests/start/test_open_model.py compares them with the imports below.
+LATE_IMPORTS = (
+    "worker_gguf.engine.engine",
+    "worker_gguf.llama.context",
+    "worker_gguf.llama.offload",
+    "worker_gguf.llama.runner",
+    "worker_gguf.start.checks",
+    "worker_gguf.start.examine",
+    "worker_gguf.start.first_token",
+    "worker_gguf.start.model_service",
+)
 
 
 def open_model(
-    opening: Opening,
+    start: Start,
     local: LocalModel,
-    hold: UsageMark,
+    usage_mark: UsageMark,
     ahead: ReadAhead,
-    beside: Callable[[Machine], Machine] = lambda machine: machine,
+    *,
+    checked: tuple[Check, ...] = (),
+    left_of: Callable[[Machine], Machine] | None = None,
 ) -> LoadedModel:
-    """Bring the model up. Raises the WorkerError that stopped it; what was loaded by then is given back.
+    """Bring the model up. Raises the WorkerError that stopped it; nothing stays loaded then. Closes `ahead`.
 
-    `beside` cuts the machine to what other models leave of it. `hold` and `ahead` stay the caller's; `ahead` is closed.
+    `checked` are the checks of an earlier load of this model. `left_of` returns what other models leave of the machine.
     """
-    settings, timeline = opening.settings, opening.timeline
+    settings = start.settings
     ahead.follow(local)
-    with timeline.phase("header"):
+    with start.phase("header"):
         header = read_headers(local.paths, ahead.files())
-    original = original_tokenizer(settings, timeline)
-    with timeline.phase("backend"):
-        whole = _machine(settings)
-        machine = beside(whole)
-    with timeline.phase("plan"):
-        plan = plan_for(header, machine, settings)
-        _log_plan(plan, header)
+    original = original_tokenizer(start)
+    with start.phase("backend"):
+        machine, gpus = _machine(settings)
+    room = left_of(machine) if left_of else machine
+    with start.phase("plan"):
+        plan = _plan(header, room, settings)
 
     def load(plan: MemoryPlan) -> Model:
-        with timeline.phase("load") as phase:
+        with start.phase("load") as phase:
             phase.size_bytes = local.size_bytes
-            model = _load(settings, local, plan, ahead, header.data_offset, partial(opening.progress, "load"))
+            model = _load(start, local, plan, ahead, header.data_offset)
             if original:
                 _adopt(original, model)
             return model
 
     def open_engine(model: Model, plan: MemoryPlan) -> Engine:
-        with timeline.phase("context"):
+        with start.phase("context"):
             return _engine(settings, model, plan)
 
-    def lesser(plan: MemoryPlan, stage: Stage) -> MemoryPlan | None:
-        return lesser_plan(plan, stage, shape_of(header), visible(machine, settings), wishes_of(settings))
+    def smaller(plan: MemoryPlan, stage: Stage) -> MemoryPlan | None:
+        return lesser_plan(plan, stage, shape_of(header), visible(room, settings), wishes_of(settings))
 
-    model, engine, plan = load_within_memory(plan, load, open_engine, lesser)
+    model, engine, plan = load_within_memory(plan, load, open_engine, smaller)
     ahead.close()  # only now: a load that is tried again goes through the same open file
     with _closing_if_it_fails(engine):
-        checks = _examine(opening, whole, plan, header, local, model, engine)
-        with timeline.phase("service"):
+        token = _first_token(start, header, model, engine)
+        checks = _check(start, _offloaded(gpus, machine, plan, model), header, local, token, checked)
+        with start.phase("service"):
             from worker_gguf.start.model_service import make_service
 
-            service = make_service(settings, engine, model, header, local, plan, opening.metrics(), original)
+            service = make_service(settings, engine, model, header, local, plan, original)
     engine.start()
-    return LoadedModel(service, engine, local, header, plan, machine, hold, checks)
+    return LoadedModel(service, engine, local, header, plan, machine, usage_mark, checks)
 
 
 @contextmanager
@@ -107,62 +108,79 @@ def _closing_if_it_fails(engine: Engine) -> Iterator[None]:
         raise
 
 
-def _machine(settings: Settings) -> Machine:
-    """Look, and refuse a machine without the GPUs it should have: it need not read the model."""
+def _machine(settings: Settings) -> tuple[Machine, GpuFacts | None]:
+    """Read the machine, and refuse one without the GPUs that it should have: it need not read the model.
+
+    The facts of the GPUs are None where neither the settings nor the build of llama.cpp know of any.
+    """
     from worker_gguf.llama.machine import read_machine
     from worker_gguf.llama.offload import gpu_backends
 
     machine = read_machine()
     backends = gpu_backends()
-    if settings.n_gpu_layers or settings.runpod_gpu_count or backends:  # else no judge need be imported so early
-        from worker_gguf.start.fitness import GpuFacts
+    if not (settings.n_gpu_layers or settings.runpod_gpu_count or backends):
+        return machine, None  # a start without GPUs saves the import
+    from worker_gguf.start.checks import GpuFacts
 
-        facts = GpuFacts(backends, len(machine.gpus), settings.runpod_gpu_count, settings.n_gpu_layers)
-        if facts.devices().ok:
-            return machine
-        from worker_gguf.start.facts import examine_devices
+    gpus = GpuFacts(backends, len(machine.gpus), settings.runpod_gpu_count, settings.n_gpu_layers)
+    if not gpus.devices().ok:
+        from worker_gguf.start.examine import check_devices
 
-        examine_devices(settings, machine)
-    return machine
+        check_devices(settings, gpus)
+    return machine, gpus
 
 
-def _examine(
-    opening: Opening,
-    machine: Machine,
-    plan: MemoryPlan,
-    header: ModelHeader,
-    local: LocalModel,
-    model: Model,
-    engine: Engine,
-) -> tuple[Check, ...]:
-    with opening.timeline.phase("first token"):
+def _offloaded(gpus: GpuFacts | None, machine: Machine, plan: MemoryPlan, model: Model) -> GpuFacts:
+    """Add what the load brought to the facts of the GPUs."""
+    from worker_gguf.llama.machine import read_machine
+    from worker_gguf.start.checks import GpuFacts
+
+    taken_bytes = 0
+    if machine.gpus and model.offloaded is None:
+        taken_bytes = sum(gpu.free_bytes for gpu in machine.gpus) - sum(gpu.free_bytes for gpu in read_machine().gpus)
+    return replace(
+        gpus or GpuFacts((), 0),
+        planned=plan.n_gpu_layers,
+        offloaded=model.offloaded,
+        taken_bytes=taken_bytes,
+        planned_bytes=sum(use.weights_bytes for use in plan.devices if use.is_gpu),
+    )
+
+
+def _first_token(start: Start, header: ModelHeader, model: Model, engine: Engine) -> Check:
+    from worker_gguf.start.checks import Check
+    from worker_gguf.start.examine import check_token
+
+    if not abilities_of(header).generates:
+        return Check("token", True, "none drawn: the model generates no text")
+    with start.phase("first token"):
         from worker_gguf.start.first_token import first_token
 
-        first = first_token(engine.runner, model.vocabulary.bos)
-    with opening.timeline.phase("fitness"):
-        from worker_gguf.start.facts import examine
-
-        progress = partial(opening.progress, "verify")
-        return examine(opening.settings, machine, plan, header, local, model, first, progress, opening.checked)
+        return check_token(first_token(engine.runner, model.vocabulary.bos))
 
 
-def _log_plan(plan: MemoryPlan, header: ModelHeader) -> None:
+def _check(
+    start: Start, gpus: GpuFacts, header: ModelHeader, local: LocalModel, token: Check, checked: tuple[Check, ...]
+) -> tuple[Check, ...]:
+    with start.phase("fitness"):
+        from worker_gguf.start.examine import examine
+
+        return examine(start, gpus, header, local, token, checked)
+
+
+def _plan(header: ModelHeader, room: Machine, settings: Settings) -> MemoryPlan:
+    plan = plan_for(header, room, settings)
     for name, reason in plan.reasons.items():
         logger.info("planned", extra={"setting": name.upper(), "value": getattr(plan, name), "reason": reason})
     if warning := beyond_training(header, plan):
         logger.warning("the context is longer than the model was trained for", extra={"reason": warning})
+    return plan
 
 
-def _load(
-    settings: Settings,
-    local: LocalModel,
-    plan: MemoryPlan,
-    ahead: ReadAhead,
-    data_offset: int,
-    progress: Callable[[float], bool],
-) -> Model:
+def _load(start: Start, local: LocalModel, plan: MemoryPlan, ahead: ReadAhead, data_offset: int) -> Model:
     from worker_gguf.llama.model import Model, ModelParams
 
+    settings, progress = start.settings, start.gate_of("load")
     progress(0.0)
     params = ModelParams(
         n_gpu_layers=plan.n_gpu_layers,
@@ -177,7 +195,7 @@ def _load(
 
 
 def _adopt(original: OriginalTokenizer, model: Model) -> None:
-    """Take the original repository's special tokens, if they are this model's."""
+    """Use the special tokens of the original repository, if they belong to this model."""
     try:
         original.check(model.vocabulary.n_tokens, model.vocabulary.token_text)
     except BaseException:

@@ -1,16 +1,14 @@
-"""The prefetch as a part of the start: which one, how far it is, and until when its files stay open."""
+"""The prefetch as a part of the start: which files it reads, how far it is, how long its files stay open."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
 from typing import BinaryIO, Self
 
-from worker_gguf.observe.timeline import Timeline
 from worker_gguf.readahead.prefetch import Prefetch
 from worker_gguf.readahead.room import page_cache_room_bytes
-from worker_gguf.settings import Settings
+from worker_gguf.start.start import Start
 from worker_gguf.store import LocalModel
 
 __all__ = ["ReadAhead"]
@@ -23,20 +21,16 @@ _ALIGNMENT = 32
 
 
 class ReadAhead:
-    """Leaving it stops the reading and closes the files, whatever happened."""
+    """A context manager. Leaving it stops the reading and closes the files."""
 
     def __init__(
         self,
-        settings: Settings,
-        timeline: Timeline,
-        progress: Callable[[str, float], bool],
-        begun: Prefetch | None = None,
+        start: Start,
+        head_start: Prefetch | None = None,
     ) -> None:
-        """`begun` is what had a head start; it may have guessed the wrong files."""
-        self._settings = settings
-        self._timeline = timeline
-        self._progress = progress
-        self._prefetch = begun
+        """`head_start` already reads, perhaps the wrong files."""
+        self._start = start
+        self._prefetch = head_start
         self._watch: threading.Thread | None = None
 
     def __enter__(self) -> Self:
@@ -46,7 +40,7 @@ class ReadAhead:
         self.close()
 
     def follow(self, local: LocalModel) -> None:
-        """Read this model: go on with what was begun if it is the same, else begin."""
+        """Read this model: go on with the head start if it reads these files, else begin."""
         if self._prefetch is not None and (self._is_off or self._prefetch.paths != local.paths):
             self._prefetch.close()
             self._prefetch = None
@@ -80,25 +74,27 @@ class ReadAhead:
     @property
     def _is_off(self) -> bool:
         # Direct I/O goes past the page cache: what was read into it would be read twice.
-        return self._settings.prefetch == "off" or self._settings.load_mode == "direct"
+        return self._start.settings.prefetch == "off" or self._start.settings.load_mode == "direct"
 
     def _begin(self, local: LocalModel) -> Prefetch | None:
-        limit_bytes = None if self._settings.prefetch == "on" else page_cache_room_bytes()
+        limit_bytes = None if self._start.settings.prefetch == "on" else page_cache_room_bytes()
         try:
-            return Prefetch(local.paths, n_readers=self._settings.prefetch_readers, limit_bytes=limit_bytes).start()
-        except OSError as error:  # the load will say it better
+            return Prefetch(
+                local.paths, n_readers=self._start.settings.prefetch_readers, limit_bytes=limit_bytes
+            ).start()
+        except OSError as error:  # the load reports it better
             logger.warning("nothing is read ahead", extra={"reason": str(error)})
             return None
 
     def _follow(self, prefetch: Prefetch) -> None:
         """Keep the phase and the progress until the readers are done."""
-        phase = self._timeline.begin("prefetch", prefetch.began_s)
+        phase = self._start.timeline.begin("prefetch", prefetch.began_s)
         while not prefetch.wait(_LOOK_S):
-            if not self._progress("prefetch", prefetch.bytes_done / max(1, prefetch.bytes_total)):
+            if not self._start.gate("prefetch", prefetch.bytes_done / max(1, prefetch.bytes_total)):
                 prefetch.cancel()
-        self._progress("prefetch", prefetch.bytes_done / max(1, prefetch.bytes_total))
+        self._start.gate("prefetch", prefetch.bytes_done / max(1, prefetch.bytes_total))
         phase.size_bytes = prefetch.bytes_done - prefetch.bytes_cached
         phase.note = f"{prefetch.most_readers} readers"
         if prefetch.bytes_cached:
             phase.note = f"{prefetch.bytes_cached / 1e6:,.0f} MB were in the page cache"
-        self._timeline.end(phase, prefetch.ended_s)
+        self._start.timeline.end(phase, prefetch.ended_s)

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from worker_gguf.store.download import ensure
+    from worker_gguf.store.download import download_model, ensure
     from worker_gguf.store.hub import Hub
     from worker_gguf.store.ref import EmbeddedRef, HubRef, ModelRef, PathRef, UrlRef
     from worker_gguf.store.remote import RemoteModel, read_remote
@@ -32,6 +32,7 @@ __all__ = [
     "RemoteModel",
     "UrlRef",
     "UsageMark",
+    "download_model",
     "ensure",
     "locate",
     "read_remote",
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "download": ("ensure",),
+    "download": ("download_model", "ensure"),
     "hub": ("Hub",),
     "ref": ("EmbeddedRef", "HubRef", "ModelRef", "PathRef", "UrlRef"),
     "remote": ("RemoteModel", "read_remote"),

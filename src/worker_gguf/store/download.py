@@ -73,19 +73,36 @@ def ensure(
     """
     target = download_dir or (cache_dirs[-1] if cache_dirs else None)
     searched = [*cache_dirs, *([target] if target and target not in cache_dirs else [])]
-    if found := locate(ref, searched, baked_dir=baked_dir, kind=kind, prefer=prefer):
-        return found
-    if not isinstance(ref, HubRef | UrlRef) or target is None:
+    found = locate(ref, searched, baked_dir=baked_dir, kind=kind, prefer=prefer)
+    return found or download_model(
+        ref, target, token, progress, endpoint=endpoint, most_bytes=most_bytes, kind=kind, prefer=prefer, tuning=tuning
+    )
+
+
+def download_model(
+    ref: ModelRef,
+    folder: Path | None,
+    token: str | None = None,
+    progress: Progress | None = None,
+    *,
+    endpoint: str | None = None,
+    most_bytes: int | None = None,
+    kind: Kind = "model",
+    prefer: Prefer | None = None,
+    tuning: Tuning | None = None,
+) -> LocalModel:
+    """Fetch a model that `locate` did not find into the cache at `folder`. Otherwise like `ensure`."""
+    if not isinstance(ref, HubRef | UrlRef) or folder is None:
         raise ModelNotFound(
             f"{ref} is not on this machine and there is no cache to fetch it into. Set MODEL_CACHE_DIR."
         )
-    download = _Download(Cache(target), most_bytes, progress or (lambda _done, _total: None), tuning or Tuning())
+    work = _Download(Cache(folder), most_bytes, progress or (lambda _done, _total: None), tuning or Tuning())
     try:
         if isinstance(ref, UrlRef):
-            return download.from_url(ref)
-        return download.from_hub(ref, Hub(token or None, endpoint), kind, prefer)
+            return work.from_url(ref)
+        return work.from_hub(ref, Hub(token or None, endpoint), kind, prefer)
     except OSError as error:
-        raise disk_error(error, download.cache) from error
+        raise disk_error(error, work.cache) from error
 
 
 @dataclass(frozen=True, slots=True)

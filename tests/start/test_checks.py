@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from worker_gguf.start.fitness import Check, FileFacts, GpuFacts, TokenFacts, VolumeFacts, model, refusal
+from worker_gguf.start.checks import Check, FileFacts, GpuFacts, TokenFacts, VolumeFacts, model, refusal
 
 CUDA = ("CUDA",)
 

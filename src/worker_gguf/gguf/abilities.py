@@ -1,0 +1,49 @@
+"""What a model can do, as one value read from its header: generate text, pool a text into a vector, see pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from worker_gguf.gguf.header import ModelHeader
+
+__all__ = ["Abilities", "Pooling", "abilities_of"]
+
+Pooling = Literal["mean", "cls", "last", "rank"]
+
+# llama.h: enum llama_pooling_type. 0 is no pooling.
+_POOLINGS: Final[dict[int, Pooling]] = {1: "mean", 2: "cls", 3: "last", 4: "rank"}
+# llama.cpp: architectures whose graph has no causal attention, whatever their keys say.
+_ENCODERS: Final = frozenset(
+    "bert modern-bert neo-bert eurobert nomic-bert nomic-bert-moe jina-bert-v2 jina-bert-v3 gemma-embedding "
+    "llama-embed t5encoder".split()
+)
+_PROJECTORS: Final = frozenset({"clip", "mmproj"})
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """`pools` is how the header says that a text becomes one vector, or one score for "rank"; None where it says
+    nothing. `sees` is true of a projector, the file that turns pictures into tokens for the model beside it."""
+
+    generates: bool
+    pools: Pooling | None = None
+    sees: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The abilities in the words that /v1/models and /health use."""
+        pooling = () if self.pools is None else ("rerank",) if self.pools == "rank" else ("embedding",)
+        return (*(("completion",) if self.generates else ()), *pooling, *(("vision",) if self.sees else ()))
+
+
+def abilities_of(header: ModelHeader) -> Abilities:
+    """Read what a model can do. An encoder that names no pooling is taken to pool by the mean, as llama.cpp does."""
+    if header.architecture in _PROJECTORS:
+        return Abilities(generates=False, sees=True)
+    pooling = header.get("pooling_type")
+    pools = _POOLINGS.get(pooling) if isinstance(pooling, int) else None
+    is_encoder = header.architecture in _ENCODERS or header.get("attention.causal") is False
+    if is_encoder:
+        return Abilities(generates=False, pools=pools or "mean")
+    return Abilities(generates=pools != "rank", pools=pools)

@@ -1,0 +1,107 @@
+"""Gathers the facts for the fitness checks: devices, files, the cache, the first token. `checks` judges them."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal
+
+from worker_gguf.engine.batch import Sampled
+from worker_gguf.errors import NotReady, WorkerError
+from worker_gguf.gguf import ModelHeader
+from worker_gguf.settings import RUNPOD_VOLUME, Settings
+from worker_gguf.start.checks import Check, FileFacts, GpuFacts, TokenFacts, VolumeFacts, model, refusal
+from worker_gguf.start.start import CANCELLED, Start
+from worker_gguf.store import LocalModel
+from worker_gguf.store.cache import Cache
+from worker_gguf.store.verify import matches_record, why_not_writable
+
+__all__ = ["check_devices", "check_token", "examine"]
+
+logger = logging.getLogger(__name__)
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DIGEST: Mapping[bool | None, Literal["unknown", "right", "wrong"]] = {None: "unknown", True: "right", False: "wrong"}
+
+
+def check_devices(settings: Settings, gpus: GpuFacts) -> None:
+    """Check the devices before the load: a machine without its GPUs need not read the model. Raises Unfit."""
+    _judge(settings, (gpus.devices(),))
+
+
+def check_token(first: Sampled | WorkerError | None) -> Check:
+    """Check the first token that was drawn, or the error that came in its place."""
+    if isinstance(first, WorkerError):
+        return TokenFacts(error=first.message).check()
+    return TokenFacts(first.logprobs[0].logprob if first and first.logprobs else None).check()
+
+
+def examine(
+    start: Start, gpus: GpuFacts, header: ModelHeader, local: LocalModel, token: Check, checked: tuple[Check, ...] = ()
+) -> tuple[Check, ...]:
+    """Check the worker once its model is loaded. The gate hears how much of the model's digest is computed.
+
+    `checked` are the checks of an earlier load of this model. Those of its files and of the cache still hold and are
+    used again. Raises Unfit when a check failed, unless FITNESS_CHECKS=report.
+    """
+    settings = start.settings
+    known = {check.name: check for check in checked}
+    checks = (
+        gpus.devices(),
+        gpus.offload(),
+        known.get("model") or _files(start, header, local),
+        known.get("volume") or _volume(settings, local),
+        token,
+    )
+    _judge(settings, checks)
+    return checks
+
+
+def _judge(settings: Settings, checks: tuple[Check, ...]) -> None:
+    for check in checks:
+        log = logger.info if check.ok else logger.error
+        log("fitness", extra={"check": check.name, "ok": check.ok, "reason": check.reason})
+    if (error := refusal(checks)) is not None and settings.fitness_checks == "enforce":
+        raise error
+
+
+def _files(start: Start, header: ModelHeader, local: LocalModel) -> Check:
+    return model([_file(start, header, local, part) for part in range(len(local.paths))])
+
+
+def _file(start: Start, header: ModelHeader, local: LocalModel, part: int) -> FileFacts:
+    path = local.paths[part]
+    needed_bytes = max((t.offset + t.size_bytes for t in header.tensors if t.part == part), default=0)
+    facts = FileFacts(path.name, path.stat().st_size, needed_bytes)
+    if start.settings.verify_model != "sha256":
+        return facts
+    if local.source == "download":
+        return replace(facts, digest="right")  # computed while it came in
+    n_parts, is_wanted = len(local.paths), True
+
+    def goes_on(fraction: float) -> bool:
+        nonlocal is_wanted
+        is_wanted = start.gate("verify", (part + fraction) / n_parts)
+        return is_wanted
+
+    matches = matches_record(path, goes_on)
+    if not is_wanted:
+        raise NotReady(CANCELLED)
+    return replace(facts, digest=_DIGEST[matches])
+
+
+def _volume(settings: Settings, local: LocalModel) -> Check:
+    folder = settings.cache_dir()
+    is_configured = settings.model_cache_dir is not None or folder.is_relative_to(RUNPOD_VOLUME)
+    if not is_configured:
+        return Check("volume", True, "none is configured as the cache")
+    if local.source not in ("cache", "download"):
+        return Check("volume", True, "not needed: the model is in the image or given by its path")
+    place = "the cache (MODEL_CACHE_DIR)" if settings.model_cache_dir is not None else "the network volume"
+    error = why_not_writable(Cache(folder).work)
+    if error is None:
+        return VolumeFacts(place).check()
+    logger.warning("cache cannot be written", extra={"folder": str(folder), "error": str(error)})
+    return VolumeFacts(place, error.strerror or type(error).__name__, error.errno in _FULL).check()

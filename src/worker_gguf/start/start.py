@@ -1,0 +1,39 @@
+"""The one value that travels through a start: the settings, the timeline and the gate that every phase reports to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import partial
+
+from worker_gguf.observe.timeline import Phase, Timeline
+from worker_gguf.settings import Settings
+
+__all__ = ["CANCELLED", "ProgressGate", "Start"]
+
+CANCELLED = "Startup was cancelled."
+
+ProgressGate = Callable[[str, float], bool]
+"""Takes a phase and the fraction of it that is done, 0 to 1. Returns False to cancel the start."""
+
+
+def _open_gate(_phase: str, _fraction: float) -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One start of one model. A worker with several models makes one for each load."""
+
+    settings: Settings
+    timeline: Timeline = field(default_factory=Timeline)
+    gate: ProgressGate = _open_gate
+
+    def phase(self, name: str) -> AbstractContextManager[Phase]:
+        """Time a phase, which is also logged and shown in /health."""
+        return self.timeline.phase(name)
+
+    def gate_of(self, phase: str) -> Callable[[float], bool]:
+        """Return the gate for the progress of one phase."""
+        return partial(self.gate, phase)

@@ -1,0 +1,33 @@
+"""A worker on a model that generates no text: it starts, says what it can do, and refuses a chat with a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.asking import ask
+from tests.tiny_models import write_encoder
+from worker_gguf.errors import UnsupportedParameter
+from worker_gguf.observe.metrics import Metrics
+from worker_gguf.service.request import Answer
+from worker_gguf.settings import Settings
+from worker_gguf.worker import Worker
+
+
+async def test_a_worker_on_an_encoder_is_ready_and_refuses_to_generate(tmp_path: Path) -> None:
+    worker = Worker(Settings(model=str(write_encoder(tmp_path / "tiny-encoder.gguf"))), Metrics("test"))
+    worker.start()
+    try:
+        await worker.wait_ready()
+        listed = await ask(worker, "GET", "/v1/models")
+        assert isinstance(listed, Answer)
+        assert listed.body["data"][0]["meta"]["capabilities"] == ["embedding"]
+        assert worker.health()["model"]["capabilities"] == ["embedding"]
+        body = {"messages": [{"role": "user", "content": "Hi"}], "prompt": "Hi"}
+        for path in ("/v1/chat/completions", "/v1/completions"):
+            with pytest.raises(UnsupportedParameter, match="generates no text; it can do: embedding") as refused:
+                await ask(worker, "POST", path, body)
+            assert refused.value.param == "model"
+    finally:
+        worker.stop()

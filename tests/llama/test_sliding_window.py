@@ -1,0 +1,71 @@
+"""A sliding-window model keeps everything it has computed, so that a prefix can be used again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from tests.tiny_models import WINDOW, write_sliding_window
+from worker_gguf.engine.batch import Chunk
+from worker_gguf.llama.candidates import Floats
+from worker_gguf.llama.context import Context, ContextParams
+from worker_gguf.llama.model import Model, ModelParams
+from worker_gguf.llama.runner import LlamaRunner
+
+TOKENS = [int(token) for token in np.random.default_rng(11).integers(0, 256, 6 * WINDOW)]
+OTHER = [(token + 1) % 256 for token in TOKENS]
+
+
+@pytest.fixture(scope="module")
+def sliding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    model = Model(write_sliding_window(tmp_path_factory.mktemp("swa") / "swa.gguf"), ModelParams())
+    assert model.n_swa == WINDOW
+    yield model
+    model.close()
+
+
+@pytest.fixture(params=[True, False], ids=["unified", "partitioned"])
+def context(request: pytest.FixtureRequest, sliding: Model) -> Iterator[Context]:
+    params = ContextParams(
+        n_ctx=256, n_parallel=2, n_cells=512, n_batch=128, n_ubatch=128, n_threads=1, n_threads_batch=1,
+        unified=request.param, flash_attn="off", type_k="f32", type_v="f32",
+    )  # fmt: skip
+    made = Context(sliding, params)
+    yield made
+    made.close()
+
+
+def logits(context: Context, slot: int, start: int, tokens: list[int]) -> Floats:
+    row: Floats = context.decode([Chunk(slot, start, tokens, 1)])[0].copy()
+    return row
+
+
+@pytest.mark.parametrize("kept", [1, WINDOW // 2, WINDOW + 3, 4 * WINDOW])
+def test_going_on_from_a_cut_prefix_gives_the_logits_of_computing_afresh(context: Context, kept: int) -> None:
+    tokens = TOKENS[:kept] + OTHER[kept:]
+    fresh = logits(context, 1, 0, tokens)
+    logits(context, 0, 0, TOKENS)
+    assert context.truncate(0, kept)
+    np.testing.assert_allclose(logits(context, 0, kept, tokens[kept:]), fresh, atol=0.01)
+
+
+def test_the_window_counts(context: Context) -> None:
+    """What lies far before the window changes little but something: one layer of six sees everything."""
+    near = logits(context, 0, 0, TOKENS)
+    far = logits(context, 1, 0, OTHER[:WINDOW] + TOKENS[WINDOW:])
+    assert np.abs(near - far).max() > 0.1
+
+
+def test_a_copied_prefix_gives_the_logits_of_computing_afresh(context: Context) -> None:
+    kept = 3 * WINDOW
+    logits(context, 0, 0, TOKENS)
+    assert context.copy(0, 1, kept)
+    copied = logits(context, 1, kept, OTHER[kept:])
+    context.truncate(0, 0)
+    np.testing.assert_allclose(copied, logits(context, 0, 0, TOKENS[:kept] + OTHER[kept:]), atol=0.01)
+
+
+def test_its_prefixes_may_be_cut_anywhere(sliding: Model, context: Context) -> None:
+    assert LlamaRunner(sliding, context).limits.prefix == "any"

@@ -1,0 +1,158 @@
+"""Tiny models with random weights, for what the embedded model has not: a sliding window, an encoder, a reranker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from bench import gguf_file, words
+from bench.gguf_file import Tensor, TensorType, Value
+
+__all__ = ["WINDOW", "write_encoder", "write_reranker", "write_sliding_window"]
+
+WINDOW = 16
+"""Tokens that a layer of the sliding-window model looks back on."""
+
+_N_EMBD, _N_HEAD, _N_FF, _N_CTX = 32, 2, 64, 512
+_BERT_WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "▁a", "▁cat", "▁dog", "▁sat", "▁on", "▁the", "▁mat"]
+
+
+def write_sliding_window(path: Path) -> Path:
+    """Write a model of Gemma 3's shape: five layers with a window of 16 tokens, then one that sees everything."""
+    n_layers = 6
+    gguf_file.write(
+        path,
+        _common("gemma3", n_layers)
+        | {
+            "gemma3.attention.key_length": 16,
+            "gemma3.attention.value_length": 16,
+            "gemma3.attention.head_count_kv": 1,
+            "gemma3.attention.layer_norm_rms_epsilon": 1e-6,
+            "gemma3.attention.sliding_window": WINDOW,
+            "gemma3.rope.freq_base": 10_000.0,
+        }
+        | _byte_vocabulary(),
+        list(_gemma_tensors(np.random.default_rng(3), n_layers)),
+    )
+    return path
+
+
+def write_encoder(path: Path) -> Path:
+    """Write an encoder of BERT's shape whose pooling is the mean."""
+    return _write_bert(path, pooling=1, classes=0)
+
+
+def write_reranker(path: Path) -> Path:
+    """Write an encoder of BERT's shape with a head that ranks."""
+    return _write_bert(path, pooling=4, classes=1)
+
+
+def _write_bert(path: Path, pooling: int, classes: int) -> Path:
+    n_layers = 2
+    metadata = _common("bert", n_layers) | {
+        "bert.attention.layer_norm_epsilon": 1e-12,
+        "bert.attention.causal": False,
+        "bert.pooling_type": pooling,
+        "tokenizer.ggml.model": "bert",
+        "tokenizer.ggml.tokens": _BERT_WORDS,
+        "tokenizer.ggml.token_type": np.array([3] * 5 + [1] * (len(_BERT_WORDS) - 5), np.int32),
+        "tokenizer.ggml.token_type_count": 2,
+        "tokenizer.ggml.padding_token_id": 0,
+        "tokenizer.ggml.unknown_token_id": 1,
+        "tokenizer.ggml.cls_token_id": 2,
+        "tokenizer.ggml.bos_token_id": 2,
+        "tokenizer.ggml.seperator_token_id": 3,
+        "tokenizer.ggml.eos_token_id": 3,
+        "tokenizer.ggml.mask_token_id": 4,
+    }
+    gguf_file.write(path, metadata, list(_bert_tensors(np.random.default_rng(5), n_layers, classes)))
+    return path
+
+
+def _common(architecture: str, n_layers: int) -> dict[str, Value]:
+    return {
+        "general.architecture": architecture,
+        "general.name": f"tiny {architecture}",
+        "general.file_type": 0,
+        f"{architecture}.block_count": n_layers,
+        f"{architecture}.context_length": _N_CTX,
+        f"{architecture}.embedding_length": _N_EMBD,
+        f"{architecture}.feed_forward_length": _N_FF,
+        f"{architecture}.attention.head_count": _N_HEAD,
+    }
+
+
+def _byte_vocabulary() -> dict[str, Value]:
+    tokens = [*words.byte_characters(), "<bos>", "<eos>"]
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "default",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": np.array([1] * 256 + [3] * 2, np.int32),
+        "tokenizer.ggml.merges": ["a b"],
+        "tokenizer.ggml.bos_token_id": 256,
+        "tokenizer.ggml.eos_token_id": 257,
+        "tokenizer.ggml.add_bos_token": True,
+    }
+
+
+def _random(rng: np.random.Generator, name: str, *shape: int, gain: float = 1.0) -> Tensor:
+    """A matrix whose product with a row of ones has a spread of about `gain`."""
+    values = rng.standard_normal(int(np.prod(shape)), np.float32) * np.float32(gain / shape[0] ** 0.5)
+    return Tensor(name, shape, TensorType.F32, lambda: [values.view(np.uint8)])
+
+
+def _constant(name: str, n: int, value: float) -> Tensor:
+    return Tensor(name, (n,), TensorType.F32, lambda: [np.full(n, value, np.float32).view(np.uint8)])
+
+
+def _gemma_tensors(rng: np.random.Generator, n_layers: int) -> Iterator[Tensor]:
+    random = partial(_random, rng)
+    # Its own output matrix too, so that the logits are not those of the very token that stands there.
+    yield random("token_embd.weight", _N_EMBD, 258)
+    yield random("output.weight", _N_EMBD, 258, gain=3.0)
+    yield _constant("output_norm.weight", _N_EMBD, 1.0)
+    for layer in range(n_layers):
+        prefix = f"blk.{layer}."
+        for norm in ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm"):
+            yield _constant(f"{prefix}{norm}.weight", _N_EMBD, 1.0)
+        for norm in ("attn_q_norm", "attn_k_norm"):
+            yield _constant(f"{prefix}{norm}.weight", 16, 2.0)
+        yield random(f"{prefix}attn_q.weight", _N_EMBD, 32)
+        yield random(f"{prefix}attn_k.weight", _N_EMBD, 16)
+        yield random(f"{prefix}attn_v.weight", _N_EMBD, 16)
+        yield random(f"{prefix}attn_output.weight", 32, _N_EMBD)
+        yield random(f"{prefix}ffn_gate.weight", _N_EMBD, _N_FF)
+        yield random(f"{prefix}ffn_up.weight", _N_EMBD, _N_FF)
+        yield random(f"{prefix}ffn_down.weight", _N_FF, _N_EMBD)
+
+
+def _bert_tensors(rng: np.random.Generator, n_layers: int, classes: int) -> Iterator[Tensor]:
+    random = partial(_random, rng)
+
+    def linear(name: str, n_in: int, n_out: int) -> Iterator[Tensor]:
+        yield random(f"{name}.weight", n_in, n_out)
+        yield _constant(f"{name}.bias", n_out, 0.1)
+
+    def norm(name: str) -> Iterator[Tensor]:
+        yield _constant(f"{name}.weight", _N_EMBD, 1.0)
+        yield _constant(f"{name}.bias", _N_EMBD, 0.0)
+
+    yield random("token_embd.weight", _N_EMBD, len(_BERT_WORDS))
+    yield random("token_types.weight", _N_EMBD, 2)
+    yield random("position_embd.weight", _N_EMBD, _N_CTX)
+    yield from norm("token_embd_norm")
+    for layer in range(n_layers):
+        prefix = f"blk.{layer}."
+        for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
+            yield from linear(prefix + name, _N_EMBD, _N_EMBD)
+        yield from norm(prefix + "attn_output_norm")
+        yield from linear(prefix + "ffn_up", _N_EMBD, _N_FF)
+        yield from linear(prefix + "ffn_down", _N_FF, _N_EMBD)
+        yield from norm(prefix + "layer_output_norm")
+    if classes:
+        yield from linear("cls", _N_EMBD, _N_EMBD)
+        yield from linear("cls.output", _N_EMBD, classes)
