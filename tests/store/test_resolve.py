@@ -63,6 +63,15 @@ def test_exact_spelling_of_a_folder_comes_first(tmp_path: Path) -> None:
     assert found.path.parent == exact
 
 
+@pytest.mark.parametrize("ref", [HubRef("org/repo"), HubRef("org/repo", quant="Q8_0")], ids=str)
+def test_a_head_alone_in_a_cache_does_not_stand_for_its_model(tmp_path: Path, ref: HubRef) -> None:
+    snapshot = _snapshot(tmp_path, "org/repo", {"MTP/m-MTP-Q8_0.gguf": b"1", "mtp-m-Q8_0.gguf": b"1"})
+    assert locate(ref, [tmp_path]) is None
+    named = locate(HubRef("org/repo", file="MTP/m-MTP-Q8_0.gguf"), [tmp_path])
+    assert named is not None
+    assert named.path == snapshot / "MTP/m-MTP-Q8_0.gguf"
+
+
 def test_ref_decides_between_two_revisions(tmp_path: Path) -> None:
     _snapshot(tmp_path, "org/repo", {"m-Q8_0.gguf": b"old"}, OTHER, ref="v1")
     _snapshot(tmp_path, "org/repo", {"m-Q8_0.gguf": b"new"}, COMMIT)

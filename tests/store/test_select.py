@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from tests.shared_case import read_case
 from worker_gguf.errors import ModelNotFound
-from worker_gguf.store.select import Kind, ModelFiles, choose, group
+from worker_gguf.store.select import Kind, ModelFiles, by_labels, choose, group
 
 _DARK = "L3.2-8X3B-MOE-Dark-Champion-Inst-18.4B-uncen-ablit_D_AU"
 DARK = [
@@ -177,3 +178,114 @@ def test_helpers_of_a_model_are_known() -> None:
     assert kinds["imatrix.gguf"] == kinds["imatrix_unsloth.gguf"] == "imatrix"
     assert kinds["x-draft.gguf"] == "draft"
     assert kinds["Model-Q8_0.gguf"] == "model"
+
+
+HEADS = [
+    "X-27B-UD-Q4_K_XL.gguf",
+    "X-27B-Q8_0.gguf",
+    "mmproj-BF16.gguf",
+    "MTP/X-27B-MTP-Q8_0.gguf",
+    "MTP/X-27B-MTP-BF16.gguf",
+    "mtp-X-27B-Q4_K_M.gguf",
+]
+
+
+def test_the_head_of_a_model_is_never_taken_for_the_model() -> None:
+    assert choose(HEADS, quant="Q8_0").files == ("X-27B-Q8_0.gguf",)
+    assert choose(HEADS).files == ("X-27B-UD-Q4_K_XL.gguf",)
+    assert choose(HEADS, prefer=lambda models: models[-1]).files[0] in HEADS[:2]
+    for quant in "BF16", "Q4_K_M":
+        with pytest.raises(ModelNotFound, match=f"no model for the quant {quant}"):
+            choose(HEADS, quant=quant)
+
+
+def test_a_head_is_taken_when_its_file_or_its_kind_is_asked_for() -> None:
+    assert choose(HEADS, file="MTP/X-27B-MTP-Q8_0.gguf").files == ("MTP/X-27B-MTP-Q8_0.gguf",)
+    assert choose(HEADS, kind="head", quant="Q8_0").files == ("MTP/X-27B-MTP-Q8_0.gguf",)
+    assert choose(HEADS, kind="draft", quant="Q8_0").files == ("MTP/X-27B-MTP-Q8_0.gguf",)
+
+
+def test_case_31_draft_heads_in_a_folder() -> None:
+    names = read_case(31)["files"]
+    assert choose(names, quant="Q8_0").files == ("X-27B-Q8_0.gguf",)
+    assert "/" not in choose(names).files[0]
+    assert choose(names, file="MTP/X-27B-MTP-BF16.gguf").files == ("MTP/X-27B-MTP-BF16.gguf",)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("abliterated-MTP-Q6_K.gguf", "model"),
+        ("X-MTP-GGUF/X-MTP-Q6_K.gguf", "model"),
+        ("MTP/X-Q8_0.gguf", "head"),
+        ("mtp/X-Q8_0-00001-of-00002.gguf", "head"),
+        ("mtp-heads/X-Q8_0.gguf", "head"),
+        ("eagle3/X-Q8_0.gguf", "head"),
+        ("mtp-X-Q8_0.gguf", "head"),
+        ("MTP_Q8_0.gguf", "head"),
+        ("draft/X-Q8_0.gguf", "draft"),
+        ("Eagle-7B-Q8_0.gguf", "model"),
+    ],
+)
+def test_a_folder_or_the_first_word_tells_a_head(name: str, kind: Kind) -> None:
+    assert [model.kind for model in group([name])] == [kind]
+
+
+def test_of_two_files_that_differ_in_mtp_the_small_one_is_the_head() -> None:
+    heads = {"X-Q8_0.gguf": 30, "X-MTP-Q8_0.gguf": 2, "X-MTP-BF16.gguf": 4}
+    assert {model.files[0]: model.kind for model in group(heads)} == {
+        "X-Q8_0.gguf": "model",
+        "X-MTP-Q8_0.gguf": "head",
+        "X-MTP-BF16.gguf": "head",
+    }
+    assert choose(heads, quant="Q8_0").files == ("X-Q8_0.gguf",)
+    assert choose(["X-Q8_0.gguf", "X-MTP-Q8_0.gguf"], quant="Q8_0").files == ("X-Q8_0.gguf",)
+    assert choose(["X-Q4_0-mtp.gguf", "X-Q4_0.gguf"]).files == ("X-Q4_0.gguf",)
+
+
+def test_a_model_that_holds_a_head_comes_after_the_one_that_does_not() -> None:
+    models = {"X-Q8_0.gguf": 30, "X-MTP-Q8_0.gguf": 31, "X-MTP-Q4_K_M.gguf": 16}
+    assert choose(models, quant="Q8_0").files == ("X-Q8_0.gguf",)
+    assert choose(models, quant="MTP-Q8_0").files == ("X-MTP-Q8_0.gguf",)
+    assert choose(models, quant="Q4_K_M").files == ("X-MTP-Q4_K_M.gguf",)
+    assert choose(models, prefer=by_labels(lambda sizes: ["Q8_0"])).files == ("X-Q8_0.gguf",)
+
+
+def test_a_repository_of_nothing_but_heads_is_there_for_them() -> None:
+    assert choose(["MTP/X-MTP-Q8_0.gguf"]).files == ("MTP/X-MTP-Q8_0.gguf",)
+    assert choose(["abliterated-MTP-Q6_K.gguf", "abliterated-MTP-Q4_0.gguf"]).files == ("abliterated-MTP-Q4_0.gguf",)
+
+
+PIECES = {"X.Q4_K_M.gguf": 40, "X.Q8_0.gguf.part2of2": 30, "X.Q8_0.gguf.part1of2": 50}
+
+
+def test_byte_pieces_are_one_model_of_their_joined_name() -> None:
+    model = choose(PIECES, quant="Q8_0")
+    assert model.files == ("X.Q8_0.gguf.part1of2", "X.Q8_0.gguf.part2of2")
+    assert (model.joined, model.size_bytes) == ("X.Q8_0.gguf", 80)
+    assert choose(PIECES, file="x.q8_0.gguf") == choose(PIECES, file="X.Q8_0.gguf.part2of2") == model
+    assert choose(PIECES).files == ("X.Q4_K_M.gguf",)
+    many = [f"X.Q8_0.gguf.part{number}of12" for number in range(1, 13)]
+    assert choose(many, quant="Q8_0").files == tuple(many)
+
+
+def test_case_32_byte_pieces() -> None:
+    model = choose(read_case(32)["files"], quant="Q8_0")
+    assert model.files == ("X-72B.Q8_0.gguf.part1of2", "X-72B.Q8_0.gguf.part2of2")
+    assert model.joined == "X-72B.Q8_0.gguf"
+
+
+def test_a_missing_piece_is_said() -> None:
+    with pytest.raises(ModelNotFound, match=r"1 of the 2 parts of X\.Q8_0"):
+        choose(["X.Q8_0.gguf.part1of2"], quant="Q8_0")
+
+
+def test_where_the_joined_file_is_there_too_it_is_the_model() -> None:
+    assert choose([*PIECES, "X.Q8_0.gguf"], quant="Q8_0").files == ("X.Q8_0.gguf",)
+
+
+@pytest.mark.parametrize(
+    "name", ["X.gguf.part3of2", "X.gguf.part0of2", "X.gguf.partAof2", "part1of2", "X.bin.part1of1"]
+)
+def test_what_is_no_piece_is_not_taken_for_one(name: str) -> None:
+    assert group([name]) == []

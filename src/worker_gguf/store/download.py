@@ -23,6 +23,7 @@ from worker_gguf.errors import DownloadError, ModelInvalid, ModelNotFound
 from worker_gguf.store import select
 from worker_gguf.store.cache import Cache, write_ref
 from worker_gguf.store.hub import Hub, Listing
+from worker_gguf.store.joined import JoinedDigest, JoinedFile
 from worker_gguf.store.lease import Lease, bytes_said
 from worker_gguf.store.parallel_fetch import Digest, LostLease, ParallelFetch
 from worker_gguf.store.partial import Partial, folders_of, left_behind, noted_bytes
@@ -132,12 +133,13 @@ class _Download:
         sizes = {name: file.size_bytes for name, file in listing.files.items()}
         where = f"The repository {ref.repo}"
         chosen = select.choose(sizes, quant=ref.quant, file=ref.file, kind=kind, prefer=prefer, where=where)
-        wanted = [self._blob(ref.repo, listing, name, hub) for name in chosen.files]
+        pieces = [self._blob(ref.repo, listing, name, hub) for name in chosen.files]
+        wanted = [self._joined(ref.repo, listing, chosen.joined, pieces)] if chosen.joined else pieces
         self.cache.check_inside(self.cache.repo(ref.repo) / "blobs")
         self._fetch_all(wanted)
         paths = [
             self.cache.link(ref.repo, listing.commit, name, file.final)
-            for name, file in zip(chosen.files, wanted, strict=True)
+            for name, file in zip((chosen.joined,) if chosen.joined else chosen.files, wanted, strict=True)
         ]
         if ref.revision != listing.commit:
             # Only now: a ref never leads to a snapshot that is not whole.
@@ -162,6 +164,13 @@ class _Download:
         web = hub.open(repo, name, listing.commit, file.size_bytes)
         shown = self.cache.snapshot(repo, listing.commit) / name
         return _Wanted(key, self.cache.blob(repo, key), shown, web, file.digest)
+
+    def _joined(self, repo: str, listing: Listing, name: str, pieces: Sequence[_Wanted]) -> _Wanted:
+        """One file made of byte pieces. The key is not a SHA-256 of the file, so it does not look like one."""
+        digest = JoinedDigest.from_pieces((piece.web.size_bytes, piece.digest) for piece in pieces if piece.digest)
+        key = f"joined-{digest.hexadecimal}"
+        web = JoinedFile(name, [piece.web for piece in pieces])
+        return _Wanted(key, self.cache.blob(repo, key), self.cache.snapshot(repo, listing.commit) / name, web, digest)
 
     def _open_url(self, url: str) -> WebFile:
         for wait_s in (*self._tuning.waits_s, None):

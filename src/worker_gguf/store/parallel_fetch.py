@@ -12,13 +12,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from worker_gguf.errors import DownloadError
 from worker_gguf.store.partial import Partial
 from worker_gguf.store.tuning import Tuning
 from worker_gguf.store.web import Interrupted, WebFile
 
-__all__ = ["Digest", "LostLease", "ParallelFetch"]
+__all__ = ["Digest", "Hash", "LostLease", "ParallelFetch"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,14 @@ class LostLease(Exception):
     """Another worker has taken the download over."""
 
 
+class Hash(Protocol):
+    """The two methods of hashlib's objects that a download uses."""
+
+    def update(self, content: bytes, /) -> None: ...
+
+    def hexdigest(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Digest:
     """What a file's bytes must come to. `hexadecimal` is also the name of its blob in the Hub's cache."""
@@ -38,7 +47,7 @@ class Digest:
     """`sha256`, or `git` for the few files that are not in large file storage."""
     hexadecimal: str
 
-    def begin(self, size_bytes: int) -> hashlib._Hash:
+    def begin(self, size_bytes: int) -> Hash:
         if self.algorithm == "git":
             return hashlib.sha1(b"blob %d\0" % size_bytes, usedforsecurity=False)
         return hashlib.sha256()

@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from worker_gguf.errors import ModelNotFound
+from worker_gguf.store.pieces import piece_of
 
 __all__ = ["EmbeddedRef", "HubRef", "ModelRef", "PathRef", "UrlRef"]
 
@@ -54,6 +55,8 @@ class ModelRef:
                 f"MODEL_REPOSITORY_ID='{model_repository_id}' names more than a repository. "
                 "Write only org/repo there and the file in MODEL_FILENAME, or all of it in MODEL."
             )
+        if piece := piece_of(filename):
+            filename = piece.joined
         if filename.lower().endswith(".gguf") or "*" in filename:
             return HubRef(ref.repo, file=_checked_file(filename, model_filename), revision=ref.revision)
         return HubRef(ref.repo, quant=filename or None, revision=ref.revision)
@@ -120,6 +123,8 @@ def _parse_hub(text: str, whole: str) -> HubRef:
         raise ModelNotFound(f"'{whole}' names both a file and a quant. Write {repo}/{file} or {repo}:{quant}.")
     if quant.lower().endswith(".gguf"):
         file, quant = quant, ""
+    if piece := piece_of(file):
+        file = piece.joined
     if file and not file.lower().endswith(".gguf") and "*" not in file:
         raise ModelNotFound(f"'{whole}' names the file {file}, which is no .gguf file. {_FORMS}")
     file = _checked_file(file, whole)

@@ -15,6 +15,7 @@ from typing import BinaryIO, Final, cast
 from worker_gguf.gguf import ModelHeader, read_headers
 from worker_gguf.store import select
 from worker_gguf.store.hub import Hub
+from worker_gguf.store.joined import JoinedFile
 from worker_gguf.store.ref import HubRef
 from worker_gguf.store.web import Interrupted, WebFile
 
@@ -90,16 +91,15 @@ def read_remote(ref: HubRef, hub: Hub, prefer: select.Prefer | None = None) -> R
     listing = hub.listing(ref.repo, ref.revision)
     sizes = {name: file.size_bytes for name, file in listing.files.items()}
     where = f"The repository {ref.repo}"
-    files = select.choose(sizes, quant=ref.quant, file=ref.file, prefer=prefer, where=where).files
+    chosen = select.choose(sizes, quant=ref.quant, file=ref.file, prefer=prefer, where=where)
+    files = [hub.open(ref.repo, name, listing.commit, sizes[name]) for name in chosen.files]
+    if chosen.joined:
+        files = [JoinedFile(chosen.joined, files)]
     readers: list[Path | BinaryIO] = [
-        cast(
-            "BinaryIO",
-            RangeReader(name, sizes[name], _ranges(hub.open(ref.repo, name, listing.commit, sizes[name]))),
-        )
-        for name in files
+        cast("BinaryIO", RangeReader(file.title, file.size_bytes, _ranges(file))) for file in files
     ]
-    size_bytes = sum(sizes[name] for name in files)
-    return RemoteModel(ref.repo, listing.commit, files, size_bytes, read_headers(readers))
+    names, size_bytes = tuple(file.title for file in files), sum(file.size_bytes for file in files)
+    return RemoteModel(ref.repo, listing.commit, names, size_bytes, read_headers(readers))
 
 
 def _ranges(file: WebFile) -> Callable[[int, int], bytes]:

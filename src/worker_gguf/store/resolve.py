@@ -13,6 +13,7 @@ from typing import Final, Literal
 from worker_gguf.errors import DownloadError, ModelNotFound
 from worker_gguf.store import select
 from worker_gguf.store.cache import Cache, is_inside
+from worker_gguf.store.pieces import Piece, piece_of
 from worker_gguf.store.ref import EmbeddedRef, HubRef, ModelRef, PathRef, UrlRef
 from worker_gguf.store.select import Kind, Prefer
 
@@ -108,6 +109,8 @@ def _at_path(path: Path, wanted: _Wanted) -> LocalModel:
         raise ModelNotFound(
             f"There is no model file at {path}. Check the path, or write org/repo:QUANT to fetch a model."
         )
+    if piece := piece_of(path.name):
+        raise _not_joined(f"{path} is one of {piece.total} byte pieces", piece)
     neighbours = [file.name for file in path.parent.iterdir() if file.name.lower().endswith(".gguf")]
     if path.name not in neighbours:  # a GGUF file under another name
         return _local([path], "path")
@@ -125,8 +128,19 @@ def _embedded(folder: Path) -> LocalModel:
 
 def _in_folder(folder: Path, source: Source, wanted: _Wanted) -> LocalModel:
     names = _sizes(folder, _gguf_names(folder))
+    pieces = {path.name: piece for path in sorted(folder.iterdir()) if (piece := piece_of(path.name))}
+    if pieces and not names:
+        shown = ", ".join(list(pieces)[:10])
+        raise _not_joined(f"The folder {folder} has only byte pieces ({shown})", next(iter(pieces.values())))
     files = select.choose(names, kind=wanted.kind, prefer=wanted.prefer, where=f"The folder {folder}").files
     return _local([folder / name for name in files], source)
+
+
+def _not_joined(what: str, piece: Piece) -> ModelNotFound:
+    return ModelNotFound(
+        f"{what} of a model, and llama.cpp reads only the whole file. Join the pieces in order into {piece.joined}, or "
+        "write org/repo:QUANT: a download joins them."
+    )
 
 
 def _in_image(ref: HubRef, folder: Path | None, wanted: _Wanted) -> Iterator[LocalModel]:
@@ -196,8 +210,9 @@ def _choose_whole(ref: HubRef, sizes: Mapping[str, int], wanted: _Wanted) -> tup
     is_named = ref.quant is not None or ref.file is not None
     if wanted.kind == "draft" and not is_named and not any(model.kind == "draft" for model in whole):
         return None  # a cache shows a part of the repository: the draft may be what is not here, and this its model
-    if not select.matching(whole, quant=ref.quant, file=ref.file, kind=wanted.kind):
-        return None
+    found = select.matching(whole, quant=ref.quant, file=ref.file, kind=wanted.kind)
+    if not found or (wanted.kind == "model" and ref.file is None and all(model.kind == "head" for model in found)):
+        return None  # nor is a head the model, which another tool may have fetched for itself
     here = {name: sizes[name] for model in whole for name in model.files}
     where = f"The cache of {ref.repo}"
     return select.choose(

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Final, Literal, NoReturn, TypeAlias
 
 from worker_gguf.errors import ModelNotFound
+from worker_gguf.store.pieces import piece_of
 
 __all__ = ["PREFERENCE", "Kind", "ModelFiles", "Prefer", "by_labels", "choose", "group", "matching"]
 
-Kind = Literal["model", "mmproj", "draft", "imatrix"]
+Kind = Literal["model", "mmproj", "draft", "head", "imatrix"]
+"""A `draft` is a small model that drafts for a larger one; a `head` drafts too and cannot be loaded alone."""
 
 PREFERENCE: Final[tuple[str, ...]] = (
     *("Q4_K_M", "Q4_K_XL", "Q4_K_L", "Q5_K_M", "Q5_K_XL", "Q5_K_L"),
@@ -43,6 +45,9 @@ _LABEL: Final = re.compile(
 )
 _SPLIT: Final = re.compile(r"(?P<stem>.*)-(?P<part>\d{5})-of-(?P<count>\d{5})", re.IGNORECASE)
 _MOST_SHOWN: Final = 40
+_HEAD_WORDS: Final = frozenset({"mtp", "nextn", "eagle3", "dflash"})
+_DRAFT_WORDS: Final = frozenset({*_HEAD_WORDS, "draft", "drafts", "drafter", "drafters", "head", "heads"})
+_INSTEAD: Final[Mapping[Kind, tuple[Kind, ...]]] = {"model": ("draft", "head"), "draft": ("head", "model")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +66,17 @@ class ModelFiles:
     """All but `model` are chosen only by file name, or when their kind is asked for."""
     size_bytes: int = 0
     """Of all its files; 0 where sizes are not known."""
+    joined: str | None = None
+    """The name of the one file that `files` make, where they are byte pieces of it."""
 
     @property
     def complete(self) -> bool:
         return len(self.files) == self.n_parts
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that it may be asked for by."""
+        return (*self.files, self.joined) if self.joined else self.files
 
     @property
     def title(self) -> str:
@@ -112,6 +124,7 @@ def matching(
     if quant is not None:
         return _by_quant(models, quant)
     whole = [model for model in models if model.complete]
+    whole.sort(key=_has_head)  # of two with one quant, the first is taken
     if prefer is not None and len(whole) > 1 and (picked := prefer(whole)) is not None:
         return [picked]
     return _by_preference(models, PROJECTORS if kind == "mmproj" else PREFERENCE)
@@ -134,8 +147,12 @@ def by_labels(order: Callable[[Mapping[str, int]], Sequence[str]]) -> Prefer:
 def group(names: Iterable[str] | Mapping[str, int]) -> list[ModelFiles]:
     """Gather the .gguf files into models: the parts of a split are one, in order. A mapping gives their sizes."""
     sizes = names if isinstance(names, Mapping) else {}
-    parts: dict[tuple[str, int], dict[int, str]] = {}
-    for name in sorted(set(names)):
+    all_names = set(names)
+    parts: dict[tuple[str, int, str | None], dict[int, str]] = {}
+    for name in sorted(all_names):
+        piece = piece_of(name)
+        if piece and piece.joined not in all_names and 1 <= piece.number <= piece.total:
+            parts.setdefault((piece.joined[: -len(".gguf")], piece.total, piece.joined), {})[piece.number] = name
         if not name.lower().endswith(".gguf"):
             continue
         stem = name[: -len(".gguf")]
@@ -143,13 +160,37 @@ def group(names: Iterable[str] | Mapping[str, int]) -> list[ModelFiles]:
         count = int(split["count"]) if split else 1
         number = int(split["part"]) if split else 1
         if 1 <= number <= count:
-            parts.setdefault((split["stem"] if split else stem, count), {})[number] = name
-    return [
-        _describe(
-            stem, tuple(files[n] for n in sorted(files)), count, sum(sizes.get(name, 0) for name in files.values())
-        )
-        for (stem, count), files in parts.items()
-    ]
+            parts.setdefault((split["stem"] if split else stem, count, None), {})[number] = name
+    models = []
+    for (stem, count, joined), files in parts.items():
+        in_order = tuple(files[number] for number in sorted(files))
+        model = _describe(stem, in_order, count, sum(sizes.get(name, 0) for name in in_order))
+        models.append(replace(model, joined=joined))
+    return _with_heads(models)
+
+
+def _with_heads(models: list[ModelFiles]) -> list[ModelFiles]:
+    """Tell heads from models that hold one: both say MTP in their names, and a head is much smaller than its model."""
+    sizes: dict[str, list[int]] = {}
+    for model in models:
+        if model.kind == "model" and not _has_head(model):
+            sizes.setdefault(_base(model), []).append(model.size_bytes)
+
+    def is_head(model: ModelFiles) -> bool:
+        twins = sizes.get(_base(model)) if model.kind == "model" and _has_head(model) else None
+        return twins is not None and (not model.size_bytes or model.size_bytes * 2 < min(twins))
+
+    return [replace(model, kind="head") if is_head(model) else model for model in models]
+
+
+def _has_head(model: ModelFiles) -> bool:
+    return not _HEAD_WORDS.isdisjoint(_words(PurePosixPath(model.stem).name))
+
+
+def _base(model: ModelFiles) -> str:
+    """The name without its quant, variant and head, to tell which model a head belongs to."""
+    name = _LABEL.sub(" ", PurePosixPath(model.stem).name.upper())
+    return "".join(word for word in _words(name) if word != "ud" and word not in _HEAD_WORDS)
 
 
 def _describe(stem: str, files: tuple[str, ...], n_parts: int, size_bytes: int) -> ModelFiles:
@@ -157,15 +198,21 @@ def _describe(stem: str, files: tuple[str, ...], n_parts: int, size_bytes: int) 
     label, before, after = _label(path.name)
     if label is None and len(path.parts) > 1:
         label, before, after = _label(path.parent.name)
-    words = set(_words(path.name))
-    kind: Kind
+    return ModelFiles(stem, files, n_parts, label, before, after, _kind(path, label), size_bytes)
+
+
+def _kind(path: PurePosixPath, label: str | None) -> Kind:
+    words = _words(path.name)
     if any(word.startswith("mmproj") for word in words):
-        kind = "mmproj"
-    elif "imatrix" in words and label is None:
-        kind = "imatrix"
-    else:
-        kind = "draft" if "draft" in words else "model"
-    return ModelFiles(stem, files, n_parts, label, before, after, kind, size_bytes)
+        return "mmproj"
+    if "imatrix" in words and label is None:
+        return "imatrix"
+    # Folders of such a name and no other: X-MTP-GGUF/ is that of a model.
+    folders = [set(_words(folder)) for folder in path.parts[:-1]]
+    telling = [folder for folder in folders if folder and folder <= _DRAFT_WORDS]
+    if _HEAD_WORDS & set(words[:1]).union(*telling):
+        return "head"
+    return "draft" if telling or "draft" in words else "model"
 
 
 def _label(name: str) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:
@@ -184,11 +231,12 @@ def _words(text: str) -> list[str]:
 
 
 def _of_kind(models: list[ModelFiles], kind: Kind) -> list[ModelFiles]:
-    """Leave out projectors and drafts; a repository that has only drafts is there for them, and one that has no file
-    called draft may be all draft."""
-    found = [model for model in models if model.kind == kind]
-    other: Kind | None = {"model": "draft", "draft": "model"}.get(kind)  # type: ignore[assignment]
-    return found or [model for model in models if model.kind == other]
+    """Leave out projectors, drafts and heads, unless nothing else is there: a repository of drafts need not call any
+    file a draft, and one that does may have no other model."""
+    for other in (kind, *_INSTEAD.get(kind, ())):
+        if found := [model for model in models if model.kind == other]:
+            return found
+    return []
 
 
 def _by_file(models: list[ModelFiles], file: str) -> list[ModelFiles]:
@@ -201,7 +249,7 @@ def _by_file(models: list[ModelFiles], file: str) -> list[ModelFiles]:
         lambda name: "*" in lower and fnmatchcase(name.lower(), lower.replace("[", "[[]")),
     )
     for matches in matchers:
-        if found := [model for model in models if any(matches(name) for name in model.files)]:
+        if found := [model for model in models if any(matches(name) for name in model.names)]:
             return found
     return []
 
@@ -215,7 +263,7 @@ def _by_quant(models: list[ModelFiles], quant: str) -> list[ModelFiles]:
     same = [model for model in models if model.label == label and model.after[: len(after)] == after]
     if before:
         same = [model for model in same if model.before[-len(before) :] == before]
-    return _plainest(same, any_ud=bool(before))
+    return _plainest(same, any_variant=bool(before))
 
 
 def _by_preference(models: list[ModelFiles], preference: Sequence[str]) -> list[ModelFiles]:
@@ -228,9 +276,11 @@ def _by_preference(models: list[ModelFiles], preference: Sequence[str]) -> list[
     return whole
 
 
-def _plainest(models: list[ModelFiles], *, any_ud: bool = False) -> list[ModelFiles]:
-    """Of models with one quant, prefer those that are not a dynamic (UD) variant, then those named no further."""
-    plain = [model for model in models if any_ud or model.before[-1:] != ("ud",)] or models
+def _plainest(models: list[ModelFiles], *, any_variant: bool = False) -> list[ModelFiles]:
+    """Of models with one quant, prefer those that are not a dynamic (UD) variant and hold no head, then those named no
+    further."""
+    plain = [model for model in models if any_variant or model.before[-1:] != ("ud",)] or models
+    plain = [model for model in plain if any_variant or not _has_head(model)] or plain
     return [model for model in plain if not model.after] or plain
 
 

@@ -1,0 +1,27 @@
+"""Models that were uploaded as byte pieces, `m.Q8_0.gguf.part1of2`: joined in order they are one .gguf file.
+
+Unlike the parts of a split model, which llama.cpp reads one by one, a piece alone is no GGUF file.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+__all__ = ["Piece", "piece_of"]
+
+_PIECE: Final = re.compile(r"(?P<joined>.+\.gguf)\.part(?P<number>\d{1,3})of(?P<total>\d{1,3})", re.IGNORECASE)
+
+
+class Piece(NamedTuple):
+    """`joined` is the name of the file that the pieces make."""
+
+    joined: str
+    number: int
+    total: int
+
+
+def piece_of(name: str) -> Piece | None:
+    """Return what a file's name says of the piece that it is, None if it is none."""
+    found = _PIECE.fullmatch(name)
+    return Piece(found["joined"], int(found["number"]), int(found["total"])) if found else None
