@@ -29,11 +29,9 @@ OBJECT_CALLS = """
   {%- endif -%}
 {%- endfor -%}
 """
-SWITCH = (
-    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if enable_thinking is false %}<no>{% endif %}"
-)
-EFFORT = "{{ 'Reasoning: ' ~ (reasoning_effort or 'medium') }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
 PLAIN = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+SWITCH = PLAIN + "{% if enable_thinking is false %}<no>{% endif %}"
+EFFORT = "{{ 'Reasoning: ' ~ (reasoning_effort or 'medium') }}" + PLAIN
 
 
 def user(text: str) -> dict[str, Any]:
