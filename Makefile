@@ -31,6 +31,12 @@ test: setup ## run the tests
 test-setup: setup ## set up a new clone while newer releases of everything are offered; exactly the pins must come
 	$(BIN)/python -m tests.setup $(ARGS)
 
+models: setup ## fetch the real models of the tests marked `real` (400 MB, once for this user)
+	$(BIN)/python -m tools.models
+
+llama-server: setup ## build llama.cpp's own server, the reference of the real tests (minutes, once for this user)
+	$(BIN)/python -m tools.llama_server
+
 kill-test: setup ## kill downloading workers at 200 random moments
 	$(BIN)/python -m tests.store.kill $(ARGS)
 

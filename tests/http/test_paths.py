@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.http.serving import CHAT, KEY, Served, serving
+from tests.http.serving import CHAT, KEY, Served, serving, wait_until
 from tests.log_lines import log_lines
 
 BODY = {"messages": [{"role": "user", "content": "Hi"}]}
@@ -66,6 +66,8 @@ def test_a_path_that_leads_nowhere_is_refused_with_the_right_url(keyed: Served) 
 def test_metrics_and_log_have_the_route_and_not_the_path() -> None:
     with log_lines() as lines, serving() as served:
         served.client.post("/chat/completions", json=BODY)
+        # The request is counted once its last byte has left.
+        wait_until(lambda: lines.events("request"))
         page = served.client.get("/metrics").text
     assert f'worker_gguf_requests_total{{route="{CHAT}",status="200"}} 1.0' in page
     assert [line["route"] for line in lines.events("request")] == [CHAT]
