@@ -16,4 +16,4 @@ def test_it_starts_the_worker_whatever_arguments_it_gets(tmp_path: Path) -> None
     command = ["env", *given, sys.executable, str(ROOT / "handler.py"), "--rp_log_level", "INFO"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
-    assert "There is no model file at" in done.stderr
+    assert "No model file exists at" in done.stderr

@@ -89,7 +89,7 @@ async def test_what_cuts_the_drain_off_ends_the_grace() -> None:
 def test_a_model_that_is_not_there_fails_the_start_with_a_sentence(tmp_path: Path) -> None:
     missing = worker(model=str(tmp_path / "no.gguf"))
     missing.start()
-    with pytest.raises(ModelError, match="no model file"):
+    with pytest.raises(ModelError, match="No model file exists"):
         asyncio.run(missing.wait_ready())
     assert missing.status() == "failed"
     assert missing.health()["error"]["code"] == "model_not_found"

@@ -9,7 +9,7 @@ __all__ = ["given", "names", "set_default"]
 
 
 def given(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Every variable that says something: its name in lower case, its text without spaces around."""
+    """Return every variable that is not empty: its name in lower case, its text without surrounding spaces."""
     source = os.environ if environ is None else environ
     return {name.lower(): text.strip() for name, text in source.items() if text.strip()}
 
@@ -20,5 +20,5 @@ def names() -> list[str]:
 
 
 def set_default(name: str, value: str) -> None:
-    """Set a variable for a library that reads it by itself, unless it is set."""
+    """Set a variable for a library that reads it, unless it is set."""
     os.environ.setdefault(name, value)

@@ -20,11 +20,11 @@ WorkerError
 │       └── EngineWedged           503  llama.cpp did not answer at all: the worker restarts
 ├── ModelError                 the model cannot be served: stops the start
 │   ├── ModelNotFound          the reference leads nowhere
-│   ├── ModelInvalid           the file is no GGUF that can be loaded
+│   ├── ModelInvalid           the file is not a GGUF file that can be loaded
 │   └── NotEnoughMemory        it does not fit
 ├── Unfit                      the machine is not what was asked for: stops the start
 ├── DownloadError              the hub or the volume failed
-└── DeploymentError            `worker-gguf deploy` or `destroy` could not be done
+└── DeploymentError            `worker-gguf deploy` or `destroy` failed
     └── ManifestError          deploy.yaml asks for something that cannot be
 """
 
@@ -272,7 +272,7 @@ class ModelNotFound(ModelError):
 
 
 class ModelInvalid(ModelError):
-    """The file is no GGUF that can be loaded."""
+    """The file is not a GGUF file that can be loaded."""
 
     code = "model_invalid"
 

@@ -23,7 +23,7 @@ class Latch:
             self._is_set = True
             waiters, self._waiters = self._waiters, []
         for waiter in waiters:
-            with contextlib.suppress(RuntimeError):  # its loop is closed: nobody waits any more
+            with contextlib.suppress(RuntimeError):  # its loop is closed, so there is no waiter any more
                 waiter.get_loop().call_soon_threadsafe(_resolve, waiter)
 
     @property

@@ -1,7 +1,7 @@
-"""How long a thread may hold the interpreter while another waits for it: one value for each part of the worker's life.
+"""How long a thread may hold the interpreter while another waits for it, in each part of the worker's life.
 
-Each sets it for the whole process, and the next one replaces it. A model that is loaded while others serve (several in
-one worker) needs no value of its own: nothing is imported beside it, and the threads that serve mostly wait.
+Each function sets the interval for the whole process and replaces the one before. Loading a further model while others
+serve needs no interval of its own: nothing is imported then, and the threads that serve mostly wait.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The worker's life: Starting(phase) -> Ready -> Draining -> Stopped, or Failed(error). What both front ends hold.
+"""The worker's life: Starting(phase) -> Ready -> Draining -> Stopped, or Failed(error). Both doors hold one.
 
 Knows nothing of HTTP or the RunPod SDK.
 """
@@ -39,11 +39,11 @@ logger = logging.getLogger(__name__)
 EXIT_WEDGED = 70
 """The exit code of a worker that ended itself: EX_SOFTWARE of sysexits.h."""
 _LAST_WORDS_S = 3.0
-"""For the errors to reach whoever waits."""
+"""Time for the errors to reach their clients."""
 
 
 class Worker:
-    """Boots in a thread of its own, so that /ping answers meanwhile. Its methods may be called from any thread."""
+    """Starts in a thread of its own, so that /ping answers meanwhile. Methods may be called from any thread."""
 
     def __init__(
         self,
@@ -171,8 +171,11 @@ class Worker:
             raise self._error
 
     async def drain(self, grace_s: float = 0.0) -> None:
-        """Take nothing new; return when all that runs has ended. For `grace_s` requests are taken all the same: a
-        balancer goes on to send until it has heard that this worker is leaving."""
+        """Accept no new requests, and return when all running ones have ended.
+
+        For `grace_s`, requests are still accepted: a balancer keeps sending until it has noticed that this worker
+        leaves.
+        """
         with self._changing:
             if self._status in ("starting", "ready"):
                 self._status = "draining"
@@ -188,7 +191,7 @@ class Worker:
             await booted.idle()
 
     def cut_off(self) -> None:
-        """End what still runs with an error that says so, and the grace: the time to drain is over."""
+        """End the running requests with an error, and end the grace: the time to drain is over."""
         self._is_lingering = False
         self._is_cut_off.set()
         booted = self._booted
@@ -217,7 +220,7 @@ class Worker:
         booted = self._booted
         return None if booted is None else booted.stats
 
-    # --- what the front ends ask ----------------------------------------------------------------------------------
+    # --- called by the doors -----------------------------------------------------------------------------------------
 
     @property
     def error(self) -> WorkerError | None:

@@ -1,4 +1,4 @@
-"""A worker in a process of its own, as a platform starts it: for the emulator, the demo and the start's measurement."""
+"""A worker in its own process, as a platform starts it: for the emulator, the demo and the measurement of a start."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _START_TIMEOUT_S = 180.0
 _ANSWER_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 20.0
 _LOG_LINES = 20
-# What the shell says of another worker: who may ask it, where, and which models it has.
+# Variables of the shell that are meant for another worker: its keys, its port, its models.
 _NOT_INHERITED = ("API_KEYS", "MODELS", "MODEL_FILENAME", "MODEL_REPOSITORY_ID", "PORT_HEALTH")
 # A proxy of the shell has no business between two processes of this machine.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class ProcessFailed(Exception):
-    """What went wrong, in a sentence."""
+    """The failure, in a sentence."""
 
 
 def start_process(
@@ -40,9 +40,10 @@ def start_process(
     unset: Iterable[str] = (),
     in_own_group: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Start a command whose output goes to a file, with this process's environment but for `unset` and `environment`.
+    """Start a command whose output goes to a file, with this process's environment without `unset` and with
+    `environment`.
 
-    In a process group of its own, Ctrl-C at the terminal does not reach it.
+    With `in_own_group`, Ctrl-C at the terminal does not reach it.
     """
     # env(1) changes the environment that the child inherits, so that this process need not read its own.
     removed = [word for name in unset for word in ("-u", name)]
@@ -75,7 +76,9 @@ class WorkerProcess:
     """
 
     def __init__(self, environment: Mapping[str, str], log: IO[bytes], *, unset: Iterable[str] = ()) -> None:
-        """`environment` has its MODEL; `unset` names variables of this process that it must not inherit besides."""
+        """`environment` must hold MODEL. `unset` names further variables of this process that the worker must not
+        inherit.
+        """
         self._log = log
         self.port = free_port()
         own = {"HOST": "127.0.0.1", "PORT": str(self.port), **environment}
@@ -89,10 +92,10 @@ class WorkerProcess:
     def check_alive(self) -> None:
         code = self._process.poll()
         if code is not None:
-            raise ProcessFailed(f"The worker ended by itself with exit code {code}.")
+            raise ProcessFailed(f"The worker ended with exit code {code}.")
 
     def wait_ready(self, poll_s: float, timeout_s: float = _START_TIMEOUT_S) -> None:
-        """Return when /ping says 200, or `poll_s` later."""
+        """Return when /ping answers 200, at most `poll_s` later."""
         deadline_s = time.monotonic() + timeout_s
         while (status := self._ping()) != 200:
             self.check_alive()

@@ -54,7 +54,7 @@ def test_a_worker_that_cannot_start_ends_it_with_the_workers_own_words(tmp_path:
     model.write_bytes(b"GGUF" + bytes(100))
     done = run("cold-start", str(model))
     assert done.returncode == 1
-    assert "ended by itself" in done.stderr
+    assert "The worker ended with exit code" in done.stderr
     assert "broken.gguf" in done.stderr
 
 

@@ -68,7 +68,7 @@ def test_a_bad_setting_stops_the_start_with_its_name_value_and_what_was_expected
 def test_a_missing_model_ends_with_a_sentence() -> None:
     ended = run(MODEL="/nowhere/model.gguf", PORT=str(free_port()))
     assert ended.returncode == 1
-    assert "There is no model file" in ended.stderr
+    assert "No model file exists" in ended.stderr
     assert "listening" not in ended.stderr
     assert "draining" not in ended.stderr
     assert "stopp" not in ended.stderr
@@ -150,7 +150,7 @@ def test_sigterm_lets_a_running_answer_finish() -> None:
         _, log = process.communicate(timeout=60)
         assert process.returncode == 0
     said = {line["event"]: line for line in map(json.loads, log.splitlines())}
-    assert said["draining: what runs may finish, a second signal cuts it off"]["requests"] == 1
+    assert said["draining: running requests may finish, a second signal ends them"]["requests"] == 1
     assert (said["stopped"]["finished"], said["stopped"]["cut_off"]) == (1, 0)
 
 

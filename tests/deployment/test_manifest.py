@@ -61,7 +61,7 @@ volume: {name: v, size_gb: 10, data_center: EU-RO-1, tier: high_performance}
         registry="reg_1",
         volume=Volume("v", 10, "EU-RO-1", "high_performance"),
         data_centers=("EU-RO-1",),
-        notes=("A_TOKEN is no setting of the worker; passed on as written.",),
+        notes=("A_TOKEN is not a setting of the worker; passed on as written.",),
     )
 
 
@@ -98,7 +98,7 @@ FAULTS = [
     ("me/worker", "OWNER/worker", "image still has the example's OWNER"),
     ("image: ghcr.io/me/worker-gguf:0.1.0-cu118\n", "", "image is missing"),
     ("N_CTX: 4096", "N_CTX: 8k", "N_CTX='8k' is not valid: expected a whole number"),
-    ("N_CTX: 4096", "N_CTXX: 4096", "env.N_CTXX is no setting of the worker. Did you mean N_CTX?"),
+    ("N_CTX: 4096", "N_CTXX: 4096", "env.N_CTXX is not a setting of the worker. Did you mean N_CTX?"),
     ("N_CTX: 4096", "N_CTX: [1, 2]", "env.N_CTX must be one value"),
     ("N_CTX: 4096", "N_CTX:", "env.N_CTX has no value"),
     ("N_CTX: 4096", "n_ctx: 1024\n  N_CTX: 4096", "env.N_CTX stands there twice"),

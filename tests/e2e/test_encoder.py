@@ -26,7 +26,7 @@ async def test_a_worker_on_an_encoder_is_ready_and_refuses_to_generate(tmp_path:
         assert worker.health()["model"]["capabilities"] == ["embedding"]
         body = {"messages": [{"role": "user", "content": "Hi"}], "prompt": "Hi"}
         for path in ("/v1/chat/completions", "/v1/completions"):
-            with pytest.raises(UnsupportedParameter, match="generates no text; it can do: embedding") as refused:
+            with pytest.raises(UnsupportedParameter, match="does not generate text; it can do: embedding") as refused:
                 await ask(worker, "POST", path, body)
             assert refused.value.param == "model"
     finally:

@@ -65,7 +65,7 @@ async def test_an_unknown_name_is_told_what_there_is(worker: Worker) -> None:
         await ask(worker, "c")
     with pytest.raises(NotFound, match="'c' is not served"):
         await asking.ask(worker, "GET", "/v1/models/c")
-    with pytest.raises(NotFound, match="no such route"):
+    with pytest.raises(NotFound, match="No such route"):
         await asking.ask(worker, "POST", "/v1/other", {})
 
 
@@ -93,7 +93,7 @@ async def test_a_model_that_cannot_be_loaded_says_why_and_the_others_go_on(
 ) -> None:
     with pytest.raises(ModelInvalid, match=r"'broken' could not be brought up \(model_invalid\)"):
         await ask(worker, "broken")
-    once = r"^The model 'broken' could not be brought up \(model_invalid\)\. The worker's log says why\. A request in "
+    once = r"^The model 'broken' could not be brought up \(model_invalid\)\. The worker's log has the reason\. A request in "
     with pytest.raises(NotReady, match=once) as caught:
         await ask(worker, "broken")
     assert caught.value.retry_after_s

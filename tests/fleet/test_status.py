@@ -11,8 +11,8 @@ from worker_gguf.fleet.status import public
 @pytest.mark.parametrize(
     "text",
     [
-        "There is no model file at /mnt/secret/x.gguf.",
-        "CHAT_TEMPLATE='/mnt/a b' is no template",
+        "No model file exists at /mnt/secret/x.gguf.",
+        "CHAT_TEMPLATE='/mnt/a b' is neither a template",
         "MODEL=~/secret/x.gguf is not there",
         "(../secret.gguf) is damaged",
         "https://host/x.gguf?token=abc answered 403",
@@ -20,7 +20,7 @@ from worker_gguf.fleet.status import public
 )
 def test_a_path_or_an_address_stays_in_the_log(text: str) -> None:
     told = public("m", ModelInvalid(text))
-    assert told.message == "The model 'm' could not be brought up (model_invalid). The worker's log says why."
+    assert told.message == "The model 'm' could not be brought up (model_invalid). The worker's log has the reason."
     assert isinstance(told, ModelInvalid)
 
 

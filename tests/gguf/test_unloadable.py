@@ -66,7 +66,7 @@ ASSERTED: dict[str, tuple[Written, str]] = {
     "an epsilon that is no number": (
         SOUND.with_key("llama.attention.layer_norm_rms_epsilon", F32, number(F32, float("nan"))), "epsilon is nan",
     ),
-    "weights that nothing aligns": (key("general.alignment", 1), "no multiple of 32"),
+    "weights that nothing aligns": (key("general.alignment", 1), "not a multiple of 32"),
     "weights of whole numbers": (of_type(f"{LAYER}attn_q.weight", 24, 1), "type I8"),
     "weights of 64 bits": (of_type(f"{LAYER}ffn_up_exps.weight", 28, 8), "type F64"),
     "a vocabulary of whole numbers": (of_type("token_embd.weight", 26, 4), "type I32"),

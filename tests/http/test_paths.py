@@ -67,7 +67,7 @@ def test_metrics_and_log_have_the_route_and_not_the_path() -> None:
     with log_lines() as lines, serving() as served:
         served.client.post("/chat/completions", json=BODY)
         # The request is counted once its last byte has left.
-        wait_until(lambda: lines.events("request"))
+        wait_until(lambda: bool(lines.events("request")))
         page = served.client.get("/metrics").text
     assert f'worker_gguf_requests_total{{route="{CHAT}",status="200"}} 1.0' in page
     assert [line["route"] for line in lines.events("request")] == [CHAT]

@@ -31,7 +31,7 @@ def environment(platform: emulator.RunningEmulator, **own: str) -> dict[str, str
     ("own", "check", "said"),
     [
         ({"RUNPOD_GPU_COUNT": "1"}, "devices", "RUNPOD_GPU_COUNT=1, and this llama.cpp"),
-        ({"MODEL": "/nowhere/model.gguf"}, "model_not_found", "There is no model file at /nowhere/model.gguf"),
+        ({"MODEL": "/nowhere/model.gguf"}, "model_not_found", "No model file exists at /nowhere/model.gguf"),
     ],
 )
 def test_a_start_that_failed_is_reported_as_unhealthy_with_its_sentence(

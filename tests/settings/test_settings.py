@@ -147,7 +147,7 @@ def test_every_bad_value_is_named_at_once() -> None:
 
 
 def test_an_override_that_is_no_setting_is_refused() -> None:
-    with pytest.raises(SettingsError, match="N_CONTEXT is no setting"):
+    with pytest.raises(SettingsError, match="N_CONTEXT is not a setting"):
         Settings.load({}, n_context=4096)
 
 

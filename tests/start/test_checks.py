@@ -87,7 +87,7 @@ def test_a_file_that_is_shorter_than_its_header_says_or_has_another_digest_fails
 
 def test_what_could_not_be_compared_is_said() -> None:
     assert "SHA-256 as in the cache" in model([FileFacts("a", 1, 1, "right"), FileFacts("b", 1, 1, "right")]).reason
-    assert "knows no SHA-256" in model([FileFacts("a", 1, 1, "right"), FileFacts("b", 1, 1, "unknown")]).reason
+    assert "has no SHA-256" in model([FileFacts("a", 1, 1, "right"), FileFacts("b", 1, 1, "unknown")]).reason
 
 
 def test_a_volume_that_cannot_be_written_fails_and_a_full_one_does_not() -> None:

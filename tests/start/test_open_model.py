@@ -52,7 +52,7 @@ def test_an_encoder_loads_and_draws_no_token(tmp_path: Path) -> None:
     loaded.stop()
     assert loaded.describe()["model"]["capabilities"] == ["embedding"]
     (token,) = (check for check in loaded.checks if check.name == "token")
-    assert (token.ok, token.reason) == (True, "none drawn: the model generates no text")
+    assert (token.ok, token.reason) == (True, "none drawn: the model does not generate text")
 
 
 def test_a_reranker_loads(tmp_path: Path) -> None:

@@ -246,7 +246,7 @@ def test_server_without_ranges_serves_all(hub: FakeHub, tmp_path: Path) -> None:
 
 def test_web_page_is_no_model(hub: FakeHub, tmp_path: Path) -> None:
     hub.pages["/m.gguf"] = b"<html>log in</html>"
-    with pytest.raises(ModelInvalid, match="no GGUF file"):
+    with pytest.raises(ModelInvalid, match="not a GGUF file"):
         ensure(UrlRef(f"{hub.url}/m.gguf"), [tmp_path], tuning=SWIFT)
     assert _shown(tmp_path) == []
 

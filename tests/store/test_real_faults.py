@@ -69,7 +69,7 @@ def test_a_disk_that_fills_up_in_the_middle_keeps_what_is_there(hub: FakeHub, tm
                 while file.write(bytes(4096)):
                     pass
 
-        with pytest.raises(DownloadError, match=r"is full\. What was fetched is kept"):
+        with pytest.raises(DownloadError, match=r"is full\. Everything fetched so far is kept"):
             ensure(REF, [volume], None, once(fill), endpoint=hub.url, tuning=SWIFT)
         assert shown(volume) == []
         filler.unlink()

@@ -122,7 +122,7 @@ def _check(section: Section, env: Mapping[str, EnvValue], mode: Mode) -> None:
     """Have the worker's own settings judge the values, as the worker will, before anything is created."""
     for name in env:
         if (near := meant(name)) is not None:
-            raise section.fault(f"env.{name}", f"is no setting of the worker. Did you mean {near}?")
+            raise section.fault(f"env.{name}", f"is not a setting of the worker. Did you mean {near}?")
     platform = {"RUNPOD_ENDPOINT_ID": "planned"} | ({"RUNPOD_WEBHOOK_GET_JOB": "planned"} if mode == "queue" else {})
     # What RunPod fills in is not known here, and no setting but a text could be judged by its reference.
     known = {name: value.text for name, value in env.items() if not _THEIRS.fullmatch(value.text)}

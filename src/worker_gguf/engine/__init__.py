@@ -1,1 +1,3 @@
-"""Many requests through one model: scheduling, prefix reuse, text assembly. Knows nothing of llama.cpp or HTTP."""
+"""The engine: schedules many requests through one model, reuses prefixes, assembles text. Knows nothing of llama.cpp or
+HTTP.
+"""

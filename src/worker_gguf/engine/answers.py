@@ -1,5 +1,6 @@
-"""The answers that are under way: the scheduler's updates in, events for whoever asked out. The engine's thread owns
-them."""
+"""The answers in progress: takes the scheduler's updates, produces events for the callers. Owned by the engine's
+thread.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +24,9 @@ __all__ = ["Answers"]
 
 @dataclass(slots=True)
 class _Answer:
-    """One that has not ended: where its events go and its text so far.
+    """An answer in progress: the address of its events and its text so far.
 
-    `n_past_stop` counts the tokens that the step which brought a stop text had drawn behind it.
+    `n_past_stop` counts the tokens that were drawn behind a stop text in the step that brought it.
     """
 
     address: Address
@@ -35,7 +36,7 @@ class _Answer:
 
 
 class Answers:
-    """Counts tokens into `stats`; what is to be sent gathers until `collect`."""
+    """Counts tokens into `stats` and gathers events until `collect`."""
 
     def __init__(self, piece: Callable[[int], bytes], stats: EngineStats, clock: Callable[[], float]) -> None:
         self._piece = piece
@@ -53,7 +54,7 @@ class Answers:
         self._emit(address, Finished("error", Usage(len(request.prompt), 0, 0), error=error))
 
     def addresses(self) -> list[Address]:
-        """Of all that are open. From any thread."""
+        """Return the addresses of all open answers. Callable from any thread."""
         return [answer.address for answer in list(self._open.values())]
 
     def admitted(self, batch: Batch) -> None:
@@ -103,7 +104,7 @@ class Answers:
         return reason
 
     def collect(self) -> Outbox:
-        """What is to be sent since the last time."""
+        """Return the events gathered since the last call."""
         outbox, self._outbox = self._outbox, {}
         return outbox
 

@@ -1,6 +1,6 @@
-"""One step of work as data: memory operations, then rows of tokens; and what the step brought.
+"""One step as data: memory operations, then rows of tokens, and the result of the step.
 
-Written by the scheduler, carried out by a runner, read back by the scheduler.
+The scheduler writes a batch, a runner carries it out, and the scheduler reads the result.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ Operation = Copy | Truncate | Open | Close
 class Chunk:
     """Tokens to append to `slot` at position `start`.
 
-    The last `n_outputs` of them want a row of logits each. One row draws the token that follows the chunk. With more,
-    all tokens but the first of these rows are guesses: each row draws the token that follows its own, and the drawing
-    goes on to the next row as long as the guess was right.
+    Each of the last `n_outputs` tokens gets a row of logits. One row draws the token that follows the chunk. With
+    several rows, all tokens but the first of them are guesses: each row draws the token that follows its own, and
+    drawing continues with the next row as long as the guess was right.
     """
 
     slot: int
@@ -89,9 +89,9 @@ class Sampled:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step brought. With `no_space` the memory is as before it; with `error` the chunks' slots are empty.
+    """The result of a step. With `no_space` the memory is unchanged; with `error` the slots of the chunks are empty.
 
-    `refused` pairs a slot with the reason why its sampler could not be made or found no token to draw.
+    `refused` pairs a slot with the reason why its sampler could not be created or found no token to draw.
     """
 
     sampled: tuple[Sampled, ...] = ()

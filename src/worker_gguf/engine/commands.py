@@ -1,4 +1,4 @@
-"""What others ask of the engine's thread, and where a request's events go."""
+"""The commands that other threads send to the engine's thread, and the address of a request's events."""
 
 from __future__ import annotations
 

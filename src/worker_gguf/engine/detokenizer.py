@@ -1,4 +1,4 @@
-"""From token pieces to text: whole characters, and nothing that may be the start of a stop text.
+"""Turns token pieces into text: whole characters only, without anything that may begin a stop text.
 
 Knows nothing of vocabularies: pieces are bytes.
 """
@@ -38,7 +38,9 @@ class Detokenizer:
         return self.stop is not None
 
     def flush(self) -> str:
-        """What is still held back when the sequence ends without a stop text; a broken character becomes U+FFFD."""
+        """Return the text that is still held back when the sequence ends without a stop text. A broken character
+        becomes U+FFFD.
+        """
         if self.stop is not None:
             return ""
         text, self._held = self._held + self._decoder.decode(b"", final=True), ""

@@ -86,10 +86,11 @@ class Engine:
         self.runner.close()
 
     def submit(self, *requests: GenerationRequest, on_ended: Callable[[], None] | None = None) -> EventStream:
-        """Start requests as one group; call it on the event loop that reads the stream.
+        """Submit requests as one group. Call it on the event loop that reads the stream.
 
-        Raises QueueFull when there is no room for all of them, NotReady when stopping. What goes wrong later comes as
-        a request's ending. `on_ended` is called from another thread when all have ended and their slots are free.
+        Raises QueueFull when there is no room for all of them, NotReady when the engine is stopping. Later failures
+        arrive as the ending of a request. `on_ended` is called from another thread when all have ended and their slots
+        are free.
         """
         now_s = self._clock()
         progress = tuple(Progress(now_s, len(request.prompt)) for request in requests)
@@ -177,7 +178,8 @@ class Engine:
                 if goes_on:
                     self._step()
             except Exception:
-                # A bug, not a request: everyone is told, and the next request finds an empty memory.
+                # This is a bug and not the fault of a request: every request ends with an error, and the next one finds
+                # an empty memory.
                 logger.exception("engine step failed")
                 self._take(self._scheduler.reset(EngineFailed("The engine failed; see the log.")))
             self._publish()
@@ -231,7 +233,7 @@ class Engine:
         except WorkerError as error:
             self._refuse(request, address, error)
             return
-        except AssertionError:  # a bug of the caller, whose request has an ending all the same
+        except AssertionError:  # a bug of the caller; its request still gets an ending
             logger.exception("a request that the service should have refused")
             self._refuse(request, address, EngineFailed("The engine cannot take this request; see the log."))
             return
@@ -243,7 +245,7 @@ class Engine:
         self._answers.refuse(request, address, error)
         self._count_ending("refused")
 
-    # --- what comes of it -----------------------------------------------------------------------------------------
+    # --- updates -----------------------------------------------------------------------------------------------------
 
     def _take(self, updates: list[Update]) -> None:
         for update in updates:

@@ -1,4 +1,4 @@
-"""What comes back from the engine for one request: deltas, then exactly one Finished."""
+"""The events of one request: deltas, then exactly one Finished."""
 
 from __future__ import annotations
 

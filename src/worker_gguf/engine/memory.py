@@ -35,7 +35,9 @@ class Memory:
 
     @property
     def room(self) -> int:
-        """Tokens that can be added. A slot with a part of its own always has room for its context."""
+        """The number of tokens that can be added. A slot with its own part of the memory always has room for its
+        context.
+        """
         return self.limits.n_ctx * self.limits.n_slots if self.limits.partitioned else self.limits.n_cells - self.n_held
 
     def take_operations(self) -> tuple[Operation, ...]:
@@ -45,7 +47,9 @@ class Memory:
     # --- sequences come and go ------------------------------------------------------------------------------------
 
     def claim(self, sequence: Sequence) -> bool:
-        """Give the sequence a slot and what of its tokens is in memory already; False if there is no place for it."""
+        """Give the sequence a slot, together with its tokens that are already in memory. Returns False if there is no
+        place.
+        """
         placement = place(self.slots, sequence.tokens, self.limits, reuse=sequence.request.cache_prompt)
         if placement is None or not self._make_room(sequence, placement.target):
             return False
@@ -78,7 +82,7 @@ class Memory:
         self._operations.append(Truncate(slot.id, 0))
 
     def forget_oldest(self, keep: Slot | None = None) -> bool:
-        """Give up the cached prefix that was used longest ago; False if there is none but `keep`'s."""
+        """Drop the cached prefix that was used longest ago. Returns False if there is none except in `keep`."""
         idle = [slot for slot in self.slots if slot.is_idle and slot.tokens and slot is not keep]
         if not idle:
             return False
@@ -92,7 +96,9 @@ class Memory:
     # --- placing --------------------------------------------------------------------------------------------------
 
     def _make_room(self, sequence: Sequence, target: Slot) -> bool:
-        """Would all its tokens fit beside the running ones? If so, give up as many cached prefixes as it takes."""
+        """Drop cached prefixes until the sequence's tokens fit. Returns False if they cannot fit next to the running
+        ones.
+        """
         if self.limits.partitioned:
             return True
         needed = len(sequence.tokens) + 1
@@ -106,7 +112,7 @@ class Memory:
     def _occupy(self, sequence: Sequence, placement: Placement) -> None:
         target, source, n_reused = placement.target, placement.source, placement.n_reused
         if source is not target:
-            # The copy may be of a prefix just given up for room: then there is nothing left to copy.
+            # The source may have been dropped to make room. Then there is nothing left to copy.
             n_reused = min(n_reused, len(source.tokens))
             self._operations.append(Copy(source.id, target.id, n_reused))
             if source.is_idle:

@@ -1,7 +1,7 @@
-"""How far one request is in the engine: its times and counts, and nothing of its content.
+"""The progress of one request in the engine: times and counts, nothing of its content.
 
-Written by the engine's thread alone, read by anyone; a read may be a step behind. So a request that was cancelled,
-whose ending nobody waits for, has its counts too.
+The engine's thread writes it and any thread reads it, perhaps one step late. A cancelled request has its counts here,
+too, although no caller waits for its ending.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ __all__ = ["Progress"]
 
 @dataclass(slots=True, eq=False)
 class Progress:
-    """Times are of the engine's clock, `time.monotonic`; None is not yet, or never.
+    """Times are of the engine's clock, `time.monotonic`; None means not yet, or never.
 
-    `admitted_s` is when the request first got a slot. `completion_tokens` counts what is part of the answer, a token
-    that ends it is not.
+    `admitted_s` is the time at which the request first got a slot. `completion_tokens` counts the tokens of the answer,
+    without the one that ends it.
     """
 
     submitted_s: float

@@ -1,4 +1,4 @@
-"""What one generation is asked for. Frozen values; knows nothing of HTTP, templates or llama.cpp."""
+"""A generation request as frozen values. Knows nothing of HTTP, templates or llama.cpp."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seam between the engine and whatever computes: one method, and what the scheduler must know of the model."""
+"""The interface between the engine and a model: one method, and the limits that the scheduler needs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["Limits", "Runner"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the scheduler must know of the model and its memory.
+    """The limits of a model and its memory, for the scheduler.
 
-    `n_ctx` is one request's most tokens, prompt and answer; `n_cells` the tokens that fit in memory, all slots
-    together; `n_batch` the most tokens of one step. `partitioned`: each slot has its own memory, and slots that are
-    neighbours compute together fastest. `prefix` says what of a slot's tokens can be used again: "any" first part of
-    them, or only the "whole" (a recurrent memory keeps one state and cannot be cut). `n_outputs` is the most rows of
-    logits of one slot in one step.
+    `n_ctx` is the most tokens of one request, prompt and answer together; `n_cells` is the number of tokens that all
+    slots together can hold; `n_batch` is the most tokens of one step. With `partitioned`, each slot has its own part of
+    the memory, and neighbouring slots compute together fastest. `prefix` is "any" where any first part of a slot's
+    tokens can be reused, and "whole" where only all of them can (a recurrent memory keeps one state and cannot be cut).
+    `n_outputs` is the most rows of logits of one slot in one step.
     """
 
     n_slots: int
@@ -38,10 +38,10 @@ class Runner(Protocol):
     def limits(self) -> Limits: ...
 
     def run(self, batch: Batch) -> StepResult:
-        """Do the operations in order, decode all chunks, draw for each chunk that has outputs.
+        """Carry out the operations in order, decode all chunks, and draw for each chunk that has outputs.
 
-        The drawn tokens come in the order of the chunks. Never raises for what a request asked: a failure of the
-        computation is in the result.
+        The drawn tokens come in the order of the chunks. Never raises for something a request asked for: a failed
+        computation is part of the result.
         """
         ...
 

@@ -69,7 +69,7 @@ class Scheduler:
         return [self._end(sequence, reason, error) for sequence in list(self._by_id.values())]
 
     def reset(self, error: WorkerError) -> list[Update]:
-        """End everything and forget every token in memory: for when nobody knows what it holds."""
+        """End every sequence and clear the memory. Used when the content of the memory is unknown."""
         updates = self.finish_all("error", error)
         for slot in self.memory.slots:
             self.memory.empty(slot)
@@ -97,7 +97,7 @@ class Scheduler:
         return Batch(operations, tuple(sorted(chunks, key=lambda chunk: chunk.slot)))
 
     def commit(self, batch: Batch, result: StepResult) -> list[Update]:
-        """Take in what a step brought."""
+        """Apply the result of a step."""
         updates: list[Update] = []
         for slot_id, refusal in result.refused:
             if (sequence := self.memory.slots[slot_id].sequence) is not None:
@@ -194,7 +194,7 @@ class Scheduler:
         return before - self.memory.n_held
 
     def _make_wait(self, sequence: Sequence) -> None:
-        """Give its memory back; it starts again later with all its tokens, so that nothing of it is lost."""
+        """Take the sequence's memory. It starts again later with all its tokens, so nothing is lost."""
         self.memory.empty(self._leave(sequence))
         sequence.n_computed = 0
         self.waiting.appendleft(sequence)
@@ -202,7 +202,7 @@ class Scheduler:
     # --- taking results in ----------------------------------------------------------------------------------------
 
     def _draw(self, sequence: Sequence, sampled: Sampled) -> Iterable[Update]:
-        """Take the drawn tokens in, up to the one that ends the sequence; those behind it were never drawn."""
+        """Add the drawn tokens, up to the one that ends the sequence. The tokens behind it are dropped."""
         updates: list[Update] = []
         limit = sequence.request.max_tokens
         sequence.n_drawn = len(sampled.tokens)
@@ -227,7 +227,9 @@ class Scheduler:
         sequence.n_computed = n_right
 
     def _make_room_after_refusal(self, batch: Batch) -> list[Update]:
-        """The memory had no room though the count said so. Give up a prefix, or make the youngest wait, or end it."""
+        """Make room after the memory refused a batch that should have fit: drop a prefix, or make the youngest sequence
+        wait, or end all.
+        """
         if self.memory.forget_oldest():
             return []
         if len(self.running) > 1:

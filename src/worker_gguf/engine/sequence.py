@@ -62,7 +62,7 @@ class Sequence:
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """A place in the model's memory. `tokens` is what it holds, whether a sequence is running in it or not."""
+    """A place in the model's memory. `tokens` is its content, with or without a running sequence."""
 
     id: int
     tokens: list[int] = field(default_factory=list)

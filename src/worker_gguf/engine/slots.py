@@ -1,6 +1,6 @@
-"""Where a new sequence goes: which slot it takes and whose computed tokens it uses again.
+"""Chooses the slot of a new sequence and the computed tokens that it reuses.
 
-Pure decisions over the slots' tokens. Knows nothing of memory, threads or time.
+Pure decisions over the tokens of the slots. Knows nothing of memory, threads or time.
 """
 
 from __future__ import annotations
@@ -56,12 +56,14 @@ def reusable(held: Tokens[int], tokens: Tokens[int], limits: Limits) -> int:
 
 
 def place(slots: Tokens[Slot], tokens: Tokens[int], limits: Limits, *, reuse: bool) -> Placement | None:
-    """Choose a slot for `tokens`, or None when all are busy.
+    """Choose a slot for `tokens`. Returns None when all are busy.
 
-    1. The slot whose tokens match best, in place, if it is idle and (partitioned) beside the busy ones.
-    2. Else a slot that loses least (empty, then least recently used), with the best match copied into it when that
-       is worth it. Partitioned memory computes neighbours in one pass, so there only slots that keep the busy ones
-       together are considered.
+    1. The slot whose tokens match best, in place, if it is idle and (partitioned) next to the busy ones.
+    2. Otherwise the slot that loses least (empty, then least recently used), with the best match copied into it when
+    that is worth it.
+
+    Partitioned memory computes neighbours in one pass, so only slots that keep the busy ones together are considered
+    there.
     """
     idle = [slot for slot in slots if slot.is_idle]
     if not idle:
@@ -87,7 +89,9 @@ def _can_copy(source: Slot, n_tokens: int, limits: Limits) -> bool:
 
 
 def _beside_the_busy(slots: Tokens[Slot], idle: list[Slot]) -> list[Slot]:
-    """The idle slots that add no further run of busy neighbours: those that close a gap, else those at a run's end."""
+    """Return the idle slots that add no new run of busy neighbours: those that close a gap, otherwise those at the end
+    of a run.
+    """
     busy = {slot.id for slot in slots if not slot.is_idle}
     if not busy:
         return idle

@@ -89,11 +89,11 @@ Outbox = dict[EventStream, Items]
 
 
 class Courier:
-    """Carries outboxes to the event loops from a thread of its own.
+    """Carries outboxes to the event loops in a thread of its own.
 
-    Waking a loop is a system call, which lets go of the interpreter's lock; the loop's thread takes it and keeps it
-    while it renders and sends. The engine's thread would have to wait for that before its next decode. Handing over to
-    a queue lets go of nothing: the courier runs when the decode has begun.
+    Waking a loop is a system call, which releases the interpreter lock; the loop's thread then takes it and keeps it
+    while it renders and sends. The engine's thread would wait for that before its next decode. Putting an outbox into a
+    queue releases nothing: the courier runs once the decode has begun.
     """
 
     def __init__(self) -> None:
@@ -117,7 +117,7 @@ class Courier:
 
 
 def _deliver(outbox: Mapping[EventStream, Items]) -> None:
-    """Hand each stream its events, from any thread. A loop that is closed has nobody left to tell."""
+    """Hand each stream its events. Callable from any thread. Events for a closed loop are dropped."""
     over = [stream for stream, items in outbox.items() if stream.is_last(items)]  # later, the items are their reader's
     loops: dict[asyncio.AbstractEventLoop, list[tuple[EventStream, Items]]] = {}
     for stream, items in outbox.items():

@@ -1,4 +1,4 @@
-"""How fast requests end while others wait: what one that is refused is told to wait. Is given times, knows no clock."""
+"""Measures how fast requests end while others wait, for the Retry-After of a refusal. Takes times, reads no clock."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Final
 
 __all__ = ["Turnover"]
 
-# Of an ending's news: some ten endings make the mean.
+# Weight of the newest interval in the running mean; roughly the last ten count.
 _WEIGHT: Final = 0.2
 _LONGEST_S: Final = 120
 
 
 class Turnover:
-    """Seconds between endings, counted only while requests wait: an idle worker's pauses say nothing of a full one.
+    """Seconds between endings, counted only while requests wait: the pauses of an idle worker would distort the mean.
 
-    Written by the engine's thread, read by any.
+    The engine's thread writes it and any thread reads it.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Turnover:
             self._last_s = now_s
 
     def ended(self, now_s: float, *, is_full: bool) -> None:
-        """A request ended, and left a place; `is_full` if others wait all the same."""
+        """Note that a request ended and freed a place. `is_full` means that others still wait."""
         if self._last_s is not None:
             seconds = now_s - self._last_s
             self._mean_s = seconds if self._mean_s is None else self._mean_s + _WEIGHT * (seconds - self._mean_s)

@@ -1,4 +1,4 @@
-"""What the scheduler tells after a step: tokens drawn, sequences ended."""
+"""The updates of the scheduler after a step: tokens drawn, sequences ended."""
 
 from __future__ import annotations
 

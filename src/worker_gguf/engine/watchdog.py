@@ -15,7 +15,7 @@ _MOST_INTERVAL_S = 1.0
 
 
 class Watched(Protocol):
-    """What is looked at: turns of the engine's loop, and requests that have not ended."""
+    """The part of an engine that the watchdog reads: turns of its loop, and requests that have not ended."""
 
     @property
     def n_turns(self) -> int: ...
@@ -25,11 +25,11 @@ class Watched(Protocol):
 
 
 class Stall:
-    """For how long work has been there without a turn. Counts only time that it saw pass, look by look: a container
+    """Measures for how long work has waited without a turn. It counts only the time between its own looks: a container
     that was frozen for an hour was not stalled for an hour.
 
-    A step is bounded by the tokens of a batch, so what a machine needs for one is told by those before: a turn may
-    take `floor_s`, or twenty times the slowest one if that is more.
+    The tokens of a batch bound a step, so earlier steps tell how long one may take on this machine: `floor_s`, or
+    twenty times the slowest one so far if that is more.
     """
 
     def __init__(self, floor_s: float) -> None:
@@ -59,7 +59,7 @@ class Watchdog:
     def __init__(
         self, engines: Callable[[], Iterable[Watched]], floor_s: float, on_wedged: Callable[[float], None]
     ) -> None:
-        """`engines` says at each look which ones there are: they come and go where a worker has several models."""
+        """`engines` returns the engines that exist at each look; with several models they come and go."""
         self._engines = engines
         self._floor_s = floor_s
         self._stalls: dict[Watched, Stall] = {}

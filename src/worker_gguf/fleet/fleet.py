@@ -49,7 +49,7 @@ class Fleet:
         leaving: threading.Event,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """By their names. `leaving` is set here when all is to be given up."""
+        """`models` are keyed by name. `leaving` is set here when the fleet stops."""
         self.models = models
         self._first = next(iter(models.values()))
         self._n_parallel = self._first.booted.n_parallel if self._first.booted else 1
@@ -90,7 +90,8 @@ class Fleet:
             account.model_wait_s = time.monotonic() - account.started_s
         ended = partial(self._end, ticket)
         try:
-            if (booted := model.booted) is None:  # it was given up between the two
+            # the model was unloaded between the two lines, because the fleet stops
+            if (booted := model.booted) is None:
                 raise NotReady(_LEAVING)
             result = await booted.service.generate(call, request, ended)
         except BaseException:
@@ -173,7 +174,7 @@ class Fleet:
                 case _:
                     self._loader.do(effect)
 
-    # --- what the worker asks -------------------------------------------------------------------------------------
+    # --- called by the worker ----------------------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
@@ -193,7 +194,7 @@ class Fleet:
         return [counts_of(one, self._residence.places[one.name]) for one in self.models.values()]
 
     async def idle(self) -> None:
-        """Return when nobody waits and nothing runs."""
+        """Return when no request waits or runs."""
         with self._lock:
             if not self._residence.n_open:
                 return

@@ -1,7 +1,7 @@
-"""Fetches, loads and puts models away as it is told, and keeps count of the memory they take.
+"""Carries out Residence's decisions: fetches, loads and unloads models, and keeps count of their memory.
 
-One thread loads and unloads, one thing at a time. A thread of its own fetches each model that is not on disk yet, so
-that a download holds nobody up but those who wait for it.
+One thread loads and unloads, one model at a time. Each model that is not on disk is fetched in a thread of its own, so
+that a download delays only the requests for that model.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Loader:
         leaving: threading.Event,
         clock: Callable[[], float],
     ) -> None:
-        """`first_machine` is what there was before any model was loaded; `leaving` is set when all is given up."""
+        """`first_machine` is the machine before any model was loaded; `leaving` is set when the fleet stops."""
         self.machine = first_machine
         self._past = EngineStats()
         self._ending: tuple[EngineStats, ...] = ()
@@ -54,7 +54,7 @@ class Loader:
         self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
 
     def start(self, tell: Tell, residence: Residence) -> None:
-        """Report what is loaded and go on. What else is on disk is looked at beside that."""
+        """Report the models that are loaded, then look for the others on disk in another thread."""
         self._tell, self._residence = tell, residence
         self._note_memory()
         for one in self._models.values():
@@ -64,7 +64,7 @@ class Loader:
         threading.Thread(target=self._look, name="fleet-look", daemon=True).start()
 
     def stop(self) -> None:
-        """Return when nothing is loaded any more. What was asked for and not begun is not done."""
+        """Return when no model is loaded any more. Work that has not begun is dropped."""
         self._work.put(None)
         self._thread.join()
         for one in self._models.values():
@@ -79,13 +79,13 @@ class Loader:
             self._work.put(effect)
 
     def stats(self) -> EngineStats:
-        """Of what is loaded, and of what was."""
+        """Return the sum over the loaded models and those that were unloaded."""
         with self._counting:
             loaded = [booted.stats for one in self._models.values() if (booted := one.booted)]
             return total([of_the_past((self._past, *self._ending)), *loaded])
 
     def fits(self, name: str, others: frozenset[str]) -> bool:
-        """As Residence asks for it."""
+        """The `fits` function of Residence."""
         found = self._models[name].found
         assert found is not None
         return self._room.fits(name, found.need, others)
@@ -148,14 +148,14 @@ class Loader:
         self._tell(partial(self._residence.unloaded_now, one.name))
 
     def _try(self, name: str, act: Callable[[], object]) -> bool:
-        """Whether it went well; else those who wait for the model are told."""
+        """Return whether `act` succeeded. A failure is reported to the requests that wait for the model."""
         try:
             act()
         except WorkerError as error:
             why = error
         except Exception as error:
             logger.exception("model could not be brought up", extra={"model": name})
-            why = WorkerError(f"It could not be loaded ({type(error).__name__}); the worker's log says more.")
+            why = WorkerError(f"It could not be loaded ({type(error).__name__}); the worker's log has the traceback.")
         else:
             return True
         if not self._leaving.is_set():
@@ -170,7 +170,7 @@ class Loader:
         return least(machine, room.beside(room.taken))
 
     def _note_memory(self) -> None:
-        """After each change of what is loaded, by the one thread that changes it."""
+        """Update the memory that models take. Called after each load and unload, by the one thread that does both."""
         taken = {
             one.name: footprint_of(one.booted.plan, self.machine, one.settings)
             for one in self._models.values()

@@ -1,4 +1,4 @@
-"""One model of the list: its files, what is known of it, and its engine while it is in memory."""
+"""One model of the list: its files, its card, and its engine while it is in memory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A model on disk: its files, which nobody prunes meanwhile, and what it needs of the memory."""
+    """A model on disk: its files, protected from pruning, and the memory it needs."""
 
     local: LocalModel
     usage_mark: UsageMark
@@ -67,7 +67,7 @@ class FleetModel:
 
     @property
     def card(self) -> ModelCard:
-        """What is known so far."""
+        """Return the card as far as the model is known."""
         if self.booted is not None:
             return self.booted.service.card
         if self._found is not None:
@@ -77,11 +77,11 @@ class FleetModel:
         return ModelCard(self.name, self._created_s, aliases=aliases)
 
     def goes_by(self, name: str) -> bool:
-        """Whether it is called so, beside its own name; in any case of letters."""
+        """Return whether a name is one of the model's aliases, in any case of letters."""
         return name.lower() in (alias.lower() for alias in self.card.aliases)
 
     def look(self) -> None:
-        """Find the model if its files are here already. Asks nobody; a model that cannot be read is left for later."""
+        """Find the model if its files are on disk. Makes no request. A model that cannot be read is left for later."""
         settings = self.settings
         try:
             with self._finding:
@@ -91,7 +91,7 @@ class FleetModel:
             logger.warning("model cannot be read yet", extra={"model": self.name, "reason": error.message})
 
     def find(self) -> Found:
-        """Find the model, or download it. Raises the WorkerError that says why not."""
+        """Find the model, or download it. Raises the WorkerError of a failure."""
         with self._finding:
             if self._found is None:
                 local = fetch(self._start())
@@ -113,12 +113,12 @@ class FleetModel:
         self._is_up(booted, clock() - begun_s)
 
     def detach(self) -> LoadedModel | None:
-        """Let nobody have it any more; what is returned is to be closed."""
+        """Take the model away from new requests. The caller closes the returned value."""
         booted, self.booted = self.booted, None
         return booted
 
     def close(self, booted: LoadedModel) -> None:
-        """Put away what was detached; its files are kept."""
+        """Close a model that was detached. Its files stay protected."""
         from worker_gguf.llama.backend import give_memory_back
 
         booted.engine.stop()

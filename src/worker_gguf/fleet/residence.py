@@ -1,14 +1,14 @@
-"""Which models are in memory and who waits for which: events in, effects out.
+"""Decides which models are in memory and which requests wait: events in, effects out.
 
-Knows no clock, thread, event loop or llama.cpp: each event says when it is, each answer is what is to be done. One
-lock around all calls is the caller's. What is decided, in this order:
+Knows no clock, thread, event loop or llama.cpp: each event carries its time, each answer is a list of effects. The
+caller holds one lock around all calls. The rules, in order:
 
 1. A request for a model that is loaded and open runs at once. Any other waits, in order of arrival for each model.
-2. One model is loaded at a time, next the one whose first request has waited longest.
-3. It is loaded when it fits as it wishes beside what stays. For that, idle models are unloaded, least recently used
-   first, none before it has been in memory for `min_residence_s`.
-4. When that is not enough, busy models whose `turn_s` is over are closed: they finish what runs, their new requests
-   wait, and once idle they are unloaded. All that waited for the next model then run, in order.
+2. One model is loaded at a time: the one whose first request has waited longest.
+3. It is loaded when it fits, at the size that it wishes, next to the models that stay. To make room, idle models are
+unloaded, least recently used first, none before it has been in memory for `min_residence_s`.
+4. When that is not enough, busy models whose `turn_s` is over are closed: their running requests finish, new ones wait,
+and they are unloaded once they are idle. Then all requests that waited for the next model run, in order.
 """
 
 from __future__ import annotations
@@ -107,16 +107,17 @@ class Place:
 
 
 class Residence:
-    """`fits(name, others)` says whether a model fits, as it wishes to be, beside others that are loaded; it raises
-    NotEnoughMemory, with the reason, if it would not even fit alone. Tickets are numbers that rise from request to
-    request."""
+    """`fits(name, others)` returns whether a model fits, at the size that it wishes, next to other loaded models. It
+    raises NotEnoughMemory, with the reason, if the model would not even fit alone. Ticket numbers rise from request to
+    request.
+    """
 
     def __init__(self, names: Iterable[str], rules: Rules, fits: Callable[[str, frozenset[str]], bool]) -> None:
         self.rules = rules
         self.places = {name: Place(name) for name in names}
         self.n_unloads = 0
         self._fits = fits
-        self._target: Place | None = None  # what room is made for, or what is loading
+        self._target: Place | None = None  # the model that room is made for, or that is loading
         self._closed: frozenset[str] = frozenset()
 
     @property
@@ -150,7 +151,7 @@ class Residence:
         return self._advance(now_s)
 
     def ended(self, ticket: int, now_s: float) -> list[Effect]:
-        """The request is over, or whoever waited has left. A ticket that is not known has ended already."""
+        """Note that a request is over, or that its caller has left. An unknown ticket has ended already."""
         for place in self.places.values():
             if ticket in place.running:
                 place.running.remove(ticket)
@@ -177,7 +178,7 @@ class Residence:
         place.failure, place.n_failures = None, 0
         if self._target is place:
             self._target = None
-        # Before anything else is decided, or it might be unloaded for the next one with nobody served.
+        # Before any other decision: the model might otherwise be unloaded for the next one before it served a request.
         admitted = self._admit(place)
         return [*admitted, *self._advance(now_s)]
 
@@ -189,7 +190,7 @@ class Residence:
         return self._load_or_drop(self._target, now_s)
 
     def failed(self, name: str, why: WorkerError, now_s: float) -> list[Effect]:
-        """The model could not be fetched or loaded: those who wait are told, the others go on."""
+        """Note that the model could not be fetched or loaded. Its waiting requests fail; others are not affected."""
         place = self.places[name]
         if self._target is place:
             self._target = None
@@ -203,7 +204,7 @@ class Residence:
         return self._advance(now_s)
 
     def give_up(self, why: WorkerError) -> list[Effect]:
-        """Refuse all who wait. What runs is not touched."""
+        """Refuse all waiting requests. Running ones are not affected."""
         return [effect for place in self.places.values() for effect in self._refuse(place, why)]
 
     # --- decisions ------------------------------------------------------------------------------------------------

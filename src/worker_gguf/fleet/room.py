@@ -1,8 +1,9 @@
-"""The memory that models take and leave: whether one fits, as it wishes to be, beside others. Pure.
+"""The memory that models take and leave: whether one fits, at the size that it wishes, next to others. Pure.
 
-What a loaded model takes is what its plan says. What there is without any model is the less of two: what was free
-before the first load, and what is free now with the loaded models' part added. The second alone would be too much where
-weights are mapped files, which count as free; the first alone would not see what other processes took since.
+A loaded model takes what its plan states. The memory without any model is the lesser of two numbers: the free memory
+before the first load, and the free memory now plus the loaded models' share. The second alone would be too much where
+weights are mapped files, which count as free. The first alone would miss the memory that other processes have taken
+since.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Footprint:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What decides a model's plan."""
+    """The values that decide a model's plan."""
 
     shape: ModelShape
     wishes: Wishes
@@ -84,11 +85,13 @@ class Room:
         return cls(least(first, _moved(now, taken.values(), 1)), dict(taken))
 
     def beside(self, others: Iterable[str]) -> Machine:
-        """What others leave."""
+        """Return the memory that other models leave."""
         return without(self.empty, [self.taken[name] for name in others])
 
     def fits(self, name: str, need: Need, others: frozenset[str]) -> bool:
-        """Whether the plan beside others is the one it gets alone. Raises NotEnoughMemory if there is none alone."""
+        """Return whether the plan next to others equals the plan alone. Raises NotEnoughMemory if there is no plan
+        alone.
+        """
         key = (name, others)
         if key not in self._known:
             wished = plan_memory(need.shape, need.visible(self.empty), need.wishes)
@@ -101,5 +104,5 @@ class Room:
 
 
 def _layout(plan: MemoryPlan) -> tuple[object, ...]:
-    """What a user would notice. How layers are shared out over GPUs follows free memory and is no loss."""
+    """The part of a plan that users notice. The split of layers over GPUs follows free memory and is no loss."""
     return plan.n_gpu_layers, plan.n_cpu_moe, plan.n_ctx, plan.n_parallel, plan.n_cells, plan.type_k, plan.type_v

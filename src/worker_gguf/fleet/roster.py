@@ -1,4 +1,4 @@
-"""The models that MODELS lists: each a name and settings of its own, checked before anything is loaded."""
+"""The models in MODELS: each with a name and settings of its own, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Entry", "read_roster"]
 _OF_LIMITS: Final = {name for name in Limits.model_fields if name != "max_body_mb"}
 _OF_A_MODEL: Final = {"chat_template", "tokenizer"}
 _ALLOWED: Final = _OF_A_MODEL | _OF_LIMITS | {*Memory.model_fields, *Engine.model_fields, *Sampling.model_fields}
-# What the environment says of a single model does not hold for those of the list.
+# Variables about a single model do not apply to the models of the list.
 _NOT_SHARED: Final = {*Fleet.model_fields, *Model.model_fields} - {
     "model_cache_dir",
     "model_cache_max_gb",
@@ -48,7 +48,7 @@ def read_roster(settings: Settings) -> tuple[Entry, ...]:
         entry = _entry(settings, given, number)
         if any(entry.name.lower() == other.name.lower() for other in entries):
             raise SettingsError(
-                f"{_where(number, given)} has the name of another entry. Give each an alias of its own."
+                f"{_where(number, given)} has the same name as another entry. Give each an alias of its own."
             )
         entries.append(entry)
     if not entries:
@@ -67,7 +67,7 @@ def _listed(text: str) -> Iterator[Mapping[str, Any]]:
     if isinstance(document, Mapping) and set(document) == {"models"}:
         document = document["models"]
     if not isinstance(document, list):
-        raise SettingsError("MODELS must be a list of entries, each with `model` and what it sets. See docs/models.md.")
+        raise SettingsError("MODELS must be a list of entries, each with `model` and its settings. See docs/models.md.")
     for number, item in enumerate(document, start=1):
         if isinstance(item, str):
             yield from _inline(item)
@@ -100,7 +100,7 @@ def _parse(text: str) -> object:
         try:
             return json.loads(text)
         except ValueError:
-            pass  # YAML's own short form is no JSON
+            pass  # YAML's own short form is not JSON
     import yaml
 
     try:
@@ -109,7 +109,7 @@ def _parse(text: str) -> object:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
         raise SettingsError(
-            f"MODELS is no valid YAML{where}: {getattr(error, 'problem', 'it cannot be read')}."
+            f"MODELS is not valid YAML{where}: {getattr(error, 'problem', 'it cannot be read')}."
         ) from None
 
 
@@ -138,11 +138,11 @@ def _entry(settings: Settings, given: Mapping[str, Any], number: int) -> Entry:
 def _why_not(name: str) -> str:
     if name in Settings.model_fields:
         return f"{name.upper()} is for the whole worker: set it as a variable, not in MODELS."
-    return f"{name.upper()} is no setting of a model; docs/models.md lists them."
+    return f"{name.upper()} is not a setting of a model; docs/models.md lists them."
 
 
 def _name_of(model: str) -> str:
-    """Its reference, or the file's name where that says more than clients should see."""
+    """Return the reference, or the file's name where the reference would show a private path or address."""
     return Path(model.partition("?")[0]).stem if is_private(model) else model
 
 

@@ -1,4 +1,4 @@
-"""What is told of each model of several: in /v1/models, in /health, in the metrics."""
+"""The public state of each model: in /v1/models, in /health, in the metrics."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def public(name: str, why: WorkerError) -> WorkerError:
     if not names_private(why.message):
         return why
     return type(why)(
-        f"The model {name!r} could not be brought up ({why.code}). The worker's log says why.",
+        f"The model {name!r} could not be brought up ({why.code}). The worker's log has the reason.",
         retry_after_s=why.retry_after_s,
     )
 

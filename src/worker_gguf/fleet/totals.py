@@ -22,12 +22,12 @@ _OF_NOW = ("n_slots", "n_cells", "max_queue", "busy_slots", "waiting", "held_tok
 
 
 def total(engines: Iterable[EngineStats]) -> EngineStats:
-    """Slots, cells and what is in them are those of all engines together."""
+    """Add up the slots, cells and contents of all engines."""
     return _sum(engines, (*_OF_NOW, *_COUNTED))
 
 
 def of_the_past(engines: Iterable[EngineStats]) -> EngineStats:
-    """What engines that are gone have counted."""
+    """Return the counters of engines that are gone."""
     return _sum(engines, _COUNTED)
 
 

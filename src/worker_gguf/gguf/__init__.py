@@ -1,7 +1,7 @@
-"""Reads the header of a GGUF file: what a model is, without its weights and without llama.cpp.
+"""Reads the header of a GGUF file: a model's description, without its weights and without llama.cpp.
 
-Arrays are hopped over, not parsed: a vocabulary of 128k tokens costs some milliseconds. Reads any seekable binary file
-(a remote one read by ranges too), in windows of bounded size; a hostile header is refused, never believed.
+Arrays are skipped, not parsed: a vocabulary of 128k tokens costs some milliseconds. Reads any seekable binary file,
+also a remote one by ranges, in windows of bounded size. A hostile header is refused.
 """
 
 from __future__ import annotations

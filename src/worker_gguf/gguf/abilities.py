@@ -1,4 +1,4 @@
-"""What a model can do, as one value read from its header: generate text, pool a text into a vector, see pictures."""
+"""A model's abilities as one value, read from its header: generate text, pool a text into a vector, see pictures."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ _PROJECTORS: Final = frozenset({"clip", "mmproj"})
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """`pools` is how the header says that a text becomes one vector, or one score for "rank"; None where it says
-    nothing. `sees` is true of a projector, the file that turns pictures into tokens for the model beside it."""
+    """`pools` is the way in which a text becomes one vector, or one score for "rank"; None where the header names none.
+    `sees` is true for a projector, the file that turns pictures into tokens for a model.
+    """
 
     generates: bool
     pools: Pooling | None = None
@@ -38,7 +39,7 @@ class Abilities:
 
 
 def abilities_of(header: ModelHeader) -> Abilities:
-    """Read what a model can do. An encoder that names no pooling is taken to pool by the mean, as llama.cpp does."""
+    """Read a model's abilities. An encoder that names no pooling pools by the mean, as in llama.cpp."""
     if header.architecture in _PROJECTORS:
         return Abilities(generates=False, sees=True)
     pooling = header.get("pooling_type")

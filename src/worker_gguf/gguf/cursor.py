@@ -1,4 +1,4 @@
-"""A place in a GGUF file: reads numbers and texts, hops over arrays of texts, refuses what no header can hold.
+"""A position in a GGUF file: reads numbers and texts, skips arrays of texts, refuses impossible sizes.
 
 Knows nothing of keys and tensors.
 """
@@ -16,7 +16,7 @@ from worker_gguf.errors import ModelInvalid
 
 __all__ = ["Cursor"]
 
-# What a header may hold. Real ones stay far below: 20 MiB, 600,000 texts.
+# Bounds of a header. Real ones stay far below: 20 MiB, 600,000 texts.
 MAX_HEADER_BYTES: Final = 64 << 20
 MAX_STRINGS: Final = 2_000_000
 MAX_STRING_BYTES: Final = 4 << 20
@@ -93,7 +93,7 @@ class Cursor:
         end = self.at + size_bytes
         if end > self.size:
             self.fail(
-                f"it ends at byte {self.size} and its header goes on to {end}. It is cut short: download it again."
+                f"it ends at byte {self.size} and its header extends to {end}. It is cut short: download it again."
             )
         if end > MAX_HEADER_BYTES:
             self.fail(

@@ -1,4 +1,4 @@
-"""ModelHeader: what a GGUF file says of its model, as one typed value, and how it is told from the file's keys."""
+"""ModelHeader, the description in a GGUF file as one typed value, and its derivation from the file's keys."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Rope:
 
 @dataclass(frozen=True, slots=True)
 class ModelHeader:
-    """What a GGUF file says of its model. Numbers that a file leaves out are 0, texts and ids None.
+    """The description of a model in a GGUF file. Missing numbers are 0, missing texts and ids None.
 
     `n_head`, `n_head_kv` and `n_ff` have one number per layer. `metadata` has every key under its name in the file.
     """
@@ -198,7 +198,7 @@ def _rope(facts: _Facts) -> Rope:
 
 
 def _quantisation(facts: _Facts, tensors: tuple[TensorInfo, ...]) -> str:
-    """Name the file's type as it says itself, or the type of most of its bytes."""
+    """Return the file's own name for its quantisation, or the type of most of its bytes."""
     file_type = facts.integer("general.file_type")
     if file_type is not None and file_type in FILE_TYPES:
         return FILE_TYPES[file_type]

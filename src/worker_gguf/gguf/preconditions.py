@@ -1,8 +1,8 @@
-"""What llama.cpp takes for granted of a model, checked before it is loaded.
+"""Facts that llama.cpp takes for granted of a model, checked before it is loaded.
 
 Its loader answers most damage with an error, but asserts these facts: a file without them would end the process, and
-with it every other request and model in it. What it asserts beyond (each architecture has facts of its own) is caught
-by `llama.last_words`, at the price of the process.
+with it all other requests and models. Further assertions, which differ between architectures, are caught by
+`llama.last_words`, at the price of the process.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def check_sound(header: ModelHeader, name: str) -> None:
     _check_experts(facts)
     _check_numbers(facts)
     if header.data_offset % ALIGNMENT and header.tensors:
-        facts.refuse(f"its weights begin at byte {header.data_offset}, which is no multiple of {ALIGNMENT}")
+        facts.refuse(f"its weights begin at byte {header.data_offset}, which is not a multiple of {ALIGNMENT}")
     for tensor in header.tensors:
         _check_type(facts, tensor)
 
@@ -60,7 +60,7 @@ def check_parts(headers: Sequence[ModelHeader], names: Sequence[str]) -> None:
     for number, (header, name) in enumerate(zip(headers, names, strict=True)):
         if (header.get("split.no"), header.n_parts) != (number, len(headers)):
             raise ModelInvalid(
-                f"{name} should be part {number + 1} of {len(headers)} of a model, and says otherwise of itself. The "
+                f"{name} should be part {number + 1} of {len(headers)} of a model, and its own header disagrees. The "
                 "parts are of different models or uploads: download all of them again."
             )
     n_tensors, said = sum(len(header.tensors) for header in headers), first.get("split.tensors.count")
@@ -98,7 +98,7 @@ def _check_layers(facts: _Facts) -> None:
     if not 0 < n_layers <= MAX_LAYERS:
         facts.refuse(f"it has {n_layers} layers, and llama.cpp knows 1 to {MAX_LAYERS}")
     if (extra := facts.most("nextn_predict_layers")) > n_layers:
-        facts.refuse(f"{extra} of its {n_layers} layers are said to predict further tokens")
+        facts.refuse(f"{extra} of its {n_layers} layers are marked as predicting further tokens")
 
 
 def _check_experts(facts: _Facts) -> None:
@@ -111,7 +111,7 @@ def _check_experts(facts: _Facts) -> None:
         return
     in_use = facts.most("expert_group_used_count")
     if groups >= n or (groups > 1 and (n % groups or not 0 < in_use < groups)):
-        facts.refuse(f"its {n} experts are said to be in {groups} groups, of which {in_use} are used")
+        facts.refuse(f"its {n} experts are marked as in {groups} groups, of which {in_use} are used")
 
 
 def _check_numbers(facts: _Facts) -> None:

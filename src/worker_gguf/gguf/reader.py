@@ -23,7 +23,7 @@ from worker_gguf.gguf.types import GGML_TYPES
 
 __all__ = ["read_header", "read_headers"]
 
-# What a header may hold; real ones stay far below (60 keys, 20,000 tensors).
+# Bounds of a header. Real ones stay far below (60 keys, 20,000 tensors).
 MAX_KEYS: Final = 65_536
 MAX_TENSORS: Final = 65_536
 MAX_KEPT_ARRAY: Final = 4_096
@@ -52,14 +52,14 @@ _SCALARS: Final[Mapping[int, tuple[str, struct.Struct]]] = MappingProxyType(
 def read_header(
     source: str | Path | bytes | bytearray | memoryview | BinaryIO, *, name: str | None = None
 ) -> ModelHeader:
-    """Read one file's header. `name` is what errors call a source that is no path."""
+    """Read one file's header. `name` stands for a source without a path in error messages."""
     with ExitStack() as stack:
         if isinstance(source, str | Path):
             label = str(source)
             try:
                 file: BinaryIO = stack.enter_context(Path(source).open("rb", buffering=0))
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-                raise ModelNotFound(f"There is no model file at {label}. Check the path.") from error
+                raise ModelNotFound(f"No model file exists at {label}. Check the path.") from error
             except OSError as error:
                 raise DownloadError(f"{label} cannot be opened ({error.strerror}). Check the volume.") from error
         elif isinstance(source, bytes | bytearray | memoryview):
@@ -75,8 +75,7 @@ def read_header(
 def read_headers(paths: Sequence[Path | BinaryIO], files: Sequence[BinaryIO] = ()) -> ModelHeader:
     """Read a model of one or several files: the first file's header with the tensors of all.
 
-    `files` are the same, open already, where `paths` only name them: some mounts drop what is cached of a file whenever
-    it is opened.
+    `files` are the same files, already open. Pass them where a mount drops a file's cached pages on every open.
     """
     if files:
         first, *rest = (read_header(file, name=str(path)) for path, file in zip(paths, files, strict=True))
@@ -130,7 +129,7 @@ def _read_version(cursor: Cursor) -> int:
     if version in (0x02000000, 0x03000000):
         cursor.fail("it is big-endian. Choose a little-endian file.")
     if version < 2:
-        cursor.fail(f"its GGUF version {version} is no longer read. Convert the model again.")
+        cursor.fail(f"its GGUF version {version} is not supported any more. Convert the model again.")
     if version > 3:
         cursor.fail(f"its GGUF version is {version} and this worker knows 2 and 3. Update the worker.")
     return version
@@ -177,7 +176,7 @@ def _read_tensor(cursor: Cursor, alignment: int) -> tuple[str, tuple[int, ...], 
     if 0 in shape:
         cursor.fail(f"the tensor {name[:80]!r} is empty.")
     if offset % alignment:
-        cursor.fail(f"the tensor {name[:80]!r} begins at byte {offset} of the weights, no multiple of {alignment}.")
+        cursor.fail(f"the tensor {name[:80]!r} begins at byte {offset} of the weights, not a multiple of {alignment}.")
     return name, shape, ggml.name, prod(shape) // ggml.block * ggml.block_bytes, offset
 
 

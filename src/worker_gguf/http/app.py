@@ -1,4 +1,4 @@
-"""The HTTP front end: routes, keys, limits, replies. Knows nothing of models, templates or the engine."""
+"""The HTTP door: routes, keys, limits, replies. Knows nothing of models, templates or the engine."""
 
 from __future__ import annotations
 
@@ -147,12 +147,12 @@ def _noted_routing_error(frame: Frame) -> Callable[[Request, Exception], Awaitab
 
 
 async def _routing_error(request: Request, error: Exception) -> Response:
-    not_found = NotFound("There is no such route on this port. /openapi.json lists those there are.")
+    not_found = NotFound("This port has no such route. /openapi.json lists its routes.")
     return _refused(request, error, _refusal(request, error, not_found))
 
 
 def _refused(request: Request, error: Exception, refusal: WorkerError) -> Response:
-    """Put what the router refuses into OpenAI's envelope."""
+    """Put a refusal of the router into OpenAI's envelope."""
     headers = dict(getattr(error, "headers", None) or {})
     return _error_response(refusal, headers, request_id_from(request.headers.get("x-request-id")))
 

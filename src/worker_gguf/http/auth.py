@@ -1,4 +1,4 @@
-"""Who may ask. Knows nothing of HTTP frameworks; that strangers are not served by accident is for settings to see."""
+"""API keys. Knows nothing of HTTP frameworks. The settings refuse a worker that is open to others by accident."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ApiKeys:
             raise Unauthorized("The API key is not one of this worker's API_KEYS. Send `Authorization: Bearer <key>`.")
 
     def _is_known(self, key: str) -> bool:
-        # Digests have one length and every key is compared, so the time says nothing of the keys.
+        # Digests have one length and every key is compared, so the time reveals nothing about the keys.
         digest = sha256(key.encode("utf-8", "surrogateescape")).digest()
         known = False
         for candidate in self._digests:

@@ -1,4 +1,4 @@
-"""A request's body, read within its limit. What a well-formed body is, `protocol` knows; here are only bytes."""
+"""Reads the bytes of a request's body within its limit. `protocol` decides whether they are a well-formed body."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def read_body(receive: Receive, content_length: str | None, limit_bytes: i
 
 
 def parse_body(raw: bytes) -> object:
-    """Parse a body whatever its Content-Type says: many clients send JSON under another name, or under none."""
+    """Parse a body, whatever its Content-Type: many clients send JSON under another name, or under none."""
     if not raw.strip():
         raise InvalidRequest("The body is empty. Send a JSON object.")
     return read_json(raw)

@@ -52,7 +52,7 @@ async def _gone(receive: Receive) -> None:
 
 
 async def _close_orphan(task: asyncio.Task[T]) -> None:
-    # The call may have finished in the very step in which it was cancelled: then nobody else holds its stream.
+    # The call may have finished in the very step in which it was cancelled. Then its stream has no other owner.
     if task.cancelled() or task.exception() is not None:
         return
     result = task.result()

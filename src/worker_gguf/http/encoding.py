@@ -41,7 +41,7 @@ def decode(raw: bytes, coding: str, limit_bytes: int) -> bytes:
     if not decoder.eof:
         raise InvalidRequest(f"The body ends before its {coding} data does. Send all of it.")
     if decoder.unused_data:
-        raise InvalidRequest(f"The body goes on after its {coding} data. Send one {coding} stream and nothing else.")
+        raise InvalidRequest(f"The body continues after its {coding} data. Send one {coding} stream and nothing else.")
     return body
 
 

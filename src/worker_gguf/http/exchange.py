@@ -46,7 +46,7 @@ _STREAM_HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What every exchange shares."""
+    """The parts that all exchanges share."""
 
     backend: Backend
     keys: ApiKeys
@@ -132,7 +132,9 @@ class Exchange(Response):
             await sender.close()
 
     async def _send_events(self, stream: Stream, sender: EventSender) -> None:
-        """Before the status line is out an error has a status of its own; later the envelope goes into the stream."""
+        """Send the events of a stream. Before the status line is sent, an error has a status of its own; later its
+        envelope becomes the last event.
+        """
         try:
             async for event in stream.events:
                 self._n_events += 1

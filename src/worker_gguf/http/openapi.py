@@ -1,4 +1,4 @@
-"""The published document, /openapi.json: what each route takes and how it fails. Describes, decides nothing."""
+"""The published document, /openapi.json: the bodies, answers and errors of each route. Only describes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["document"]
 _ERRORS = {
     "400": "The request is malformed, or a parameter cannot be honoured.",
     "401": "The API key is missing or wrong.",
-    "404": "There is no such model or route.",
+    "404": "No such model or route exists.",
     "405": "The route has another method.",
     "413": "The body is over the limit.",
     "415": "The body has a Content-Encoding that is not read here.",
-    "429": "The queue is full; Retry-After says when to come back.",
+    "429": "The queue is full; Retry-After tells when to try again.",
     "500": "The engine failed on this request.",
     "503": "The worker is loading, draining or failed.",
     "504": "The request timed out.",

@@ -1,4 +1,4 @@
-"""What no route takes: tried once more without slashes too many and with the right base URL, then refused."""
+"""Tries a path that no route takes again, without extra slashes and with the right base URL, before it is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""uvicorn: serve on sockets that are bound already, drain on SIGTERM. Knows nothing of routes."""
+"""uvicorn on sockets that are bound already, with a drain on SIGTERM. Knows nothing of routes."""
 
 from __future__ import annotations
 
@@ -49,10 +49,11 @@ async def serve(
     drain_timeout_s: float,
     stop: asyncio.Event | None = None,
 ) -> None:
-    """Serve until SIGTERM, SIGINT or `stop`, then drain: what runs is finished in time, /ping says 503 meanwhile.
+    """Serve until SIGTERM, SIGINT or `stop`, then drain: running requests may finish, and /ping answers 503.
 
-    When the time is over, or at a second signal, `cut_off` ends what still runs, each request with its error. The log
-    has a line at a signal and one at the end; of `stop` its owner tells. Must run in the main thread.
+    After the drain time, or at a second signal, `cut_off` ends the requests that still run with an error. A signal logs
+    one line on arrival and one when shutdown is complete; a stop through `stop` is logged by the caller. Must run in
+    the main thread.
     """
     servers = [_Server(app) for app, _ in listeners]
     stop, asked, hurry = stop or asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -86,7 +87,7 @@ async def serve(
 
 
 class _Leaving:
-    """The requests that run when the worker is told to leave, and what becomes of them."""
+    """The requests that run when the shutdown begins, and how they end."""
 
     def __init__(self, running: set[asyncio.Task[None]], begun_s: float) -> None:
         self._running = running
@@ -95,7 +96,7 @@ class _Leaving:
 
     def say_begun(self, timeout_s: float) -> None:
         if self._running:
-            text = "draining: what runs may finish, a second signal cuts it off"
+            text = "draining: running requests may finish, a second signal ends them"
             logger.info(text, extra={"requests": len(self._running), "seconds": timeout_s})
         else:
             logger.info("stopping: nothing runs")
@@ -112,7 +113,7 @@ class _Leaving:
 
 
 async def _drain(drain: Drain, cut_off: Callable[[], None], timeout_s: float, hurry: asyncio.Event) -> float:
-    """Drain, and return the seconds in which clients may still read what is finished."""
+    """Drain. Returns the seconds that clients still have to read finished answers."""
     loop = asyncio.get_running_loop()
     deadline_s = loop.time() + timeout_s
     draining = asyncio.ensure_future(drain())
@@ -120,7 +121,7 @@ async def _drain(drain: Drain, cut_off: Callable[[], None], timeout_s: float, hu
     await asyncio.wait({draining, hurrying}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
     hurrying.cancel()
     if not draining.done():
-        logger.warning("cut off: what still runs ends with an error")
+        logger.warning("drain time over: running requests end with an error")
         cut_off()
         await asyncio.wait({draining}, timeout=_CUT_OFF_S)
         deadline_s = loop.time() + _CUT_OFF_S
@@ -132,7 +133,7 @@ async def _drain(drain: Drain, cut_off: Callable[[], None], timeout_s: float, hu
 
 
 class ServerThread:
-    """The same server beside a main thread that is busy with something else: the queue front end's SDK, or a test."""
+    """The same server in another thread, where the main thread runs the SDK's loop or a test."""
 
     def __init__(self, app: ASGIApp, sock: socket.socket) -> None:
         self._server = _Server(app)

@@ -1,7 +1,7 @@
-"""A stream on the wire: whole events as they come, and a comment when there has been none for a while.
+"""A stream on the wire: whole events as they come, and a comment after a silence.
 
-Balancers and clients give up on a connection that is silent, and a long prompt takes its time. A line that begins with
-a colon is a comment (html.spec.whatwg.org/multipage/server-sent-events.html) and is skipped by every reader.
+Balancers and clients drop a connection that is silent, and a long prompt takes its time. Readers skip a line that
+begins with a colon (html.spec.whatwg.org/multipage/server-sent-events.html).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ COMMENT: Final = b": ping\n\n"
 
 @dataclass(frozen=True, slots=True)
 class Pings:
-    """Seconds of silence before a comment: `first_s` before the first event, `every_s` from then on. 0 sends none.
+    """Seconds of silence before a comment: `first_s` before the first event, `every_s` afterwards. 0 sends none.
 
-    The first comment puts the status line out, after which an error has no status of its own any more; so it should
-    not come before all refusals have.
+    The first comment sends the status line, and then an error cannot have a status of its own. So it should come after
+    the last moment at which the request may be refused.
     """
 
     every_s: float = 0.0
@@ -31,7 +31,7 @@ class Pings:
 
     @classmethod
     def beside(cls, every_s: float, queue_timeout_s: float | None) -> Pings:
-        """Of a stream that may be refused for as long as it waits for a slot."""
+        """For a stream that can still be refused while queued: send no ping before `queue_timeout_s`."""
         return cls(every_s, max(every_s, queue_timeout_s or 0.0))
 
 

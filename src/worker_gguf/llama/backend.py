@@ -54,13 +54,13 @@ def start() -> None:
 
 
 def _loaded_here() -> str | None:
-    """What this thread, which llama.cpp is about to end the process on, is loading."""
+    """The model that this thread loads, for the message if llama.cpp ends the process."""
     return _loading.get(threading.get_ident())
 
 
 def give_memory_back() -> None:
     """Hand what freed models leave in the C library's heap to the system: some 10 MB each, in many small pieces."""
-    with contextlib.suppress(AttributeError):  # a C library without it gives back by itself
+    with contextlib.suppress(AttributeError):  # a C library without malloc_trim gives memory back without being asked
         ctypes.CDLL(None).malloc_trim(0)
 
 
@@ -91,5 +91,5 @@ def recent_errors() -> list[str]:
 
 
 def forget_errors() -> None:
-    """Begin anew: what an earlier load was refused for says nothing of the next."""
+    """Forget earlier errors: the reason of one failed load says nothing about the next."""
     _recent.clear()

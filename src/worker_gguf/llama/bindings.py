@@ -1,6 +1,6 @@
-"""llama-cpp-python's C bindings, without its Python classes: those import jinja2, diskcache and more before a load.
+"""llama-cpp-python's C bindings without its Python classes, which import jinja2, diskcache and more before a load.
 
-Importing this raises Unfit where llama.cpp's libraries cannot be loaded.
+Importing this module raises Unfit where llama.cpp's libraries cannot be loaded.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ _PACKAGE = "llama_cpp"
 def _submodules(*names: str) -> list[object]:
     """Import parts of the package as if its __init__ were empty.
 
-    The package itself is not left behind half made: whoever imports it later gets the whole of it, around the same
-    submodules.
+    The half-made package is removed again, so that a later import gets the whole of it, around the same submodules.
     """
     if _PACKAGE in sys.modules:
         return [importlib.import_module(f"{_PACKAGE}.{name}") for name in names]
@@ -46,7 +45,7 @@ def _unfit(error: RuntimeError) -> Unfit | None:
     said = str(error)
     if not said.startswith("Failed to load shared library"):
         return None
-    # "Failed to load shared library '<path>': <what the linker said, which begins with the library that is missing>"
+    # The linker's message begins with the missing library: "Failed to load shared library '<path>': <library>: ..."
     why = said.partition("': ")[2]
     reason = (
         f"llama.cpp cannot be loaded ({why}). An image for GPUs needs a worker with a GPU and its driver; on the "

@@ -52,7 +52,7 @@ def _active(params: SamplingParams) -> list[str]:
 
 
 class Chain:
-    """Owns one chain. `apply` picks among candidates, `accept` tells it what was drawn."""
+    """Owns one sampler chain. `apply` picks among candidates, `accept` adds a drawn token to its state."""
 
     def __init__(self, pointer: _Sampler) -> None:
         self._pointer: _Sampler | None = pointer

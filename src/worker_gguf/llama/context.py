@@ -30,7 +30,7 @@ class NoSpace(Exception):
 
 
 class DecodeFailed(Exception):
-    """llama_decode answered with an error; what of the batch is in memory is unknown."""
+    """llama_decode returned an error. It is unknown which tokens of the batch are in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +162,8 @@ def _native(params: ContextParams) -> llama_cpp.llama_context_params:
     native.n_batch = params.n_batch
     native.n_ubatch = params.n_ubatch
     native.n_seq_max = params.n_parallel
-    # Logit rows for what is drawn, not for each token of a batch: 128k-token vocabularies make that 260 MB of compute
-    # buffer at a ubatch of 512.
+    # Logits rows only for tokens that are drawn from: rows for a whole batch of 512 tokens over a vocabulary of 128k
+    # would take 260 MB of the compute buffer.
     native.n_outputs_max = params.n_parallel * params.n_outputs
     native.n_threads = params.n_threads
     native.n_threads_batch = params.n_threads_batch
@@ -185,6 +185,6 @@ def _why_no_context(params: ContextParams) -> ModelError:
     if any("alloc" in line for line in lines):
         return NotEnoughMemory(
             f"No memory for {params.n_parallel} sequences of {params.n_ctx} tokens: lower N_PARALLEL or N_CTX, or set "
-            f"TYPE_K and TYPE_V to q8_0. llama.cpp said: {said}"
+            f"TYPE_K and TYPE_V to q8_0. llama.cpp reported: {said}"
         )
-    return ModelError(f"llama.cpp could not make a context. It said: {said}")
+    return ModelError(f"llama.cpp could not create a context. It reported: {said}")

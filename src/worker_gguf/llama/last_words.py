@@ -1,8 +1,8 @@
-"""What the process says when llama.cpp ends it.
+"""Reports the reason when llama.cpp ends the process.
 
-ggml answers a broken invariant with abort(), and C++ a forgotten exception with terminate(): no Python runs after
-that, a core is dumped, and nobody is told why. Both can be heard first. Then a sentence is said and the process ends
-with exit code 1, as any start that fails; the platform starts another worker.
+ggml answers a broken invariant with abort(), and C++ an uncaught exception with terminate(). No Python runs after that:
+the process would dump a core without a reason in the log. Both can be intercepted. This module logs a sentence and ends
+the process with exit code 1, like any failed start, so that the platform starts another worker.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ _ASSERTION: Final = re.compile(r"(?P<file>[\w.-]+:\d+): (?P<what>.*)", re.DOTALL
 
 
 def listen(ggml: ctypes.CDLL, log: Callable[[str], None], at_work_on: Callable[[], str | None]) -> object:
-    """Say `sentence` through `log` and on standard error before the process ends. Keep what is returned alive."""
+    """Log `sentence` and write it to standard error before the process ends. The caller must keep the returned value
+    alive.
+    """
 
     def end(message: str) -> None:
         said = sentence(message, at_work_on())
@@ -41,7 +43,7 @@ def listen(ggml: ctypes.CDLL, log: Callable[[str], None], at_work_on: Callable[[
 
     @_ON_TERMINATE
     def on_terminate() -> None:
-        end("an exception that nobody caught")
+        end("an uncaught exception")
 
     ggml.ggml_set_abort_callback.argtypes = [_ON_ABORT]
     ggml.ggml_set_abort_callback.restype = ctypes.c_void_p
@@ -54,7 +56,7 @@ def listen(ggml: ctypes.CDLL, log: Callable[[str], None], at_work_on: Callable[[
 
 
 def sentence(message: str, loading: str | None) -> str:
-    """Say what ended the process; the path of a source file on the machine that compiled it says nothing."""
+    """Report what ended the process. The source path is left out: it belongs to the machine that compiled llama.cpp."""
     found = _ASSERTION.search(message.strip())
     what = f"{found['what'].strip()} ({found['file']})" if found else message.strip() or "no reason was given"
     if loading:

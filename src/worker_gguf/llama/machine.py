@@ -1,4 +1,4 @@
-"""What there is to compute on: cores, free memory, GPUs. Read at the moment it is asked."""
+"""The machine at the moment of the call: cores, free memory, GPUs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["read_machine"]
 # ggml-backend.h: enum ggml_backend_dev_type; integrated GPUs share main memory but are computed on the same way.
 _GPU_TYPES = (1, 2)
 _CGROUP = Path("/sys/fs/cgroup")
-# Version 1 of control groups says "no limit" with a number no machine has.
+# Version 1 of control groups expresses "no limit" as a number larger than any memory.
 _NO_LIMIT = 1 << 60
 
 
@@ -36,10 +36,10 @@ def _n_cores() -> int:
 
 
 def _free_bytes(cgroup: Path = _CGROUP) -> int:
-    """Memory that can still be had: what the kernel calls available, cut by a container's limit.
+    """Return the memory that can still be allocated: the kernel's estimate, cut by the container's limit.
 
-    Files in the page cache count as used there and are given back when memory is short: a model that was just read
-    into it must not be counted twice.
+    A control group counts cached pages as used, though they are given back when memory is short. A model that was just
+    read into the page cache must not be counted twice.
     """
     available = 0
     for line in Path("/proc/meminfo").read_text().splitlines():
@@ -65,7 +65,7 @@ def _page_cache_bytes(cgroup: Path) -> int:
 
 
 def _numbers(name: str, n: int, cgroup: Path = _CGROUP) -> tuple[int, ...] | None:
-    """A control group's file of `n` numbers, "max" being -1; None where there is no such file."""
+    """Read a control group's file of `n` numbers, "max" as -1. Returns None where there is no such file."""
     try:
         words = (cgroup / name).read_text().split()
         return tuple(-1 if word == "max" else int(word) for word in words[:n])

@@ -46,9 +46,9 @@ _libc.fclose.argtypes, _libc.fclose.restype = [ctypes.c_void_p], ctypes.c_int
 
 
 class Model:
-    """Weights in memory, read-only once loaded. `close()` after its contexts'.
+    """The weights in memory, read-only once loaded. Close it after its contexts.
 
-    `offloaded` is what llama.cpp said: layers on GPUs, of how many; None where it said nothing.
+    `offloaded` is the number of layers on GPUs and of all layers, as llama.cpp logged it; None where it logged nothing.
     """
 
     def __init__(
@@ -60,11 +60,12 @@ class Model:
         fd: int | None = None,
         opened: Callable[[], None] = lambda: None,
     ) -> None:
-        """Load; of a split file, `path` is its first part. `progress` gets 0..1 on the loading thread; False gives up.
+        """Load a model; for a split file, `path` is its first part.
 
-        From `fd`, if that is given, `path` being only its name; it stays the caller's. Else `opened` is called when all
-        files of a split model have been opened, before they are read.
-        Raises ModelInvalid or NotEnoughMemory with what llama.cpp said.
+        `progress` is called with 0..1 on the loading thread and cancels the load by returning False. With `fd`, the
+        file is read through that descriptor, which stays the caller's, and `path` is only its name. Without it,
+        `opened` is called when all files of a split model are open and before they are read. Raises ModelInvalid or
+        NotEnoughMemory with the message of llama.cpp.
         """
         backend.start()
         backend.forget_errors()
@@ -158,6 +159,6 @@ def _why_no_model(path: Path) -> ModelInvalid | NotEnoughMemory:
     if any("alloc" in line or "out of memory" in line for line in lines):
         return NotEnoughMemory(
             f"{path.name} does not fit in memory: take a smaller quantisation or lower N_GPU_LAYERS. "
-            f"llama.cpp said: {said}"
+            f"llama.cpp reported: {said}"
         )
-    return ModelInvalid(f"{path.name} could not be loaded. llama.cpp said: {said}")
+    return ModelInvalid(f"{path.name} could not be loaded. llama.cpp reported: {said}")

@@ -1,4 +1,4 @@
-"""Where llama.cpp put a model's layers: what it says of it while it loads, and which backends it has."""
+"""The layers that llama.cpp put on GPUs, read from its log, and the backends that it has."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NOT_GPUS = ("CPU", "BLAS", "RPC", "ZenDNN")
 
 
 class Offload:
-    """Reads llama.cpp's log lines; `layers` is (on GPUs, all), None as long as it has said nothing."""
+    """Reads llama.cpp's log lines. `layers` is (on GPUs, all), or None until llama.cpp has logged it."""
 
     def __init__(self) -> None:
         self.layers: tuple[int, int] | None = None

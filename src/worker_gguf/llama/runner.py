@@ -193,7 +193,9 @@ class LlamaRunner:
 
 
 def _must(was_done: bool, operation: Operation) -> None:
-    """The scheduler asks only for what `Limits` allow; if it is refused, nobody knows what the memory holds."""
+    """Raise if the memory refused an operation. The scheduler asks only for what `Limits` allow, so its content is then
+    unknown.
+    """
     if not was_done:
         raise RuntimeError(f"the model's memory refused {operation}")
 

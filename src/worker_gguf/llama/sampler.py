@@ -71,7 +71,8 @@ def draws_greedily(params: SamplingParams) -> bool:
 
 
 def shortlist_rule(params: SamplingParams) -> tuple[str, float] | None:
-    """How the candidates can be cut down before the chain without changing what it does, or None if they cannot.
+    """Return the rule that shortens the candidates before the chain without changing its result, or None if there is
+    none.
 
     ("top_k", k): only the k largest logits matter. ("min_p", d): only logits within d of the largest matter.
     """
@@ -108,7 +109,7 @@ def _changes_candidates(name: str, params: SamplingParams) -> bool:
 
 
 class SequenceSampler:
-    """The sampling state of one request: its chain, its window of recent tokens, what it must not draw."""
+    """The sampling state of one request: its chain, its window of recent tokens, its banned tokens."""
 
     def __init__(self, request: GenerationRequest, factory: ChainFactory, n_ctx: int, banned: Iterable[int]) -> None:
         """`banned` tokens are never drawn. Raises EngineFailed when llama.cpp cannot make the chain."""
@@ -195,7 +196,9 @@ class SequenceSampler:
 
     @staticmethod
     def _within(logits: Floats, maxima: Floats, distance: float, touched: Ints) -> Ints:
-        """Tokens within `distance` of the largest untouched logit: the largest after penalties is no smaller."""
+        """Return the tokens within `distance` of the largest untouched logit. The largest logit after penalties is no
+        smaller.
+        """
         if not touched.size:
             return reaching(logits, maxima, float(maxima.max()) - distance - 1e-3)
         kept = logits[touched]

@@ -31,12 +31,12 @@ class Vocabulary:
         self.eog = frozenset(t for t in range(self.n_tokens) if llama_cpp.llama_vocab_is_eog(self.pointer, t))
 
     def why_unusable(self) -> str | None:
-        """Say what of it would end the process at the first text: llama.cpp takes it for granted."""
+        """Return why the first text would end the process, or None. llama.cpp takes these facts for granted."""
         kind = llama_cpp.llama_vocab_type(self.pointer)
         if kind == _NO_VOCABULARY:
             return "a model without a vocabulary, which cannot read text"
         if kind == _SENTENCE_PIECE and (n_missing := self._n_missing_bytes()):
-            return f"a model whose vocabulary lacks {n_missing} of the 256 bytes that other characters are made of"
+            return f"a model whose vocabulary lacks {n_missing} of the 256 bytes that encode other characters"
         return None
 
     def _n_missing_bytes(self) -> int:
@@ -113,7 +113,7 @@ class Vocabulary:
         return self._read_piece(token, special=True)
 
     def _read_suppressed(self) -> frozenset[int]:
-        """Tokens that the model's file says must never be drawn."""
+        """The tokens that the model's file forbids drawing."""
         n = ctypes.c_int32(0)
         tokens = llama_cpp.llama_vocab_get_suppress_tokens(self.pointer, ctypes.byref(n))
         return frozenset(tokens[: n.value]) if n.value else frozenset()

@@ -1,1 +1,1 @@
-"""What is told of a running worker: its log, metrics, timeline and the record of each request."""
+"""Observation of a running worker: its log, metrics, timeline and the record of each request."""

@@ -1,7 +1,7 @@
-"""The account of one request: who asked for how much, when it began, waited and ended. Nothing of its content.
+"""The account of one request: its caller, route, times and counts, and nothing of its content.
 
-A front end opens an `Account`, the reply writes into it, the front end closes it. What comes out is a frozen `Record`,
-which the log line, the metrics and the traces are made from.
+A door opens an `Account`, the service and the reply write into it, and the door closes it. The result is a frozen
+`Record`, from which the log line, the metrics and the traces are made.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ Via = Literal["http", "queue"]
 
 
 class Choice(NamedTuple):
-    """One answer of a request. Times are of `time.monotonic`; None is never. `finish_reason` None: nobody waited."""
+    """One answer of a request. Times are of `time.monotonic`; None means never. `finish_reason` is None when the client
+    had left.
+    """
 
     finish_reason: str | None
     prompt_tokens: int
@@ -78,12 +80,12 @@ class Record(NamedTuple):
 
     @property
     def is_cancelled(self) -> bool:
-        """Somebody left before the end: the client, or whoever stopped the job."""
+        """Whether the client left or the job was stopped before the end."""
         return self.status == CANCELLED
 
     @property
     def finish_reasons(self) -> list[str]:
-        """Those of its choices that have one, each once."""
+        """The finish reasons of its choices, each once."""
         return sorted({choice.finish_reason for choice in self.choices if choice.finish_reason})
 
     @property

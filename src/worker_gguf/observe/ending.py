@@ -1,6 +1,6 @@
 """The end of a request, the same for both doors: one log line, the metrics, the trace.
 
-The line has ids, times and counts. What a client wrote is not in it: no prompt, no answer, no name of its making.
+The line has ids, times and counts, and nothing that a client wrote: no prompt, no answer, no made-up name.
 """
 
 from __future__ import annotations

@@ -19,12 +19,12 @@ from typing import Literal, TextIO
 
 __all__ = ["bind", "bound", "configure"]
 
-# Libraries whose debug and info lines say nothing of the worker, or too much: URLs, headers, bodies.
+# Libraries whose debug and info lines are of no use here, or show too much: URLs, headers, bodies.
 QUIET = ("aiohttp", "asyncio", "botocore", "boto3", "filelock", "httpcore", "httpx", "urllib3", "uvicorn")
 _LEVEL_COLORS = {"debug": "\x1b[2m", "info": "\x1b[32m", "warning": "\x1b[33m", "error": "\x1b[31m"}
 _BOLD, _CYAN, _PLAIN = "\x1b[1m", "\x1b[36m", "\x1b[0m"
 _EVENT_WIDTH = 30
-# The attributes of every record, and what a formatter adds; all others came with `extra`.
+# The attributes of every record, and those that a formatter adds; all others came with `extra`.
 _OF_EVERY_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 _bound: ContextVar[Mapping[str, object]] = ContextVar("bound", default=MappingProxyType({}))
@@ -68,7 +68,7 @@ def configure(
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """A class of its own, so that `configure` replaces its own handler and leaves others alone."""
+    """The handler's own class lets `configure` replace it and leave other handlers alone."""
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:

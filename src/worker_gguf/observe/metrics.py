@@ -1,7 +1,7 @@
-"""The worker's numbers and their Prometheus face. Knows nothing of HTTP, RunPod or llama.cpp.
+"""The worker's metrics for Prometheus. Knows nothing of HTTP, RunPod or llama.cpp.
 
-What the engine counts is read from its snapshot when the metrics are asked for, so the hot loop counts in plain
-integers. What only the front ends and the service see is counted here as it happens.
+The engine counts in plain integers, and its snapshot is read at each scrape. Numbers that only the doors know are
+counted here as they happen.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ _PER_TOKEN_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 
 
 @dataclass(frozen=True, slots=True)
 class ModelCounts:
-    """Of one model of several: whether it is in memory, its loads and their seconds, how often it was unloaded."""
+    """The numbers of one of several models: whether it is in memory, its loads and their seconds, how often it was
+    unloaded.
+    """
 
     name: str
     is_loaded: bool
@@ -43,7 +45,7 @@ class ModelCounts:
 
 
 class Metrics:
-    """One registry of its own, so that two workers in one process (a test) do not share numbers."""
+    """Metrics in a registry of their own, so that two workers in one process (a test) do not share numbers."""
 
     content_type = CONTENT_TYPE_LATEST
 
@@ -146,7 +148,7 @@ class Metrics:
     def set_model(
         self, model: str, architecture: str, quantization: str, source: str, *, downloaded: int, degraded: int
     ) -> None:
-        """Publish what the start brought: bytes that were downloaded, steps back from the plan."""
+        """Publish the result of the start: bytes that were downloaded, steps back from the plan."""
         self._model.labels(model, architecture, quantization, source).set(1)
         self._downloaded.set(downloaded)
         self._degraded.set(degraded)
@@ -181,7 +183,7 @@ class _StatusCollector:
         self._status = status
 
     def describe(self) -> list[Metric]:
-        return []  # as below
+        return []  # see _EngineCollector.describe
 
     def collect(self) -> Iterator[Metric]:
         now = self._status()
@@ -198,7 +200,7 @@ class _EngineCollector:
         self._stats = stats
 
     def describe(self) -> list[Metric]:
-        return []  # says "ask me later": without it the registry would collect at registration
+        return []  # An empty list defers collection: otherwise the registry would collect at registration.
 
     def collect(self) -> Iterator[Metric]:
         stats = self._stats()

@@ -1,8 +1,9 @@
-"""How a model is laid out in memory: layers on the GPUs, context, sequences. A pure decision with its reasons.
+"""The layout of a model in memory: layers on the GPUs, context, sequences. A pure decision with its reasons.
 
-Knows nothing of llama.cpp: numbers of the model's header and of the machine in, a frozen plan out. `shape` says what a
-model needs, `usage` what a layout takes of each device, `choose` which layout it is to be, `rungs` what is given up of
-the KV memory, `places` where the weights may lie, `lesser` what comes next when the memory was not there after all.
+Knows nothing of llama.cpp: takes the numbers of the header and of the machine, returns a frozen plan. `shape` is the
+model's needs, `usage` the memory that a layout takes on each device, `choose` picks the layout, `kv_steps` gives up KV
+memory step by step, `weight_placements` lists places for the weights, and `smaller` is the next plan after a load ran
+out of memory.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Chooses a layout: the best that fits, in a stated order of what is given up first.
+"""Chooses the best layout that fits, in a stated order of concessions.
 
-Fewer sequences (to 2), a shorter context (to 4096), one sequence, a q8_0 KV cache, a still shorter context. With GPUs
-all of that is tried with the whole model on them (to 2048 tokens) before experts, and then layers, stay behind.
+Fewer sequences (to 2), a shorter context (to 4096), one sequence, a q8_0 KV cache, a still shorter context. With GPUs,
+all of these are tried with the whole model on them (to 2048 tokens) before experts, and then layers, stay in main
+memory.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ USEFUL_N_CTX: Final = 2048
 
 
 def plan_memory(model: ModelShape, machine: Machine, wishes: Wishes) -> MemoryPlan:
-    """Choose what is not asked for. Raises NotEnoughMemory, with what would fit, when not even the least does."""
+    """Choose every number that is not set. Raises NotEnoughMemory, with a proposal that would fit, when not even the
+    least layout does.
+    """
     found = _search(model, machine, wishes)
     if found is None:
         raise NotEnoughMemory(_what_would_fit(model, machine, wishes))
@@ -51,7 +54,7 @@ def _few(steps: list[Choice], wishes: Wishes) -> list[Choice]:
 
 
 def _what_would_fit(model: ModelShape, machine: Machine, wishes: Wishes) -> str:
-    """One sentence of what is missing, one of what would fit."""
+    """Return one sentence about the missing memory and one about what would fit."""
     layout = first_choice(model, machine, wishes).layout
     uses = measure(model, machine, layout)
     needed = sum(use.used_bytes for use in uses if not use.fits)

@@ -1,4 +1,4 @@
-"""A first choice of layout, and step by step what of the KV memory is given up."""
+"""The first choice of a layout, and the steps that give up KV memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Choice:
 
 
 def first_choice(model: ModelShape, machine: Machine, wishes: Wishes) -> Choice:
-    """What is asked for, and the defaults for the rest."""
+    """The layout with the values that are set, and the defaults for the others."""
     reasons: dict[str, str] = {}
 
     def choose(name: str, wish: int | None, planned: int, why: str) -> int:
@@ -83,7 +83,7 @@ def _unified(wishes: Wishes, n_parallel: int) -> tuple[bool, str]:
 
 
 def rungs(first: Choice, wishes: Wishes) -> Iterator[Choice]:
-    """What to give up of the KV memory, step by step."""
+    """Give up KV memory step by step."""
     yield first
     now = first
 

@@ -1,4 +1,4 @@
-"""A memory plan: what the settings ask for, and the layout that was chosen with the reason of each number."""
+"""A memory plan: the values that are set, and the chosen layout with a reason for each number."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["MemoryPlan", "Wishes", "describe"]
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the settings ask for; None is to be planned."""
+    """The values that are set; None means planned."""
 
     n_ctx: int | None = None
     n_parallel: int | None = None
@@ -32,9 +32,9 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """`n_ctx` is one request's, `n_cells` all requests' together; `reasons` says for each number why.
+    """`n_ctx` is the context of one request, `n_cells` that of all requests together; `reasons` explains each number.
 
-    `devices` is what each will hold. `degraded` has a sentence for each step back that the load itself forced.
+    `devices` lists the memory on each device. `degraded` has a sentence for each step back that the load forced.
     """
 
     n_gpu_layers: int

@@ -1,7 +1,6 @@
-"""From a model's header and the settings to its memory plan: what the start and `worker-gguf inspect` share.
+"""Makes a memory plan from a model's header and the settings, for the start and for `worker-gguf inspect`.
 
-Tells the shape of a model from the names and sizes of its tensors, so that an architecture nobody has heard of is
-planned too.
+The shape of a model is derived from the names and sizes of its tensors, so that unknown architectures are planned, too.
 """
 
 from __future__ import annotations
@@ -26,7 +25,9 @@ _RECURRENT: Final = re.compile(r"(?:ssm_|shortconv|time_mix_)")
 # The pattern of a sliding window stands in llama.cpp's code, not in the file; a key of 0 or none means no window.
 _WINDOW: Final = "attention.sliding_window"
 TOKEN_BYTES: Final = 290
-"""What a text of the vocabulary takes once llama.cpp has loaded it, its merges included (measured: 128k tokens)."""
+"""Bytes that one text of the vocabulary takes once llama.cpp has loaded it, its merges included (measured: 128k
+tokens).
+"""
 
 
 def plan_for(header: ModelHeader, machine: Machine, settings: Settings) -> MemoryPlan:
@@ -83,7 +84,7 @@ def repacks(settings: Settings, processor: str) -> bool:
 
 
 def shape_of(header: ModelHeader) -> ModelShape:
-    """What of the header decides the model's memory."""
+    """Read the facts that decide the model's memory from its header."""
     by_layer: dict[int, list[TensorInfo]] = defaultdict(list)
     outside: list[TensorInfo] = []
     for tensor in header.tensors:
@@ -151,7 +152,9 @@ def _has_window(header: ModelHeader, index: int) -> bool:
 
 
 def _state_bytes(header: ModelHeader) -> int:
-    """What a recurrent layer keeps of a sequence, in f32: the convolution's last inputs and the state."""
+    """Return the bytes that a recurrent layer keeps of a sequence, in f32: the last inputs of its convolution and its
+    state.
+    """
     if cache := _integer(header, "shortconv.l_cache"):
         return 4 * header.n_embd * (cache - 1)
     if head := _integer(header, "wkv.head_size"):

@@ -1,4 +1,4 @@
-"""Which of a repository's quants fits this machine, told from file sizes alone."""
+"""Chooses the quant of a repository that fits this machine, from file sizes alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def preference(sizes: Mapping[str, int], order: Sequence[str], machine: Machine)
         if machine.gpus and needed <= gpus:
             return (0, known, sizes[label])
         if needed <= gpus + main:
-            # Beside a GPU that is too small, each byte less is a layer more on it.
+            # With a GPU that is too small, each byte less puts more layers on it.
             return (1, 0, sizes[label]) if machine.gpus else (1, known, sizes[label])
         return (2, 0, sizes[label])
 

@@ -1,4 +1,6 @@
-"""What of a model decides its memory: the bytes of its layers, what they keep of a token, how wide it computes."""
+"""The facts of a model that decide its memory: the bytes of its layers, what they keep of a token, the width it
+computes.
+"""
 
 from __future__ import annotations
 
@@ -73,16 +75,16 @@ class ModelShape:
 
     @property
     def computed_elements(self) -> int:
-        """Elements of one token that are alive at once at the widest point of a layer, flash attention on.
+        """Elements of one token that are alive at once at the widest point of a layer, with flash attention.
 
-        Three rows of the feed-forward (gate, up, their product) or two of every expert's output, beside the residual,
-        its norm and the attention's output; or the attention's own. Found by llama.cpp's dry run over twelve
-        models (tests/llama/test_plan_true.py), within 7 % there.
+        Three rows of the feed-forward part (gate, up, their product) or two of every expert's output, plus the
+        residual, its norm and the attention's output; or the attention's own rows. Found with llama.cpp's dry run over
+        twelve models (tests/llama/test_plan_true.py), within 7 %.
         """
         beside = 3 * self.n_embd + self.n_q
         return beside + max(3 * self.n_ff, 2 * self.n_experts_used * self.n_embd, self.n_q + 2 * self.n_kv)
 
     @property
     def attended_elements(self) -> int:
-        """The same at the attention, beside its scores."""
+        """Elements of one token that are alive at once in the attention, without its scores."""
         return 3 * self.n_embd + 2 * self.n_q + 2 * self.n_kv

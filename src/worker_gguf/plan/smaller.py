@@ -15,7 +15,7 @@ from worker_gguf.plan.usage import Layout, Machine, even_split
 __all__ = ["Stage", "lesser_plan"]
 
 Stage = Literal["load", "context"]
-"""What failed: the weights, or the memory of the sequences with the compute buffers."""
+"""The part that ran out of memory: the weights, or the sequences' memory with the compute buffers."""
 
 FORCED = "the load failed for memory"
 
@@ -23,10 +23,10 @@ FORCED = "the load failed for memory"
 def lesser_plan(
     plan: MemoryPlan, stage: Stage, model: ModelShape, machine: Machine, wishes: Wishes
 ) -> MemoryPlan | None:
-    """One step back, noted in `degraded`: fewer sequences, a shorter context, fewer layers on the GPU.
+    """Take one step back, noted in `degraded`: fewer sequences, a shorter context, fewer layers on the GPU.
 
-    What the settings ask for stays as it is. None when there is no step left: weights that do not fit are only helped
-    by fewer layers.
+    Values that are set stay. Returns None when there is no step left: if the weights do not fit, only fewer layers
+    help.
     """
     layout = Layout(
         n_ctx=plan.n_ctx,

@@ -1,4 +1,4 @@
-"""What a layout takes of each device: weights, KV, compute buffers. Places layers as llama.cpp does."""
+"""The memory that a layout takes on each device: weights, KV, compute buffers. Places layers as llama.cpp does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from worker_gguf.plan.shape import ModelShape
 __all__ = ["Device", "DeviceUse", "Layout", "Machine", "even_split", "kv_bytes_by_layer", "measure"]
 
 RESERVE_GPU_BYTES: Final = 640 << 20
-"""For the library's own buffers on a GPU (kernels, matrix workspaces, pools) and for what the plan does not know."""
+"""Reserve for the library's own buffers on a GPU (kernels, matrix workspaces, pools) and for everything the plan does
+not know.
+"""
 RESERVE_CPU_BYTES: Final = 1 << 29
 """For Python, the HTTP stack and requests."""
 CELL_PAD: Final = 256
@@ -57,7 +59,7 @@ class Layout:
     n_cpu_moe: int = 0
     tensor_split: tuple[float, ...] = ()
     n_cells: int | None = None
-    """Of a shared memory, tokens in all where they are fewer than every sequence's whole context."""
+    """Tokens of a shared memory, where they are fewer than all sequences' whole contexts."""
 
     @property
     def total_cells(self) -> int:
@@ -67,7 +69,7 @@ class Layout:
 
     @property
     def cells(self) -> int:
-        """Cells of one stream: of each sequence, or of all of them together."""
+        """The cells of one stream: those of one sequence, or of all of them together."""
         cells = self.total_cells if self.kv_unified else self.n_ctx
         return -(-cells // CELL_PAD) * CELL_PAD
 
@@ -83,7 +85,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class DeviceUse:
-    """What lies on one device, and the room there is for it. `other_bytes`: outputs and vocabulary."""
+    """The content of one device and its room. `other_bytes` are outputs and the vocabulary."""
 
     name: str
     is_gpu: bool
@@ -113,7 +115,7 @@ class _Load:
 
 
 def measure(model: ModelShape, machine: Machine, layout: Layout) -> tuple[DeviceUse, ...]:
-    """What each GPU, and last main memory, would hold."""
+    """Return what each GPU, and last main memory, would hold."""
     places = _places(model, len(machine.gpus), layout)
     loads = [_Load() for _ in range(len(machine.gpus) + 1)]
     main = loads[-1]
@@ -188,9 +190,9 @@ def _n_offloaded(model: ModelShape, layout: Layout) -> int:
 
 
 def _places(model: ModelShape, n_gpus: int, layout: Layout) -> list[int]:
-    """The device of each layer and, last, of the output; `n_gpus` is main memory.
+    """Return the device of each layer and, last, of the output; `n_gpus` stands for main memory.
 
-    As llama.cpp: the last layers go to GPUs, each to the first one whose cumulated share is above the layer's.
+    As in llama.cpp, the last layers go to GPUs, each to the first one whose cumulated share is above the layer's.
     """
     n_offloaded = _n_offloaded(model, layout) if n_gpus else 0
     first = model.n_layers + 1 - n_offloaded
@@ -226,6 +228,6 @@ def _gpu_compute(model: ModelShape, layout: Layout, load: _Load, main: _Load, n_
 
 
 def _inputs(model: ModelShape, layout: Layout) -> int:
-    """What main memory prepares when all layers lie on GPUs: embeddings and masks."""
+    """Return the buffers that main memory needs when all layers lie on GPUs: embeddings and masks."""
     masks = layout.cells * layout.n_tokens * MASK_BYTES * (2 if model.has_window else 1)
     return masks + 4 * layout.n_tokens * model.n_embd

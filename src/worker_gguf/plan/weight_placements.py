@@ -16,7 +16,7 @@ __all__ = ["Fitting", "Place", "as_it_is", "placements"]
 
 @dataclass(frozen=True, slots=True)
 class Fitting:
-    """Says whether choices fit, with the layers shared out over the GPUs."""
+    """Returns whether choices fit, with the layers shared out over the GPUs."""
 
     model: ModelShape
     machine: Machine

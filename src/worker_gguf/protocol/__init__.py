@@ -1,1 +1,1 @@
-"""OpenAI's shapes, read and written; chat templates. Knows nothing of HTTP frameworks, RunPod or llama.cpp."""
+"""The dialects of the API: bodies, answers, errors. Knows nothing of HTTP frameworks, RunPod or llama.cpp."""

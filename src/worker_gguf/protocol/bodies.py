@@ -26,7 +26,7 @@ __all__ = [
 MAX_N = 16
 MAX_TOP_LOGPROBS = 20
 MAX_INT32 = 2**31 - 1
-# Of a stop text and of a breaker, in characters.
+# The longest stop text and the longest breaker, in characters.
 MAX_TEXT = 1000
 MAX_BREAKERS = 256
 LONGEST_TIMEOUT_S = 604_800
@@ -56,19 +56,21 @@ class StreamOptions(_Strict):
 
 
 class Common(_Strict):
-    """What both routes take. Validated only as one of them, so pydantic builds those two and not this."""
+    """The fields that both routes share. Only the two bodies are validated, so pydantic builds no validator for this
+    class.
+    """
 
     model_config = ConfigDict(defer_build=True)
 
     model: str | None = Field(None, max_length=512, description="The served model's id or one of its aliases.")
     stream: bool | None = Field(None, description="Answer as server-sent events.")
     stream_options: StreamOptions | None = Field(
-        None, description="What a stream carries beside the text: include_usage ends it with the usage."
+        None, description="Options of a stream: include_usage ends it with the usage."
     )
     n: Annotated[int, Field(ge=1, le=MAX_N), _WHOLE] | None = Field(None, description="Answers per prompt.")
     max_tokens: Window | None = Field(
         None,
-        description="Longest answer, in tokens; -1 goes on to the end of the context, 0 evaluates the prompt alone.",
+        description="Longest answer, in tokens; -1 continues to the end of the context, 0 evaluates the prompt alone.",
     )
     min_tokens: Count | None = Field(None, description="Tokens before the model may end the answer.")
     stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = Field(
@@ -150,7 +152,9 @@ class ChatBody(Common):
     )
     chat_template_kwargs: dict[str, Any] | None = Field(None, description="Variables for the chat template.")
     add_generation_prompt: bool | None = Field(None, description="Open the assistant's message at the end.")
-    continue_final_message: bool | None = Field(None, description="Go on with the last message, the assistant's.")
+    continue_final_message: bool | None = Field(
+        None, description="Continue the last message, which must be the assistant's."
+    )
 
 
 def _kind_of_prompt(prompt: object) -> str:
@@ -173,5 +177,7 @@ class CompletionBody(Common):
         | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True), Tag("lists")],
         Discriminator(_kind_of_prompt),
     ] = Field(description="A text, texts, token ids or lists of token ids.")
-    logprobs: TopLogprobs | None = Field(None, description="Give each token's log-probability and this many beside it.")
+    logprobs: TopLogprobs | None = Field(
+        None, description="Return each token's log-probability and those of this many others."
+    )
     echo: bool | None = Field(None, description="Begin the answer with the prompt.")

@@ -36,7 +36,7 @@ Prompt = str | tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What holds where a request says nothing. `strict` refuses what would be ignored."""
+    """The defaults of a request. `strict` refuses parameters that would be ignored."""
 
     sampling: SamplingParams = field(default_factory=SamplingParams)
     max_tokens: int | None = None
@@ -45,11 +45,11 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What both routes have in common.
+    """The options that both routes share.
 
     `text_biases` are laid over every token of their text later; the ids in `sampling.logit_bias` are not yet compared
-    with the vocabulary's size. `max_tokens` None goes on to the end of the context, 0 evaluates the prompt alone.
-    `top_logprobs` None asks for no log-probabilities. `timeout_s` counts from the request's arrival. `ignored` are the
+    with the vocabulary's size. `max_tokens` None continues to the end of the context, 0 evaluates the prompt alone.
+    `top_logprobs` None returns no log-probabilities. `timeout_s` counts from the request's arrival. `ignored` are the
     names that changed nothing, sorted.
     """
 
@@ -104,7 +104,7 @@ def parse_chat(body: object, defaults: Defaults) -> ChatCall:
     ignored = set(_ignored(chat, fields, CHAT_REFUSED, sent))
     continues, generation_prompt = bool(chat.continue_final_message), chat.add_generation_prompt
     if continues and chat.messages[-1].role != "assistant":
-        # There is nothing to go on with: the model answers, and so it needs the generation prompt.
+        # There is nothing to continue: the model answers, and so it needs the generation prompt.
         ignored.add("continue_final_message")
         if generation_prompt is False:
             ignored.add("add_generation_prompt")
@@ -187,7 +187,7 @@ def _chat_logprobs(chat: ChatBody) -> int | None:
     top = _agreed_logprobs(chat.top_logprobs, chat.n_probs, "top_logprobs")
     if chat.logprobs:
         return top or 0
-    # n_probs asks by itself, as in llama-server; top_logprobs needs logprobs, as in OpenAI's API.
+    # n_probs alone returns log-probabilities, as in llama-server; top_logprobs needs logprobs, as in OpenAI's API.
     if chat.top_logprobs and not chat.n_probs:
         raise invalid("top_logprobs", "needs logprobs to be true")
     return top or None

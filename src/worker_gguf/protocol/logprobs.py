@@ -11,7 +11,7 @@ from worker_gguf.engine.events import TokenLogprob
 
 __all__ = ["CompletionLogprobs", "chat_logprobs"]
 
-# OpenAI's stand-in for what is too unlikely to tell; JSON has no infinity.
+# OpenAI's value for a token that is too unlikely; JSON has no infinity.
 LOWEST = -9999.0
 
 

@@ -1,4 +1,4 @@
-"""What a conversation may hold: roles, texts, parts. The chat template brings them into the shape it takes."""
+"""Checks the messages of a conversation: roles, texts, parts. The chat template reshapes them later."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from worker_gguf.protocol.validation import invalid
 
 __all__ = ["check_messages"]
 
-# What stands for content in an assistant's message that has none.
+# An assistant's message may have one of these in place of content.
 _INSTEAD_OF_CONTENT = ("tool_calls", "function_call", "refusal", "reasoning_content", "reasoning", "thinking")
 _OTHER_KINDS = frozenset(
     {"image", "image_url", "input_image", "input_audio", "audio", "audio_url", "video", "video_url", "input_video"}

@@ -10,7 +10,7 @@ __all__ = ["ModelCard", "ModelStatus", "model_body", "models_body"]
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What clients may know of the served model. `n_ctx` is the context of one request; None is not known.
+    """The public facts of the served model. `n_ctx` is the context of one request; None means unknown.
 
     `capabilities` are "completion", "embedding" and "rerank", under llama-server's names where it has them.
     """
@@ -36,14 +36,16 @@ class ModelCard:
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """How one of several models is, as llama-server's router says it: `unloaded`, `loading`, `loaded`; and `failed`."""
+    """The state of one of several models, as llama-server's router names it: `unloaded`, `loading`, `loaded`; and
+    `failed`.
+    """
 
     value: str
     reason: str | None = None
 
 
 def model_body(card: ModelCard, status: ModelStatus | None = None) -> dict[str, Any]:
-    """OpenAI's shape; what it does not know is under `meta`, with llama-server's names where it has them."""
+    """Render a model in OpenAI's shape. Further facts are under `meta`, with llama-server's names where it has them."""
     meta: dict[str, Any] = {
         "aliases": list(card.aliases),
         "architecture": card.architecture,

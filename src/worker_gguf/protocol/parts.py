@@ -21,7 +21,7 @@ class Content(NamedTuple):
 
 
 class Reasoning(NamedTuple):
-    """A piece of what the model thinks before it answers."""
+    """A piece of the model's thinking before its answer."""
 
     text: str
 

@@ -41,9 +41,9 @@ class Heading:
 class Rendering(ABC):
     """One answer of `n` choices for each of its prompts. Choice `i` of prompt `k` has index `k*n + i`.
 
-    Use either `stream` then `stream_end`, or `collect` then `answer`. Everything belongs to one thread.
-    An ending that is no end of an answer (a deadline, a failure, a cancel) is never rendered as one: `error` is set,
-    `stream` writes it as an error event and nothing after it, `answer` raises it.
+    Use either `stream` then `stream_end`, or `collect` then `answer`. Everything belongs to one thread. A deadline, a
+    failure or a cancel is never rendered as the end of an answer: `error` is set, `stream` writes it as an error event
+    and nothing after it, `answer` raises it.
     """
 
     _answer_object: str
@@ -150,7 +150,7 @@ class Rendering(ABC):
 
     def _split_chunk(self, index: int) -> tuple[bytes, bytes]:
         chunk = self._chunk(self._chunk_choice(index, Content(_HOLE), None, None))
-        # From the right: no text that a client chose stands behind the hole.
+        # Search from the right: no text that a client chose stands behind the hole.
         before, _, after = chunk.rpartition(encode(_HOLE).encode())
         return before, after
 

@@ -34,7 +34,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ErrorShape:
-    """How a dialect words an error: as the JSON of a whole answer, and as the event that ends a stream."""
+    """The form of an error in a dialect: the JSON of a whole answer, and the event that ends a stream."""
 
     body: Callable[[WorkerError], dict[str, Any]]
     event: Callable[[WorkerError], bytes]
@@ -45,11 +45,11 @@ OPENAI_ERRORS: Final = ErrorShape(error_body, error_event)
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What a route that generates reads and renders.
+    """How a route that generates is read and rendered.
 
     `operation` is its name in OpenTelemetry's conventions for generative AI, `id_prefix` begins the ids of its answers.
     `parse` raises InvalidRequest. `render` takes the parsed call, the answer's heading and the texts of the prompts
-    that the answer is to repeat.
+    that the answer repeats.
     """
 
     operation: str
@@ -127,11 +127,9 @@ def no_such_route(path: str) -> NotFound:
     parts = [part for part in path.split("/") if part]
     ends = (canonical("/".join(["", *parts[-n:]])) for n in range(_MOST_PARTS - 1, 0, -1))
     if meant := next((end for end in ends if end in _EXACT), None):
-        return NotFound(
-            f"There is no such route. Use {meant}: the base URL is the worker's address with /v1 behind it."
-        )
+        return NotFound(f"No such route exists. Use {meant}: the base URL is the worker's address with /v1 behind it.")
     known = ", ".join(sorted({route.path for route in ROUTES}))
-    return NotFound(f"There is no such route. This worker answers {known}.")
+    return NotFound(f"No such route exists. This worker answers {known}.")
 
 
 def _at(path: str) -> tuple[tuple[Route, ...], str | None]:

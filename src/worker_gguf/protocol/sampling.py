@@ -114,7 +114,7 @@ def _read_biases(logit_bias: dict[str, Any] | list[Any]) -> tuple[Biases, TextBi
 def _pairs(logit_bias: dict[str, Any] | list[Any]) -> Iterable[tuple[str, int | str, object]]:
     if isinstance(logit_bias, dict):
         for key, value in logit_bias.items():
-            # As in llama-server, a key that is no number is a text. No more than its head goes into an error.
+            # As in llama-server, a key that is not a number is a text. An error quotes only its head.
             number = re.fullmatch(r"[+-]?[0-9]{1,20}", key)
             yield "logit_bias", _token("logit_bias", int(key) if number else key), value
         return

@@ -16,7 +16,7 @@ MAX_NAME = 64
 
 
 def refuse(fields: Mapping[str, Any], table: Mapping[str, tuple[object, ...]]) -> None:
-    """Raise UnsupportedParameter naming every field that asks for what is not here."""
+    """Raise UnsupportedParameter naming every field that cannot be honoured here."""
     # The best n of n answers are all of them.
     neutral = {**table, "best_of": (0, fields.get("n", 1))}
     refused = [name for name, value in fields.items() if name in neutral and not _is_one_of(value, neutral[name])]
@@ -91,5 +91,5 @@ def _is_one_of(value: object, neutral: tuple[object, ...]) -> bool:
 
 
 def _is_same(left: object, right: object) -> bool:
-    # In Python True == 1, in JSON true is no number.
+    # In Python True == 1, but in JSON true is not a number.
     return isinstance(left, bool) is isinstance(right, bool) and left == right

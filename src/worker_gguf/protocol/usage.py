@@ -10,9 +10,10 @@ __all__ = ["usage_body"]
 
 
 def usage_body(choices: dict[int, Usage], n: int) -> dict[str, Any]:
-    """Sum up. Choices `k*n ... k*n + n-1` share prompt k, which is counted once.
+    """Sum up the usage of choices. Choices `k*n ... k*n + n-1` share prompt k, which is counted once.
 
-    Of a prompt's cached tokens the fewest count: what its other choices found cached, this answer itself had computed.
+    The cached tokens of a prompt are the fewest among its choices: tokens that another choice found cached were
+    computed by this answer.
     """
     prompts: dict[int, list[Usage]] = {}
     for index, usage in choices.items():

@@ -35,7 +35,7 @@ _NAMES: Mapping[type, str] = {
 
 
 def validated(model: type[Body], fields: Mapping[str, Any], sent: Mapping[str, str]) -> Body:
-    """Check `fields` against `model`. `sent` says under which alias a field came."""
+    """Check `fields` against `model`. `sent` maps a field to the alias under which it came."""
     known = {name: value for name, value in fields.items() if name in model.model_fields}
     try:
         return model.model_validate(known)
@@ -82,7 +82,7 @@ def _what(details: list[ErrorDetails]) -> str:
 
 
 def _shown(value: object, types: list[str]) -> str:
-    """Name the kind of a value, or repeat the number where "a number" would not say what is wrong with it."""
+    """Name the kind of a value, or repeat the number where "a number" would not explain the error."""
     if isinstance(value, float) and "an integer" in types:
         return str(value)
     return _NAMES.get(type(value), "that")

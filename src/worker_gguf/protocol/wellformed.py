@@ -14,7 +14,7 @@ __all__ = ["MAX_DEPTH", "MAX_FIELDS", "MAX_VALUES", "is_encodable", "read_json",
 
 # Far above any tool schema, far below what Python's stack or a template's tojson can take.
 MAX_DEPTH = 64
-# In one field, lists of integers (a prompt's tokens) not counted: what can be looked at without anyone noticing.
+# Values of one field, without lists of integers (a prompt's tokens): so many can be checked without a noticeable delay.
 MAX_VALUES = 200_000
 MAX_FIELDS = 1000
 MAX_NAME = 64
@@ -88,7 +88,9 @@ def _parts(item: dict[Any, Any] | list[Any]) -> Iterator[object]:
 
 def _check_scalar(param: str, value: object) -> None:
     if isinstance(value, str) and not is_encodable(value):
-        message = f"Invalid '{param}': holds an unpaired surrogate, which is no character and has no UTF-8."
+        message = (
+            f"Invalid '{param}': holds an unpaired surrogate, which is not a character and cannot be written as UTF-8."
+        )
         raise InvalidRequest(message, param=param)
     if isinstance(value, float) and not math.isfinite(value):
         raise InvalidRequest(f"Invalid '{param}': holds a number that is not finite.", param=param)

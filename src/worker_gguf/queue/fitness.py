@@ -1,8 +1,8 @@
-"""The start's checks in the SDK's own hands: it reports one that failed to the platform, and ends the process with 1.
+"""Hands the start's checks to the SDK, which reports a failed one to the platform and ends the process with 1.
 
-The SDK adds checks of its own (rp_system_fitness.py and rp_gpu_fitness.py of runpod 1.12), made for a worker that has
-not loaded its model yet. Of one that has, 4 GB of main memory need not be free, nor any on the GPU, nor a tenth of the
-image's disk; and a worker without a way to 8.8.8.8 serves all the same. They are off unless they are asked for.
+The SDK's own checks (rp_system_fitness.py and rp_gpu_fitness.py of runpod 1.12) are made for a worker that has not
+loaded its model yet. After the load, 4 GB of main memory need not be free, nor memory on the GPU, nor a tenth of the
+image's disk, and a worker without a route to 8.8.8.8 can serve. They are off unless they are requested.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def leave_out_the_sdks_checks() -> None:
 
 
 def checks_of(health: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    """The start's. Of several models it is the first whose checks decide it."""
+    """Return the checks of the start. With several models, the first model's checks decide it."""
     first: Mapping[str, Any] = next(iter(health.get("models", ())), {})
     checks: Iterable[Mapping[str, Any]] = health.get("checks") or first.get("checks", ())
     return checks

@@ -1,9 +1,9 @@
-"""The queue front end: one RunPod job to one call, its answer to yields that the platform passes on whole.
+"""The queue door: one RunPod job becomes one request, its answer becomes yields that the platform passes on whole.
 
-A whole answer is one dict. A stream is strings of whole server-sent events. An error is {"error": "<envelope>"}, the
-value being OpenAI's envelope as JSON: the SDK turns it into a string, and this string can be parsed again. There are
-no headers here, so a whole answer names what was ignored in its field `x_ignored_parameters`; of a stream, the log and
-the metric say it.
+A whole answer is one dict. A stream is strings of whole server-sent events. An error is {"error": "<envelope>"}, where
+the value is OpenAI's envelope as JSON: the SDK turns it into a string, and clients can parse that string. There are no
+headers, so a whole answer lists ignored parameters in its field `x_ignored_parameters`; those of a stream are in the
+log and the metrics only.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class _JobRun:
         self._n_posts = 0
 
     async def answer(self, given: object) -> AsyncGenerator[Yield, None]:
-        # The binding needs no end: the SDK gives each job a task, and so a context, of its own.
+        # The fields need no unbinding: the SDK gives each job a task, and so a context, of its own.
         bind(job_id=self._job_id, request_id=self._job_id)
         try:
             call = read_job_input(given)
@@ -132,7 +132,7 @@ class _JobRun:
             await posts.close()
 
     def _late(self, error: WorkerError) -> str:
-        """Make the last event of a stream that fails. Failing the job would throw away what was streamed."""
+        """Make the last event of a stream that fails. A failed job would lose its streamed events."""
         self._status, self._account.error = error.status, error
         return self._errors.event(error).decode()
 

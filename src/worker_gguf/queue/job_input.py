@@ -20,7 +20,7 @@ _SHAPES = (
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What the backend is called with."""
+    """The request in a job's input."""
 
     method: str
     route: str
@@ -30,7 +30,7 @@ class Call:
 
 
 def read_job_input(given: object) -> Call:
-    """Recognise the shape; what the body holds is for the service to check."""
+    """Recognise the shape of an input. The service checks the body."""
     if not isinstance(given, dict):
         raise InvalidRequest(f"The job's input must be a JSON object. {_SHAPES}")
     if "openai_route" in given:
@@ -69,7 +69,7 @@ def _plain(given: dict[str, object]) -> Call:
     body = {name: value for name, value in given.items() if name != "sampling_params"}
     for name, value in _sampling_params(given).items():
         if name in body and body[name] != value:
-            raise InvalidRequest(f"'{name}' has one value beside 'sampling_params' and another in it.", param=name)
+            raise InvalidRequest(f"'{name}' has one value next to 'sampling_params' and another inside it.", param=name)
         body[name] = value
     # worker-vllm's way to have a bare prompt answered as a conversation of one message.
     if body.pop("apply_chat_template", None) is True and isinstance(body.get("prompt"), str):

@@ -30,7 +30,7 @@ Post = Callable[[Any, str, str], Coroutine[Any, Any, None]]
 Pauses = tuple[float, float]
 
 POST_FOR_S = 600.0
-"""How long a post is repeated: as long as RunPod lets a job run by default."""
+"""Seconds for which a post is repeated: RunPod's default limit for a job."""
 PAUSES_S = (0.5, 5.0)
 """The first and the longest pause, less a random part so that a fleet does not come back at once."""
 _FAST_POLL_S = 0.1
@@ -75,7 +75,7 @@ def patient_fetch(fetch: Fetch, is_running: Callable[[str], bool], pauses_s: Pau
 
 
 def patient_post(post: Post, for_s: float = POST_FOR_S, pauses_s: Pauses = PAUSES_S) -> Post:
-    """Wrap the SDK's post: repeated while the platform is away. What it refuses with 4xx is refused for good."""
+    """Wrap the SDK's post so that it is repeated during an outage. A 4xx is final."""
 
     async def post_patiently(session: Any, url: str, data: str) -> None:
         pauses = _Waiting("post", pauses_s)

@@ -15,7 +15,7 @@ from worker_gguf.http.connection import close_events
 
 __all__ = ["GATHER_S", "MAX_POST_BYTES", "Posts", "StreamCount"]
 
-# The platform splits what is over 1 MB, wherever that falls.
+# The platform splits posts over 1 MB at any byte.
 MAX_POST_BYTES = 900_000
 
 
@@ -43,7 +43,7 @@ class StreamCount:
 
 
 class Posts:
-    """Reads `events` ahead in a task of its own. Iterate it for posts; `close` it in any case."""
+    """Reads `events` ahead in a task of its own. Iterate it for posts, and `close` it in any case."""
 
     def __init__(self, events: AsyncIterator[bytes], crowd: StreamCount | None = None) -> None:
         self._events = events
@@ -63,7 +63,7 @@ class Posts:
             await asyncio.wait({self._reader}, timeout=gather_s)  # a stream that ends waits no more
         while not self._waiting:
             if self._reader.done():
-                self._reader.result()  # raises what the stream raised, once all before it is out
+                self._reader.result()  # raises the stream's error, after everything before it was posted
                 raise StopAsyncIteration
             self._arrived.clear()
             await self._arrived.wait()

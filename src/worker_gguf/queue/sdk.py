@@ -32,10 +32,10 @@ _PARENT_LOOK_S = 0.5
 
 
 def import_sdk() -> Any:
-    """Import the SDK, which takes seconds: boot may call this in a thread beside the load of the model.
+    """Import the SDK, which takes seconds; a thread may do so while the model loads.
 
-    Its own default is to log every yield, which is what users wrote and read, so its level is raised before it sees
-    a job. Its errors are kept: they name jobs and addresses only.
+    By default the SDK logs every yield, that is, what users wrote and read. So its level is raised before it sees a
+    job. Its errors stay: they name jobs and addresses only.
     """
     leave_out_the_sdks_checks()
     import runpod
@@ -55,13 +55,13 @@ def run_queue(
 ) -> None:
     """Take jobs until SIGTERM or SIGINT, the first one when the backend is ready. Call it in the main thread.
 
-    The SDK runs an event loop of its own, which the backend allows for. Raises what stopped the start.
+    The SDK runs an event loop of its own, which the backend allows for. Raises the error that stopped the start.
     """
     asyncio.run(backend.wait_ready())
     sdk = import_sdk()
     register_checks(sdk, checks_of(backend.health()))
     patient_sdk()
-    # The SDK parses the command line for flags of its own, --rp_log_level=DEBUG among them. Ours is read by now.
+    # The SDK parses the command line for its own flags, such as --rp_log_level=DEBUG. Ours has been read already.
     sys.argv = sys.argv[:1]
     os.register_at_fork(after_in_child=_follow_parent)
     switch_interval.for_the_sdk()
@@ -79,7 +79,7 @@ def run_queue(
 def _follow_parent() -> None:
     """End the process that the SDK forks for its pings when this one is killed.
 
-    It would go on pinging with the jobs that were running, and the platform would wait for a worker that is no more.
+    It would keep pinging with the jobs that were running, and the platform would wait for a worker that is gone.
     """
     parent = os.getppid()
 
@@ -123,7 +123,7 @@ class _Taking:
             return self._concurrency
         self._is_between_polls = True
         if n_running := _n_running():
-            # As many as there are: those that wait in the SDK's own queue still start, and it has no reason to poll.
+            # All of them: jobs in the SDK's own queue still start, and the SDK has no reason to poll.
             return n_running
         raise asyncio.CancelledError  # ends the task that polls, and with it the SDK's loop
 
@@ -132,7 +132,8 @@ class _Taking:
         sdk_tasks = asyncio.all_tasks(loop)
         self._watchers = [loop.create_task(self._leave(sdk_tasks)), loop.create_task(self._watch_backend())]
         for number in (signal.SIGTERM, signal.SIGINT):
-            with contextlib.suppress(ValueError, RuntimeError):  # only the main thread may; elsewhere nobody signals
+            # only the main thread may set handlers; elsewhere no signal arrives
+            with contextlib.suppress(ValueError, RuntimeError):
                 loop.add_signal_handler(number, self._on_signal)
 
     def _on_signal(self) -> None:

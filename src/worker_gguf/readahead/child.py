@@ -1,7 +1,7 @@
-"""Work in a child process, which reports how far it is until it ends. Knows nothing of what the work is.
+"""Runs work in a child process, which reports its progress until it ends. Knows nothing of the work.
 
-A thread would wait for the interpreter's lock after each call to the kernel, and the start imports all the while. Only
-a process that has no other thread yet may be forked, so this is for the first moment of a start.
+A thread would wait for the interpreter lock after each call to the kernel, while the start imports modules. Only a
+process without other threads may be forked, so a child is possible in the first moment of a start only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _RECORD: Final = struct.Struct("=qqqqd")
 
 
 class Report(NamedTuple):
-    """`errno` is 0 while nothing has failed, `ended_s` (by the machine's monotonic clock) while the work goes on."""
+    """`errno` is 0 while nothing has failed. `ended_s`, by the machine's monotonic clock, is 0 while the work runs."""
 
     bytes_done: int
     bytes_cached: int
@@ -44,7 +44,7 @@ class Child:
         while len(record := os.read(self._said, _RECORD.size)) == _RECORD.size:
             yield Report(*_RECORD.unpack(record))
         os.close(self._said)
-        with contextlib.suppress(ChildProcessError):  # reaped by whoever ignores SIGCHLD
+        with contextlib.suppress(ChildProcessError):  # already reaped, because SIGCHLD is ignored
             os.waitpid(self._pid, 0)
 
     def stop(self) -> None:
@@ -56,8 +56,9 @@ class Child:
 
 
 def fork(work: Callable[[], None], wait: Callable[[float], bool], report: Callable[[], Report]) -> Child:
-    """Begin `work` in a child; it ends when `wait`, which takes seconds, says that the work is done, when it is stopped
-    and when this process is gone."""
+    """Start `work` in a child process. It ends when `wait` (which takes a timeout in seconds) returns true, when it is
+    stopped, and when this process is gone.
+    """
     said, saying = os.pipe()
     orders, ordering = os.pipe()
     pid = os.fork()
@@ -77,7 +78,7 @@ def _run(
     work: Callable[[], None], wait: Callable[[float], bool], report: Callable[[], Report], saying: int, orders: int
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then stops this one
-    logging.disable()  # what fails is reported, and logged there
+    logging.disable()  # the parent reads the failure and logs it
     work()
     is_done = False
     while not is_done:

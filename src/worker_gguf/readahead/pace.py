@@ -16,17 +16,19 @@ MOST_READERS: Final = 32
 WINDOW_S: Final = 0.05
 """Shortest time over which a number of readers is judged."""
 HOLD_S: Final = (0.4, 4.0)
-"""How long a choice stands before more readers are tried again, at first and at most; it doubles each time. What one
-window showed may have been chance, and volumes are shared."""
+"""Seconds for which a choice stands before more readers are tried again: the first and the longest, doubling each time.
+One window may have been chance, and volumes are shared.
+"""
 GAIN: Final = 1.15
-"""Twice the readers must bring this many times the bytes, or they are not worth their processor time. A reader
-announces 2 MiB at once, so a few keep a volume busy; what more seem to bring is mostly the noise of a window."""
+"""Twice the readers must bring this many times the bytes to be worth their processor time. A reader announces 2 MiB at
+once, so a few keep a volume busy, and a smaller gain is mostly noise.
+"""
 LOSS: Final = 0.95
 """Half the readers may bring this little and still be chosen."""
 
 
 class Pace:
-    """Owned by whoever holds the readers' lock. `done` hears of each piece; `readers` is how many there should be."""
+    """Guarded by the readers' lock. `done` counts a finished piece; `readers` is the number of readers to run."""
 
     def __init__(self, now_s: float, *, first: int = FIRST_READERS, most: int = MOST_READERS) -> None:
         self.readers = min(first, most)
@@ -38,7 +40,7 @@ class Pace:
         self._open_window(now_s, self.readers)
 
     def done(self, n_bytes: int, now_s: float) -> None:
-        """Count a piece. Those that began under the number before are waited for and not counted."""
+        """Count a piece. Pieces that began under the previous number of readers are waited for and not counted."""
         if self._unsettled:
             self._unsettled -= 1
             self._since_s = now_s

@@ -1,8 +1,8 @@
 """Brings a piece of a file into the page cache and nowhere else. Knows nothing of models, blocks or threads.
 
-The kernel is told all of the piece at once, so that the volume answers its requests side by side; then the piece is
-sent to /dev/null, which waits until it is there, meets a failure and copies nothing. Reading it into a buffer takes
-three times the processor, which a cold start has better use for.
+The whole piece is announced to the kernel at once, so that the volume answers its requests in parallel. Then the piece
+is sent to /dev/null, which waits until it is there, reports a failure and copies nothing. Reading it into a buffer
+would take three times the processor time, which a cold start needs elsewhere.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 __all__ = ["BUFFER_BYTES", "PageCache"]
 
 BUFFER_BYTES: Final = 256 << 10
-"""What a thread takes in which /dev/null cannot be sent to."""
+"""The pieces that a thread reads where /dev/null cannot be sent to."""
 _LEAST_STEP: Final = 128 << 10
 
 
@@ -32,7 +32,7 @@ class PageCache:
         if self._can_send and self._null is not None:
             try:
                 return os.sendfile(self._null, fd, offset, size)
-            except OSError:  # not for this file system: what is wrong with the file itself, reading says too
+            except OSError:  # this file system does not support it; a fault of the file itself shows when it is read
                 self._can_send = False
         return _read(fd, offset, size)
 
@@ -48,8 +48,9 @@ class PageCache:
 
 
 def _step_bytes(fd: int) -> int:
-    """How much the kernel reads for one announcement; of more it would forget the rest. Twice the device's own measure
-    for a file that is said to be read in order."""
+    """The bytes that the kernel reads for one announcement; it ignores the rest of a larger one. The limit is twice the
+    device's own read-ahead for a file that is announced as sequential.
+    """
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
     device = os.fstat(fd).st_dev
     name = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")

@@ -1,12 +1,12 @@
-"""Reads a model's files into the page cache ahead of whoever loads them. Knows nothing of llama.cpp.
+"""Reads a model's files into the page cache ahead of the load. Knows nothing of llama.cpp.
 
-Every block is asked for once, in file order, by as many readers as `Pace` finds worth it. What they read stays in the
-page cache alone (`page_cache.py`). A failure is never the start's failure: the load that follows meets it itself and
-says so better.
+Every block is requested once, in file order, by as many readers as `Pace` finds worthwhile. The pages stay in the page
+cache (`page_cache.py`) and use no other memory. A failure here never fails the start: the load that follows meets it,
+too, and reports it better.
 
-A FUSE mount may drop a file's cached pages whenever somebody opens it. So the descriptors stay open until `close`, and
-a load that can use them (`file`, `fd`) should. One that opens the files again calls `opened` when it has: on a mount
-that drops pages the readers wait for that.
+A FUSE mount may drop a file's cached pages on every open. So the descriptors stay open until `close`, and a load should
+use them (`file`, `fd`). A load that opens the files by name calls `opened` afterwards: on a mount that drops pages, the
+readers wait for that call.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Prefetch:
         self.bytes_done = 0
         """Read, or found in the page cache."""
         self.bytes_cached = 0
-        """Of them found there without reading."""
+        """Bytes that were in the page cache already."""
         self.most_readers = 0
         self.error: OSError | None = None
         self.began_s = clock()
@@ -94,8 +94,9 @@ class Prefetch:
         self._child: child.Child | None = None
 
     def start(self, *, in_child: bool = False) -> Prefetch:
-        """Begin to read, beside whatever the caller does next. A child process reads a model of one file, if that is
-        asked for: while this process has no other thread, it may be."""
+        """Begin to read in the background. `in_child` reads a model of one file in a child process, which is possible
+        while this process has no other thread.
+        """
         if in_child and len(self._fds) == 1:
             self._child = child.fork(self._begin, self._finished.wait, self._report)
         threading.Thread(target=self._follow if self._child else self._begin, name="prefetch", daemon=True).start()
@@ -151,7 +152,7 @@ class Prefetch:
         return child.Report(self.bytes_done, self.bytes_cached, self.most_readers, failed, self.ended_s or 0.0)
 
     def _follow(self) -> None:
-        """In the parent: take what the child reports for one's own."""
+        """Copy the child's report in the parent."""
         assert self._child is not None
         for report in self._child.reports():
             self.bytes_done, self.bytes_cached, self.most_readers = report[:3]
@@ -222,7 +223,7 @@ class Prefetch:
         while done < block.size:
             n_bytes = self._read(block.fd, block.offset + done, block.size - done)
             if not n_bytes:
-                self._stopping.set()  # the file has shrunk: what follows is not there either
+                self._stopping.set()  # the file has shrunk, so the following blocks are gone as well
                 break
             done += n_bytes
         return done
@@ -255,10 +256,10 @@ class Prefetch:
 
 
 def drops_on_open(path: Path, fd: int) -> bool:
-    """Whether opening the file again drops what is cached of it.
+    """Return whether opening the file again drops its cached pages.
 
-    Only the kernel knows what is cached; a page that is, is mapped without a major fault. That is exact where a
-    measurement of time would guess.
+    The kernel does not say so directly. A page that is cached is mapped without a major fault, which is exact where a
+    time measurement would guess.
     """
     if os.fstat(fd).st_size == 0:
         return False

@@ -1,4 +1,4 @@
-"""How much of a file the page cache can hold without throwing out what it read before."""
+"""The part of a file that fits into the page cache without evicting what was read before."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Final
 __all__ = ["page_cache_room_bytes"]
 
 _SHARE: Final = 0.9
-"""The rest is for what the start itself will need."""
+"""The rest is left for the start itself."""
 
 
 def page_cache_room_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What the kernel could give, cut by the container's limit; None if it does not say.
+    """Return the memory that the page cache can get: the kernel's estimate, cut by the container's limit. None if
+    unknown.
 
-    A container's page cache counts against its limit and gives way to nothing but itself, so only what cannot be
-    dropped is taken off.
+    A container's page cache counts against its limit and evicts only itself, so only memory that cannot be dropped is
+    subtracted.
     """
     try:
         room = (

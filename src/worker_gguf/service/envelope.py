@@ -25,7 +25,7 @@ _UNSAFE_IN_HEADER = re.compile(r"[^\x20-\x7e]")
 
 
 def json_bytes(body: Mapping[str, Any]) -> bytes:
-    """Encode a body; what is no character at all becomes an escape instead of a failed answer."""
+    """Encode a body. An unpaired surrogate becomes an escape instead of failing the answer."""
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
 
 

@@ -12,7 +12,7 @@ from worker_gguf.template.chat_template import ChatTemplate
 
 __all__ = ["Prompts", "Tokenizer"]
 
-# More ids than a header can name; that there are more, the header itself says.
+# A header cannot name more ids; it ends with "..." where there are more.
 MAX_NAMED = 200
 
 
@@ -89,10 +89,10 @@ class Prompts:
         return self._tokens(text, add_special=not has_bos)
 
     def _with_token_biases(self, options: Options) -> Options:
-        """Lay the biases of texts over their tokens, and pass over ids that are no tokens of this model.
+        """Lay the biases of texts over their tokens, and skip ids that are not tokens of this model.
 
-        Clients count tokens with another model's tokenizer. Such an id changes nothing, so it is named as ignored, or
-        refused with STRICT_PARAMETERS.
+        Some clients count tokens with another model's tokenizer. Such an id changes nothing, so it is named as ignored,
+        or refused with STRICT_PARAMETERS.
         """
         n = self._tokenizer.n_tokens
         biases = {token: bias for token, bias in options.sampling.logit_bias if 0 <= token < n}
@@ -112,7 +112,7 @@ class Prompts:
 
     def _completion_tokens(self, prompt: Prompt) -> tuple[int, ...]:
         if isinstance(prompt, str):
-            # A prompt made by a client for this model begins with BOS as a text. Where the tokenizer adds BOS itself,
+            # A prompt that a client built for this model may begin with BOS as text. Where the tokenizer adds BOS,
             # there would be two; where it does not (GLM's [gMask]), the text is the only one.
             if self._bos_text and self._tokenizer.adds_bos:
                 prompt = prompt.removeprefix(self._bos_text)

@@ -30,7 +30,7 @@ __all__ = ["Service", "parse", "time_limit_s"]
 T = TypeVar("T")
 
 # A body with more characters and items than this is parsed, rendered and tokenised in another thread, so that the event
-# loop goes on to serve /ping and the streams.
+# loop stays free for /ping and the streams.
 _INLINE_VALUES = 20_000
 
 
@@ -141,7 +141,7 @@ def time_limit_s(options: Options, limit_s: float | None) -> float | None:
 
 def _generates_nothing(card: ModelCard) -> str:
     can = " and ".join(card.capabilities) or "nothing that this worker serves"
-    return f"The model {card.id!r} generates no text; it can do: {can}. Ask a model that generates."
+    return f"The model {card.id!r} does not generate text; it can do: {can}. Ask a model that generates."
 
 
 def _deadline_s(account: Account, limit_s: float | None) -> float | None:
@@ -149,7 +149,7 @@ def _deadline_s(account: Account, limit_s: float | None) -> float | None:
 
 
 def _for_choice(sampling: SamplingParams, choice: int) -> SamplingParams:
-    """Give each of `n` answers a seed of its own, so that one seed does not draw the same answer n times."""
+    """Give each of `n` answers its own seed, so that one seed does not draw the same answer n times."""
     if choice == 0 or sampling.seed is None:
         return sampling
     # llama.cpp takes 2^32 - 1 for "draw one".

@@ -1,4 +1,4 @@
-"""Every setting: its name, type, default, bounds and one line of help, by group. Knows nothing of the environment."""
+"""Every setting by group: its name, type, default, bounds and one line of help. Knows nothing of the environment."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Model(Group):
     model_cache_max_gb: float | None = Field(
         None,
         gt=0,
-        description="GiB of models kept in that folder; those used least recently go first; unset keeps all",
+        description="GiB of models kept in that folder; the least recently used are removed first; unset keeps all",
     )
     model_baked_dir: Path = Field(
         Path("/models"), description="Folder of the image with models: `org/repo/file.gguf`, or a Hub cache"
@@ -61,7 +61,7 @@ class Model(Group):
 
 
 class Memory(Group):
-    """Context, sequences and where the layers lie. What is unset is planned from the model and the machine."""
+    """Context, sequences and the placement of layers. Unset values are planned from the model and the machine."""
 
     n_ctx: int | None = Field(None, ge=32, le=2**24, description="Context of one request, in tokens")
     n_parallel: int | None = Field(None, ge=1, le=256, description="Requests that run at the same time")
@@ -82,10 +82,10 @@ class Memory(Group):
     )
     prefetch: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="Read the file into the page cache beside the load; auto: as much as memory holds, on: all of it",
+        description="Read the file into the page cache ahead of the load. auto: as much as memory holds; on: all of it",
     )
     prefetch_readers: int | None = Field(
-        None, ge=1, le=256, description="Parallel readers of the prefetch; planned: as many as add throughput"
+        None, ge=1, le=256, description="Parallel readers of the prefetch; unset: as many as add throughput"
     )
     split_mode: Literal["none", "layer", "row"] = Field("layer", description="How several GPUs share the model")
     tensor_split: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(
@@ -124,7 +124,7 @@ class Fleet(Group):
         description="Several models in place of MODEL: `alias=reference, …`, a list as JSON or YAML, or a YAML file",
     )
     models_max: int | None = Field(
-        None, ge=1, le=64, description="Models in memory at once at most; planned: as many as fit"
+        None, ge=1, le=64, description="Most models in memory at once; unset: as many as fit"
     )
     models_preload: int = Field(1, ge=1, le=64, description="Models loaded at the start, from the first, if they fit")
     model_min_residence_s: float = Field(
@@ -136,7 +136,7 @@ class Fleet(Group):
 
 
 class Limits(Group):
-    """What a request may ask for, and how long."""
+    """Limits on requests."""
 
     max_queue: int = Field(128, ge=0, le=100_000, description="Requests that may wait; one more is answered 429")
     max_tokens: int | None = Field(
@@ -210,7 +210,7 @@ class Sampling(Group):
         description="Samplers and their order, joined by semicolons",
         json_schema_extra={"expected": "names joined by semicolons"},
     )
-    ignore_eos: bool = Field(DRAWN.ignore_eos, description="Go on past the model's end of text")
+    ignore_eos: bool = Field(DRAWN.ignore_eos, description="Continue past the model's end of text")
 
     @field_validator("dry_sequence_breakers", mode="before")
     @classmethod
@@ -249,10 +249,11 @@ def _on_runpod(values: dict[str, Any]) -> bool:
 
 
 def behind_balancer(values: Mapping[str, Any]) -> bool:
-    """Whether RunPod's load balancer hands out the requests: an endpoint, and no queue is taken from.
+    """Return whether RunPod's load balancer hands out the requests: there is an endpoint, and no queue to take jobs
+    from.
 
-    It lets a request take 330 s and 30 MB (docs.runpod.io/serverless/load-balancing/overview); what the worker answers
-    a little sooner is a sentence instead of a cut.
+    The balancer lets a request take 330 s and 30 MB (docs.runpod.io/serverless/load-balancing/overview). A worker that
+    refuses a little earlier can answer with a sentence.
     """
     if not values.get("runpod_endpoint_id"):
         return False
@@ -260,7 +261,7 @@ def behind_balancer(values: Mapping[str, Any]) -> bool:
 
 
 class Server(Platform):
-    """How the worker is reached, and what it says."""
+    """The worker's address, keys and log."""
 
     mode: Literal["auto", "queue", "http"] = Field(
         "auto", description="Front end; auto: queue when RunPod offers jobs, else http"
@@ -303,7 +304,7 @@ class Server(Platform):
     drain_grace_s: float = Field(
         default_factory=lambda values: 5.0 if behind_balancer(values) else 0.0,
         ge=0,
-        description="Of them, seconds in which HTTP requests are still taken, at most half",
+        description="The first seconds of the drain, in which HTTP requests are still accepted; at most half of it",
         json_schema_extra={"default_text": "0, or 5 behind RunPod's balancer"},
     )
     fitness_checks: Literal["enforce", "report"] = Field(
@@ -311,7 +312,7 @@ class Server(Platform):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged")
     log_format: Literal["auto", "json", "console"] = Field(
-        "auto", description="auto: JSON on RunPod or when stderr is no terminal"
+        "auto", description="auto: JSON on RunPod, or when stderr is not a terminal"
     )
 
     @field_validator("api_keys", mode="before")

@@ -11,7 +11,7 @@ _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s,*]+")
 
 
 def read_origins(text: str) -> list[str]:
-    """Read origins joined by commas. Raises ValueError with what was expected."""
+    """Read origins joined by commas. Raises ValueError with the expected form."""
     # Browsers send an origin in lower case and without a slash at its end, and it is compared as a text.
     origins = [part.strip().rstrip("/").lower() for part in text.split(",") if part.strip()]
     if origins == ["*"]:

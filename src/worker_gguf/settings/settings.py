@@ -80,7 +80,7 @@ class Settings(Limits, Server, Sampling, Engine, Memory, Fleet, Model):
 
     @property
     def linger_s(self) -> float:
-        """DRAIN_GRACE_S, leaving half of DRAIN_TIMEOUT_S to finish what it lets in."""
+        """DRAIN_GRACE_S, cut so that half of DRAIN_TIMEOUT_S is left to finish the requests that it lets in."""
         return min(self.drain_grace_s, self.drain_timeout_s / 2)
 
     @property
@@ -119,7 +119,7 @@ class Settings(Limits, Server, Sampling, Engine, Memory, Fleet, Model):
         return int(self.model_cache_max_gb * 2**30) if self.model_cache_max_gb else None
 
     def sampling_defaults(self) -> SamplingParams:
-        """What a request that names no sampler gets."""
+        """Return the sampling of a request that names no sampler."""
         given: dict[str, Any] = {
             field.name: getattr(self, field.name) for field in fields(SamplingParams) if hasattr(self, field.name)
         }
@@ -140,8 +140,8 @@ class Settings(Limits, Server, Sampling, Engine, Memory, Fleet, Model):
             )
         if self.mode == "queue" and not self.runpod_webhook_get_job:
             raise ValueError(
-                "MODE=queue takes jobs from RunPod, which says where in RUNPOD_WEBHOOK_GET_JOB: that is not set. Use "
-                "MODE=http here; `make demo` runs a job against a local stand-in for the platform"
+                "MODE=queue takes jobs from RunPod, and RUNPOD_WEBHOOK_GET_JOB, which holds its address, is not set. "
+                "Use MODE=http here; `make demo` runs a job against a local stand-in for the platform"
             )
         if self.n_cells and self.kv_unified is False:
             raise ValueError("N_CELLS shares one KV memory among requests: set KV_UNIFIED=true, or leave one unset")
@@ -169,7 +169,7 @@ def _plain(name: str, text: str) -> str | None:
 
 
 def _sentences(error: ValidationError) -> list[str]:
-    """One sentence for each bad variable: its name, the value given, what was expected."""
+    """Return one sentence for each bad variable: its name, its value, the expected form."""
     sentences: dict[str, str] = {}
     for problem in error.errors():
         said = problem["msg"].removeprefix("Value error, ")
@@ -178,7 +178,7 @@ def _sentences(error: ValidationError) -> list[str]:
         if not name:
             sentences[said] = f"{said}."
         elif field is None:
-            sentences[name] = f"{name.upper()} is no setting; docs/settings.md lists them."
+            sentences[name] = f"{name.upper()} is not a setting; docs/settings.md lists them."
         elif problem["type"] != "default_factory_not_called":  # that one only follows from another's error
             value = "(hidden)" if is_secret(field) else repr(problem["input"])
             wanted = said if problem["type"] == "value_error" else f"expected {expected(field)}"

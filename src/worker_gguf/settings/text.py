@@ -1,4 +1,6 @@
-"""Settings in words: what a field expects, its type, its default. Shared by error messages and docs/settings.md."""
+"""Settings in words: the expected values, the type, the default of a field. Shared by error messages and
+docs/settings.md.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,7 @@ def type_text(field: FieldInfo) -> str:
 
 
 def bounds_text(field: FieldInfo) -> str:
-    """What limits the field, such as `>= 1, <= 256`; empty when nothing does."""
+    """Return the bounds of a field, such as `>= 1, <= 256`; empty when there are none."""
     if words := choices(field):
         return ", ".join(words)
     return ", ".join(
@@ -60,7 +62,7 @@ def default_text(field: FieldInfo) -> str:
 
 
 def expected(field: FieldInfo) -> str:
-    """What the field takes, as the end of a sentence."""
+    """Return the expected values of a field, as the end of a sentence."""
     if words := choices(field):
         return f"one of {', '.join(words)}"
     if isinstance(field.json_schema_extra, dict) and "expected" in field.json_schema_extra:

@@ -1,4 +1,4 @@
-"""Names of variables that are no setting but nearly one: misspelt, most likely, and without effect."""
+"""Finds variables whose names are nearly those of settings: probably typing errors, which have no effect."""
 
 from __future__ import annotations
 

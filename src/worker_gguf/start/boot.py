@@ -18,7 +18,7 @@ __all__ = ["boot"]
 
 
 def boot(start: Start, head_start: Prefetch | None) -> LoadedModel:
-    """Bring the model up. Raises the WorkerError that stopped it, after what was loaded by then is given back.
+    """Bring the model up. Raises the WorkerError that stopped it; nothing stays loaded then.
 
     `head_start` is the prefetch that already runs, if there is one. It is closed here.
     """

@@ -1,7 +1,7 @@
-"""Whether a worker that has just started is fit to serve: facts in, checks out. Looks at nothing itself.
+"""Judges whether a worker that has just started is fit to serve: facts in, checks out. Reads nothing itself.
 
-A worker that is started on the wrong machine often answers all the same, ten times slower and just as dear. So what was
-asked for is compared with what came of it, and each difference is a sentence with a next step.
+A worker on the wrong machine often serves anyway, ten times slower at the same price. So the settings are compared with
+the result of the start, and each difference becomes a sentence with a next step.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Check", "FileFacts", "GpuFacts", "TokenFacts", "VolumeFacts", "refus
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`reason` is what was found, and when it is not `ok` what to do about it."""
+    """`reason` is the finding and, where the check is not `ok`, the next step."""
 
     name: str
     ok: bool
@@ -30,12 +30,12 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class GpuFacts:
-    """What was asked of the GPUs and what came of it.
+    """The GPUs as requested and as found.
 
-    `backends` are those of llama.cpp that compute on GPUs, whether there is one or not. `n_promised` is what the
-    platform says it has given, `wanted` and `planned` are N_GPU_LAYERS as it was set and as it is; -1 is all.
-    `offloaded` is what llama.cpp said: layers on GPUs, of how many. Where it said nothing, the GPUs' memory tells:
-    `taken_bytes` are gone of it since the plan, which meant to put `planned_bytes` there.
+    `backends` are llama.cpp's GPU backends, with or without a GPU. `n_promised` is the platform's count. `wanted` is
+    N_GPU_LAYERS as set, `planned` as planned; -1 is all. `offloaded` is llama.cpp's log: layers on GPUs, of how many.
+    Where it logged nothing, the GPUs' memory is compared: `taken_bytes` were taken since the plan, which put
+    `planned_bytes` there.
     """
 
     backends: tuple[str, ...]
@@ -98,8 +98,8 @@ class GpuFacts:
             return Check(
                 "offload",
                 False,
-                f"llama.cpp put {n} of {total} layers on the GPU where {planned} were planned. Its log says why; start "
-                "another worker, or set N_GPU_LAYERS to what fits.",
+                f"llama.cpp put {n} of {total} layers on the GPU where {planned} were planned. Its log has the reason; "
+                "start another worker, or set N_GPU_LAYERS to what fits.",
             )
         return Check("offload", True, f"{n} of {total} layers")
 
@@ -117,8 +117,9 @@ class GpuFacts:
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """One of the model's files. `needed_bytes` is where its last tensor ends by its own header; `digest` compares its
-    SHA-256 with what the cache says, where that was asked for and the cache says anything."""
+    """One file of the model. `needed_bytes` is the end of its last tensor by its own header. `digest` is the result of
+    comparing its SHA-256 with the cache's, if that was asked for and the cache has one.
+    """
 
     name: str
     size_bytes: int
@@ -132,14 +133,14 @@ def model(files: Iterable[FileFacts]) -> Check:
         if file.size_bytes < file.needed_bytes:
             why = f"has {file.size_bytes} bytes, and by its own header {file.needed_bytes}"
         elif file.digest == "wrong":
-            why = "has another SHA-256 than the cache says"
+            why = "has another SHA-256 than the cache records"
         else:
             continue
         return Check("model", False, f"{file.name} {why}: it is damaged. Delete it, and it is fetched again.")
     size_bytes = sum(file.size_bytes for file in files)
     said = {
-        "unasked": "as long as by its header",
-        "unknown": "as long as by its header; the cache knows no SHA-256 of it",
+        "unasked": "as long as its header requires",
+        "unknown": "as long as its header requires; the cache has no SHA-256 of it",
         "right": "SHA-256 as in the cache",
     }
     worst = next(kind for kind in ("unasked", "unknown", "right") if any(file.digest == kind for file in files))
@@ -159,7 +160,7 @@ class VolumeFacts:
         place = self.place[:1].upper() + self.place[1:]
         if self.error is None:
             return Check("volume", True, f"{self.place} can be written")
-        if self.is_full:  # this model is here: a worker that cannot fetch another one serves it all the same
+        if self.is_full:  # this model is on disk: a worker that cannot fetch another one can serve it
             return Check("volume", True, f"{self.place} is full ({self.error}): no other model can be fetched")
         return Check(
             "volume",
@@ -171,8 +172,9 @@ class VolumeFacts:
 
 @dataclass(frozen=True, slots=True)
 class TokenFacts:
-    """The first token. `logprob` is its log-probability, which is no number when one logit is none; None when no token
-    could be drawn, though none was excluded. `error` is why nothing was computed."""
+    """The first token. `logprob` is its log-probability, not finite when a logit is not; None when no token could be
+    drawn although none was banned. `error` is the reason why nothing was computed.
+    """
 
     logprob: float | None = None
     error: str | None = None

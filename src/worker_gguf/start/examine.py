@@ -41,7 +41,7 @@ def check_token(first: Sampled | WorkerError | None) -> Check:
 def examine(
     start: Start, gpus: GpuFacts, header: ModelHeader, local: LocalModel, token: Check, checked: tuple[Check, ...] = ()
 ) -> tuple[Check, ...]:
-    """Check the worker once its model is loaded. The gate hears how much of the model's digest is computed.
+    """Check the worker once its model is loaded. The gate gets the progress of the model's digest.
 
     `checked` are the checks of an earlier load of this model. Those of its files and of the cache still hold and are
     used again. Raises Unfit when a check failed, unless FITNESS_CHECKS=report.

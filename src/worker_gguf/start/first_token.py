@@ -1,5 +1,5 @@
-"""One token from a model that has just been loaded: graphs are built and pages touched before the first request, and
-whoever looks at it knows that the model computes.
+"""Draws one token from a model that has just been loaded. That builds graphs and touches pages before the first
+request, and shows that the model computes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Loads a model under a plan, and under smaller plans for as long as memory is missing.
+"""Loads a model under a plan, and under smaller plans while memory is short.
 
-The steps are what `engine.plan.lesser_plan` says; each is a warning in the log and a line of the plan's `degraded`.
+The steps come from `plan.smaller`; each is a warning in the log and a line of the plan's `degraded`.
 """
 
 from __future__ import annotations

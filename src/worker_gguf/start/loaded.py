@@ -1,4 +1,4 @@
-"""What a worker holds once it is up: one model that answers, or several behind the same face."""
+"""The face of a loaded model, or of several, towards the worker."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ModelHost(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the model that answers when a request names none."""
+        """The name of the model that answers requests which name none."""
         ...
 
     @property
@@ -51,7 +51,7 @@ class ModelHost(Protocol):
         ...
 
     def engines(self) -> Sequence[Engine]:
-        """Those that run now."""
+        """The engines that run now."""
         ...
 
     def abandon(self, error: WorkerError) -> None:
@@ -63,17 +63,17 @@ class ModelHost(Protocol):
         ...
 
     def publish(self, metrics: Metrics) -> None:
-        """Say in the metrics what the start brought."""
+        """Publish the result of the start in the metrics."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """What /health says of it: public, so without paths."""
+        """Return the model's part of /health, which is public: no paths."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """One model that is up: what a start brings forth."""
+    """One model that is up: the result of a start."""
 
     service: Service
     engine: Engine

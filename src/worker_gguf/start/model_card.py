@@ -1,4 +1,4 @@
-"""What clients may know of a model, loaded or not: its name, the names it answers to, its numbers."""
+"""The public facts of a model, loaded or not: its name, its aliases, its numbers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def card_of(settings: Settings, local: LocalModel, header: ModelHeader, n_ctx: i
 
 
 def is_private(name: str) -> bool:
-    """Whether it says more than clients should see: a path, or an address that may be signed."""
+    """Return whether a name shows more than clients should see: a path, or an address that may be signed."""
     return name.startswith(("/", ".", "~")) or name.lower().startswith(("http:", "https:"))
 
 

@@ -59,7 +59,7 @@ def make_service(
 
 
 def request_defaults(settings: Settings) -> Defaults:
-    """Return what holds for a request that says nothing else."""
+    """Return the defaults of requests."""
     return Defaults(settings.sampling_defaults(), settings.max_tokens, settings.strict_parameters)
 
 
@@ -100,7 +100,9 @@ def _read_template(text_or_path: str) -> str:
 
 
 def _fingerprint(settings: Settings, header: ModelHeader, local: LocalModel, plan: MemoryPlan) -> str:
-    """What answers with a seed can depend on: the library, the file, where its layers lie, the shape of batches."""
+    """Return a digest of everything that an answer with a seed can depend on: the library, the file, the placement of
+    its layers, the shape of batches.
+    """
     shape = {name: value for name, value in asdict(plan).items() if name not in _NOT_IN_FINGERPRINT}
     how = (settings.type_k, settings.type_v, settings.flash_attn, settings.rope_freq_base, settings.rope_freq_scale)
     facts = (__version__, VERSION, header.name, local.size_bytes, header.quantisation, shape, how)

@@ -33,8 +33,8 @@ __all__ = ["LATE_IMPORTS", "open_model"]
 
 logger = logging.getLogger(__name__)
 
-# The modules that this one imports while or after the model is loaded, so that `worker-gguf serve` can import them
-# beside the load. tests/start/test_open_model.py compares them with the imports below.
+# The modules that this one imports during or after the load, so that `worker-gguf serve` can import them in parallel
+# with it. tests/start/test_open_model.py compares them with the imports below.
 LATE_IMPORTS = (
     "worker_gguf.engine.engine",
     "worker_gguf.llama.context",
@@ -131,7 +131,7 @@ def _machine(settings: Settings) -> tuple[Machine, GpuFacts | None]:
 
 
 def _offloaded(gpus: GpuFacts | None, machine: Machine, plan: MemoryPlan, model: Model) -> GpuFacts:
-    """Add what the load brought to the facts of the GPUs."""
+    """Add the result of the load to the facts of the GPUs."""
     from worker_gguf.llama.machine import read_machine
     from worker_gguf.start.checks import GpuFacts
 
@@ -152,7 +152,7 @@ def _first_token(start: Start, header: ModelHeader, model: Model, engine: Engine
     from worker_gguf.start.examine import check_token
 
     if not abilities_of(header).generates:
-        return Check("token", True, "none drawn: the model generates no text")
+        return Check("token", True, "none drawn: the model does not generate text")
     with start.phase("first token"):
         from worker_gguf.start.first_token import first_token
 

@@ -1,4 +1,4 @@
-"""A bar for a download, on a terminal and nowhere else. Knows nothing of what is downloaded."""
+"""A progress bar for a download, shown on a terminal only. Knows nothing of the download."""
 
 from __future__ import annotations
 

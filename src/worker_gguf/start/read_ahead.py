@@ -40,7 +40,7 @@ class ReadAhead:
         self.close()
 
     def follow(self, local: LocalModel) -> None:
-        """Read this model: go on with the head start if it reads these files, else begin."""
+        """Read this model: continue the head start if it reads these files, otherwise begin."""
         if self._prefetch is not None and (self._is_off or self._prefetch.paths != local.paths):
             self._prefetch.close()
             self._prefetch = None
@@ -73,7 +73,7 @@ class ReadAhead:
 
     @property
     def _is_off(self) -> bool:
-        # Direct I/O goes past the page cache: what was read into it would be read twice.
+        # Direct I/O bypasses the page cache, so everything would be read twice.
         return self._start.settings.prefetch == "off" or self._start.settings.load_mode == "direct"
 
     def _begin(self, local: LocalModel) -> Prefetch | None:

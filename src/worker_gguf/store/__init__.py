@@ -1,10 +1,10 @@
-"""Where a model comes from and where it lies. Knows nothing of llama.cpp and of the engine.
+"""Obtains models and finds them on disk. Knows nothing of llama.cpp and of the engine.
 
-`ModelRef.parse` reads what the user wrote, `locate` finds it on disk without a network call, `ensure` fetches what is
-missing, `UsageMark` keeps it from being pruned while it is used.
+`ModelRef.parse` reads a reference, `locate` finds its files on disk without a network call, `ensure` fetches missing
+ones, `UsageMark` protects them from pruning while they are used.
 
-Each name is imported when it is asked for: the head start needs the few modules that find a file and read it, and has
-no time for those that download.
+Each name is imported on first use: the head start needs only the modules that find a file, and has no time to import
+those that download.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The Hub's own cache layout, shared with other tools: blobs by digest, snapshots of links by commit, refs by branch.
 
-What is this worker's own in there lies in `.locks/worker-gguf`, which the Hub's tools skip: leases, marks of use, parts
-of downloads under way.
+This worker's own files lie in `.locks/worker-gguf`, which the Hub's tools skip: leases, usage marks, partial downloads.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Makes sure that a model is on disk: found where it lies, else fetched into the cache, once for all who share it.
+"""Makes sure that a model is on disk: found where it lies, or fetched into the cache once for all workers that share
+it.
 
-1. Look in every place; what is there costs no request.
-2. List the repository, choose the files, see that there is room.
-3. For each file: take its lease, or follow the one who has it. Fetch into a folder of one's own, going on with what
-   others have left; verify size and digest; rename to the final name.
-4. Link the files into their snapshot, and note the commit in refs only when all of them are there.
+1. Look in every place. A model that is found costs no request.
+2. List the repository, choose the files, check that there is room.
+3. For each file: take its lease, or follow the worker that has it. Fetch into an own folder, continuing what others
+left; verify size and digest; rename to the final name.
+4. Link the files into their snapshot, and write the ref only when all of them are there.
 """
 
 from __future__ import annotations
@@ -93,9 +94,7 @@ def download_model(
 ) -> LocalModel:
     """Fetch a model that `locate` did not find into the cache at `folder`. Otherwise like `ensure`."""
     if not isinstance(ref, HubRef | UrlRef) or folder is None:
-        raise ModelNotFound(
-            f"{ref} is not on this machine and there is no cache to fetch it into. Set MODEL_CACHE_DIR."
-        )
+        raise ModelNotFound(f"{ref} is not on this machine and no cache is set to fetch it into. Set MODEL_CACHE_DIR.")
     work = _Download(Cache(folder), most_bytes, progress or (lambda _done, _total: None), tuning or Tuning())
     try:
         if isinstance(ref, UrlRef):
@@ -145,7 +144,7 @@ class _Download:
             # Only now: a ref never leads to a snapshot that is not whole.
             try:
                 write_ref(self.cache.repo(ref.repo), ref.revision or "main", listing.commit)
-            except OSError as error:  # the model is here all the same; the next start asks the Hub once more
+            except OSError as error:  # the model is on disk, but the next start asks the Hub again
                 logger.warning("ref not written", extra={"repo": ref.repo, "reason": str(error)})
         return LocalModel(tuple(paths), chosen.size_bytes, ref.repo, listing.commit, "download")
 
@@ -259,7 +258,7 @@ class _Download:
     def _publish(self, partial: Partial, file: _Wanted, lease: Lease) -> None:
         if file.digest is None and partial.read(0, 4) != b"GGUF":
             partial.discard()
-            raise ModelInvalid(f"{file.web.title} is no GGUF file. Check the address: it may be that of a web page.")
+            raise ModelInvalid(f"{file.web.title} is not a GGUF file. Check the address: it may be that of a web page.")
         try:
             partial.publish(file.final)
         except FileNotFoundError:  # taken over, or tidied away by one who saw the file whole

@@ -1,6 +1,6 @@
-"""The Hugging Face Hub: what a repository has, and one file of it to read. Every failure becomes a sentence.
+"""The Hugging Face Hub: the files of a repository, and one file of it to read. Every failure becomes a sentence.
 
-huggingface_hub is imported inside functions: it takes 0.2 s and a start that finds its model on disk never needs it.
+huggingface_hub is imported inside functions: it takes 0.2 s, and a start that finds its model on disk does not need it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class RemoteFile:
 
     @property
     def digest(self) -> Digest | None:
-        """What its bytes must come to; in hexadecimal also the name of its blob in a cache."""
+        """The expected digest of the bytes. In hexadecimal it is also the name of the blob in a cache."""
         if self.sha256:
             return Digest("sha256", self.sha256)
         return Digest("git", self.git_sha1) if self.git_sha1 else None
@@ -46,7 +46,7 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What one commit of a repository holds."""
+    """The content of one commit of a repository."""
 
     commit: str
     files: Mapping[str, RemoteFile]

@@ -1,9 +1,10 @@
-"""Who downloads a file on a shared volume: a lease file with a heartbeat, made by exclusive creation.
+"""Decides which worker downloads a file on a shared volume: a lease file with a heartbeat, created exclusively.
 
 flock(2) silently succeeds on some network mounts (huggingface_hub#4228), so it is not used. A follower takes a lease
-over when its content has not changed for `takeover_s` by the follower's own clock: clocks of two machines are never
-compared. Two that believe to hold it (a machine that was frozen, a mount that shows old names) do no harm: each writes
-a name of its own and publishes verified bytes by rename. The one that lost finds out at its next beat.
+over when its content has not changed for `takeover_s` by the follower's own clock; clocks of two machines are never
+compared. Two workers may both believe that they hold it, after a freeze or on a mount that shows old names. That does
+no harm: each writes under its own name and publishes verified bytes by rename. The loser finds out at its next
+heartbeat.
 """
 
 from __future__ import annotations
@@ -38,13 +39,15 @@ class _Content:
 
 
 class Lease:
-    """One worker's hand on one lease. `try_take` may be called again and again; as a context it is given back."""
+    """One worker's handle on one lease. `try_take` may be called repeatedly; used as a context manager, it is released
+    at the end.
+    """
 
     def __init__(self, path: Path, tuning: Tuning, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.path = path
         self.holder = uuid.uuid4().hex[:16]
         self.bytes_done = 0
-        """While held: what the next beat tells followers. While not: what the holder said last."""
+        """While held, the number that the next heartbeat publishes. While not held, the holder's last number."""
         self._tuning = tuning
         self._clock = clock
         self._n_beats = 0
@@ -58,7 +61,7 @@ class Lease:
     # --- taking ---------------------------------------------------------------------------------------------------
 
     def try_take(self) -> bool:
-        """Take the lease if nobody has it, or if its holder has been silent for too long."""
+        """Take the lease if it is free, or if its holder has been silent for too long."""
         if self._create():
             self._start()
             return True
@@ -108,7 +111,9 @@ class Lease:
 
     @property
     def is_sure(self) -> bool:
-        """Whether nobody else can have taken it yet; asked before each write, so that a thawed process stops."""
+        """Whether no other worker can have taken the lease yet. Asked before each write, so that a thawed process
+        stops.
+        """
         if self._lost.is_set() or self._released.is_set():
             return False
         quiet_s = self._clock() - self._beat_at
@@ -118,7 +123,7 @@ class Lease:
         while not self._released.wait(self._tuning.heartbeat_s):
             try:
                 self._beat()
-            except OSError as error:  # the volume is gone or full: `is_sure` ends by itself
+            except OSError as error:  # the volume is gone or full; `is_sure` becomes false by itself
                 logger.warning("lease not renewed", extra={"lease": self.path.name, "reason": str(error)})
             if self._lost.is_set():
                 return
@@ -171,7 +176,7 @@ class Lease:
 
 
 def bytes_said(path: Path) -> int | None:
-    """Return how far the holder of a lease says to be; None where nobody has it."""
+    """Return the progress that the holder of a lease published; None where the lease is free."""
     try:
         content = _parse(path.read_bytes())
     except OSError:
@@ -180,7 +185,7 @@ def bytes_said(path: Path) -> int | None:
 
 
 def _parse(content: bytes) -> _Content | None:
-    """None for what is being written, or is no lease of ours; it counts as silent like any other."""
+    """Return None for a lease that is being written or is not ours. It counts as silent like any other."""
     try:
         value = json.loads(content)
         return _Content(str(value["holder"]), int(value["beat"]), int(value["bytes_done"]))

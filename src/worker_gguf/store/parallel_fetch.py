@@ -1,6 +1,6 @@
-"""Fetches what is missing of one file over several connections, and computes its digest as it grows.
+"""Fetches the missing ranges of one file over several connections, and computes its digest as it grows.
 
-Knows nothing of caches and leases: `may_write` says before each write whether the file is still this worker's.
+Knows nothing of caches and leases: `may_write` answers before each write whether the file still belongs to this worker.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Hash(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """What a file's bytes must come to. `hexadecimal` is also the name of its blob in the Hub's cache."""
+    """The expected digest of a file. `hexadecimal` is also the name of its blob in the Hub's cache."""
 
     algorithm: str
     """`sha256`, or `git` for the few files that are not in large file storage."""
@@ -54,7 +54,7 @@ class Digest:
 
 
 class ParallelFetch:
-    """Runs once. Only `run` reports, so whoever calls it may stop it by raising from the report."""
+    """Runs once. Only `run` reports progress, so its caller can stop it by raising from the report."""
 
     def __init__(
         self, web: WebFile, partial: Partial, digest: Digest | None, tuning: Tuning, may_write: Callable[[], bool]
@@ -154,14 +154,14 @@ class ParallelFetch:
         return at + len(content)
 
     def _sync_on(self) -> None:
-        """Put what is here on the disk now and then: a machine that dies takes what its mount has not written yet."""
+        """Flush the fetched bytes to disk now and then: a machine that dies loses what its mount has not written."""
         while not self._stop.wait(self._tuning.sync_s):
             self._partial.sync()
 
     # --- digest ---------------------------------------------------------------------------------------------------
 
     def _hash_on(self) -> None:
-        """Follow the growing file: what is read was just written, so it comes from memory."""
+        """Hash the growing file. The bytes were just written, so they come from memory."""
         assert self._hash is not None
         at = 0
         while at < self._web.size_bytes and not self._stop.is_set():

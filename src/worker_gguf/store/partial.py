@@ -18,7 +18,7 @@ from pathlib import Path
 __all__ = ["Partial", "merged"]
 
 PATIENCE_S = 30.0
-"""A read of a busy volume takes seconds; one of what a dead machine has locked takes minutes."""
+"""A read of a busy volume takes seconds; a read of a file that a dead machine has locked takes minutes."""
 _DATA = "data"
 _JOURNAL = "ranges"
 
@@ -27,7 +27,7 @@ class Partial:
     """`write` and `note` may be called from several threads, for ranges that do not overlap."""
 
     def __init__(self, folder: Path, size_bytes: int, version: str) -> None:
-        """Open the folder's work, or begin it. What was fetched of another `version` is thrown away."""
+        """Open the folder's work, or begin it. Ranges of another `version` are thrown away."""
         self.folder = folder
         self.size_bytes = size_bytes
         self._lock = threading.Lock()
@@ -46,7 +46,7 @@ class Partial:
 
     @classmethod
     def take_over(cls, parent: Path, key: str, owner: str, size_bytes: int, version: str) -> Partial:
-        """Go on with what an owner before has left of `key`, the one with most of it, or begin."""
+        """Continue the largest work on `key` that an earlier owner left, or begin a new one."""
         folder = parent / f"{key}.{owner}"
         for left in left_behind(parent, key):
             try:
@@ -102,7 +102,7 @@ class Partial:
             return os.pread(number, n_bytes, at)
 
     def sync(self) -> None:
-        """Put on disk what is noted so far, the bytes before the note of them."""
+        """Write the bytes fetched so far to disk, and then the note of them."""
         with suppress(ValueError), self._open_data() as number:
             os.fsync(number)
             os.fsync(self._journal.fileno())
@@ -122,7 +122,7 @@ class Partial:
                 self._close_if_idle()
 
     def close(self) -> None:
-        """Take no more; what is being written is finished."""
+        """Accept no more ranges. A range that is being written is finished."""
         with self._lock:
             self._is_closed = True
             self._close_if_idle()
@@ -130,7 +130,7 @@ class Partial:
     def _close_if_idle(self) -> None:
         if self._is_closed and not self._n_busy:
             for file in (self._data, self._journal):
-                with suppress(OSError):  # the volume is gone; what had to be on disk was synced before
+                with suppress(OSError):  # the volume is gone; what had to be on disk was synced earlier
                     file.close()
 
     def publish(self, path: Path) -> None:
@@ -156,10 +156,10 @@ def folders_of(parent: Path, key: str) -> list[Path]:
 
 
 def left_behind(parent: Path, key: str, patience_s: float = PATIENCE_S) -> list[Path]:
-    """Return the folders with work on `key` that can be gone on with, the one with most of it first.
+    """Return the folders with work on `key` that can be continued, the largest first.
 
-    What a dead machine was writing can be unreadable for minutes (MooseFS keeps its chunks locked): a read that does
-    not come back within `patience_s` is left alone, and its folder is none to go on with.
+    A file that a dead machine was writing can be unreadable for minutes (MooseFS keeps its chunks locked). A read that
+    does not return within `patience_s` is abandoned, and its folder is left out.
     """
     noted: dict[Path, int] = {}
 
@@ -178,7 +178,7 @@ def left_behind(parent: Path, key: str, patience_s: float = PATIENCE_S) -> list[
 
 
 def noted_bytes(folder: Path) -> int:
-    """How much of a file is in a folder, by its journal; 0 if the last byte of what it notes cannot be read."""
+    """Return the bytes of a file in a folder, by its journal; 0 if the last noted byte cannot be read."""
     try:
         head = (folder / _JOURNAL).read_bytes().partition(b"\n")[0] + b"\n"
         ranges = _read_journal(folder / _JOURNAL, head, int(head.split()[0])) or ()
@@ -216,7 +216,7 @@ def _line(first: int, end: int) -> bytes:
 
 
 def _read_journal(path: Path, head: bytes, size_bytes: int) -> list[tuple[int, int]] | None:
-    """Return the noted ranges, or None if the journal is of something else. A torn line says nothing."""
+    """Return the noted ranges, or None if the journal belongs to another file. A torn line is ignored."""
     try:
         content = path.read_bytes()
     except OSError:

@@ -1,6 +1,6 @@
 """Models that were uploaded as byte pieces, `m.Q8_0.gguf.part1of2`: joined in order they are one .gguf file.
 
-Unlike the parts of a split model, which llama.cpp reads one by one, a piece alone is no GGUF file.
+Unlike the parts of a split model, which llama.cpp reads one by one, a single piece is not a GGUF file.
 """
 
 from __future__ import annotations
@@ -22,6 +22,6 @@ class Piece(NamedTuple):
 
 
 def piece_of(name: str) -> Piece | None:
-    """Return what a file's name says of the piece that it is, None if it is none."""
+    """Return the number and the count of the piece that a file name denotes, or None for any other name."""
     found = _PIECE.fullmatch(name)
     return Piece(found["joined"], int(found["number"]), int(found["total"])) if found else None

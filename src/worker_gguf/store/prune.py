@@ -59,11 +59,11 @@ def make_room(cache: Cache, needed_bytes: int, most_bytes: int | None, tuning: T
 
 
 def disk_error(error: OSError, cache: Cache) -> DownloadError:
-    """Say what the disk said. What was fetched by then stays, and the next start goes on from it."""
+    """Report the disk's error. Everything fetched so far stays, and the next start continues from it."""
     where = error.filename or cache.folder
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DownloadError(
-            f"The disk of {cache.folder} is full. What was fetched is kept: free space and start again, "
+            f"The disk of {cache.folder} is full. Everything fetched so far is kept: free space and start again, "
             "or set MODEL_CACHE_DIR elsewhere."
         )
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
@@ -128,7 +128,7 @@ def _shown_besides(cache: Cache, model: Kept) -> set[Path]:
 
 
 def _remove(cache: Cache, model: Kept, tuning: Tuning) -> bool:
-    """Move the files out of sight, see again that nobody has begun to use them, and only then delete."""
+    """Move the files out of sight, check again that no worker has begun to use them, and only then delete them."""
     cache.bin.mkdir(parents=True, exist_ok=True)
     moved: list[tuple[Path, Path]] = []
     for file in model.files:
@@ -150,7 +150,7 @@ def _remove(cache: Cache, model: Kept, tuning: Tuning) -> bool:
 
 
 def _sweep(cache: Cache, tuning: Tuning) -> None:
-    """Remove parts of downloads that nobody goes on with, and what a killed worker was deleting."""
+    """Remove partial downloads that no worker continues, and files that a killed worker was deleting."""
     now = volume_now(cache)
     for folder, stale_s in ((cache.partials, tuning.partial_stale_s), (cache.bin, tuning.in_use_stale_s)):
         for path in folder.iterdir() if folder.is_dir() else ():

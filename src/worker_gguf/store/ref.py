@@ -1,4 +1,4 @@
-"""A model reference: what the user writes in MODEL, as one typed value. Makes no network call."""
+"""A model reference: the text in MODEL as one typed value. Makes no network call."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FORMS: Final = "Write org/repo:QUANT, org/repo/file.gguf, a path to a .gguf fil
 
 
 class ModelRef:
-    """What names a model: EmbeddedRef, PathRef, HubRef or UrlRef. `str()` gives a text that parses to the same."""
+    """A reference to a model: EmbeddedRef, PathRef, HubRef or UrlRef. `str()` gives a text that parses to the same."""
 
     __slots__ = ()
 
@@ -141,10 +141,10 @@ def _checked_file(file: str, whole: str) -> str:
 
 def _parse_url(text: str) -> ModelRef:
     """Read a URL; one of the Hub's own pages is a reference into a repository."""
-    shown = text.partition("?")[0]  # what follows may be a signature
+    shown = text.partition("?")[0]  # the rest may be a signature
     try:
         url = urlsplit(text)
-        path, _ = unquote(url.path), url.port  # a port that is no number raises
+        path, _ = unquote(url.path), url.port  # a port that is not a number raises
     except ValueError:
         raise ModelNotFound(f"'{shown}' is not a URL. {_FORMS}") from None
     if (url.hostname or "").lower() not in _HUB_HOSTS:

@@ -103,7 +103,7 @@ def read_remote(ref: HubRef, hub: Hub, prefer: select.Prefer | None = None) -> R
 
 
 def _ranges(file: WebFile) -> Callable[[int, int], bytes]:
-    """Reads of one request each. What a download would try again later is an error here: somebody is waiting."""
+    """Reads with one request each. A failure that a download would retry is an error here, because a user waits."""
 
     def fetch(first: int, end: int) -> bytes:
         try:

@@ -83,7 +83,7 @@ def locate(
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What is looked for beside the reference."""
+    """The kind of file that is looked for, and the preference among quants."""
 
     kind: Kind = "model"
     prefer: Prefer | None = None
@@ -107,7 +107,7 @@ def _at_path(path: Path, wanted: _Wanted) -> LocalModel:
         return _in_folder(path, "path", wanted)
     if not path.is_file():
         raise ModelNotFound(
-            f"There is no model file at {path}. Check the path, or write org/repo:QUANT to fetch a model."
+            f"No model file exists at {path}. Check the path, or write org/repo:QUANT to fetch a model."
         )
     if piece := piece_of(path.name):
         raise _not_joined(f"{path} is one of {piece.total} byte pieces", piece)
@@ -188,8 +188,8 @@ def _fetched_url(url: str, baked_dir: Path | None, cache_dirs: Sequence[Path]) -
 def _commits(folder: Path, revision: str | None) -> list[str]:
     """Return the snapshots that may answer for a revision.
 
-    A named branch, tag or commit answers only for itself. Without a name: what refs/main says, and where a cache has
-    no refs at all, its newest snapshot first.
+    A named branch, tag or commit answers only for itself. Without a name, refs/main decides; where a cache has no refs
+    at all, the newest snapshot comes first.
     """
     snapshots = folder / "snapshots"
     if revision is not None and (snapshots / revision).is_dir():
@@ -209,7 +209,8 @@ def _choose_whole(ref: HubRef, sizes: Mapping[str, int], wanted: _Wanted) -> tup
     whole = [model for model in select.group(sizes) if model.complete]
     is_named = ref.quant is not None or ref.file is not None
     if wanted.kind == "draft" and not is_named and not any(model.kind == "draft" for model in whole):
-        return None  # a cache shows a part of the repository: the draft may be what is not here, and this its model
+        # a cache holds a part of the repository only: the model may be missing here while its draft is there
+        return None
     found = select.matching(whole, quant=ref.quant, file=ref.file, kind=wanted.kind)
     if not found or (wanted.kind == "model" and ref.file is None and all(model.kind == "head" for model in found)):
         return None  # nor is a head the model, which another tool may have fetched for itself
@@ -221,8 +222,9 @@ def _choose_whole(ref: HubRef, sizes: Mapping[str, int], wanted: _Wanted) -> tup
 
 
 def _gguf_names(folder: Path, root: Path | None = None) -> list[str]:
-    """List the .gguf files below a folder by their path inside it. A link to a blob that is gone is no file; nor is
-    one that leads out of `root`."""
+    """List the .gguf files below a folder by their path inside it. A link to a missing blob is left out, and so is one
+    that leads out of `root`.
+    """
     names: list[str] = []
     for parent, _, files in os.walk(folder):
         paths = [Path(parent) / name for name in files if name.lower().endswith(".gguf")]

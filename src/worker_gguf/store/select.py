@@ -1,7 +1,7 @@
 """Chooses a model's files from a list of file names, by quant or by name. Touches neither disk nor network.
 
-A quant is compared as whole words, in any case and with any of `-`, `.` and `_` between: `Q4_K` is not `Q4_K_M`.
-What stands before it (`UD-Q4_K_XL`, `D_AU-Q8_0`) counts when it is asked for, and is free when it is not.
+A quant is compared as whole words, in any case and with any of `-`, `.` and `_` between: `Q4_K` is not `Q4_K_M`. A
+prefix (`UD-Q4_K_XL`, `D_AU-Q8_0`) counts when a reference names it, and is free otherwise.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _INSTEAD: Final[Mapping[Kind, tuple[Kind, ...]]] = {"model": ("draft", "head"), 
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """One model of a repository: its files in order, and what their name says of the quant."""
+    """One model of a repository: its files in order, and the quant in their name."""
 
     stem: str
     files: tuple[str, ...]
@@ -65,7 +65,7 @@ class ModelFiles:
     kind: Kind
     """All but `model` are chosen only by file name, or when their kind is asked for."""
     size_bytes: int = 0
-    """Of all its files; 0 where sizes are not known."""
+    """The size of all its files; 0 where sizes are unknown."""
     joined: str | None = None
     """The name of the one file that `files` make, where they are byte pieces of it."""
 
@@ -124,7 +124,7 @@ def matching(
     if quant is not None:
         return _by_quant(models, quant)
     whole = [model for model in models if model.complete]
-    whole.sort(key=_has_head)  # of two with one quant, the first is taken
+    whole.sort(key=_has_head)  # of two models with one quant, the first is taken
     if prefer is not None and len(whole) > 1 and (picked := prefer(whole)) is not None:
         return [picked]
     return _by_preference(models, PROJECTORS if kind == "mmproj" else PREFERENCE)
@@ -277,8 +277,9 @@ def _by_preference(models: list[ModelFiles], preference: Sequence[str]) -> list[
 
 
 def _plainest(models: list[ModelFiles], *, any_variant: bool = False) -> list[ModelFiles]:
-    """Of models with one quant, prefer those that are not a dynamic (UD) variant and hold no head, then those named no
-    further."""
+    """Among models with one quant, prefer those that are not a dynamic (UD) variant and hold no head, then the shortest
+    name.
+    """
     plain = [model for model in models if any_variant or model.before[-1:] != ("ud",)] or models
     plain = [model for model in plain if any_variant or not _has_head(model)] or plain
     return [model for model in plain if not model.after] or plain

@@ -23,7 +23,7 @@ __all__ = ["OriginalTokenizer", "read_tokenizer"]
 CONFIG: Final = "tokenizer_config.json"
 TEXTS: Final = (CONFIG, "tokenizer.json", "chat_template.jinja", "chat_template.json", "generation_config.json")
 SLOW: Final = ("tokenizer.model", "spiece.model", "vocab.json", "merges.txt")
-"""What Transformers makes a tokenizer of where there is no tokenizer.json."""
+"""The tokenizer that Transformers makes where there is no tokenizer.json."""
 NAMED_TEMPLATE: Final = re.compile(r"additional_chat_templates/([\w-]+)\.jinja")
 SAMPLE: Final = 512
 MAX_FILE_BYTES: Final = 128 << 20
@@ -32,7 +32,9 @@ _REPO: Final = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class OriginalTokenizer:
-    """What the original repository says. By id: `special` tokens have a meaning, `sample` are some of the others."""
+    """The tokenizer of the original repository, by id: `special` tokens have a meaning, `sample` are some of the
+    others.
+    """
 
     name: str
     chat_templates: Mapping[str, str]
@@ -74,12 +76,12 @@ def read_tokenizer(reference: str, cache_dir: Path, hub: Hub) -> OriginalTokeniz
     folder = Path(reference).expanduser()
     if reference.startswith(("/", ".", "~")) or folder.is_dir():
         if not folder.is_dir():
-            raise ModelNotFound(f"TOKENIZER={reference} is no folder. Write a folder or org/repo.")
+            raise ModelNotFound(f"TOKENIZER={reference} is not a folder. Write a folder or org/repo.")
     else:
         found = _REPO.fullmatch(reference)
         if not found:
             raise ModelNotFound(
-                f"TOKENIZER={reference} is no repository. Write org/repo, org/repo@revision or a folder."
+                f"TOKENIZER={reference} is not a repository. Write org/repo, org/repo@revision or a folder."
             )
         folder = _cached(found[1], found[2], cache_dir) or _fetched(found[1], found[2], cache_dir, hub)
     try:
@@ -190,7 +192,7 @@ def _vocabulary_of_transformers(name: str, folder: Path) -> dict[str, int]:
 
 
 def _json(path: Path, name: str) -> dict[str, Any]:
-    """A file's object; empty where there is no file."""
+    """Read a file's JSON object. Returns an empty one where there is no file."""
     if not path.is_file():
         return {}
     if path.stat().st_size > MAX_FILE_BYTES:
@@ -200,7 +202,7 @@ def _json(path: Path, name: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ModelInvalid(f"TOKENIZER={name}: its {path.name} is no JSON ({error}). Fetch it again.") from error
     if not isinstance(value, dict):
-        raise ModelInvalid(f"TOKENIZER={name}: its {path.name} is no JSON object. Name another repository.")
+        raise ModelInvalid(f"TOKENIZER={name}: its {path.name} is not a JSON object. Name another repository.")
     return value
 
 

@@ -1,4 +1,4 @@
-"""The store's constants of time and size. Tests pass shorter ones; nothing of it is a setting."""
+"""The store's constants of time and size. Tests pass shorter ones; none of them is a setting."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MIB = 1024 * KIB
 class Tuning:
     n_connections: int = 8
     piece_bytes: int = 64 * MIB
-    """What one connection asks for at a time."""
+    """The bytes of one request of a connection."""
     n_attempts: int = 6
     """Tries of one connection in a row that bring less than `least_bytes` each; then the download fails."""
     waits_s: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -24,7 +24,7 @@ class Tuning:
     """A connection that brings less than `least_bytes` in this time is opened anew."""
     least_bytes: int = 64 * KIB
     sync_s: float = 3.0
-    """What a machine that dies loses of a download, at most: the rest is on the volume."""
+    """The most bytes of a download that a dying machine loses: the rest is on the volume."""
     heartbeat_s: float = 3.0
     takeover_s: float = 10.0
     """A lease that has not changed for so long is taken over: with `poll_s`, well within 15 s."""
@@ -33,8 +33,8 @@ class Tuning:
     in_use_stale_s: float = 150.0
     """A model's mark of use that is older does not protect it any more."""
     partial_stale_s: float = 86400.0
-    """A part of a download that nobody has touched for so long may be pruned."""
+    """A partial download that no worker has touched for so long may be pruned."""
 
     def write_bytes(self, size_bytes: int) -> int:
-        """How much is written and noted at once: what a killed download loses is this times its connections."""
+        """The bytes that are written and noted at once. A killed download loses this much for each connection."""
         return min(max(size_bytes // 256, 64 * KIB), 4 * MIB)

@@ -23,9 +23,9 @@ logger = logging.getLogger(__name__)
 
 
 class UsageMark:
-    """Keeps a model's files from being pruned until it is released, or until this process is gone.
+    """Protects a model's files from pruning until it is released, or until this process is gone.
 
-    Does nothing for files outside the cache, and on a cache that cannot be written: nobody prunes that.
+    Does nothing for files outside the cache, nor on a cache that cannot be written, which no worker prunes.
     """
 
     def __init__(self, paths: Sequence[Path], cache_dir: Path, tuning: Tuning | None = None) -> None:
@@ -86,7 +86,7 @@ def volume_now(cache: Cache) -> float:
 
 
 def used_paths(cache: Cache, tuning: Tuning) -> set[Path]:
-    """Return the real paths of the files that living workers use. Sweeps marks that nobody renews."""
+    """Return the real paths of the files that living workers use. Sweeps marks that are not renewed any more."""
     now = volume_now(cache)
     used: set[Path] = set()
     root = cache.folder.resolve()

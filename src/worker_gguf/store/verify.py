@@ -1,4 +1,4 @@
-"""What only trying tells of a cache and the files in it: whether it can be written, whether a file is what it was."""
+"""Facts of a cache and its files that only a trial shows: whether it can be written, whether a file is unchanged."""
 
 from __future__ import annotations
 
@@ -25,14 +25,17 @@ def why_not_writable(folder: Path) -> OSError | None:
     except OSError as error:
         return error
     finally:
-        with contextlib.suppress(OSError):  # what cannot be written can often not be deleted either
+        with contextlib.suppress(OSError):  # a file that cannot be written can often not be deleted either
             path.unlink(missing_ok=True)
     return None
 
 
 def matches_record(path: Path, goes_on: Callable[[float], bool] = lambda fraction: True) -> bool | None:
-    """Whether a file has the SHA-256 that the Hub's cache knows it by: the name of its blob. None where there is none,
-    or when `goes_on`, which is told the fraction done, said no. Reads all of the file."""
+    """Return whether a file has the SHA-256 by which the Hub's cache knows it, the name of its blob.
+
+    Reads the whole file. Returns None where the cache has no digest, or when `goes_on`, which takes the fraction done,
+    returned False.
+    """
     blob = path.resolve()
     if not _SHA256.fullmatch(blob.name):
         return None

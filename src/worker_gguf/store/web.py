@@ -28,7 +28,7 @@ _SIGNATURE: Final = re.compile(
 
 
 class Interrupted(Exception):
-    """It did not come this time and may the next. `error` is what to raise when there is no next."""
+    """A read that failed and may succeed when it is repeated. `error` is the error to raise after the last try."""
 
     def __init__(self, error: WorkerError) -> None:
         super().__init__(error.message)

@@ -1,4 +1,4 @@
-"""A model's chat template: messages in, the prompt's text out. Knows nothing of tokens, engines or HTTP.
+"""A model's chat template: renders messages to the text of a prompt. Knows nothing of tokens, engines or HTTP.
 
 Two layers. `ChatTemplate.render` is Transformers' `apply_chat_template(tokenize=False)`, character for character.
 `ChatTemplate.prompt` first brings an OpenAI conversation into the shape that this template takes (shape.py); requests
@@ -152,7 +152,7 @@ class ChatTemplate:
     ) -> str:
         if continue_final_message and add_generation_prompt:
             raise TemplateError(
-                "continue_final_message and add_generation_prompt exclude each other: the first goes on with the last "
+                "continue_final_message and add_generation_prompt exclude each other: the first continues the last "
                 "message, the second opens a new one. Set one of them to false.",
                 param="continue_final_message",
             )

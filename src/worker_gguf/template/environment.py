@@ -1,7 +1,7 @@
-"""The Jinja environment chat templates are written for: what Transformers gives them, in a sandbox.
+"""The Jinja environment of chat templates, as in Transformers, in a sandbox.
 
-Knows nothing of messages, of models or of HTTP. What a template sees (names, filters, tags, whitespace rules) is
-Transformers' `apply_chat_template`; tests/template/test_conformance.py compares the two.
+Knows nothing of messages, of models or of HTTP. Names, filters, tags and whitespace rules are those of Transformers'
+`apply_chat_template`; tests/template/test_conformance.py compares the two.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class TemplateRefusal(jinja2.TemplateError):
 
 
 class GenerationTag(Extension):
-    """`{% generation %}` marks what the assistant wrote, for training; here its body is simply rendered.
+    """The tag `{% generation %}`, which marks the assistant's text for training. Here its body is simply rendered.
 
     It is a call block, as in Transformers, so that a name set inside it stays inside.
     """

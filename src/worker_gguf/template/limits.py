@@ -1,8 +1,9 @@
-"""How long one rendering of a chat template may take, and how much text it may make. Knows nothing of messages or HTTP.
+"""The time that one rendering of a chat template may take, and the text that it may make. Knows nothing of messages or
+HTTP.
 
 A template comes with a model file or from the operator; clients cannot send one. The sandbox keeps it from reaching
-Python. These limits stop a template that is broken: one that calls itself or loops for ever is stopped at its next call
-or at its next piece of output. One operation that runs for long by itself, such as `9 ** 99999999`, is not stopped.
+Python. These limits stop a template that is broken: endless loops and recursion end at the next call or the next piece
+of output. A single long operation, such as `9 ** 99999999`, is not stopped.
 """
 
 from __future__ import annotations

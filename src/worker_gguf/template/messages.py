@@ -1,6 +1,7 @@
-"""Messages as chat templates take them: plain JSON, no nulls, reasoning under every name. Knows nothing of Jinja.
+"""Messages in the form that chat templates take: plain JSON, no nulls, reasoning under every name. Knows nothing of
+Jinja.
 
-What is done to them here is what Transformers does before it renders; what more a template needs is template_shape.py.
+This module does what Transformers does before it renders; shape.py does what a particular template needs.
 """
 
 from __future__ import annotations

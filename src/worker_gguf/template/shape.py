@@ -21,7 +21,7 @@ __all__ = ["TemplateShape", "probe_shape", "reshape"]
 
 Message = dict[str, Any]
 Render = Callable[..., str]
-# What stands for the content of an assistant message that only calls tools.
+# The content of an assistant message that only calls tools.
 Blank = Literal["missing", "null", "empty"]
 
 _ROLES = ("assistant", "system", "tool", "user")
@@ -47,11 +47,11 @@ _TOOL = {
 
 @dataclass(frozen=True, slots=True)
 class TemplateShape:
-    """What one template takes. The defaults hold for a template that no probe could render.
+    """The shapes that one template takes. The defaults hold for a template that no probe could render.
 
-    `has_two_systems`: several system messages at the head all reach the prompt. `has_late_system`: so does one in the
-    middle of the conversation. `thinking_switch` names the variable that turns thinking on and off; `reads_effort` says
-    whether the template reads `reasoning_effort`.
+    `has_two_systems`: several system messages at the head all reach the prompt. `has_late_system`: a system message in
+    the middle of the conversation does, too. `thinking_switch` is the variable that turns thinking on and off;
+    `reads_effort` is true where the template reads `reasoning_effort`.
     """
 
     text_roles: frozenset[str] = frozenset(_ROLES)
@@ -134,7 +134,7 @@ def _conversations(role: str, content: str | list[Message]) -> Iterator[list[Mes
 
 
 def _probe_calls(render: Render) -> dict[str, Any]:
-    """Find how a tool call reaches the output: its arguments, and the content beside it."""
+    """Find how a tool call reaches the output: its arguments, and the content next to it."""
     for with_result in (True, False):
         for blank in _BLANKS:
             as_object = _rendered_call(render, _ARGUMENTS, blank, with_result=with_result)
@@ -206,8 +206,8 @@ def _place_systems(messages: Sequence[Message], shape: TemplateShape) -> list[Me
     """Put system messages where the template takes them, so that none is lost.
 
     Those at the head become one where the template takes only one. A later one that the template does not take goes to
-    the end of the user's message before it, or else to the head of the next user's message. A template without a system
-    role gets all of them so.
+    the end of the user's message before it, or to the head of the next user's message. A template without a system role
+    gets all of them in that way.
     """
     n_head = next((n for n, message in enumerate(messages) if message.get("role") != "system"), len(messages))
     head, rest = list(messages[:n_head]), list(messages[n_head:])
@@ -300,8 +300,8 @@ def _reshape_call(call: Any, shape: TemplateShape) -> Any:
 def _parsed(arguments: str) -> dict[str, Any]:
     """Return the arguments as an object.
 
-    A text that is not a JSON object, such as one that was cut off, is the model's own earlier text: it is kept whole
-    under one name, so that the conversation can go on. An empty text and `null` are no arguments.
+    A text that is not a JSON object, such as one that was cut off, is the model's own earlier text. It is kept whole
+    under one name, so that the conversation can continue. An empty text and `null` are no arguments.
     """
     try:
         value = json.loads(arguments or "null")

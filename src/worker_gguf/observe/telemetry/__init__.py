@@ -1,7 +1,7 @@
-"""OpenTelemetry: traces of requests and of the start, and the metrics, sent to a collector. Off unless one is named.
+"""OpenTelemetry: traces of requests and of the start, and the metrics, sent to a collector. Off unless one is set.
 
-Whoever ends a request hands over a frozen record and goes on; a thread of its own does all the rest. OpenTelemetry is
-imported in that thread, after the model is ready, so that it costs the cold start nothing and a request one `put`.
+A door hands over a frozen record; a thread of its own does all the rest. OpenTelemetry is imported in that thread,
+after the model is ready, so it costs the cold start nothing and a request one `put`.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ logger = logging.getLogger(__name__)
 
 _MOST_WAITING = 4096
 _PUSH_EVERY_MS = 60_000  # the SDK's own default
-# Whoever sees the start end and closes may be a few turns of a loop ahead of the one that tells of it here.
+# close() may run before this thread's loop has noticed that the startup ended, so wait a moment.
 _MOMENT_S = 0.2
 _INSTALL = "pip install 'worker-gguf[otel]'"
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the standard OTEL_* variables ask for. `resource` is what they leave for the worker to say of itself."""
+    """The standard OTEL_* variables, read. `resource` holds the attributes that they leave for the worker to set."""
 
     traces: bool
     metrics: bool
@@ -101,12 +101,12 @@ class Telemetry:
                 self._n_dropped += 1
 
     def close(self, timeout_s: float) -> None:
-        """Send what is left, within that time. A start that is still under way is not waited for."""
+        """Send the remaining items within that time. A start that is still running is not waited for."""
         if self._closing.is_set:
             return
         self._flush_s = timeout_s
         self._closing.set()
-        with contextlib.suppress(queue.Full):  # else the thread has much to read, and sees by itself that it is over
+        with contextlib.suppress(queue.Full):  # otherwise the thread is busy and notices the end when it reads on
             self._waiting.put_nowait(None)
         if self._thread.is_alive():
             self._thread.join(timeout_s)
@@ -181,7 +181,9 @@ def wanted(variables: Mapping[str, str], *, version: str, worker_id: str | None 
 def open_telemetry(
     variables: Mapping[str, str], registry: CollectorRegistry | None, *, version: str, worker_id: str | None = None
 ) -> Telemetry | None:
-    """What the environment asks for, or None. What cannot be done is one warning, and the worker serves without it."""
+    """Open what the environment asks for, or return None. A part that is not available is one warning, and the worker
+    serves without it.
+    """
     asked = wanted(variables, version=version, worker_id=worker_id)
     if not (asked.traces or asked.metrics):
         return None

@@ -1,6 +1,6 @@
-"""The worker's metrics over OTLP, for where nobody can come and scrape: a queue worker has no address of its own.
+"""The worker's metrics over OTLP, for queue workers, which have no address to scrape.
 
-What /metrics shows is sent as it stands, under the same names: counters and histograms cumulative since the start.
+The content of /metrics is sent under the same names: counters and histograms are cumulative since the start.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Push:
         self._started_ns = time.time_ns()
 
     def send(self) -> None:
-        """Send what the metrics are now; a collector that is not there is the exporter's to warn of."""
+        """Send the metrics once. The exporter warns of a collector that is not there."""
         now_ns = time.time_ns()
         metrics = [points(family, self._started_ns, now_ns) for family in self._registry.collect()]
         scope = sdk.ScopeMetrics(InstrumentationScope("worker_gguf"), [m for m in metrics if m is not None], "")

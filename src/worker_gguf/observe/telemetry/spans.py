@@ -1,7 +1,7 @@
-"""Spans: made after the fact, from the times that a record holds, and sent in batches over OTLP.
+"""Spans, made after the fact from the times in a record, and sent in batches over OTLP.
 
-Attributes have OpenTelemetry's names where it has some (its conventions for HTTP and for generative AI), else names
-under `worker_gguf`. They are ids and numbers; of what was asked and answered there is nothing.
+Attributes have OpenTelemetry's names where its conventions for HTTP and for generative AI have some, and otherwise
+names under `worker_gguf`. They are ids and numbers, without anything of the request's or the answer's content.
 """
 
 from __future__ import annotations
@@ -148,7 +148,9 @@ def _attributes(record: Record) -> dict[str, Value]:
 
 
 def _is_failure(record: Record) -> bool:
-    """A request that the client can mend is no failure of the server; a failed job is one, whoever can mend it."""
+    """Whether the request counts as failed. A client's own error is no failure of the server; a failed job always is
+    one.
+    """
     if record.code is None or record.is_cancelled:
         return False
     return record.via == "queue" or not 400 <= record.status < 500
