@@ -72,7 +72,7 @@ def test_half_a_deployment_says_what_was_made_and_the_next_run_goes_on(command: 
     assert "no money left, ***, ***" in ended.err
     volume, template = runpod.only("network-volumes")["id"], runpod.only("templates")["id"]
     assert f"volume models ({volume}): created; template tiny ({template}): created" in ended.err
-    assert "The same command goes on from there." in ended.err
+    assert "Run the command again to continue." in ended.err
     assert command.deploy().code == 0
     assert runpod.only("serverless")["networkVolumes"] == [volume]
     assert [seen.path for seen in runpod.changes()].count("/v2/network-volumes") == 1
@@ -114,10 +114,10 @@ def test_a_redirect_is_not_followed(command: Command, runpod: FakeRunpod) -> Non
     ("url", "said"),
     [
         ("http://example.com", "is not HTTPS"),
-        ("example.com", "is no address"),
-        ("https://user:pass@example.com", "is no address"),
-        ("http://127.0.0.1:port", "is no address"),
-        ("https://[", "is no address"),
+        ("example.com", "is not an address"),
+        ("https://user:pass@example.com", "is not an address"),
+        ("http://127.0.0.1:port", "is not an address"),
+        ("https://[", "is not an address"),
     ],
 )
 def test_the_key_goes_to_no_address_in_the_open(command: Command, url: str, said: str) -> None:

@@ -107,7 +107,7 @@ def test_ctrl_c_takes_the_question_back(command: Command, runpod: FakeRunpod, mo
     monkeypatch.setattr(command.time, "sleep", stop)
     ended = command.deploy()
     assert ended.code == 130
-    assert "What was made stays" in ended.err
+    assert "Everything made so far stays" in ended.err
     assert runpod.plane.cancelled == ["job-1"]
 
 

@@ -134,7 +134,7 @@ def _deploy(
 def _show(
     arguments: argparse.Namespace, manifest: Manifest, channel: Channel, endpoint: Body, clock: Clock, say: Say
 ) -> None:
-    """Wait unless told otherwise, and say how the endpoint is asked."""
+    """Wait for the first answer unless --no-wait is set, and print how to call the endpoint."""
     from worker_gguf.deployment.address import QueueAddress, address_of, curl
     from worker_gguf.deployment.wait import Wait
 
@@ -169,7 +169,7 @@ def _run(work: Callable[[dict[str, str], Say, Callable[[Manifest], None]], None]
         print(f"worker-gguf: {redactor.clean(error.message)}", file=sys.stderr)
         return 2 if isinstance(error, ManifestError) else 1
     except KeyboardInterrupt:
-        print("worker-gguf: stopped. What was made stays; the same command goes on from there.", file=sys.stderr)
+        print("worker-gguf: stopped. Everything made so far stays; run the command again to continue.", file=sys.stderr)
         return 130
     return 0
 
@@ -210,6 +210,8 @@ def _confirm(ask: Callable[[str], str] | None) -> None:
     from worker_gguf.errors import DeploymentError
 
     if ask is None and not sys.stdin.isatty():
-        raise DeploymentError("Nobody is there to ask. Run the command again with --yes.")
+        raise DeploymentError(
+            "The removal needs a confirmation, and this is not a terminal. Run the command again with --yes."
+        )
     if (ask or input)("Remove them? [y/N] ").strip().lower() not in ("y", "yes"):
         raise DeploymentError("Nothing was removed.")

@@ -47,8 +47,8 @@ class RunpodApi:
         return objects
 
     def create(self, kind: Kind, body: Body) -> Body:
-        """Return what was made. A request whose answer was lost may have made it: it is looked for by its name, which
-        nothing had before, and only sent again when it is not there.
+        """Create an object and return it. When the answer is lost, the object may exist: it is looked up by its name,
+        which was unused before, and created again only if it is not there.
         """
         doing = f"create the {kind} {body['name']!r}"
         for n in range(1, _N_TRIES + 1):
@@ -71,7 +71,7 @@ class RunpodApi:
         return self._again("PATCH", f"{_PATHS[kind]}/{id}", f"change the {kind} {id}", body)
 
     def delete(self, kind: Kind, id: str) -> None:  # noqa: A002
-        """What is gone already is gone: an answer that was lost asks twice."""
+        """Delete an object. One that is gone already is no error, since a lost answer repeats the request."""
         self._again("DELETE", f"{_PATHS[kind]}/{id}", f"delete the {kind} {id}")
 
     def _again(self, method: str, path: str, doing: str, body: Body | None = None) -> Body:
@@ -103,7 +103,7 @@ class RunpodApi:
     def _no_answer(self, doing: str, error: Unreached) -> DeploymentError:
         return DeploymentError(
             f"Could not {doing}: {self.base_url} gave no answer {_N_TRIES} times ({error}). Check the network and run "
-            "the command again; it goes on from what is there."
+            "the command again; it continues from there."
         )
 
 
@@ -119,7 +119,7 @@ def _checked(answer: Answer, doing: str) -> Body:
 def _refused(answer: Answer, doing: str) -> DeploymentError:
     said = answer.said().rstrip(".")
     if answer.status >= 500:
-        step = "RunPod has a problem: run the command again later; it goes on from what is there."
+        step = "RunPod has a problem: run the command again later; it continues from there."
     elif answer.status in (301, 302, 307, 308):
         step = "The address of the API leads elsewhere. Check --api-url and RUNPOD_REST_URL."
     else:

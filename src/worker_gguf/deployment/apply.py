@@ -1,4 +1,4 @@
-"""Carries a plan out, in order, a line for each step. What was made stays when a later step fails."""
+"""Carries out a plan in order, with a line for each step. Objects that were made stay when a later step fails."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Api(Protocol):
 
 @dataclass
 class _Made:
-    """What the steps have led to so far."""
+    """The results of the steps so far."""
 
     objects: dict[Kind, Body] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
@@ -84,7 +84,7 @@ def _step(api: Api, manifest: Manifest, action: Action, made: _Made, say: Say) -
 
 
 def _filled(action: Action, made: _Made) -> Body:
-    """The body with the ids of what earlier steps made."""
+    """Fill the ids of earlier steps into the body."""
     body: dict[str, Any] = dict(action.body)
     if body.get("networkVolumes") == [NEW_VOLUME]:
         body["networkVolumes"] = [made.objects["volume"]["id"]]
@@ -94,7 +94,7 @@ def _filled(action: Action, made: _Made) -> Body:
 
 
 def _kept_otherwise(manifest: Manifest, kind: Kind, made: _Made) -> list[str]:
-    """What RunPod answered to have, where that is not what was sent: an account's limit, or a field it left out."""
+    """The values that RunPod changed or left out, compared with those sent: an account's limit, for example."""
     if kind == "volume":
         return []
     volumes = [str(made.objects["volume"]["id"])] if manifest.volume else []
@@ -113,4 +113,4 @@ def _know(made: _Made, kind: Kind, found: Body | None) -> None:
 def _so_far(lines: Sequence[str]) -> str:
     if not lines:
         return "No step before it changed anything."
-    return "Done before that, and there to stay: " + "; ".join(lines) + ". The same command goes on from there."
+    return "Done before that, and there to stay: " + "; ".join(lines) + ". Run the command again to continue."

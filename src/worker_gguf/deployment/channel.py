@@ -40,7 +40,7 @@ class Answer:
         return 200 <= self.status < 300
 
     def said(self) -> str:
-        """What the answer says of itself, in one line; it may quote what was sent."""
+        """Summarise an answer in one line, which may quote the request."""
         body = self.body if isinstance(self.body, Mapping) else {}
         texts = [body.get("detail"), body.get("title"), body.get("error"), body.get("message")]
         first = next((text for text in texts if isinstance(text, str) and text.strip()), "")
@@ -50,7 +50,7 @@ class Answer:
 
 
 class Unreached(Exception):
-    """No answer came; the request may have been carried out all the same."""
+    """No answer arrived. The request may still have been carried out."""
 
 
 class Channel:
@@ -68,7 +68,7 @@ class Channel:
         try:
             response = client.request(method, url, json=body, timeout=timeout)
         except httpx.InvalidURL:
-            raise DeploymentError(f"{url!r} is no address to ask. Write https:// and a host.") from None
+            raise DeploymentError(f"{url!r} is not an address. Write https:// and a host.") from None
         except httpx.HTTPError as error:
             raise Unreached(type(error).__name__) from None
         return Answer(response.status_code, _json(response), _retry_after_s(response.headers))
@@ -100,7 +100,7 @@ def _is_local(url: str) -> bool:
     except ValueError:
         host = None
     if not host or parts.username or parts.password:
-        raise DeploymentError(f"{url!r} is no address to ask. Write https:// and a host.")
+        raise DeploymentError(f"{url!r} is not an address. Write https:// and a host.")
     if host in ("127.0.0.1", "::1", "localhost"):
         return True
     if parts.scheme != "https":
@@ -116,6 +116,6 @@ def _json(response: httpx.Response) -> Any:
 
 
 def _retry_after_s(headers: httpx.Headers) -> float | None:
-    """RunPod describes seconds; a date is not read, and a longer wait than two minutes is nobody's wish."""
+    """Return the seconds of a Retry-After header, at most two minutes. RunPod documents seconds; a date is ignored."""
     text = headers.get("Retry-After", "").strip()
     return min(float(text), _LONGEST_RETRY_S) if text.isascii() and text.isdecimal() else None

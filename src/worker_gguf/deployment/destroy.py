@@ -29,7 +29,7 @@ class Removal:
 
 
 def removals(existing: Existing, *, with_volume: bool) -> tuple[Removal, ...]:
-    """What there is to remove, in the order in which it goes."""
+    """Return the objects to remove, in order of removal."""
     found = [("endpoint", existing.endpoint), ("template", existing.template)]
     if with_volume:
         found.append(("volume", existing.volume))
@@ -44,8 +44,6 @@ def remove(api: Api, steps: tuple[Removal, ...], say: Callable[[str], None]) -> 
             api.delete(step.kind, step.id)
         except DeploymentError as error:
             left = ", ".join(f"{other.kind} {other.id}" for other in steps[len(done) :])
-            raise DeploymentError(
-                f"{error.message}\nStill there: {left}. The same command goes on from there."
-            ) from None
+            raise DeploymentError(f"{error.message}\nStill there: {left}. Run the command again to continue.") from None
         done.append(step.id)
         say(f"{step.kind} {step.name} ({step.id}): deleted")

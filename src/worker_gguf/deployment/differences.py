@@ -1,7 +1,8 @@
-"""What RunPod has against what is wanted, key by key: the least that must be sent, and how it reads. Pure.
+"""The differences between RunPod's objects and the wanted ones, key by key: the least to send, and its description.
+Pure.
 
-Lists without an order are compared without one, and nothing said is the same as nothing there. Texts of variables are
-shown only where they are settings of ours that are no secrets (variables.is_shown).
+Lists without an order are compared as sets, and an absent value equals an empty one. Values of variables are shown only
+for settings that are not secret (variables.is_shown).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ __all__ = ["Change", "changes", "patch"]
 
 _UNORDERED: Final = frozenset({"ports", "dataCenterIds", "networkVolumes", "pools", "excludedTypes"})
 _HIDDEN: Final = frozenset({"args"})
-"""What stands there now may be anybody's; what is wanted stands in the file and can be read there."""
+"""Shown values: the present one may be private, the wanted one stands in the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def patch(wanted: Body, found: Body) -> Body:
 
 
 def changes(wanted: Body, found: Body, env: Mapping[str, EnvValue]) -> Iterator[Change]:
-    """The same differences for people; `env` says which variables are secrets."""
+    """Describe the same differences for people; `env` decides which variables are secrets."""
     for key, value in patch(wanted, found).items():
         before = found.get(key)
         if key == "env":
@@ -72,8 +73,8 @@ def _same(key: str, wanted: Any, found: Any) -> bool:
 
 
 def _gpu_patch(wanted: Body, found: Body) -> Body:
-    """Pools and exclusions are one selection, and so are the two CUDA constraints: naming one without the other would
-    clear it, or collide with what is there.
+    """Group keys that must be sent together: pools and exclusions are one selection, and so are the two CUDA
+    constraints. Sending one without the other would clear it, or collide with the present one.
     """
     part: dict[str, Any] = {}
     for keys in (("pools", "excludedTypes"), ("allowedCudaVersions", "minCudaVersion")):

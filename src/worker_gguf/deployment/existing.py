@@ -1,4 +1,4 @@
-"""What RunPod has of a deployment, found by name. Asks, and changes nothing."""
+"""The present objects of a deployment on RunPod, found by name. Changes nothing."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def only(objects: Sequence[Body], kind: Kind, name: str) -> Body | None:
     if len(found) > 1:
         ids = ", ".join(str(item.get("id")) for item in found)
         raise DeploymentError(
-            f"There are {len(found)} {_NOUNS[kind]} named {name!r} ({ids}), and they are told apart by name. Rename or "
-            "delete all but one in RunPod's console, or choose another name."
+            f"There are {len(found)} {_NOUNS[kind]} named {name!r} ({ids}), and objects are identified by name. Rename "
+            "or delete all but one in RunPod's console, or choose another name."
         )
     return found[0] if found else None

@@ -1,4 +1,4 @@
-"""What one deploy.yaml asks for, as frozen values. Knows nothing of YAML, of RunPod's field names or of HTTP."""
+"""The wishes of one deploy.yaml, as frozen values. Knows nothing of YAML, of RunPod's field names or of HTTP."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Volume:
     size_gb: int
     data_center: str
     tier: Literal["standard", "high_performance"] | None
-    """None: what the data centre has as its first."""
+    """None takes the data centre's first size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Scaling:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What a deployment's objects are found by. The endpoint and its template share the first."""
+    """The names by which a deployment's objects are found. The endpoint and its template share the first."""
 
     deployment: str
     volume: str | None
@@ -88,7 +88,7 @@ class Manifest:
     volume: Volume | None
     data_centers: tuple[str, ...] | None
     notes: tuple[str, ...]
-    """What is passed on as it is, or may surprise: said with the plan."""
+    """Hints for the plan: values that are passed on unchanged, or that may surprise."""
 
     @property
     def names(self) -> Names:

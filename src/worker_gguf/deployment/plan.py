@@ -1,4 +1,4 @@
-"""What must be done so that RunPod has what the manifest asks for: a value, made of both. Asks and does nothing."""
+"""The steps that bring RunPod to the manifest, as a value made from both. Reads nothing and does nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ONLY_ON_CREATE: Final = frozenset({"type", "name"})
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """`body` is what is sent, secrets and all; everything else may be shown. `id` None: there is none yet."""
+    """`body` is sent, secrets included; everything else may be shown. `id` is None for a new object."""
 
     verb: Verb
     kind: Kind
@@ -55,7 +55,7 @@ def make_plan(manifest: Manifest, existing: Existing) -> Plan:
 
 
 def wanted_template(manifest: Manifest) -> Body:
-    """The part of a template that is kept as the manifest says; the rest only counts when it is made."""
+    """The part of a template that follows the manifest; the other fields count only when it is created."""
     return {**container_body(manifest), "category": template_body(manifest)["category"]}
 
 
@@ -112,7 +112,7 @@ def _endpoint(manifest: Manifest, existing: Existing) -> Action:
 
 
 def _cannot_stay(body: Body, found: Body) -> str | None:
-    """Why the endpoint must be made anew: what an update does not take."""
+    """Return why the endpoint must be created again: the changes that an update does not accept."""
     if (kind := found.get("type", "QUEUE")) != body["type"]:
         return f"its type cannot be changed: {kind} to {body['type']}"
     is_on_cpu = bool(found.get("cpu"))

@@ -1,4 +1,4 @@
-"""Reads deploy.yaml into a Manifest. What is wrong is a ManifestError that names the key. Asks RunPod nothing."""
+"""Reads deploy.yaml into a Manifest. A fault is a ManifestError that names the key. Makes no request."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def read_manifest(path: Path, environ: Mapping[str, str], *, image: str | None =
 
 
 def read_names(path: Path) -> Names:
-    """What the deployment's objects are called, for a removal: that needs no secret and no image."""
+    """Return the names of the deployment's objects, for a removal, which needs no secret and no image."""
     top = _open(path)
     volume = top.section("volume")
     return Names(top.need("name", "the endpoint is found by it."), volume.need("name", "") if volume else None)
@@ -148,7 +148,7 @@ def _image(top: Section, given: str | None) -> str:
     image = given or top.need("image", "the worker's image with its tag, such as ghcr.io/you/worker-gguf:0.1.0-cu118.")
     top.raw("image")
     if not _IMAGE.fullmatch(image):
-        raise top.fault("image", f"is no name of an image: {image!r}.")
+        raise top.fault("image", f"is not the name of an image: {image!r}.")
     if found := _PLACEHOLDER.search(image):
         raise top.fault("image", f"still has the example's {found[0]}. Put your own in its place.")
     return image
@@ -181,7 +181,7 @@ def _gpu(section: Section) -> Gpu:
     section.close({"types": "write pools, and excluded_types for cards you do not want.", **_ELSEWHERE})
     for version in (*versions, *([least] if least else [])):
         if not _CUDA.fullmatch(version):
-            raise section.fault("cuda_versions", f"or min_cuda: {version!r} is no version such as 12.4.")
+            raise section.fault("cuda_versions", f"or min_cuda: {version!r} is not a version such as 12.4.")
     if versions and least:
         raise section.fault("min_cuda", "and cuda_versions exclude each other. Remove one.")
     if bad := next((name for name in excluded if name.startswith("-")), None):

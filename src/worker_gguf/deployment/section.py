@@ -106,7 +106,7 @@ class Section:
         return tuple(found)
 
     def close(self, refused: Mapping[str, str] | None = None) -> None:
-        """Raise for a key that was not asked for; `refused` says of known foreign names what to write instead."""
+        """Raise for an unknown key. `refused` maps known keys of other tools to a hint."""
         for key in self._values:
             if key in self._known:
                 continue

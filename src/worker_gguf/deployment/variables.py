@@ -28,7 +28,7 @@ _MOST: Final = 50
 
 
 def read_env(section: Section, mode: Mode, environ: Mapping[str, str]) -> dict[str, EnvValue]:
-    """Return what the worker gets, MODE and MODEL included. `environ` has names in lower case (environment.given)."""
+    """Return the worker's variables, MODE and MODEL included. `environ` has names in lower case (environment.given)."""
     given = section.section("env")
     found: dict[str, EnvValue] = {}
     for name, branch in _items(section, given):
@@ -44,8 +44,8 @@ def read_env(section: Section, mode: Mode, environ: Mapping[str, str]) -> dict[s
 
 
 def is_shown(name: str, value: EnvValue | None = None) -> bool:
-    """Whether a variable's value may be printed: a setting of ours or RunPod's that is no secret. Of others nobody
-    knows.
+    """Whether a variable's value may be printed: a setting of the worker or of RunPod that is not secret. Other
+    variables are hidden.
     """
     if value is not None and value.is_secret:
         return False
@@ -55,10 +55,10 @@ def is_shown(name: str, value: EnvValue | None = None) -> bool:
 
 
 def notes_on(env: Mapping[str, EnvValue], mode: Mode) -> Iterator[str]:
-    """What is done to variables that the reader of the plan should know."""
+    """Return the hints about variables for the reader of the plan."""
     foreign = sorted(name for name in env if name.lower() not in Settings.model_fields and not _is_platforms(name))
     if foreign:
-        verb = "are no settings" if len(foreign) > 1 else "is no setting"
+        verb = "are not settings" if len(foreign) > 1 else "is not a setting"
         yield f"{', '.join(foreign)} {verb} of the worker; passed on as written."
     if mode == "load_balanced" and any(name.upper() == "API_KEYS" for name in env):
         yield "API_KEYS: RunPod checks its own key in the same header, so clients must send a key that both accept."
@@ -74,7 +74,7 @@ def _items(section: Section, given: Section | None) -> Iterator[tuple[str, Branc
         return
     for name, branch in raw.items():
         if not _NAME.fullmatch(name):
-            raise section.fault(f"env.{name}", "is no name of a variable: letters, digits and _ only.")
+            raise section.fault(f"env.{name}", "is not the name of a variable: letters, digits and _ only.")
         yield name, branch
 
 
@@ -110,11 +110,11 @@ def _of_runpod(section: Section, key: str, branch: Mapping[str, Branch]) -> str:
 
 
 def _add(section: Section, env: dict[str, EnvValue], name: str, text: str | None, key: str) -> None:
-    """Put in what a key above `env` says; the variable itself beside it would be a second opinion."""
+    """Set a variable from a key above `env`. The variable itself in `env` would contradict it."""
     if text is None:
         return
     if rival := next((other for other in env if other.upper() == name), None):
-        raise section.fault(f"env.{rival}", f"says what `{key}` says. Remove the line.")
+        raise section.fault(f"env.{rival}", f"says what `{key}` sets. Remove the line.")
     env[name] = EnvValue(text, is_secret=False)
 
 
@@ -124,7 +124,7 @@ def _check(section: Section, env: Mapping[str, EnvValue], mode: Mode) -> None:
         if (near := meant(name)) is not None:
             raise section.fault(f"env.{name}", f"is not a setting of the worker. Did you mean {near}?")
     platform = {"RUNPOD_ENDPOINT_ID": "planned"} | ({"RUNPOD_WEBHOOK_GET_JOB": "planned"} if mode == "queue" else {})
-    # What RunPod fills in is not known here, and no setting but a text could be judged by its reference.
+    # The value that RunPod fills in is unknown here, so only text settings can be checked with a reference.
     known = {name: value.text for name, value in env.items() if not _THEIRS.fullmatch(value.text)}
     try:
         Settings.load(known | platform)

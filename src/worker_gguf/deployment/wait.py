@@ -31,7 +31,7 @@ class Healthy:
 
 
 class Wait:
-    """One wait, for as long as `timeout_s`. The endpoint stays whatever comes of it."""
+    """One wait, for `timeout_s` at most. The endpoint stays, whatever the result."""
 
     def __init__(self, channel: Channel, clock: Clock, say: Callable[[str], None], timeout_s: float) -> None:
         self._channel = channel
@@ -50,7 +50,7 @@ class Wait:
             done = self._job(address, job)
             is_over = True
         finally:
-            if not is_over:  # also for Ctrl-C: a job that nobody waits for would start a worker, and cost
+            if not is_over:  # also after Ctrl-C: a job that is left behind would start a worker, and cost money
                 self._cancel(address, job)
         first_s = self._elapsed_s()
         waited, ran = (_seconds(done.get(key)) for key in ("delayTime", "executionTime"))
@@ -58,7 +58,7 @@ class Wait:
         return self._second(address.openai, first_s)
 
     def balanced(self, address: BalancedAddress) -> Healthy:
-        """Ask the health check until it says 200, and then a question."""
+        """Ask the health check until it answers 200, and then send a question."""
         self._until(lambda: self._ask("GET", address.health), _pinged)
         self._say(f"the first worker is ready after {self._elapsed_s():.1f} s")
         answer = self._until(lambda: self._ask("POST", f"{address.openai}/chat/completions", _QUESTION), _answered)
@@ -73,7 +73,7 @@ class Wait:
         return str(answer.body["id"])
 
     def _job(self, address: QueueAddress, job: str) -> Mapping[str, Any]:
-        """The job when it is completed; while it waits, what the endpoint's workers do."""
+        """Return the completed job; while it waits, report the state of the endpoint's workers."""
         while True:
             answer = self._ask("GET", f"{address.base}/status/{job}")
             said = answer.body if answer and answer.is_good and isinstance(answer.body, Mapping) else {}
@@ -93,7 +93,7 @@ class Wait:
         try:
             self._channel.ask("POST", f"{address.base}/cancel/{job}")
         except Unreached:
-            self._say(f"the first request ({job}) could not be cancelled; it ends by itself")
+            self._say(f"the first request ({job}) could not be cancelled; it ends after its time limit")
 
     def _second(self, openai: str, first_s: float) -> Healthy:
         began_s = self._clock.now()
@@ -104,7 +104,7 @@ class Wait:
         return Healthy(first_s, second_s)
 
     def _until(self, ask: Callable[[], Answer | None], read: Callable[[Answer], str | None]) -> Answer:
-        """Ask until `read` finds nothing missing in the answer; what it misses is shown."""
+        """Ask until `read` accepts the answer; its complaints are shown."""
         while True:
             answer = ask()
             missing = "no answer from RunPod" if answer is None else read(answer)
@@ -114,7 +114,7 @@ class Wait:
             self._pause()
 
     def _ask(self, method: str, url: str, body: object = None) -> Answer | None:
-        """None where no answer came: it may come the next time. What waiting cannot mend is raised."""
+        """Return None where no answer came, which may come next time. Raises errors that waiting cannot mend."""
         left_s = self._timeout_s - self._elapsed_s()
         try:
             answer = self._channel.ask(method, url, body, timeout_s=max(min(left_s, _HELD_S), 1.0))

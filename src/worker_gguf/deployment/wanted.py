@@ -21,7 +21,7 @@ def volume_body(volume: Volume) -> Body:
 
 
 def container_body(manifest: Manifest) -> Body:
-    """What the template and the endpoint both carry. Nothing is left to a default that RunPod may change."""
+    """The fields that the template and the endpoint share. None is left to a default that RunPod may change."""
     return {
         "image": manifest.image,
         "args": manifest.args,
@@ -45,7 +45,7 @@ def template_body(manifest: Manifest) -> Body:
 
 
 def endpoint_body(manifest: Manifest, volume_ids: list[str]) -> Body:
-    """What the endpoint has besides its container."""
+    """The fields of the endpoint besides its container."""
     workers: dict[str, int] = {"min": manifest.workers.min, "max": manifest.workers.max}
     if manifest.workers.idle_timeout_s is not None:
         workers["idleTimeout"] = manifest.workers.idle_timeout_s
@@ -64,7 +64,7 @@ def endpoint_body(manifest: Manifest, volume_ids: list[str]) -> Body:
 
 
 def _gpu(gpu: Gpu) -> Body:
-    # An empty set states no constraint and may stand beside a floor; on create no floor is a key left out.
+    # An empty set means no constraint and may accompany a minimum; on create, no minimum is a missing key.
     floor = {"minCudaVersion": gpu.min_cuda} if gpu.min_cuda else {}
     return {
         "pools": list(gpu.pools),
