@@ -42,9 +42,9 @@ def test_without_an_answer_it_ends_in_time_takes_its_question_back_and_says_wher
     ended = command.deploy(MANIFEST, "--wait-s", "90")
     assert ended.code == 1
     assert command.time.now_s == 90
-    assert "No right answer within 90 s; last seen: workers: 2 throttled." in ended.err
-    assert "no such card free: add gpu.pools" in ended.err
-    assert "run the command again to wait on" in ended.err
+    assert "No correct answer within 90 s; last state: workers: 2 throttled." in ended.err
+    assert "no free card of these pools: add gpu.pools" in ended.err
+    assert "run the command again to continue waiting" in ended.err
     assert runpod.plane.cancelled == ["job-1"]
     assert "curl" not in ended.out
 
@@ -56,7 +56,7 @@ def test_a_job_that_failed_says_why(command: Command, runpod: FakeRunpod) -> Non
     ended = command.deploy()
     assert ended.code == 1
     assert "ended as FAILED: NotEnoughMemory: take a smaller quant." in ended.err
-    assert "The logs of its workers" in ended.err
+    assert "See the logs of its workers" in ended.err
 
 
 @pytest.mark.parametrize("output", [None, [], "hello", [{"text": "another worker"}], {"choices": []}])
@@ -107,7 +107,7 @@ def test_ctrl_c_takes_the_question_back(command: Command, runpod: FakeRunpod, mo
     monkeypatch.setattr(command.time, "sleep", stop)
     ended = command.deploy()
     assert ended.code == 130
-    assert "What was made stays" in ended.err
+    assert "Finished steps are kept" in ended.err
     assert runpod.plane.cancelled == ["job-1"]
 
 

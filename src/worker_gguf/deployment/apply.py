@@ -1,116 +1,100 @@
-"""Carries a plan out, in order, a line for each step. What was made stays when a later step fails."""
+"""Carries out a plan step by step, and reports each step. Finished steps are kept if a later one fails."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from worker_gguf.deployment.differences import changes
-from worker_gguf.deployment.existing import Existing, Kind, find
+from worker_gguf.deployment.existing import Api, Existing, Kind, find
 from worker_gguf.deployment.manifest import Manifest
 from worker_gguf.deployment.plan import NEW_VOLUME, Action, Plan, make_plan, wanted_endpoint, wanted_template
 from worker_gguf.deployment.wanted import Body, container_body
 from worker_gguf.errors import DeploymentError
 
-__all__ = ["Api", "carry_out"]
+__all__ = ["carry_out"]
 
 Say = Callable[[str], None]
 
 
-class Api(Protocol):
-    """Raises DeploymentError. `create` is only asked for a name that nothing has."""
-
-    def list(self, kind: Kind) -> Sequence[Body]: ...
-    def create(self, kind: Kind, body: Body) -> Body: ...
-    def update(self, kind: Kind, id: str, body: Body) -> Body: ...  # noqa: A002
-    def delete(self, kind: Kind, id: str) -> None: ...  # noqa: A002
-
-
-@dataclass
-class _Made:
-    """What the steps have led to so far."""
-
-    objects: dict[Kind, Body] = field(default_factory=dict)
-    lines: list[str] = field(default_factory=list)
-
-
 def carry_out(api: Api, manifest: Manifest, existing: Existing, plan: Plan, say: Say) -> Body:
-    """Return the endpoint as RunPod describes it then."""
-    made = _Made()
+    """Return the endpoint in RunPod's description."""
+    run = _Run(api, manifest, say)
     if plan.replaces:
-        existing, plan = _without_endpoint(api, manifest, plan, made, say)
-    _know(made, "volume", existing.volume)
-    _know(made, "template", existing.template)
-    _know(made, "endpoint", existing.endpoint)
+        existing, plan = run.delete_endpoint(plan)
+    found: dict[Kind, Body | None] = {
+        "volume": existing.volume, "template": existing.template, "endpoint": existing.endpoint
+    }  # fmt: skip
+    run.objects.update({kind: body for kind, body in found.items() if body is not None})
     for action in plan.actions:
         try:
-            _step(api, manifest, action, made, say)
+            run.step(action)
         except DeploymentError as error:
-            raise DeploymentError(f"{error.message}\n{_so_far(made.lines)}") from None
-    return made.objects["endpoint"]
+            raise DeploymentError(f"{error.message}\n{_progress(run.done)}") from None
+    return run.objects["endpoint"]
 
 
-def _without_endpoint(api: Api, manifest: Manifest, plan: Plan, made: _Made, say: Say) -> tuple[Existing, Plan]:
-    """Delete the endpoint that is to be replaced; RunPod deletes a template that is bound to it too, so look again."""
-    for action in plan.actions:
-        if action.verb == "replace" and action.id is not None:
-            api.delete("endpoint", action.id)
-            made.lines.append(f"endpoint {action.name} ({action.id}): deleted, to be made anew")
-            say(made.lines[-1])
-    existing = find(api, manifest.names)
-    return existing, make_plan(manifest, existing)
+class _Run:
+    def __init__(self, api: Api, manifest: Manifest, say: Say) -> None:
+        self.objects: dict[Kind, Body] = {}
+        self.done: list[str] = []
+        self._api = api
+        self._manifest = manifest
+        self._say = say
+
+    def delete_endpoint(self, plan: Plan) -> tuple[Existing, Plan]:
+        """Plan again after that: RunPod also deletes a template that is bound to the endpoint."""
+        for action in plan.actions:
+            if action.verb == "replace" and action.id is not None:
+                self._api.delete("endpoint", action.id)
+                self._report(f"endpoint {action.name} ({action.id}): deleted, will be created again")
+        existing = find(self._api, self._manifest.names)
+        return existing, make_plan(self._manifest, existing)
+
+    def step(self, action: Action) -> None:
+        if action.verb == "keep":
+            self._say(f"{action.kind} {action.name} ({action.id}): up to date")
+            return
+        is_update = action.verb == "update" and action.id is not None
+        body = self._with_ids(action)
+        if is_update:
+            found = self._api.update(action.kind, str(action.id), body)
+        else:
+            found = self._api.create(action.kind, body)
+        if not isinstance(found.get("id"), str):
+            raise DeploymentError(f"RunPod's answer has no id for the {action.kind}. Run the command again.")
+        self.objects[action.kind] = found
+        self._report(f"{action.kind} {action.name} ({found['id']}): {'changed' if is_update else 'created'}")
+        if is_update and action.kind == "endpoint" and not container_body(self._manifest).keys().isdisjoint(body):
+            self._say("  RunPod replaces the workers one by one; until then an old one may answer")
+        for change in self._deviations(action.kind):
+            wanted = change.after or "nothing"
+            self._say(f"  RunPod has {change.key}: {change.before or 'nothing'}, but {wanted} was requested")
+
+    def _report(self, line: str) -> None:
+        self.done.append(line)
+        self._say(line)
+
+    def _with_ids(self, action: Action) -> Body:
+        """The body with the ids of the objects that earlier steps created."""
+        body: dict[str, Any] = dict(action.body)
+        if body.get("networkVolumes") == [NEW_VOLUME]:
+            body["networkVolumes"] = [self.objects["volume"]["id"]]
+        if action.kind == "endpoint" and action.verb != "update":
+            body["templateId"] = self.objects["template"]["id"]
+        return body
+
+    def _deviations(self, kind: Kind) -> Sequence[Any]:
+        """Values that RunPod changed or ignored, for example because of an account's limit."""
+        if kind == "volume":
+            return ()
+        volumes = [str(self.objects["volume"]["id"])] if self._manifest.volume else []
+        manifest = self._manifest
+        wanted = wanted_template(manifest) if kind == "template" else wanted_endpoint(manifest, volumes)
+        return tuple(changes(wanted, self.objects[kind], manifest.env))
 
 
-def _step(api: Api, manifest: Manifest, action: Action, made: _Made, say: Say) -> None:
-    if action.verb == "keep":
-        say(f"{action.kind} {action.name} ({action.id}): as it should be")
-        return
-    body = _filled(action, made)
-    if action.verb == "update" and action.id is not None:
-        done, found = "changed", api.update(action.kind, action.id, body)
-    else:
-        done, found = "created", api.create(action.kind, body)
-    if not isinstance(found.get("id"), str):
-        raise DeploymentError(f"RunPod's answer has no id for the {action.kind}. Run the command again.")
-    made.objects[action.kind] = found
-    line = f"{action.kind} {action.name} ({found['id']}): {done}"
-    made.lines.append(line)
-    say(line)
-    if action.verb == "update" and action.kind == "endpoint" and not container_body(manifest).keys().isdisjoint(body):
-        say("  RunPod replaces its workers one after the other; until then one of before may answer")
-    for note in _kept_otherwise(manifest, action.kind, made):
-        say(f"  {note}")
-
-
-def _filled(action: Action, made: _Made) -> Body:
-    """The body with the ids of what earlier steps made."""
-    body: dict[str, Any] = dict(action.body)
-    if body.get("networkVolumes") == [NEW_VOLUME]:
-        body["networkVolumes"] = [made.objects["volume"]["id"]]
-    if action.kind == "endpoint" and action.verb != "update":
-        body["templateId"] = made.objects["template"]["id"]
-    return body
-
-
-def _kept_otherwise(manifest: Manifest, kind: Kind, made: _Made) -> list[str]:
-    """What RunPod answered to have, where that is not what was sent: an account's limit, or a field it left out."""
-    if kind == "volume":
-        return []
-    volumes = [str(made.objects["volume"]["id"])] if manifest.volume else []
-    wanted = wanted_template(manifest) if kind == "template" else wanted_endpoint(manifest, volumes)
-    return [
-        f"RunPod has {change.key}: {change.before or 'nothing'}, and {change.after or 'nothing'} was asked for"
-        for change in changes(wanted, made.objects[kind], manifest.env)
-    ]
-
-
-def _know(made: _Made, kind: Kind, found: Body | None) -> None:
-    if found is not None:
-        made.objects[kind] = found
-
-
-def _so_far(lines: Sequence[str]) -> str:
-    if not lines:
-        return "No step before it changed anything."
-    return "Done before that, and there to stay: " + "; ".join(lines) + ". The same command goes on from there."
+def _progress(done: Sequence[str]) -> str:
+    if not done:
+        return "Nothing was changed before that."
+    return "Done before that, and kept: " + "; ".join(done) + ". The same command continues from there."

@@ -1,20 +1,21 @@
-"""Removes a deployment in reverse order: endpoint, template, and the volume only when that is asked for."""
+"""Removes a deployment: the endpoint, the template, and on request the volume."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
-from worker_gguf.deployment.apply import Api
-from worker_gguf.deployment.existing import Existing, Kind
+from worker_gguf.deployment.existing import Api, Existing, Kind
+from worker_gguf.deployment.wanted import Body
 from worker_gguf.errors import DeploymentError
 
 __all__ = ["Removal", "removals", "remove"]
 
-_COSTS: dict[Kind, str] = {
-    "endpoint": "its workers stop, waiting and running requests end",
-    "template": "only the preset",
-    "volume": "with everything on it, for all who use it",
+_CONSEQUENCES: Final[dict[Kind, str]] = {
+    "endpoint": "its workers stop, waiting and running requests are aborted",
+    "template": "only the preset of the endpoint",
+    "volume": "with all its files, also for other endpoints",
 }
 
 
@@ -25,27 +26,24 @@ class Removal:
     id: str
 
     def line(self) -> str:
-        return f"{self.kind} {self.name} ({self.id}): {_COSTS[self.kind]}"
+        return f"{self.kind} {self.name} ({self.id}): {_CONSEQUENCES[self.kind]}"
 
 
 def removals(existing: Existing, *, with_volume: bool) -> tuple[Removal, ...]:
-    """What there is to remove, in the order in which it goes."""
-    found = [("endpoint", existing.endpoint), ("template", existing.template)]
+    """The objects to remove, in order."""
+    found: dict[Kind, Body | None] = {"endpoint": existing.endpoint, "template": existing.template}
     if with_volume:
-        found.append(("volume", existing.volume))
-    kinds: dict[str, Kind] = {"endpoint": "endpoint", "template": "template", "volume": "volume"}
-    return tuple(Removal(kinds[kind], str(body.get("name")), str(body["id"])) for kind, body in found if body)
+        found["volume"] = existing.volume
+    return tuple(Removal(kind, str(body.get("name")), str(body["id"])) for kind, body in found.items() if body)
 
 
 def remove(api: Api, steps: tuple[Removal, ...], say: Callable[[str], None]) -> None:
-    done: list[str] = []
-    for step in steps:
+    for n_done, step in enumerate(steps):
         try:
             api.delete(step.kind, step.id)
         except DeploymentError as error:
-            left = ", ".join(f"{other.kind} {other.id}" for other in steps[len(done) :])
+            left = ", ".join(f"{other.kind} {other.id}" for other in steps[n_done:])
             raise DeploymentError(
-                f"{error.message}\nStill there: {left}. The same command goes on from there."
+                f"{error.message}\nNot removed: {left}. The same command continues from there."
             ) from None
-        done.append(step.id)
         say(f"{step.kind} {step.name} ({step.id}): deleted")
