@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from tests.deployment.conftest import Command
 from tests.deployment.fake_runpod import FakeRunpod
@@ -62,7 +63,7 @@ def test_the_page_names_keys_and_commands_that_are() -> None:
 
 
 def test_the_page_lists_every_key() -> None:
-    groups = {"gpu": Gpu, "scaling": Scaling, "volume": Volume, "workers": Workers}
+    groups: dict[str, type[BaseModel]] = {"gpu": Gpu, "scaling": Scaling, "volume": Volume, "workers": Workers}
     keys = {f"{group}.{key}" for group, model in groups.items() for key in model.model_fields}
     keys |= (Manifest.model_fields.keys() - groups.keys()) | Cpu.model_fields.keys()
     named = set(re.findall(r"`([a-z_.]+)`", PAGE.read_text("utf-8")))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.deployment.conftest import BALANCED, MANIFEST
-from worker_gguf.deployment.manifest import Cpu, EnvValue, Gpu, Manifest, Scaling, Volume, Workers
+from worker_gguf.deployment.manifest import Cpu, EnvValue, Gpu, Manifest, Names, Scaling, Volume, VolumeName, Workers
 from worker_gguf.deployment.reading import read_manifest, read_names
 from worker_gguf.deployment.variables import notes_on
 from worker_gguf.errors import ManifestError
@@ -89,7 +89,7 @@ def test_a_reference_to_runpods_secrets_passes_through(tmp_path: Path) -> None:
 def test_names_are_read_without_the_rest(tmp_path: Path) -> None:
     path = tmp_path / "deploy.yaml"
     path.write_text("name: a\nimage: OWNER\nenv: {HF_TOKEN: $}\nvolume: {name: v}", "utf-8")
-    assert (read_names(path).deployment, read_names(path).volume) == ("a", "v")
+    assert read_names(path) == Names(name="a", volume=VolumeName(name="v"))
 
 
 FAULTS = [
@@ -132,7 +132,7 @@ FAULTS = [
     ("mode: queue", "scaling: {}", "scaling takes either"),
     ("mode: queue", "scaling: {queue_delay_s: 0.1}", "at least 0.5, not '0.1'"),
     ("mode: queue", "mode: load_balanced\nscaling: {queue_delay_s: 4}", "needs a queue"),
-    ("mode: queue", "scaling: {requests_per_worker: 4}\nworkers: {idle_timeout_s: 9}", "idle_timeout_s is not accepted"),
+    ("mode: queue", "scaling: {requests_per_worker: 4}\nworkers: {idle_timeout_s: 9}", "is not accepted by"),
     ("mode: queue", "ports: [80]", "ports[0] must be a port such as 8000/http, not '80'"),
     ("mode: queue", "timeout_s: 600s", "timeout_s must be a whole number"),
     ("mode: queue", "data_centers: [US-KS-2]", "line 2: data_centers must be [EU-RO-1], the location of the volume"),

@@ -112,7 +112,7 @@ class Direct:
 
 def carried_out(api: Direct, manifest: Manifest) -> list[str]:
     """What was said, the plan's lines before the steps'."""
-    existing = find(api, manifest.names)
+    existing = find(api, manifest)
     plan = make_plan(manifest, existing)
     said = list(describe(plan, manifest))
     endpoint = carry_out(api, manifest, existing, plan, said.append)
@@ -143,7 +143,7 @@ def test_any_deployment_is_at_rest_once_made_and_once_changed(
         assert fake.faults == []
         assert not [line for line in said if line.lstrip().startswith("RunPod has")]
         before = copy.deepcopy(fake.objects)
-        again = make_plan(manifest, find(api, manifest.names))
+        again = make_plan(manifest, find(api, manifest))
         assert again.changes_nothing, list(describe(again, manifest))
         carried_out(api, manifest)
         assert fake.objects == before

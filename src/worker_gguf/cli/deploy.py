@@ -10,16 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from worker_gguf import environment
-from worker_gguf.deployment.address import address_of, curl
 from worker_gguf.deployment.api import DEFAULT_URL, RunpodApi
-from worker_gguf.deployment.apply import carry_out
+from worker_gguf.deployment.apply import CONSEQUENCES, carry_out, remove
 from worker_gguf.deployment.channel import Channel, Clock
-from worker_gguf.deployment.destroy import removals, remove
 from worker_gguf.deployment.existing import find
 from worker_gguf.deployment.plan import describe, make_plan
 from worker_gguf.deployment.reading import read_manifest, read_names
 from worker_gguf.deployment.redactor import Redactor
-from worker_gguf.deployment.wait import Wait
+from worker_gguf.deployment.wait import Wait, address_of, curl
 from worker_gguf.errors import DeploymentError, ManifestError, WorkerError
 
 __all__ = ["deploy", "destroy", "main", "parser"]
@@ -98,7 +96,7 @@ def _deploy(arguments: argparse.Namespace, clock: Clock, output: _Output) -> Non
     manifest = read_manifest(Path(arguments.file), environment.given(), image=arguments.image)
     output.secrets += [value.text for value in manifest.env.values() if value.is_secret]
     with _connect(arguments, clock) as (channel, api):
-        existing = find(api, manifest.names)
+        existing = find(api, manifest)
         plan = make_plan(manifest, existing)
         for line in describe(plan, manifest):
             output.say(line)
@@ -122,19 +120,18 @@ def _deploy(arguments: argparse.Namespace, clock: Clock, output: _Output) -> Non
 def _destroy(arguments: argparse.Namespace, clock: Clock, output: _Output, ask: Callable[[str], str] | None) -> None:
     names = read_names(Path(arguments.file))
     with _connect(arguments, clock) as (_, api):
-        existing = find(api, names)
-        steps = removals(existing, with_volume=arguments.volume)
-        for step in steps:
-            output.say(f"- {step.line()}")
-        if existing.volume and not arguments.volume:
-            id_ = existing.volume["id"]
-            output.say(f"= volume {names.volume} ({id_}): kept and billed. --volume removes it too")
-        if not steps:
-            output.say(f"Nothing named {names.deployment} exists.")
+        objects = find(api, names).objects()
+        volume = None if arguments.volume else objects.pop("volume", None)
+        for kind, found in objects.items():
+            output.say(f"- {kind} {found.get('name')} ({found['id']}): {CONSEQUENCES[kind]}")
+        if volume:
+            output.say(f"= volume {volume.get('name')} ({volume['id']}): kept and billed. --volume removes it too")
+        if not objects:
+            output.say(f"Nothing named {names.name} exists.")
             return
         if not arguments.yes:
             _confirm(ask)
-        remove(api, steps, output.say)
+        remove(api, objects, output.say)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
-from worker_gguf.deployment.manifest import Names
+from worker_gguf.deployment.manifest import Manifest, Names
 from worker_gguf.deployment.wanted import Body
 from worker_gguf.errors import DeploymentError
 
@@ -37,12 +37,17 @@ class Existing:
     template: Body | None = field(default=None, repr=False)
     endpoint: Body | None = field(default=None, repr=False)
 
+    def objects(self) -> dict[Kind, Body]:
+        """The existing ones, in the order of their removal."""
+        all_: dict[Kind, Body | None] = {"endpoint": self.endpoint, "template": self.template, "volume": self.volume}
+        return {kind: body for kind, body in all_.items() if body is not None}
 
-def find(api: Api, names: Names) -> Existing:
+
+def find(api: Api, names: Manifest | Names) -> Existing:
     return Existing(
-        only(api.list("volume"), "volume", names.volume) if names.volume else None,
-        only(api.list("template"), "template", names.deployment),
-        only(api.list("endpoint"), "endpoint", names.deployment),
+        only(api.list("volume"), "volume", names.volume.name) if names.volume else None,
+        only(api.list("template"), "template", names.name),
+        only(api.list("endpoint"), "endpoint", names.name),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-__all__ = ["Cpu", "EnvValue", "Gpu", "Manifest", "Mode", "Names", "NamesOnly", "Scaling", "Volume", "Workers"]
+__all__ = ["Cpu", "EnvValue", "Gpu", "Manifest", "Mode", "Names", "Scaling", "Volume", "Workers"]
 
 Mode = Literal["queue", "load_balanced"]
 
@@ -122,27 +122,15 @@ class Scaling(_Group):
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
-    """RunPod's objects are found by these names. The endpoint and its template have the same one."""
-
-    deployment: str
-    volume: str | None
-
-
-class _VolumeName(_Group, extra="ignore"):
+class VolumeName(_Group, extra="ignore"):
     name: str
 
 
-class NamesOnly(_Group, extra="ignore"):
-    """The part of the file that `destroy` needs: no secret and no image."""
+class Names(_Group, extra="ignore"):
+    """The part of the file that `destroy` needs: no secret and no image. The endpoint and its template share a name."""
 
     name: str
-    volume: _VolumeName | None = None
-
-    @property
-    def names(self) -> Names:
-        return Names(self.name, self.volume.name if self.volume else None)
+    volume: VolumeName | None = None
 
 
 def _default_scaling(values: Mapping[str, Any]) -> Scaling:
@@ -180,10 +168,6 @@ class Manifest(_Group):
         default_factory=lambda values: (values["volume"].data_center,) if values["volume"] else None
     )
     """None: RunPod chooses, and its choice is kept."""
-
-    @property
-    def names(self) -> Names:
-        return Names(self.name, self.volume.name if self.volume else None)
 
     @property
     def idle_timeout_s(self) -> int | None:

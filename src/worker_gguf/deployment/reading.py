@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from worker_gguf.deployment.document import Document, key_path
-from worker_gguf.deployment.manifest import Cpu, Gpu, Manifest, Names, NamesOnly, Scaling, Volume, Workers
+from worker_gguf.deployment.manifest import Cpu, Gpu, Manifest, Names, Scaling, Volume, Workers
 from worker_gguf.deployment.variables import read_env
 from worker_gguf.errors import ManifestError
 
@@ -80,7 +80,7 @@ def read_manifest(path: Path, environ: Mapping[str, str], *, image: str | None =
 
 def read_names(path: Path) -> Names:
     document = Document.read(path)
-    return _validate(NamesOnly, document, document.values).names
+    return _validate(Names, document, document.values)
 
 
 def _validate(model: type[Model], document: Document, values: Mapping[str, Any]) -> Model:

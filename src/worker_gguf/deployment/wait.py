@@ -1,15 +1,18 @@
-"""Waits for an endpoint's first answer: for a limited time, with a line for each change, and the times it took."""
+"""An endpoint's addresses, and the wait for its first answer, which is limited and reports each change of state."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
-from worker_gguf.deployment.address import Address
 from worker_gguf.deployment.channel import Answer, Channel, Clock, Unreached
+from worker_gguf.deployment.manifest import Mode
+from worker_gguf.deployment.wanted import Body
 from worker_gguf.errors import DeploymentError
 
-__all__ = ["Wait"]
+__all__ = ["Address", "Wait", "address_of", "curl"]
 
 Pending = str | None
 """The reason why an answer is not the final one, or None if it is."""
@@ -20,8 +23,37 @@ _REPEAT_S: Final = 60.0
 _REQUEST_S: Final = 150.0
 _UNFINISHED: Final = frozenset({"IN_QUEUE", "IN_PROGRESS"})
 _TEMPORARY: Final = frozenset({204, 400, 404, 408, 425, 429, 500, 502, 503, 504})
-_QUESTION: Final[Mapping[str, Any]] = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8}
+_QUESTION: Final[Mapping[str, Any]] = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 32}
 _LOGS: Final = "See the logs of its workers in RunPod's console, under Serverless."
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """`base` is https://api.runpod.ai/v2/ID for a queue, which has no health check of its own."""
+
+    base: str
+    openai: str
+    health: str | None
+
+
+def address_of(endpoint: Body, mode: Mode) -> Address:
+    """Read `requestUrls`. Older endpoints have none, and then the documented addresses apply."""
+    urls, id_ = endpoint.get("requestUrls"), endpoint["id"]
+    known = urls if isinstance(urls, Mapping) else {}
+    if mode == "queue":
+        base = str(known.get("run") or f"https://api.runpod.ai/v2/{id_}/run").removesuffix("/run")
+        return Address(base, f"{base}/openai/v1", None)
+    base = str(known.get("base") or f"https://{id_}.api.runpod.ai").rstrip("/")
+    return Address(base, f"{base}/v1", str(known.get("health") or f"{base}/ping"))
+
+
+def curl(address: Address) -> str:
+    """A command for the shell, which inserts the key."""
+    return (
+        f"curl {address.openai}/chat/completions \\\n"
+        '  -H "Authorization: Bearer $RUNPOD_API_KEY" -H "Content-Type: application/json" \\\n'
+        f"  -d '{json.dumps(_QUESTION)}'"
+    )
 
 
 class Wait:
