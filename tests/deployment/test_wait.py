@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -90,7 +91,7 @@ def test_a_full_worker_is_asked_again_and_a_refusal_is_not(command: Command, run
     runpod.plane.chat = [(422, {"message": "no model"})]
     ended = command.deploy(BALANCED)
     assert ended.code == 1
-    assert "answered 422 to a chat request: no model" in ended.err
+    assert re.search(r"answered 422 to http\S+/v1/chat/completions: no model", ended.err)
 
 
 def test_a_balancer_that_is_a_queue_is_said_by_name(command: Command, runpod: FakeRunpod) -> None:

@@ -89,7 +89,7 @@ def _validate(model: type[Model], document: Document, values: Mapping[str, Any])
     except ValidationError as error:
         faults = [fault for fault in error.errors() if fault["type"] != "default_factory_not_called"]
     # A misspelt key comes before the missing one that it stands for.
-    faults.sort(key=lambda fault: fault["type"] == "missing")
+    faults.sort(key=lambda fault: (fault["type"] == "missing", document.lines.get(key_path(fault["loc"]), 0)))
     raise ManifestError("\n".join(_error(document, fault).message for fault in faults))
 
 

@@ -22,7 +22,7 @@ _REPEAT_S: Final = 60.0
 # RunPod's load balancer holds a request for up to 2 minutes if it has no worker.
 _REQUEST_S: Final = 150.0
 _UNFINISHED: Final = frozenset({"IN_QUEUE", "IN_PROGRESS"})
-_TEMPORARY: Final = frozenset({204, 400, 404, 408, 425, 429, 500, 502, 503, 504})
+_TEMPORARY: Final = frozenset({400, 404, 408, 425, 429, 500, 502, 503, 504})
 _QUESTION: Final[Mapping[str, Any]] = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 32}
 _LOGS: Final = "See the logs of its workers in RunPod's console, under Serverless."
 
@@ -73,7 +73,7 @@ class Wait:
         if address.health is None:
             self._ask_queue(address.base)
         else:
-            self._until("GET", address.health, read=_ping_pending)
+            self._until("GET", address.health)
             self._say(f"the first worker is ready after {self._elapsed_s():.1f} s")
             self._chat(address)
             self._say(f"first answer after {self._elapsed_s():.1f} s")
@@ -84,9 +84,12 @@ class Wait:
     def _ask_queue(self, base: str) -> None:
         """Send a job, for which RunPod starts a worker, and wait for its result."""
         given = {"input": {"openai_route": "/v1/chat/completions", "openai_input": _QUESTION}}
-        job = self._until("POST", f"{base}/run", given, read=_submit_pending).body["id"]
+        submitted = self._until("POST", f"{base}/run", given).body
+        job = submitted.get("id") if isinstance(submitted, Mapping) else None
+        if not isinstance(job, str):
+            raise DeploymentError(f"The endpoint's queue answered without the id of a job. {_LOGS}")
         try:
-            answer = self._until("GET", f"{base}/status/{job}", read=lambda answer: self._job_pending(base, answer))
+            answer = self._until("GET", f"{base}/status/{job}", read=lambda answer, _: self._job_pending(base, answer))
         except BaseException:  # also for Ctrl-C: an abandoned job would start a worker, which costs money
             self._cancel(base, job)
             raise
@@ -113,14 +116,16 @@ class Wait:
             self._say(f"the first request ({job}) could not be cancelled; it ends by itself")
 
     def _chat(self, address: Address) -> None:
-        answer = self._until("POST", f"{address.openai}/chat/completions", _QUESTION, read=_chat_pending)
+        answer = self._until("POST", f"{address.openai}/chat/completions", _QUESTION)
         _check_chat(answer.body)
 
-    def _until(self, method: str, url: str, body: object = None, *, read: Callable[[Answer | None], Pending]) -> Answer:
-        """Repeat the request until `read` returns None, and show what it returns before that."""
+    def _until(
+        self, method: str, url: str, body: object = None, *, read: Callable[[Answer | None, str], Pending] | None = None
+    ) -> Answer:
+        """Repeat the request until `read` (default: _pending) returns None, and show what it returns before that."""
         while True:
             answer = self._ask(method, url, body)
-            pending = read(answer)
+            pending = (read or _pending)(answer, url)
             if answer is not None and pending is None:
                 return answer
             self._progress(str(pending))
@@ -157,29 +162,18 @@ class Wait:
         return self._clock.now() - self._began_s
 
 
-def _submit_pending(answer: Answer | None) -> Pending:
-    if answer and answer.is_good and isinstance(answer.body, Mapping) and isinstance(answer.body.get("id"), str):
-        return None
-    return _pending(answer, "a request")
-
-
-def _ping_pending(answer: Answer | None) -> Pending:
-    if answer and answer.status == 204:
-        return "a worker is loading the model"
-    return None if answer and answer.status == 200 else _pending(answer, "the health check")
-
-
-def _chat_pending(answer: Answer | None) -> Pending:
-    return None if answer and answer.status == 200 else _pending(answer, "a chat request")
-
-
-def _pending(answer: Answer | None, request: str) -> str:
+def _pending(answer: Answer | None, url: str) -> Pending:
     if answer is None:
         return "no answer from RunPod"
+    if answer.status == 204:
+        return "a worker is loading the model"
+    if answer.is_good:
+        return None
     detail = answer.detail()
     if answer.status not in _TEMPORARY:
-        colon = f": {detail}" if detail else ""
-        raise DeploymentError(f"The endpoint answered {answer.status} to {request}{colon}. {_LOGS}")
+        raise DeploymentError(
+            f"The endpoint answered {answer.status} to {url}{f': {detail}' if detail else ''}. {_LOGS}"
+        )
     return f"no worker yet ({answer.status}{f', {detail}' if detail else ''})"
 
 
