@@ -57,7 +57,7 @@ def main() -> int:
     parser = argparse.ArgumentParser("python -m emulator", description="Runs RunPod's queue on this machine.")
     parser.add_argument("model", nargs="?", metavar="MODEL", help="over MODEL: embedded, a path, or org/repo:QUANT")
     parser.add_argument("--workers", type=int, default=1, help="worker processes, each with the model (default 1)")
-    parser.add_argument("--port", type=int, default=8001, help="of the queue, on 127.0.0.1 (default 8001)")
+    parser.add_argument("--port", type=int, default=8001, help="port of the queue on 127.0.0.1 (default 8001)")
     parser.add_argument("--endpoint", default="local", help="the endpoint's name in addresses (default local)")
     parser.add_argument("--post-delay-ms", type=float, default=0, help="what each post takes")
     parser.add_argument("--lease-s", type=float, default=10.0, help="a silent worker's jobs go to another (default 10)")
@@ -110,7 +110,7 @@ class _Logs:
 
 @contextlib.contextmanager
 def _logs(given: Path | None) -> Iterator[_Logs]:
-    """The folder that was asked for, or one that goes in the end unless its logs are still wanted."""
+    """Return the given folder, or a temporary one that is removed at the end unless its logs are still wanted."""
     if given is not None:
         given.mkdir(parents=True, exist_ok=True)
         yield _Logs(given)
@@ -130,7 +130,7 @@ def _environment(arguments: argparse.Namespace) -> dict[str, str]:
 
 
 def _watch(platform: RunningEmulator, workers: Workers, stop: _Stop) -> int:
-    """Until told to stop, or until no start can succeed."""
+    """Run until a stop, or until no start can succeed."""
     ready: set[str] = set()
     while not stop.wait(_LOOK_S):
         if not workers.check():
@@ -155,7 +155,7 @@ class _Stop:
         return self._asked.wait(timeout_s)
 
     def then(self, workers: Workers) -> None:
-        _say("stopping: what runs may finish, a second Ctrl-C ends it")
+        _say("stopping: running jobs may finish, a second Ctrl-C ends them")
         stopping = threading.Thread(target=workers.stop, args=(_STOP_TIMEOUT_S,), daemon=True)
         stopping.start()
         while stopping.is_alive():
@@ -170,7 +170,7 @@ class _Stop:
 
 
 def _say_job(job: Job) -> None:
-    """One line when a job ends, and one when it goes back to the queue. Nothing of its content."""
+    """Print one line when a job ends, and one when it returns to the queue. Nothing of its content."""
     if job.is_over:
         waited_s = (job.started_s or job.ended_s or job.queued_s) - job.queued_s
         line = f"job {job.id} {job.status} after waiting {waited_s:.2f} s"

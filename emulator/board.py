@@ -1,7 +1,7 @@
-"""The platform's memory: every job, who works on it, until when, whom to tell. Knows nothing of HTTP.
+"""The platform's memory: every job, its worker, its lease, its listeners. Knows nothing of HTTP.
 
-A job is lent to a worker, not given: the worker's pings and posts keep the lease. Who lets it lapse, or is known to be
-dead, loses the job to the next worker, a few times at most. Belongs to one event loop; nothing in it awaits.
+A job is lent to a worker: the worker's pings and posts renew the lease. A worker that lets it lapse, or that is known
+to be dead, loses the job to the next worker, a few times at most. Belongs to one event loop; nothing in it awaits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Listener = Callable[[Job], None]
 
 
 class Board:
-    """All jobs. Every one ends once; what is said of an ended job, or by who does not hold it, changes nothing."""
+    """All jobs. Each ends once; later messages about it, or messages from another worker, change nothing."""
 
     def __init__(self, rules: Rules | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.rules = rules or Rules()
@@ -104,7 +104,7 @@ class Board:
             job.changed.notify()
 
     def finish(self, worker: str, job: Job, result: dict[str, Any]) -> None:
-        """Take what the SDK posts: {"output"}, {"error"}, or {"status": "IN_PROGRESS", "output"} as progress."""
+        """Take a post of the SDK: {"output"}, {"error"}, or {"status": "IN_PROGRESS", "output"} as progress."""
         if not self._holds(worker, job):
             return
         job.output = result.get("output")
@@ -126,7 +126,7 @@ class Board:
         return self._stops.pop(worker, [])
 
     def gone(self, worker: str) -> None:
-        """Note from any thread that a worker's process has ended; the next sweep takes back what it held."""
+        """Note from any thread that a worker's process has ended; the next sweep takes its jobs back."""
         self._gone.append(worker)
 
     def _drop(self, worker: str) -> None:
@@ -141,7 +141,7 @@ class Board:
     # --- time -----------------------------------------------------------------------------------------------------
 
     def sweep(self) -> None:
-        """Act on what time alone has changed. Whoever looks at the board calls it first; it is cheap."""
+        """Apply the changes that time alone makes. Every reader of the board calls it first; it is cheap."""
         while self._gone:
             self._drop(self._gone.popleft())
         now_s = self._clock()
@@ -160,7 +160,7 @@ class Board:
                 self._take_back(job)
 
     def come_back(self) -> None:
-        """After an outage: nobody could ping meanwhile, so every lease begins anew, on a new event loop."""
+        """After an outage, in which no worker could ping: every lease begins anew, on a new event loop."""
         for signal in (self.queued, self.stopped, *(job.changed for job in self.jobs.values())):
             signal.renew()
         for job in self.jobs.values():

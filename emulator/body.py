@@ -11,7 +11,7 @@ __all__ = ["BadRequest", "read_json"]
 
 
 class BadRequest(Exception):
-    """What is wrong with a request, in a few words, and the status to answer."""
+    """The fault of a request, in a few words, and the status of the answer."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)

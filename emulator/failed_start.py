@@ -33,7 +33,7 @@ class FailedStart:
 
 
 def read_failed_start(log: Path) -> FailedStart | None:
-    """What the worker's log says last of it; None if it ended in another way, or says too little (LOG_LEVEL)."""
+    """Return the last reason in the worker's log; None if it ended in another way, or logs too little (LOG_LEVEL)."""
     for line in reversed(log.read_text(errors="replace").splitlines()):
         if _EVENT in line and (failed := _from_json(line) or _from_text(line)):
             return failed

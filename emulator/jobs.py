@@ -1,4 +1,4 @@
-"""One job and what wakes those who wait for it. Knows nothing of HTTP."""
+"""One job and the signal that wakes its waiters. Knows nothing of HTTP."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LOOK_AGAIN_S = 0.2
 
 
 class Signal:
-    """Wakes whoever waits now; who comes later waits for the next time."""
+    """Wakes the present waiters; later ones wait for the next time."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
@@ -27,11 +27,11 @@ class Signal:
         self._event = asyncio.Event()
 
     def renew(self) -> None:
-        """Forget who waited: their event loop is no more."""
+        """Forget the waiters, because their event loop is gone."""
         self._event = asyncio.Event()
 
     async def wait(self, timeout_s: float = _LOOK_AGAIN_S) -> None:
-        """Wait a little while at most: whoever waits has a client that may have hung up, and looks again."""
+        """Wait for a short time at most: the waiter's client may have hung up, so it must look again."""
         try:
             await asyncio.wait_for(self._event.wait(), min(timeout_s, _LOOK_AGAIN_S))
         except TimeoutError:

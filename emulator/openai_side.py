@@ -57,7 +57,8 @@ class OpenAISide:
         n_sent, n_tries = 0, job.n_tries
         try:
             while True:
-                if job.n_tries != n_tries:  # what was sent cannot be taken back, and the next worker begins anew
+                # the events that were sent cannot be taken back, and the next worker would begin anew
+                if job.n_tries != n_tries:
                     yield f"data: {json.dumps({'error': _CUT})}\n\n"
                     return
                 while n_sent < len(job.chunks):

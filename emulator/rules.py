@@ -17,7 +17,7 @@ class Rules:
     hold_s: float = 2.0
     """How long a poll is held open with nothing to say; the platform holds it longer."""
     post_delay_s: float = 0.0
-    """What each post of a worker takes: the round trip to a platform that is not on this machine."""
+    """Seconds of each post of a worker: the round trip to a remote platform."""
     lease_s: float = 10.0
     """A job whose worker has not named it in a ping for so long goes back to the queue. A guess."""
     max_tries: int = 3
@@ -31,7 +31,7 @@ class Rules:
     """How long the result of a /run can be read, and of a /runsync the next one."""
     sync_retention_s: float = 60.0
     min_wait_s: float = 1.0
-    """Of /runsync?wait=."""
+    """The bounds of /runsync?wait=."""
     max_run_bytes: int = 10 << 20
     max_sync_bytes: int = 20 << 20
     max_chunk_bytes: int = 1_000_000

@@ -1,4 +1,4 @@
-"""The stand-in, listening on loopback from a thread of its own."""
+"""The stand-in for the platform, listening on loopback in a thread of its own."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ class RunningEmulator:
         }
 
     def pings(self) -> dict[str, list[str]]:
-        """The jobs that each worker said it holds, at its last ping."""
+        """The jobs that each worker listed in its last ping."""
         return dict(self.board.pings)
 
     def ready(self) -> set[str]:
-        """The workers that have said that they are well: a worker that cannot start pings once, too, to say so."""
+        """The workers that reported to be well. A worker that cannot start pings once, too, to report it."""
         return set(self.board.ready)
 
     def gone(self, worker: str) -> None:
-        """Tell the platform that a worker's process has ended: nobody has to wait for the lease."""
+        """Tell the platform that a worker's process has ended, so that its lease need not lapse first."""
         self.board.gone(worker)
 
     def go_away(self) -> None:

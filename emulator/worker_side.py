@@ -55,7 +55,7 @@ class WorkerSide:
         return JSONResponse({"jobsToStop": stops}) if stops else Response(status_code=204)
 
     async def _hold(self, request: Request, signal: Signal, take: Callable[[], list[T]]) -> list[T]:
-        """Hold a poll open until there is something to say. Nothing is said to a worker that hung up."""
+        """Hold a poll open until there is an answer. A worker that hung up gets none."""
         deadline_s = time.monotonic() + self._board.rules.hold_s
         while not await request.is_disconnected() and not self._board.is_closed:
             self._board.sweep()
@@ -77,7 +77,7 @@ class WorkerSide:
         board, worker = self._board, request.path_params["worker"]
         job = board.jobs.get(request.path_params["job"])
         try:
-            # The SDK calls its JSON a form (rp_http.py), so the Content-Type says nothing.
+            # The SDK sends its JSON as a form (rp_http.py), so the Content-Type is ignored.
             body = await read_json(request, board.rules.max_sync_bytes)
         except BadRequest as error:
             if job is not None and is_last:

@@ -41,9 +41,9 @@ class Worker:
 
 
 class Workers:
-    """For one thread. `say` gets a line for each start and end; `command` is what a worker is started with.
+    """For one thread. `say` gets a line for each start and end; `command` starts a worker.
 
-    `have_failed` once one has ended by itself, and not well.
+    `have_failed` is true once a worker has ended with an error.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class Workers:
 
     def _ended(self, worker: Worker, code: int, *, was_ready: bool) -> None:
         tries = 0 if was_ready else worker.tries + 1
-        # What was killed may begin at once; what failed by itself would fail again.
+        # A killed worker may start again at once; one that failed would fail again.
         n_pauses = tries if code > 0 else tries - 1
         pause_s = min(_MAX_PAUSE_S, self._pause_s * 2.0 ** (n_pauses - 1)) if n_pauses > 0 else 0.0
         self._due[worker.place] = (time.monotonic() + pause_s, tries)

@@ -30,7 +30,7 @@ _UNSET = ("CHAT_TEMPLATE", "MODEL_ALIAS", "N_CTX")
 
 
 class DemoFailed(ProcessFailed):
-    """What went wrong, in a sentence."""
+    """The failure, in a sentence."""
 
 
 def run_demo() -> int:

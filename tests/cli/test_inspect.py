@@ -121,5 +121,5 @@ def test_a_model_that_is_still_on_the_hub(
 
 def test_sizes() -> None:
     assert parse_sizes("24GB, 16 GiB,0.5T,8") == [24 * GIB, 16 * GIB, 512 * GIB, 8 * GIB]
-    with pytest.raises(SettingsError, match="no size"):
+    with pytest.raises(SettingsError, match="not a size"):
         parse_sizes("24GB,,")

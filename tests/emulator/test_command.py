@@ -84,8 +84,8 @@ def test_a_model_that_is_not_there_stops_it_with_the_sentence(tmp_path: Path) ->
         assert running.process.wait(TIMEOUT_S) == 2
     finally:
         running.process.kill()
-    assert len(running.said(r"worker-1 cannot be started: There is no model file")) == 1
+    assert len(running.said(r"worker-1 cannot be started: No model file exists")) == 1
     assert len(running.said(r"worker-1\S* starts")) == 1
     assert not running.said("worker-1 is ready")
     (kept,) = running.said(r"the logs stay in (\S+)")
-    assert "There is no model file" in (Path(kept) / "worker-1.log").read_text()
+    assert "No model file exists" in (Path(kept) / "worker-1.log").read_text()

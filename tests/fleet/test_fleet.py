@@ -93,7 +93,7 @@ async def test_a_model_that_cannot_be_loaded_says_why_and_the_others_go_on(
 ) -> None:
     with pytest.raises(ModelInvalid, match=r"'broken' could not be brought up \(model_invalid\)"):
         await ask(worker, "broken")
-    once = r"^The model 'broken' could not be brought up \(model_invalid\)\. The worker's log has the reason\. A request in "
+    once = r"^The model 'broken' could not be brought up \(model_invalid\)\. The worker's log has the reason\. A "
     with pytest.raises(NotReady, match=once) as caught:
         await ask(worker, "broken")
     assert caught.value.retry_after_s

@@ -71,7 +71,7 @@ def _row(body: type[BaseModel], name: str, schema: Schema) -> tuple[str, ...]:
 
 
 def _default(body: type[BaseModel], name: str) -> str:
-    """What holds when the request is silent: a setting, or what parsing a bare request gives."""
+    """Return the value for a request that does not name the field: a setting, or what a bare request parses to."""
     if body.model_fields[name].is_required():
         return "required"
     setting = _SETTINGS.get(name, name)
@@ -107,7 +107,7 @@ def type_text(schema: Schema) -> str:
 
 
 def bounds_text(schema: Schema) -> str:
-    """What limits the value, such as `>= 0, <= 1` or `at most 16 items`; empty when nothing does."""
+    """Return the bounds of a value, such as `>= 0, <= 1` or `at most 16 items`; empty when there are none."""
     return "; ".join(dict.fromkeys(_bounds(schema)))
 
 
@@ -143,7 +143,7 @@ def _number(bound: float) -> str:
     return f"{bound}"
 
 
-# --- what is not honoured --------------------------------------------------------------------------------------------
+# --- parameters that are not honoured --------------------------------------------------------------------------------
 
 
 def _refused() -> Iterator[tuple[str, ...]]:

@@ -1,5 +1,5 @@
-"""What RunPod's Hub and its test runner read: .runpod/hub.json, .runpod/tests.json, .github/tests.json, from the
-settings. `make docs` writes them.
+"""The files of RunPod's Hub and its test runner, made from the settings: .runpod/hub.json, .runpod/tests.json,
+.github/tests.json. `make docs` writes them.
 
 The protocol is docs.runpod.io/hub/publishing-guide and github.com/runpod/test-runner.
 """
@@ -129,7 +129,7 @@ def _jobs() -> dict[str, dict[str, Any]]:
 
 def _input(name: str, field: FieldInfo) -> dict[str, Any]:
     said: dict[str, Any] = {
-        "name": name,  # as docs/settings.md and the log call it
+        "name": name,  # the name in docs/settings.md and in the log
         "type": _TYPES.get(type_text(field), "string"),
         "description": (field.description or "").replace("`", ""),
         "required": name == "MODEL",

@@ -15,16 +15,19 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 READER_LEFT = 141
-"""The exit code when whoever read the output has left, as in `worker-gguf inspect | head -2`: 128 + SIGPIPE."""
+"""The exit code when the reader of the output has left, as in `worker-gguf inspect
+
+ head -2`: 128 + SIGPIPE.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; the exit code. Settings come from the environment, flags win over it."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words in ([], ["serve"]):
-        return _serve()  # as an image starts it: without waiting for a parser
+        return _serve()  # the command of an image; it saves the import of a parser
     if words[:1] in (["deploy"], ["destroy"]):
-        from worker_gguf.cli import deploy  # it has a parser of its own
+        from worker_gguf.cli import deploy  # these two have a parser of their own
 
         return deploy.main(words)
     arguments = _parser().parse_args(words)
@@ -32,10 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _serve(arguments.model, arguments.mode, arguments.host, arguments.port)
     try:
         code = _run(arguments)
-        sys.stdout.flush()  # here, not in the interpreter's last breath, where nobody could catch it
+        sys.stdout.flush()  # here and not at the interpreter's exit, where a failure could not be caught
         return code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the output that is still buffered
         return READER_LEFT
 
 
@@ -88,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     fetch.add_arguments(commands.add_parser("fetch", help="put a model onto this machine before a worker needs it"))
     bench.add_arguments(commands.add_parser("bench", help="measure a start of the worker and draw its phases"))
-    commands.add_parser("ping", help="ask the worker of this machine whether it is ready; the exit code says it")
+    commands.add_parser("ping", help="ask the worker of this machine whether it is ready; the exit code is the answer")
     commands.add_parser("deploy", help="create or update an endpoint on RunPod from deploy.yaml")
     commands.add_parser("destroy", help="remove what deploy made")
     return parser

@@ -68,7 +68,7 @@ def _round(settings: Settings, local: LocalModel) -> tuple[Limit, Start]:
 
 
 def _from_cache_bytes(start: Start, size_bytes: int) -> int:
-    """What of the file the worker found in the page cache; 0 where nothing was read ahead."""
+    """Return the bytes of the file that were in the page cache; 0 where nothing was read ahead."""
     read = [phase.size_bytes for phase in start.phases if phase.name == "prefetch" and phase.size_bytes is not None]
     return max(0, size_bytes - sum(read)) if read else 0
 

@@ -38,7 +38,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """One start: seconds from the process's start, and what the worker says of its phases."""
+    """One start: seconds from the start of the process, and the phases that the worker reports."""
 
     ready_s: float
     first_answer_s: float

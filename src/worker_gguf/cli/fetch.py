@@ -49,7 +49,7 @@ def fetch(arguments: argparse.Namespace, *, endpoint: str | None = None) -> int:
 
 
 def _wanted(settings: Settings) -> list[Settings]:
-    """Those of each model."""
+    """Return the settings of each model."""
     if settings.models is None:
         return [settings]
     from worker_gguf.fleet.roster import read_roster

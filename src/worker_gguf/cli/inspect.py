@@ -36,14 +36,14 @@ SHOWN = (
     "n_threads_batch",
 )
 FREE_SHARE = 0.97
-"""Of a card that is only named: the rest is the driver's."""
+"""Memory reserved on a card that is only named: the driver's share."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", help="embedded, a path, or org/repo:QUANT; default: MODEL")
     parser.add_argument("--gpu", metavar="SIZES", help="cards to plan for, such as 24GB or 24GB,24GB; none for none")
     parser.add_argument(
-        "--ram", metavar="SIZE", help="main memory to plan for, such as 64GB; default: what is free here"
+        "--ram", metavar="SIZE", help="main memory to plan for, such as 64GB; default: the free memory of this machine"
     )
     for name in SETTINGS:
         kind = str if name.startswith("type") else int
@@ -82,7 +82,7 @@ def parse_sizes(text: str) -> list[int]:
         if not found or not float(found[1]):
             from worker_gguf.errors import SettingsError
 
-            raise SettingsError(f"{part.strip() or text!r} is no size: write for example 24GB, or 24GB,24GB.")
+            raise SettingsError(f"{part.strip() or text!r} is not a size: write for example 24GB, or 24GB,24GB.")
         sizes.append(round(float(found[1]) * 2 ** {"M": 20, "G": 30, "T": 40}[(found[2] or "G").upper()]))
     return sizes
 
@@ -104,7 +104,7 @@ def _machine(gpu: str | None, ram: str | None) -> Machine:
 
 
 def _place(gpu: str | None, ram: str | None) -> str:
-    """What the arguments name: `2 x 24 GB + 1 x 16 GB, 64 GB of main memory`."""
+    """Describe the machine of the arguments: `2 x 24 GB + 1 x 16 GB, 64 GB of main memory`."""
     memory = f"{_gb(parse_sizes(ram)[0])} of main memory" if ram else ""
     if gpu is None:
         return f"this machine, with {memory}" if memory else "this machine"

@@ -1,4 +1,4 @@
-"""Which model a command is about: the one that is named on its line, else what the environment says."""
+"""The model of a command: the one on its command line, or else the one of the environment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def settings_for(model: str | None, **overrides: object) -> Settings:
 
 
 def settings_for_one(model: str | None, **overrides: object) -> Settings:
-    """As `settings_for`, of a command that is about a single model. Raises SettingsError where MODELS lists them."""
+    """Like `settings_for`, for a command about a single model. Raises SettingsError where MODELS is set."""
     settings = settings_for(model, **overrides)
     if settings.models is not None:
         raise SettingsError("This command is about one model, and MODELS lists several: name one of them.")

@@ -20,7 +20,9 @@ _RUNPOD = ("runpod_pod_id", "runpod_endpoint_id", "runpod_webhook_get_job")
 
 
 def ping(environ: Mapping[str, str] | None = None) -> int:
-    """Ask /ping on this machine: 0 if it says 200 or the worker has no port, 1 while it starts and when it fails."""
+    """Ask /ping on this machine. Returns 0 if it answers 200 or the worker has no port, 1 while it starts and when it
+    fails.
+    """
     given = environment.given(environ)
     try:
         port = port_of_ping(given)
@@ -43,9 +45,9 @@ def ping(environ: Mapping[str, str] | None = None) -> int:
 
 
 def port_of_ping(given: Mapping[str, str]) -> int | None:
-    """The port of /ping; None where the worker has none. Raises SettingsError.
+    """Return the port of /ping, or None where the worker has none. Raises SettingsError.
 
-    tests/cli/test_ping.py holds it to what Settings says.
+    tests/cli/test_ping.py compares it with Settings.
     """
     if (text := given.get("port_health", "auto")).lower() != "auto":
         return _port(text, given)

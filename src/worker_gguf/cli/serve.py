@@ -1,4 +1,4 @@
-"""`worker-gguf serve`: bind, boot beside the front end, serve until told to stop."""
+"""`worker-gguf serve`: binds, starts the model while the door opens, serves until it is stopped."""
 
 from __future__ import annotations
 
@@ -177,17 +177,17 @@ def _queue(settings: Settings, timeline: Timeline, head_start: Prefetch | None) 
 
 
 def _start(settings: Settings, timeline: Timeline, head_start: Prefetch | None) -> tuple[Worker, Metrics]:
-    """Start the load with as few imports as it needs; the others come beside it."""
+    """Start the load with as few imports as it needs; the others run in parallel with it."""
     with timeline.phase("imports"):
         from worker_gguf.worker import Worker
 
     worker = Worker(settings, None, timeline, head_start)
     worker.start()
-    # What the load needs is imported first, alone: two threads that import take turns, and the load itself needs no
-    # Python. A start that has more to do before it loads is not waited for: /ping says so the sooner.
+    # The imports that the load needs come first, alone: two threads that import take turns, and the load itself needs
+    # no Python. A start with more to do before it loads is not waited for, so that /ping answers sooner.
     if head_start is not None:
         worker.wait_loading(_HEAD_START_S)
-        # What cannot be imported here fails the start, which says why.
+        # A failed import fails the start in its own thread, which reports the reason.
         with contextlib.suppress(WorkerError), timeline.phase("engine"):
             from worker_gguf.start.open_model import LATE_IMPORTS
 
@@ -204,14 +204,14 @@ def _start(settings: Settings, timeline: Timeline, head_start: Prefetch | None) 
 
 
 def _warn_of_misspelt() -> None:
-    """Beside the first requests, for it takes some milliseconds that nobody should wait for."""
+    """Warn in another thread: the search takes some milliseconds that the first requests should not wait for."""
 
     def warn() -> None:
         from worker_gguf.settings.typos import misspelt
 
         for name, meant in misspelt(environment.names()).items():
             logger.warning(
-                "a variable is no setting",
+                "unknown variable",
                 extra={"variable": name, "reason": f"{name} does nothing. Did you mean {meant}?"},
             )
 
@@ -219,7 +219,7 @@ def _warn_of_misspelt() -> None:
 
 
 def _open_telemetry(worker: Worker, metrics: Metrics) -> Telemetry | None:
-    """What OpenTelemetry's variables ask for. It begins when the start is over, with a trace of the start."""
+    """Open what OpenTelemetry's variables ask for. It begins when the start is over, with a trace of the start."""
     variables = environment.given()
     if not any(name.startswith("otel_exporter_otlp_") for name in variables):
         return None

@@ -113,7 +113,7 @@ class Wait:
         try:
             self._channel.ask("POST", f"{base}/cancel/{job}")
         except Unreached:
-            self._say(f"the first request ({job}) could not be cancelled; it ends by itself")
+            self._say(f"the first request ({job}) could not be cancelled; it ends after its time limit")
 
     def _chat(self, address: Address) -> None:
         answer = self._until("POST", f"{address.openai}/chat/completions", _QUESTION)
