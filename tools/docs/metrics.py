@@ -18,9 +18,9 @@ HEAD = """\
 
 These are the metrics of `/metrics`, in Prometheus' text format; [observability](observability.md) explains how to
 collect them. Times are in seconds and sizes in bytes. A name that ends in `_total` only grows. Labels come from the
-worker: no client can add one. Metrics of the engine appear once the model is loaded, those of the start when it is over,
-and those of models that take turns where there are [several](models.md). The `process_*` metrics of Prometheus' client are there,
-too: memory, processor time, start time, open files.
+worker: no client can add one. Metrics of the engine appear once the model is loaded, those of the start when it is
+over, and those of models that take turns where there are [several](models.md). The `process_*` metrics of Prometheus'
+client are there, too: memory, processor time, start time, open files.
 
 """
 
