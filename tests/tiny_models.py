@@ -1,4 +1,5 @@
-"""Tiny models with random weights, for what the embedded model has not: a sliding window, an encoder, a reranker."""
+"""Tiny models with random weights, of kinds that the embedded model is not: a sliding window, a recurrent memory, an
+encoder, a reranker."""
 
 from __future__ import annotations
 
@@ -11,12 +12,13 @@ import numpy as np
 from bench import gguf_file, words
 from bench.gguf_file import Tensor, TensorType, Value
 
-__all__ = ["WINDOW", "write_encoder", "write_reranker", "write_sliding_window"]
+__all__ = ["WINDOW", "write_encoder", "write_recurrent", "write_reranker", "write_sliding_window"]
 
 WINDOW = 16
 """Tokens that a layer of the sliding-window model looks back on."""
 
 _N_EMBD, _N_HEAD, _N_FF, _N_CTX = 32, 2, 64, 512
+_N_STATE, _N_RANK = 4, 2
 _BERT_WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "▁a", "▁cat", "▁dog", "▁sat", "▁on", "▁the", "▁mat"]
 
 
@@ -37,6 +39,23 @@ def write_sliding_window(path: Path) -> Path:
         | _byte_vocabulary(),
         list(_gemma_tensors(np.random.default_rng(3), n_layers)),
     )
+    return path
+
+
+def write_recurrent(path: Path) -> Path:
+    """Write a model of Mamba's shape: one state for each sequence, and no KV cache."""
+    n_layers = 2
+    metadata = _common("mamba", n_layers) | {
+        "mamba.feed_forward_length": 0,
+        "mamba.attention.head_count": 0,
+        "mamba.attention.layer_norm_rms_epsilon": 1e-5,
+        "mamba.ssm.conv_kernel": 4,
+        "mamba.ssm.inner_size": 2 * _N_EMBD,
+        "mamba.ssm.state_size": _N_STATE,
+        "mamba.ssm.time_step_rank": _N_RANK,
+    }
+    tensors = list(_mamba_tensors(np.random.default_rng(7), n_layers))
+    gguf_file.write(path, metadata | _byte_vocabulary(), tensors)
     return path
 
 
@@ -105,8 +124,9 @@ def _random(rng: np.random.Generator, name: str, *shape: int, gain: float = 1.0)
     return Tensor(name, shape, TensorType.F32, lambda: [values.view(np.uint8)])
 
 
-def _constant(name: str, n: int, value: float) -> Tensor:
-    return Tensor(name, (n,), TensorType.F32, lambda: [np.full(n, value, np.float32).view(np.uint8)])
+def _constant(name: str, n: int | tuple[int, ...], value: float) -> Tensor:
+    shape = (n,) if isinstance(n, int) else n
+    return Tensor(name, shape, TensorType.F32, lambda: [np.full(int(np.prod(shape)), value, np.float32).view(np.uint8)])
 
 
 def _gemma_tensors(rng: np.random.Generator, n_layers: int) -> Iterator[Tensor]:
@@ -128,6 +148,26 @@ def _gemma_tensors(rng: np.random.Generator, n_layers: int) -> Iterator[Tensor]:
         yield random(f"{prefix}ffn_gate.weight", _N_EMBD, _N_FF)
         yield random(f"{prefix}ffn_up.weight", _N_EMBD, _N_FF)
         yield random(f"{prefix}ffn_down.weight", _N_FF, _N_EMBD)
+
+
+def _mamba_tensors(rng: np.random.Generator, n_layers: int) -> Iterator[Tensor]:
+    random = partial(_random, rng)
+    n_inner = 2 * _N_EMBD
+    yield random("token_embd.weight", _N_EMBD, 258)
+    yield random("output.weight", _N_EMBD, 258, gain=3.0)
+    yield _constant("output_norm.weight", _N_EMBD, 1.0)
+    for layer in range(n_layers):
+        prefix = f"blk.{layer}."
+        yield _constant(f"{prefix}attn_norm.weight", _N_EMBD, 1.0)
+        yield random(f"{prefix}ssm_in.weight", _N_EMBD, 2 * n_inner)
+        yield random(f"{prefix}ssm_conv1d.weight", 4, n_inner)
+        yield _constant(f"{prefix}ssm_conv1d.bias", n_inner, 0.0)
+        yield random(f"{prefix}ssm_x.weight", n_inner, _N_RANK + 2 * _N_STATE)
+        yield random(f"{prefix}ssm_dt.weight", _N_RANK, n_inner)
+        yield _constant(f"{prefix}ssm_dt.bias", n_inner, -1.0)
+        yield _constant(f"{prefix}ssm_a", (_N_STATE, n_inner), -0.5)
+        yield _constant(f"{prefix}ssm_d", n_inner, 1.0)
+        yield random(f"{prefix}ssm_out.weight", n_inner, _N_EMBD)
 
 
 def _bert_tensors(rng: np.random.Generator, n_layers: int, classes: int) -> Iterator[Tensor]:

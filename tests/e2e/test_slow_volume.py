@@ -91,7 +91,7 @@ def short_once(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     monkeypatch.setattr(open_model, "_engine", refuse_once)
     monkeypatch.setattr(
         open_model,
-        "lesser_plan",
+        "smaller_plan",
         lambda plan, *_: replace(plan, n_cpu_moe=1, degraded=(*plan.degraded, "experts moved")),
     )
     return asked

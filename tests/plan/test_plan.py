@@ -8,16 +8,16 @@ import pytest
 
 from worker_gguf.errors import NotEnoughMemory
 from worker_gguf.plan import (
+    Constraints,
     Device,
     LayerShape,
     Layout,
     Machine,
     ModelShape,
-    Wishes,
-    lesser_plan,
     measure,
     plan_memory,
     preference,
+    smaller_plan,
 )
 
 GIB = 1 << 30
@@ -60,7 +60,7 @@ def test_kv_bytes_follow_layers_heads_and_types() -> None:
 
 
 def test_everything_goes_to_a_gpu_that_holds_it() -> None:
-    plan = plan_memory(SMALL, GPU, Wishes())
+    plan = plan_memory(SMALL, GPU, Constraints())
     assert (plan.n_gpu_layers, plan.n_ctx, plan.n_parallel) == (-1, 8192, 8)
     assert plan.n_cells == 8 * 8192
     card, main = plan.devices
@@ -69,16 +69,16 @@ def test_everything_goes_to_a_gpu_that_holds_it() -> None:
 
 
 def test_without_a_gpu_no_layer_leaves_the_processor() -> None:
-    plan = plan_memory(SMALL, CPU, Wishes())
+    plan = plan_memory(SMALL, CPU, Constraints())
     assert plan.n_gpu_layers == 0
     assert plan.devices[-1].weights_bytes == SMALL.weights_bytes
 
 
 def test_what_is_asked_for_is_kept() -> None:
-    wishes = Wishes(
+    constraints = Constraints(
         n_ctx=1024, n_parallel=3, n_gpu_layers=5, n_batch=256, n_ubatch=128, n_threads=2, kv_unified=True, type_k="f32"
     )
-    plan = plan_memory(SMALL, GPU, wishes)
+    plan = plan_memory(SMALL, GPU, constraints)
     assert (plan.n_ctx, plan.n_parallel, plan.n_gpu_layers, plan.type_k) == (1024, 3, 5, "f32")
     assert (plan.n_batch, plan.n_ubatch, plan.n_threads, plan.kv_unified) == (256, 128, 2, True)
     assert plan.reasons["n_ctx"] == "set"
@@ -86,7 +86,7 @@ def test_what_is_asked_for_is_kept() -> None:
 
 
 def test_the_context_is_never_longer_than_the_model_was_trained_for() -> None:
-    assert plan_memory(dense(GIB, 4, n_ctx_train=2048), CPU, Wishes()).n_ctx == 2048
+    assert plan_memory(dense(GIB, 4, n_ctx_train=2048), CPU, Constraints()).n_ctx == 2048
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_the_context_is_never_longer_than_the_model_was_trained_for() -> None:
 def test_sequences_context_and_kv_types_shrink_in_turn(
     free_gib: float, n_parallel: int, n_ctx: int, type_k: str
 ) -> None:
-    plan = plan_memory(SMALL, Machine(2, round(free_gib * GIB)), Wishes())
+    plan = plan_memory(SMALL, Machine(2, round(free_gib * GIB)), Constraints())
     assert (plan.n_parallel, plan.n_ctx, plan.type_k) == (n_parallel, n_ctx, type_k)
     assert plan.devices[-1].fits
     if n_parallel < 4:
@@ -105,19 +105,19 @@ def test_sequences_context_and_kv_types_shrink_in_turn(
 
 
 def test_a_quantised_kv_is_not_planned_without_flash_attention() -> None:
-    plan = plan_memory(SMALL, Machine(2, round(3.05 * GIB)), Wishes(flash_attn=False, n_ubatch=64))
+    plan = plan_memory(SMALL, Machine(2, round(3.05 * GIB)), Constraints(flash_attn=False, n_ubatch=64))
     assert plan.type_k == "f16"
 
 
 def test_a_model_too_large_for_the_gpu_is_split() -> None:
-    plan = plan_memory(LARGE, GPU, Wishes())
+    plan = plan_memory(LARGE, GPU, Constraints())
     assert 0 < plan.n_gpu_layers < 80
     more = Layout(plan.n_ctx, plan.n_parallel, plan.kv_unified, 2048, 512, n_gpu_layers=plan.n_gpu_layers + 2)
     assert not measure(LARGE, GPU, more)[0].fits
 
 
 def test_experts_stay_behind_before_layers_do() -> None:
-    plan = plan_memory(MOE, GPU, Wishes())
+    plan = plan_memory(MOE, GPU, Constraints())
     assert plan.n_gpu_layers == -1
     assert 0 < plan.n_cpu_moe < 48
     assert all(device.fits for device in plan.devices)
@@ -128,13 +128,13 @@ def test_experts_stay_behind_before_layers_do() -> None:
 
 
 def test_layers_stay_behind_where_no_expert_fits() -> None:
-    plan = plan_memory(MOE, gpus(3.5, main=96), Wishes())
+    plan = plan_memory(MOE, gpus(3.5, main=96), Constraints())
     assert plan.n_cpu_moe == 48
     assert 0 < plan.n_gpu_layers < 49
 
 
 def test_several_gpus_share_by_free_memory() -> None:
-    plan = plan_memory(LARGE, gpus(48, 24), Wishes())
+    plan = plan_memory(LARGE, gpus(48, 24), Constraints())
     first, second, _ = plan.devices
     assert plan.n_gpu_layers == -1
     assert sum(plan.tensor_split) == 81
@@ -143,13 +143,13 @@ def test_several_gpus_share_by_free_memory() -> None:
 
 
 def test_a_given_split_is_followed_as_llama_cpp_does() -> None:
-    plan = plan_memory(SMALL, gpus(24, 24), Wishes(tensor_split=(3.0, 1.0)))
+    plan = plan_memory(SMALL, gpus(24, 24), Constraints(tensor_split=(3.0, 1.0)))
     assert [device.n_layers for device in plan.devices] == [22, 6, 0]
 
 
 def test_a_tied_output_is_a_second_copy_on_the_gpu_only() -> None:
     tied = replace(SMALL, tied=True)
-    on_cpu, on_gpu = plan_memory(tied, CPU, Wishes()), plan_memory(tied, GPU, Wishes())
+    on_cpu, on_gpu = plan_memory(tied, CPU, Constraints()), plan_memory(tied, GPU, Constraints())
     assert on_gpu.weights_bytes - on_cpu.weights_bytes == tied.output_bytes
 
 
@@ -162,41 +162,43 @@ def test_layers_without_kv_cost_none() -> None:
 
 
 def test_a_context_that_was_asked_for_is_kept_and_something_else_given_up() -> None:
-    plan = plan_memory(dense(5 * GIB, 32), gpus(16), Wishes(n_ctx=16_384, n_parallel=8))
+    plan = plan_memory(dense(5 * GIB, 32), gpus(16), Constraints(n_ctx=16_384, n_parallel=8))
     assert (plan.n_ctx, plan.n_parallel) == (16_384, 8)
     assert plan.type_k == "q8_0" or plan.n_gpu_layers > 0
-    kept = plan_memory(dense(5 * GIB, 32), gpus(16), Wishes(n_ctx=16_384, n_parallel=8, type_k="f16", type_v="f16"))
+    kept = plan_memory(
+        dense(5 * GIB, 32), gpus(16), Constraints(n_ctx=16_384, n_parallel=8, type_k="f16", type_v="f16")
+    )
     assert 0 < kept.n_gpu_layers < 32
 
 
 def test_a_wished_ubatch_raises_the_planned_batch_and_says_so() -> None:
-    plan = plan_memory(SMALL, CPU, Wishes(n_ubatch=1024))
+    plan = plan_memory(SMALL, CPU, Constraints(n_ubatch=1024))
     assert (plan.n_batch, plan.n_ubatch) == (1024, 1024)
     assert "raised" in plan.reasons["n_batch"]
 
 
 def test_cells_overcommit_a_shared_memory_and_no_other() -> None:
-    plan = plan_memory(SMALL, CPU, Wishes(n_ctx=1024, n_parallel=4, n_cells=2048))
+    plan = plan_memory(SMALL, CPU, Constraints(n_ctx=1024, n_parallel=4, n_cells=2048))
     assert (plan.kv_unified, plan.n_cells) == (True, 2048)
-    assert plan_memory(SMALL, CPU, Wishes(n_ctx=1024, n_parallel=4, n_cells=10)).n_cells == 1024
-    assert plan_memory(SMALL, CPU, Wishes(n_ctx=1024, n_parallel=4)).n_cells == 4096
+    assert plan_memory(SMALL, CPU, Constraints(n_ctx=1024, n_parallel=4, n_cells=10)).n_cells == 1024
+    assert plan_memory(SMALL, CPU, Constraints(n_ctx=1024, n_parallel=4)).n_cells == 4096
 
 
 def test_not_enough_memory_says_how_much_and_what_to_do() -> None:
     with pytest.raises(NotEnoughMemory, match=r"2\.0 GiB are weights.*smaller quantisation, of at most 1\.\d GiB"):
-        plan_memory(SMALL, Machine(n_cores=2, free_bytes=2 * GIB), Wishes())
+        plan_memory(SMALL, Machine(n_cores=2, free_bytes=2 * GIB), Constraints())
 
 
 def test_not_enough_memory_for_what_is_asked_says_what_would_fit() -> None:
     with pytest.raises(NotEnoughMemory, match="N_PARALLEL=2 N_CTX=8192 would fit"):
-        plan_memory(SMALL, Machine(2, 5 * GIB), Wishes(n_parallel=16, n_ctx=32_768))
+        plan_memory(SMALL, Machine(2, 5 * GIB), Constraints(n_parallel=16, n_ctx=32_768))
 
 
-def test_lesser_plans_take_sequences_then_context_then_layers() -> None:
-    plan = plan_memory(SMALL, GPU, Wishes())
+def test_smaller_plans_take_sequences_then_context_then_layers() -> None:
+    plan = plan_memory(SMALL, GPU, Constraints())
     steps = []
-    while lesser := lesser_plan(plan, "context", SMALL, GPU, Wishes()):
-        plan = lesser
+    while smaller := smaller_plan(plan, "context", SMALL, GPU, Constraints()):
+        plan = smaller
         steps.append((plan.n_parallel, plan.n_ctx, plan.n_gpu_layers))
     assert steps[:7] == [
         (4, 8192, -1), (2, 8192, -1), (1, 8192, -1), (1, 4096, -1), (1, 2048, -1), (1, 2048, 21), (1, 2048, 15)
@@ -207,16 +209,16 @@ def test_lesser_plans_take_sequences_then_context_then_layers() -> None:
 
 
 def test_weights_that_do_not_fit_are_helped_by_fewer_layers_only() -> None:
-    plan = plan_memory(SMALL, GPU, Wishes())
-    lesser = lesser_plan(plan, "load", SMALL, GPU, Wishes())
-    assert lesser
-    assert (lesser.n_parallel, lesser.n_gpu_layers) == (8, 21)
-    assert lesser_plan(plan_memory(SMALL, CPU, Wishes()), "load", SMALL, CPU, Wishes()) is None
+    plan = plan_memory(SMALL, GPU, Constraints())
+    smaller = smaller_plan(plan, "load", SMALL, GPU, Constraints())
+    assert smaller
+    assert (smaller.n_parallel, smaller.n_gpu_layers) == (8, 21)
+    assert smaller_plan(plan_memory(SMALL, CPU, Constraints()), "load", SMALL, CPU, Constraints()) is None
 
 
 def test_what_is_asked_for_is_not_lessened() -> None:
-    wishes = Wishes(n_ctx=4096, n_parallel=4, n_gpu_layers=-1)
-    assert lesser_plan(plan_memory(SMALL, GPU, wishes), "context", SMALL, GPU, wishes) is None
+    constraints = Constraints(n_ctx=4096, n_parallel=4, n_gpu_layers=-1)
+    assert smaller_plan(plan_memory(SMALL, GPU, constraints), "context", SMALL, GPU, constraints) is None
 
 
 def test_quants_that_fit_come_first() -> None:

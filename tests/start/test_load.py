@@ -9,7 +9,7 @@ import pytest
 
 from tests.plan.test_plan import CPU, GPU, SMALL
 from worker_gguf.errors import ModelInvalid, NotEnoughMemory
-from worker_gguf.plan import Machine, MemoryPlan, Wishes, lesser_plan, plan_memory
+from worker_gguf.plan import Constraints, Machine, MemoryPlan, plan_memory, smaller_plan
 from worker_gguf.start.load import load_within_memory
 
 
@@ -46,11 +46,11 @@ class Card:
             raise NotEnoughMemory("No memory for the sequences.")
         return "engine"
 
-    def run(self, machine: Machine = GPU, wishes: Wishes | None = None) -> tuple[FakeModel, str, MemoryPlan]:
-        wishes = wishes or Wishes()
-        lesser = partial(lesser_plan, model=SMALL, machine=machine, wishes=wishes)
-        plan = plan_memory(SMALL, machine, wishes)
-        return load_within_memory(plan, self.load, self.open_engine, lesser)
+    def run(self, machine: Machine = GPU, constraints: Constraints | None = None) -> tuple[FakeModel, str, MemoryPlan]:
+        constraints = constraints or Constraints()
+        next_plan = partial(smaller_plan, model=SMALL, machine=machine, constraints=constraints)
+        plan = plan_memory(SMALL, machine, constraints)
+        return load_within_memory(plan, self.load, self.open_engine, next_plan)
 
 
 def test_what_fits_is_loaded_as_planned() -> None:
@@ -97,7 +97,7 @@ def test_the_last_error_is_raised_and_nothing_stays() -> None:
 
 def test_settings_are_kept_to_the_end() -> None:
     with pytest.raises(NotEnoughMemory):
-        Card(29, 10).run(wishes=Wishes(n_ctx=4096, n_parallel=2, n_gpu_layers=-1))
+        Card(29, 10).run(constraints=Constraints(n_ctx=4096, n_parallel=2, n_gpu_layers=-1))
 
 
 def test_other_errors_are_not_answered_with_less() -> None:
@@ -107,5 +107,5 @@ def test_other_errors_are_not_answered_with_less() -> None:
         raise ModelInvalid("Unknown.")
 
     with pytest.raises(ModelInvalid):
-        load_within_memory(plan_memory(SMALL, GPU, Wishes()), card.load, broken, lambda _plan, _stage: None)
+        load_within_memory(plan_memory(SMALL, GPU, Constraints()), card.load, broken, lambda _plan, _stage: None)
     assert card.models[0].is_closed

@@ -5,7 +5,7 @@ caller holds one lock around all calls. The rules, in order:
 
 1. A request for a model that is loaded and open runs at once. Any other waits, in order of arrival for each model.
 2. One model is loaded at a time: the one whose first request has waited longest.
-3. It is loaded when it fits, at the size that it wishes, next to the models that stay. To make room, idle models are
+3. It is loaded when it fits, at its planned size, next to the models that stay. To make room, idle models are
 unloaded, least recently used first, none before it has been in memory for `min_residence_s`.
 4. When that is not enough, busy models whose `turn_s` is over are closed: their running requests finish, new ones wait,
 and they are unloaded once they are idle. Then all requests that waited for the next model run, in order.
@@ -107,7 +107,7 @@ class Place:
 
 
 class Residence:
-    """`fits(name, others)` returns whether a model fits, at the size that it wishes, next to other loaded models. It
+    """`fits(name, others)` returns whether a model fits, at its planned size, next to other loaded models. It
     raises NotEnoughMemory, with the reason, if the model would not even fit alone. Ticket numbers rise from request to
     request.
     """

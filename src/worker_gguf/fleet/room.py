@@ -1,4 +1,4 @@
-"""The memory that models take and leave: whether one fits, at the size that it wishes, next to others. Pure.
+"""The memory that models take and leave: whether one fits, at the size that it constraints, next to others. Pure.
 
 A loaded model takes what its plan states. The memory without any model is the lesser of two numbers: the free memory
 before the first load, and the free memory now plus the loaded models' share. The second alone would be too much where
@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 
 from worker_gguf.errors import NotEnoughMemory
 from worker_gguf.gguf import ModelHeader
-from worker_gguf.plan import Machine, MemoryPlan, ModelShape, Wishes, plan_memory
-from worker_gguf.plan.planning import shape_of, visible, wishes_of
+from worker_gguf.plan import Constraints, Machine, MemoryPlan, ModelShape, plan_memory
+from worker_gguf.plan.planning import constraints_of, shape_of, visible
 from worker_gguf.settings import Settings
 
 __all__ = ["Footprint", "Need", "Room", "footprint_of", "least", "need_of", "without"]
@@ -33,12 +33,12 @@ class Need:
     """The values that decide a model's plan."""
 
     shape: ModelShape
-    wishes: Wishes
+    constraints: Constraints
     visible: Callable[[Machine], Machine]
 
 
 def need_of(header: ModelHeader, settings: Settings) -> Need:
-    return Need(shape_of(header), wishes_of(settings), lambda machine: visible(machine, settings))
+    return Need(shape_of(header), constraints_of(settings), lambda machine: visible(machine, settings))
 
 
 def footprint_of(plan: MemoryPlan, machine: Machine, settings: Settings) -> Footprint:
@@ -94,9 +94,9 @@ class Room:
         """
         key = (name, others)
         if key not in self._known:
-            wished = plan_memory(need.shape, need.visible(self.empty), need.wishes)
+            wished = plan_memory(need.shape, need.visible(self.empty), need.constraints)
             try:
-                plan = plan_memory(need.shape, need.visible(self.beside(others)), need.wishes)
+                plan = plan_memory(need.shape, need.visible(self.beside(others)), need.constraints)
                 self._known[key] = _layout(plan) == _layout(wished)
             except NotEnoughMemory:
                 self._known[key] = False

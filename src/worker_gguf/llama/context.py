@@ -63,6 +63,7 @@ class Context:
         """Raises NotEnoughMemory or ModelError when llama.cpp cannot make the context."""
         self.params = params
         self._n_vocab = model.vocabulary.n_tokens
+        self._is_recurrent = model.is_recurrent
         backend.forget_errors()
         pointer = llama_cpp.llama_init_from_model(model.pointer, _native(params))
         if not pointer:
@@ -98,8 +99,10 @@ class Context:
         """Keep the first tokens; False when this kind of memory cannot be cut there."""
         if not llama_cpp.llama_memory_seq_rm(self._memory, slot, n_tokens, -1):
             return False
+        if n_tokens == 0 or self._is_recurrent:  # the only position of a recurrent memory is that of its last token
+            return True
         # A memory that drops what lies before a window accepts the cut and then computes wrong logits.
-        return n_tokens == 0 or llama_cpp.llama_memory_seq_pos_min(self._memory, slot) == 0
+        return llama_cpp.llama_memory_seq_pos_min(self._memory, slot) == 0
 
     def copy(self, source: int, target: int, n_tokens: int) -> bool:
         """Make `target` hold the first `n_tokens` of `source`: shared cells if unified, else a copy of the stream."""

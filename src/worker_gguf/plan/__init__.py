@@ -9,13 +9,14 @@ out of memory.
 from __future__ import annotations
 
 from worker_gguf.plan.choose import plan_memory
-from worker_gguf.plan.memory_plan import MemoryPlan, Wishes
+from worker_gguf.plan.memory_plan import Constraints, MemoryPlan
 from worker_gguf.plan.quants import preference
 from worker_gguf.plan.shape import LayerShape, ModelShape
-from worker_gguf.plan.smaller import Stage, lesser_plan
+from worker_gguf.plan.smaller import Stage, smaller_plan
 from worker_gguf.plan.usage import Device, DeviceUse, Layout, Machine, measure
 
 __all__ = [
+    "Constraints",
     "Device",
     "DeviceUse",
     "LayerShape",
@@ -24,9 +25,8 @@ __all__ = [
     "MemoryPlan",
     "ModelShape",
     "Stage",
-    "Wishes",
-    "lesser_plan",
     "measure",
     "plan_memory",
     "preference",
+    "smaller_plan",
 ]

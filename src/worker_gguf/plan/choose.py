@@ -12,7 +12,7 @@ from typing import Final
 
 from worker_gguf.errors import NotEnoughMemory
 from worker_gguf.plan.kv_steps import MIN_N_CTX, Choice, first_choice, rungs
-from worker_gguf.plan.memory_plan import MemoryPlan, Wishes, describe
+from worker_gguf.plan.memory_plan import Constraints, MemoryPlan, describe
 from worker_gguf.plan.shape import ModelShape
 from worker_gguf.plan.usage import Layout, Machine, measure
 from worker_gguf.plan.weight_placements import Fitting, as_it_is, placements
@@ -22,40 +22,40 @@ __all__ = ["USEFUL_N_CTX", "plan_memory"]
 USEFUL_N_CTX: Final = 2048
 
 
-def plan_memory(model: ModelShape, machine: Machine, wishes: Wishes) -> MemoryPlan:
+def plan_memory(model: ModelShape, machine: Machine, constraints: Constraints) -> MemoryPlan:
     """Choose every number that is not set. Raises NotEnoughMemory, with a proposal that would fit, when not even the
     least layout does.
     """
-    found = _search(model, machine, wishes)
+    found = _search(model, machine, constraints)
     if found is None:
-        raise NotEnoughMemory(_what_would_fit(model, machine, wishes))
-    return describe(found.layout, found.reasons, model, machine, wishes)
+        raise NotEnoughMemory(_what_would_fit(model, machine, constraints))
+    return describe(found.layout, found.reasons, model, machine, constraints)
 
 
-def _search(model: ModelShape, machine: Machine, wishes: Wishes) -> Choice | None:
-    first = first_choice(model, machine, wishes)
-    fitted = Fitting(model, machine, wishes)
+def _search(model: ModelShape, machine: Machine, constraints: Constraints) -> Choice | None:
+    first = first_choice(model, machine, constraints)
+    fitted = Fitting(model, machine, constraints)
     for least_n_ctx in (USEFUL_N_CTX, MIN_N_CTX):
-        steps = [rung for rung in rungs(first, wishes) if rung.layout.n_ctx >= least_n_ctx] or [first]
-        for place in placements(model, machine, wishes, first):
-            tried = steps if place is as_it_is else _few(steps, wishes)
+        steps = [rung for rung in rungs(first, constraints) if rung.layout.n_ctx >= least_n_ctx] or [first]
+        for place in placements(model, machine, constraints, first):
+            tried = steps if place is as_it_is else _few(steps, constraints)
             if found := next((choice for rung in tried if (choice := place(fitted, rung))), None):
                 return found
     return None
 
 
-def _few(steps: list[Choice], wishes: Wishes) -> list[Choice]:
+def _few(steps: list[Choice], constraints: Constraints) -> list[Choice]:
     """Where weights stay behind, the memory of many sequences would push out still more of them."""
     few = [rung for rung in steps if rung.layout.n_parallel <= 2]
-    if wishes.n_parallel is not None or not few:
+    if constraints.n_parallel is not None or not few:
         return steps
     why = "few, so that more of the model lies on the GPU"
     return [Choice(rung.layout, rung.reasons | {"n_parallel": why}) for rung in few]
 
 
-def _what_would_fit(model: ModelShape, machine: Machine, wishes: Wishes) -> str:
+def _what_would_fit(model: ModelShape, machine: Machine, constraints: Constraints) -> str:
     """Return one sentence about the missing memory and one about what would fit."""
-    layout = first_choice(model, machine, wishes).layout
+    layout = first_choice(model, machine, constraints).layout
     uses = measure(model, machine, layout)
     needed = sum(use.used_bytes for use in uses if not use.fits)
     room = sum(use.room_bytes for use in uses if not use.fits)
@@ -65,7 +65,7 @@ def _what_would_fit(model: ModelShape, machine: Machine, wishes: Wishes) -> str:
         f"and {where} {'have' if ' and ' in where else 'has'} room for {_gib(room)}."
     )
     eased = replace(
-        wishes,
+        constraints,
         n_ctx=None,
         n_parallel=None,
         n_gpu_layers=None,
@@ -74,7 +74,7 @@ def _what_would_fit(model: ModelShape, machine: Machine, wishes: Wishes) -> str:
         type_k=None,
         type_v=None,
     )
-    if eased != wishes and (found := _search(model, machine, eased)):
+    if eased != constraints and (found := _search(model, machine, eased)):
         best = found.layout
         pairs = [("N_PARALLEL", best.n_parallel, layout.n_parallel), ("N_CTX", best.n_ctx, layout.n_ctx)]
         if machine.gpus:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from worker_gguf.plan.memory_plan import Wishes
+from worker_gguf.plan.memory_plan import Constraints
 from worker_gguf.plan.shape import ModelShape
 from worker_gguf.plan.usage import Layout, Machine
 
@@ -29,83 +29,83 @@ class Choice:
         return Choice(replace(self.layout, **changes), self.reasons | dict.fromkeys(changes, why))  # type: ignore[arg-type]
 
 
-def first_choice(model: ModelShape, machine: Machine, wishes: Wishes) -> Choice:
+def first_choice(model: ModelShape, machine: Machine, constraints: Constraints) -> Choice:
     """The layout with the values that are set, and the defaults for the others."""
     reasons: dict[str, str] = {}
 
-    def choose(name: str, wish: int | None, planned: int, why: str) -> int:
-        reasons[name] = "set" if wish is not None else why
-        return planned if wish is None else wish
+    def choose(name: str, given: int | None, planned: int, why: str) -> int:
+        reasons[name] = "set" if given is not None else why
+        return planned if given is None else given
 
     device = "default for this device"
-    n_parallel = choose("n_parallel", wishes.n_parallel, 8 if machine.gpus else 4, device)
+    n_parallel = choose("n_parallel", constraints.n_parallel, 8 if machine.gpus else 4, device)
     longest = min(DEFAULT_N_CTX, model.n_ctx_train or DEFAULT_N_CTX)
-    n_ctx = choose("n_ctx", wishes.n_ctx, longest, f"the model's, at most {DEFAULT_N_CTX}")
-    if wishes.n_ctx and model.n_ctx_train and wishes.n_ctx > model.n_ctx_train:
+    n_ctx = choose("n_ctx", constraints.n_ctx, longest, f"the model's, at most {DEFAULT_N_CTX}")
+    if constraints.n_ctx and model.n_ctx_train and constraints.n_ctx > model.n_ctx_train:
         reasons["n_ctx"] = f"set, beyond the {model.n_ctx_train} tokens the model was trained for"
-    n_batch = choose("n_batch", wishes.n_batch, 2048 if machine.gpus else 512, device)
-    least = max(n_parallel, wishes.n_ubatch or 0)
+    n_batch = choose("n_batch", constraints.n_batch, 2048 if machine.gpus else 512, device)
+    least = max(n_parallel, constraints.n_ubatch or 0)
     if n_batch < least:
         n_batch, reasons["n_batch"] = least, "raised to hold N_UBATCH and a token of each sequence"
-    n_ubatch = min(choose("n_ubatch", wishes.n_ubatch, 512, "default"), n_batch)
+    n_ubatch = min(choose("n_ubatch", constraints.n_ubatch, 512, "default"), n_batch)
     why = "everything fits on the GPU" if machine.gpus else "no GPU that the library can use"
-    n_gpu_layers = choose("n_gpu_layers", wishes.n_gpu_layers, -1 if machine.gpus else 0, why)
-    unified, reasons["kv_unified"] = _unified(wishes, n_parallel)
-    reasons["n_cells"] = "set, at least one context" if wishes.n_cells else "the whole context for each sequence"
-    reasons["type_k"] = "set" if wishes.type_k else "default"
-    reasons["type_v"] = "set" if wishes.type_v else "default"
-    n_cpu_moe = wishes.n_cpu_moe or 0
+    n_gpu_layers = choose("n_gpu_layers", constraints.n_gpu_layers, -1 if machine.gpus else 0, why)
+    unified, reasons["kv_unified"] = _unified(constraints, n_parallel)
+    reasons["n_cells"] = "set, at least one context" if constraints.n_cells else "the whole context for each sequence"
+    reasons["type_k"] = "set" if constraints.type_k else "default"
+    reasons["type_v"] = "set" if constraints.type_v else "default"
+    n_cpu_moe = constraints.n_cpu_moe or 0
     if model.experts_bytes and machine.gpus:
-        choose("n_cpu_moe", wishes.n_cpu_moe, 0, "the experts fit on the GPU")
+        choose("n_cpu_moe", constraints.n_cpu_moe, 0, "the experts fit on the GPU")
     layout = Layout(
         n_ctx=n_ctx,
         n_parallel=n_parallel,
         kv_unified=unified,
-        n_cells=wishes.n_cells,
+        n_cells=constraints.n_cells,
         n_batch=n_batch,
         n_ubatch=n_ubatch,
-        type_k=wishes.type_k or "f16",
-        type_v=wishes.type_v or "f16",
-        flash_attn=wishes.flash_attn,
+        type_k=constraints.type_k or "f16",
+        type_v=constraints.type_v or "f16",
+        flash_attn=constraints.flash_attn,
         n_gpu_layers=n_gpu_layers,
         n_cpu_moe=n_cpu_moe,
-        tensor_split=wishes.tensor_split or (),
+        tensor_split=constraints.tensor_split or (),
     )
     return Choice(layout, reasons)
 
 
-def _unified(wishes: Wishes, n_parallel: int) -> tuple[bool, str]:
-    if wishes.kv_unified is not None:
-        return wishes.kv_unified, "set"
-    if wishes.n_cells is not None:
+def _unified(constraints: Constraints, n_parallel: int) -> tuple[bool, str]:
+    if constraints.kv_unified is not None:
+        return constraints.kv_unified, "set"
+    if constraints.n_cells is not None:
         return True, "N_CELLS shares one memory"
     return n_parallel == 1, "one sequence" if n_parallel == 1 else "a part for each sequence computes faster"
 
 
-def rungs(first: Choice, wishes: Wishes) -> Iterator[Choice]:
+def rungs(first: Choice, constraints: Constraints) -> Iterator[Choice]:
     """Give up KV memory step by step."""
     yield first
     now = first
 
     def fewer(least: int) -> Iterator[Choice]:
         nonlocal now
-        while wishes.n_parallel is None and now.layout.n_parallel > least:
+        while constraints.n_parallel is None and now.layout.n_parallel > least:
             n_parallel = now.layout.n_parallel // 2
             now = now.with_(HALVED, n_parallel=n_parallel)
-            unified, why = _unified(wishes, n_parallel)
+            unified, why = _unified(constraints, n_parallel)
             now = now.with_(why, kv_unified=unified)
             yield now
 
     def shorter(least: int) -> Iterator[Choice]:
         nonlocal now
-        while wishes.n_ctx is None and now.layout.n_ctx > least:
+        while constraints.n_ctx is None and now.layout.n_ctx > least:
             now = now.with_(HALVED, n_ctx=max(least, now.layout.n_ctx // 2))
             yield now
 
     yield from fewer(2)
     yield from shorter(GOOD_N_CTX)
     yield from fewer(1)
-    if wishes.type_k is None and wishes.type_v is None and wishes.flash_attn:
+    if constraints.type_k is None and constraints.type_v is None and constraints.flash_attn:
         now = now.with_("half the memory of f16", type_k="q8_0", type_v="q8_0")
         yield now
     yield from shorter(MIN_N_CTX)

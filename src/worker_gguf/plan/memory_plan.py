@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from worker_gguf.plan.shape import ModelShape
 from worker_gguf.plan.usage import DeviceUse, Layout, Machine, measure
 
-__all__ = ["MemoryPlan", "Wishes", "describe"]
+__all__ = ["Constraints", "MemoryPlan", "describe"]
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """The values that are set; None means planned."""
+class Constraints:
+    """The values that settings fix. The plan chooses the ones that are None."""
 
     n_ctx: int | None = None
     n_parallel: int | None = None
@@ -59,14 +59,14 @@ class MemoryPlan:
 
 
 def describe(
-    layout: Layout, reasons: dict[str, str], model: ModelShape, machine: Machine, wishes: Wishes
+    layout: Layout, reasons: dict[str, str], model: ModelShape, machine: Machine, constraints: Constraints
 ) -> MemoryPlan:
     """Put a layout and the numbers that need no memory into a plan."""
     devices = measure(model, machine, layout)
-    n_threads = wishes.n_threads or machine.n_cores
+    n_threads = constraints.n_threads or machine.n_cores
     more = {
-        "n_threads": "set" if wishes.n_threads else "the cores this process may use",
-        "n_threads_batch": "set" if wishes.n_threads_batch else "as N_THREADS",
+        "n_threads": "set" if constraints.n_threads else "the cores this process may use",
+        "n_threads_batch": "set" if constraints.n_threads_batch else "as N_THREADS",
     }
     return MemoryPlan(
         n_gpu_layers=layout.n_gpu_layers,
@@ -81,7 +81,7 @@ def describe(
         n_batch=layout.n_batch,
         n_ubatch=layout.n_ubatch,
         n_threads=n_threads,
-        n_threads_batch=wishes.n_threads_batch or n_threads,
+        n_threads_batch=constraints.n_threads_batch or n_threads,
         weights_bytes=sum(device.weights_bytes for device in devices),
         kv_bytes=sum(device.kv_bytes for device in devices),
         compute_bytes=sum(device.compute_bytes for device in devices),

@@ -13,10 +13,10 @@ from typing import Final
 
 from worker_gguf.errors import SettingsError
 from worker_gguf.gguf import ArrayInfo, ModelHeader, TensorInfo
-from worker_gguf.plan import LayerShape, Machine, MemoryPlan, ModelShape, Wishes, plan_memory
+from worker_gguf.plan import Constraints, LayerShape, Machine, MemoryPlan, ModelShape, plan_memory
 from worker_gguf.settings import Settings
 
-__all__ = ["beyond_training", "plan_for", "repacks", "shape_of", "visible", "wishes_of"]
+__all__ = ["beyond_training", "constraints_of", "plan_for", "repacks", "shape_of", "visible"]
 
 _LAYER: Final = re.compile(r"blk\.(\d+)\.(.+)")
 _EXPERTS: Final = re.compile(r"ffn_(?:up|down|gate|gate_up)_(?:ch)?exps\.")
@@ -32,7 +32,7 @@ tokens).
 
 def plan_for(header: ModelHeader, machine: Machine, settings: Settings) -> MemoryPlan:
     """Raises NotEnoughMemory with what would fit."""
-    return plan_memory(shape_of(header), visible(machine, settings), wishes_of(settings))
+    return plan_memory(shape_of(header), visible(machine, settings), constraints_of(settings))
 
 
 def beyond_training(header: ModelHeader, plan: MemoryPlan) -> str | None:
@@ -54,8 +54,8 @@ def visible(machine: Machine, settings: Settings) -> Machine:
     return replace(machine, gpus=(machine.gpus[settings.main_gpu],))
 
 
-def wishes_of(settings: Settings) -> Wishes:
-    return Wishes(
+def constraints_of(settings: Settings) -> Constraints:
+    return Constraints(
         n_ctx=settings.n_ctx,
         n_parallel=settings.n_parallel,
         kv_unified=settings.kv_unified,

@@ -8,11 +8,11 @@ from typing import Literal
 
 from worker_gguf.plan.choose import USEFUL_N_CTX
 from worker_gguf.plan.kv_steps import MIN_N_CTX
-from worker_gguf.plan.memory_plan import MemoryPlan, Wishes, describe
+from worker_gguf.plan.memory_plan import Constraints, MemoryPlan, describe
 from worker_gguf.plan.shape import ModelShape
 from worker_gguf.plan.usage import Layout, Machine, even_split
 
-__all__ = ["Stage", "lesser_plan"]
+__all__ = ["Stage", "smaller_plan"]
 
 Stage = Literal["load", "context"]
 """The part that ran out of memory: the weights, or the sequences' memory with the compute buffers."""
@@ -20,8 +20,8 @@ Stage = Literal["load", "context"]
 FORCED = "the load failed for memory"
 
 
-def lesser_plan(
-    plan: MemoryPlan, stage: Stage, model: ModelShape, machine: Machine, wishes: Wishes
+def smaller_plan(
+    plan: MemoryPlan, stage: Stage, model: ModelShape, machine: Machine, constraints: Constraints
 ) -> MemoryPlan | None:
     """Take one step back, noted in `degraded`: fewer sequences, a shorter context, fewer layers on the GPU.
 
@@ -36,34 +36,36 @@ def lesser_plan(
         n_ubatch=plan.n_ubatch,
         type_k=plan.type_k,
         type_v=plan.type_v,
-        flash_attn=wishes.flash_attn,
+        flash_attn=constraints.flash_attn,
         n_gpu_layers=plan.n_gpu_layers,
         n_cpu_moe=plan.n_cpu_moe,
         tensor_split=plan.tensor_split,
-        n_cells=wishes.n_cells,
+        n_cells=constraints.n_cells,
     )
-    step = next(_steps(layout, stage, model, machine, wishes), None)
+    step = next(_steps(layout, stage, model, machine, constraints), None)
     if step is None:
         return None
     names = [name for name in ("n_parallel", "n_ctx", "n_gpu_layers") if getattr(step, name) != getattr(layout, name)]
     said = " ".join(f"{name.upper()}={getattr(step, name)} in place of {getattr(layout, name)}" for name in names)
-    lesser = describe(step, plan.reasons | dict.fromkeys(names, FORCED), model, machine, wishes)
-    return replace(lesser, degraded=(*plan.degraded, f"{said}: {FORCED}"))
+    smaller = describe(step, plan.reasons | dict.fromkeys(names, FORCED), model, machine, constraints)
+    return replace(smaller, degraded=(*plan.degraded, f"{said}: {FORCED}"))
 
 
-def _steps(layout: Layout, stage: Stage, model: ModelShape, machine: Machine, wishes: Wishes) -> Iterator[Layout]:
+def _steps(
+    layout: Layout, stage: Stage, model: ModelShape, machine: Machine, constraints: Constraints
+) -> Iterator[Layout]:
     n_ctx, n_parallel = layout.n_ctx, layout.n_parallel
     n_offloaded = model.n_layers + 1 if layout.n_gpu_layers < 0 else layout.n_gpu_layers
-    can_move = bool(machine.gpus) and wishes.n_gpu_layers is None and n_offloaded > 0
+    can_move = bool(machine.gpus) and constraints.n_gpu_layers is None and n_offloaded > 0
     if stage == "context":
-        if wishes.n_parallel is None and n_parallel > 1:
-            chosen = wishes.kv_unified is not None or wishes.n_cells is not None
+        if constraints.n_parallel is None and n_parallel > 1:
+            chosen = constraints.kv_unified is not None or constraints.n_cells is not None
             unified = layout.kv_unified if chosen else n_parallel // 2 == 1
             yield replace(layout, n_parallel=n_parallel // 2, kv_unified=unified)
         least = USEFUL_N_CTX if can_move else MIN_N_CTX
-        if wishes.n_ctx is None and n_ctx > least:
+        if constraints.n_ctx is None and n_ctx > least:
             yield replace(layout, n_ctx=max(least, n_ctx // 2))
     if can_move:
         fewer = replace(layout, n_gpu_layers=n_offloaded * 3 // 4)
-        split = even_split(model, machine, fewer) if wishes.tensor_split is None else layout.tensor_split
+        split = even_split(model, machine, fewer) if constraints.tensor_split is None else layout.tensor_split
         yield replace(fewer, tensor_split=split)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from worker_gguf.plan.kv_steps import Choice
-from worker_gguf.plan.memory_plan import Wishes
+from worker_gguf.plan.memory_plan import Constraints
 from worker_gguf.plan.shape import ModelShape
 from worker_gguf.plan.usage import Machine, even_split, measure
 
@@ -20,11 +20,11 @@ class Fitting:
 
     model: ModelShape
     machine: Machine
-    wishes: Wishes
+    constraints: Constraints
 
     def complete(self, choice: Choice) -> Choice | None:
         """The choice with its split if it fits."""
-        if self.wishes.tensor_split is None and (split := even_split(self.model, self.machine, choice.layout)):
+        if self.constraints.tensor_split is None and (split := even_split(self.model, self.machine, choice.layout)):
             choice = choice.with_("layers shared out by free memory", tensor_split=split)
         return choice if all(use.fits for use in measure(self.model, self.machine, choice.layout)) else None
 
@@ -32,15 +32,15 @@ class Fitting:
 Place = Callable[[Fitting, Choice], Choice | None]
 
 
-def placements(model: ModelShape, machine: Machine, wishes: Wishes, first: Choice) -> list[Place]:
+def placements(model: ModelShape, machine: Machine, constraints: Constraints, first: Choice) -> list[Place]:
     """Where the weights may lie, the fastest first."""
     places: list[Place] = [as_it_is]
     if not machine.gpus or first.layout.n_gpu_layers == 0:
         return places
-    free_experts = bool(model.experts_bytes) and wishes.n_cpu_moe is None
+    free_experts = bool(model.experts_bytes) and constraints.n_cpu_moe is None
     if free_experts:
         places.append(_without_some_experts)
-    if wishes.n_gpu_layers is None:
+    if constraints.n_gpu_layers is None:
         places.append(_without_experts_and_some_layers if free_experts else _without_some_layers)
         places.append(_without_gpu)
     return places
@@ -54,7 +54,7 @@ def _without_some_experts(fitting: Fitting, rung: Choice) -> Choice | None:
     """The experts of as few layers as needed stay in main memory; more of them there is never more on a GPU."""
     n_layers = fitting.model.n_layers
 
-    if fitting.wishes.n_gpu_layers is None:
+    if fitting.constraints.n_gpu_layers is None:
         rung = rung.with_("all, without some experts", n_gpu_layers=-1)
 
     def of(n: int) -> Choice:
@@ -74,7 +74,7 @@ def _without_some_layers(fitting: Fitting, rung: Choice) -> Choice | None:
 
     def overflows(n: int) -> bool:
         choice = of(n)
-        if fitting.wishes.tensor_split is None:
+        if fitting.constraints.tensor_split is None:
             choice = choice.with_("", tensor_split=even_split(fitting.model, fitting.machine, choice.layout))
         uses = measure(fitting.model, fitting.machine, choice.layout)
         return any(not uses[gpu].fits for gpu in gpus)

@@ -30,8 +30,8 @@ def begin(
     `in_child` reads in a child process, if this one has no other thread yet.
     """
     given = environment.given(environ)
-    wish = given.get("prefetch", "auto").lower()
-    if wish not in ("auto", "on") or given.get("load_mode", "").lower() == "direct":
+    mode = given.get("prefetch", "auto").lower()
+    if mode not in ("auto", "on") or given.get("load_mode", "").lower() == "direct":
         return None
     try:
         n_readers = int(given.get("prefetch_readers", "auto").lower().replace("auto", "0"))
@@ -39,7 +39,7 @@ def begin(
         found = locate(ModelRef.parse(model or _reference(given)), searched(given), baked_dir=baked_dir)
         if found is None or not 0 <= n_readers <= 256:
             return None
-        limit_bytes = None if wish == "on" else page_cache_room_bytes()
+        limit_bytes = None if mode == "on" else page_cache_room_bytes()
         is_alone = in_child and threading.active_count() == 1
         return Prefetch(found.paths, n_readers=n_readers or None, limit_bytes=limit_bytes).start(in_child=is_alone)
     except (WorkerError, OSError, ValueError):

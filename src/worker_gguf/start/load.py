@@ -31,7 +31,7 @@ def load_within_memory(
     plan: MemoryPlan,
     load: Callable[[MemoryPlan], ModelT],
     open_engine: Callable[[ModelT, MemoryPlan], EngineT],
-    lesser: Callable[[MemoryPlan, Stage], MemoryPlan | None],
+    next_plan: Callable[[MemoryPlan, Stage], MemoryPlan | None],
 ) -> tuple[ModelT, EngineT, MemoryPlan]:
     """Return the model, what runs it and the plan that both follow. The last NotEnoughMemory is raised when no smaller
     plan is left; nothing stays loaded then. A model is loaded again only for another placement of its layers.
@@ -45,7 +45,7 @@ def load_within_memory(
             stage = "context"
             return model, open_engine(model, plan), plan
         except NotEnoughMemory as error:
-            smaller = lesser(plan, stage)
+            smaller = next_plan(plan, stage)
             if smaller is None:
                 _close(model)
                 raise

@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from worker_gguf.gguf import ModelHeader, abilities_of, read_headers
-from worker_gguf.plan import Machine, MemoryPlan, Stage, lesser_plan
-from worker_gguf.plan.planning import beyond_training, plan_for, repacks, shape_of, visible, wishes_of
+from worker_gguf.plan import Machine, MemoryPlan, Stage, smaller_plan
+from worker_gguf.plan.planning import beyond_training, constraints_of, plan_for, repacks, shape_of, visible
 from worker_gguf.settings import Settings
 from worker_gguf.start.fetch import original_tokenizer
 from worker_gguf.start.load import load_within_memory
@@ -84,7 +84,7 @@ def open_model(
             return _engine(settings, model, plan)
 
     def smaller(plan: MemoryPlan, stage: Stage) -> MemoryPlan | None:
-        return lesser_plan(plan, stage, shape_of(header), visible(room, settings), wishes_of(settings))
+        return smaller_plan(plan, stage, shape_of(header), visible(room, settings), constraints_of(settings))
 
     model, engine, plan = load_within_memory(plan, load, open_engine, smaller)
     ahead.close()  # only now: a load that is tried again goes through the same open file
