@@ -35,7 +35,7 @@ def test_a_load_balanced_one_exposes_its_port_and_is_asked_directly(command: Com
     assert (endpoint["type"], endpoint["ports"], endpoint["env"]["MODE"]) == ("LOAD_BALANCER", ["80/http"], "http")
     assert endpoint["scaling"] == {"type": "REQUEST_COUNT", "requestCount": 4}
     assert "no workers available" in ended.out
-    assert "a worker loads the model" in ended.out
+    assert "a worker is loading the model" in ended.out
     assert f"/plane/{endpoint['id']}/v1/chat/completions" in ended.out
 
 
@@ -46,7 +46,7 @@ def test_the_second_time_changes_nothing(command: Command, runpod: FakeRunpod, m
     ended = command.deploy(manifest)
     assert ended.code == 0
     assert len(runpod.changes()) == n_before
-    assert ended.out.count("as it should be") == 6  # three in the plan, three as it is carried out
+    assert ended.out.count("up to date") == 6  # three in the plan, three as it is carried out
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_dry_run_only_reads(command: Command, runpod: FakeRunpod) -> None:
     assert "+ create  volume   models" in ended.out
     assert "env.N_CTX: 4096" in ended.out
     assert "env.HF_TOKEN: ***" in ended.out
-    assert "A dry run: nothing was changed." in ended.out
+    assert "Dry run: nothing was changed." in ended.out
     command.deploy()
     assert "Nothing would change." in command.deploy(MANIFEST, "--dry-run").out
 
@@ -120,7 +120,7 @@ def test_a_secret_that_changed_is_sent_and_not_shown(
     ended = command.deploy()
     assert runpod.only("serverless")["env"]["HF_TOKEN"] == f"{TOKEN}2"
     assert "env.HF_TOKEN: *** (another value)" in ended.out
-    assert "until then one of before may answer" in ended.out
+    assert "until then an old one may answer" in ended.out
 
 
 def test_another_type_needs_leave_to_replace(command: Command, runpod: FakeRunpod) -> None:
@@ -144,7 +144,7 @@ def test_what_cannot_be_changed_is_said_before_anything_is_sent(command: Command
     smaller = command.deploy(MANIFEST.replace("size_gb: 30", "size_gb: 20"))
     moved = command.deploy(MANIFEST.replace("EU-RO-1", "US-KS-2"))
     assert (smaller.code, moved.code) == (1, 1)
-    assert "cannot shrink it to 20 GB. Write size_gb: 30" in smaller.err
+    assert "cannot shrink it to 20 GB. Use size_gb: 30" in smaller.err
     assert "is in EU-RO-1 and cannot be moved to US-KS-2" in moved.err
     assert runpod.changes() == []
 
@@ -174,14 +174,14 @@ def test_a_template_for_pods_is_left_alone(command: Command, runpod: FakeRunpod)
     runpod.only("templates")["serverless"] = False
     ended = command.deploy()
     assert ended.code == 1
-    assert "is one for Pods" in ended.err
+    assert "is for Pods" in ended.err
 
 
 def test_what_runpod_kept_otherwise_is_said(command: Command, runpod: FakeRunpod) -> None:
     made = runpod._endpoint
     runpod._endpoint = lambda body: made(body) | {"flashboot": "OFF"}  # type: ignore[method-assign]
     ended = command.deploy()
-    assert "RunPod has flashboot: OFF, and FLASHBOOT was asked for" in ended.out
+    assert "RunPod has flashboot: OFF, but FLASHBOOT was requested" in ended.out
 
 
 def test_cpu_workers_and_the_image_of_a_pipeline(command: Command, runpod: FakeRunpod) -> None:

@@ -20,7 +20,7 @@ def test_endpoint_and_template_go_and_the_volume_stays(command: Command, runpod:
     assert ended.code == 0
     assert removed(runpod) == ["serverless", "templates"]
     assert runpod.only("network-volumes")["name"] == "models"
-    assert "stays, and is billed. --volume removes it too" in ended.out
+    assert "kept and billed. --volume removes it too" in ended.out
 
 
 def test_the_volume_goes_last_and_when_asked(command: Command, runpod: FakeRunpod) -> None:
@@ -54,7 +54,7 @@ def test_what_is_left_is_named_and_the_next_run_goes_on(command: Command, runpod
     ended = command.destroy("--yes")
     assert ended.code == 1
     assert "in use" in ended.err
-    assert f"Still there: template {template}" in ended.err
+    assert f"Not removed: template {template}" in ended.err
     assert command.destroy("--yes").code == 0
     assert not runpod.objects["templates"]
 
@@ -77,4 +77,4 @@ def test_nothing_to_remove_is_no_error(command: Command, runpod: FakeRunpod) -> 
     command.destroy("--yes", "--volume")
     ended = command.destroy("--yes", "--volume")
     assert (ended.code, removed(runpod)[3:]) == (0, [])
-    assert "There is nothing named tiny to remove." in ended.out
+    assert "Nothing named tiny exists." in ended.out

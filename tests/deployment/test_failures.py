@@ -26,7 +26,7 @@ def test_no_key_is_said_before_anything_is_sent(
     monkeypatch.setenv("RUNPOD_API_KEY", key)
     ended = command.deploy()
     assert ended.code == 1
-    assert "RUNPOD_API_KEY is not set to a key" in ended.err
+    assert "RUNPOD_API_KEY is missing or not a key" in ended.err
     assert runpod.seen == []
 
 
@@ -72,7 +72,7 @@ def test_half_a_deployment_says_what_was_made_and_the_next_run_goes_on(command: 
     assert "no money left, ***, ***" in ended.err
     volume, template = runpod.only("network-volumes")["id"], runpod.only("templates")["id"]
     assert f"volume models ({volume}): created; template tiny ({template}): created" in ended.err
-    assert "Run the command again to continue." in ended.err
+    assert "The same command continues from there." in ended.err
     assert command.deploy().code == 0
     assert runpod.only("serverless")["networkVolumes"] == [volume]
     assert [seen.path for seen in runpod.changes()].count("/v2/network-volumes") == 1
@@ -82,7 +82,7 @@ def test_a_key_without_the_right_is_told_which_right(command: Command, runpod: F
     runpod.failures = [Failure("POST", "/v2/network-volumes", 403)]
     ended = command.deploy()
     assert "give it write access to Serverless, templates and storage" in ended.err
-    assert "No step before it changed anything." in ended.err
+    assert "Nothing was changed before that." in ended.err
 
 
 @pytest.mark.parametrize("text", [b"<html>a proxy</html>", b"", b"[]", b'{"networkVolumes": 7}'])
@@ -106,7 +106,7 @@ def test_a_creation_that_is_answered_by_something_else_is_no_traceback(
 def test_a_redirect_is_not_followed(command: Command, runpod: FakeRunpod) -> None:
     runpod.failures = [Failure("GET", "/v2/network-volumes", 302, text=b"")]
     ended = command.deploy()
-    assert "leads elsewhere" in ended.err
+    assert "redirects elsewhere" in ended.err
     assert len(runpod.seen) == 1
 
 
@@ -114,10 +114,10 @@ def test_a_redirect_is_not_followed(command: Command, runpod: FakeRunpod) -> Non
     ("url", "said"),
     [
         ("http://example.com", "is not HTTPS"),
-        ("example.com", "is not an address"),
-        ("https://user:pass@example.com", "is not an address"),
-        ("http://127.0.0.1:port", "is not an address"),
-        ("https://[", "is not an address"),
+        ("example.com", "is not a valid address"),
+        ("https://user:pass@example.com", "is not a valid address"),
+        ("http://127.0.0.1:port", "is not a valid address"),
+        ("https://[", "is not a valid address"),
     ],
 )
 def test_the_key_goes_to_no_address_in_the_open(command: Command, url: str, said: str) -> None:

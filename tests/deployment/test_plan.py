@@ -15,10 +15,9 @@ from tests.deployment.fake_runpod import KEY, LISTS, FakeRunpod
 from worker_gguf.deployment.api import RunpodApi
 from worker_gguf.deployment.apply import carry_out
 from worker_gguf.deployment.channel import Channel, Clock
-from worker_gguf.deployment.describe import describe
 from worker_gguf.deployment.existing import Existing, Kind, find
 from worker_gguf.deployment.manifest import Cpu, EnvValue, Gpu, Manifest, Scaling, Volume, Workers
-from worker_gguf.deployment.plan import make_plan
+from worker_gguf.deployment.plan import describe, make_plan
 from worker_gguf.deployment.redactor import Redactor
 from worker_gguf.deployment.wanted import Body
 from worker_gguf.errors import DeploymentError
@@ -39,7 +38,11 @@ def gpus(draw: st.DrawFn) -> Gpu:
     versions = draw(lists(["12.4", "12.8", "13.0"]))
     least = None if versions else draw(st.sampled_from([None, "11.8", "12.10"]))
     return Gpu(
-        draw(lists(POOLS, 1)), draw(lists(["NVIDIA L4", "NVIDIA A40"])), draw(st.integers(1, 4)), versions, least
+        pools=draw(lists(POOLS, 1)),
+        excluded_types=draw(lists(["NVIDIA L4", "NVIDIA A40"])),
+        count=draw(st.integers(1, 4)),
+        cuda_versions=versions,
+        min_cuda=least,
     )
 
 
@@ -47,10 +50,11 @@ def gpus(draw: st.DrawFn) -> Gpu:
 def manifests(draw: st.DrawFn) -> Manifest:
     is_queue = draw(st.booleans())
     delay_s = draw(st.sampled_from([0.5, 4.0, 2.25])) if is_queue and draw(st.booleans()) else None
-    scaling = Scaling(delay_s, None if delay_s else draw(st.integers(1, 9)))
+    scaling = Scaling(queue_delay_s=delay_s, requests_per_worker=None if delay_s else draw(st.integers(1, 9)))
     idle_s = None if is_queue and delay_s is None else draw(st.integers(1, 3600))
     on_gpu = draw(st.booleans())
-    volume = draw(st.none() | st.builds(Volume, st.just("v"), st.integers(10, 99), st.just("EU-RO-1"), st.none()))
+    size_gb = draw(st.none() | st.integers(10, 99))
+    volume = Volume(name="v", size_gb=size_gb, data_center="EU-RO-1") if size_gb else None
     plain = draw(st.dictionaries(st.sampled_from(["N_CTX", "CHAT_TEMPLATE", "OTHER"]), WORDS))
     secret = draw(st.dictionaries(st.sampled_from(["HF_TOKEN", "API_KEYS", "MY_KEY"]), SECRETS))
     env = {name: EnvValue(text, False) for name, text in plain.items()}
@@ -60,18 +64,17 @@ def manifests(draw: st.DrawFn) -> Manifest:
         image=draw(st.sampled_from(["a:1", "a:2"])),
         env=env | {name: EnvValue(text, True) for name, text in secret.items()},
         gpu=draw(gpus()) if on_gpu else None,
-        cpus=() if on_gpu else (Cpu("cpu5c", draw(st.sampled_from([2, 4]))), Cpu("cpu3g", 8)),
-        workers=Workers(draw(st.integers(0, 2)), draw(st.integers(2, 5)), idle_s),
+        cpu=() if on_gpu else (Cpu(flavor="cpu5c", vcpus=draw(st.sampled_from([2, 4]))), Cpu(flavor="cpu3g", vcpus=8)),
+        workers=Workers(min=draw(st.integers(0, 2)), max=draw(st.integers(2, 5)), idle_timeout_s=idle_s),
         scaling=scaling,
         timeout_s=draw(st.integers(5, 999)),
         flashboot=draw(st.sampled_from(["off", "on", "priority"])),
-        disk_gb=draw(st.integers(1, 50)),
+        container_disk_gb=draw(st.integers(1, 50)),
         args=draw(st.sampled_from(["", "serve"])),
         ports=draw(lists(["80/http", "81/http"])),
         registry=draw(st.none() | st.just("reg")),
         volume=volume,
         data_centers=("EU-RO-1",) if volume else draw(st.none() | lists(["US-KS-2", "EU-SE-1"])),
-        notes=(),
     )
 
 
@@ -109,7 +112,7 @@ class Direct:
 
 def carried_out(api: Direct, manifest: Manifest) -> list[str]:
     """What was said, the plan's lines before the steps'."""
-    existing = find(api, manifest.names)
+    existing = find(api, manifest)
     plan = make_plan(manifest, existing)
     said = list(describe(plan, manifest))
     endpoint = carry_out(api, manifest, existing, plan, said.append)
@@ -140,7 +143,7 @@ def test_any_deployment_is_at_rest_once_made_and_once_changed(
         assert fake.faults == []
         assert not [line for line in said if line.lstrip().startswith("RunPod has")]
         before = copy.deepcopy(fake.objects)
-        again = make_plan(manifest, find(api, manifest.names))
+        again = make_plan(manifest, find(api, manifest))
         assert again.changes_nothing, list(describe(again, manifest))
         carried_out(api, manifest)
         assert fake.objects == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -42,9 +43,9 @@ def test_without_an_answer_it_ends_in_time_takes_its_question_back_and_says_wher
     ended = command.deploy(MANIFEST, "--wait-s", "90")
     assert ended.code == 1
     assert command.time.now_s == 90
-    assert "No right answer within 90 s; last seen: workers: 2 throttled." in ended.err
-    assert "no such card free: add gpu.pools" in ended.err
-    assert "run the command again to wait on" in ended.err
+    assert "No correct answer within 90 s; last state: workers: 2 throttled." in ended.err
+    assert "no free card of these pools: add gpu.pools" in ended.err
+    assert "run the command again to continue waiting" in ended.err
     assert runpod.plane.cancelled == ["job-1"]
     assert "curl" not in ended.out
 
@@ -56,7 +57,7 @@ def test_a_job_that_failed_says_why(command: Command, runpod: FakeRunpod) -> Non
     ended = command.deploy()
     assert ended.code == 1
     assert "ended as FAILED: NotEnoughMemory: take a smaller quant." in ended.err
-    assert "The logs of its workers" in ended.err
+    assert "See the logs of its workers" in ended.err
 
 
 @pytest.mark.parametrize("output", [None, [], "hello", [{"text": "another worker"}], {"choices": []}])
@@ -90,7 +91,7 @@ def test_a_full_worker_is_asked_again_and_a_refusal_is_not(command: Command, run
     runpod.plane.chat = [(422, {"message": "no model"})]
     ended = command.deploy(BALANCED)
     assert ended.code == 1
-    assert "answered 422 to a chat request: no model" in ended.err
+    assert re.search(r"answered 422 to http\S+/v1/chat/completions: no model", ended.err)
 
 
 def test_a_balancer_that_is_a_queue_is_said_by_name(command: Command, runpod: FakeRunpod) -> None:
@@ -107,7 +108,7 @@ def test_ctrl_c_takes_the_question_back(command: Command, runpod: FakeRunpod, mo
     monkeypatch.setattr(command.time, "sleep", stop)
     ended = command.deploy()
     assert ended.code == 130
-    assert "Everything made so far stays" in ended.err
+    assert "Finished steps are kept" in ended.err
     assert runpod.plane.cancelled == ["job-1"]
 
 

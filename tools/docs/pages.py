@@ -28,8 +28,8 @@ SETTINGS_HEAD = """\
 
 Settings are environment variables. The worker reads them once, at the start. Upper and lower case are the same, and an
 empty variable counts as unset. Where no default is given, an unset variable means that the feature is off or that the
-worker plans the value from the model and the machine; the log shows the value and the reason. `auto` is the same as unset
-there.
+worker plans the value from the model and the machine; the log shows the value and the reason. There, `auto` is the same
+as unset.
 
 An invalid value stops the start with the variable's name, its value and the expected form:
 
@@ -86,7 +86,7 @@ NEXT_STEPS: dict[type[errors.WorkerError], str] = {
     errors.ModelInvalid: "Fetch the file again, or use one that this llama.cpp can load.",
     errors.NotEnoughMemory: "Take a smaller quantisation, lower `N_CTX` or `N_PARALLEL`, or a larger machine.",
     errors.Unfit: "Follow the sentence; [the list of checks](fitness.md).",
-    errors.DownloadError: "Start again; everything fetched so far is kept. Check the network, `HF_TOKEN` and free disk.",
+    errors.DownloadError: "Start again: what was fetched is kept. Check the network, `HF_TOKEN` and free disk.",
     errors.DeploymentError: "Follow the message and run the command again; it continues from there.",
     errors.ManifestError: "Correct the key of `deploy.yaml` that the message names; [deploy](deploy.md) lists them.",
 }

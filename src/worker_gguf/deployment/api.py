@@ -1,11 +1,11 @@
 """RunPod's REST API, version 2: lists, creates, changes and deletes volumes, templates and endpoints.
 
-Source: the published OpenAPI description, https://api.runpod.io. Version 1 knows no load-balanced endpoints.
+Source: the published OpenAPI description, https://api.runpod.io. Version 1 has no load-balanced endpoints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from worker_gguf.deployment.channel import Answer, Channel, Clock, Unreached
@@ -19,20 +19,22 @@ DEFAULT_URL: Final = "https://api.runpod.io"
 
 _PATHS: Final[dict[Kind, str]] = {"volume": "network-volumes", "template": "templates", "endpoint": "serverless"}
 _KEYS: Final[dict[Kind, str]] = {"volume": "networkVolumes", "template": "templates", "endpoint": "endpoints"}
-_N_TRIES: Final = 5
-_FIRST_WAIT_S: Final = 1.0
-_BUSY: Final = 429
-_BROKEN: Final = frozenset({408, 500, 502, 503, 504})
+_WAITS_S: Final = (1.0, 2.0, 4.0, 8.0)
+_TOO_MANY: Final = 429
+_TEMPORARY: Final = frozenset({408, _TOO_MANY, 500, 502, 503, 504})
 _NEXT_STEPS: Final = {
-    401: "Make a key with write access in RunPod's console (Settings, API keys) and export it as RUNPOD_API_KEY.",
-    403: "The key in RUNPOD_API_KEY may not do that: give it write access to Serverless, templates and storage.",
-    404: "Is it still there, in the account that the key belongs to?",
+    **dict.fromkeys(
+        (301, 302, 307, 308), "The API's address redirects elsewhere. Check --api-url and RUNPOD_REST_URL."
+    ),
+    401: "Create a key with write access in RunPod's console (Settings, API keys) and export it as RUNPOD_API_KEY.",
+    403: "The key in RUNPOD_API_KEY lacks a permission: give it write access to Serverless, templates and storage.",
+    404: "Check that it still exists in the account of the API key.",
     429: "Too many requests with this key. Wait a minute and run the command again.",
 }
 
 
 class RunpodApi:
-    """Errors are DeploymentError. Requests that failed for a moment are sent again; none of them does a thing twice."""
+    """Temporary failures are retried, and no retry creates an object twice. Other failures are DeploymentErrors."""
 
     def __init__(self, channel: Channel, base_url: str, clock: Clock) -> None:
         self.base_url = base_url.rstrip("/")
@@ -40,95 +42,77 @@ class RunpodApi:
         self._clock = clock
 
     def list(self, kind: Kind) -> Sequence[Body]:
-        body = self._again("GET", _PATHS[kind], f"list {_KEYS[kind]}")
-        objects = body.get(_KEYS[kind])
+        task = f"list {_KEYS[kind]}"
+        objects = self._send("GET", _PATHS[kind], task).get(_KEYS[kind])
         if not isinstance(objects, list) or not all(isinstance(item, Mapping) for item in objects):
-            raise _unreadable(f"list {_KEYS[kind]}")
+            raise _unreadable(task)
         return objects
 
     def create(self, kind: Kind, body: Body) -> Body:
-        """Create an object and return it. When the answer is lost, the object may exist: it is looked up by its name,
-        which was unused before, and created again only if it is not there.
+        """Only for a new name. A request without an answer may have created the object, so the name is looked up before
+        the request is sent again.
         """
-        doing = f"create the {kind} {body['name']!r}"
-        for n in range(1, _N_TRIES + 1):
-            try:
-                answer = self._channel.ask("POST", self._url(_PATHS[kind]), body)
-            except Unreached as error:
-                if n == _N_TRIES:
-                    raise self._no_answer(doing, error) from None
-                answer = None
-            if answer is not None and answer.status not in _BROKEN | {_BUSY}:
-                return _checked(answer, doing)
-            if answer is not None and n == _N_TRIES:
-                raise _refused(answer, doing)
-            self._wait(n, answer)
-            if (answer is None or answer.status != _BUSY) and (made := only(self.list(kind), kind, body["name"])):
-                return made
-        raise AssertionError("the last try raises")
+        name = str(body["name"])
+        task = f"create the {kind} {name!r}"
+        return self._send("POST", _PATHS[kind], task, body, lambda: only(self.list(kind), kind, name))
 
     def update(self, kind: Kind, id: str, body: Body) -> Body:  # noqa: A002 - RunPod's word
-        return self._again("PATCH", f"{_PATHS[kind]}/{id}", f"change the {kind} {id}", body)
+        return self._send("PATCH", f"{_PATHS[kind]}/{id}", f"change the {kind} {id}", body)
 
     def delete(self, kind: Kind, id: str) -> None:  # noqa: A002
-        """Delete an object. One that is gone already is no error, since a lost answer repeats the request."""
-        self._again("DELETE", f"{_PATHS[kind]}/{id}", f"delete the {kind} {id}")
+        """An object that does not exist any more is not an error: an earlier request may have deleted it."""
+        self._send("DELETE", f"{_PATHS[kind]}/{id}", f"delete the {kind} {id}")
 
-    def _again(self, method: str, path: str, doing: str, body: Body | None = None) -> Body:
-        """Send until it is answered. Only for what may be done twice."""
-        for n in range(1, _N_TRIES + 1):
+    def _send(
+        self, method: str, path: str, task: str, body: Body | None = None, find: Callable[[], Body | None] | None = None
+    ) -> Body:
+        """Retry temporary failures. `find` looks for the result of a request whose answer was lost."""
+        for wait_s in (*_WAITS_S, None):
+            answer = None
             try:
-                answer = self._channel.ask(method, self._url(path), body)
+                answer = self._channel.ask(method, f"{self.base_url}/v2/{path}", body)
             except Unreached as error:
-                if n == _N_TRIES:
-                    raise self._no_answer(doing, error) from None
-                self._wait(n, None)
-                continue
-            if method == "DELETE" and answer.status in (204, 404):
-                return {}
-            if answer.status not in _BROKEN | {_BUSY}:
-                return _checked(answer, doing)
-            if n == _N_TRIES:
-                raise _refused(answer, doing)
-            self._wait(n, answer)
-        raise AssertionError("the last try raises")
+                failure = self._no_answer(task, error)
+            else:
+                if answer.status not in _TEMPORARY:
+                    return _checked(method, answer, task)
+                failure = _refused(answer, task)
+            if wait_s is None:
+                raise failure
+            asked_s = answer.retry_after_s if answer else None
+            self._clock.sleep(wait_s if asked_s is None else asked_s)
+            if find and (answer is None or answer.status != _TOO_MANY) and (found := find()):
+                return found
+        raise AssertionError("the last attempt returns or raises")
 
-    def _wait(self, n: int, answer: Answer | None) -> None:
-        asked_s = answer.retry_after_s if answer else None
-        self._clock.sleep(_FIRST_WAIT_S * 2 ** (n - 1) if asked_s is None else asked_s)
-
-    def _url(self, path: str) -> str:
-        return f"{self.base_url}/v2/{path}"
-
-    def _no_answer(self, doing: str, error: Unreached) -> DeploymentError:
+    def _no_answer(self, task: str, error: Unreached) -> DeploymentError:
         return DeploymentError(
-            f"Could not {doing}: {self.base_url} gave no answer {_N_TRIES} times ({error}). Check the network and run "
-            "the command again; it continues from there."
+            f"Could not {task}: {self.base_url} did not answer {len(_WAITS_S) + 1} times ({error}). Check the network "
+            "and run the command again; it continues from what exists."
         )
 
 
-def _checked(answer: Answer, doing: str) -> Body:
+def _checked(method: str, answer: Answer, task: str) -> Body:
+    if method == "DELETE" and answer.status in (204, 404):
+        return {}
     if not answer.is_good:
-        raise _refused(answer, doing)
+        raise _refused(answer, task)
     body: Any = answer.body
     if not isinstance(body, Mapping):
-        raise _unreadable(doing)
+        raise _unreadable(task)
     return body
 
 
-def _refused(answer: Answer, doing: str) -> DeploymentError:
-    said = answer.said().rstrip(".")
+def _refused(answer: Answer, task: str) -> DeploymentError:
+    detail = answer.detail().rstrip(".")
+    step = _NEXT_STEPS.get(answer.status, "Correct deploy.yaml and run the command again.")
     if answer.status >= 500:
-        step = "RunPod has a problem: run the command again later; it continues from there."
-    elif answer.status in (301, 302, 307, 308):
-        step = "The address of the API leads elsewhere. Check --api-url and RUNPOD_REST_URL."
-    else:
-        step = _NEXT_STEPS.get(answer.status, "Correct deploy.yaml and run the command again.")
-    return DeploymentError(f"RunPod did not {doing}: {answer.status}{f', {said}' if said else ''}. {step}")
+        step = "RunPod has a problem: run the command again later; it continues from what exists."
+    return DeploymentError(f"RunPod did not {task}: {answer.status}{f', {detail}' if detail else ''}. {step}")
 
 
-def _unreadable(doing: str) -> DeploymentError:
+def _unreadable(task: str) -> DeploymentError:
     return DeploymentError(
-        f"RunPod's answer to the request to {doing} is not what its API describes. Check --api-url and "
-        "RUNPOD_REST_URL; if they are right, the API has changed and worker-gguf must follow."
+        f"RunPod's answer to the request to {task} is not what its API describes. Check --api-url and RUNPOD_REST_URL; "
+        "if they are right, the API has changed and worker-gguf must be updated."
     )

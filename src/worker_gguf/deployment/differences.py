@@ -1,8 +1,6 @@
-"""The differences between RunPod's objects and the wanted ones, key by key: the least to send, and its description.
-Pure.
+"""Compares RunPod's objects with the wanted ones, key by key: the body of an update, and the changes as text.
 
-Lists without an order are compared as sets, and an absent value equals an empty one. Values of variables are shown only
-for settings that are not secret (variables.is_shown).
+The order of lists is ignored where it has no meaning, and a missing value is the same as an empty one.
 """
 
 from __future__ import annotations
@@ -20,13 +18,14 @@ from worker_gguf.deployment.wanted import Body
 __all__ = ["Change", "changes", "patch"]
 
 _UNORDERED: Final = frozenset({"ports", "dataCenterIds", "networkVolumes", "pools", "excludedTypes"})
+_GROUPS: Final = frozenset({"workers", "scaling"})
 _HIDDEN: Final = frozenset({"args"})
-"""Shown values: the present one may be private, the wanted one stands in the file."""
+"""The present value may have been set by hand and contain a secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One line of a plan, without a secret in it."""
+    """One line of a plan. Contains no secret."""
 
     key: str
     before: str
@@ -41,17 +40,17 @@ def patch(wanted: Body, found: Body) -> Body:
             if part := _gpu_patch(value, _mapping(found.get("gpu"))):
                 body["gpu"] = part
         elif not _same(key, value, found.get(key)):
-            body[key] = value  # whole groups: whether RunPod merges a part of one is not described
+            body[key] = value  # the whole group: RunPod does not document whether it merges a partial one
     return body
 
 
 def changes(wanted: Body, found: Body, env: Mapping[str, EnvValue]) -> Iterator[Change]:
-    """Describe the same differences for people; `env` decides which variables are secrets."""
+    """The same differences as text. `env` tells which variables are secrets."""
     for key, value in patch(wanted, found).items():
         before = found.get(key)
         if key == "env":
             yield from _env_changes(env, _mapping(before))
-        elif key in ("gpu", "workers", "scaling"):
+        elif key == "gpu" or key in _GROUPS:
             group = _mapping(before)
             for part, text in value.items():
                 if not _same(part, text, group.get(part)):
@@ -65,17 +64,16 @@ def _same(key: str, wanted: Any, found: Any) -> bool:
         return True
     if key in _UNORDERED:
         return _strings(wanted) == _strings(found)
-    if key in ("workers", "scaling"):
+    if key in _GROUPS:
         return all(wanted[part] == _mapping(found).get(part) for part in wanted)
     if key == "cpu":
-        return [_flavor(cpu) for cpu in wanted] == [_flavor(cpu) for cpu in found or ()]
+        present = [_mapping(cpu) for cpu in found or ()]
+        return bool(wanted == [{name: cpu.get(name) for name in ("id", "vcpuCount")} for cpu in present])
     return bool(wanted == found)
 
 
 def _gpu_patch(wanted: Body, found: Body) -> Body:
-    """Group keys that must be sent together: pools and exclusions are one selection, and so are the two CUDA
-    constraints. Sending one without the other would clear it, or collide with the present one.
-    """
+    """Each pair is sent together: one key without the other would clear it or contradict the present value."""
     part: dict[str, Any] = {}
     for keys in (("pools", "excludedTypes"), ("allowedCudaVersions", "minCudaVersion")):
         if any(not _same(key, wanted.get(key), found.get(key)) for key in keys):
@@ -87,17 +85,11 @@ def _gpu_patch(wanted: Body, found: Body) -> Body:
 
 def _env_changes(wanted: Mapping[str, EnvValue], found: Body) -> Iterator[Change]:
     for name in sorted({*wanted, *found}):
-        value = wanted.get(name)
-        if value is None:
-            yield Change(f"env.{name}", _variable(name, None, found[name]), "")
-        elif found.get(name) != value.text:
-            yield Change(f"env.{name}", _variable(name, value, found.get(name)), _variable(name, value, value.text))
-
-
-def _variable(name: str, value: EnvValue | None, text: Any) -> str:
-    if text is None:
-        return ""
-    return _text(text) if is_shown(name, value) else MASK
+        value, before = wanted.get(name), found.get(name)
+        after = value.text if value else None
+        if before != after:
+            before, after = (text if text is None or is_shown(name, value) else MASK for text in (before, after))
+            yield Change(f"env.{name}", _text(before), _text(after))
 
 
 def _text(value: Any) -> str:
@@ -112,8 +104,3 @@ def _mapping(value: Any) -> Body:
 
 def _strings(value: Any) -> set[str]:
     return {str(item).strip() for item in value} if isinstance(value, Sequence) else set()
-
-
-def _flavor(cpu: Any) -> tuple[Any, Any]:
-    given = _mapping(cpu)
-    return given.get("id"), given.get("vcpuCount")

@@ -1,66 +1,87 @@
-"""A YAML file as texts, lists and mappings, each scalar as it was written. Knows no key of deploy.yaml."""
+"""Parses deploy.yaml: its values, and the line of each key. Knows none of its keys."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from worker_gguf.errors import ManifestError
 
-__all__ = ["Branch", "parse"]
-
-Branch = str | list["Branch"] | dict[str, "Branch"]
-
-_NOTHING = ("", "~", "null")
+__all__ = ["Document", "key_path"]
 
 
-def parse(text: str, title: str) -> dict[str, Branch]:
-    """Read a document whose top is a mapping.
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Scalars are texts, as they are written: YAML itself would make True of `on` and 12.1 of `12.10`."""
 
-    Scalars stay texts: what YAML makes of `on`, `12.10` or `0o17` is a surprise, and every value here ends as a field
-    that knows its own type. A key that stands twice, an anchor and a key without a value are errors.
-    """
-    try:
-        top = yaml.compose(text, Loader=yaml.BaseLoader)
-    except yaml.MarkedYAMLError as error:
-        # Not str(error): it shows the line, and the line may hold what should have been a reference to a secret.
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ManifestError(f"{title}, line {line}: not YAML ({error.problem}). Correct the line.") from None
-    except yaml.YAMLError:
-        raise ManifestError(f"{title} has characters that YAML does not allow. Save it as plain UTF-8.") from None
-    if not isinstance(top, yaml.MappingNode):
-        raise ManifestError(f"{title} must be lines of `key: value`. docs/deploy.md has an example.")
-    tree = _branch(top, "", title, set())
-    assert isinstance(tree, dict)
-    return tree
+    title: str
+    values: dict[str, Any] = field(default_factory=dict, repr=False)
+    lines: dict[str, int] = field(default_factory=dict)
+    """Line numbers by key path, such as `env.N_CTX` and `cpu[0].vcpus`."""
 
+    def error(self, path: str, message: str) -> ManifestError:
+        place = f", line {self.lines[path]}" if path in self.lines else ""
+        return ManifestError(f"{self.title}{place}: {path} {message}")
 
-def _branch(node: Any, path: str, title: str, seen: set[int]) -> Branch:
-    line = node.start_mark.line + 1
-    if id(node) in seen:
-        raise ManifestError(f"{title}, line {line}: anchors (&, *) are not read here. Write the value again.")
-    seen.add(id(node))
-    if isinstance(node, yaml.MappingNode):
-        return _mapping(node, path, title, seen)
-    if isinstance(node, yaml.SequenceNode):
-        return [_branch(item, f"{path}[{i}]", title, seen) for i, item in enumerate(node.value)]
-    if node.style is None and node.value in _NOTHING:
-        raise ManifestError(f"{title}, line {line}: {path} has no value. Give it one, or leave the line out.")
-    return str(node.value)
-
-
-def _mapping(node: Any, path: str, title: str, seen: set[int]) -> dict[str, Branch]:
-    found: dict[str, Branch] = {}
-    for key, value in node.value:
-        line = key.start_mark.line + 1
-        if not isinstance(key, yaml.ScalarNode):
+    @classmethod
+    def read(cls, path: Path) -> Document:
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             raise ManifestError(
-                f"{title}, line {line}: {path or 'the file'} has a key that is no word. A value that begins with a "
-                'brace needs quotes: "{{ RUNPOD_SECRET_name }}", or write secret: name.'
-            )
-        name = str(key.value)
-        if name in found:
-            raise ManifestError(f"{title}, line {line}: {name} stands there twice. Remove one.")
-        found[name] = _branch(value, f"{path}.{name}" if path else name, title, seen)
-    return found
+                f"{path} cannot be read: {reason}. Name another file, or start from a copy of deploy/deploy.yaml."
+            ) from None
+        document = cls(path.name)
+        document.values.update(document._parse(text))
+        return document
+
+    def _parse(self, text: str) -> dict[str, Any]:
+        try:
+            top = yaml.compose(text, Loader=yaml.BaseLoader)
+        except yaml.MarkedYAMLError as error:
+            # str(error) would quote the line, which may contain a secret.
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise ManifestError(f"{self.title}, line {line}: invalid YAML ({error.problem}).") from None
+        except yaml.YAMLError:
+            raise ManifestError(f"{self.title} has characters that YAML does not allow. Save it as UTF-8.") from None
+        if not isinstance(top, yaml.MappingNode):
+            raise ManifestError(f"{self.title} must consist of `key: value` lines. docs/deploy.md has an example.")
+        return self._mapping(top, (), set())
+
+    def _value(self, node: Any, loc: tuple[str | int, ...], seen: set[int]) -> Any:
+        path = key_path(loc)
+        if id(node) in seen:
+            raise self.error(path, "uses an anchor (&, *), which is not supported. Repeat the value.")
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, loc, seen)
+        self.lines.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, yaml.SequenceNode):
+            return [self._value(item, (*loc, i), seen) for i, item in enumerate(node.value)]
+        if node.style is None and node.value in ("", "~", "null"):
+            raise self.error(path, "has no value. Add one or remove the line.")
+        return node.value
+
+    def _mapping(self, node: Any, loc: tuple[str | int, ...], seen: set[int]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise ManifestError(
+                    f"{self.title}, line {line}: a value that starts with a brace needs quotes, such as "
+                    '"{{ RUNPOD_SECRET_name }}". `secret: name` means the same.'
+                )
+            path = key_path((*loc, key.value))
+            if key.value in values:
+                raise ManifestError(f"{self.title}, line {line}: {path} is defined twice. Remove one.")
+            self.lines[path] = line
+            values[key.value] = self._value(value, (*loc, key.value), seen)
+        return values
+
+
+def key_path(loc: tuple[str | int, ...]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).removeprefix(".")

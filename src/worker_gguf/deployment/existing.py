@@ -1,54 +1,68 @@
-"""The present objects of a deployment on RunPod, found by name. Changes nothing."""
+"""Finds a deployment's objects at RunPod by their names."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
-from worker_gguf.deployment.manifest import Names
+from worker_gguf.deployment.manifest import Manifest, Names
 from worker_gguf.deployment.wanted import Body
 from worker_gguf.errors import DeploymentError
 
-__all__ = ["Existing", "Kind", "find", "only"]
+__all__ = ["Api", "Existing", "Kind", "find", "only"]
 
 Kind = Literal["volume", "template", "endpoint"]
 
 _NOUNS: Final[dict[Kind, str]] = {"volume": "network volumes", "template": "templates", "endpoint": "endpoints"}
 _FLASHBOOT: Final = re.compile(r"\s*-fb$")
-"""RunPod's console and older tools marked an endpoint with FlashBoot in its name."""
+"""RunPod's console and older tools mark an endpoint with FlashBoot by this ending of its name."""
 
 
-class Lists(Protocol):
+class Api(Protocol):
+    """Raises DeploymentError. `create` is only called with a name that does not exist yet."""
+
     def list(self, kind: Kind) -> Sequence[Body]: ...
+    def create(self, kind: Kind, body: Body) -> Body: ...
+    def update(self, kind: Kind, id: str, body: Body) -> Body: ...  # noqa: A002
+    def delete(self, kind: Kind, id: str) -> None: ...  # noqa: A002
 
 
 @dataclass(frozen=True, slots=True)
 class Existing:
-    """Each as RunPod describes it, with its variables: never shown."""
+    """RunPod's descriptions of the objects. They contain secrets and are not shown."""
 
     volume: Body | None = field(default=None, repr=False)
     template: Body | None = field(default=None, repr=False)
     endpoint: Body | None = field(default=None, repr=False)
 
+    def objects(self) -> dict[Kind, Body]:
+        """The existing ones, in the order of their removal."""
+        all_: dict[Kind, Body | None] = {"endpoint": self.endpoint, "template": self.template, "volume": self.volume}
+        return {kind: body for kind, body in all_.items() if body is not None}
 
-def find(api: Lists, names: Names) -> Existing:
+
+def find(api: Api, names: Manifest | Names) -> Existing:
     return Existing(
-        only(api.list("volume"), "volume", names.volume) if names.volume else None,
-        only(api.list("template"), "template", names.deployment),
-        only(api.list("endpoint"), "endpoint", names.deployment),
+        only(api.list("volume"), "volume", names.volume.name) if names.volume else None,
+        only(api.list("template"), "template", names.name),
+        only(api.list("endpoint"), "endpoint", names.name),
     )
 
 
 def only(objects: Sequence[Body], kind: Kind, name: str) -> Body | None:
-    """The object of that name, or none. RunPod allows two of one name; which was meant is not for us to guess."""
-    plain: Callable[[str], str] = (lambda text: _FLASHBOOT.sub("", text)) if kind == "endpoint" else str
-    found = [item for item in objects if plain(str(item.get("name", "")).strip()) == name]
+    """The object with that name, or None. RunPod allows several, and then the intended one is unknown."""
+
+    def plain(item: Body) -> str:
+        text = str(item.get("name", "")).strip()
+        return _FLASHBOOT.sub("", text) if kind == "endpoint" else text
+
+    found = [item for item in objects if plain(item) == name]
     if len(found) > 1:
         ids = ", ".join(str(item.get("id")) for item in found)
         raise DeploymentError(
-            f"There are {len(found)} {_NOUNS[kind]} named {name!r} ({ids}), and objects are identified by name. Rename "
-            "or delete all but one in RunPod's console, or choose another name."
+            f"There are {len(found)} {_NOUNS[kind]} named {name!r} ({ids}), so the intended one is unknown. Rename or "
+            "delete all but one in RunPod's console, or choose another name."
         )
     return found[0] if found else None

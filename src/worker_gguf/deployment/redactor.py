@@ -1,4 +1,4 @@
-"""Takes known secrets out of texts that are shown: the last door, behind code that should not let them come so far."""
+"""Masks known secrets in texts. The last defence: other code should not let a secret get this far."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["MASK", "Redactor"]
 
 MASK = "***"
 _SHORTEST = 3
-"""Taking out a shorter one would garble every line and hide nothing."""
+"""Masking shorter texts would make every line unreadable and hide nothing."""
 
 
 class Redactor:
     def __init__(self, secrets: Iterable[str]) -> None:
         forms = {form for secret in secrets for form in _forms(secret) if len(form) >= _SHORTEST}
-        # The longest first: one secret may begin another.
+        # The longest first: a secret may start with another one.
         self._forms = sorted(forms, key=len, reverse=True)
 
     def clean(self, text: str) -> str:
@@ -26,5 +26,5 @@ class Redactor:
 
 
 def _forms(secret: str) -> Iterable[str]:
-    """A secret as it may be written in an error of somebody else: quoted by Python, by JSON, in an address."""
+    """A secret as an error message may contain it: escaped by Python, by JSON, or for an address."""
     return secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret, safe=""), *secret.split("\n")

@@ -1,8 +1,8 @@
-"""A Manifest in the words of RunPod's API, version 2: the three objects as they are to be. Compares nothing."""
+"""Translates a Manifest into the three objects of RunPod's API, version 2."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from worker_gguf.deployment.manifest import Gpu, Manifest, Volume
@@ -21,11 +21,11 @@ def volume_body(volume: Volume) -> Body:
 
 
 def container_body(manifest: Manifest) -> Body:
-    """The fields that the template and the endpoint share. None is left to a default that RunPod may change."""
+    """The keys that the template and the endpoint have in common. All are sent, since RunPod's defaults may change."""
     return {
         "image": manifest.image,
         "args": manifest.args,
-        "disk": manifest.disk_gb,
+        "disk": manifest.container_disk_gb,
         "ports": list(manifest.ports),
         "registry": manifest.registry,
         "env": {name: value.text for name, value in manifest.env.items()},
@@ -44,42 +44,31 @@ def template_body(manifest: Manifest) -> Body:
     }
 
 
-def endpoint_body(manifest: Manifest, volume_ids: list[str]) -> Body:
-    """The fields of the endpoint besides its container."""
-    workers: dict[str, int] = {"min": manifest.workers.min, "max": manifest.workers.max}
-    if manifest.workers.idle_timeout_s is not None:
-        workers["idleTimeout"] = manifest.workers.idle_timeout_s
-    centers = {} if manifest.data_centers is None else {"dataCenterIds": list(manifest.data_centers)}
+def endpoint_body(manifest: Manifest, volume_ids: Sequence[str]) -> Body:
+    """The endpoint without its container."""
+    workers, delay_s = manifest.workers, manifest.scaling.queue_delay_s
+    idle = {} if manifest.idle_timeout_s is None else {"idleTimeout": manifest.idle_timeout_s}
+    by_requests = {"type": "REQUEST_COUNT", "requestCount": manifest.scaling.requests_per_worker}
+    cpus = [{"id": cpu.flavor, "vcpuCount": cpu.vcpus} for cpu in manifest.cpu]
     return {
         "name": manifest.name,
         "type": _TYPES[manifest.mode],
-        **({"gpu": _gpu(manifest.gpu)} if manifest.gpu else {"cpu": _cpus(manifest)}),
-        "workers": workers,
-        "scaling": _scaling(manifest),
-        **centers,
-        "networkVolumes": volume_ids,
+        **({"gpu": _gpu(manifest.gpu)} if manifest.gpu else {"cpu": cpus}),
+        "workers": {"min": workers.min, "max": workers.max, **idle},
+        "scaling": by_requests if delay_s is None else {"type": "QUEUE_DELAY", "queueDelay": delay_s},
+        **({} if manifest.data_centers is None else {"dataCenterIds": list(manifest.data_centers)}),
+        "networkVolumes": list(volume_ids),
         "timeout": manifest.timeout_s * 1000,
         "flashboot": _FLASHBOOT[manifest.flashboot],
     }
 
 
 def _gpu(gpu: Gpu) -> Body:
-    # An empty set means no constraint and may accompany a minimum; on create, no minimum is a missing key.
-    floor = {"minCudaVersion": gpu.min_cuda} if gpu.min_cuda else {}
     return {
         "pools": list(gpu.pools),
         "excludedTypes": list(gpu.excluded_types),
         "count": gpu.count,
+        # An empty list is no constraint and may be sent with a minimum. No minimum is expressed by leaving it out.
         "allowedCudaVersions": list(gpu.cuda_versions),
-        **floor,
+        **({"minCudaVersion": gpu.min_cuda} if gpu.min_cuda else {}),
     }
-
-
-def _cpus(manifest: Manifest) -> list[Body]:
-    return [{"id": cpu.flavor, "vcpuCount": cpu.vcpus} for cpu in manifest.cpus]
-
-
-def _scaling(manifest: Manifest) -> Body:
-    if manifest.scaling.requests_per_worker is not None:
-        return {"type": "REQUEST_COUNT", "requestCount": manifest.scaling.requests_per_worker}
-    return {"type": "QUEUE_DELAY", "queueDelay": manifest.scaling.queue_delay_s}
