@@ -1,7 +1,7 @@
 """Builds llama.cpp's own server from the source package of the pinned llama-cpp-python: `make llama-server`.
 
 It is the reference for answers and the peer for speed: the kernels are the same. The build takes about ten minutes on
-two cores, once for each version; it stays in the user's cache.
+two cores, once for each version and set of options; it stays in the user's cache.
 """
 
 from __future__ import annotations
@@ -14,20 +14,11 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from tools.cache import llama_server_path
+from tools.cache import LLAMA_SERVER_OPTIONS, llama_server_path
 
 __all__ = ["main"]
 
 _LOCK = Path(__file__).parents[1] / "requirements" / "dev.txt"
-_OPTIONS = (
-    "-DCMAKE_BUILD_TYPE=Release",
-    "-DLLAMA_BUILD_TESTS=OFF",
-    "-DLLAMA_BUILD_EXAMPLES=OFF",
-    "-DLLAMA_OPENSSL=OFF",
-    "-DLLAMA_BUILD_UI=OFF",
-    "-DLLAMA_USE_PREBUILT_UI=OFF",
-    "-DBUILD_SHARED_LIBS=OFF",
-)
 
 
 def main() -> int:
@@ -45,7 +36,7 @@ def _build(folder: Path, path: Path) -> None:
     build = folder / "build"
     # cmake and ninja are among the pinned build requirements, in this interpreter's own folder.
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    _run(["cmake", "-G", "Ninja", "-S", str(source), "-B", str(build), *_OPTIONS], environment)
+    _run(["cmake", "-G", "Ninja", "-S", str(source), "-B", str(build), *LLAMA_SERVER_OPTIONS], environment)
     _run(["cmake", "--build", str(build), "--target", "llama-server"], environment)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.unfinished")

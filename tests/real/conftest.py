@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import openai
 import pytest
 
 from bench.process import serving
@@ -18,7 +21,7 @@ from worker_gguf.start.read_ahead import ReadAhead
 from worker_gguf.start.start import Start
 from worker_gguf.store import ModelRef, UsageMark
 from worker_gguf.store.resolve import locate
-from worker_gguf.worker_process import free_port
+from worker_gguf.worker_process import WorkerProcess, free_port
 
 N_PARALLEL = 16
 N_CTX = 1024
@@ -84,11 +87,30 @@ def gemma_peer(gemma_path: Path, peer_command: Path, tmp_path_factory: pytest.Te
 
 def _serve(command: Path, model: Path, folder: Path, n_ctx: int) -> Iterator[Peer]:
     port = free_port()
-    # Weights as they lie in the file, as the worker has them on x86.
-    options = ["-np", "1", "-c", str(n_ctx), "-t", "2", "--no-repack", "--jinja", "--no-warmup"]
+    # The same as in the worker: weights in the order of the file, and a sliding window's memory kept in full. Without
+    # --swa-full, the server computes the last tokens of a prompt in a batch of their own, which moves its numbers.
+    options = ["-np", "1", "-c", str(n_ctx), "-t", "2", "--no-repack", "--swa-full", "--jinja", "--no-warmup"]
     arguments = [str(command), "-m", str(model), "--host", "127.0.0.1", "--port", str(port), *options]
     with serving(arguments, port, "/health", folder / "log"):
-        yield Peer(f"http://127.0.0.1:{port}")
+        peer = Peer(f"http://127.0.0.1:{port}")
+        yield peer
+        peer.close()
+
+
+@contextmanager
+def worker_client(path: Path, **environment: str) -> Iterator[openai.OpenAI]:
+    """OpenAI's client, connected to a worker in a process of its own."""
+    with tempfile.NamedTemporaryFile(suffix=".log") as log:
+        worker = WorkerProcess({"MODEL": str(path), "MODE": "http", "N_THREADS": "2", **environment}, log)
+        try:
+            worker.wait_ready(0.05)
+            http_client = openai.DefaultHttpxClient(trust_env=False)
+            with openai.OpenAI(
+                base_url=f"{worker.url}/v1", api_key="none", max_retries=0, timeout=120, http_client=http_client
+            ) as client:
+                yield client
+        finally:
+            worker.stop()
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,9 @@ class Peer:
     def __init__(self, url: str) -> None:
         self._client = httpx.Client(base_url=url, timeout=120, trust_env=False)
 
+    def close(self) -> None:
+        self._client.close()
+
     def greedy(self, tokens: Sequence[int], n: int) -> list[int]:
         body = {"prompt": list(tokens), "n_predict": n, "temperature": 0, "return_tokens": True, "cache_prompt": False}
         found: list[int] = self._post("/completion", body)["tokens"]
@@ -36,10 +39,14 @@ class Peer:
         return text
 
     def tokenize(self, text: str) -> list[int]:
-        tokens: list[int] = self._post("/tokenize", {"content": text, "add_special": True, "parse_special": True})[
-            "tokens"
-        ]
+        body = {"content": text, "add_special": True, "parse_special": True}
+        tokens: list[int] = self._post("/tokenize", body)["tokens"]
         return tokens
+
+    def complete(self, text: str, n: int) -> str:
+        body = {"prompt": text, "max_tokens": n, "temperature": 0, "cache_prompt": False}
+        answer: str = self._post("/v1/completions", body)["choices"][0]["text"]
+        return answer
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         reply = self._client.post(path, json=body)

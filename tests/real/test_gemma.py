@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
+from tests.real.conftest import worker_client
 from tests.real.peer import Peer
 from worker_gguf.engine.events import Delta, Finished, TokenLogprob, Usage
 from worker_gguf.engine.request import GenerationRequest, SamplingParams
@@ -16,6 +18,9 @@ from worker_gguf.start.loaded import LoadedModel
 pytestmark = pytest.mark.real
 
 WINDOW = 512
+# A prompt is prefilled in steps of this size. Behind a prefix that ends at a multiple of it, the batches are the same,
+# reused or computed afresh.
+N_UBATCH = 512
 TEXTS = [
     "The capital of France is",
     "Once upon a time there was",
@@ -31,9 +36,16 @@ def tokens_of(loaded: LoadedModel, text: str) -> tuple[int, ...]:
     return loaded.service._prompts._tokens(text, add_special=True)
 
 
-def first_token(
-    loaded: LoadedModel, prompt: Sequence[int], *, cache: bool, n_top: int = 20
-) -> tuple[TokenLogprob, Usage]:
+def tail_of(loaded: LoadedModel, text: str) -> tuple[int, ...]:
+    """The tokens without the BOS token."""
+    return tokens_of(loaded, text)[1:]
+
+
+def counting(phrase: str, n: int) -> str:
+    return " ".join(phrase.format(n=number) for number in range(n))
+
+
+def first_token(loaded: LoadedModel, prompt: Sequence[int], *, cache: bool) -> tuple[TokenLogprob, Usage]:
     request = GenerationRequest(
         f"g{next(_ids)}", tuple(prompt), SamplingParams(temperature=0), 1, top_logprobs=20, cache_prompt=cache
     )
@@ -69,18 +81,34 @@ def farthest(ours: dict[int, float], theirs: dict[int, float]) -> float:
 def test_the_first_tokens_are_as_likely_as_for_llama_server(gemma: LoadedModel, gemma_peer: Peer, text: str) -> None:
     prompt = tokens_of(gemma, text)
     logprob, _ = first_token(gemma, prompt, cache=False)
-    assert farthest(by_token(logprob), gemma_peer.first_logprobs(prompt, 20)) < 0.3
+    theirs = gemma_peer.first_logprobs(prompt, 20)
+    assert farthest(by_token(logprob), theirs) < 0.3
 
 
 def test_a_shared_prefix_longer_than_the_window_is_used_again(gemma: LoadedModel) -> None:
-    words = " ".join(f"number {n} follows number {n - 1}," for n in range(1, 130))
-    shared = tokens_of(gemma, words)
-    assert len(shared) > 2 * WINDOW
-    tails = [tokens_of(gemma, text)[1:] for text in TEXTS[:3]]
-    first_token(gemma, [*shared, *tails[0]], cache=True)
-    for tail in tails[1:]:
-        again, usage = first_token(gemma, [*shared, *tail], cache=True)
-        afresh, none = first_token(gemma, [*shared, *tail], cache=False)
-        assert usage.cached_tokens >= len(shared) - 1
-        assert none.cached_tokens == 0
-        assert farthest(by_token(again), by_token(afresh)) < 0.3
+    shared = tokens_of(gemma, counting("number {n} follows,", 300))[: 2 * N_UBATCH]
+    # Nearly two windows more: a memory that drops tokens behind the window no longer has those before the tails.
+    beyond = tokens_of(gemma, counting("item {n},", 300))[1:901]
+    assert (len(shared), len(beyond)) == (2 * WINDOW, 900)
+    first_token(gemma, [*shared, *beyond], cache=True)
+    again = [first_token(gemma, [*shared, *tail_of(gemma, text)], cache=True) for text in TEXTS]
+    afresh = [first_token(gemma, [*shared, *tail_of(gemma, text)], cache=False) for text in TEXTS]
+    assert [usage.cached_tokens for _, usage in again] == [len(shared)] * len(TEXTS)
+    assert [usage.cached_tokens for _, usage in afresh] == [0] * len(TEXTS)
+    for (reused, _), (computed, _) in zip(again, afresh, strict=True):
+        assert farthest(by_token(reused), by_token(computed)) < 0.05
+
+
+def test_the_reused_prefix_shows_in_the_usage_over_http(gemma_path: Path) -> None:
+    with worker_client(gemma_path, N_CTX="2048", N_PARALLEL="2") as client:
+        model = client.models.list().data[0].id
+        shared = counting("number {n} follows,", 200)
+        cached = []
+        for text in ("and then", "but before"):
+            completion = client.completions.create(model=model, prompt=f"{shared} {text}", max_tokens=1, temperature=0)
+            assert completion.usage is not None
+            assert completion.usage.prompt_tokens > WINDOW
+            details = completion.usage.prompt_tokens_details
+            cached.append((details and details.cached_tokens) or 0)
+    assert cached[0] == 0
+    assert cached[1] > WINDOW

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
-from worker_gguf.worker_process import WorkerProcess
+from tests.real.conftest import worker_client
+from tests.real.peer import Peer
+from tests.real.test_smollm2 import N_TOKENS, QUESTIONS, TEXTS
 
 pytestmark = pytest.mark.real
 
@@ -20,18 +22,8 @@ MODEL = "SmolLM2-135M-Instruct.Q4_1"
 
 @pytest.fixture(scope="module")
 def client(smollm2_path: Path) -> Iterator[openai.OpenAI]:
-    with tempfile.NamedTemporaryFile(suffix=".log") as log:
-        environment = {"MODEL": str(smollm2_path), "MODE": "http", "N_CTX": "1024", "N_PARALLEL": "4", "N_THREADS": "2"}
-        worker = WorkerProcess(environment, log)
-        try:
-            worker.wait_ready(0.05)
-            http_client = openai.DefaultHttpxClient(trust_env=False)
-            with openai.OpenAI(
-                base_url=f"{worker.url}/v1", api_key="none", max_retries=0, timeout=120, http_client=http_client
-            ) as made:
-                yield made
-        finally:
-            worker.stop()
+    with worker_client(smollm2_path, N_CTX="1024", N_PARALLEL="16") as made:
+        yield made
 
 
 def answer(client: openai.OpenAI, **options: Any) -> str:
@@ -41,6 +33,16 @@ def answer(client: openai.OpenAI, **options: Any) -> str:
 
 def test_a_greedy_answer_is_the_same_twice(client: openai.OpenAI) -> None:
     assert answer(client, temperature=0) == answer(client, temperature=0) != ""
+
+
+def test_16_concurrent_clients_get_the_answers_of_llama_server(client: openai.OpenAI, smollm2_peer: Peer) -> None:
+    def complete(prompt: str) -> str:
+        return client.completions.create(model=MODEL, prompt=prompt, max_tokens=N_TOKENS, temperature=0).choices[0].text
+
+    prompts = [*TEXTS, *QUESTIONS]
+    with ThreadPoolExecutor(16) as clients:
+        together = list(clients.map(complete, prompts))
+    assert together == [smollm2_peer.complete(prompt, N_TOKENS) for prompt in prompts]
 
 
 def test_a_stream_is_the_whole_answer(client: openai.OpenAI) -> None:

@@ -46,10 +46,13 @@ def conversation(question: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": question}]
 
 
+def texts_of(loaded: LoadedModel) -> list[str]:
+    template = loaded.service._prompts._template
+    return [*(template.prompt(conversation(question)) for question in QUESTIONS), *TEXTS]
+
+
 def prompts_of(loaded: LoadedModel) -> list[tuple[int, ...]]:
-    prompts = loaded.service._prompts
-    chats = [prompts._template.prompt(conversation(question)) for question in QUESTIONS]
-    return [prompts._tokens(text, add_special=False) for text in [*chats, *TEXTS]]
+    return [loaded.service._prompts._tokens(text, add_special=True) for text in texts_of(loaded)]
 
 
 async def greedy(loaded: LoadedModel, name: str, prompt: tuple[int, ...]) -> list[int]:
@@ -70,6 +73,10 @@ def alone(smollm2: LoadedModel) -> list[list[int]]:
         return [await greedy(smollm2, f"alone{n}", prompt) for n, prompt in enumerate(prompts_of(smollm2))]
 
     return asyncio.run(one_by_one())
+
+
+def test_prompts_have_the_tokens_that_llama_server_makes(smollm2: LoadedModel, smollm2_peer: Peer) -> None:
+    assert [list(prompt) for prompt in prompts_of(smollm2)] == [smollm2_peer.tokenize(t) for t in texts_of(smollm2)]
 
 
 def test_greedy_answers_equal_the_bare_loop(smollm2: LoadedModel, smollm2_path: Path, alone: list[list[int]]) -> None:
