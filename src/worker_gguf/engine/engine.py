@@ -258,6 +258,7 @@ class Engine:
 
     def _count_ending(self, reason: str) -> None:
         self.stats.finished[reason] += 1
+        self._measure()  # before the request counts as ended: a caller of idle() reads the new figures
         with self._lock:
             self._n_ended += 1
             self._turnover.ended(self._clock(), is_full=self._is_full)
@@ -265,9 +266,12 @@ class Engine:
         for latch in waiting:
             latch.set()
 
-    def _publish(self) -> None:
+    def _measure(self) -> None:
         self.stats.busy_slots = len(self._scheduler.running)
         self.stats.waiting = len(self._scheduler.waiting)
         self.stats.held_tokens = self._scheduler.memory.n_held
+
+    def _publish(self) -> None:
+        self._measure()
         if not self._is_abandoned and (outbox := self._answers.collect()):
             self._courier.send(outbox)
