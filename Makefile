@@ -12,7 +12,7 @@ BIN := .venv/bin
 # A wheel compiled with other CMAKE_ARGS may lie in pip's cache: do not take it for this one.
 PIP := -m pip --disable-pip-version-check --require-virtualenv
 INSTALL := $(PIP) install -qq --no-deps $(if $(CMAKE_ARGS),--no-cache-dir) $(PIP_EXTRA)
-LLAMA := $(shell sed -n 's/^\(llama-cpp-python==[^ ]*\).*/\1/p' requirements/dev.txt)
+LLAMA := $(shell sed -n 's/^\(llama-cpp-python==[^ ]*\).*/\1/p' requirements/worker.txt)
 
 .DEFAULT_GOAL := help
 .PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' Makefile)
@@ -20,9 +20,9 @@ LLAMA := $(shell sed -n 's/^\(llama-cpp-python==[^ ]*\).*/\1/p' requirements/dev
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-setup: .venv/.package ## create .venv with pinned, hashed requirements and this package; compiles llama.cpp once
+setup: .venv/.dev ## create .venv with pinned, hashed requirements and this package; compiles llama.cpp once
 
-demo: setup ## chat over HTTP and run a queue job on the embedded model, then stop
+demo: .venv/.package ## chat over HTTP and run a queue job on the embedded model, then stop
 	@$(BIN)/python -m tools.demo
 
 test: setup ## run the tests
@@ -67,10 +67,10 @@ check: setup image-check ## formatting, lint, types, generated docs, import rule
 	$(BIN)/python -m tools.docs --check
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
-run: setup ## serve on 127.0.0.1:8000 until Ctrl-C; MODEL=/path/to/model.gguf or MODEL=org/repo:Q4_K_M for another model
+run: .venv/.package ## serve on 127.0.0.1:8000 until Ctrl-C; MODEL=/path/to/model.gguf or MODEL=org/repo:Q4_K_M for another model
 	@MODE=$${MODE:-http} HOST=$${HOST:-127.0.0.1} $(BIN)/worker-gguf serve
 
-emulate: setup ## RunPod's queue on 127.0.0.1:8001 with two real workers, until Ctrl-C; MODEL=... for another model
+emulate: .venv/.package ## RunPod's queue on 127.0.0.1:8001 with two real workers, until Ctrl-C; MODEL=... for another model
 	@$(BIN)/python -m emulator --workers 2 $(ARGS)
 
 bench: setup ## measure the worker against the bare llama_decode loop
@@ -103,19 +103,25 @@ clean: ## remove the virtual environments, caches and build leftovers
 	rm -rf .venv .venv-tools .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist src/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/.package: .venv/.requirements pyproject.toml
+# For the tests and the tools of development. `make demo` and `make run` do without, which halves their set-up.
+.venv/.dev: .venv/.package requirements/dev.txt
+	@$(BIN)/python $(INSTALL) --require-hashes --requirement requirements/dev.txt
+	@$(BIN)/python $(PIP) check
+	@touch $@
+
+.venv/.package: .venv/.worker pyproject.toml
 	@$(BIN)/python $(INSTALL) --no-build-isolation --editable .
 	@$(BIN)/python $(PIP) check
 	@touch $@
 
-.venv/.requirements: requirements/build.txt requirements/dev.txt
+.venv/.worker: requirements/build.txt requirements/worker.txt
 	@requirements/preflight "$(PYTHON)" "$(LLAMA_WHEEL_INDEX)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python $(INSTALL) --require-hashes --requirement requirements/build.txt
 	@# A wheel from elsewhere has another hash; once it is installed, the next step finds that version there.
 	@$(if $(LLAMA_WHEEL_INDEX),$(BIN)/python $(INSTALL) --only-binary :all: --index-url $(LLAMA_WHEEL_INDEX) $(LLAMA))
 	@echo "Installing requirements$(if $(LLAMA_WHEEL_INDEX),,; llama.cpp is compiled unless pip has it already (minutes))."
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python $(INSTALL) --require-hashes --no-build-isolation --requirement requirements/dev.txt
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python $(INSTALL) --require-hashes --no-build-isolation --requirement requirements/worker.txt
 	@touch $@
 
 .venv-tools/.stamp: requirements/tools.txt
