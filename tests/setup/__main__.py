@@ -1,8 +1,8 @@
 """Sets the project up in a new clone while a newer release of every dependency is offered: `make test-setup`.
 
 The new environment must hold exactly the pins of the locks. The wheel of llama.cpp comes from pip's cache where it has
-been compiled before; everything else is installed anew. `--demo` runs `make demo` first, which needs fewer packages, and
-prints the seconds from the clone to its last answer.
+been compiled before; everything else is installed anew. `--demo` runs `make demo` first, which needs fewer packages,
+and prints the seconds from the clone to its last answer.
 """
 
 from __future__ import annotations
