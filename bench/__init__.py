@@ -1,1 +1,1 @@
-"""The worker's speed and memory beside the bare library: `python -m bench`. Nothing here is a test."""
+"""The speed and memory of the worker, compared with the bare library: `python -m bench`. Nothing here is a test."""

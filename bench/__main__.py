@@ -1,4 +1,4 @@
-"""The whole benchmark: the bare limit, the worker over HTTP and perhaps a peer, interleaved and repeated."""
+"""The whole benchmark: the bare limit, the worker over HTTP and, if asked for, a peer, interleaved and repeated."""
 
 import argparse
 import json

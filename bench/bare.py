@@ -1,4 +1,4 @@
-"""The least that a start can be: load, context, one decode by the low-level API. Prints its seconds as JSON."""
+"""The smallest start: load, context and one decode with the low-level API. Prints its seconds as JSON."""
 
 import ctypes
 import json

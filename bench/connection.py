@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection on asyncio, as light as it can be. Knows nothing of what is asked or answered."""
+"""One small HTTP/1.1 connection on asyncio. It knows nothing of requests and answers."""
 
 import asyncio
 from collections.abc import Callable

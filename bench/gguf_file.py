@@ -1,4 +1,4 @@
-"""Writes GGUF files, the little of the format that the benchmark's models need. Knows nothing of any model."""
+"""Writes GGUF files, as far as the models of the benchmarks and of the tests need the format."""
 
 import os
 import struct

@@ -1,4 +1,4 @@
-"""How long the header of a GGUF file with 128k tokens takes to read: `header_read_ms`, the median of many.
+"""Measures the time to read the header of a GGUF file with 128k tokens: `header_read_ms`, the median of many.
 
 Both as a start meets it (a fresh process, what the reader imports included) and as one more file in a process. The
 file lies in the page cache; nothing of it but its header is read.

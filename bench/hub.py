@@ -1,4 +1,4 @@
-"""What the hub serves when workers share a volume: four that start at once, and a leader killed half-way.
+"""Measures the bytes that the Hub serves to workers with a shared volume: four at once, and a leader killed half-way.
 
 The limit is the file itself: every byte once. The hub is a stand-in on this machine, behind a line of a known width.
 """

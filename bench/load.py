@@ -1,4 +1,4 @@
-"""A closed loop of streamed, sampled requests against any OpenAI-compatible server, and what its users would feel.
+"""A closed loop of streamed, sampled requests to any OpenAI-compatible server, with the latencies of its users.
 
 Every connection sends its next request when the last one has ended. Every prompt is new, so that no prefix cache helps,
 and every answer must have exactly the tokens asked for. Tokens are counted from the server's `usage`.

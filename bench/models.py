@@ -1,4 +1,4 @@
-"""Models of real shapes with random weights, written in seconds. They say nothing; they cost what real ones cost."""
+"""Writes models with real shapes and random weights. Their text is noise, and their cost is real."""
 
 import argparse
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What the queue costs: RunPod's real SDK in a real worker against the stand-in for the platform, on this machine.
+"""Measures the cost of the queue: RunPod's real SDK in a real worker, against the stand-in for the platform.
 
 (a) `stream_over_plain_50ms`: a job of 256 tokens, streamed, over the same job not streamed, when every post takes
     50 ms. `short_stream_over_plain_50ms` is the same for an answer that is computed in 0.2 s, where the one post more

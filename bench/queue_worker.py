@@ -1,4 +1,4 @@
-"""The real worker, which says when a job reaches the queue front end. For `bench.queue`."""
+"""The real worker, which also prints when a job reaches the queue front end. For `bench.queue`."""
 
 import sys
 import time

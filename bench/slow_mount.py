@@ -1,4 +1,4 @@
-"""A folder seen through a FUSE mount on which every read takes a set time: what a network volume looks like.
+"""A FUSE mount on which every read takes a set time, as on a network volume.
 
 Each mount is a process of its own. `mounted` needs the mfusepy package, libfuse and /dev/fuse; `why_not` says what is
 missing. A fresh mount has no cached pages, so nothing needs to be dropped before a measurement.

@@ -1,4 +1,4 @@
-"""Two models that take turns where there is room for one: how often they are swapped, and whether anybody is lost.
+"""Measures two models that take turns where there is room for one: the swaps and the lost requests.
 
 Requests alternate between the two, 1:1, and a fixed number of them is under way at any time. The worker promises that a
 model stays in memory for MODEL_MIN_RESIDENCE_S at least. With room for one, that is at most seconds / residence + 1

@@ -1,4 +1,4 @@
-"""The client's side of HTTP/1.1 and of server-sent events, fed with bytes cut anywhere. Knows nothing of sockets.
+"""The client's side of HTTP/1.1 and of server-sent events, for bytes that are cut anywhere. It opens no sockets.
 
 Small on purpose: the load generator shares its processor with the server that it measures.
 """

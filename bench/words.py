@@ -1,4 +1,4 @@
-"""A made-up vocabulary as large as Llama 3's, and prompts in it whose number of tokens is known beforehand.
+"""A made-up vocabulary as large as Llama 3's, and prompts with a known number of tokens.
 
 A word is three syllables, each from its own set of consonants: "badomu" can be cut in one way only, so that the merges
 below reach every word whatever their order of ranks. Knows nothing of files, models or servers.

@@ -1,4 +1,4 @@
-"""Requests to a worker, to several models or to a service, without a door."""
+"""Requests to a worker, to several models or to a service, without HTTP or a queue."""
 
 from __future__ import annotations
 

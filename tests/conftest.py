@@ -1,4 +1,4 @@
-"""What every test gets: no network but loopback, and an environment without the machine's own settings."""
+"""Fixtures of every test: no network but loopback, and an environment without the machine's own settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker without a model: answers that are known beforehand, and a memory of what was cancelled."""
+"""A worker without a model: known answers, and a record of the cancelled requests."""
 
 from __future__ import annotations
 

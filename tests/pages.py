@@ -1,4 +1,4 @@
-"""Reading a Markdown page: its code blocks, and which of its links lead nowhere."""
+"""Reads Markdown pages: their code blocks and their broken links."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guard around all tests holds."""
+"""Tests of the guards around all tests."""
 
 from __future__ import annotations
 

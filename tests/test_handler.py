@@ -1,4 +1,4 @@
-"""handler.py, where RunPod's Hub looks for it, is the worker."""
+"""Tests that handler.py, where RunPod's Hub looks for it, is the worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be said of the image's files without building it; `make image-test` builds it."""
+"""Tests of the image's files without a build. `make image-test` builds it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts of the latch."""
+"""Tests of the latch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What README.md says is so: links, commands, examples, settings. That they work is for `make demo` to show."""
+"""Tests of README.md: its links, commands, examples and settings exist. `make demo` shows that they work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts of the worker's life, on the embedded model."""
+"""Tests of the worker's life cycle, with the embedded model."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is run beside the package and never shipped with it."""
+"""Commands of development, which are not part of the package."""

@@ -1,4 +1,4 @@
-"""Facts of `worker-gguf bench cold-start`: a real start on the embedded model, the picture and the figures."""
+"""Tests of `worker-gguf bench cold-start`: a real start on the embedded model, the picture and the figures."""
 
 from __future__ import annotations
 

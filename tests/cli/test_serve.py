@@ -1,4 +1,4 @@
-"""Facts of `worker-gguf serve`, run as a user would: a process, its exit code, what it prints."""
+"""Tests of `worker-gguf serve`, run as a user runs it: the process, its exit code and its output."""
 
 from __future__ import annotations
 

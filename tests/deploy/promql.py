@@ -1,4 +1,4 @@
-"""What is asked of Prometheus in deploy/: every expression of the dashboard and of the alerts, and what each names."""
+"""The PromQL expressions of the dashboard and of the alerts in deploy/, and the names in each of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dashboard and the alerts: as generated, as Prometheus reads them. That the names are true is tests/e2e's."""
+"""Tests of the dashboard and the alerts, as generated and as Prometheus reads them. tests/e2e compares their names."""
 
 from __future__ import annotations
 

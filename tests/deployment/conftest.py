@@ -1,4 +1,4 @@
-"""The stand-in for RunPod, and the command as a user runs it, with a clock that passes when it is waited on."""
+"""The stand-in for RunPod, and the command as a user runs it, with a clock that advances when it is waited for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RunPod's published OpenAPI description, as a judge of requests and answers."""
+"""Checks requests and answers against RunPod's published OpenAPI description."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What answers at an endpoint's addresses: healthy at once, unless a test writes another course into it."""
+"""The endpoint's addresses of the stand-in: healthy at once, unless a test gives it another course."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RunPod on 127.0.0.1: its REST API with the rules of its description, and the addresses of the endpoints it makes.
+"""RunPod on 127.0.0.1: its REST API with the rules of its description, and the addresses of the endpoints.
 
 Every request and every answer is judged by the published description; what it finds lies in `faults`, and a test that
 leaves one there fails (conftest.py).

@@ -1,4 +1,4 @@
-"""The judge of requests finds what RunPod's description forbids; else what passes it would mean nothing."""
+"""Tests that the check of requests finds what RunPod's description forbids."""
 
 from __future__ import annotations
 

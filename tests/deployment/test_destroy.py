@@ -1,4 +1,4 @@
-"""What deploy made, removed again."""
+"""Tests of `worker-gguf destroy`, which removes what `deploy` created."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The examples in deploy/ and the page about them: as they are, but for the image that a user must name."""
+"""Tests of the examples in deploy/ and of their page. Only the image, which a user must name, is replaced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong on the way, and what the user reads then."""
+"""Tests of failures during a deployment, and of the messages that the user reads."""
 
 from __future__ import annotations
 

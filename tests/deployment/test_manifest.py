@@ -1,4 +1,4 @@
-"""What deploy.yaml may say, and what is said of what it may not."""
+"""Tests of the keys of deploy.yaml, and of the errors for mistakes in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan: pure, least, and at rest once it is carried out. Any manifest, against the stand-in's own rules."""
+"""Tests of the plan: it has no side effects, it is minimal, and it is empty after it was applied."""
 
 from __future__ import annotations
 

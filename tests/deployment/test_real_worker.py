@@ -1,4 +1,4 @@
-"""A deployment whose workers are real: the embedded model behind the product's own queue, and behind HTTP."""
+"""Tests of deployments with real workers: the embedded model behind the project's own queue, and behind HTTP."""
 
 from __future__ import annotations
 

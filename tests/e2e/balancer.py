@@ -1,4 +1,4 @@
-"""Nginx over real workers on the embedded model: a stand-in for a load balancer.
+"""Nginx in front of real workers with the embedded model: a stand-in for a load balancer.
 
 `python -m tests.e2e.balancer` restarts the workers in turn, under load, and says what became of every request.
 """

@@ -1,4 +1,4 @@
-"""The real worker on the embedded model, behind a real uvicorn on loopback. Made once for all end-to-end tests."""
+"""A real worker with the embedded model, behind a real uvicorn on loopback, shared by all end-to-end tests."""
 
 from __future__ import annotations
 

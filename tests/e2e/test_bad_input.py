@@ -1,4 +1,4 @@
-"""Whatever is sent: a 4xx with OpenAI's error body, never a 500, and the next good request is answered."""
+"""Tests that any bad input gets a 4xx with OpenAI's error body, and that the next good request is answered."""
 
 from __future__ import annotations
 

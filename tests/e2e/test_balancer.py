@@ -1,4 +1,4 @@
-"""Two real workers behind nginx: nothing is lost when they restart, nothing is held back, nothing is left running."""
+"""Tests of two real workers behind nginx: restarts lose no request, hold none back and leave none running."""
 
 from __future__ import annotations
 

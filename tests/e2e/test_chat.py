@@ -1,4 +1,4 @@
-"""Facts of the whole road, seen by the official client."""
+"""Tests of chats from end to end, with OpenAI's client."""
 
 from __future__ import annotations
 

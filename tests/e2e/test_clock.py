@@ -1,4 +1,4 @@
-"""A clock that jumps: the time of day goes an hour ahead and back at every look, and nothing is waited for by it."""
+"""Tests under a clock that jumps: the time of day moves an hour ahead and back at every call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker on a model that generates no text: it starts, says what it can do, and refuses a chat with a sentence."""
+"""Tests of a worker with a model that generates no text: it starts, lists its abilities and refuses a chat."""
 
 from __future__ import annotations
 

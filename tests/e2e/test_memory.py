@@ -1,4 +1,4 @@
-"""KV memory running out, for real: fewer cells than the requests need together."""
+"""Tests of a full KV cache: there are fewer cells than the requests need together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a running worker says of itself: one line for each request, metrics that the dashboard knows, no content."""
+"""Tests of a running worker's logs and metrics: one line for each request, known names, no content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What /openapi.json promises, held against the running worker by schemathesis: any input, on any route."""
+"""Tests the running worker against /openapi.json with schemathesis: any input, on any route."""
 
 from __future__ import annotations
 

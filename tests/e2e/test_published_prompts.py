@@ -1,4 +1,4 @@
-"""Every published prompt, greedily, through the model's own chat template: the answer is the published one."""
+"""Tests that each published prompt gets its published answer, through the model's own chat template."""
 
 from __future__ import annotations
 

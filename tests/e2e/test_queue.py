@@ -1,4 +1,4 @@
-"""The real worker as a process of its own, with RunPod's real SDK, against the stand-in for the platform's queue."""
+"""Tests of a real worker process with RunPod's real SDK, against the stand-in for the platform's queue."""
 
 from __future__ import annotations
 

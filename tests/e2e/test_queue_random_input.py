@@ -1,4 +1,4 @@
-"""Whatever a job's input is: an answer, or one error whose envelope can be parsed. Through the real handler."""
+"""Tests that any input of a job gets an answer, or one error whose envelope can be parsed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several models in a worker of its own process, over HTTP: alternating load, a hang-up, SIGTERM before a swap."""
+"""Tests of several models in a worker process, over HTTP: alternating load, a disconnect, SIGTERM before a swap."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that may not have the memory the machine seems to have: it serves with less and says so."""
+"""Tests of a process with less memory than the machine seems to have: it serves with less and logs it."""
 
 from __future__ import annotations
 

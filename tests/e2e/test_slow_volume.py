@@ -1,4 +1,4 @@
-"""A start from a FUSE mount: the volume is asked for every byte once, whether or not it drops pages on open."""
+"""Tests of a start from a FUSE mount: each byte is read once, whether or not an open drops pages."""
 
 from __future__ import annotations
 

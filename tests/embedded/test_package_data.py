@@ -1,4 +1,4 @@
-"""What ships: a small GGUF and prompts that a test of the engine can run."""
+"""Tests of the data in the package: a small GGUF, and prompts that a test of the engine can run."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Faults in front of the stand-in: its first answers to polls for jobs are others than they should be."""
+"""Faults in front of the stand-in: wrong answers to the first polls for jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real worker, but for two words in a job: one kills its process each time, one makes the decode never return."""
+"""The real worker with two special words in a job: one kills its process, one makes the decode never return."""
 
 from __future__ import annotations
 

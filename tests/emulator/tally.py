@@ -1,4 +1,4 @@
-"""What a chaos run remembers of its jobs, and how it reads their answers."""
+"""The record that a chaos run keeps of its jobs, and the check of their answers."""
 
 from __future__ import annotations
 

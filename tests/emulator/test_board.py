@@ -1,4 +1,4 @@
-"""The platform's memory: leases, tries, time limits, with a clock of the test's own."""
+"""Tests of the platform's memory: leases, tries and time limits, with a clock of the test's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chaos run, small: two workers, one told to leave, and a poisoned job that kills two."""
+"""A small chaos run: two workers, one that is stopped, and a poisoned job that kills two."""
 
 from __future__ import annotations
 

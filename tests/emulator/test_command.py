@@ -1,4 +1,4 @@
-"""`python -m emulator` as a new user meets it: what it prints works as it stands."""
+"""Tests of `python -m emulator` as a new user meets it: the commands that it prints work."""
 
 from __future__ import annotations
 

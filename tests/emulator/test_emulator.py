@@ -1,4 +1,4 @@
-"""The stand-in, spoken to by hand: both of its sides."""
+"""Tests of both sides of the stand-in, with requests written by hand."""
 
 from __future__ import annotations
 

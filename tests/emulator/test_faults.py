@@ -1,4 +1,4 @@
-"""The real SDK in real processes: a platform that talks nonsense, that is gone, a decode that hangs, signals."""
+"""Tests of the real SDK in real processes: malformed answers, outages, a decode that hangs, signals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which workers are started again and which are not, with processes that are made to fail."""
+"""Tests of which workers are restarted, with processes that are made to fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts of the way from pieces to text."""
+"""Tests of the conversion of token pieces to text."""
 
 from __future__ import annotations
 

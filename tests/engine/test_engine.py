@@ -1,4 +1,4 @@
-"""Facts of the engine: a real thread, a fake runner, asyncio readers."""
+"""Tests of the engine: a real thread, a fake runner, asyncio readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts of the scheduler, driven step by step: no model, no clock, no thread."""
+"""Tests of the scheduler, driven step by step: no model, no clock, no thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts of placing a sequence."""
+"""Tests of the choice of a slot for a sequence."""
 
 from __future__ import annotations
 

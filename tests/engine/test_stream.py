@@ -1,4 +1,4 @@
-"""Facts of events on their way to their reader."""
+"""Tests of the delivery of events to their readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one that is refused is told to wait."""
+"""Tests of the wait that a refused request is given in `Retry-After`."""
 
 from __future__ import annotations
 

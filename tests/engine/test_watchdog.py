@@ -1,4 +1,4 @@
-"""The watchdog: what counts as a stall, and an engine whose decode does not return."""
+"""Tests of the watchdog: the definition of a stall, and an engine whose decode does not return."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests of the tests: short ones, and one that runs until it is told to stop."""
+"""Requests of the tests: short ones, and one that runs until it is stopped."""
 
 from __future__ import annotations
 

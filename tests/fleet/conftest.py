@@ -1,4 +1,4 @@
-"""A real worker with several real models, room for one of them at a time. Made once for the tests of a file."""
+"""A real worker with several real models and room for one of them, shared by the tests of a file."""
 
 from __future__ import annotations
 

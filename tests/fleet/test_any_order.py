@@ -1,4 +1,4 @@
-"""Facts that hold in any order of events: models of any sizes, requests, departures, failures, at any time."""
+"""Tests that hold in any order of events: models of any size, requests, disconnects and failures."""
 
 from __future__ import annotations
 

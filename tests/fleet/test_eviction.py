@@ -1,4 +1,4 @@
-"""Facts of who is unloaded."""
+"""Tests of the choice of the models to unload."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts of several models in one worker, on the embedded model twice with room for one."""
+"""Tests of several models in one worker: the embedded model twice, with room for one."""
 
 from __future__ import annotations
 

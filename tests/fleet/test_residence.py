@@ -1,4 +1,4 @@
-"""Facts of who is in memory and who waits, told in events, with a clock that is a number."""
+"""Tests of which model is in memory and which requests wait, with a clock that is a number."""
 
 from __future__ import annotations
 

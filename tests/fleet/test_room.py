@@ -1,4 +1,4 @@
-"""Facts of what fits beside what, on machines made of numbers."""
+"""Tests of which models fit in memory together, on machines that are numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts of MODELS: its forms, what an entry may set, and what is said of one that is wrong."""
+"""Tests of MODELS: its forms, the settings of an entry, and the errors for wrong entries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts of what clients are told of a model that failed."""
+"""Tests of the errors that clients get for a model that failed."""
 
 from __future__ import annotations
 

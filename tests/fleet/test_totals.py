@@ -1,4 +1,4 @@
-"""Facts of the engines' numbers added up."""
+"""Tests of the sums over the statistics of several engines."""
 
 from __future__ import annotations
 

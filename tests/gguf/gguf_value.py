@@ -1,4 +1,4 @@
-"""A GGUF file as a value: read whole, changed in any way, written again. For files that nobody should publish."""
+"""A GGUF file as a value that tests can change in any way and write again."""
 
 from __future__ import annotations
 

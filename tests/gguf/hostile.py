@@ -1,4 +1,4 @@
-"""Headers that nobody wrote in good faith, and what reading each takes: `python -m tests.gguf.hostile`.
+"""Hostile GGUF headers, and the time and memory that reading each takes: `python -m tests.gguf.hostile`.
 
 Each is read from a file by a forked process that may not grow beyond LIMIT_BYTES.
 """

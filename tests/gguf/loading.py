@@ -1,4 +1,4 @@
-"""Brings models up to their first decode, each in a process of its own: what kills one is seen by the next.
+"""Loads models up to their first decode, each in a process of its own, so that a crash ends only that process.
 
 The processes are forked from one that has imported llama.cpp and has not started it, so that each takes milliseconds.
 `python -m tests.gguf.loading FILE...` prints a line of JSON for each.

@@ -1,4 +1,4 @@
-"""What a model can do, as its header says it."""
+"""Tests of a model's abilities, read from its header."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A header is read right, in bounded time and memory, or refused with ModelInvalid. Nothing else comes out."""
+"""Tests that a header is read in bounded time and memory, or refused with ModelInvalid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A header in bad faith is refused in no time and little memory."""
+"""Tests that a hostile header is refused quickly and with little memory."""
 
 from __future__ import annotations
 

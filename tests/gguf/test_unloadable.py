@@ -1,4 +1,4 @@
-"""A file that is a GGUF and no sound model ends in a typed error. llama.cpp never ends the process without a word."""
+"""Tests that a damaged model ends in a typed error, and that llama.cpp never ends the process without a message."""
 
 from __future__ import annotations
 

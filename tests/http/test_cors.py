@@ -1,4 +1,4 @@
-"""Browsers: preflights, and the headers on everything that a page may read."""
+"""Tests of browsers' requests: preflights, and the headers on each answer that a page may read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compressed bodies."""
+"""Tests of compressed bodies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A wrong base URL and slashes too many, over a real connection."""
+"""Tests of wrong base URLs and extra slashes, over a real connection."""
 
 from __future__ import annotations
 

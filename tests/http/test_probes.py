@@ -1,4 +1,4 @@
-"""/ping, /health, /metrics and the second port."""
+"""Tests of /ping, /health, /metrics and the second port."""
 
 from __future__ import annotations
 

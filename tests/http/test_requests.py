@@ -1,4 +1,4 @@
-"""Keys, bodies, routes and replies, over a real connection."""
+"""Tests of keys, bodies, routes and answers, over a real connection."""
 
 from __future__ import annotations
 

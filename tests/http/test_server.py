@@ -1,4 +1,4 @@
-"""How the HTTP server leaves: what runs is finished, in time, and a second signal is obeyed at once."""
+"""Tests of how the HTTP server stops: running requests finish in time, and a second signal ends it at once."""
 
 from __future__ import annotations
 

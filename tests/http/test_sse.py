@@ -1,4 +1,4 @@
-"""Comments in silent streams: when they come, and that they never come inside an event."""
+"""Tests of comments in silent streams: when they are sent, and that none is sent inside an event."""
 
 from __future__ import annotations
 

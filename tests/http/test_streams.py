@@ -1,4 +1,4 @@
-"""Streams: as they come, never past an error, and over the moment the client is."""
+"""Tests of streams: delivery, errors, and cancellation when the client disconnects."""
 
 from __future__ import annotations
 

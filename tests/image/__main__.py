@@ -1,4 +1,4 @@
-"""`make image-test`: build the image with buildah, start it, ask it, look into it.
+"""`make image-test`: builds the image with buildah, starts it, sends requests and inspects it.
 
 The base is a stand-in (stand_in.py) and the wheel one of this machine, so there is no CUDA in it: what is tested is
 everything else that the Dockerfile says. Needs root, buildah and debootstrap, and PyPI for the first build.

@@ -1,4 +1,4 @@
-"""What must be true of the built image. Each check prints what it saw, or ends the run with a sentence."""
+"""Checks of the built image. Each check prints a line, or ends the run with a sentence."""
 
 from __future__ import annotations
 

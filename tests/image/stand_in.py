@@ -1,4 +1,4 @@
-"""Stand-ins for what the build takes from elsewhere: the base image, the index of wheels, this machine's way to PyPI.
+"""Stand-ins for the inputs of the build: the base image, the index of wheels, this machine's way to PyPI.
 
 The base is Debian 12, whose Python is 3.11 too, with what matters of RunPod's: a compiler that must not stay, and
 variables that point the Hub's library at a volume that may not be there (runpod/containers, official-templates/base).

@@ -1,4 +1,4 @@
-"""A worker in a container of the built image, started as the platform starts it and asked over the wire."""
+"""A worker in a container of the built image, started as the platform starts it, with requests over the network."""
 
 from __future__ import annotations
 

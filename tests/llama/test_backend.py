@@ -1,4 +1,4 @@
-"""Facts of llama.cpp's process-wide side, each in a process of its own that llama.cpp ends."""
+"""Tests of llama.cpp's process-wide functions, each in a process of its own that llama.cpp ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts of importing the C bindings alone. Each looks at a process of its own, where nothing is imported yet."""
+"""Tests of importing only the C bindings, each in a process where nothing is imported yet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The short cut to the tokens that can be drawn leaves none of them out."""
+"""Tests that the short list of candidate tokens contains every token that can be sampled."""
 
 from __future__ import annotations
 

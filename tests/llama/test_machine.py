@@ -1,4 +1,4 @@
-"""What there is to compute on, as a container sees it."""
+"""Tests of the machine's processors and memory, as a container sees them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What llama.cpp says of the layers it put on GPUs."""
+"""Tests of reading llama.cpp's log lines about the layers on GPUs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memory plan against what llama.cpp itself says it takes: its dry run over the headers of published models."""
+"""Compares the memory plan with llama.cpp's own figures, from a dry run over headers of published models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A recurrent memory has one state for each sequence: it can be copied whole, and not be cut."""
+"""Tests of a recurrent memory: it has one state for each sequence, can be copied whole, and cannot be cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts of the real runner on the embedded model: memory operations give what computing afresh gives."""
+"""Tests of the real runner with the embedded model: reused memory gives the results of a fresh computation."""
 
 from __future__ import annotations
 

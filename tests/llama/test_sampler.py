@@ -1,4 +1,4 @@
-"""Facts of drawing: each sampler does what its name says, and the short cut never changes a draw."""
+"""Tests of sampling: each sampler does what its name says, and the short list of candidates changes no result."""
 
 from __future__ import annotations
 

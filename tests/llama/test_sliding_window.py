@@ -1,4 +1,4 @@
-"""A sliding-window model keeps everything it has computed, so that a prefix can be used again."""
+"""Tests of a model with a sliding window: its memory keeps all tokens, so that a prefix can be used again."""
 
 from __future__ import annotations
 

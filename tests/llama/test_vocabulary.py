@@ -1,4 +1,4 @@
-"""Facts of the vocabulary, and of three published ones where their files are at hand."""
+"""Tests of the vocabulary, and of three published ones where their files are present."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The account of a request: counts and times of several choices, of one that never ran, of one that was left."""
+"""Tests of the account of a request: counts and times of several choices, and of cancelled requests."""
 
 from __future__ import annotations
 

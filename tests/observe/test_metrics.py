@@ -1,4 +1,4 @@
-"""The Prometheus face."""
+"""Tests of the metrics in Prometheus' format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts of the timeline and its picture, by a clock that is set by hand."""
+"""Tests of the timeline and its picture, with a clock that is set by hand."""
 
 from __future__ import annotations
 

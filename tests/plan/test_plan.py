@@ -1,4 +1,4 @@
-"""Facts of the memory plan."""
+"""Tests of the memory plan."""
 
 from __future__ import annotations
 

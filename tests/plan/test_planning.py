@@ -1,4 +1,4 @@
-"""Facts of what the settings decide about a load. The plan itself is under tests/engine."""
+"""Tests of the settings' part in a load. The plan itself is tested in test_plan.py."""
 
 from __future__ import annotations
 

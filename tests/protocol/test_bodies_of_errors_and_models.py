@@ -1,4 +1,4 @@
-"""The error envelope and the list of models."""
+"""Tests of the error envelope and of the list of models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies become calls."""
+"""Tests of parsing bodies to calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What known clients send, with their own defaults, works, and what it asks for is honoured."""
+"""Tests of the requests of known clients, with their default parameters."""
 
 from __future__ import annotations
 

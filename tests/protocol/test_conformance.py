@@ -1,4 +1,4 @@
-"""Every answer and every chunk, in every mode, against OpenAI's schemas and OpenAI's client."""
+"""Tests of every answer and chunk, in every mode, against OpenAI's schemas and OpenAI's client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every known parameter is judged once, and as its names say."""
+"""Tests that every known parameter is listed once and treated as its entry says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts of an answer: what a parser returns is what a client gets, streamed and whole."""
+"""Tests of the parts of an answer: a client gets what the parser returns, streamed or whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever JSON comes: a call, or an error that is the client's. Never anything else."""
+"""Tests that any JSON body gives a call or a client error, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From engine events to bytes and answers."""
+"""Tests of rendering engine events as bytes and answers."""
 
 from __future__ import annotations
 

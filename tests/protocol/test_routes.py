@@ -1,4 +1,4 @@
-"""The table of routes, and that everything which lists routes reads it."""
+"""Tests of the table of routes, and that every list of routes is made from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Seeds, sampler names, biases."""
+"""Tests of seeds, sampler names and biases."""
 
 from __future__ import annotations
 

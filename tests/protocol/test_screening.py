@@ -1,4 +1,4 @@
-"""The header that names what was ignored holds a stranger's text."""
+"""Tests of the header that names ignored parameters, which contains text from clients."""
 
 from __future__ import annotations
 

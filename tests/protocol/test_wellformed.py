@@ -1,4 +1,4 @@
-"""What is no JSON object worth reading is a 400."""
+"""Tests that a body that is not a sound JSON object is a 400."""
 
 from __future__ import annotations
 

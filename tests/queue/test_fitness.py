@@ -1,4 +1,4 @@
-"""The real SDK in a real worker: what it tells the platform of a start that failed, and that its own checks are off."""
+"""Tests of failed starts with the real SDK in a real worker, and that the SDK's own checks are off."""
 
 from __future__ import annotations
 

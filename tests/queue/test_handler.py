@@ -1,4 +1,4 @@
-"""The handler, driven as the SDK drives it: one item at a time, each awaited like a post."""
+"""Tests of the handler, driven as the SDK drives it: one item at a time, each awaited like a post."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The three shapes of a job's input, and what is none of them."""
+"""Tests of the three shapes of a job's input, and of inputs without a known shape."""
 
 from __future__ import annotations
 

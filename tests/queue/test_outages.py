@@ -1,4 +1,4 @@
-"""What the SDK's poll and post do, wrapped, when the platform is away or says nonsense."""
+"""Tests of the wrapped poll and post of the SDK during outages and after malformed answers."""
 
 from __future__ import annotations
 

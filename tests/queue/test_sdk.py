@@ -1,4 +1,4 @@
-"""The real SDK in a real process against the emulator: what of our front end only shows there."""
+"""Tests of the real SDK in a real process against the emulator."""
 
 from __future__ import annotations
 

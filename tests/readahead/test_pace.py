@@ -1,4 +1,4 @@
-"""Facts of how many readers are found worth it, on volumes made of arithmetic."""
+"""Tests of the choice of the number of readers, on simulated volumes."""
 
 from __future__ import annotations
 

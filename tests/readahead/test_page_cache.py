@@ -1,4 +1,4 @@
-"""Facts of bringing a file into the page cache."""
+"""Tests of reading a file into the page cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts of reading ahead. What stands in for the volume is a read function; nothing waits for a clock."""
+"""Tests of reading ahead, with a read function in place of the volume. No test waits for a clock."""
 
 from __future__ import annotations
 

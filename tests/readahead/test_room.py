@@ -1,4 +1,4 @@
-"""Facts of how much the page cache can hold."""
+"""Tests of the room in the page cache."""
 
 from __future__ import annotations
 

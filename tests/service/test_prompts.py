@@ -1,4 +1,4 @@
-"""Prompts as tokens: BOS, token ids, biases, and the limits of a model."""
+"""Tests of prompts as tokens: BOS, token ids, biases, and the limits of a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts of names that are nearly a setting's."""
+"""Tests of variables whose names are nearly the name of a setting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every requirement of the locks has an exact version and a hash, and the check of that can fail."""
+"""Tests that every requirement of the locks has an exact version and a hash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check before a set-up: it names the versions of Python that it takes, and what is missing."""
+"""Tests of the check before a set-up: the versions of Python, and the missing tools."""
 
 from __future__ import annotations
 

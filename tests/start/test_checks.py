@@ -1,4 +1,4 @@
-"""What the checks say of facts: each refusal is a sentence with a next step."""
+"""Tests of the checks on given facts: each failure is a sentence with a next step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checks on a real start of the embedded model."""
+"""Tests of the checks on a real start of the embedded model."""
 
 from __future__ import annotations
 

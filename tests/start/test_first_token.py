@@ -1,4 +1,4 @@
-"""One token of a fresh model, and nothing left behind."""
+"""Tests of the first token: one token of a new model, which leaves nothing in its memory."""
 
 from __future__ import annotations
 

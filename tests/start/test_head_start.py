@@ -1,4 +1,4 @@
-"""Facts of what begins before anything heavy is imported."""
+"""Tests of the head start, which runs before anything heavy is imported."""
 
 from __future__ import annotations
 

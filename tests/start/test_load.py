@@ -1,4 +1,4 @@
-"""A load that fails for memory is tried again with less, and says so."""
+"""Tests of a load that runs out of memory: it is tried again with a smaller plan and logs it."""
 
 from __future__ import annotations
 

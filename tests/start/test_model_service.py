@@ -1,4 +1,4 @@
-"""Facts of what a loaded model is presented as."""
+"""Tests of the description of a loaded model."""
 
 from __future__ import annotations
 

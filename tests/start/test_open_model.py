@@ -1,4 +1,4 @@
-"""Facts of opening a model."""
+"""Tests of opening a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts of the bar."""
+"""Tests of the progress bar."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A hub for the tests of downloads."""
+"""The stand-in for the Hub, for the tests of downloads."""
 
 from __future__ import annotations
 

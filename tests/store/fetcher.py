@@ -1,4 +1,4 @@
-"""A worker process that does nothing but make sure of a model: `python -m tests.store.fetcher '{"cache": …}'`."""
+"""A worker process that only fetches a model: `python -m tests.store.fetcher '{"cache": …}'`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A writable folder behind FUSE that lies about locks: everybody gets every flock and every range, at once.
+"""A writable FUSE folder that lies about locks: every process gets every lock at once.
 
 `mounted` gives its process, so that a test can take the volume away in the middle.
 """

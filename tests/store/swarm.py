@@ -1,4 +1,4 @@
-"""Real worker processes on one volume, and what must be true of the volume when they are through."""
+"""Real worker processes on one volume, and checks of the volume after they have ended."""
 
 from __future__ import annotations
 

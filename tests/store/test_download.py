@@ -1,4 +1,4 @@
-"""What is not on disk is fetched once, whole, from a stand-in for the Hub; every failure is a sentence."""
+"""Tests of downloads from a stand-in for the Hub: each file once and whole, and each failure with a sentence."""
 
 from __future__ import annotations
 

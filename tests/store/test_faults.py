@@ -1,4 +1,4 @@
-"""Whatever the hub, the line and the disk do: a whole and verified file, or a sentence and nothing under its name."""
+"""Tests of faults of the Hub, the network and the disk: a verified file, or an error and no file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ways of the real Hub and of other servers that are no faults: names that moved, addresses that expire, waits."""
+"""Tests of normal behaviour of the Hub and of other servers: moved names, expired addresses, waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Byte pieces of a model: fetched, verified and kept as the one file that they make."""
+"""Tests of a model in byte pieces: fetched, verified and stored as one file."""
 
 from __future__ import annotations
 

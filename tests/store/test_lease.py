@@ -1,4 +1,4 @@
-"""One worker holds a lease; it is taken over when it falls silent, and nobody is misled for long."""
+"""Tests of the lease of a download: one worker holds it, and another takes it over when the holder is silent."""
 
 from __future__ import annotations
 

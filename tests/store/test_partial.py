@@ -1,4 +1,4 @@
-"""What was fetched is known to the byte, and taken over by exactly one."""
+"""Tests of partial downloads: the whole ranges are known to the byte, and exactly one worker takes them over."""
 
 from __future__ import annotations
 

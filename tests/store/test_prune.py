@@ -1,4 +1,4 @@
-"""Room is made by the model used least recently, and never by one that somebody uses."""
+"""Tests of pruning: the model used least recently goes first, and a model in use never goes."""
 
 from __future__ import annotations
 

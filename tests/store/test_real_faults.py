@@ -1,4 +1,4 @@
-"""Real disks that are full or read-only, real volumes that lie about locks or go away. Nothing is simulated here."""
+"""Tests with real full or read-only disks, and real volumes that lie about locks or go away."""
 
 from __future__ import annotations
 

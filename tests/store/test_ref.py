@@ -1,4 +1,4 @@
-"""A reference is read as the user meant it, or refused with a sentence."""
+"""Tests of references: each is read as the user means it, or refused with a sentence."""
 
 from __future__ import annotations
 

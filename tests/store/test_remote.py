@@ -1,4 +1,4 @@
-"""A model's head is read from the Hub by ranges: few requests, few bytes, every failure a sentence."""
+"""Tests of reading a header from the Hub by ranges: few requests, few bytes, each failure a sentence."""
 
 from __future__ import annotations
 

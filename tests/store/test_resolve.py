@@ -1,4 +1,4 @@
-"""A model that lies on disk is found without a network call; one that is not whole is not found."""
+"""Tests that a whole model on disk is found without a network call, and that an incomplete one is not."""
 
 from __future__ import annotations
 

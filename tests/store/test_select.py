@@ -1,4 +1,4 @@
-"""A quant leads to exactly the files that have it, or to the list of what there is."""
+"""Tests that a quantisation selects exactly its files, or gives the list of all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many worker processes on one volume fetch a file once, whoever of them is killed."""
+"""Tests that many worker processes on one volume fetch a file once, even if some are killed."""
 
 from __future__ import annotations
 

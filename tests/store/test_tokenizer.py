@@ -1,4 +1,4 @@
-"""Chat template and special tokens of an original repository: read from a folder, the cache or the Hub, and checked."""
+"""Tests of the original repository's chat template and special tokens, from a folder, the cache or the Hub."""
 
 from __future__ import annotations
 

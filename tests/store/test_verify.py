@@ -1,4 +1,4 @@
-"""What trying tells of a cache."""
+"""Tests of `VERIFY_MODEL` and of the check whether a cache can be written."""
 
 from __future__ import annotations
 

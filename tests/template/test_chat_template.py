@@ -1,4 +1,4 @@
-"""Chat templates on their own: what they see, how they fail, which one is taken."""
+"""Tests of chat templates alone: their variables, their errors, and the choice of a template."""
 
 from __future__ import annotations
 

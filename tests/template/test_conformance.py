@@ -1,4 +1,4 @@
-"""Our plain rendering is Transformers', for published templates and every kind of conversation."""
+"""Tests that our rendering equals Transformers', for published templates and every kind of conversation."""
 
 from __future__ import annotations
 

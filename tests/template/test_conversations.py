@@ -1,4 +1,4 @@
-"""Conversations as clients keep them, under templates that take less: nothing is lost and no conversation is dead."""
+"""Tests of conversations as clients keep them, under templates that accept less: no text is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A chat template that never ends or never stops writing is stopped, and a long conversation is not."""
+"""Tests that a chat template is stopped when it never ends or writes too much, and that a long chat is not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OpenAI conversations are brought into the shape that the template at hand takes."""
+"""Tests that OpenAI conversations are brought into the shape that the template accepts."""
 
 from __future__ import annotations
 

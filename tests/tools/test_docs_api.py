@@ -1,4 +1,4 @@
-"""docs/api.md: its tables hold every parameter, its examples are what the code takes and gives."""
+"""Tests of docs/api.md: its tables contain every parameter, and its examples match the code."""
 
 from __future__ import annotations
 

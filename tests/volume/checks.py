@@ -1,4 +1,4 @@
-"""What must be true of workers that share a volume. Each check says in a line what it saw, or raises."""
+"""Checks of workers that share a volume. Each check prints a line or raises."""
 
 from __future__ import annotations
 

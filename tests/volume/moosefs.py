@@ -1,4 +1,4 @@
-"""A MooseFS of one's own: master, chunk server and mounts in a network of their own, its data in a folder.
+"""A MooseFS for the tests: master, chunk server and mounts in a network of their own, its data in a folder.
 
 Runs inside the namespaces that `python -m tests.volume` makes, so that nothing of it is seen or left outside.
 """

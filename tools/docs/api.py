@@ -1,4 +1,4 @@
-"""The tables of docs/api.md, from protocol/parameters.py's one table and the bodies' models; its prose is by hand."""
+"""The tables of docs/api.md, generated from protocol/parameters.py and the body models. The prose is by hand."""
 
 from __future__ import annotations
 

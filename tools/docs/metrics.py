@@ -1,4 +1,4 @@
-"""docs/metrics.md, read off a registry in which every metric has a sample."""
+"""Generates docs/metrics.md from a registry in which every metric has a sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures the GGUF itself: held-out accuracy by category, and what wrong use does to it."""
+"""Measures the GGUF: held-out accuracy by category, and the effect of wrong use."""
 
 import json
 from collections import Counter

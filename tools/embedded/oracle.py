@@ -1,4 +1,4 @@
-"""Asks the GGUF itself, greedily, through llama.cpp on the CPU, and measures how sure it was."""
+"""Runs the GGUF greedily through llama.cpp on the CPU, and measures its margins."""
 
 import ctypes
 from collections.abc import Sequence

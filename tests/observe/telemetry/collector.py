@@ -1,4 +1,4 @@
-"""A collector's receiving end, in a process of its own: OTLP over HTTP, protobuf, read by OpenTelemetry's own classes.
+"""The receiving end of a collector in a process of its own: OTLP over HTTP, read with OpenTelemetry's classes.
 
 `python -m tests.observe.telemetry.collector` prints its port. It takes POST /v1/traces and /v1/metrics as any collector
 does; GET /received returns what it has received, as JSON.

@@ -1,4 +1,4 @@
-"""Traces and metrics, as a collector in another process receives them over OTLP."""
+"""Tests of traces and metrics, as a collector in another process receives them over OTLP."""
 
 from __future__ import annotations
 
