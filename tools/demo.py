@@ -7,13 +7,15 @@ right.
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import sys
 import tempfile
 import textwrap
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+
+import httpx
 
 import emulator
 from worker_gguf.embedded import Prompt, published_prompts
@@ -99,42 +101,41 @@ def _worker(environment: Mapping[str, str]) -> Iterator[WorkerProcess]:
 
 
 def _stream_chat(worker: WorkerProcess, prompt: Prompt) -> str:
-    try:
-        import openai
-    except ImportError:
-        raise DemoFailed("The demo needs the openai package: run it with `make demo`.") from None
-    client = openai.OpenAI(
-        base_url=f"{worker.url}/v1",
-        api_key="none",
-        timeout=_ANSWER_TIMEOUT_S,
-        max_retries=0,
-        http_client=openai.DefaultHttpxClient(trust_env=False),
-    )
+    body = {
+        "messages": list(prompt.messages),
+        "temperature": 0,
+        "max_tokens": prompt.max_tokens,
+        "stream": True,
+    }
     pieces: list[str] = []
     print("  answer: ", end="", flush=True)
     try:
-        stream = client.chat.completions.create(
-            model=client.models.list().data[0].id,
-            messages=_messages(prompt),
-            temperature=0,
-            max_tokens=prompt.max_tokens,
-            stream=True,
-        )
-        for chunk in stream:
-            piece = chunk.choices[0].delta.content if chunk.choices else None
-            if piece:
+        with (
+            httpx.Client(base_url=worker.url, timeout=_ANSWER_TIMEOUT_S, trust_env=False) as client,
+            client.stream("POST", "/v1/chat/completions", json=body) as reply,
+        ):
+            reply.raise_for_status()
+            for piece in _pieces(reply.iter_lines()):
                 print(piece, end="", flush=True)
                 pieces.append(piece)
-    except openai.OpenAIError as error:
+    except httpx.HTTPError as error:
         raise DemoFailed(f"The chat failed: {error}") from None
-    finally:
-        client.close()
     print(f"\n  streamed in {len(pieces)} pieces")
     return "".join(pieces)
 
 
-def _messages(prompt: Prompt) -> Any:
-    return list(prompt.messages)
+def _pieces(lines: Iterator[str]) -> Iterator[str]:
+    """The texts of a stream's server-sent events."""
+    for line in lines:
+        data = line.removeprefix("data: ")
+        if data in ("", "[DONE]"):
+            continue
+        event = json.loads(data)
+        if "error" in event:
+            raise DemoFailed(f"The chat failed: {event['error']['message']}")
+        for choice in event["choices"]:
+            if piece := choice["delta"].get("content"):
+                yield piece
 
 
 def _print_question(prompt: Prompt) -> None:
