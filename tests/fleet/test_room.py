@@ -53,7 +53,7 @@ def test_memory_that_others_took_since_is_seen_and_mapped_weights_are_not_counte
     assert Room.of(first, Machine(2, 5 * GIB), taken).empty.free_bytes == 8 * GIB
     assert Room.of(first, Machine(2, 4 * GIB), taken).empty.free_bytes == 7 * GIB
     assert Room.of(first, Machine(2, 7 * GIB), taken).empty.free_bytes == 8 * GIB
-    assert Room.of(first, Machine(2, 5 * GIB), taken).beside("a").free_bytes == 5 * GIB
+    assert Room.of(first, Machine(2, 5 * GIB), taken).left_by("a").free_bytes == 5 * GIB
 
 
 def test_a_footprint_lies_on_the_gpus_that_the_settings_leave_in_use() -> None:

@@ -78,9 +78,9 @@ async def test_no_comment_comes_while_an_event_is_on_its_way() -> None:
 
 
 def test_the_first_comment_waits_until_nothing_can_be_refused_any_more() -> None:
-    assert Pings.beside(15.0, 60.0) == Pings(15.0, 60.0)
-    assert Pings.beside(15.0, None) == Pings(15.0, 15.0)
-    assert Pings.beside(0.0, 60.0).every_s == 0
+    assert Pings.within(15.0, 60.0) == Pings(15.0, 60.0)
+    assert Pings.within(15.0, None) == Pings(15.0, 15.0)
+    assert Pings.within(0.0, 60.0).every_s == 0
 
 
 def test_a_stream_that_waits_for_its_first_token_is_not_silent() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from worker_gguf.settings import Settings
-from worker_gguf.settings.typos import meant, misspelt
+from worker_gguf.settings.typos import meant, misspellings
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ def test_a_slip_is_recognised(name: str, setting: str) -> None:
 
 
 def test_no_setting_is_taken_for_another() -> None:
-    assert not misspelt(known.upper() for known in Settings.model_fields)
+    assert not misspellings(known.upper() for known in Settings.model_fields)
 
 
 @pytest.mark.parametrize(
@@ -43,4 +43,4 @@ def test_what_others_set_is_let_alone(name: str) -> None:
 
 
 def test_only_names_in_capital_letters_are_judged() -> None:
-    assert misspelt(["n_ctxx", "N_CTXX", "N_CTX"]) == {"N_CTXX": "N_CTX"}
+    assert misspellings(["n_ctxx", "N_CTXX", "N_CTX"]) == {"N_CTXX": "N_CTX"}

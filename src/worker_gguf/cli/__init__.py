@@ -66,10 +66,10 @@ def _serve(model: str | None = None, mode: str | None = None, host: str | None =
     from worker_gguf.start import head_start
 
     switch_interval.for_the_start()
-    begun = head_start.begin(model, in_child=True)  # before the imports of the next line, which take long
+    started = head_start.begin(model, in_child=True)  # before the imports of the next line, which take long
     from worker_gguf.cli.serve import serve
 
-    return serve(model=model, mode=mode, host=host, port=port, head_start=begun)
+    return serve(model=model, mode=mode, host=host, port=port, head_start=started)
 
 
 def _parser() -> argparse.ArgumentParser:

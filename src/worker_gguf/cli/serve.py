@@ -88,7 +88,7 @@ def _http(settings: Settings, timeline: Timeline, head_start: Prefetch | None) -
             metrics=metrics,
             telemetry=telemetry,
             worker_id=settings.runpod_pod_id,
-            pings=Pings.beside(settings.sse_ping_s, settings.queue_timeout_s),
+            pings=Pings.within(settings.sse_ping_s, settings.queue_timeout_s),
             health_path=path,
             cors_origins=settings.cors_origins,
         )
@@ -117,7 +117,7 @@ async def _serve(worker: Worker, listeners: Sequence[Listener], settings: Settin
         with contextlib.suppress(WorkerError):
             await worker.wait_ready()
         switch_interval.for_requests()
-        _warn_of_misspelt()
+        _warn_of_misspellings()
         if worker.error is not None:
             stop.set()
         elif sys.stderr.isatty() and worker.settings.log_format != "json":
@@ -161,7 +161,7 @@ def _queue(settings: Settings, timeline: Timeline, head_start: Prefetch | None) 
                 report_failed_start(sdk, error)
                 raise
             switch_interval.for_requests()
-            _warn_of_misspelt()
+            _warn_of_misspellings()
             concurrency = settings.concurrency or worker.n_parallel
             run_queue(
                 worker,
@@ -203,19 +203,19 @@ def _start(settings: Settings, timeline: Timeline, head_start: Prefetch | None) 
     return worker, metrics
 
 
-def _warn_of_misspelt() -> None:
+def _warn_of_misspellings() -> None:
     """Warn in another thread: the search takes some milliseconds that the first requests should not wait for."""
 
     def warn() -> None:
-        from worker_gguf.settings.typos import misspelt
+        from worker_gguf.settings.typos import misspellings
 
-        for name, meant in misspelt(environment.names()).items():
+        for name, meant in misspellings(environment.names()).items():
             logger.warning(
                 "unknown variable",
                 extra={"variable": name, "reason": f"{name} does nothing. Did you mean {meant}?"},
             )
 
-    threading.Thread(target=warn, name="misspelt", daemon=True).start()
+    threading.Thread(target=warn, name="misspellings", daemon=True).start()
 
 
 def _open_telemetry(worker: Worker, metrics: Metrics) -> Telemetry | None:

@@ -8,7 +8,7 @@ __all__ = ["eviction_for"]
 
 
 def eviction_for(
-    loaded: frozenset[str], candidates: Sequence[str], fits_beside: Callable[[frozenset[str]], bool]
+    loaded: frozenset[str], candidates: Sequence[str], fits_with: Callable[[frozenset[str]], bool]
 ) -> tuple[str, ...] | None:
     """The candidates to unload, those that come first before others; None when not even all of them are enough.
 
@@ -18,11 +18,11 @@ def eviction_for(
     for name in (None, *candidates):
         if name is not None:
             gone.append(name)
-        if fits_beside(loaded.difference(gone)):
+        if fits_with(loaded.difference(gone)):
             break
     else:
         return None
     for name in reversed(gone[:-1]):
-        if fits_beside(loaded.difference(gone) | {name}):
+        if fits_with(loaded.difference(gone) | {name}):
             gone.remove(name)
     return tuple(gone)

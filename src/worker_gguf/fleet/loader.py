@@ -95,7 +95,7 @@ class Loader:
         self._note_memory()
         one.find()
         if self.fits(one.name, frozenset(self._room.taken)):
-            one.open(self._beside_loaded, self._clock)
+            one.open(self._left_by_loaded, self._clock)
 
     # --- threads --------------------------------------------------------------------------------------------------
 
@@ -129,7 +129,7 @@ class Loader:
                 self._load(self._models[work.name])
 
     def _load(self, one: FleetModel) -> None:
-        if self._try(one.name, partial(one.open, self._beside_loaded, self._clock)):
+        if self._try(one.name, partial(one.open, self._left_by_loaded, self._clock)):
             self._note_memory()
             logger.info("model loaded", extra={"model": one.name, "seconds": round(one.last_load_s, 3)})
             self._tell(partial(self._residence.loaded_now, one.name))
@@ -165,9 +165,9 @@ class Loader:
 
     # --- memory ---------------------------------------------------------------------------------------------------
 
-    def _beside_loaded(self, machine: Machine) -> Machine:
+    def _left_by_loaded(self, machine: Machine) -> Machine:
         room = self._room
-        return least(machine, room.beside(room.taken))
+        return least(machine, room.left_by(room.taken))
 
     def _note_memory(self) -> None:
         """Update the memory that models take. Called after each load and unload, by the one thread that does both."""

@@ -249,11 +249,11 @@ class Residence:
         return place.since_s + max(self.rules.min_residence_s, self.rules.turn_s)
 
     def _evict(self, target: Place, candidates: list[Place]) -> tuple[str, ...] | None:
-        def fits_beside(others: frozenset[str]) -> bool:
+        def fits_with(others: frozenset[str]) -> bool:
             most = self.rules.most_loaded
             return (most is None or len(others) < most) and self._fits(target.name, others)
 
-        return eviction_for(self.loaded, [place.name for place in candidates], fits_beside)
+        return eviction_for(self.loaded, [place.name for place in candidates], fits_with)
 
     def _begin(self, target: Place, gone: tuple[str, ...], now_s: float) -> list[Effect]:
         self._target = target

@@ -84,7 +84,7 @@ class Room:
         """`first` is what there was before any model was loaded."""
         return cls(least(first, _moved(now, taken.values(), 1)), dict(taken))
 
-    def beside(self, others: Iterable[str]) -> Machine:
+    def left_by(self, others: Iterable[str]) -> Machine:
         """Return the memory that other models leave."""
         return without(self.empty, [self.taken[name] for name in others])
 
@@ -96,7 +96,7 @@ class Room:
         if key not in self._known:
             wished = plan_memory(need.shape, need.visible(self.empty), need.constraints)
             try:
-                plan = plan_memory(need.shape, need.visible(self.beside(others)), need.constraints)
+                plan = plan_memory(need.shape, need.visible(self.left_by(others)), need.constraints)
                 self._known[key] = _layout(plan) == _layout(wished)
             except NotEnoughMemory:
                 self._known[key] = False

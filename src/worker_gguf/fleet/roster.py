@@ -130,7 +130,7 @@ def _entry(settings: Settings, given: Mapping[str, Any], number: int) -> Entry:
     name = (alias or _name_of(model)).strip()
     values |= {"model": model.strip(), "model_alias": name}
     try:
-        return Entry(name, settings.with_(_NOT_SHARED, values))
+        return Entry(name, settings.changed(_NOT_SHARED, values))
     except SettingsError as error:
         raise SettingsError("\n".join(f"{where}: {line}" for line in error.message.splitlines())) from None
 

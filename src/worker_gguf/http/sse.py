@@ -30,7 +30,7 @@ class Pings:
     first_s: float = 0.0
 
     @classmethod
-    def beside(cls, every_s: float, queue_timeout_s: float | None) -> Pings:
+    def within(cls, every_s: float, queue_timeout_s: float | None) -> Pings:
         """For a stream that can still be refused while queued: send no ping before `queue_timeout_s`."""
         return cls(every_s, max(every_s, queue_timeout_s or 0.0))
 

@@ -42,11 +42,11 @@ def _submodules(*names: str) -> list[object]:
 def _unfit(error: RuntimeError) -> Unfit | None:
     """The refusal, if the error is a library's that is missing: an image for GPUs finds the driver's only where there
     is a driver."""
-    said = str(error)
-    if not said.startswith("Failed to load shared library"):
+    message = str(error)
+    if not message.startswith("Failed to load shared library"):
         return None
     # The linker's message begins with the missing library: "Failed to load shared library '<path>': <library>: ..."
-    why = said.partition("': ")[2]
+    why = message.partition("': ")[2]
     reason = (
         f"llama.cpp cannot be loaded ({why}). An image for GPUs needs a worker with a GPU and its driver; on the "
         "processor, use the image for it."

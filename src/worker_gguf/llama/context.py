@@ -184,10 +184,10 @@ def _native(params: ContextParams) -> llama_cpp.llama_context_params:
 
 def _why_no_context(params: ContextParams) -> ModelError:
     lines = backend.recent_errors()
-    said = " ".join(lines[-3:]) or "llama.cpp gave no reason."
+    reported = " ".join(lines[-3:]) or "llama.cpp gave no reason."
     if any("alloc" in line for line in lines):
         return NotEnoughMemory(
             f"No memory for {params.n_parallel} sequences of {params.n_ctx} tokens: lower N_PARALLEL or N_CTX, or set "
-            f"TYPE_K and TYPE_V to q8_0. llama.cpp reported: {said}"
+            f"TYPE_K and TYPE_V to q8_0. llama.cpp reported: {reported}"
         )
-    return ModelError(f"llama.cpp could not create a context. It reported: {said}")
+    return ModelError(f"llama.cpp could not create a context. It reported: {reported}")

@@ -155,10 +155,10 @@ def _shares(tensor_split: tuple[float, ...]) -> ctypes.Array[ctypes.c_float] | N
 
 def _why_no_model(path: Path) -> ModelInvalid | NotEnoughMemory:
     lines = backend.recent_errors()
-    said = " ".join(lines[-3:]) or "llama.cpp gave no reason."
+    reported = " ".join(lines[-3:]) or "llama.cpp gave no reason."
     if any("alloc" in line or "out of memory" in line for line in lines):
         return NotEnoughMemory(
             f"{path.name} does not fit in memory: take a smaller quantisation or lower N_GPU_LAYERS. "
-            f"llama.cpp reported: {said}"
+            f"llama.cpp reported: {reported}"
         )
-    return ModelInvalid(f"{path.name} could not be loaded. llama.cpp reported: {said}")
+    return ModelInvalid(f"{path.name} could not be loaded. llama.cpp reported: {reported}")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from worker_gguf.errors import NotEnoughMemory
-from worker_gguf.plan.kv_steps import MIN_N_CTX, Choice, first_choice, rungs
+from worker_gguf.plan.kv_steps import MIN_N_CTX, Choice, first_choice, kv_steps
 from worker_gguf.plan.memory_plan import Constraints, MemoryPlan, describe
 from worker_gguf.plan.shape import ModelShape
 from worker_gguf.plan.usage import Layout, Machine, measure
@@ -36,21 +36,21 @@ def _search(model: ModelShape, machine: Machine, constraints: Constraints) -> Ch
     first = first_choice(model, machine, constraints)
     fitted = Fitting(model, machine, constraints)
     for least_n_ctx in (USEFUL_N_CTX, MIN_N_CTX):
-        steps = [rung for rung in rungs(first, constraints) if rung.layout.n_ctx >= least_n_ctx] or [first]
+        steps = [step for step in kv_steps(first, constraints) if step.layout.n_ctx >= least_n_ctx] or [first]
         for place in placements(model, machine, constraints, first):
             tried = steps if place is as_it_is else _few(steps, constraints)
-            if found := next((choice for rung in tried if (choice := place(fitted, rung))), None):
+            if found := next((choice for step in tried if (choice := place(fitted, step))), None):
                 return found
     return None
 
 
 def _few(steps: list[Choice], constraints: Constraints) -> list[Choice]:
     """Where weights stay behind, the memory of many sequences would push out still more of them."""
-    few = [rung for rung in steps if rung.layout.n_parallel <= 2]
+    few = [step for step in steps if step.layout.n_parallel <= 2]
     if constraints.n_parallel is not None or not few:
         return steps
     why = "few, so that more of the model lies on the GPU"
-    return [Choice(rung.layout, rung.reasons | {"n_parallel": why}) for rung in few]
+    return [Choice(step.layout, step.reasons | {"n_parallel": why}) for step in few]
 
 
 def _what_would_fit(model: ModelShape, machine: Machine, constraints: Constraints) -> str:

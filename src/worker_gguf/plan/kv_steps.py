@@ -10,7 +10,7 @@ from worker_gguf.plan.memory_plan import Constraints
 from worker_gguf.plan.shape import ModelShape
 from worker_gguf.plan.usage import Layout, Machine
 
-__all__ = ["MIN_N_CTX", "Choice", "first_choice", "rungs"]
+__all__ = ["MIN_N_CTX", "Choice", "first_choice", "kv_steps"]
 
 DEFAULT_N_CTX: Final = 8192
 GOOD_N_CTX: Final = 4096
@@ -25,7 +25,7 @@ class Choice:
     layout: Layout
     reasons: dict[str, str]
 
-    def with_(self, why: str, **changes: object) -> Choice:
+    def changed(self, why: str, **changes: object) -> Choice:
         return Choice(replace(self.layout, **changes), self.reasons | dict.fromkeys(changes, why))  # type: ignore[arg-type]
 
 
@@ -82,7 +82,7 @@ def _unified(constraints: Constraints, n_parallel: int) -> tuple[bool, str]:
     return n_parallel == 1, "one sequence" if n_parallel == 1 else "a part for each sequence computes faster"
 
 
-def rungs(first: Choice, constraints: Constraints) -> Iterator[Choice]:
+def kv_steps(first: Choice, constraints: Constraints) -> Iterator[Choice]:
     """Give up KV memory step by step."""
     yield first
     now = first
@@ -91,21 +91,21 @@ def rungs(first: Choice, constraints: Constraints) -> Iterator[Choice]:
         nonlocal now
         while constraints.n_parallel is None and now.layout.n_parallel > least:
             n_parallel = now.layout.n_parallel // 2
-            now = now.with_(HALVED, n_parallel=n_parallel)
+            now = now.changed(HALVED, n_parallel=n_parallel)
             unified, why = _unified(constraints, n_parallel)
-            now = now.with_(why, kv_unified=unified)
+            now = now.changed(why, kv_unified=unified)
             yield now
 
     def shorter(least: int) -> Iterator[Choice]:
         nonlocal now
         while constraints.n_ctx is None and now.layout.n_ctx > least:
-            now = now.with_(HALVED, n_ctx=max(least, now.layout.n_ctx // 2))
+            now = now.changed(HALVED, n_ctx=max(least, now.layout.n_ctx // 2))
             yield now
 
     yield from fewer(2)
     yield from shorter(GOOD_N_CTX)
     yield from fewer(1)
     if constraints.type_k is None and constraints.type_v is None and constraints.flash_attn:
-        now = now.with_("half the memory of f16", type_k="q8_0", type_v="q8_0")
+        now = now.changed("half the memory of f16", type_k="q8_0", type_v="q8_0")
         yield now
     yield from shorter(MIN_N_CTX)

@@ -25,7 +25,7 @@ class Fitting:
     def complete(self, choice: Choice) -> Choice | None:
         """The choice with its split if it fits."""
         if self.constraints.tensor_split is None and (split := even_split(self.model, self.machine, choice.layout)):
-            choice = choice.with_("layers shared out by free memory", tensor_split=split)
+            choice = choice.changed("layers shared out by free memory", tensor_split=split)
         return choice if all(use.fits for use in measure(self.model, self.machine, choice.layout)) else None
 
 
@@ -46,36 +46,36 @@ def placements(model: ModelShape, machine: Machine, constraints: Constraints, fi
     return places
 
 
-def as_it_is(fitting: Fitting, rung: Choice) -> Choice | None:
-    return fitting.complete(rung)
+def as_it_is(fitting: Fitting, base: Choice) -> Choice | None:
+    return fitting.complete(base)
 
 
-def _without_some_experts(fitting: Fitting, rung: Choice) -> Choice | None:
+def _without_some_experts(fitting: Fitting, base: Choice) -> Choice | None:
     """The experts of as few layers as needed stay in main memory; more of them there is never more on a GPU."""
     n_layers = fitting.model.n_layers
 
     if fitting.constraints.n_gpu_layers is None:
-        rung = rung.with_("all, without some experts", n_gpu_layers=-1)
+        base = base.changed("all, without some experts", n_gpu_layers=-1)
 
     def of(n: int) -> Choice:
-        return rung.with_(f"the experts of {n} of {n_layers} layers stay in main memory", n_cpu_moe=n)
+        return base.changed(f"the experts of {n} of {n_layers} layers stay in main memory", n_cpu_moe=n)
 
     n = bisect_left(range(1, n_layers), True, key=lambda n: fitting.complete(of(n)) is not None) + 1
     return fitting.complete(of(n))
 
 
-def _without_some_layers(fitting: Fitting, rung: Choice) -> Choice | None:
+def _without_some_layers(fitting: Fitting, base: Choice) -> Choice | None:
     n_layers = fitting.model.n_layers
 
     def of(n: int) -> Choice:
-        return rung.with_(f"GPU memory holds {n} of {n_layers} layers", n_gpu_layers=n)
+        return base.changed(f"GPU memory holds {n} of {n_layers} layers", n_gpu_layers=n)
 
     gpus = [*range(len(fitting.machine.gpus))]
 
     def overflows(n: int) -> bool:
         choice = of(n)
         if fitting.constraints.tensor_split is None:
-            choice = choice.with_("", tensor_split=even_split(fitting.model, fitting.machine, choice.layout))
+            choice = choice.changed("", tensor_split=even_split(fitting.model, fitting.machine, choice.layout))
         uses = measure(fitting.model, fitting.machine, choice.layout)
         return any(not uses[gpu].fits for gpu in gpus)
 
@@ -83,9 +83,9 @@ def _without_some_layers(fitting: Fitting, rung: Choice) -> Choice | None:
     return fitting.complete(of(n)) if n else None
 
 
-def _without_experts_and_some_layers(fitting: Fitting, rung: Choice) -> Choice | None:
-    return _without_some_layers(fitting, rung.with_("no experts fit on the GPU", n_cpu_moe=fitting.model.n_layers))
+def _without_experts_and_some_layers(fitting: Fitting, base: Choice) -> Choice | None:
+    return _without_some_layers(fitting, base.changed("no experts fit on the GPU", n_cpu_moe=fitting.model.n_layers))
 
 
-def _without_gpu(fitting: Fitting, rung: Choice) -> Choice | None:
-    return fitting.complete(rung.with_("not one layer fits on the GPU", n_gpu_layers=0))
+def _without_gpu(fitting: Fitting, base: Choice) -> Choice | None:
+    return fitting.complete(base.changed("not one layer fits on the GPU", n_gpu_layers=0))

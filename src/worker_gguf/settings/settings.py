@@ -48,7 +48,7 @@ class Settings(Limits, Server, Sampling, Engine, Memory, Fleet, Model):
         values |= {name: value for name, value in overrides.items() if value is not None}
         return cls._valid(values)
 
-    def with_(self, unset: Iterable[str], changes: Mapping[str, object]) -> Self:
+    def changed(self, unset: Iterable[str], changes: Mapping[str, object]) -> Self:
         """The same settings without some and with others, given as they are written in the environment or as values."""
         values = {name: getattr(self, name) for name in self.model_fields_set.difference(unset)}
         values |= {name: _plain(name, value) if isinstance(value, str) else value for name, value in changes.items()}

@@ -7,7 +7,7 @@ from typing import Final
 
 from worker_gguf.settings import Settings
 
-__all__ = ["meant", "misspelt"]
+__all__ = ["meant", "misspellings"]
 
 _NEAR: Final = 0.85
 """difflib's ratio: N_CTXX and API_KEY are over it, HOSTNAME, OMP_NUM_THREADS and HF_XET_CACHE are not."""
@@ -23,6 +23,6 @@ def meant(name: str) -> str | None:
     return near[0] if near else None
 
 
-def misspelt(names: Iterable[str]) -> Mapping[str, str]:
+def misspellings(names: Iterable[str]) -> Mapping[str, str]:
     """Each name in capital letters that was probably meant to be a setting, with that setting."""
     return {name: near for name in names if name.isupper() and (near := meant(name)) is not None}
