@@ -86,7 +86,8 @@ class Worker:
         """Count into these from now on."""
         metrics.watch_engine(self._stats)
         metrics.watch_status(self.status)
-        self._metrics.set_result(metrics)
+        if self._metrics.set_running_or_notify_cancel():  # False once the worker is stopped
+            self._metrics.set_result(metrics)
 
     @property
     def metrics(self) -> Metrics:
@@ -111,6 +112,15 @@ class Worker:
             self._settled.set()
 
     def _bring_up(self) -> ModelHost:
+        booted = self._load()
+        try:
+            _ = self.metrics  # ready includes them: wait for `measure`
+        except BaseException:
+            booted.stop()
+            raise
+        return booted
+
+    def _load(self) -> ModelHost:
         start = Start(self.settings, self.timeline, self._note_progress)
         if self.settings.models is None:
             return boot(start, self._head_start)

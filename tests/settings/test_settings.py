@@ -288,3 +288,16 @@ def test_any_text_in_any_variable_is_read_or_refused_by_name(environ: dict[str, 
 def test_an_override_of_none_leaves_the_variable_as_it_is() -> None:
     settings = Settings.load({"PORT": "8123", "MODEL": "a.gguf"}, port=None, model="b.gguf")
     assert (settings.port, settings.model) == (8123, "b.gguf")
+
+
+@pytest.mark.parametrize(
+    ("repository", "filename", "reference"),
+    [
+        ("org/repo", "folder/a.gguf", "org/repo/folder/a.gguf"),
+        ("org/repo@main", "a.gguf", "org/repo/a.gguf@main"),
+        ("org/repo/", "a.gguf", "org/repo/a.gguf"),
+        ("org/repo", "Q4_K_M", "org/repo:Q4_K_M"),
+    ],
+)
+def test_the_older_pair_is_read_as_one_reference(repository: str, filename: str, reference: str) -> None:
+    assert Settings(model_repository_id=repository, model_filename=filename).model_reference == reference

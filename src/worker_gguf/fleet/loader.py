@@ -91,7 +91,7 @@ class Loader:
         return self._room.fits(name, found.need, others)
 
     def preload(self, one: FleetModel) -> None:
-        """Load at the start if it fits as it constraints. Raises the WorkerError that keeps it from that."""
+        """Load at the start if it fits at its planned size. Raises the WorkerError that keeps it from that."""
         self._note_memory()
         one.find()
         if self.fits(one.name, frozenset(self._room.taken)):

@@ -69,7 +69,7 @@ class Unload:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Load the model and answer `loaded` or `failed`."""
+    """Load the model and answer `loaded_now` or `failed`."""
 
     name: str
 

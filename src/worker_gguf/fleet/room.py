@@ -1,4 +1,4 @@
-"""The memory that models take and leave: whether one fits, at the size that it constraints, next to others. Pure.
+"""The memory that models take and leave: whether one fits, at its planned size, next to others. Pure.
 
 A loaded model takes what its plan states. The memory without any model is the lesser of two numbers: the free memory
 before the first load, and the free memory now plus the loaded models' share. The second alone would be too much where
@@ -94,10 +94,10 @@ class Room:
         """
         key = (name, others)
         if key not in self._known:
-            wished = plan_memory(need.shape, need.visible(self.empty), need.constraints)
+            alone = plan_memory(need.shape, need.visible(self.empty), need.constraints)
             try:
                 plan = plan_memory(need.shape, need.visible(self.left_by(others)), need.constraints)
-                self._known[key] = _layout(plan) == _layout(wished)
+                self._known[key] = _layout(plan) == _layout(alone)
             except NotEnoughMemory:
                 self._known[key] = False
         return self._known[key]

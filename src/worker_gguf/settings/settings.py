@@ -17,6 +17,7 @@ from worker_gguf.settings.fields import Engine, Fleet, Limits, Memory, Model, Sa
 from worker_gguf.settings.text import choices, expected, is_secret
 from worker_gguf.store import places
 from worker_gguf.store.places import RUNPOD_VOLUME
+from worker_gguf.store.ref import ModelRef
 
 __all__ = ["RUNPOD_VOLUME", "Settings"]
 
@@ -93,9 +94,9 @@ class Settings(Limits, Server, Sampling, Engine, Memory, Fleet, Model):
 
     @property
     def model_reference(self) -> str:
-        """MODEL, or the older pair as `org/repo/filename`."""
+        """MODEL, or the older pair as one reference. Raises ModelNotFound if the pair is not one."""
         if self.model_repository_id and self.model_filename:
-            return f"{self.model_repository_id}/{self.model_filename}"
+            return str(ModelRef.from_pair(self.model_repository_id, self.model_filename))
         return self.model
 
     def cache_dir(self, volume: Path = RUNPOD_VOLUME) -> Path:

@@ -57,5 +57,5 @@ def _reference(given: Mapping[str, str]) -> str:
         # Only its short form, of which the first model is loaded at the start; a file would have to be read as YAML.
         return given["models"].partition(",")[0].partition("=")[2].strip()
     if "model_repository_id" in given and "model_filename" in given:
-        return f"{given['model_repository_id']}/{given['model_filename']}"
+        return str(ModelRef.from_pair(given["model_repository_id"], given["model_filename"]))
     return given.get("model", "embedded")
