@@ -50,7 +50,7 @@ def test_it_serves_fewer_sequences() -> None:
     plan = said["plan"]
     assert isinstance(plan, dict)
     assert plan["n_parallel"] == 2
-    assert plan["degraded"] == ["N_PARALLEL=2 in place of 4: the load failed for memory"]
+    assert plan["degraded"] == ["N_PARALLEL=2 instead of 4: the load ran out of memory"]
 
 
 def test_it_fails_with_the_right_error_when_nothing_is_left_to_give_up() -> None:

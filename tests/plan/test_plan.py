@@ -74,7 +74,7 @@ def test_without_a_gpu_no_layer_leaves_the_processor() -> None:
     assert plan.devices[-1].weights_bytes == SMALL.weights_bytes
 
 
-def test_what_is_asked_for_is_kept() -> None:
+def test_values_that_are_set_are_kept() -> None:
     constraints = Constraints(
         n_ctx=1024, n_parallel=3, n_gpu_layers=5, n_batch=256, n_ubatch=128, n_threads=2, kv_unified=True, type_k="f32"
     )
@@ -142,7 +142,7 @@ def test_several_gpus_share_by_free_memory() -> None:
     assert first.used_bytes / first.room_bytes == pytest.approx(second.used_bytes / second.room_bytes, rel=0.06)
 
 
-def test_a_given_split_is_followed_as_llama_cpp_does() -> None:
+def test_a_split_that_is_set_places_layers_as_llama_cpp_does() -> None:
     plan = plan_memory(SMALL, gpus(24, 24), Constraints(tensor_split=(3.0, 1.0)))
     assert [device.n_layers for device in plan.devices] == [22, 6, 0]
 
@@ -161,7 +161,7 @@ def test_layers_without_kv_cost_none() -> None:
     assert use.kv_bytes == 2 * 256 * 2 * 2048 + 2 * 7
 
 
-def test_a_context_that_was_asked_for_is_kept_and_something_else_given_up() -> None:
+def test_a_context_that_is_set_is_kept_and_other_values_are_reduced() -> None:
     plan = plan_memory(dense(5 * GIB, 32), gpus(16), Constraints(n_ctx=16_384, n_parallel=8))
     assert (plan.n_ctx, plan.n_parallel) == (16_384, 8)
     assert plan.type_k == "q8_0" or plan.n_gpu_layers > 0
@@ -171,7 +171,7 @@ def test_a_context_that_was_asked_for_is_kept_and_something_else_given_up() -> N
     assert 0 < kept.n_gpu_layers < 32
 
 
-def test_a_wished_ubatch_raises_the_planned_batch_and_says_so() -> None:
+def test_a_larger_ubatch_raises_the_planned_batch_with_a_reason() -> None:
     plan = plan_memory(SMALL, CPU, Constraints(n_ubatch=1024))
     assert (plan.n_batch, plan.n_ubatch) == (1024, 1024)
     assert "raised" in plan.reasons["n_batch"]
@@ -184,17 +184,17 @@ def test_cells_overcommit_a_shared_memory_and_no_other() -> None:
     assert plan_memory(SMALL, CPU, Constraints(n_ctx=1024, n_parallel=4)).n_cells == 4096
 
 
-def test_not_enough_memory_says_how_much_and_what_to_do() -> None:
+def test_not_enough_memory_is_reported_with_its_size_and_a_next_step() -> None:
     with pytest.raises(NotEnoughMemory, match=r"2\.0 GiB are weights.*smaller quantisation, of at most 1\.\d GiB"):
         plan_memory(SMALL, Machine(n_cores=2, free_bytes=2 * GIB), Constraints())
 
 
-def test_not_enough_memory_for_what_is_asked_says_what_would_fit() -> None:
+def test_values_that_do_not_fit_are_reported_with_values_that_would() -> None:
     with pytest.raises(NotEnoughMemory, match="N_PARALLEL=2 N_CTX=8192 would fit"):
         plan_memory(SMALL, Machine(2, 5 * GIB), Constraints(n_parallel=16, n_ctx=32_768))
 
 
-def test_smaller_plans_take_sequences_then_context_then_layers() -> None:
+def test_smaller_plans_reduce_sequences_then_context_then_layers() -> None:
     plan = plan_memory(SMALL, GPU, Constraints())
     steps = []
     while smaller := smaller_plan(plan, "context", SMALL, GPU, Constraints()):
@@ -204,11 +204,11 @@ def test_smaller_plans_take_sequences_then_context_then_layers() -> None:
         (4, 8192, -1), (2, 8192, -1), (1, 8192, -1), (1, 4096, -1), (1, 2048, -1), (1, 2048, 21), (1, 2048, 15)
     ]  # fmt: skip
     assert steps[-1] == (1, 512, 0)
-    assert plan.degraded[0] == "N_PARALLEL=4 in place of 8: the load failed for memory"
+    assert plan.degraded[0] == "N_PARALLEL=4 instead of 8: the load ran out of memory"
     assert len(plan.degraded) == len(steps)
 
 
-def test_weights_that_do_not_fit_are_helped_by_fewer_layers_only() -> None:
+def test_weights_that_do_not_fit_lose_layers_on_the_gpu_only() -> None:
     plan = plan_memory(SMALL, GPU, Constraints())
     smaller = smaller_plan(plan, "load", SMALL, GPU, Constraints())
     assert smaller
@@ -216,7 +216,7 @@ def test_weights_that_do_not_fit_are_helped_by_fewer_layers_only() -> None:
     assert smaller_plan(plan_memory(SMALL, CPU, Constraints()), "load", SMALL, CPU, Constraints()) is None
 
 
-def test_what_is_asked_for_is_not_lessened() -> None:
+def test_values_that_are_set_are_never_reduced() -> None:
     constraints = Constraints(n_ctx=4096, n_parallel=4, n_gpu_layers=-1)
     assert smaller_plan(plan_memory(SMALL, GPU, constraints), "context", SMALL, GPU, constraints) is None
 

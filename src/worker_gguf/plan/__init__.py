@@ -1,9 +1,9 @@
-"""The layout of a model in memory: layers on the GPUs, context, sequences. A pure decision with its reasons.
+"""Plans the memory of a model: layers on the GPUs, context, sequences. A pure decision that gives its reasons.
 
-Knows nothing of llama.cpp: takes the numbers of the header and of the machine, returns a frozen plan. `shape` is the
-model's needs, `usage` the memory that a layout takes on each device, `choose` picks the layout, `kv_steps` gives up KV
-memory step by step, `weight_placements` lists places for the weights, and `smaller` is the next plan after a load ran
-out of memory.
+Takes the numbers of the header and of the machine and returns a frozen plan. Knows nothing of llama.cpp. `shape` has
+the needs of the model, `usage` measures the memory of a layout on each device, `choose` picks the layout, `kv_steps`
+reduces the KV memory step by step, `weight_placements` lists the ways to place the weights, and `smaller` makes the
+next plan after a load ran out of memory.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from worker_gguf.plan.kv_steps import MIN_N_CTX, Choice, first_choice, kv_steps
 from worker_gguf.plan.memory_plan import Constraints, MemoryPlan, describe
 from worker_gguf.plan.shape import ModelShape
 from worker_gguf.plan.usage import Layout, Machine, measure
-from worker_gguf.plan.weight_placements import Fitting, as_it_is, placements
+from worker_gguf.plan.weight_placements import FitCheck, as_chosen, weight_placements
 
 __all__ = ["USEFUL_N_CTX", "plan_memory"]
 
@@ -23,8 +23,8 @@ USEFUL_N_CTX: Final = 2048
 
 
 def plan_memory(model: ModelShape, machine: Machine, constraints: Constraints) -> MemoryPlan:
-    """Choose every number that is not set. Raises NotEnoughMemory, with a proposal that would fit, when not even the
-    least layout does.
+    """Choose every number that is not set. Raises NotEnoughMemory when even the smallest layout does not fit; its
+    message proposes one that would.
     """
     found = _search(model, machine, constraints)
     if found is None:
@@ -34,22 +34,22 @@ def plan_memory(model: ModelShape, machine: Machine, constraints: Constraints) -
 
 def _search(model: ModelShape, machine: Machine, constraints: Constraints) -> Choice | None:
     first = first_choice(model, machine, constraints)
-    fitted = Fitting(model, machine, constraints)
+    fit_check = FitCheck(model, machine, constraints)
     for least_n_ctx in (USEFUL_N_CTX, MIN_N_CTX):
         steps = [step for step in kv_steps(first, constraints) if step.layout.n_ctx >= least_n_ctx] or [first]
-        for place in placements(model, machine, constraints, first):
-            tried = steps if place is as_it_is else _few(steps, constraints)
-            if found := next((choice for step in tried if (choice := place(fitted, step))), None):
+        for placement in weight_placements(model, machine, constraints, first):
+            tried = steps if placement is as_chosen else _few(steps, constraints)
+            if found := next((choice for step in tried if (choice := placement(fit_check, step))), None):
                 return found
     return None
 
 
 def _few(steps: list[Choice], constraints: Constraints) -> list[Choice]:
-    """Where weights stay behind, the memory of many sequences would push out still more of them."""
+    """Keep only the steps with at most two sequences: each further one would push more of the weights off the GPU."""
     few = [step for step in steps if step.layout.n_parallel <= 2]
     if constraints.n_parallel is not None or not few:
         return steps
-    why = "few, so that more of the model lies on the GPU"
+    why = "few, to leave room for more of the model on the GPU"
     return [Choice(step.layout, step.reasons | {"n_parallel": why}) for step in few]
 
 
@@ -60,7 +60,7 @@ def _what_would_fit(model: ModelShape, machine: Machine, constraints: Constraint
     needed = sum(use.used_bytes for use in uses if not use.fits)
     room = sum(use.room_bytes for use in uses if not use.fits)
     where = " and ".join(use.name for use in uses if not use.fits)
-    said = (
+    shortage = (
         f"The model needs {_gib(needed)} with {_sequences(layout)}, of which {_gib(model.weights_bytes)} are weights, "
         f"and {where} {'have' if ' and ' in where else 'has'} room for {_gib(room)}."
     )
@@ -82,13 +82,13 @@ def _what_would_fit(model: ModelShape, machine: Machine, constraints: Constraint
             pairs += [("N_CPU_MOE", best.n_cpu_moe, layout.n_cpu_moe)]
         types = [("TYPE_K", best.type_k, layout.type_k), ("TYPE_V", best.type_v, layout.type_v)]
         changes = [f"{name}={value}" for name, value, before in (*pairs, *types) if value != before]
-        return f"{said} {' '.join(changes)} would fit; so might a smaller quantisation."
+        return f"{shortage} {' '.join(changes)} would fit; so might a smaller quantisation."
     room = sum(use.room_bytes for use in uses)
     least = replace(layout, n_ctx=MIN_N_CTX, n_parallel=1, kv_unified=True)
-    beside = sum(use.used_bytes - use.weights_bytes for use in measure(model, machine, least))
+    overhead = sum(use.used_bytes - use.weights_bytes for use in measure(model, machine, least))
     return (
-        f"{said} Even N_PARALLEL=1 N_CTX={MIN_N_CTX} does not fit: take a smaller quantisation, of at most "
-        f"{_gib(max(0, room - beside))}, or a larger machine."
+        f"{shortage} Even N_PARALLEL=1 N_CTX={MIN_N_CTX} does not fit: take a smaller quantisation, of at most "
+        f"{_gib(max(0, room - overhead))}, or a larger machine."
     )
 
 

@@ -20,7 +20,7 @@ HALVED: Final = "halved until it fits in free memory"
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A layout under way, and why its numbers are what they are."""
+    """A candidate layout, with the reason for each of its numbers."""
 
     layout: Layout
     reasons: dict[str, str]
@@ -30,28 +30,30 @@ class Choice:
 
 
 def first_choice(model: ModelShape, machine: Machine, constraints: Constraints) -> Choice:
-    """The layout with the values that are set, and the defaults for the others."""
+    """Return the layout with the values that are set and with the defaults for the others."""
     reasons: dict[str, str] = {}
 
-    def choose(name: str, given: int | None, planned: int, why: str) -> int:
-        reasons[name] = "set" if given is not None else why
-        return planned if given is None else given
+    def choose(name: str, constraint: int | None, default: int, why: str) -> int:
+        reasons[name] = "set" if constraint is not None else why
+        return default if constraint is None else constraint
 
     device = "default for this device"
     n_parallel = choose("n_parallel", constraints.n_parallel, 8 if machine.gpus else 4, device)
     longest = min(DEFAULT_N_CTX, model.n_ctx_train or DEFAULT_N_CTX)
-    n_ctx = choose("n_ctx", constraints.n_ctx, longest, f"the model's, at most {DEFAULT_N_CTX}")
+    n_ctx = choose("n_ctx", constraints.n_ctx, longest, f"the training length of the model, at most {DEFAULT_N_CTX}")
     if constraints.n_ctx and model.n_ctx_train and constraints.n_ctx > model.n_ctx_train:
         reasons["n_ctx"] = f"set, beyond the {model.n_ctx_train} tokens the model was trained for"
     n_batch = choose("n_batch", constraints.n_batch, 2048 if machine.gpus else 512, device)
     least = max(n_parallel, constraints.n_ubatch or 0)
     if n_batch < least:
-        n_batch, reasons["n_batch"] = least, "raised to hold N_UBATCH and a token of each sequence"
+        n_batch, reasons["n_batch"] = least, "raised to hold N_UBATCH tokens and one token of each sequence"
     n_ubatch = min(choose("n_ubatch", constraints.n_ubatch, 512, "default"), n_batch)
-    why = "everything fits on the GPU" if machine.gpus else "no GPU that the library can use"
+    why = "everything fits on the GPU" if machine.gpus else "llama.cpp can use no GPU here"
     n_gpu_layers = choose("n_gpu_layers", constraints.n_gpu_layers, -1 if machine.gpus else 0, why)
     unified, reasons["kv_unified"] = _unified(constraints, n_parallel)
-    reasons["n_cells"] = "set, at least one context" if constraints.n_cells else "the whole context for each sequence"
+    reasons["n_cells"] = (
+        "set, but never less than one context" if constraints.n_cells else "the whole context for each sequence"
+    )
     reasons["type_k"] = "set" if constraints.type_k else "default"
     reasons["type_v"] = "set" if constraints.type_v else "default"
     n_cpu_moe = constraints.n_cpu_moe or 0
@@ -78,12 +80,12 @@ def _unified(constraints: Constraints, n_parallel: int) -> tuple[bool, str]:
     if constraints.kv_unified is not None:
         return constraints.kv_unified, "set"
     if constraints.n_cells is not None:
-        return True, "N_CELLS shares one memory"
-    return n_parallel == 1, "one sequence" if n_parallel == 1 else "a part for each sequence computes faster"
+        return True, "N_CELLS needs a shared memory"
+    return n_parallel == 1, "one sequence" if n_parallel == 1 else "separate parts for the sequences compute faster"
 
 
 def kv_steps(first: Choice, constraints: Constraints) -> Iterator[Choice]:
-    """Give up KV memory step by step."""
+    """Yield the first choice, then choices with less and less KV memory. Values that are set stay."""
     yield first
     now = first
 

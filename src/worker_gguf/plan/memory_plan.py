@@ -12,7 +12,7 @@ __all__ = ["Constraints", "MemoryPlan", "describe"]
 
 @dataclass(frozen=True, slots=True)
 class Constraints:
-    """The values that settings fix. The plan chooses the ones that are None."""
+    """The values that the settings fix. The plan chooses those that are None."""
 
     n_ctx: int | None = None
     n_parallel: int | None = None
@@ -34,7 +34,7 @@ class Constraints:
 class MemoryPlan:
     """`n_ctx` is the context of one request, `n_cells` that of all requests together; `reasons` explains each number.
 
-    `devices` lists the memory on each device. `degraded` has a sentence for each step back that the load forced.
+    `devices` lists the memory on each device. `degraded` has one line for each reduction that a failed load forced.
     """
 
     n_gpu_layers: int
@@ -61,12 +61,12 @@ class MemoryPlan:
 def describe(
     layout: Layout, reasons: dict[str, str], model: ModelShape, machine: Machine, constraints: Constraints
 ) -> MemoryPlan:
-    """Put a layout and the numbers that need no memory into a plan."""
+    """Make a plan from a layout, adding the numbers that do not affect memory."""
     devices = measure(model, machine, layout)
     n_threads = constraints.n_threads or machine.n_cores
     more = {
         "n_threads": "set" if constraints.n_threads else "the cores this process may use",
-        "n_threads_batch": "set" if constraints.n_threads_batch else "as N_THREADS",
+        "n_threads_batch": "set" if constraints.n_threads_batch else "the same as N_THREADS",
     }
     return MemoryPlan(
         n_gpu_layers=layout.n_gpu_layers,

@@ -1,6 +1,6 @@
 """Makes a memory plan from a model's header and the settings, for the start and for `worker-gguf inspect`.
 
-The shape of a model is derived from the names and sizes of its tensors, so that unknown architectures are planned, too.
+The shape of a model is derived from the names and sizes of its tensors, so unknown architectures can be planned too.
 """
 
 from __future__ import annotations
@@ -22,35 +22,33 @@ _LAYER: Final = re.compile(r"blk\.(\d+)\.(.+)")
 _EXPERTS: Final = re.compile(r"ffn_(?:up|down|gate|gate_up)_(?:ch)?exps\.")
 _KEEPS_KV: Final = re.compile(r"attn_(?:k|kv_a_mqa|k_b)\.")
 _RECURRENT: Final = re.compile(r"(?:ssm_|shortconv|time_mix_)")
-# The pattern of a sliding window stands in llama.cpp's code, not in the file; a key of 0 or none means no window.
+# llama.cpp's code defines which layers have the sliding window, not the file; without this key, or with 0, none has.
 _WINDOW: Final = "attention.sliding_window"
 TOKEN_BYTES: Final = 290
-"""Bytes that one text of the vocabulary takes once llama.cpp has loaded it, its merges included (measured: 128k
-tokens).
-"""
+"""Bytes that llama.cpp uses for one token of the vocabulary, merges included (measured with 128k tokens)."""
 
 
 def plan_for(header: ModelHeader, machine: Machine, settings: Settings) -> MemoryPlan:
-    """Raises NotEnoughMemory with what would fit."""
+    """Plan the memory. Raises NotEnoughMemory with a proposal that would fit."""
     return plan_memory(shape_of(header), visible(machine, settings), constraints_of(settings))
 
 
 def beyond_training(header: ModelHeader, plan: MemoryPlan) -> str | None:
-    """A warning where a request may be longer than anything the model has seen; None where it may not."""
+    """Return a warning if a request may be longer than the model's training context, else None."""
     if not header.n_ctx_train or plan.n_ctx <= header.n_ctx_train:
         return None
     return (
         f"N_CTX={plan.n_ctx} is beyond the {header.n_ctx_train} tokens the model was trained for: expect worse answers "
-        "past them, unless ROPE_FREQ_SCALE or ROPE_FREQ_BASE is set for that length."
+        "beyond that length, unless ROPE_FREQ_SCALE or ROPE_FREQ_BASE is set for that length."
     )
 
 
 def visible(machine: Machine, settings: Settings) -> Machine:
-    """The machine with the GPUs that the settings leave in use."""
+    """Return the machine with only the GPUs that the settings use."""
     if settings.split_mode != "none" or not machine.gpus:
         return machine
     if settings.main_gpu >= len(machine.gpus):
-        raise SettingsError(f"MAIN_GPU={settings.main_gpu} is not there: this machine has {len(machine.gpus)} GPUs.")
+        raise SettingsError(f"MAIN_GPU={settings.main_gpu} does not exist: this machine has {len(machine.gpus)} GPUs.")
     return replace(machine, gpus=(machine.gpus[settings.main_gpu],))
 
 
@@ -74,22 +72,22 @@ def constraints_of(settings: Settings) -> Constraints:
 
 
 def repacks(settings: Settings, processor: str) -> bool:
-    """Whether the load rearranges the weights for the processor, `platform.machine()`.
+    """Return whether the load rearranges the weights. `processor` is the value of `platform.machine()`.
 
-    On x86 it costs the start 0.5 s for each GB and a second copy in memory, makes prompts slower and single answers
-    20 % faster (docs/cold-start.md has the measurement). Elsewhere nothing was measured, so it is left as llama.cpp has
-    it: its kernels for ARM are written for rearranged weights.
+    On x86, rearranging adds 0.5 s for each GB to the start and a second copy in memory; prompts become slower, and
+    single answers 20 % faster (docs/cold-start.md has the measurement). No other processor was measured, so llama.cpp's
+    default stays there: its ARM kernels are written for rearranged weights.
     """
     return settings.repack == "on" or (settings.repack == "auto" and processor not in ("x86_64", "AMD64"))
 
 
 def shape_of(header: ModelHeader) -> ModelShape:
-    """Read the facts that decide the model's memory from its header."""
+    """Derive the shape that determines the model's memory from its header."""
     by_layer: dict[int, list[TensorInfo]] = defaultdict(list)
     outside: list[TensorInfo] = []
     for tensor in header.tensors:
         found = _LAYER.fullmatch(tensor.name)
-        # A layer beyond the header's count is a damaged file, which the loader refuses; here it costs only its bytes.
+        # A layer beyond the header's count means a damaged file, which the loader refuses. Here only its bytes count.
         if found and int(found[1]) < header.n_layers:
             by_layer[int(found[1])].append(tensor)
         else:
@@ -125,7 +123,7 @@ def _layer(header: ModelHeader, index: int, tensors: list[TensorInfo]) -> LayerS
     experts = _size(tensor for tensor in tensors if _EXPERTS.search(tensor.name))
     names = [tensor.name.partition(".")[2].partition(".")[2] for tensor in tensors]
     recurrent = any(_RECURRENT.match(name) for name in names)
-    # Without separate keys, a fused `attn_qkv` keeps them, but for linear attention, which keeps a state.
+    # A fused `attn_qkv` contains the keys, too, except in linear attention, which keeps a state instead.
     keeps_kv = any(_KEEPS_KV.match(name) for name in names) or (
         not recurrent and any(name.startswith("attn_qkv") for name in names)
     )
@@ -138,7 +136,7 @@ def _layer(header: ModelHeader, index: int, tensors: list[TensorInfo]) -> LayerS
         n_heads = header.n_head_kv[index] if header.n_head_kv else 0
         windowed = "_swa" if _has_window(header, index) else ""
         k = n_heads * (_integer(header, f"attention.key_length{windowed}") or header.head_dim_k)
-        # Multi-head latent attention keeps one compressed row, from which both are made.
+        # Multi-head latent attention stores one compressed row; keys and values are computed from it.
         is_latent = _integer(header, "attention.key_length_mla") > 0
         v = 0 if is_latent else n_heads * (_integer(header, f"attention.value_length{windowed}") or header.head_dim_v)
     state = _state_bytes(header) if recurrent else 0
@@ -152,8 +150,8 @@ def _has_window(header: ModelHeader, index: int) -> bool:
 
 
 def _state_bytes(header: ModelHeader) -> int:
-    """Return the bytes that a recurrent layer keeps of a sequence, in f32: the last inputs of its convolution and its
-    state.
+    """Return the bytes that a recurrent layer keeps for each sequence: the last inputs of its convolution and its
+    state, both in f32.
     """
     if cache := _integer(header, "shortconv.l_cache"):
         return 4 * header.n_embd * (cache - 1)
@@ -165,7 +163,7 @@ def _state_bytes(header: ModelHeader) -> int:
 
 
 def _n_ff(header: ModelHeader, n_experts_used: int) -> int:
-    """The width of the feed-forward that one token sees."""
+    """Return the width of the feed-forward part for one token, over all experts that the token uses."""
     dense = max(header.n_ff, default=0)
     if not n_experts_used:
         return dense

@@ -8,28 +8,29 @@ from worker_gguf.plan.usage import RESERVE_CPU_BYTES, RESERVE_GPU_BYTES, Machine
 
 __all__ = ["preference"]
 
-BESIDE = 0.15
-"""KV and compute buffers of a useful context, as a share of the weights, where no header has been read yet."""
+OVERHEAD = 0.15
+"""Estimated KV cache and compute buffers of a useful context, as a share of the weights. The header is not read yet."""
 
 
 def preference(sizes: Mapping[str, int], order: Sequence[str], machine: Machine) -> tuple[str, ...]:
     """Order quants (`sizes` by label, in bytes) for `store.select.by_labels`.
 
-    `order` is kept among those that fit: on the GPUs if there are any, else in main memory too, else the smallest
-    first. Labels that `order` does not know come last of their kind.
+    First come the quants that fit on the GPUs, in the order of `order`. Then come those that fit in main memory and
+    GPUs together, in the same order, or the smallest first if there is a GPU. The rest come last, the smallest first.
+    Labels that are not in `order` come last in their group.
     """
     main = max(0, machine.free_bytes - RESERVE_CPU_BYTES)
     gpus = sum(max(0, gpu.free_bytes - RESERVE_GPU_BYTES) for gpu in machine.gpus)
     rank = {label: index for index, label in enumerate(order)}
 
     def key(label: str) -> tuple[int, int, int]:
-        needed = round(sizes[label] * (1 + BESIDE))
-        known = rank.get(label, len(rank))
+        needed = round(sizes[label] * (1 + OVERHEAD))
+        position = rank.get(label, len(rank))
         if machine.gpus and needed <= gpus:
-            return (0, known, sizes[label])
+            return (0, position, sizes[label])
         if needed <= gpus + main:
-            # With a GPU that is too small, each byte less puts more layers on it.
-            return (1, 0, sizes[label]) if machine.gpus else (1, known, sizes[label])
+            # If the model does not fit on the GPU, a smaller quant puts more of its layers there.
+            return (1, 0, sizes[label]) if machine.gpus else (1, position, sizes[label])
         return (2, 0, sizes[label])
 
     return tuple(sorted(sizes, key=key))

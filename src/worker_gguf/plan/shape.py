@@ -1,5 +1,5 @@
-"""The facts of a model that decide its memory: the bytes of its layers, what they keep of a token, the width it
-computes.
+"""The shape of a model that determines its memory: the bytes of its layers, the KV entries of each token, the width
+of its computation.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ KV_BYTES: Final = {
     "f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32,
     "q4_1": 20 / 32, "q4_0": 18 / 32, "iq4_nl": 18 / 32,
 }  # fmt: skip
-"""Bytes of one KV element; quantised types count their scales (ggml's block sizes)."""
+"""Bytes of one KV element. Quantised types include their scales (ggml's block sizes)."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
-    """One layer. `k_elements` and `v_elements` are kept of each token, `state_bytes` of each sequence."""
+    """One layer. It keeps `k_elements` and `v_elements` for each token, and `state_bytes` for each sequence."""
 
     weights_bytes: int
     experts_bytes: int = 0
@@ -36,9 +36,12 @@ class LayerShape:
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """`input_bytes` are the token embeddings, always in main memory; a `tied` output is a second use of them, and a
-    second copy where it lies on a GPU. Widths are elements of one token at the widest layer; `n_ff` counts all experts
-    that a token uses, `n_experts_used` is 0 for a dense model. `vocabulary_bytes` is what llama.cpp makes of the texts.
+    """The numbers of one model.
+
+    `input_bytes` is the size of the token embeddings, which always stay in main memory. With `tied`, the output uses
+    the embeddings, too; on a GPU it then needs a second copy. Widths count the elements of one token in the widest
+    layer. `n_ff` includes all experts that a token uses; `n_experts_used` is 0 for a dense model. `vocabulary_bytes` is
+    the memory of llama.cpp's vocabulary.
     """
 
     layers: tuple[LayerShape, ...]
@@ -75,16 +78,16 @@ class ModelShape:
 
     @property
     def computed_elements(self) -> int:
-        """Elements of one token that are alive at once at the widest point of a layer, with flash attention.
+        """Elements of one token that exist at once at the widest point of a layer, with flash attention.
 
-        Three rows of the feed-forward part (gate, up, their product) or two of every expert's output, plus the
-        residual, its norm and the attention's output; or the attention's own rows. Found with llama.cpp's dry run over
-        twelve models (tests/llama/test_plan_true.py), within 7 %.
+        The residual, its norm and the attention's output always exist. The largest of three parts is added: the three
+        rows of the feed-forward part (gate, up, their product), two rows of output for every expert, or the rows of the
+        attention. Within 7 % of llama.cpp's dry run over twelve models (tests/llama/test_plan_true.py).
         """
-        beside = 3 * self.n_embd + self.n_q
-        return beside + max(3 * self.n_ff, 2 * self.n_experts_used * self.n_embd, self.n_q + 2 * self.n_kv)
+        always = 3 * self.n_embd + self.n_q
+        return always + max(3 * self.n_ff, 2 * self.n_experts_used * self.n_embd, self.n_q + 2 * self.n_kv)
 
     @property
     def attended_elements(self) -> int:
-        """Elements of one token that are alive at once in the attention, without its scores."""
+        """Elements of one token that exist at once in the attention, without its scores."""
         return 3 * self.n_embd + 2 * self.n_q + 2 * self.n_kv

@@ -1,10 +1,10 @@
-"""The next smaller plan, for when a load fails for memory that the plan thought was there."""
+"""The next smaller plan after a load ran out of memory, although the plan had fit."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Literal
+from typing import Final, Literal
 
 from worker_gguf.plan.choose import USEFUL_N_CTX
 from worker_gguf.plan.kv_steps import MIN_N_CTX
@@ -15,18 +15,18 @@ from worker_gguf.plan.usage import Layout, Machine, even_split
 __all__ = ["Stage", "smaller_plan"]
 
 Stage = Literal["load", "context"]
-"""The part that ran out of memory: the weights, or the sequences' memory with the compute buffers."""
+"""The part that ran out of memory: the weights ("load"), or the KV cache and compute buffers ("context")."""
 
-FORCED = "the load failed for memory"
+OUT_OF_MEMORY: Final = "the load ran out of memory"
 
 
 def smaller_plan(
     plan: MemoryPlan, stage: Stage, model: ModelShape, machine: Machine, constraints: Constraints
 ) -> MemoryPlan | None:
-    """Take one step back, noted in `degraded`: fewer sequences, a shorter context, fewer layers on the GPU.
+    """Return a plan that is smaller by one step: fewer sequences, a shorter context, or fewer layers on the GPU.
 
-    Values that are set stay. Returns None when there is no step left: if the weights do not fit, only fewer layers
-    help.
+    Values that are set stay, and `degraded` lists the step. Returns None when no step is left. At the stage "load" the
+    only step is fewer layers on the GPU, because the other two do not make the weights smaller.
     """
     layout = Layout(
         n_ctx=plan.n_ctx,
@@ -46,9 +46,9 @@ def smaller_plan(
     if step is None:
         return None
     names = [name for name in ("n_parallel", "n_ctx", "n_gpu_layers") if getattr(step, name) != getattr(layout, name)]
-    said = " ".join(f"{name.upper()}={getattr(step, name)} in place of {getattr(layout, name)}" for name in names)
-    smaller = describe(step, plan.reasons | dict.fromkeys(names, FORCED), model, machine, constraints)
-    return replace(smaller, degraded=(*plan.degraded, f"{said}: {FORCED}"))
+    changes = " ".join(f"{name.upper()}={getattr(step, name)} instead of {getattr(layout, name)}" for name in names)
+    smaller = describe(step, plan.reasons | dict.fromkeys(names, OUT_OF_MEMORY), model, machine, constraints)
+    return replace(smaller, degraded=(*plan.degraded, f"{changes}: {OUT_OF_MEMORY}"))
 
 
 def _steps(
@@ -59,8 +59,8 @@ def _steps(
     can_move = bool(machine.gpus) and constraints.n_gpu_layers is None and n_offloaded > 0
     if stage == "context":
         if constraints.n_parallel is None and n_parallel > 1:
-            chosen = constraints.kv_unified is not None or constraints.n_cells is not None
-            unified = layout.kv_unified if chosen else n_parallel // 2 == 1
+            is_set = constraints.kv_unified is not None or constraints.n_cells is not None
+            unified = layout.kv_unified if is_set else n_parallel // 2 == 1
             yield replace(layout, n_parallel=n_parallel // 2, kv_unified=unified)
         least = USEFUL_N_CTX if can_move else MIN_N_CTX
         if constraints.n_ctx is None and n_ctx > least:

@@ -1,4 +1,4 @@
-"""The memory that a layout takes on each device: weights, KV, compute buffers. Places layers as llama.cpp does."""
+"""The memory that a layout uses on each device: weights, KV cache, compute buffers. Places layers as llama.cpp does."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from worker_gguf.plan.shape import ModelShape
 __all__ = ["Device", "DeviceUse", "Layout", "Machine", "even_split", "kv_bytes_by_layer", "measure"]
 
 RESERVE_GPU_BYTES: Final = 640 << 20
-"""Reserve for the library's own buffers on a GPU (kernels, matrix workspaces, pools) and for everything the plan does
-not know.
+"""Reserve on each GPU for the library's own buffers (kernels, matrix workspaces, pools) and for everything that the
+plan does not count.
 """
 RESERVE_CPU_BYTES: Final = 1 << 29
-"""For Python, the HTTP stack and requests."""
+"""Reserve for Python, the HTTP stack and requests."""
 CELL_PAD: Final = 256
 """llama.cpp pads a context to a multiple of this."""
 PIPELINE_COPIES: Final = 4
-"""Copies of a batch's inputs that llama.cpp keeps to have several GPUs work on several batches."""
-MASK_BYTES: Final = 2  # f16 with flash attention, f32 without
+"""Copies of a batch's inputs that llama.cpp keeps, so that several GPUs can work on different batches at once."""
+MASK_BYTES: Final = 2  # f16 with flash attention; f32, twice as large, without
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """`n_cores` this process may use; `free_bytes` of main memory; the GPUs that the library can compute on."""
+    """The cores that this process may use, the free bytes of main memory, and the GPUs that llama.cpp can use."""
 
     n_cores: int
     free_bytes: int
@@ -44,8 +44,11 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A decision to be measured. `n_gpu_layers` counts from the output backwards, -1 is all; the experts of the first
-    `n_cpu_moe` layers stay in main memory; `tensor_split` is each GPU's share of the layers."""
+    """One possible distribution of a model over the machine, for `measure`.
+
+    `n_gpu_layers` counts from the output backwards; -1 means all layers. The experts of the first `n_cpu_moe` layers
+    stay in main memory. `tensor_split` is each GPU's share of the layers.
+    """
 
     n_ctx: int
     n_parallel: int
@@ -59,17 +62,17 @@ class Layout:
     n_cpu_moe: int = 0
     tensor_split: tuple[float, ...] = ()
     n_cells: int | None = None
-    """Tokens of a shared memory, where they are fewer than all sequences' whole contexts."""
+    """Size of a shared memory in tokens. None means the whole context for each sequence."""
 
     @property
     def total_cells(self) -> int:
-        """Tokens of all sequences together, before padding."""
+        """Cells of all sequences together, before padding."""
         whole = self.n_ctx * self.n_parallel
         return whole if self.n_cells is None or not self.kv_unified else max(self.n_ctx, min(self.n_cells, whole))
 
     @property
     def cells(self) -> int:
-        """The cells of one stream: those of one sequence, or of all of them together."""
+        """Cells of one stream, padded. A stream belongs to one sequence, or to all of them if the memory is unified."""
         cells = self.total_cells if self.kv_unified else self.n_ctx
         return -(-cells // CELL_PAD) * CELL_PAD
 
@@ -79,13 +82,13 @@ class Layout:
 
     @property
     def n_tokens(self) -> int:
-        """Tokens computed at once at most."""
+        """The largest number of tokens that are computed at once."""
         return min(self.n_ubatch, self.n_batch, self.cells * self.n_streams)
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceUse:
-    """The content of one device and its room. `other_bytes` are outputs and the vocabulary."""
+    """The planned bytes of one device, and the bytes it has room for. `other_bytes` are outputs and the vocabulary."""
 
     name: str
     is_gpu: bool
@@ -115,18 +118,18 @@ class _Load:
 
 
 def measure(model: ModelShape, machine: Machine, layout: Layout) -> tuple[DeviceUse, ...]:
-    """Return what each GPU, and last main memory, would hold."""
-    places = _places(model, len(machine.gpus), layout)
+    """Return the use of each GPU and, as the last item, of main memory."""
+    devices = _devices(model, len(machine.gpus), layout)
     loads = [_Load() for _ in range(len(machine.gpus) + 1)]
     main = loads[-1]
     main.weights += model.input_bytes
     for index, (layer, kv_bytes) in enumerate(zip(model.layers, kv_bytes_by_layer(model, layout), strict=True)):
-        load = loads[places[index]]
+        load = loads[devices[index]]
         load.n_layers += 1
         load.kv += kv_bytes
         load.weights += layer.weights_bytes
         (main if index < layout.n_cpu_moe else load).weights += layer.experts_bytes
-    output = loads[places[-1]]
+    output = loads[devices[-1]]
     output.has_output = True
     if output is not main or not model.tied:
         output.weights += model.output_bytes
@@ -151,7 +154,7 @@ def measure(model: ModelShape, machine: Machine, layout: Layout) -> tuple[Device
 
 
 def kv_bytes_by_layer(model: ModelShape, layout: Layout) -> list[float]:
-    """Sliding windows save nothing: the context keeps them in full, so that a prefix can be used again."""
+    """Return the KV cache of each layer. A sliding window saves nothing: the context keeps all tokens for reuse."""
     n_tokens = layout.cells * layout.n_streams
     return [
         layer.kv_bytes_per_token(layout.type_k, layout.type_v) * n_tokens + layer.state_bytes * layout.n_parallel
@@ -160,7 +163,7 @@ def kv_bytes_by_layer(model: ModelShape, layout: Layout) -> list[float]:
 
 
 def even_split(model: ModelShape, machine: Machine, layout: Layout) -> tuple[float, ...]:
-    """Whole layers for each GPU so that all are about equally full; llama.cpp takes the numbers as shares."""
+    """Return the number of layers for each GPU that fills all about equally. llama.cpp takes the numbers as shares."""
     n_offloaded = _n_offloaded(model, layout)
     if len(machine.gpus) < 2 or not n_offloaded:
         return ()
@@ -184,15 +187,16 @@ def _use(name: str, is_gpu: bool, load: _Load, compute: int, other: int, room: i
 
 
 def _n_offloaded(model: ModelShape, layout: Layout) -> int:
-    """Layers on GPUs, the output counted as one."""
+    """Return the number of layers on GPUs. The output counts as one."""
     every = model.n_layers + 1
     return every if layout.n_gpu_layers < 0 else min(layout.n_gpu_layers, every)
 
 
-def _places(model: ModelShape, n_gpus: int, layout: Layout) -> list[int]:
-    """Return the device of each layer and, last, of the output; `n_gpus` stands for main memory.
+def _devices(model: ModelShape, n_gpus: int, layout: Layout) -> list[int]:
+    """Return the device of each layer and, as the last item, of the output. The number `n_gpus` means main memory.
 
-    As in llama.cpp, the last layers go to GPUs, each to the first one whose cumulated share is above the layer's.
+    As in llama.cpp, the last layers go to the GPUs: each to the first GPU whose cumulative share is above the layer's
+    position.
     """
     n_offloaded = _n_offloaded(model, layout) if n_gpus else 0
     first = model.n_layers + 1 - n_offloaded
@@ -204,7 +208,7 @@ def _places(model: ModelShape, n_gpus: int, layout: Layout) -> list[int]:
 
 
 def _compute(model: ModelShape, layout: Layout, *, logits: bool) -> int:
-    """The compute buffer of a device that has layers: the widest moment of the graph for a full batch."""
+    """Return the compute buffer of a device that has layers: the largest sum of live tensors during a full batch."""
     n_tokens = layout.n_tokens
     masks = layout.cells * n_tokens * MASK_BYTES * (2 if model.has_window else 1)
     widest = 4 * n_tokens * model.computed_elements
@@ -221,13 +225,13 @@ def _gpu_compute(model: ModelShape, layout: Layout, load: _Load, main: _Load, n_
     if not load.n_layers and not load.has_output:
         return 0
     compute = _compute(model, layout, logits=load.has_output)
-    # Long prompts are computed on the GPU even where the weights lie in main memory: one tensor at a time comes over.
+    # llama.cpp computes long prompts on the GPU even with weights in main memory: it copies one tensor at a time there.
     if main.n_layers or layout.n_cpu_moe:
         return compute + model.largest_tensor_bytes
     return compute + ((PIPELINE_COPIES - 1) * _inputs(model, layout) if n_gpus > 1 else 0)
 
 
 def _inputs(model: ModelShape, layout: Layout) -> int:
-    """Return the buffers that main memory needs when all layers lie on GPUs: embeddings and masks."""
+    """Return the buffers that main memory needs when all layers are on GPUs: embeddings and masks."""
     masks = layout.cells * layout.n_tokens * MASK_BYTES * (2 if model.has_window else 1)
     return masks + 4 * layout.n_tokens * model.n_embd
