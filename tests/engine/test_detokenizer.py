@@ -40,7 +40,7 @@ def test_a_stop_text_over_a_split_character_is_found() -> None:
     assert text_of([b"da", first, second, b"x"], ("ağ",)) == ("d", "ağ")
 
 
-def test_what_only_looks_like_a_stop_text_comes_out_after_all() -> None:
+def test_text_that_only_looks_like_a_stop_text_is_released() -> None:
     detokenizer = Detokenizer(("END",))
     assert detokenizer.push(b"an EN") == "an "
     assert detokenizer.push(b"TRY") == "ENTRY"
@@ -48,7 +48,7 @@ def test_what_only_looks_like_a_stop_text_comes_out_after_all() -> None:
     assert detokenizer.flush() == "E"
 
 
-def test_of_several_stop_texts_the_first_in_the_answer_counts() -> None:
+def test_the_stop_text_that_comes_first_in_the_answer_ends_it() -> None:
     assert text_of([b"a b c d"], ("d", "b")) == ("a ", "b")
 
 
@@ -71,7 +71,7 @@ def test_each_of_many_stop_texts_ends_the_answer() -> None:
         assert text_of([b"Hello\n", b"Na", f"{stop[3:]} more".encode()], stops) == ("Hello", stop)
 
 
-def test_of_two_stop_texts_where_one_begins_with_the_other_the_shorter_ends_the_answer() -> None:
+def test_if_a_stop_text_begins_with_another_the_shorter_one_ends_the_answer() -> None:
     assert text_of([b"one abc"], ("abc", "ab")) == ("one ", "ab")
 
 
@@ -86,7 +86,7 @@ def test_the_text_ends_where_a_plain_search_finds_the_first_stop_text(text: str,
 
 
 def test_the_time_of_a_token_does_not_grow_with_the_number_of_stop_texts() -> None:
-    """Counted in comparisons of texts, which a clock on a busy machine would not tell apart."""
+    """Counts comparisons of texts, because times on a busy machine vary too much."""
 
     class Counted(str):
         n = 0
@@ -95,7 +95,7 @@ def test_the_time_of_a_token_does_not_grow_with_the_number_of_stop_texts() -> No
             Counted.n += 1
             return str.__lt__(self, other)
 
-        __gt__ = __lt__  # a search compares either way
+        __gt__ = __lt__  # bisect_left and bisect_right compare in different directions
 
     counts = []
     for n_stops in (4, 256):

@@ -97,7 +97,7 @@ async def _run(engine: Engine, *requests: object) -> dict[int, list[Event]]:
     return await read(engine.submit(*requests))  # type: ignore[arg-type]
 
 
-def test_a_group_reads_its_requests_apart(start: Start) -> None:
+def test_the_stream_of_a_group_keeps_its_requests_apart(start: Start) -> None:
     engine, _ = start()
     got = asyncio.run(_run(engine, request("a", [1]), request("b", [2, 2]), request("c", [3, 3])))
     for index, prompt in enumerate(([1], [2, 2], [3, 3])):
@@ -113,7 +113,7 @@ def test_a_stop_text_ends_with_stop_even_on_the_last_token(start: Start) -> None
     assert ending(events).stop == f"{expected[3]} "
 
 
-def test_a_full_worker_refuses_a_group_whole(start: Start) -> None:
+def test_a_full_worker_refuses_a_whole_group(start: Start) -> None:
     engine, fake = start(max_queue=1)
     fake.gate = threading.Event()
 
@@ -202,14 +202,14 @@ def test_a_request_that_waits_too_long_is_refused_and_its_group_with_it() -> Non
         engine.stop()
 
 
-def test_a_request_that_is_over_is_told_before_the_next_decode() -> None:
+def test_the_end_of_a_request_is_sent_before_the_next_decode() -> None:
     now = 0.0
     fake = FakeRunner(limits(n_slots=1, n_ctx=1000, n_cells=1000))
 
     def draw(history: Sequence[int]) -> int:
         nonlocal now
         now = 100.0
-        fake.gate = fake.gate or threading.Event()  # the next decode takes as long as it may
+        fake.gate = fake.gate or threading.Event()  # the next decode blocks until the gate opens
         return successor(history)
 
     fake.draw = draw
@@ -254,7 +254,7 @@ def test_a_runner_that_raises_ends_the_request_and_serves_the_next(caplog: pytes
     assert "engine step failed" in caplog.text
 
 
-def test_a_request_that_should_have_been_refused_before_still_has_an_ending(start: Start) -> None:
+def test_a_request_that_the_service_should_have_refused_still_gets_an_ending(start: Start) -> None:
     engine, _ = start(limits(n_ctx=8, n_cells=32))
     for prompt in ([], [1] * 8):
         events = asyncio.run(_run(engine, request("a", prompt)))[0]
@@ -262,7 +262,7 @@ def test_a_request_that_should_have_been_refused_before_still_has_an_ending(star
     assert answer(asyncio.run(_run(engine, request("b", [8], max_tokens=2)))[0]) == text(foretold([8], 2))
 
 
-def test_stop_ends_what_runs_and_takes_nothing_new(start: Start) -> None:
+def test_stop_ends_running_requests_and_accepts_no_new_ones(start: Start) -> None:
     engine, fake = start(limits(n_ctx=100_000, n_cells=100_000))
 
     async def scenario() -> None:
@@ -278,7 +278,7 @@ def test_stop_ends_what_runs_and_takes_nothing_new(start: Start) -> None:
     assert fake.is_closed
 
 
-def test_200_requests_with_a_third_cancelled_end_once_each_and_right(start: Start) -> None:
+def test_200_requests_with_a_third_cancelled_each_end_once_with_their_own_tokens(start: Start) -> None:
     engine, _ = start(limits(n_slots=4, n_ctx=64, n_cells=160, n_batch=24), max_queue=300)
     rng = random.Random(7)
 

@@ -19,7 +19,7 @@ from worker_gguf.errors import DeadlineExceeded, EngineFailed, QueueFull
 
 
 class Drive:
-    """A scheduler and a fake runner, and what came out of them by request."""
+    """A scheduler and a fake runner, and their results for each request."""
 
     def __init__(self, given: Limits, max_queue: int = 100, prefill_chunk: int | None = None, **runner: object) -> None:
         self.scheduler = Scheduler(given, max_queue=max_queue, prefill_chunk=prefill_chunk)
@@ -38,7 +38,7 @@ class Drive:
         self.scheduler.add(request(*args, **kwargs))  # type: ignore[arg-type]
 
     def step(self, *, refuse: bool = False) -> bool:
-        """`refuse`: the memory says it has no room, as it may while more than one sequence is in it."""
+        """`refuse` makes the memory refuse the batch, as it may while it holds more than one sequence."""
         batch = self.scheduler.schedule()
         if batch is None:
             return False
@@ -74,7 +74,7 @@ def test_an_end_of_generation_token_ends_the_answer_and_is_not_part_of_it() -> N
     assert drive.reason("a") == "stop"
 
 
-def test_ignore_eos_goes_past_the_end_of_generation() -> None:
+def test_ignore_eos_continues_after_an_end_of_generation_token() -> None:
     drive = Drive(limits(), draw=lambda _: EOG)
     drive.add("a", max_tokens=3, sampling=SamplingParams(ignore_eos=True))
     drive.finish()
@@ -100,7 +100,7 @@ def test_zero_tokens_compute_the_prompt_and_draw_nothing() -> None:
     assert drive.endings["b"][0].sequence.n_cached == 4
 
 
-def test_a_reset_ends_everything_and_forgets_what_is_in_memory() -> None:
+def test_a_reset_ends_every_request_and_empties_the_memory() -> None:
     drive = Drive(limits(n_slots=2))
     drive.add("old", [1, 2, 3], max_tokens=1)
     drive.finish()
@@ -258,7 +258,7 @@ def test_a_prefix_that_is_being_computed_is_waited_for() -> None:
         assert drive.tokens[name] == foretold([*prompt, ord(name)], 3)
 
 
-def test_a_memory_that_cannot_be_cut_is_used_again_only_whole() -> None:
+def test_a_memory_that_cannot_be_cut_is_reused_only_whole() -> None:
     drive = Drive(limits(prefix="whole", n_slots=1))
     drive.add("a", [1, 2, 3], max_tokens=3)
     drive.finish()
@@ -272,7 +272,7 @@ def test_a_memory_that_cannot_be_cut_is_used_again_only_whole() -> None:
     assert drive.tokens["c"] == foretold([1, 2, 7], 2)
 
 
-def test_memory_running_out_makes_the_youngest_wait_and_loses_nothing() -> None:
+def test_a_full_memory_makes_the_youngest_wait_and_loses_no_token() -> None:
     drive = Drive(limits(n_slots=3, n_ctx=40, n_cells=48, n_batch=8))
     for name in "abc":
         drive.add(name, [ord(name)] * 6, max_tokens=25)
@@ -280,12 +280,12 @@ def test_memory_running_out_makes_the_youngest_wait_and_loses_nothing() -> None:
     for name in "abc":
         assert drive.tokens[name] == foretold([ord(name)] * 6, 25)
         assert drive.reason(name) == "length"
-    # Someone had to start again, and it was never the oldest.
+    # At least one request had to start again, but never the oldest.
     assert len(drive.runner.opened) > 3
     assert drive.runner.opened.count("a") == 1
 
 
-def test_idle_prefixes_are_given_up_before_anyone_waits() -> None:
+def test_idle_prefixes_are_dropped_before_a_sequence_has_to_wait() -> None:
     drive = Drive(limits(n_slots=3, n_ctx=40, n_cells=48, n_batch=48))
     drive.add("old", [3] * 30, max_tokens=2)
     drive.finish()
@@ -299,7 +299,7 @@ def test_idle_prefixes_are_given_up_before_anyone_waits() -> None:
     )
 
 
-def test_a_refusal_of_the_memory_is_tried_again_after_making_room() -> None:
+def test_a_batch_that_the_memory_refused_is_tried_again_after_making_room() -> None:
     drive = Drive(limits())
     drive.add("a", max_tokens=3)
     drive.add("b", [7, 8], max_tokens=3)
@@ -470,7 +470,7 @@ def test_an_end_of_generation_token_ends_a_guessed_step() -> None:
     assert drive.reason("a") == "stop"
 
 
-def test_after_a_guessed_end_the_slot_is_a_prefix_of_what_was_computed() -> None:
+def test_after_a_guessed_end_the_slot_holds_only_computed_tokens() -> None:
     drive = prefilled(max_tokens=3)
     future = foretold([5, 6, 7], 6)
     guess(drive, *future[1:5])
@@ -480,7 +480,7 @@ def test_after_a_guessed_end_the_slot_is_a_prefix_of_what_was_computed() -> None
     assert drive.endings["b"][0].sequence.n_cached == 7
 
 
-def test_tokens_that_are_forced_behind_a_drawn_one_are_computed_together() -> None:
+def test_tokens_forced_after_a_drawn_one_are_computed_together() -> None:
     drive = prefilled()
     batch = drive.scheduler.schedule()
     assert batch is not None

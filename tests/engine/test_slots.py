@@ -26,16 +26,16 @@ def test_the_last_token_is_never_reused() -> None:
     assert reusable([1, 2, 3], [1, 2, 3], limits()) == 2
 
 
-def test_a_whole_memory_is_reused_whole_or_not_at_all() -> None:
+def test_a_memory_that_cannot_be_cut_is_reused_whole_or_not_at_all() -> None:
     assert reusable([1, 2], [1, 2, 3], limits(prefix="whole")) == 2
     assert reusable([1, 2, 9], [1, 2, 3, 4], limits(prefix="whole")) == 0
 
 
-def test_no_idle_slot_is_no_place() -> None:
+def test_without_an_idle_slot_there_is_no_placement() -> None:
     assert place([slot(0, busy=True)], [1], limits(), reuse=True) is None
 
 
-def test_the_best_idle_match_is_taken_in_place() -> None:
+def test_the_best_idle_match_is_used_in_place() -> None:
     placement = place([slot(0, [1, 9]), slot(1, [1, 2, 3])], [1, 2, 3, 4], limits(), reuse=True)
     assert placement is not None
     assert (placement.target.id, placement.source.id, placement.n_reused) == (1, 1, 3)
@@ -51,7 +51,7 @@ def test_without_a_match_an_empty_slot_goes_before_the_least_recently_used() -> 
     assert placement.target.id == 2
 
 
-def test_a_busy_slot_lends_its_prefix_by_copy_when_that_is_worth_it() -> None:
+def test_the_prefix_of_a_busy_slot_is_copied_if_it_is_long_enough() -> None:
     tokens = list(range(40))
     placement = place([slot(0, tokens, busy=True), slot(1)], [*tokens, 99], limits(), reuse=True)
     assert placement is not None
@@ -61,7 +61,7 @@ def test_a_busy_slot_lends_its_prefix_by_copy_when_that_is_worth_it() -> None:
     assert short.n_reused == 0
 
 
-def test_partitioned_a_copy_must_be_worth_the_whole_part() -> None:
+def test_between_partitions_a_copy_must_be_worth_a_whole_part() -> None:
     given = limits(partitioned=True, n_ctx=8192)
     assert least_copy(given) == 128
     slots = [slot(0, list(range(100)), busy=True), slot(1)]
@@ -70,7 +70,7 @@ def test_partitioned_a_copy_must_be_worth_the_whole_part() -> None:
     assert placement.n_reused == 0
 
 
-def test_partitioned_a_gap_between_busy_slots_is_closed_first() -> None:
+def test_in_a_partitioned_memory_a_gap_between_busy_slots_is_filled_first() -> None:
     slots = [slot(0, busy=True), slot(1), slot(2, busy=True), slot(3, [1, 2, 3])]
     placement = place(slots, [1, 2, 3, 4], limits(partitioned=True), reuse=True)
     assert placement is not None

@@ -12,7 +12,9 @@ from worker_gguf.engine.stream import Courier, EventStream
 ENDING = Finished("stop", Usage(1, 0, 1))
 
 
-async def test_an_end_that_cannot_be_noted_stops_nobody_elses_events(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_callback_that_fails_does_not_stop_the_events_of_other_streams(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     def fails() -> None:
         raise KeyError("ticket")
 
@@ -25,4 +27,4 @@ async def test_an_end_that_cannot_be_noted_stops_nobody_elses_events(caplog: pyt
         courier.send({second: {0: [ENDING]}})
         assert [items async for items in second] == [{0: [ENDING]}]
         courier.stop()
-    assert "the end of a request was not noted" in caplog.text
+    assert "the callback for the end of a request failed" in caplog.text

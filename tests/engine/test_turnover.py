@@ -1,15 +1,15 @@
-"""Tests of the wait that a refused request is given in `Retry-After`."""
+"""Tests of the wait in the `Retry-After` header of a refused request."""
 
 from __future__ import annotations
 
 from worker_gguf.engine.turnover import Turnover
 
 
-def test_nobody_is_told_to_wait_less_than_a_second() -> None:
+def test_the_wait_is_at_least_a_second() -> None:
     assert Turnover().seconds_until(1, 0.0) == 1
 
 
-def test_it_is_the_time_between_endings_for_each_place() -> None:
+def test_the_wait_is_the_time_between_endings_for_each_place() -> None:
     turnover = Turnover()
     turnover.filled(0.0)
     for now_s in (4.0, 8.0, 12.0):
@@ -18,7 +18,7 @@ def test_it_is_the_time_between_endings_for_each_place() -> None:
     assert turnover.seconds_until(3, 12.0) == 12
 
 
-def test_a_pause_of_an_idle_worker_says_nothing() -> None:
+def test_a_pause_of_an_idle_worker_does_not_count() -> None:
     turnover = Turnover()
     turnover.filled(0.0)
     turnover.ended(2.0, is_full=False)
@@ -26,14 +26,14 @@ def test_a_pause_of_an_idle_worker_says_nothing() -> None:
     assert turnover.seconds_until(1, 2000.0) == 2
 
 
-def test_before_any_ending_it_is_at_least_what_has_passed_since_it_is_full() -> None:
+def test_before_any_ending_the_wait_is_the_time_since_requests_wait() -> None:
     turnover = Turnover()
     turnover.filled(10.0)
     turnover.filled(20.0)
     assert turnover.seconds_until(1, 31.0) == 21
 
 
-def test_one_long_ending_does_not_count_for_ever_and_nobody_is_sent_away_for_hours() -> None:
+def test_one_long_ending_is_forgotten_and_the_wait_has_a_limit() -> None:
     turnover = Turnover()
     turnover.filled(0.0)
     turnover.ended(10_000.0, is_full=True)

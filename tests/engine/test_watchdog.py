@@ -21,20 +21,20 @@ def test_a_turn_that_does_not_end_is_a_stall_after_the_floor() -> None:
     assert stall.seconds == 11
 
 
-def test_idling_and_turning_are_none() -> None:
+def test_an_idle_or_turning_engine_is_not_stalled() -> None:
     stall = Stall(2)
     assert not any(stall.look(5, False, 1) for _ in range(50))
     assert not any(stall.look(turn, True, 1) for turn in range(50))
 
 
-def test_work_that_comes_after_an_idle_hour_has_the_whole_time() -> None:
+def test_work_after_an_idle_hour_gets_the_full_time() -> None:
     stall = Stall(3)
     for _ in range(3600):
         stall.look(5, False, 1)
     assert [stall.look(5, True, 1) for _ in range(4)] == [False, False, False, True]
 
 
-def test_a_machine_whose_steps_are_slow_gets_twenty_of_them() -> None:
+def test_a_slow_machine_gets_twenty_times_its_slowest_step() -> None:
     stall = Stall(3)
     stall.look(1, True, 0)
     stall.look(1, True, 2)

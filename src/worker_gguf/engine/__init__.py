@@ -1,3 +1,4 @@
-"""The engine: schedules many requests through one model, reuses prefixes, assembles text. Knows nothing of llama.cpp or
-HTTP.
+"""Runs many requests through one model: schedules them, reuses shared prefixes and assembles text.
+
+Knows nothing of llama.cpp or HTTP.
 """

@@ -1,6 +1,4 @@
-"""The answers in progress: takes the scheduler's updates, produces events for the callers. Owned by the engine's
-thread.
-"""
+"""The answers in progress: turns the scheduler's updates into events for the callers. Owned by the engine's thread."""
 
 from __future__ import annotations
 
@@ -26,7 +24,7 @@ __all__ = ["Answers"]
 class _Answer:
     """An answer in progress: the address of its events and its text so far.
 
-    `n_past_stop` counts the tokens that were drawn behind a stop text in the step that brought it.
+    `n_past_stop` counts the tokens that were drawn after a stop text, in the step that completed it.
     """
 
     address: Address
@@ -36,7 +34,7 @@ class _Answer:
 
 
 class Answers:
-    """Counts tokens into `stats` and gathers events until `collect`."""
+    """Counts tokens in `stats` and keeps events until `collect`."""
 
     def __init__(self, piece: Callable[[int], bytes], stats: EngineStats, clock: Callable[[], float]) -> None:
         self._piece = piece
@@ -49,7 +47,7 @@ class Answers:
         self._open[request.id] = _Answer(address, Detokenizer(request.stop), address.progress)
 
     def refuse(self, request: GenerationRequest, address: Address, error: WorkerError) -> None:
-        """End one that was never opened."""
+        """End a request that was never opened."""
         address.progress.ended_s = self._clock()
         self._emit(address, Finished("error", Usage(len(request.prompt), 0, 0), error=error))
 
@@ -58,7 +56,7 @@ class Answers:
         return [answer.address for answer in list(self._open.values())]
 
     def admitted(self, batch: Batch) -> None:
-        """Note when each sequence of the batch first got a slot. One that was made to wait is opened again."""
+        """Record when each sequence of the batch first got a slot. A sequence keeps the time of its first slot."""
         now_s = self._clock()
         for operation in batch.operations:
             answer = self._open.get(operation.request.id) if isinstance(operation, Open) else None
@@ -66,7 +64,7 @@ class Answers:
                 answer.progress.admitted_s = now_s
 
     def token(self, update: Token) -> bool:
-        """Take a token. True when a stop text has come with it: the sequence is to be ended."""
+        """Add a token to its answer. Returns True if it completes a stop text, so that the sequence must end."""
         answer = self._open.get(update.sequence.id)
         if answer is None:
             return False
@@ -86,7 +84,7 @@ class Answers:
         return answer.text.has_stopped()
 
     def ended(self, update: Ended) -> FinishReason | None:
-        """Give out the rest and the ending. The reason, or None if it had ended already."""
+        """Send the remaining text and the ending. Returns the reason, or None if the answer had ended before."""
         answer = self._open.pop(update.sequence.id, None)
         if answer is None:
             return None

@@ -34,7 +34,7 @@ class Truncate:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """A sequence starts (or starts again) in `slot`: prepare its sampler. `history` is every token it has so far."""
+    """Start or resume a sequence in `slot` and prepare its sampler. `history` is the list of all its tokens so far."""
 
     slot: int
     request: GenerationRequest
@@ -43,7 +43,7 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """The request is over: its sampler can go."""
+    """Free the sampler of a request that has ended."""
 
     request_id: str
 
@@ -56,8 +56,8 @@ class Chunk:
     """Tokens to append to `slot` at position `start`.
 
     Each of the last `n_outputs` tokens gets a row of logits. One row draws the token that follows the chunk. With
-    several rows, all tokens but the first of them are guesses: each row draws the token that follows its own, and
-    drawing continues with the next row as long as the guess was right.
+    several rows, the tokens of all rows but the first are guesses. Each row draws the token that follows its own token,
+    and drawing continues with the next row while the drawn token equals the guess.
     """
 
     slot: int
@@ -68,7 +68,10 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Operations first, in order; then all chunks in one decode. At most one chunk a slot, in slot order."""
+    """One step: all operations in order, then all chunks in one decode.
+
+    Each slot has one chunk at most, in slot order.
+    """
 
     operations: tuple[Operation, ...]
     chunks: tuple[Chunk, ...]
@@ -80,7 +83,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """The tokens drawn for a chunk with outputs, in order. `logprobs` has one for each token, or is empty."""
+    """The tokens drawn for a chunk with outputs, in order. `logprobs` has one entry for each token, or is empty."""
 
     slot: int
     tokens: tuple[int, ...]
@@ -91,7 +94,7 @@ class Sampled:
 class StepResult:
     """The result of a step. With `no_space` the memory is unchanged; with `error` the slots of the chunks are empty.
 
-    `refused` pairs a slot with the reason why its sampler could not be created or found no token to draw.
+    `refused` pairs a slot with the error of its sampler, which could not be created or found no token to draw.
     """
 
     sampled: tuple[Sampled, ...] = ()

@@ -1,4 +1,4 @@
-"""The commands that other threads send to the engine's thread, and the address of a request's events."""
+"""The commands that other threads send to the engine's thread, and the address for a request's events."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Add", "Address", "Cancel", "Command", "CutOff", "Stop"]
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a request's events go: a stream, and the request's place in its group."""
+    """The destination of a request's events: a stream, and the index of the request in its group."""
 
     stream: EventStream
     index: int
@@ -26,7 +26,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Add:
-    """A new request. One that has no slot by `start_by_s` is refused."""
+    """Adds a request. The engine refuses it if it has no slot by `start_by_s`."""
 
     request: GenerationRequest
     address: Address
@@ -35,7 +35,7 @@ class Add:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Ends one request; one that has ended is not touched."""
+    """Ends one request. Does nothing if it has ended already."""
 
     request_id: str
 

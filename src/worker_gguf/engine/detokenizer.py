@@ -1,6 +1,6 @@
-"""Turns token pieces into text: whole characters only, without anything that may begin a stop text.
+"""Turns token pieces into text: only whole characters, and nothing that may be the start of a stop text.
 
-Knows nothing of vocabularies: pieces are bytes.
+Pieces are bytes. Knows nothing of vocabularies.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ __all__ = ["Detokenizer"]
 
 
 class Detokenizer:
-    """One sequence's text. Characters split over tokens and stop texts split over tokens are held back until whole."""
+    """The text of one sequence.
+
+    Holds back a character or a stop text that is split over tokens until it is complete.
+    """
 
     __slots__ = ("_decoder", "_firsts", "_held", "_stops", "stop")
 
     def __init__(self, stops: tuple[str, ...] = ()) -> None:
-        """`stops` are not empty texts."""
+        """`stops` must not contain an empty string."""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = _prefix_free(stops)
         self._firsts = {stop[0] for stop in self._stops}
@@ -25,7 +28,7 @@ class Detokenizer:
         self.stop: str | None = None
 
     def push(self, piece: bytes) -> str:
-        """The text that a token brings out for good. Once `stop` is set, the text is over."""
+        """Add a token's bytes and return the text that is now final. Once `stop` is set, the text has ended."""
         text = self._decoder.decode(piece)
         if not self._stops:
             return text
@@ -38,21 +41,21 @@ class Detokenizer:
         return self.stop is not None
 
     def flush(self) -> str:
-        """Return the text that is still held back when the sequence ends without a stop text. A broken character
-        becomes U+FFFD.
-        """
+        """Return the text that is still held back at the end of a sequence. An incomplete character becomes U+FFFD."""
         if self.stop is not None:
             return ""
         text, self._held = self._held + self._decoder.decode(b"", final=True), ""
         return text
 
     def _find_stop(self) -> tuple[int, str | None]:
-        """Return where the held text is cut, and the stop text that begins there; None if it may only begin there.
+        """Return the index at which to cut the held text, and the stop text that begins there.
 
-        Runs for every token, so its time must not grow with the number of stop texts. In their sorted order, the one
-        that a text begins with is the last that is not greater, and one that begins with the text is the first that is
-        not less.
+        The stop text is None if no stop text is complete. The index is then the start of a possible one, or the end of
+        the held text.
         """
+        # Runs for every token, so its time must not grow with the number of stop texts. The stop texts are sorted: the
+        # one that `rest` begins with is the last that is not greater, and one that begins with `rest` is the first that
+        # is not less.
         cut = len(self._held)
         for at, first in enumerate(self._held):
             if first not in self._firsts:
@@ -68,7 +71,7 @@ class Detokenizer:
 
 
 def _prefix_free(stops: tuple[str, ...]) -> list[str]:
-    """Sort stop texts, without those that begin with another one: that one always ends the answer first."""
+    """Sort stop texts and drop each one that begins with another: the shorter one always ends the answer first."""
     kept: list[str] = []
     for stop in sorted(stops):
         if not kept or not stop.startswith(kept[-1]):

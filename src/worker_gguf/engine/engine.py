@@ -1,4 +1,4 @@
-"""The engine: one thread that owns the scheduler and the runner, and a thread-safe face for everyone else."""
+"""The engine: one thread that owns the scheduler and the runner, behind a thread-safe interface."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class Engine:
-    """Runs requests side by side. `piece` gives a token's bytes. `start()` once, `stop()` once."""
+    """Runs requests in parallel. Call `start` once and `stop` once."""
 
     def __init__(
         self,
@@ -42,7 +42,10 @@ class Engine:
         prefill_chunk: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`max_queue` requests may wait, each for `queue_timeout_s` at most."""
+        """At most `max_queue` requests may wait, each for at most `queue_timeout_s`.
+
+        `piece` returns a token's bytes.
+        """
         self.runner = runner
         self.stats = EngineStats(runner.limits.n_slots, runner.limits.n_cells, max_queue)
         self._answers = Answers(piece, self.stats, clock)
@@ -60,7 +63,7 @@ class Engine:
         self._stopping = False
         self._is_abandoned = False
         self.n_turns = 0
-        """Turns of the thread's loop so far: a watchdog sees by it that the thread lives."""
+        """Turns of the thread's loop so far. A watchdog reads it to see whether the thread still works."""
 
     @property
     def limits(self) -> Limits:
@@ -70,14 +73,14 @@ class Engine:
     def max_queue(self) -> int:
         return self._scheduler.max_queue
 
-    # --- for everyone ---------------------------------------------------------------------------------------------
+    # --- for any thread -------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         self._courier.start()
         self._thread.start()
 
     def stop(self) -> None:
-        """End what runs as cancelled, end the thread, give the model's memory back."""
+        """End all requests as cancelled, end the thread and free the model's memory."""
         with self._lock:
             self._stopping = True
             self._inbox.put(Stop())
@@ -88,21 +91,21 @@ class Engine:
     def submit(self, *requests: GenerationRequest, on_ended: Callable[[], None] | None = None) -> EventStream:
         """Submit requests as one group. Call it on the event loop that reads the stream.
 
-        Raises QueueFull when there is no room for all of them, NotReady when the engine is stopping. Later failures
-        arrive as the ending of a request. `on_ended` is called from another thread when all have ended and their slots
-        are free.
+        Raises InvalidRequest if the worker can never take so many, QueueFull if it cannot take them now, and NotReady
+        if the engine is stopping. Later failures arrive as the ending of a request. `on_ended` is called from another
+        thread when all requests have ended and their slots are free.
         """
         now_s = self._clock()
         progress = tuple(Progress(now_s, len(request.prompt)) for request in requests)
         stream = EventStream(tuple(request.id for request in requests), self.cancel, progress, on_ended)
         with self._lock:
             if self._stopping:
-                raise NotReady("The worker is stopping and takes no more requests.")
+                raise NotReady("The worker is stopping and accepts no more requests.")
             self._check_room(len(requests))
             self._n_submitted += len(requests)
-            # Within the lock, so that nothing comes into the inbox behind the command that ends the thread.
+            # Inside the lock, so that no request is put into the inbox after the command that ends the thread.
             for index, request in enumerate(requests):
-                # A group is begun when its first request is: the others may have to wait for each other.
+                # Only the first request of a group must start in time: the others may have to wait for each other.
                 start_by_s = None if index else self._start_by_s()
                 self._inbox.put(Add(request, Address(stream, index), start_by_s))
         return stream
@@ -111,7 +114,8 @@ class Engine:
         most = self.limits.n_slots + self.max_queue
         if n > most:
             raise InvalidRequest(
-                f"{n} answers at once are more than this worker ever takes, {most}. Ask for fewer, or raise MAX_QUEUE.",
+                f"{n} answers at once are more than the {most} that this worker can take. Ask for fewer, or raise "
+                "MAX_QUEUE.",
                 param="n",
             )
         if self.n_open + n > most:
@@ -122,16 +126,18 @@ class Engine:
         return None if self._queue_timeout_s is None else self._clock() + self._queue_timeout_s
 
     def cancel(self, request_id: str) -> None:
-        """From any thread. The slot is free before the next step; a request that has ended is not touched."""
+        """Cancel a request, from any thread. Its slot is free before the next step. Does nothing if it has ended."""
         self._inbox.put(Cancel(request_id))
 
     def cut_off(self, error: WorkerError) -> None:
-        """End every request that is open with this error. From any thread."""
+        """End every open request with this error, from any thread."""
         self._inbox.put(CutOff(error))
 
     def abandon(self, error: WorkerError) -> None:
-        """End every open request from outside, for the thread does not come back from its step. The last thing asked
-        of this engine: it takes nothing more, and its thread ends if it does come back."""
+        """End every open request with this error while the engine's thread is stuck in a step. For any thread.
+
+        The engine accepts no more requests. Its thread ends if the step ever returns.
+        """
         outbox: Outbox = {}
         with self._lock:
             self._stopping = self._is_abandoned = True
@@ -150,12 +156,12 @@ class Engine:
 
     @property
     def n_open(self) -> int:
-        """Requests submitted that have not ended."""
+        """Number of submitted requests that have not ended."""
         return self._n_submitted - self._n_ended
 
     @property
     def _is_full(self) -> bool:
-        """More than can run."""
+        """More requests are open than there are slots."""
         return self.n_open > self.limits.n_slots
 
     async def idle(self) -> None:
@@ -178,8 +184,8 @@ class Engine:
                 if goes_on:
                     self._step()
             except Exception:
-                # This is a bug and not the fault of a request: every request ends with an error, and the next one finds
-                # an empty memory.
+                # This is a bug, not the fault of a request. Every request ends with an error, and the next one starts
+                # with an empty memory.
                 logger.exception("engine step failed")
                 self._take(self._scheduler.reset(EngineFailed("The engine failed; see the log.")))
             self._publish()
@@ -190,7 +196,7 @@ class Engine:
         now_s = self._clock()
         if expired := self._scheduler.expire(now_s, self._turnover.seconds_until(1, now_s)):
             self._take(expired)
-            self._publish()  # now: the decode may take long
+            self._publish()  # at once, because the decode may take long
         started = time.perf_counter()
         batch = self._scheduler.schedule()
         self.stats.schedule_seconds += time.perf_counter() - started
@@ -209,7 +215,7 @@ class Engine:
         return result
 
     def _take_commands(self) -> bool:
-        """Apply what has come in; wait for it when there is nothing else to do. False ends the thread."""
+        """Apply the commands in the inbox; wait for one if there is nothing else to do. False ends the thread."""
         while True:
             try:
                 command = self._inbox.get(block=self._scheduler.is_idle)
@@ -233,8 +239,8 @@ class Engine:
         except WorkerError as error:
             self._refuse(request, address, error)
             return
-        except AssertionError:  # a bug of the caller; its request still gets an ending
-            logger.exception("a request that the service should have refused")
+        except AssertionError:  # a bug in the caller, but its request still gets an ending
+            logger.exception("the scheduler refused a request that the service should have refused")
             self._refuse(request, address, EngineFailed("The engine cannot take this request; see the log."))
             return
         self._answers.open(request, address)
@@ -245,7 +251,7 @@ class Engine:
         self._answers.refuse(request, address, error)
         self._count_ending("refused")
 
-    # --- updates -----------------------------------------------------------------------------------------------------
+    # --- updates --------------------------------------------------------------------------------------------------
 
     def _take(self, updates: list[Update]) -> None:
         for update in updates:
@@ -253,12 +259,12 @@ class Engine:
                 if (reason := self._answers.ended(update)) is not None:
                     self._count_ending(reason)
             elif self._answers.token(update):
-                # The one edge of a step that leads back: only the text shows a stop text, and the scheduler has none.
+                # The scheduler sees tokens and no text. Only here can a stop text end the sequence.
                 self._take(self._scheduler.finish(update.sequence.id, "stop"))
 
     def _count_ending(self, reason: str) -> None:
         self.stats.finished[reason] += 1
-        self._measure()  # before the request counts as ended: a caller of idle() reads the new figures
+        self._measure()  # before the request counts as ended, so that a caller of idle() reads the new figures
         with self._lock:
             self._n_ended += 1
             self._turnover.ended(self._clock(), is_full=self._is_full)

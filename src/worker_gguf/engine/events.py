@@ -1,4 +1,4 @@
-"""The events of one request: deltas, then exactly one Finished."""
+"""The events of one request: any number of deltas, then exactly one Finished."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """Log-probability (natural, before any sampler) of a drawn token and of the likeliest ones at its place.
+    """Log-probability (natural, before any sampler) of a drawn token and of the most likely tokens at its position.
 
-    `piece` is the token's bytes; `top` pairs bytes with log-probability, likeliest first.
+    `piece` is the token's bytes. `top` has (token, bytes, log-probability), the most likely first.
     """
 
     token: int
@@ -27,7 +27,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts of one sequence. `cached_tokens` of the prompt were not computed again."""
+    """Token counts of one sequence. `cached_tokens` counts the prompt tokens that were in memory already."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -36,10 +36,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """New text of a sequence, whole characters only, and the token whose drawing brought it out.
+    """New text of a sequence, in whole characters, and the token that completed it.
 
-    Text is held back while a character is not whole or it might be the start of a stop text, so it may belong to
-    earlier tokens too. A token that brings out neither text nor log-probabilities has no delta.
+    Text is held back while a character is incomplete or the text may be the start of a stop text. A delta can therefore
+    contain text of earlier tokens, too. A token with neither new text nor log-probabilities has no delta.
     """
 
     text: str
@@ -49,7 +49,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The one ending of a request. `reason` "error" carries the error; `stop` is the stop text that ended it."""
+    """The only ending of a request. `error` is set if `reason` is "error". `stop` is the stop text that ended it."""
 
     reason: FinishReason
     usage: Usage

@@ -1,7 +1,9 @@
-"""What each slot of the model's memory holds, and the operations that will make it so. Knows nothing of who runs when.
+"""The content of each slot of the model's memory, and the operations that produce it. Knows nothing of scheduling.
 
-slot.tokens           what the slot holds once the operations and batches so far have run
-tokens[:n_computed]   of a sequence equals the tokens of the slot it runs in
+Two invariants:
+
+slot.tokens                    the content of the slot after all operations and batches so far
+sequence.tokens[:n_computed]   equals the tokens of the slot in which the sequence runs
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ __all__ = ["Memory"]
 
 
 class Memory:
-    """The slots, and the operations not yet carried out."""
+    """The slots, and the operations that have not been carried out yet."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -25,19 +27,17 @@ class Memory:
 
     @property
     def is_settled(self) -> bool:
-        """Every operation has been taken."""
+        """Whether `take_operations` has returned all operations."""
         return not self._operations
 
     @property
     def n_held(self) -> int:
-        """Tokens in memory, cached prefixes included. Tokens shared between slots count once for each."""
+        """Number of tokens in memory, including cached prefixes. A token that slots share counts once for each slot."""
         return sum(len(slot.tokens) for slot in self.slots)
 
     @property
     def room(self) -> int:
-        """The number of tokens that can be added. A slot with its own part of the memory always has room for its
-        context.
-        """
+        """Number of tokens that can be added. A partitioned memory always has room for each slot's whole context."""
         return self.limits.n_ctx * self.limits.n_slots if self.limits.partitioned else self.limits.n_cells - self.n_held
 
     def take_operations(self) -> tuple[Operation, ...]:
@@ -47,8 +47,9 @@ class Memory:
     # --- sequences come and go ------------------------------------------------------------------------------------
 
     def claim(self, sequence: Sequence) -> bool:
-        """Give the sequence a slot, together with its tokens that are already in memory. Returns False if there is no
-        place.
+        """Give the sequence a slot and reuse its tokens in memory.
+
+        Returns False if no slot or too little room is free.
         """
         placement = place(self.slots, sequence.tokens, self.limits, reuse=sequence.request.cache_prompt)
         if placement is None or not self._make_room(sequence, placement.target):
@@ -57,7 +58,7 @@ class Memory:
         return True
 
     def release(self, sequence: Sequence) -> Slot:
-        """Take the sequence out of its slot, whose tokens stay as a cached prefix."""
+        """Take the sequence out of its slot. The tokens of the slot stay as a cached prefix."""
         slot = sequence.slot
         assert slot is not None
         slot.sequence = None
@@ -69,7 +70,7 @@ class Memory:
         self.touch(slot)
 
     def cut(self, slot: Slot, n_tokens: int) -> None:
-        """Keep the first tokens of the slot."""
+        """Keep only the first `n_tokens` of the slot."""
         del slot.tokens[n_tokens:]
         self._operations.append(Truncate(slot.id, n_tokens))
 
@@ -82,7 +83,7 @@ class Memory:
         self._operations.append(Truncate(slot.id, 0))
 
     def forget_oldest(self, keep: Slot | None = None) -> bool:
-        """Drop the cached prefix that was used longest ago. Returns False if there is none except in `keep`."""
+        """Drop the least recently used prefix, but never the one in `keep`. Returns False if there is none to drop."""
         idle = [slot for slot in self.slots if slot.is_idle and slot.tokens and slot is not keep]
         if not idle:
             return False
@@ -90,15 +91,13 @@ class Memory:
         return True
 
     def close(self, sequence: Sequence) -> None:
-        """The request is over for good."""
+        """Free what belongs to a request that has ended."""
         self._operations.append(Close(sequence.id))
 
     # --- placing --------------------------------------------------------------------------------------------------
 
     def _make_room(self, sequence: Sequence, target: Slot) -> bool:
-        """Drop cached prefixes until the sequence's tokens fit. Returns False if they cannot fit next to the running
-        ones.
-        """
+        """Drop cached prefixes until the sequence fits. Returns False if running sequences leave too little room."""
         if self.limits.partitioned:
             return True
         needed = len(sequence.tokens) + 1
@@ -112,11 +111,11 @@ class Memory:
     def _occupy(self, sequence: Sequence, placement: Placement) -> None:
         target, source, n_reused = placement.target, placement.source, placement.n_reused
         if source is not target:
-            # The source may have been dropped to make room. Then there is nothing left to copy.
+            # The source may have been dropped to make room, and then nothing is left to copy.
             n_reused = min(n_reused, len(source.tokens))
             self._operations.append(Copy(source.id, target.id, n_reused))
             if source.is_idle:
-                source.last_used = 0  # its copy stands for it now: give this one up first
+                source.last_used = 0  # the copy replaces it, so drop this prefix first
             else:
                 self.touch(source)
         elif n_reused < len(target.tokens):

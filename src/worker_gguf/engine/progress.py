@@ -1,7 +1,7 @@
-"""The progress of one request in the engine: times and counts, nothing of its content.
+"""The progress of one request in the engine: times and counts, but no content.
 
-The engine's thread writes it and any thread reads it, perhaps one step late. A cancelled request has its counts here,
-too, although no caller waits for its ending.
+The engine's thread writes it. Any thread may read it and may see values that are one step old. A cancelled request has
+its counts here, too, although no caller waits for its ending.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ __all__ = ["Progress"]
 
 @dataclass(slots=True, eq=False)
 class Progress:
-    """Times are of the engine's clock, `time.monotonic`; None means not yet, or never.
+    """Times are readings of the engine's clock, `time.monotonic`. None means that the event has not happened.
 
-    `admitted_s` is the time at which the request first got a slot. `completion_tokens` counts the tokens of the answer,
-    without the one that ends it.
+    `admitted_s` is the time at which the request first got a slot. `completion_tokens` does not include the
+    end-of-generation token.
     """
 
     submitted_s: float

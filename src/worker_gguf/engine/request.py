@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 __all__ = ["DEFAULT_SAMPLERS", "MAX_STOPS", "SAMPLERS", "GenerationRequest", "SamplingParams"]
 
-# llama-server's order, under its names (tools/server/README of llama.cpp).
+# The default order and the names of llama-server (tools/server/README of llama.cpp).
 DEFAULT_SAMPLERS = ("penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature")
 SAMPLERS = (*DEFAULT_SAMPLERS, "adaptive_p", "infill")
 MAX_STOPS = 256
@@ -14,13 +14,13 @@ MAX_STOPS = 256
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How the next token is drawn. Names and neutral values are llama-server's.
+    """Parameters of drawing the next token. Names and neutral values are those of llama-server.
 
-    `temperature <= 0` is greedy. `seed` None draws a fresh one. `logit_bias` pairs a token id with what is added to its
-    logit; minus infinity bans it. `top_k <= 0`, `top_p = 1`, `min_p = 0`, `typical_p = 1`, `top_n_sigma < 0`,
-    `xtc_probability = 0`, `dry_multiplier = 0`, `repeat_penalty = 1`, the other penalties at 0, `mirostat = 0` and
-    `adaptive_target < 0` switch the sampler off. `repeat_last_n` and `dry_penalty_last_n` count tokens, -1 is the
-    context.
+    `temperature <= 0` is greedy. `seed` None means a random seed. `logit_bias` pairs a token id with the number that is
+    added to its logit; minus infinity bans the token. `top_k <= 0`, `top_p = 1`, `min_p = 0`, `typical_p = 1`,
+    `top_n_sigma < 0`, `xtc_probability = 0`, `dry_multiplier = 0`, `repeat_penalty = 1`, the other penalties at 0,
+    `mirostat = 0` and `adaptive_target < 0` switch the sampler off. `repeat_last_n` and `dry_penalty_last_n` are
+    numbers of tokens; -1 means the whole context.
     """
 
     temperature: float = 0.8
@@ -56,11 +56,11 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One sequence to generate: the prompt as token ids and everything that shapes the answer.
+    """One sequence to generate: the prompt as token ids, and all parameters of the answer.
 
-    `max_tokens` None means up to the end of the context. `min_tokens` bans end-of-generation tokens until that many
-    were drawn. `stop` are texts that end the answer and are not part of it. `top_logprobs` None asks for no
-    log-probabilities, 0 for the drawn token's alone. `deadline_s` is a time on `time.monotonic()`'s clock.
+    `max_tokens` None means up to the end of the context. End-of-generation tokens are banned until `min_tokens` tokens
+    have been drawn. `stop` lists texts that end the answer and are not part of it. `top_logprobs` None means no
+    log-probabilities, and 0 means only those of the drawn tokens. `deadline_s` is a reading of `time.monotonic()`.
     """
 
     id: str

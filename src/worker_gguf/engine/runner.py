@@ -12,13 +12,13 @@ __all__ = ["Limits", "Runner"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of a model and its memory, for the scheduler.
+    """The limits of a model and its memory, as the scheduler needs them.
 
-    `n_ctx` is the most tokens of one request, prompt and answer together; `n_cells` is the number of tokens that all
-    slots together can hold; `n_batch` is the most tokens of one step. With `partitioned`, each slot has its own part of
-    the memory, and neighbouring slots compute together fastest. `prefix` is "any" where any first part of a slot's
-    tokens can be reused, and "whole" where only all of them can (a recurrent memory keeps one state and cannot be cut).
-    `n_outputs` is the most rows of logits of one slot in one step.
+    `n_ctx` is the maximum number of tokens of one request, prompt and answer together. `n_cells` is the number of
+    tokens that all slots together can hold. `n_batch` is the maximum number of tokens in one step. With `partitioned`,
+    each slot has its own part of the memory, and neighbouring slots compute fastest together. `prefix` is "any" if any
+    prefix of a slot's tokens can be reused, and "whole" if only all of them can (a recurrent memory keeps one state and
+    cannot be cut). `n_outputs` is the maximum number of rows of logits for one slot in one step.
     """
 
     n_slots: int
@@ -32,16 +32,16 @@ class Limits:
 
 
 class Runner(Protocol):
-    """Carries batches out. Called from the engine's one thread only."""
+    """Carries out batches. Called only from the engine's thread."""
 
     @property
     def limits(self) -> Limits: ...
 
     def run(self, batch: Batch) -> StepResult:
-        """Carry out the operations in order, decode all chunks, and draw for each chunk that has outputs.
+        """Carry out the operations in order, decode all chunks, and draw tokens for each chunk that has outputs.
 
-        The drawn tokens come in the order of the chunks. Never raises for something a request asked for: a failed
-        computation is part of the result.
+        The result may list the chunks in any order. Neither a failed computation nor an error that a request causes is
+        raised: both are part of the result.
         """
         ...
 

@@ -1,6 +1,6 @@
 """Decides which tokens run next. Knows nothing of llama.cpp, HTTP, threads or time: integers in, batches out.
 
-A sequence is waiting (no slot), or running (has a slot: first prefilling, then decoding), and ends exactly once.
+A sequence is waiting (without a slot) or running (in a slot, first prefilling, then decoding), and ends exactly once.
 """
 
 from __future__ import annotations
@@ -31,8 +31,11 @@ class Scheduler:
     """Continuous batching over a fixed number of slots, first come, first served."""
 
     def __init__(self, limits: Limits, *, max_queue: int, prefill_chunk: int | None = None) -> None:
-        """`max_queue` requests may wait beyond those that have a slot. `prefill_chunk` is the most prompt tokens of a
-        step while others decode, so that a long prompt does not stall them."""
+        """`max_queue` is the number of requests that may wait while all slots are busy.
+
+        `prefill_chunk` is the maximum number of prompt tokens in a step while other sequences decode, so that a long
+        prompt does not stall them.
+        """
         self.limits = limits
         self.max_queue = max_queue
         self.prefill_chunk = min(prefill_chunk or limits.n_batch, limits.n_batch)
@@ -49,10 +52,10 @@ class Scheduler:
     # --- commands -------------------------------------------------------------------------------------------------
 
     def add(self, request: GenerationRequest, start_by_s: float | None = None) -> None:
-        """Take a request in, or raise QueueFull. Without a slot by `start_by_s` it expires."""
-        # The service refuses such prompts with a message for the client; here they could only be a bug.
-        assert request.id not in self._by_id, "two requests with one id"
-        assert 0 < len(request.prompt) < self.limits.n_ctx, "a prompt that the context cannot hold"
+        """Add a request, or raise QueueFull. The request expires if it has no slot by `start_by_s`."""
+        # The service refuses such prompts with a message for the client, so here they are a bug.
+        assert request.id not in self._by_id, "two requests have the same id"
+        assert 0 < len(request.prompt) < self.limits.n_ctx, "the context cannot hold the prompt"
         if len(self._by_id) >= self.limits.n_slots + self.max_queue:
             raise QueueFull.of(len(self._by_id), self.limits.n_slots + self.max_queue)
         sequence = Sequence(request, self._arrivals, start_by_s)
@@ -61,7 +64,7 @@ class Scheduler:
         self.waiting.append(sequence)
 
     def finish(self, request_id: str, reason: FinishReason, error: WorkerError | None = None) -> list[Update]:
-        """End a sequence now; its slot is free before the next step. Unknown ids (already ended) are nothing."""
+        """End a sequence now. Its slot is free before the next step. Does nothing if the id is unknown or has ended."""
         sequence = self._by_id.get(request_id)
         return [] if sequence is None else [self._end(sequence, reason, error)]
 
@@ -69,14 +72,14 @@ class Scheduler:
         return [self._end(sequence, reason, error) for sequence in list(self._by_id.values())]
 
     def reset(self, error: WorkerError) -> list[Update]:
-        """End every sequence and clear the memory. Used when the content of the memory is unknown."""
+        """End every sequence and clear the memory. For use when the content of the memory is unknown."""
         updates = self.finish_all("error", error)
         for slot in self.memory.slots:
             self.memory.empty(slot)
         return updates
 
     def expire(self, now_s: float, retry_after_s: int = 1) -> list[Update]:
-        """End every sequence whose deadline is past, or that has waited too long to begin."""
+        """End every sequence whose deadline has passed, or that has waited too long for its first slot."""
         late = [s for s in self._by_id.values() if s.request.deadline_s is not None and s.request.deadline_s <= now_s]
         updates: list[Update] = [
             self._end(s, "error", DeadlineExceeded(f"The request timed out after {s.n_generated} tokens."))
@@ -88,7 +91,7 @@ class Scheduler:
     # --- a step ---------------------------------------------------------------------------------------------------
 
     def schedule(self) -> Batch | None:
-        """The next step, or None when there is nothing to do."""
+        """Return the next step, or None if there is nothing to do."""
         self._admit()
         chunks = self._chunks()
         operations = self.memory.take_operations()
@@ -139,13 +142,13 @@ class Scheduler:
         self.waiting.extendleft(reversed(passed))
 
     def _soon_cached(self, sequence: Sequence) -> bool:
-        """A running sequence is just computing a prompt that begins alike: waiting for it saves computing it twice."""
+        """Return whether this sequence should wait for a prefix that a running one is computing, to copy it."""
         if not sequence.request.cache_prompt or self.limits.prefix != "any":
             return False
         for other in self.running:
             if other.n_generated == 0 and other.n_pending > 0:
                 shared = common_prefix(other.request.prompt, sequence.request.prompt)
-                # Its last prompt token is drawn from; the others are in memory once it decodes.
+                # The last prompt token is computed only to draw from it; all others can be copied.
                 if min(shared, other.n_prompt - 1) >= other.n_computed + least_copy(self.limits):
                     return True
         return False
@@ -153,7 +156,7 @@ class Scheduler:
     # --- building a batch -----------------------------------------------------------------------------------------
 
     def _chunks(self) -> list[Chunk]:
-        """The drawn tokens of each decoding sequence, then prompt tokens, oldest first, up to the step's budget."""
+        """Build chunks: the drawn tokens of all decoding sequences, and prompt tokens up to the budget, oldest first."""
         n_decoding = sum(sequence.n_pending for sequence in self.running if sequence.is_decoding)
         budget = self.limits.n_batch - n_decoding
         if n_decoding:
@@ -162,7 +165,7 @@ class Scheduler:
         chunks: list[Chunk] = []
         for sequence in list(self.running):
             if sequence.slot is None:
-                continue  # made to wait by an older one, above
+                continue  # an older sequence took its memory, in an earlier turn of this loop
             wanted = sequence.n_pending if sequence.is_decoding else min(sequence.n_pending, budget)
             if room < wanted:
                 room += self._reclaim(wanted - room, sequence)
@@ -182,7 +185,11 @@ class Scheduler:
         return Chunk(slot.id, start, tokens, n_outputs=int(draws))
 
     def _reclaim(self, wanted: int, sequence: Sequence) -> int:
-        """Free memory: idle prefixes, oldest use first, then make sequences younger than this one wait, then itself."""
+        """Free at least `wanted` tokens if possible, and return how many were freed.
+
+        Drops idle prefixes, the least recently used first. Then makes running sequences wait, the youngest first and
+        this one last.
+        """
         before = self.memory.n_held
         while before - self.memory.n_held < wanted:
             if self.memory.forget_oldest():
@@ -194,15 +201,15 @@ class Scheduler:
         return before - self.memory.n_held
 
     def _make_wait(self, sequence: Sequence) -> None:
-        """Take the sequence's memory. It starts again later with all its tokens, so nothing is lost."""
+        """Empty the sequence's slot and put the sequence first in the queue. It computes all its tokens again later."""
         self.memory.empty(self._leave(sequence))
         sequence.n_computed = 0
         self.waiting.appendleft(sequence)
 
-    # --- taking results in ----------------------------------------------------------------------------------------
+    # --- applying results ---------------------------------------------------------------------------------------
 
     def _draw(self, sequence: Sequence, sampled: Sampled) -> Iterable[Update]:
-        """Add the drawn tokens, up to the one that ends the sequence. The tokens behind it are dropped."""
+        """Add the drawn tokens up to the one that ends the sequence, and drop the rest."""
         updates: list[Update] = []
         limit = sequence.request.max_tokens
         sequence.n_drawn = len(sampled.tokens)
@@ -216,19 +223,20 @@ class Scheduler:
         return updates
 
     def _drop_wrong_guesses(self, chunk: Chunk) -> None:
-        """Cut the memory where the tokens drawn part ways with those that the chunk had guessed."""
+        """Cut the memory at the first guess of the chunk that differs from the drawn token."""
         slot = self.memory.slots[chunk.slot]
         sequence = slot.sequence
         if sequence is None:
-            return  # it has ended; its slot is a prefix of tokens that were really computed
+            return  # the sequence has ended, and its slot may keep all tokens of the chunk, because all were computed
         n_right = chunk.start + common_prefix(chunk.tokens, sequence.tokens[chunk.start :])
         if n_right < len(slot.tokens):
             self.memory.cut(slot, n_right)
         sequence.n_computed = n_right
 
     def _make_room_after_refusal(self, batch: Batch) -> list[Update]:
-        """Make room after the memory refused a batch that should have fit: drop a prefix, or make the youngest sequence
-        wait, or end all.
+        """Make room after the memory refused a batch that should have fit.
+
+        Drops a cached prefix, or makes the youngest sequence wait, or ends the only sequence with an error.
         """
         if self.memory.forget_oldest():
             return []
@@ -236,12 +244,13 @@ class Scheduler:
             self._make_wait(self.running[-1])
             return []
         error = EngineFailed(
-            f"The model's memory refused {batch.n_tokens} tokens with nothing else in it. Lower N_CTX or N_BATCH."
+            f"The model's memory refused {batch.n_tokens} tokens although no other request was using it. "
+            "Lower N_CTX or N_BATCH."
         )
         return self.finish_all("error", error)
 
     def _fail(self, batch: Batch, error: WorkerError) -> list[Update]:
-        """The step failed: every sequence in it ends with the error and its memory counts as empty."""
+        """End every sequence of a failed step with the error, and empty its slot."""
         updates: list[Update] = []
         for chunk in batch.chunks:
             slot = self.memory.slots[chunk.slot]

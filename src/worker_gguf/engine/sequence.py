@@ -1,4 +1,4 @@
-"""A request on its way: its tokens, how many of them are computed, where it lies. Owned by the scheduler."""
+"""The state of a request: its tokens, the number of computed tokens, its slot. Owned by the scheduler."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ __all__ = ["Sequence", "Slot"]
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """`tokens` is the prompt and all that was drawn; the first `n_computed` of them are in the slot's memory.
+    """`tokens` is the prompt followed by all drawn tokens. The first `n_computed` of them are in the slot's memory.
 
-    `n_drawn` counts the tokens that the last step drew.
+    `n_cached` is the number of tokens that the first slot had in memory; None before that. `n_drawn` is the number of
+    tokens that the last step drew.
     """
 
     request: GenerationRequest
@@ -46,23 +47,23 @@ class Sequence:
 
     @property
     def only_evaluates(self) -> bool:
-        """No token is wanted: the prompt is computed, so that later requests find it in memory."""
+        """The request wants no token. It only computes the prompt, so that later requests find it in memory."""
         return self.request.max_tokens == 0
 
     @property
     def is_unbegun(self) -> bool:
-        """It never had a slot: one that has, and waits for another, is not to be refused any more."""
+        """The sequence has never had a slot. After its first slot, it must not be refused for waiting too long."""
         return self.n_cached is None
 
     @property
     def is_decoding(self) -> bool:
-        """Only the tokens of the last step are left to compute: one, unless several were drawn at once."""
+        """Only the tokens drawn in the last step remain to be computed: one token, unless the step drew several."""
         return 0 < self.n_pending <= self.n_drawn
 
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """A place in the model's memory. `tokens` is its content, with or without a running sequence."""
+    """A slot of the model's memory. `tokens` is its content, with or without a running sequence."""
 
     id: int
     tokens: list[int] = field(default_factory=list)

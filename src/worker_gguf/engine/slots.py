@@ -1,4 +1,4 @@
-"""Chooses the slot of a new sequence and the computed tokens that it reuses.
+"""Chooses the slot for a new sequence, and the computed tokens that it reuses.
 
 Pure decisions over the tokens of the slots. Knows nothing of memory, threads or time.
 """
@@ -13,15 +13,15 @@ from worker_gguf.engine.sequence import Slot
 
 __all__ = ["Placement", "common_prefix", "least_copy", "place", "reusable"]
 
-# Fewer shared tokens than this are not worth a copy: computing them is as quick. Shared memory only notes that a cell
-# belongs to one more sequence; between partitions llama.cpp copies the whole part, however little of it is wanted.
+# A copy of fewer tokens than this takes as long as computing them. In a shared memory, a copy only marks cells as
+# belonging to one more sequence. Between partitions, llama.cpp always copies a whole part, even for a few tokens.
 MIN_SHARED_TOKENS = 16
 PART_TOKENS_PER_COPIED = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Take `target`; its first `n_reused` tokens come from `source` (the target itself when in place)."""
+    """The chosen slot `target`. Its first `n_reused` tokens come from `source`, which may be the target itself."""
 
     target: Slot
     source: Slot
@@ -29,12 +29,12 @@ class Placement:
 
 
 def least_copy(limits: Limits) -> int:
-    """The fewest tokens that are worth a copy."""
+    """Return the minimum number of tokens that are worth a copy."""
     return max(MIN_SHARED_TOKENS, limits.n_ctx // PART_TOKENS_PER_COPIED if limits.partitioned else 0)
 
 
 def common_prefix(a: Tokens[int], b: Tokens[int]) -> int:
-    """Length of the longest common prefix, by halving: comparing slices runs at C speed."""
+    """Return the length of the longest common prefix. Bisects, because comparing slices runs at C speed."""
     low, high = 0, min(len(a), len(b))
     if a[:high] == b[:high]:
         return high
@@ -48,7 +48,7 @@ def common_prefix(a: Tokens[int], b: Tokens[int]) -> int:
 
 
 def reusable(held: Tokens[int], tokens: Tokens[int], limits: Limits) -> int:
-    """How many of `held` a sequence of `tokens` can use again. The last token is always computed, for its logits."""
+    """Return how many tokens of `held` a sequence can reuse. Its last token is always computed, for the logits."""
     n = common_prefix(held, tokens[:-1])
     if limits.prefix == "whole" and n < len(held):
         return 0
@@ -59,17 +59,17 @@ def place(slots: Tokens[Slot], tokens: Tokens[int], limits: Limits, *, reuse: bo
     """Choose a slot for `tokens`. Returns None when all are busy.
 
     1. The slot whose tokens match best, in place, if it is idle and (partitioned) next to the busy ones.
-    2. Otherwise the slot that loses least (empty, then least recently used), with the best match copied into it when
-    that is worth it.
+    2. Otherwise an empty slot, or else the least recently used one. If a copy is worth it, the best match is copied
+    into this slot.
 
-    Partitioned memory computes neighbours in one pass, so only slots that keep the busy ones together are considered
-    there.
+    A partitioned memory computes neighbouring slots in one pass, so there only the slots that keep the busy ones
+    together are considered.
     """
     idle = [slot for slot in slots if slot.is_idle]
     if not idle:
         return None
     if limits.partitioned:
-        idle = _beside_the_busy(slots, idle)
+        idle = _next_to_busy(slots, idle)
     scores = {slot.id: reusable(slot.tokens, tokens, limits) if reuse else 0 for slot in slots}
     best_idle = max(idle, key=lambda slot: (scores[slot.id], -len(slot.tokens), -slot.last_used, -slot.id))
     best = max(slots, key=lambda slot: scores[slot.id])
@@ -88,9 +88,10 @@ def _can_copy(source: Slot, n_tokens: int, limits: Limits) -> bool:
     return limits.prefix == "any" or n_tokens == len(source.tokens)
 
 
-def _beside_the_busy(slots: Tokens[Slot], idle: list[Slot]) -> list[Slot]:
-    """Return the idle slots that add no new run of busy neighbours: those that close a gap, otherwise those at the end
-    of a run.
+def _next_to_busy(slots: Tokens[Slot], idle: list[Slot]) -> list[Slot]:
+    """Return the idle slots with the most busy neighbours: those in a gap, or else those at the end of a run.
+
+    Returns all idle slots if none of them has a busy neighbour.
     """
     busy = {slot.id for slot in slots if not slot.is_idle}
     if not busy:

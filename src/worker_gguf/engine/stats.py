@@ -1,4 +1,4 @@
-"""The engine's counters. Written by the engine's thread alone, read by anyone; a read may be a step behind."""
+"""The engine's counters. Only the engine's thread writes them; a read from another thread may be one step old."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 
 @dataclass(slots=True)
 class EngineStats:
-    """Totals since the start; `busy_slots`, `waiting` and `held_tokens` are of now.
+    """Totals since the start. `busy_slots`, `waiting` and `held_tokens` are current values.
 
-    `batch_sizes[i]` counts steps of at most `BATCH_BOUNDS[i]` tokens, the last one of more; `*_seconds` is time spent.
+    `batch_sizes[i]` counts steps of at most `BATCH_BOUNDS[i]` tokens; the last item counts larger ones.
     """
 
     n_slots: int = 0

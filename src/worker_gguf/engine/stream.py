@@ -1,6 +1,6 @@
-"""A group of requests' events on their way from the engine's thread to an event loop.
+"""Carries the events of requests from the engine's thread to the event loops that read them.
 
-All events of a step cross in one call per loop, not one per token.
+All events of a step are handed over in one call for each loop, not in one call for each token.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ Items = dict[int, list[Event]]
 
 
 class EventStream:
-    """An async iterator over what came since the last look: events by the index of their request in the group.
+    """An async iterator over the events of a group of requests.
 
-    It ends after the last request's Finished. For one reader, on the loop it was made on. `cancel()` frees the slots
-    before the engine's next step; after the ending it does nothing. `progress` has one for each request.
+    Each item maps the index of a request in the group to its new events. The iterator ends after the last request's
+    Finished. It is for one reader, on the event loop that created it. `cancel()` frees the slots before the engine's
+    next step, and does nothing after the end. `progress` has one entry for each request.
     """
 
     def __init__(
@@ -35,8 +36,9 @@ class EventStream:
         progress: tuple[Progress, ...] = (),
         on_ended: Callable[[], None] | None = None,
     ) -> None:
-        """`on_ended` is called once, by the courier, when the engine is done with the group: whether or not somebody
-        reads its end, and even if the loop is gone."""
+        """The courier calls `on_ended` once, when all requests have ended, even if nothing reads the stream any more or
+        its loop is closed.
+        """
         self.loop = asyncio.get_running_loop()
         self.progress = progress
         self._request_ids = request_ids
@@ -48,7 +50,7 @@ class EventStream:
         self._arrived: asyncio.Future[None] | None = None
 
     def put(self, items: Items) -> None:
-        """Called on the loop."""
+        """Add events. Call it on the stream's event loop."""
         if not self._items:
             self._items = items
         else:
@@ -58,7 +60,7 @@ class EventStream:
             self._arrived.set_result(None)
 
     def is_last(self, items: Items) -> bool:
-        """Whether the group ends with these. Called by the courier, once for each that it is to send."""
+        """Return whether these items end the group. The courier calls it once for each delivery."""
         n_ended = sum(isinstance(events[-1], Finished) for events in items.values())
         self._n_left -= n_ended
         return bool(n_ended) and not self._n_left
@@ -89,11 +91,11 @@ Outbox = dict[EventStream, Items]
 
 
 class Courier:
-    """Carries outboxes to the event loops in a thread of its own.
+    """Delivers outboxes to the event loops in its own thread.
 
-    Waking a loop is a system call, which releases the interpreter lock; the loop's thread then takes it and keeps it
-    while it renders and sends. The engine's thread would wait for that before its next decode. Putting an outbox into a
-    queue releases nothing: the courier runs once the decode has begun.
+    Waking an event loop is a system call and releases the interpreter lock. The loop's thread then takes the lock and
+    holds it while it renders and sends, so the engine's thread would have to wait before its next decode. Putting an
+    outbox into a queue does not release the lock: the courier runs when the decode has begun.
     """
 
     def __init__(self) -> None:
@@ -107,7 +109,7 @@ class Courier:
         self._queue.put(outbox)
 
     def stop(self) -> None:
-        """Return when all that was sent is delivered."""
+        """Deliver everything that was sent, then end the thread."""
         self._queue.put(None)
         self._thread.join()
 
@@ -117,8 +119,8 @@ class Courier:
 
 
 def _deliver(outbox: Mapping[EventStream, Items]) -> None:
-    """Hand each stream its events. Callable from any thread. Events for a closed loop are dropped."""
-    over = [stream for stream, items in outbox.items() if stream.is_last(items)]  # later, the items are their reader's
+    """Give each stream its events, from any thread. Events for a closed event loop are dropped."""
+    over = [stream for stream, items in outbox.items() if stream.is_last(items)]  # before the reader gets the items
     loops: dict[asyncio.AbstractEventLoop, list[tuple[EventStream, Items]]] = {}
     for stream, items in outbox.items():
         loops.setdefault(stream.loop, []).append((stream, items))
@@ -132,8 +134,8 @@ def _deliver(outbox: Mapping[EventStream, Items]) -> None:
         if stream.on_ended is not None:
             try:
                 stream.on_ended()
-            except Exception:  # the courier carries everybody's events
-                logger.exception("the end of a request was not noted")
+            except Exception:  # one callback must not stop the delivery to other streams
+                logger.exception("the callback for the end of a request failed")
 
 
 def _put_all(parcels: Iterable[tuple[EventStream, Items]]) -> None:

@@ -1,4 +1,4 @@
-"""The updates of the scheduler after a step: tokens drawn, sequences ended."""
+"""The scheduler's updates after a step: drawn tokens and ended sequences."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Ended", "Token", "Update"]
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token was drawn that is part of the answer (end-of-generation tokens are not)."""
+    """A drawn token that is part of the answer. End-of-generation tokens are not."""
 
     sequence: Sequence
     token: int
@@ -22,7 +22,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The one ending of a sequence."""
+    """The only ending of a sequence."""
 
     sequence: Sequence
     reason: FinishReason

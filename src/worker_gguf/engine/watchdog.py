@@ -1,4 +1,4 @@
-"""A watchdog over the threads of engines: a decode that does not return is noticed, whatever it waits for."""
+"""Watches the threads of engines and notices a decode that does not return, whatever the cause."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Protocol, Self
 __all__ = ["Stall", "Watchdog", "Watched"]
 
 _SLOWER = 20
-"""How many times the slowest turn so far a turn may take."""
+"""A turn may take this many times as long as the slowest turn so far."""
 _MOST_INTERVAL_S = 1.0
 
 
 class Watched(Protocol):
-    """The part of an engine that the watchdog reads: turns of its loop, and requests that have not ended."""
+    """The part of an engine that the watchdog reads: the turns of its loop, and the requests that have not ended."""
 
     @property
     def n_turns(self) -> int: ...
@@ -25,11 +25,11 @@ class Watched(Protocol):
 
 
 class Stall:
-    """Measures for how long work has waited without a turn. It counts only the time between its own looks: a container
-    that was frozen for an hour was not stalled for an hour.
+    """Measures how long an engine has had work without finishing a turn of its loop.
 
-    The tokens of a batch bound a step, so earlier steps tell how long one may take on this machine: `floor_s`, or
-    twenty times the slowest one so far if that is more.
+    It adds up the time between its own checks, so a container that was frozen for an hour does not count as stalled for
+    an hour. A turn may take `floor_s`, or 20 times the slowest turn so far if that is longer: the number of tokens in a
+    step is limited, so earlier turns show how long one takes on this machine.
     """
 
     def __init__(self, floor_s: float) -> None:
@@ -43,7 +43,7 @@ class Stall:
         return max(self._floor_s, _SLOWER * self.slowest_s)
 
     def look(self, n_turns: int, has_work: bool, passed_s: float) -> bool:
-        """Take note of the engine now and say whether it is wedged."""
+        """Record the engine's current state. Returns whether the engine is wedged."""
         if n_turns != self._turn or not has_work:
             if n_turns != self._turn and has_work:
                 self.slowest_s = max(self.slowest_s, self.seconds)
@@ -54,12 +54,12 @@ class Stall:
 
 
 class Watchdog:
-    """Calls `on_wedged` once, from its own thread, with the seconds of the stall. Then it looks no more."""
+    """Calls `on_wedged` once, from its own thread, with the seconds of the stall. Then the thread ends."""
 
     def __init__(
         self, engines: Callable[[], Iterable[Watched]], floor_s: float, on_wedged: Callable[[float], None]
     ) -> None:
-        """`engines` returns the engines that exist at each look; with several models they come and go."""
+        """`engines` is called at each check, because engines come and go when the worker has several models."""
         self._engines = engines
         self._floor_s = floor_s
         self._stalls: dict[Watched, Stall] = {}
@@ -86,7 +86,7 @@ class Watchdog:
                 return
 
     def _look(self, passed_s: float) -> Stall | None:
-        """The stall of an engine that is wedged, if one is."""
+        """Return the stall of the first engine that is wedged, or None."""
         self._stalls = {engine: self._stalls.get(engine) or Stall(self._floor_s) for engine in self._engines()}
         for engine, stall in self._stalls.items():
             if stall.look(engine.n_turns, engine.n_open > 0, passed_s):
