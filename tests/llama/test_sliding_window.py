@@ -9,6 +9,7 @@ import pytest
 
 from tests.tiny_models import WINDOW, write_sliding_window
 from worker_gguf.engine.batch import Chunk
+from worker_gguf.llama.bindings import llama_cpp
 from worker_gguf.llama.candidates import Floats
 from worker_gguf.llama.context import Context, ContextParams
 from worker_gguf.llama.model import Model, ModelParams
@@ -21,7 +22,7 @@ OTHER = [(token + 1) % 256 for token in TOKENS]
 @pytest.fixture(scope="module")
 def sliding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     model = Model(write_sliding_window(tmp_path_factory.mktemp("swa") / "swa.gguf"), ModelParams())
-    assert model.n_swa == WINDOW
+    assert llama_cpp.llama_model_n_swa(model.pointer) == WINDOW
     yield model
     model.close()
 

@@ -64,7 +64,7 @@ def test_sequences_and_context_shrink_on_the_loaded_model() -> None:
     assert card.tried == [8 * 8192, 4 * 8192, 2 * 8192, 8192, 4096]
     assert card.models == [model]
     assert (plan.n_parallel, plan.n_ctx) == (1, 4096)
-    assert [line.split(" in place")[0] for line in plan.degraded] == [
+    assert [line.split(" instead")[0] for line in plan.degraded] == [
         "N_PARALLEL=4",
         "N_PARALLEL=2",
         "N_PARALLEL=1",

@@ -156,7 +156,7 @@ class Scheduler:
     # --- building a batch -----------------------------------------------------------------------------------------
 
     def _chunks(self) -> list[Chunk]:
-        """Build chunks: the drawn tokens of all decoding sequences, and prompt tokens up to the budget, oldest first."""
+        """Build chunks: drawn tokens of all decoding sequences, and prompt tokens up to the budget, oldest first."""
         n_decoding = sum(sequence.n_pending for sequence in self.running if sequence.is_decoding)
         budget = self.limits.n_batch - n_decoding
         if n_decoding:

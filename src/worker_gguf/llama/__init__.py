@@ -1,1 +1,1 @@
-"""The one seam to C: nothing else in the package imports llama_cpp or ctypes, and no pointer leaves this folder."""
+"""The only connection to C: no other package imports llama_cpp or ctypes, and no pointer leaves this one."""

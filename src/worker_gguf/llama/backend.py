@@ -1,4 +1,4 @@
-"""llama.cpp's process-wide side: start, log lines into ours, what devices there are."""
+"""llama.cpp's process-wide functions: starts its backends and passes its log on to ours."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from worker_gguf.llama.bindings import libggml, llama_cpp
 __all__ = ["forget_errors", "give_memory_back", "loading", "recent_errors", "start", "watching"]
 
 logger = logging.getLogger("llama.cpp")
-# ggml.h: enum ggml_log_level; CONT continues the line before.
+# ggml.h: enum ggml_log_level; CONT continues the previous line.
 _LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
 _CONT = 5
 _recent: deque[str] = deque(maxlen=20)
 _watchers: list[Callable[[str], None]] = []
-_loading: dict[int, str] = {}  # by thread: another one may generate meanwhile
+_loading: dict[int, str] = {}  # by thread, because another thread may generate at the same time
 _kept_alive: list[object] = []
 _started = threading.Lock()
 _state = {"started": False, "level": logging.DEBUG}
@@ -44,7 +44,7 @@ def _on_log(level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
 
 
 def start() -> None:
-    """Load the backends, once for the process. Thread-safe."""
+    """Load the backends, once per process. Thread-safe."""
     with _started:
         if not _state["started"]:
             llama_cpp.llama_log_set(_on_log, ctypes.c_void_p(0))
@@ -54,19 +54,22 @@ def start() -> None:
 
 
 def _loaded_here() -> str | None:
-    """The model that this thread loads, for the message if llama.cpp ends the process."""
+    """Return the model that this thread is loading, for the message if llama.cpp ends the process."""
     return _loading.get(threading.get_ident())
 
 
 def give_memory_back() -> None:
-    """Hand what freed models leave in the C library's heap to the system: some 10 MB each, in many small pieces."""
-    with contextlib.suppress(AttributeError):  # a C library without malloc_trim gives memory back without being asked
+    """Return freed memory to the system.
+
+    Each closed model leaves some 10 MB in small pieces in the C library's heap.
+    """
+    with contextlib.suppress(AttributeError):  # C libraries without malloc_trim return memory on their own
         ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager
 def watching(watcher: Callable[[str], None]) -> Iterator[None]:
-    """Show `watcher` every line that llama.cpp logs meanwhile, on the thread that logs it."""
+    """Call `watcher` with every line that llama.cpp logs inside this context, on the thread that logs it."""
     _watchers.append(watcher)
     try:
         yield
@@ -76,7 +79,7 @@ def watching(watcher: Callable[[str], None]) -> Iterator[None]:
 
 @contextmanager
 def loading(name: str) -> Iterator[None]:
-    """Name the file that is to blame if llama.cpp ends the process meanwhile, on this thread."""
+    """Name the file that this thread loads inside this context, for the message if llama.cpp ends the process."""
     thread = threading.get_ident()
     _loading[thread] = name
     try:
@@ -86,10 +89,10 @@ def loading(name: str) -> Iterator[None]:
 
 
 def recent_errors() -> list[str]:
-    """The last warnings and errors llama.cpp logged: its return codes say little, these lines say why."""
+    """Return the last warnings and errors that llama.cpp logged. They give the reason that its return codes do not."""
     return list(_recent)
 
 
 def forget_errors() -> None:
-    """Forget earlier errors: the reason of one failed load says nothing about the next."""
+    """Forget earlier errors, so that they are not reported as the reason of a later failure."""
     _recent.clear()

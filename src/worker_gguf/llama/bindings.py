@@ -1,6 +1,6 @@
-"""llama-cpp-python's C bindings without its Python classes, which import jinja2, diskcache and more before a load.
+"""The C bindings of llama-cpp-python without its Python classes, which import jinja2, diskcache and more.
 
-Importing this module raises Unfit where llama.cpp's libraries cannot be loaded.
+Importing this module raises Unfit if llama.cpp's libraries cannot be loaded.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _PACKAGE = "llama_cpp"
 
 
 def _submodules(*names: str) -> list[object]:
-    """Import parts of the package as if its __init__ were empty.
+    """Import submodules of the package without running its __init__.
 
-    The half-made package is removed again, so that a later import gets the whole of it, around the same submodules.
+    The empty package is removed again, so that a later import gets the complete package with the same submodules.
     """
     if _PACKAGE in sys.modules:
         return [importlib.import_module(f"{_PACKAGE}.{name}") for name in names]
@@ -40,8 +40,10 @@ def _submodules(*names: str) -> list[object]:
 
 
 def _unfit(error: RuntimeError) -> Unfit | None:
-    """The refusal, if the error is a library's that is missing: an image for GPUs finds the driver's only where there
-    is a driver."""
+    """Return the error to raise if a shared library is missing, else None.
+
+    An image for GPUs finds the libraries of the driver only on a machine that has the driver.
+    """
     message = str(error)
     if not message.startswith("Failed to load shared library"):
         return None

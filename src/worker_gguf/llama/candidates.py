@@ -1,8 +1,8 @@
-"""Which tokens a sampler chain has to look at, found with numpy over the logits. Exact, not a heuristic.
+"""Finds the tokens that a sampler chain must look at, with numpy over the logits. Exact, not a heuristic.
 
-A chain over 128k candidates costs about 0.25 ms; most chains begin with top_k or min_p, and then only a few dozen
-tokens can be drawn. The logits are folded into a matrix whose columns are scanned for their maxima: at least k logits
-reach the k-th largest column maximum, so each of the k largest lies in a column whose maximum reaches it.
+A chain over 128k candidates takes about 0.25 ms. Most chains begin with top_k or min_p, and then only a few dozen
+tokens can be drawn. The logits are folded into a matrix, and the maximum of each column is taken. At least k logits
+reach the k-th largest column maximum, so each of the k largest logits is in a column whose maximum reaches it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Ints = NDArray[np.int64]
 
 
 def worth_folding(n_vocab: int) -> bool:
-    """On a small vocabulary the whole chain is quicker than the search."""
+    """Return whether the search pays off. On a small vocabulary, the whole chain is faster than the search."""
     return n_vocab >= 128 * FOLD
 
 
 def column_maxima(logits: Floats) -> Floats:
-    """Fold the last axis, n_vocab long, into FOLD rows and take each column's maximum: (..., n_vocab // FOLD)."""
+    """Fold the last axis, of length n_vocab, into FOLD rows and return the column maxima: (..., n_vocab // FOLD)."""
     width = logits.shape[-1] // FOLD
     folded = logits[..., : width * FOLD].reshape(*logits.shape[:-1], FOLD, width)
     maxima: Floats = folded.max(axis=-2)
@@ -33,7 +33,10 @@ def column_maxima(logits: Floats) -> Floats:
 
 
 def reaching(logits: Floats, maxima: Floats, threshold: float) -> Ints:
-    """Ids of all tokens whose logit is at least `threshold`. `maxima` is `column_maxima(logits)`, logits (n_vocab,)."""
+    """Return the ids of all tokens with a logit of at least `threshold`.
+
+    `logits` has the shape (n_vocab,), and `maxima` is `column_maxima(logits)`.
+    """
     width = maxima.shape[0]
     n_folded = width * FOLD
     columns = (maxima >= threshold).nonzero()[0]
@@ -46,7 +49,7 @@ def reaching(logits: Floats, maxima: Floats, threshold: float) -> Ints:
 
 
 def top(logits: Floats, maxima: Floats, k: int) -> Ints:
-    """Ids among which are the `k` largest logits; there may be more. `k` must be less than len(maxima)."""
+    """Return ids that include those of the `k` largest logits, and maybe more. `k` must be less than len(maxima)."""
     width = maxima.shape[0]
     sorted_from_k = maxima.copy()
     sorted_from_k.partition(width - k)

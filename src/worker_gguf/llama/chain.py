@@ -1,4 +1,4 @@
-"""A request's sampler chain in llama.cpp, built from its sampling parameters in llama-server's order."""
+"""The sampler chain of a request in llama.cpp, built from its sampling parameters in the order of llama-server."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from worker_gguf.llama.vocabulary import Vocabulary
 
 __all__ = ["Chain", "ChainFactory", "dry_is_active", "penalties_are_active", "resolve_windows"]
 
-# A DRY sampler looks through the whole vocabulary for its breakers, so one of each kind is kept and cloned.
+# A new DRY sampler searches the whole vocabulary for its breakers, so one of each kind is kept as a prototype and
+# cloned.
 _MAX_DRY_PROTOTYPES = 16
 
-_Sampler = int  # a pointer, as llama_cpp hands it out
+_Sampler = int  # a pointer, as llama_cpp returns it
 _DryKey = tuple[float, float, int, int, tuple[str, ...]]
 
 
@@ -33,7 +34,7 @@ def dry_is_active(params: SamplingParams) -> bool:
 
 
 def resolve_windows(params: SamplingParams, n_ctx: int) -> SamplingParams:
-    """-1 for a window of recent tokens means the whole context."""
+    """Replace -1, which means the whole context, with `n_ctx`, and limit both windows to `n_ctx`."""
     return replace(
         params,
         repeat_last_n=n_ctx if params.repeat_last_n < 0 else min(params.repeat_last_n, n_ctx),
@@ -42,7 +43,7 @@ def resolve_windows(params: SamplingParams, n_ctx: int) -> SamplingParams:
 
 
 def _active(params: SamplingParams) -> list[str]:
-    """The samplers to build, in order. adaptive_p draws the token and so always stands last, where it is added."""
+    """Return the samplers to build, in order. adaptive_p is not one: it draws the token and is added last."""
     off = {"adaptive_p"}
     if not penalties_are_active(params):
         off.add("penalties")
@@ -52,14 +53,17 @@ def _active(params: SamplingParams) -> list[str]:
 
 
 class Chain:
-    """Owns one sampler chain. `apply` picks among candidates, `accept` adds a drawn token to its state."""
+    """Owns one sampler chain.
+
+    `apply` selects one of the candidates; `accept` adds a drawn token to the chain's state.
+    """
 
     def __init__(self, pointer: _Sampler) -> None:
         self._pointer: _Sampler | None = pointer
 
     def add(self, sampler: _Sampler | None) -> None:
         if not sampler:
-            raise EngineFailed("llama.cpp could not make a sampler.")
+            raise EngineFailed("llama.cpp could not create a sampler.")
         llama_cpp.llama_sampler_chain_add(self._pointer, sampler)
 
     def apply(self, candidates: llama_cpp.llama_token_data_array) -> None:
@@ -75,7 +79,7 @@ class Chain:
 
 
 class ChainFactory:
-    """Makes chains for one model. Used from one thread."""
+    """Creates chains for one model. For one thread."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
@@ -96,7 +100,7 @@ class ChainFactory:
         }
 
     def greedy(self, params: SamplingParams) -> Chain:
-        """The largest logit after the penalties."""
+        """Create a chain that takes the largest logit after the penalties."""
         chain = self._empty()
         for name in _active(params):
             if name in ("penalties", "dry"):
@@ -105,7 +109,7 @@ class ChainFactory:
         return chain
 
     def sampling(self, params: SamplingParams, seed: int) -> Chain:
-        """`params` with its windows resolved; `seed` in 0..2^32-1."""
+        """Create a chain that draws at random. Resolve the windows of `params` first; `seed` is in 0..2^32-1."""
         chain = self._empty()
         if params.mirostat:
             chain.add(llama_cpp.llama_sampler_init_temp(params.temperature))
@@ -127,7 +131,7 @@ class ChainFactory:
     def _empty(self) -> Chain:
         pointer = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
         if not pointer:
-            raise EngineFailed("llama.cpp could not make a sampler chain.")
+            raise EngineFailed("llama.cpp could not create a sampler chain.")
         return Chain(pointer)
 
     def _penalties(self, params: SamplingParams, _seed: int) -> _Sampler | None:
@@ -141,7 +145,7 @@ class ChainFactory:
 
     def _mirostat(self, params: SamplingParams, seed: int) -> _Sampler | None:
         if params.mirostat == 1:
-            # 100 tokens to estimate the Zipf exponent from: the paper's m, and llama-server's.
+            # The Zipf exponent is estimated from 100 tokens, as in the paper (its m) and in llama-server.
             return llama_cpp.llama_sampler_init_mirostat(
                 self._vocabulary.n_tokens, seed, params.mirostat_tau, params.mirostat_eta, 100
             )
@@ -166,11 +170,11 @@ class ChainFactory:
     def _dry_new(self, key: _DryKey) -> _Sampler:
         multiplier, base, allowed_length, last_n, breakers = key
         if not (math.isfinite(multiplier) and math.isfinite(base)):
-            raise EngineFailed("DRY's multiplier and base must be finite.")
+            raise EngineFailed("dry_multiplier and dry_base must be finite.")
         texts = (ctypes.c_char_p * len(breakers))(*(breaker.encode("utf-8") for breaker in breakers))
         sampler = llama_cpp.llama_sampler_init_dry(
             self._vocabulary.pointer, multiplier, base, allowed_length, last_n, texts, len(breakers)
         )
         if not sampler:
-            raise EngineFailed("llama.cpp could not make the DRY sampler.")
+            raise EngineFailed("llama.cpp could not create the DRY sampler.")
         return sampler

@@ -1,4 +1,4 @@
-"""A llama.cpp context: memory for sequences, and decode over a batch filled through numpy."""
+"""A llama.cpp context: the memory of sequences, and decoding of batches that are filled through numpy."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ FLASH_ATTN = {"auto": -1, "off": 0, "on": 1}
 
 
 class NoSpace(Exception):
-    """The memory has no place for the batch; it is as it was before."""
+    """The memory has no room for the batch. It is unchanged."""
 
 
 class DecodeFailed(Exception):
-    """llama_decode returned an error. It is unknown which tokens of the batch are in memory."""
+    """llama_decode returned an error. It is unknown which tokens of the batch are in memory now."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContextParams:
-    """Sizes in tokens: `n_ctx` of one sequence, `n_cells` of all of them together when `unified`.
+    """`n_ctx` is the number of tokens of one sequence, `n_cells` that of all sequences together.
 
-    `n_outputs` is the most rows of logits that one sequence wants in one decode.
+    `n_outputs` is the maximum number of rows of logits for one sequence in one decode.
     """
 
     n_ctx: int
@@ -57,10 +57,10 @@ class ContextParams:
 
 
 class Context:
-    """Owned by one thread. `close()` before the model's."""
+    """A context, owned by one thread. Close it before its model."""
 
     def __init__(self, model: Model, params: ContextParams) -> None:
-        """Raises NotEnoughMemory or ModelError when llama.cpp cannot make the context."""
+        """Raises NotEnoughMemory or ModelError if llama.cpp cannot create the context."""
         self.params = params
         self._n_vocab = model.vocabulary.n_tokens
         self._is_recurrent = model.is_recurrent
@@ -77,8 +77,10 @@ class Context:
         self._logits_at = 0
 
     def decode(self, chunks: Sequence[Chunk]) -> Floats:
-        """Compute all chunks. Returns their rows of logits in order, shape (sum of `n_outputs`, n_vocab), writable and
-        valid until the next decode. Raises NoSpace or DecodeFailed."""
+        """Compute all chunks and return their rows of logits in order, with the shape (sum of `n_outputs`, n_vocab).
+
+        The rows are writable and valid until the next decode. Raises NoSpace or DecodeFailed.
+        """
         n_outputs = self._batch.fill(chunks)
         code = llama_cpp.llama_decode(self._pointer, self._batch.native)
         if code == 1:
@@ -87,7 +89,7 @@ class Context:
             raise DecodeFailed(f"llama_decode answered {code}. {' '.join(backend.recent_errors()[-2:])}")
         if n_outputs == 0:
             return np.empty((0, self._n_vocab), np.float32)
-        # The buffer moves only when it grows, so the view of it is made anew only then: a view costs 20 microseconds.
+        # A new view takes 20 microseconds. The buffer moves only when it grows, so the view is usually still valid.
         address = ctypes.addressof(llama_cpp.llama_get_logits(self._pointer).contents)
         if address != self._logits_at or n_outputs > self._logits.shape[0]:
             self._logits_at = address
@@ -96,16 +98,20 @@ class Context:
         return self._logits[:n_outputs]
 
     def truncate(self, slot: int, n_tokens: int) -> bool:
-        """Keep the first tokens; False when this kind of memory cannot be cut there."""
+        """Keep only the first `n_tokens`. Returns False if this kind of memory cannot be cut there."""
         if not llama_cpp.llama_memory_seq_rm(self._memory, slot, n_tokens, -1):
             return False
-        if n_tokens == 0 or self._is_recurrent:  # the only position of a recurrent memory is that of its last token
+        if n_tokens == 0 or self._is_recurrent:  # a recurrent memory has only the position of its last token
             return True
-        # A memory that drops what lies before a window accepts the cut and then computes wrong logits.
+        # A memory that has dropped the tokens before a sliding window accepts the cut and then computes wrong logits.
         return llama_cpp.llama_memory_seq_pos_min(self._memory, slot) == 0
 
     def copy(self, source: int, target: int, n_tokens: int) -> bool:
-        """Make `target` hold the first `n_tokens` of `source`: shared cells if unified, else a copy of the stream."""
+        """Make `target` hold the first `n_tokens` of `source`, in shared cells if unified, else in a copy of the
+        stream.
+
+        Returns False if this kind of memory cannot be cut at `n_tokens`.
+        """
         llama_cpp.llama_memory_seq_rm(self._memory, target, -1, -1)
         if self.params.unified:
             llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, n_tokens)
@@ -121,7 +127,7 @@ class Context:
 
 
 class _BatchBuffers:
-    """llama_batch over numpy arrays: a step is a few slice assignments, not a ctypes write per token."""
+    """A llama_batch over numpy arrays: filling it takes a few slice assignments, not a ctypes write per token."""
 
     def __init__(self, n_batch: int) -> None:
         self.token = np.zeros(n_batch, np.int32)
@@ -129,7 +135,7 @@ class _BatchBuffers:
         self.seq = np.zeros(n_batch, np.int32)
         self.output = np.zeros(n_batch, np.int8)
         self._n_seq = np.ones(n_batch, np.int32)
-        # seq_id[i] points at token i's list of sequences: one entry of `seq`.
+        # seq_id[i] points to the list of sequences of token i, which is one entry of `seq`.
         self._seq_at = (self.seq.ctypes.data + 4 * np.arange(n_batch)).astype(np.uintp)
         self.native = llama_cpp.llama_batch(
             n_tokens=0,
@@ -142,7 +148,7 @@ class _BatchBuffers:
         )
 
     def fill(self, chunks: Sequence[Chunk]) -> int:
-        """Lay the chunks down one after another; the number of outputs."""
+        """Write the chunks one after another and return the number of outputs."""
         at = n_outputs = 0
         for chunk in chunks:
             n = len(chunk.tokens)
@@ -165,7 +171,7 @@ def _native(params: ContextParams) -> llama_cpp.llama_context_params:
     native.n_batch = params.n_batch
     native.n_ubatch = params.n_ubatch
     native.n_seq_max = params.n_parallel
-    # Logits rows only for tokens that are drawn from: rows for a whole batch of 512 tokens over a vocabulary of 128k
+    # Rows of logits only for the tokens that need them: rows for a whole batch of 512 tokens over a vocabulary of 128k
     # would take 260 MB of the compute buffer.
     native.n_outputs_max = params.n_parallel * params.n_outputs
     native.n_threads = params.n_threads
@@ -176,7 +182,7 @@ def _native(params: ContextParams) -> llama_cpp.llama_context_params:
     native.rope_freq_base = params.rope_freq_base
     native.rope_freq_scale = params.rope_freq_scale
     native.kv_unified = params.unified
-    # Keep what lies before a sliding window, too: the memory plan counts it, and a prefix can be used again.
+    # Keep the tokens before a sliding window, so that prefixes can be reused. The memory plan counts them.
     native.swa_full = True
     native.no_perf = True
     return native
@@ -187,7 +193,7 @@ def _why_no_context(params: ContextParams) -> ModelError:
     reported = " ".join(lines[-3:]) or "llama.cpp gave no reason."
     if any("alloc" in line for line in lines):
         return NotEnoughMemory(
-            f"No memory for {params.n_parallel} sequences of {params.n_ctx} tokens: lower N_PARALLEL or N_CTX, or set "
-            f"TYPE_K and TYPE_V to q8_0. llama.cpp reported: {reported}"
+            f"There is not enough memory for {params.n_parallel} sequences of {params.n_ctx} tokens: lower N_PARALLEL "
+            f"or N_CTX, or set TYPE_K and TYPE_V to q8_0. llama.cpp reported: {reported}"
         )
     return ModelError(f"llama.cpp could not create a context. It reported: {reported}")

@@ -1,8 +1,9 @@
 """Reports the reason when llama.cpp ends the process.
 
-ggml answers a broken invariant with abort(), and C++ an uncaught exception with terminate(). No Python runs after that:
-the process would dump a core without a reason in the log. Both can be intercepted. This module logs a sentence and ends
-the process with exit code 1, like any failed start, so that the platform starts another worker.
+When a ggml assertion fails, ggml calls abort(). After an uncaught exception, C++ calls terminate(). No Python code runs
+after either call, and the process would dump core without a reason in the log. Both calls can be intercepted. This
+module logs a sentence and ends the process with exit code 1, as after a failed start, so that the platform starts
+another worker.
 """
 
 from __future__ import annotations
@@ -24,16 +25,17 @@ _ASSERTION: Final = re.compile(r"(?P<file>[\w.-]+:\d+): (?P<what>.*)", re.DOTALL
 
 
 def listen(ggml: ctypes.CDLL, log: Callable[[str], None], at_work_on: Callable[[], str | None]) -> object:
-    """Log `sentence` and write it to standard error before the process ends. The caller must keep the returned value
-    alive.
+    """Make llama.cpp log `sentence` and write it to standard error before it ends the process.
+
+    The caller must keep the returned object alive.
     """
 
     def end(message: str) -> None:
-        said = sentence(message, at_work_on())
+        report = sentence(message, at_work_on())
         with suppress(Exception):
-            log(said)
+            log(report)
         with suppress(Exception):
-            sys.stderr.write(f"worker-gguf: {said}\n")
+            sys.stderr.write(f"worker-gguf: {report}\n")
             sys.stderr.flush()
         os._exit(_EXIT_CODE)
 
@@ -48,7 +50,8 @@ def listen(ggml: ctypes.CDLL, log: Callable[[str], None], at_work_on: Callable[[
     ggml.ggml_set_abort_callback.argtypes = [_ON_ABORT]
     ggml.ggml_set_abort_callback.restype = ctypes.c_void_p
     ggml.ggml_set_abort_callback(on_abort)
-    with suppress(OSError, AttributeError):  # another C++ library than GNU's: the abort then stays an abort
+    # Without GNU's C++ library, an uncaught exception still aborts without a sentence.
+    with suppress(OSError, AttributeError):
         set_terminate = ctypes.CDLL("libstdc++.so.6")["_ZSt13set_terminatePFvvE"]  # std::set_terminate(void (*)())
         set_terminate.argtypes, set_terminate.restype = [_ON_TERMINATE], ctypes.c_void_p
         set_terminate(on_terminate)
@@ -56,7 +59,10 @@ def listen(ggml: ctypes.CDLL, log: Callable[[str], None], at_work_on: Callable[[
 
 
 def sentence(message: str, loading: str | None) -> str:
-    """Report what ended the process. The source path is left out: it belongs to the machine that compiled llama.cpp."""
+    """Return a sentence about the end of the process.
+
+    It omits the path of the source file, which is a path on the machine that compiled llama.cpp.
+    """
     found = _ASSERTION.search(message.strip())
     what = f"{found['what'].strip()} ({found['file']})" if found else message.strip() or "no reason was given"
     if loading:
@@ -64,4 +70,4 @@ def sentence(message: str, loading: str | None) -> str:
             f"{loading} could not be loaded: llama.cpp stopped at {what}. The file is damaged, or converted in a way "
             "that this llama.cpp does not know: download it again, or take another one."
         )
-    return f"llama.cpp stopped at {what}. The worker ends; report it with the model's name if it comes again."
+    return f"llama.cpp stopped at {what}. The worker ends. If this happens again, report it with the name of the model."

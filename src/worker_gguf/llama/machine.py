@@ -1,4 +1,4 @@
-"""The machine at the moment of the call: cores, free memory, GPUs."""
+"""Reads the current state of the machine: cores, free memory, GPUs."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from worker_gguf.plan import Device, Machine
 
 __all__ = ["read_machine"]
 
-# ggml-backend.h: enum ggml_backend_dev_type; integrated GPUs share main memory but are computed on the same way.
+# ggml-backend.h: enum ggml_backend_dev_type; integrated GPUs share main memory but compute in the same way.
 _GPU_TYPES = (1, 2)
 _CGROUP = Path("/sys/fs/cgroup")
-# Version 1 of control groups expresses "no limit" as a number larger than any memory.
+# Control groups version 1 express "no limit" as a number larger than any memory.
 _NO_LIMIT = 1 << 60
 
 
 def read_machine() -> Machine:
-    """Start the backends if need be, and look."""
+    """Start the backends if necessary and read the state of the machine."""
     backend.start()
     return Machine(n_cores=_n_cores(), free_bytes=_free_bytes(), gpus=_gpus())
 
 
 def _n_cores() -> int:
-    """Cores this process may use: its affinity, cut by a container's quota."""
+    """Return the cores that this process may use: its affinity, limited by the container's quota."""
     n = len(os.sched_getaffinity(0))
     quota, period = _numbers("cpu.max", 2) or (
         *(_numbers("cpu/cpu.cfs_quota_us", 1) or (-1,)),
@@ -36,10 +36,10 @@ def _n_cores() -> int:
 
 
 def _free_bytes(cgroup: Path = _CGROUP) -> int:
-    """Return the memory that can still be allocated: the kernel's estimate, cut by the container's limit.
+    """Return the memory that can still be allocated: the kernel's estimate, limited by the container's limit.
 
-    A control group counts cached pages as used, though they are given back when memory is short. A model that was just
-    read into the page cache must not be counted twice.
+    A control group counts cached pages as used, although the kernel frees them when memory is short. They count as free
+    here, because otherwise a model that was just read into the page cache would be counted twice.
     """
     available = 0
     for line in Path("/proc/meminfo").read_text().splitlines():
@@ -53,7 +53,7 @@ def _free_bytes(cgroup: Path = _CGROUP) -> int:
 
 
 def _page_cache_bytes(cgroup: Path) -> int:
-    """File pages count as used by the group, but the kernel gives them back: a model just fetched is all such pages."""
+    """Return the size of the group's cached file pages, which the kernel frees when memory is short."""
     for name, prefix in (("memory.stat", ""), ("memory/memory.stat", "total_")):
         try:
             pairs = (line.split() for line in (cgroup / name).read_text().splitlines())
@@ -65,7 +65,7 @@ def _page_cache_bytes(cgroup: Path) -> int:
 
 
 def _numbers(name: str, n: int, cgroup: Path = _CGROUP) -> tuple[int, ...] | None:
-    """Read a control group's file of `n` numbers, "max" as -1. Returns None where there is no such file."""
+    """Read `n` numbers from a file of a control group, "max" as -1. Returns None if the file does not exist."""
     try:
         words = (cgroup / name).read_text().split()
         return tuple(-1 if word == "max" else int(word) for word in words[:n])
@@ -87,7 +87,7 @@ def _gpus() -> tuple[Device, ...]:
 
 
 def _declare() -> None:
-    """llama_cpp has no bindings for ggml's device list."""
+    """Declare ggml's functions for its device list, which llama_cpp does not bind."""
     libggml.ggml_backend_dev_count.restype = ctypes.c_size_t
     libggml.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
     libggml.ggml_backend_dev_get.restype = ctypes.c_void_p

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +25,10 @@ SPLIT_MODES = {"none": 0, "layer": 1, "row": 2}
 
 @dataclass(frozen=True, slots=True)
 class ModelParams:
-    """`n_gpu_layers` -1 is all of them. `tensor_split` is each device's share of the model. The experts of the first
-    `n_cpu_moe` layers stay in main memory. `repack` copies weights that the processor computes with into an order that
-    suits it, which can begin only when the whole file is read."""
+    """`n_gpu_layers` -1 means all layers. `tensor_split` is each device's share of the model. The experts of the first
+    `n_cpu_moe` layers stay in main memory. `repack` copies weights into an order that is better for the processor; this
+    can begin only after the whole file is read.
+    """
 
     n_gpu_layers: int = 0
     load_mode: str = "auto"
@@ -37,7 +39,7 @@ class ModelParams:
     repack: bool = False
 
 
-# llama.cpp logs this when the files of a split model are all open and none is mapped or read yet.
+# llama.cpp logs this when all files of a split model are open and none is mapped or read yet.
 _ALL_OPEN = "GGUFs metadata loaded"
 
 _libc = ctypes.CDLL(None)
@@ -48,7 +50,7 @@ _libc.fclose.argtypes, _libc.fclose.restype = [ctypes.c_void_p], ctypes.c_int
 class Model:
     """The weights in memory, read-only once loaded. Close it after its contexts.
 
-    `offloaded` is the number of layers on GPUs and of all layers, as llama.cpp logged it; None where it logged nothing.
+    `offloaded` is the number of layers on GPUs and the number of all layers, as llama.cpp logged them, or None.
     """
 
     def __init__(
@@ -63,9 +65,9 @@ class Model:
         """Load a model; for a split file, `path` is its first part.
 
         `progress` is called with 0..1 on the loading thread and cancels the load by returning False. With `fd`, the
-        file is read through that descriptor, which stays the caller's, and `path` is only its name. Without it,
-        `opened` is called when all files of a split model are open and before they are read. Raises ModelInvalid or
-        NotEnoughMemory with the message of llama.cpp.
+        model is read through that descriptor, which the caller must close, and `path` is only the name of the file.
+        Without `fd`, `opened` is called when all files of a split model are open and none has been read. Raises
+        ModelInvalid or NotEnoughMemory with the message of llama.cpp.
         """
         backend.start()
         backend.forget_errors()
@@ -87,17 +89,25 @@ class Model:
             if not pointer:
                 raise _why_no_model(path)
             self.pointer: llama_cpp.llama_model_p = pointer
-            self.vocabulary = Vocabulary(pointer)
+            with self._closing_on_error():
+                self.vocabulary = Vocabulary(pointer)
         self.offloaded = offload.layers
         self.n_ctx_train: int = llama_cpp.llama_model_n_ctx_train(pointer)
         self.n_params: int = llama_cpp.llama_model_n_params(pointer)
-        self.n_swa: int = llama_cpp.llama_model_n_swa(pointer)
         self.is_recurrent = bool(
             llama_cpp.llama_model_is_recurrent(pointer) or llama_cpp.llama_model_is_hybrid(pointer)
         )
-        if why := _why_unserved(pointer) or self.vocabulary.why_unusable():
+        with self._closing_on_error():
+            if why := _why_unserved(pointer) or self.vocabulary.why_unusable():
+                raise ModelInvalid(f"{path.name} cannot be served: it is {why}. Choose another model.")
+
+    @contextmanager
+    def _closing_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
             self.close()
-            raise ModelInvalid(f"{path.name} cannot be served: it is {why}. Choose another model.")
+            raise
 
     def close(self) -> None:
         if self.pointer is not None:
@@ -106,7 +116,7 @@ class Model:
 
 
 def _native(params: ModelParams) -> llama_cpp.llama_model_params:
-    """The plain-value parameters. Arrays must outlive the load, so the caller keeps those."""
+    """Return the parameters that are plain values. Arrays must outlive the load, so the caller sets and keeps those."""
     native = llama_cpp.llama_model_default_params()
     native.n_gpu_layers = params.n_gpu_layers
     native.load_mode = LOAD_MODES[params.load_mode]
@@ -124,7 +134,7 @@ def _load_by_name(
 
 
 def _load_from(fd: int, native: llama_cpp.llama_model_params) -> llama_cpp.llama_model_p | None:
-    """Load through a descriptor that is open; its place in the file moves."""
+    """Load through an open descriptor, and move its position in the file."""
     own = os.dup(fd)
     os.lseek(own, 0, os.SEEK_SET)
     stream = _libc.fdopen(own, b"rb")
@@ -158,7 +168,7 @@ def _why_no_model(path: Path) -> ModelInvalid | NotEnoughMemory:
     reported = " ".join(lines[-3:]) or "llama.cpp gave no reason."
     if any("alloc" in line or "out of memory" in line for line in lines):
         return NotEnoughMemory(
-            f"{path.name} does not fit in memory: take a smaller quantisation or lower N_GPU_LAYERS. "
+            f"{path.name} does not fit in memory: choose a smaller quantisation or lower N_GPU_LAYERS. "
             f"llama.cpp reported: {reported}"
         )
     return ModelInvalid(f"{path.name} could not be loaded. llama.cpp reported: {reported}")

@@ -1,4 +1,4 @@
-"""The layers that llama.cpp put on GPUs, read from its log, and the backends that it has."""
+"""Reads from llama.cpp's log how many layers it put on GPUs, and lists its backends for GPUs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from worker_gguf.llama.bindings import libggml
 __all__ = ["Offload", "gpu_backends"]
 
 # llama-model.cpp: load_tensors
-_SAID = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
-# ggml-backend.h has no kind of a backend without a device; these compute on the processor or elsewhere in the network.
+_OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
+# ggml-backend.h has no type for a backend without a device. These compute on the processor or on another machine.
 _NOT_GPUS = ("CPU", "BLAS", "RPC", "ZenDNN")
 
 
@@ -23,12 +23,12 @@ class Offload:
         self.layers: tuple[int, int] | None = None
 
     def read(self, line: str) -> None:
-        if "offloaded" in line and (found := _SAID.search(line)):
+        if "offloaded" in line and (found := _OFFLOADED.search(line)):
             self.layers = int(found[1]), int(found[2])
 
 
 def gpu_backends() -> tuple[str, ...]:
-    """The backends for GPUs that llama.cpp is built with, whether there is a GPU or not."""
+    """Return the GPU backends that llama.cpp was built with. They do not need a GPU to be listed."""
     backend.start()
     libggml.ggml_backend_reg_count.restype = ctypes.c_size_t
     libggml.ggml_backend_reg_get.argtypes = [ctypes.c_size_t]
@@ -36,5 +36,5 @@ def gpu_backends() -> tuple[str, ...]:
     libggml.ggml_backend_reg_name.argtypes = [ctypes.c_void_p]
     libggml.ggml_backend_reg_name.restype = ctypes.c_char_p
     registered = [libggml.ggml_backend_reg_get(i) for i in range(libggml.ggml_backend_reg_count())]
-    names = [libggml.ggml_backend_reg_name(each).decode("utf-8", "replace") for each in registered]
+    names = [libggml.ggml_backend_reg_name(backend_reg).decode("utf-8", "replace") for backend_reg in registered]
     return tuple(name for name in names if not name.startswith(_NOT_GPUS))

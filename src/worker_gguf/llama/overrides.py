@@ -1,4 +1,4 @@
-"""Which tensors lie elsewhere than their layer: the experts of some layers in main memory."""
+"""The tensors that are not on the device of their layer: the experts of some layers, in main memory."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["Override", "experts_in_main_memory"]
 
 
 class Override(ctypes.Structure):
-    """llama.h: struct llama_model_tensor_buft_override. llama_cpp leaves it out."""
+    """llama.h: struct llama_model_tensor_buft_override, which llama_cpp does not bind."""
 
     _fields_ = (("pattern", ctypes.c_char_p), ("buft", ctypes.c_void_p))
 
 
 def experts_in_main_memory(n_layers: int) -> ctypes.Array[Override] | None:
-    """For the first `n_layers`; must live until the model is loaded. None when there is nothing to override."""
+    """Return the overrides for the first `n_layers`, or None if there are none. Keep them until the model is loaded."""
     if n_layers <= 0:
         return None
     libggml.ggml_backend_cpu_buffer_type.restype = ctypes.c_void_p

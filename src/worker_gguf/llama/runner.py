@@ -1,4 +1,4 @@
-"""Carries the scheduler's batches out on a llama.cpp context: memory operations, decode, draw."""
+"""Carries out the scheduler's batches on a llama.cpp context: memory operations, decode, draw."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from worker_gguf.llama.sampler import Scratch, SequenceSampler
 __all__ = ["LlamaRunner"]
 
 _NO_TOKENS: Ints = np.empty(0, np.int64)
-# Handing rows to another thread costs about 50 microseconds: less than this many rows are drawn in one go.
+# Handing rows to another thread takes about 50 microseconds, so each thread gets at least this many rows.
 _MIN_ROWS_PER_THREAD = 4
 
 
@@ -32,7 +32,7 @@ Refusal = tuple[int, WorkerError]
 
 @dataclass(slots=True)
 class _Drawing:
-    """A request whose tokens are drawn here. It keeps its sampler while it waits for another slot."""
+    """The sampling state of a request. It stays while the request waits for another slot."""
 
     request: GenerationRequest
     sampler: SequenceSampler
@@ -40,7 +40,7 @@ class _Drawing:
 
 
 class LlamaRunner:
-    """One model, one context, one sampler for each running request. Owned by the engine's thread."""
+    """One model, one context and one sampler for each request. Owned by the engine's thread."""
 
     def __init__(self, model: Model, context: Context, *, n_sampling_threads: int = 1) -> None:
         self._model = model
@@ -129,7 +129,10 @@ class LlamaRunner:
     # --- drawing --------------------------------------------------------------------------------------------------
 
     def _draw_all(self, chunks: Sequence[Chunk], logits: Floats) -> tuple[tuple[Sampled, ...], tuple[Refusal, ...]]:
-        """Draw for every chunk, rows shared out over the sampling threads. Second: slots that could not draw."""
+        """Draw for every chunk, with the rows distributed over the sampling threads.
+
+        Returns the drawn tokens, and the slots that could not draw with their errors.
+        """
         rows: list[tuple[Chunk, Floats]] = []
         at = 0
         for chunk in chunks:
@@ -156,7 +159,7 @@ class LlamaRunner:
         return outcomes
 
     def _draw_chunk(self, chunk: Chunk, rows: Floats, drawing: _Drawing, scratch: Scratch) -> Sampled:
-        """Draw from each row in turn, until a token is not the one that the chunk had guessed."""
+        """Draw from each row in turn, until a drawn token differs from the guess of the chunk."""
         guesses = chunk.tokens[len(chunk.tokens) - chunk.n_outputs + 1 :]
         token, logprob = self._draw(rows[0], drawing, scratch)
         tokens, logprobs = [token], [logprob]
@@ -166,7 +169,7 @@ class LlamaRunner:
             token, logprob = self._draw(row, drawing, scratch)
             tokens.append(token)
             logprobs.append(logprob)
-        return Sampled(chunk.slot, tuple(tokens), tuple(known for known in logprobs if known is not None))
+        return Sampled(chunk.slot, tuple(tokens), tuple(logprob for logprob in logprobs if logprob is not None))
 
     def _draw(self, row: Floats, drawing: _Drawing, scratch: Scratch) -> tuple[int, TokenLogprob | None]:
         request, sampler = drawing.request, drawing.sampler
@@ -193,8 +196,9 @@ class LlamaRunner:
 
 
 def _must(was_done: bool, operation: Operation) -> None:
-    """Raise if the memory refused an operation. The scheduler asks only for what `Limits` allow, so its content is then
-    unknown.
+    """Raise RuntimeError if the memory refused an operation.
+
+    The scheduler asks only for operations that `Limits` allows, so this is a bug and the content of the memory unknown.
     """
     if not was_done:
         raise RuntimeError(f"the model's memory refused {operation}")
@@ -223,7 +227,8 @@ def _limits(model: Model, context: Context) -> Limits:
         n_batch=params.n_batch,
         eog=model.vocabulary.eog,
         partitioned=not params.unified and params.n_parallel > 1,
-        # A recurrent memory keeps only its last state. A sliding-window one is kept in full (Context sets `swa_full`).
+        # A recurrent memory keeps only its last state. One with a sliding window keeps all tokens (Context sets
+        # `swa_full`).
         prefix="whole" if model.is_recurrent else "any",
         n_outputs=params.n_outputs,
     )

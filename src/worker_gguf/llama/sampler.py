@@ -1,4 +1,4 @@
-"""Draws the next token of one sequence from its logits, looking only at the tokens that can be drawn."""
+"""Draws the next token of one sequence from its logits. Looks only at the tokens that can be drawn."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["Scratch", "SequenceSampler", "draws_greedily", "shortlist_rule"]
 _DTYPE = np.dtype([("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])
 _MAX_SHORTLIST = 2048
 _NOTHING_TO_DRAW = (
-    "No token could be drawn: the samplers and biases of the request left none, or the model's output is not finite."
+    "No token could be drawn: the samplers and biases of the request excluded all, or the model's output is not finite."
 )
-# Samplers that leave the order of tokens alone, so that a shortlist by logit made before them holds after them.
+# A shortlist made before these samplers is still valid after them. Tokens with penalties are always added to it.
 _NEUTRAL_BEFORE_SHORTLIST = {"penalties", "dry", "adaptive_p"}
 
 
 class Scratch:
-    """Room for candidates, handed to llama.cpp by address. One for each sampling thread."""
+    """A buffer of candidates that llama.cpp gets by address. One for each sampling thread."""
 
     def __init__(self, n_vocab: int) -> None:
         self._rows = np.zeros(n_vocab, _DTYPE)
@@ -37,12 +37,12 @@ class Scratch:
         self.array = llama_cpp.llama_token_data_array(data=self._start, size=0, selected=-1, sorted=False)
 
     def fill(self, logits: Floats, ids: Ints | None) -> llama_cpp.llama_token_data_array:
-        """Candidates `ids`, or every token."""
+        """Write the candidates `ids`, or every token, into the buffer and return it."""
         n = logits.shape[0] if ids is None else ids.shape[0]
         rows = self._rows[:n]
         rows["id"] = self._all if ids is None else ids
         rows["logit"] = logits if ids is None else logits[ids]
-        # Set anew each time: xtc drops the likeliest tokens by moving this pointer on.
+        # Reset this pointer each time: xtc moves it forward to drop the most likely tokens.
         self.array.data = self._start
         self.array.size = n
         self.array.selected = -1
@@ -57,24 +57,23 @@ class Scratch:
 
 
 def _drawable(token: int, logits: Floats) -> int:
-    """The samplers always pick something, even when everything is banned."""
+    """Check a selected token: the samplers select one even if all are banned. Raises EngineFailed."""
     if not math.isfinite(logits[token]):
         raise EngineFailed(_NOTHING_TO_DRAW)
     return token
 
 
 def draws_greedily(params: SamplingParams) -> bool:
-    """Temperature 0 takes the largest logit, unless a sampler in the chain may remove that very token."""
+    """Return whether the largest logit always wins: at temperature 0, unless a sampler may remove its token."""
     if params.temperature > 0 or "temperature" not in params.samplers or "infill" in params.samplers:
         return False
     return not (params.mirostat or params.xtc_probability > 0 or params.typical_p < 1 or params.adaptive_target >= 0)
 
 
 def shortlist_rule(params: SamplingParams) -> tuple[str, float] | None:
-    """Return the rule that shortens the candidates before the chain without changing its result, or None if there is
-    none.
+    """Return a rule that reduces the candidates before the chain without changing its result, or None.
 
-    ("top_k", k): only the k largest logits matter. ("min_p", d): only logits within d of the largest matter.
+    ("top_k", k): only the k largest logits matter. ("min_p", d): only logits within d of the largest one matter.
     """
     if draws_greedily(params):
         return ("top_k", 1)
@@ -88,7 +87,8 @@ def shortlist_rule(params: SamplingParams) -> tuple[str, float] | None:
         if name == "temperature" and params.temperature > 0 and params.dynatemp_range <= 0:
             scale *= params.temperature
         elif name == "min_p" and params.min_p > 0 and params.min_keep <= 1:
-            # Cutting by distance from the largest and cutting by rank commute, so a top_k after it still counts.
+            # A cut by distance from the largest logit and a cut by rank commute, so a later top_k may still set the
+            # rule.
             distance = -math.log(params.min_p) * scale if distance is None else distance
         elif name not in _NEUTRAL_BEFORE_SHORTLIST and _changes_candidates(name, params):
             break
@@ -96,7 +96,7 @@ def shortlist_rule(params: SamplingParams) -> tuple[str, float] | None:
 
 
 def _changes_candidates(name: str, params: SamplingParams) -> bool:
-    """Does this sampler do anything, with these values?"""
+    """Return whether the sampler has an effect with these parameters."""
     off = {
         "top_k": params.top_k <= 0,
         "top_p": params.top_p >= 1,
@@ -109,10 +109,10 @@ def _changes_candidates(name: str, params: SamplingParams) -> bool:
 
 
 class SequenceSampler:
-    """The sampling state of one request: its chain, its window of recent tokens, its banned tokens."""
+    """The sampling state of one request: the sampler chain, the window of recent tokens, the banned tokens."""
 
     def __init__(self, request: GenerationRequest, factory: ChainFactory, n_ctx: int, banned: Iterable[int]) -> None:
-        """`banned` tokens are never drawn. Raises EngineFailed when llama.cpp cannot make the chain."""
+        """`banned` tokens are never drawn. Raises EngineFailed if llama.cpp cannot create the chain."""
         params = resolve_windows(request.sampling, n_ctx)
         seed = secrets.randbits(32) if params.seed is None else params.seed & 0xFFFFFFFF
         self.is_greedy = draws_greedily(params)
@@ -127,7 +127,7 @@ class SequenceSampler:
 
     @property
     def takes_argmax(self) -> bool:
-        """Nothing but the largest logit decides."""
+        """Only the largest logit decides, and no recent tokens count."""
         return self.is_greedy and self._window == 0
 
     @staticmethod
@@ -136,14 +136,17 @@ class SequenceSampler:
         return max(penalties, params.dry_penalty_last_n if dry_is_active(params) else 0)
 
     def remember(self, tokens: Iterable[int]) -> None:
-        """Tokens of the prompt, for the samplers that look back."""
+        """Add the tokens so far, for the samplers that use recent tokens."""
         if self._window:
             for token in list(tokens)[-self._window :]:
                 self._chain.accept(token)
                 self._note(token)
 
     def bias(self, logits: Floats, ban: Ints) -> None:
-        """Write biases and bans into the logits (n_vocab,) in place; `ban` counts for this token only."""
+        """Write biases and bans into the logits (n_vocab,) in place.
+
+        `ban` has tokens that are banned only this time.
+        """
         if self._bias_ids.size:
             logits[self._bias_ids] += self._bias
         if self._banned.size:
@@ -152,7 +155,10 @@ class SequenceSampler:
             logits[ban] = -np.inf
 
     def draw(self, logits: Floats, maxima: Floats | None, scratch: Scratch) -> int:
-        """Draw a token from biased logits (n_vocab,). `maxima` are their column maxima, None on a small vocabulary."""
+        """Draw a token from biased logits (n_vocab,).
+
+        `maxima` are their column maxima, or None for a small vocabulary.
+        """
         if self.takes_argmax:
             return _drawable(int(logits.argmax()), logits)
         ids = None if maxima is None else self._shortlist(logits, maxima)
@@ -176,7 +182,7 @@ class SequenceSampler:
                 del self._counts[old]
 
     def _shortlist(self, logits: Floats, maxima: Floats) -> Ints | None:
-        """Tokens that can be drawn: the largest ones, and all whose logit a penalty may move."""
+        """Return the tokens that can be drawn: those with the largest logits, and those that a penalty may change."""
         if self._rule is None:
             return None
         touched = np.fromiter(self._counts, np.int64, len(self._counts))
@@ -191,13 +197,14 @@ class SequenceSampler:
                 return None
             ids = top(logits, maxima, k)
             if ids.size < min(k, logits.shape[0]):
-                return None  # not-a-number among the logits: let the chain see everything
+                return None  # a logit is not a number: let the chain see all tokens
         return np.union1d(ids, touched) if touched.size else ids
 
     @staticmethod
     def _within(logits: Floats, maxima: Floats, distance: float, touched: Ints) -> Ints:
-        """Return the tokens within `distance` of the largest untouched logit. The largest logit after penalties is no
-        smaller.
+        """Return the tokens within `distance` of the largest untouched logit.
+
+        These include all that the chain keeps, because the largest logit after penalties is at least as large.
         """
         if not touched.size:
             return reaching(logits, maxima, float(maxima.max()) - distance - 1e-3)

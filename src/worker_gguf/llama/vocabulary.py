@@ -1,4 +1,4 @@
-"""A model's vocabulary: text to tokens, token to bytes, special tokens. Thread-safe once made."""
+"""The vocabulary of a model: text to tokens, tokens to bytes, special tokens. Thread-safe once created."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NO_VOCABULARY, _SENTENCE_PIECE = 0, 1
 
 
 class Vocabulary:
-    """Wraps llama.cpp's vocabulary; lives as long as its model."""
+    """Wraps llama.cpp's vocabulary. It is valid until its model is closed."""
 
     def __init__(self, model: llama_cpp.llama_model_p) -> None:
         pointer = llama_cpp.llama_model_get_vocab(model)
@@ -31,7 +31,7 @@ class Vocabulary:
         self.eog = frozenset(t for t in range(self.n_tokens) if llama_cpp.llama_vocab_is_eog(self.pointer, t))
 
     def why_unusable(self) -> str | None:
-        """Return why the first text would end the process, or None. llama.cpp takes these facts for granted."""
+        """Return why llama.cpp, which does not check these facts, would end the process at the first text, or None."""
         kind = llama_cpp.llama_vocab_type(self.pointer)
         if kind == _NO_VOCABULARY:
             return "a model without a vocabulary, which cannot read text"
@@ -40,18 +40,18 @@ class Vocabulary:
         return None
 
     def _n_missing_bytes(self) -> int:
-        """Bytes that are a token neither as `<0x0A>` nor as themselves. They stand at the front as a rule."""
+        """Count the bytes that have no token, neither as `<0x0A>` nor as themselves."""
         missing = {b"<0x%02X>" % byte: byte for byte in range(256)} | {bytes([byte]): byte for byte in range(256)}
         left = set(range(256))
-        for token in range(self.n_tokens):
+        for token in range(self.n_tokens):  # these tokens usually come first
             left.discard(missing.get(llama_cpp.llama_vocab_get_text(self.pointer, token), -1))
             if not left:
                 break
         return len(left)
 
     def adopt(self, bos: int | None, eos: Sequence[int]) -> None:
-        """Take special tokens from elsewhere, for a file that has them wrong; before anything else reads them."""
-        self._bos = bos if bos != self.bos else None  # llama.cpp adds the file's own itself
+        """Replace special tokens that are wrong in the model's file. Call it before anything else reads them."""
+        self._bos = bos if bos != self.bos else None  # llama.cpp adds the BOS of the file on its own
         if eos:
             self._eos = eos[0]
             self.eog |= frozenset(eos)
@@ -71,21 +71,24 @@ class Vocabulary:
         return None if token == _NONE else int(token)
 
     def token_text(self, token: int | None) -> str:
-        """A special token as it is written in a chat template; empty for None."""
+        """Return a special token as a chat template writes it, or an empty string for None."""
         if token is None:
             return ""
         text = llama_cpp.llama_vocab_get_text(self.pointer, token)
         return text.decode("utf-8", "replace") if text else ""
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
-        """`add_special` adds BOS/EOS where the model asks for it; `parse_special` reads `<|eot_id|>` and the like as
-        the tokens they name."""
+        """Convert text to tokens. Raises InvalidRequest if the text cannot be tokenised.
+
+        `add_special` adds BOS and EOS if the model asks for them. `parse_special` converts text such as `<|eot_id|>` to
+        the special tokens that it names.
+        """
         if add_special and self._bos is not None:
             tokens_of_text = self.tokenize(text, add_special=False, parse_special=parse_special)
             return [self._bos, *tokens_of_text] if self.adds_bos else tokens_of_text
         raw = text.encode("utf-8")
         if len(raw) >= 2**31:
-            raise InvalidRequest("The text is 2 GiB or longer, more than a tokenizer takes.")
+            raise InvalidRequest("The text has 2 GiB or more, which the tokenizer does not accept.")
         room = len(raw) + 8
         tokens = (llama_cpp.llama_token * room)()
         n = llama_cpp.llama_tokenize(self.pointer, raw, len(raw), tokens, room, add_special, parse_special)
@@ -98,22 +101,22 @@ class Vocabulary:
         return tokens[:n]
 
     def piece(self, token: int) -> bytes:
-        """The token's bytes as they stand in an answer; control tokens are empty."""
+        """Return the token's bytes as they appear in an answer. Control tokens are empty."""
         piece = self._pieces[token]
         if piece is None:
             piece = self._pieces[token] = self._read_piece(token, special=False)
         return piece
 
     def text(self, tokens: Iterable[int]) -> str:
-        """Tokens as text, control tokens written out, broken characters as U+FFFD."""
+        """Return tokens as text, with control tokens written out and incomplete characters as U+FFFD."""
         return b"".join(map(self.control_piece, tokens)).decode("utf-8", "replace")
 
     def control_piece(self, token: int) -> bytes:
-        """The token's bytes with control tokens written out."""
+        """Return the token's bytes, with control tokens written out."""
         return self._read_piece(token, special=True)
 
     def _read_suppressed(self) -> frozenset[int]:
-        """The tokens that the model's file forbids drawing."""
+        """Read the tokens that, according to the model's file, must not be drawn."""
         n = ctypes.c_int32(0)
         tokens = llama_cpp.llama_vocab_get_suppress_tokens(self.pointer, ctypes.byref(n))
         return frozenset(tokens[: n.value]) if n.value else frozenset()
