@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.asking import ask
+from tests.hanging import Hanging
+from tests.http.serving import wait_until
 from worker_gguf.embedded import MODEL_PATH
-from worker_gguf.engine.batch import Batch, StepResult
-from worker_gguf.engine.runner import Runner
 from worker_gguf.errors import EngineWedged, ModelError, NotReady, TemplateError
 from worker_gguf.llama.model import Model, ModelParams
 from worker_gguf.observe.metrics import Metrics
@@ -117,6 +115,19 @@ def test_a_bad_chat_template_fails_the_start() -> None:
     started.stop()
 
 
+def test_it_is_ready_only_when_its_metrics_are_there() -> None:
+    started = Worker(Settings(n_threads=1, n_parallel=1, n_ctx=512))
+    started.start()
+    wait_until(lambda: "service" in started.timeline.seconds(), 60)
+    assert started.status() == "starting"
+    metrics = Metrics("test")
+    started.measure(metrics)
+    asyncio.run(started.wait_ready())
+    assert started.status() == "ready"
+    assert 'worker_gguf_start_phase_seconds{phase="total"}' in metrics.render().decode()
+    started.stop()
+
+
 def test_a_stop_during_the_start_gives_it_up() -> None:
     started = worker()
     started.start()
@@ -129,13 +140,12 @@ async def test_an_engine_that_hangs_while_the_worker_stops_is_noticed() -> None:
     running = worker(watchdog_s=0.2, leave=left.append)
     running.start()
     await running.wait_ready()
-    assert running._booted is not None
-    (engine,) = running._booted.engines()
+    assert running._host is not None
+    (engine,) = running._host.engines()
     engine.runner = hanging = Hanging(engine.runner)
     body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
     asked = asyncio.create_task(ask(running, "POST", "/v1/chat/completions", body))
-    while not hanging.is_in:
-        await asyncio.sleep(0)
+    await asyncio.to_thread(hanging.is_running.wait, 20)
     stopping = asyncio.create_task(asyncio.to_thread(running.stop))
     try:
         with pytest.raises(EngineWedged):
@@ -144,23 +154,6 @@ async def test_an_engine_that_hangs_while_the_worker_stops_is_noticed() -> None:
     finally:
         hanging.gate.set()
     await stopping
-
-
-class Hanging:
-    """A runner whose decode does not return before the gate is open."""
-
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
-        self.gate = threading.Event()
-        self.is_in = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._runner, name)
-
-    def run(self, batch: Batch) -> StepResult:
-        self.is_in = True
-        self.gate.wait()
-        return self._runner.run(batch)
 
 
 def test_the_alias_is_the_models_name() -> None:

@@ -70,7 +70,7 @@ class Worker:
         self._is_leaving = threading.Event()
         self._is_lingering = False
         self._is_cut_off = Latch()
-        self._booted: ModelHost | None = None
+        self._host: ModelHost | None = None
         self._error: WorkerError | None = None
         self._progress: dict[str, float] = {}
         self._thread = threading.Thread(target=self._boot, name="boot", daemon=True)
@@ -99,26 +99,26 @@ class Worker:
 
     def _boot(self) -> None:
         try:
-            booted = self._bring_up()
+            host = self._bring_up()
         except WorkerError as error:
             self._fail(error)
         except Exception as error:
             logger.exception("startup failed")
             self._fail(WorkerError(f"Startup failed unexpectedly ({type(error).__name__}). The log has the traceback."))
         else:
-            self._became_ready(booted)
+            self._became_ready(host)
         finally:
             self._loading.set()
             self._settled.set()
 
     def _bring_up(self) -> ModelHost:
-        booted = self._load()
+        host = self._load()
         try:
             _ = self.metrics  # ready includes them: wait for `measure`
         except BaseException:
-            booted.stop()
+            host.stop()
             raise
-        return booted
+        return host
 
     def _load(self) -> ModelHost:
         start = Start(self.settings, self.timeline, self._note_progress)
@@ -128,22 +128,22 @@ class Worker:
 
         return boot_fleet(start, self._head_start)
 
-    def _became_ready(self, booted: ModelHost) -> None:
+    def _became_ready(self, host: ModelHost) -> None:
         with self._changing:
             is_wanted = self._status == "starting" and not self._is_leaving.is_set()
             if is_wanted:
-                self._booted, self._status = booted, "ready"
+                self._host, self._status = host, "ready"
         if not is_wanted:
-            booted.stop()
+            host.stop()
             return
         if self.settings.watchdog_s:
-            on_wedged = partial(self._wedged, booted)
-            self._watchdog = Watchdog(booted.engines, self.settings.watchdog_s, on_wedged).start()
+            on_wedged = partial(self._wedged, host)
+            self._watchdog = Watchdog(host.engines, self.settings.watchdog_s, on_wedged).start()
         self.metrics.set_phase_seconds(self.timeline.seconds() | {"total": self.timeline.now_s})
-        booted.publish(self.metrics)
-        logger.info("ready", extra={"model": booted.name, "seconds": round(self.timeline.now_s, 3)})
+        host.publish(self.metrics)
+        logger.info("ready", extra={"model": host.name, "seconds": round(self.timeline.now_s, 3)})
 
-    def _wedged(self, booted: ModelHost, seconds: float) -> None:
+    def _wedged(self, host: ModelHost, seconds: float) -> None:
         """The engine's thread is lost, and with it the model's memory: only a new process can serve again."""
         # Before anything that could wait, too: the thread may hang in a write to the log.
         leaving = threading.Timer(_LAST_WORDS_S, self._leave, (EXIT_WEDGED,))
@@ -152,7 +152,7 @@ class Worker:
         error = EngineWedged.after(seconds)
         with self._changing:
             self._error, self._status = error, "failed"
-        booted.abandon(error)
+        host.abandon(error)
         logger.critical("the engine is wedged", extra={"seconds": round(seconds, 1), "exit_code": EXIT_WEDGED})
 
     def _fail(self, error: WorkerError) -> None:
@@ -189,8 +189,8 @@ class Worker:
         with self._changing:
             if self._status in ("starting", "ready"):
                 self._status = "draining"
-            booted = self._booted
-        if booted is not None:
+            host = self._host
+        if host is not None:
             if grace_s:
                 self._is_lingering = True
                 try:
@@ -198,15 +198,15 @@ class Worker:
                         await asyncio.wait_for(self._is_cut_off.wait(), grace_s)
                 finally:
                     self._is_lingering = False
-            await booted.idle()
+            await host.idle()
 
     def cut_off(self) -> None:
         """End the running requests with an error, and end the grace: the time to drain is over."""
         self._is_lingering = False
         self._is_cut_off.set()
-        booted = self._booted
-        if booted is not None:
-            booted.cut_off(NotReady("The worker was shut down before the answer was whole. Try again."))
+        host = self._host
+        if host is not None:
+            host.cut_off(NotReady("The worker was shut down before the answer was whole. Try again."))
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """End the requests that still run and give the model's memory back. Cancels a start under way."""
@@ -215,20 +215,20 @@ class Worker:
         if self._thread.is_alive():
             self._thread.join(timeout_s)
         with self._changing:
-            booted, self._booted = self._booted, None
+            host, self._host = self._host, None
             if self._status != "failed":
                 self._status = "stopped"
         try:
-            if booted is not None:
-                booted.stop()
+            if host is not None:
+                host.stop()
         finally:
             # Last: an engine that hangs is waited for, however long.
             if self._watchdog is not None:
                 self._watchdog.stop()
 
     def _stats(self) -> EngineStats | None:
-        booted = self._booted
-        return None if booted is None else booted.stats
+        host = self._host
+        return None if host is None else host.stats
 
     # --- called by the doors -----------------------------------------------------------------------------------------
 
@@ -239,20 +239,20 @@ class Worker:
     @property
     def n_parallel(self) -> int:
         """Sequences that run at once; 1 until the plan is known."""
-        booted = self._booted
-        return booted.n_parallel if booted else 1
+        host = self._host
+        return host.n_parallel if host else 1
 
     def status(self) -> Status:
         return self._status
 
     async def answer(self, request: Request) -> Answer | Stream:
         """Answer one request, or raise the WorkerError that refuses it."""
-        booted = self._booted
+        host = self._host
         if isinstance(self._error, EngineWedged):
             raise self._error
-        if booted is None or not (self._status == "ready" or self._is_lingering):
+        if host is None or not (self._status == "ready" or self._is_lingering):
             raise NotReady(self._why_not(), retry_after_s=5)
-        return await booted.answer(request)
+        return await host.answer(request)
 
     def _why_not(self) -> str:
         if self._error is not None:
@@ -263,7 +263,7 @@ class Worker:
 
     def health(self) -> dict[str, Any]:
         """For /health: public, so without keys, tokens, prompts or paths."""
-        booted = self._booted
+        host = self._host
         value: dict[str, Any] = {
             "status": self._status,
             "version": __version__,
@@ -275,6 +275,6 @@ class Worker:
             value["error"] = {"code": self._error.code, "message": self._error.message}
         if isinstance(self._error, Unfit):
             value["checks"] = list(self._error.checks)
-        if booted is not None:
-            value |= booted.describe()
+        if host is not None:
+            value |= host.describe()
         return value

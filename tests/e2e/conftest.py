@@ -11,7 +11,8 @@ import pytest
 
 from worker_gguf.engine.engine import Engine
 from worker_gguf.http.app import create_app
-from worker_gguf.http.server import ServerThread, bind
+from worker_gguf.http.binding import bind
+from worker_gguf.http.server import ServerThread
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.protocol.parameters import IGNORED
 from worker_gguf.settings import Settings
@@ -26,9 +27,9 @@ class Running:
 
     @property
     def engine(self) -> Engine:
-        booted = self.worker._booted
-        assert isinstance(booted, LoadedModel)
-        return booted.engine
+        loaded = self.worker._host
+        assert isinstance(loaded, LoadedModel)
+        return loaded.engine
 
 
 @pytest.fixture(scope="session")

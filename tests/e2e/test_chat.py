@@ -49,7 +49,7 @@ def test_the_second_time_the_prompt_is_cached(client: openai.OpenAI) -> None:
 def test_the_prompt_is_the_templates_text_with_one_bos(client: openai.OpenAI, running: Running) -> None:
     """A BOS lost or doubled changes few answers, so it is counted."""
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "<|eot_id|> Merhaba!"}]
-    prompts = running.worker._booted.service._prompts  # type: ignore[union-attr]
+    prompts = running.worker._host.service._prompts  # type: ignore[union-attr]
     text = prompts._template.prompt(messages)
     tokens = prompts._tokenizer.tokenize(text, add_special=False, parse_special=True)
     bos = prompts._tokenizer.tokenize("", add_special=True, parse_special=True)

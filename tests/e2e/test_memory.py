@@ -8,7 +8,8 @@ import openai
 
 from worker_gguf.embedded import published_prompts
 from worker_gguf.http.app import create_app
-from worker_gguf.http.server import ServerThread, bind
+from worker_gguf.http.binding import bind
+from worker_gguf.http.server import ServerThread
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.settings import Settings
 from worker_gguf.worker import Worker

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from worker_gguf.embedded import MODEL_PATH
-from worker_gguf.http.server import bind
+from worker_gguf.http.binding import bind
 
 TIMEOUT_S = 60.0
 

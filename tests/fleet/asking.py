@@ -7,8 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from tests import asking
-from worker_gguf.http.connection import close_events
-from worker_gguf.service.request import Answer, Stream
+from worker_gguf.service.request import Answer, Stream, close_events
 from worker_gguf.worker import Worker
 
 

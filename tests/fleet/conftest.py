@@ -57,6 +57,6 @@ def worker(tmp_path_factory: pytest.TempPathFactory, metrics: Metrics) -> Iterat
 
 @pytest.fixture
 def fleet(worker: Worker) -> Fleet:
-    booted = worker._booted
-    assert isinstance(booted, Fleet)
-    return booted
+    fleet = worker._host
+    assert isinstance(fleet, Fleet)
+    return fleet

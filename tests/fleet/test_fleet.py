@@ -14,6 +14,7 @@ import pytest
 from tests import asking
 from tests.fleet.asking import ask, generating, states
 from tests.fleet.conftest import several
+from tests.hanging import Hanging
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.errors import DeadlineExceeded, InvalidRequest, ModelInvalid, NotFound, NotReady, QueueFull
 from worker_gguf.fleet.fleet import Fleet
@@ -118,7 +119,7 @@ async def test_a_client_that_leaves_while_it_waits_is_forgotten(worker: Worker, 
         await asyncio.wait({waiting})
         assert not fleet._residence.places["b"].waiting
         assert not fleet._waiters
-    await worker._booted.idle()  # type: ignore[union-attr]
+    await worker._host.idle()  # type: ignore[union-attr]
     assert (await states(worker))["a"] == "loaded"
 
 
@@ -170,18 +171,18 @@ async def test_a_model_that_is_given_up_under_a_request_leaves_no_ticket_behind(
     worker: Worker, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await ask(worker, "a")
-    booted = fleet.models["a"].booted
+    loaded = fleet.models["a"].loaded
     enter = fleet._enter
 
-    async def enter_and_lose(one: FleetModel, limit_s: float | None) -> int:
-        ticket = await enter(one, limit_s)
-        one.detach()
+    async def enter_and_lose(model: FleetModel, limit_s: float | None, started_s: float) -> int:
+        ticket = await enter(model, limit_s, started_s)
+        model.detach()
         return ticket
 
     monkeypatch.setattr(fleet, "_enter", enter_and_lose)
     with pytest.raises(NotReady, match="shutting down"):
         await ask(worker, "a")
-    fleet.models["a"].booted = booted
+    fleet.models["a"].loaded = loaded
     assert not fleet._residence.n_open
 
 
@@ -203,6 +204,43 @@ async def test_a_request_whose_time_is_over_while_it_waits_is_told_so(worker: Wo
         with pytest.raises(DeadlineExceeded, match=r"'b' was not loaded within the 0\.02 s"):
             await ask(worker, "b", timeout=0.02)
     assert not fleet._waiters
+
+
+async def test_the_time_limit_of_a_request_counts_from_its_arrival(worker: Worker) -> None:
+    await ask(worker, "a")
+    body = {"model": "b", "prompt": "Once", "max_tokens": 1, "timeout": 60}
+    account = Account("http", "r")
+    account.started_s -= 100
+    async with generating(worker, "a"):
+        with pytest.raises(DeadlineExceeded, match="was not loaded within the 60 s"):
+            await asking.ask(worker, "POST", "/v1/completions", body, account)
+
+
+async def test_a_cancelled_request_keeps_its_model_until_the_engine_has_ended_it(worker: Worker, fleet: Fleet) -> None:
+    await ask(worker, "a")
+    loaded = fleet.models["a"].loaded
+    assert loaded is not None
+    hanging = Hanging(loaded.engine.runner)
+    loaded.engine.runner = hanging
+    try:
+        asked = asyncio.create_task(ask(worker, "a"))
+        await asyncio.to_thread(hanging.is_running.wait, 20)
+        asked.cancel()
+        await asyncio.wait({asked})
+        assert len(fleet._residence.places["a"].running) == 1
+    finally:
+        hanging.gate.set()
+    await fleet.idle()
+    assert not fleet._residence.places["a"].running
+
+
+@pytest.mark.parametrize("body", [{"prompt": "Once", "n": 100}, {"prompt": "word " * 5000}])
+async def test_a_request_that_the_engine_never_took_leaves_no_ticket_behind(
+    worker: Worker, fleet: Fleet, body: dict[str, object]
+) -> None:
+    with pytest.raises(InvalidRequest):
+        await asking.ask(worker, "POST", "/v1/completions", body)
+    assert not fleet._residence.n_open
 
 
 @pytest.mark.parametrize("timeout", [10**400, "soon", True])
@@ -227,13 +265,13 @@ async def test_no_more_wait_than_may(tmp_path: Path) -> None:
 
 async def test_a_model_that_is_unloaded_gives_its_memory_back(worker: Worker, fleet: Fleet) -> None:
     await ask(worker, "b")
-    booted = fleet.models["b"].booted
-    assert booted is not None
-    kv_bytes = booted.plan.kv_bytes
-    loaded = anonymous_bytes()
+    loaded = fleet.models["b"].loaded
+    assert loaded is not None
+    kv_bytes = loaded.plan.kv_bytes
+    bytes_with_b = anonymous_bytes()
     await ask(worker, "a")
     assert kv_bytes > 30e6
-    assert anonymous_bytes() < loaded - 0.7 * kv_bytes
+    assert anonymous_bytes() < bytes_with_b - 0.7 * kv_bytes
 
 
 async def test_many_swaps_leave_nothing_behind(worker: Worker) -> None:
@@ -272,16 +310,16 @@ async def test_what_an_engine_has_counted_is_never_missing_while_it_ends(
     await fleet.idle()
     before = fleet.stats
     seen = []
-    booted = fleet.models["a"].booted
-    assert booted is not None
-    stop = booted.engine.stop
+    loaded = fleet.models["a"].loaded
+    assert loaded is not None
+    stop = loaded.engine.stop
 
     def look_and_stop() -> None:
         seen.append(fleet.stats)
         stop()
         seen.append(fleet.stats)
 
-    monkeypatch.setattr(booted.engine, "stop", look_and_stop)
+    monkeypatch.setattr(loaded.engine, "stop", look_and_stop)
     await ask(worker, "b")
     assert before.steps
     assert [stats.steps >= before.steps and stats.finished >= before.finished for stats in seen] == [True, True]

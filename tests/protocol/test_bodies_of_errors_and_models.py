@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from worker_gguf.errors import ContextLengthExceeded, QueueFull
 from worker_gguf.protocol.errors import error_body
-from worker_gguf.protocol.models import ModelCard, model_body, models_body
+from worker_gguf.protocol.models import ModelCard, ModelStatus, model_body, models_body
 
 
 def test_an_error_has_openais_four_fields() -> None:
@@ -36,4 +36,8 @@ def test_what_is_not_known_of_a_model_is_left_out() -> None:
 
 def test_the_list_holds_the_one_model() -> None:
     card = ModelCard("m", 1)
-    assert models_body(card) == {"object": "list", "data": [model_body(card)]}
+    failed = ModelStatus("failed", "It is broken.")
+    assert models_body([(card, None), (card, failed)]) == {
+        "object": "list",
+        "data": [model_body(card), model_body(card, failed)],
+    }

@@ -22,9 +22,9 @@ def test_the_fingerprint_follows_what_changes_answers_and_nothing_else() -> None
     worker = Worker(settings, Metrics("test"))
     worker.start()
     asyncio.run(worker.wait_ready())
-    booted = worker._booted
-    assert isinstance(booted, LoadedModel)
-    header, local, plan = booted.header, booted.local, booted.plan
+    loaded = worker._host
+    assert isinstance(loaded, LoadedModel)
+    header, local, plan = loaded.header, loaded.local, loaded.plan
     worker.stop()
     first = _fingerprint(settings, header, local, plan)
     # How much memory was free at this start is no part of it.

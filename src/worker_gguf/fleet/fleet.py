@@ -1,4 +1,4 @@
-"""Several models behind the face of one: requests wait for their model as Residence decides and Loader carries out."""
+"""Serves several models as one: Residence decides which requests wait for their model, and Loader carries it out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from worker_gguf.fleet.residence import Admit, Effect, Refuse, Residence, Rules
 from worker_gguf.fleet.status import counts_of, describe, status_of
 from worker_gguf.latch import Latch
 from worker_gguf.observe.metrics import Metrics, ModelCounts
-from worker_gguf.protocol.models import model_body
+from worker_gguf.protocol.models import ModelStatus, model_body, models_body
 from worker_gguf.protocol.routes import MODELS
 from worker_gguf.service.request import Answer, Request, Stream
 from worker_gguf.service.service import parse, time_limit_s
@@ -52,7 +52,7 @@ class Fleet:
         """`models` are keyed by name. `leaving` is set here when the fleet stops."""
         self.models = models
         self._first = next(iter(models.values()))
-        self._n_parallel = self._first.booted.n_parallel if self._first.booted else 1
+        self._n_parallel = self._first.loaded.n_parallel if self._first.loaded else 1
         self._loader = loader
         self._clock = clock
         self._leaving = leaving
@@ -66,7 +66,7 @@ class Fleet:
         self._loader.start(self._tell, self._residence)
 
     def stop(self) -> None:
-        """End what runs as cancelled, refuse what waits, give all memory and files back."""
+        """End the running requests as cancelled, refuse the waiting ones, and free all memory and files."""
         self._leaving.set()
         with self._lock:
             self._carry_out(self._residence.give_up(NotReady(_LEAVING)))
@@ -78,48 +78,46 @@ class Fleet:
         generation = request.route.generation
         if generation is None:
             if request.route is MODELS:
-                return Answer({"object": "list", "data": [self._body(model) for model in self.models.values()]})
-            return Answer(self._body(self._named(request.match.name)))
+                return Answer(models_body([(model.card, self._status(model)) for model in self.models.values()]))
+            model = self._named(request.match.name)
+            return Answer(model_body(model.card, self._status(model)))
         model = self._named(_model_named_in(request.body))
         # No model is loaded for a request that any model would refuse.
         call = await parse(generation, request.body, model.defaults)
         account = request.account
+        limit_s = time_limit_s(call.options, model.settings.request_timeout_s)
         try:
-            ticket = await self._enter(model, time_limit_s(call.options, model.settings.request_timeout_s))
+            ticket = await self._enter(model, limit_s, account.started_s)
         finally:
             account.model_wait_s = time.monotonic() - account.started_s
-        ended = partial(self._end, ticket)
-        try:
-            # the model was unloaded between the two lines, because the fleet stops
-            if (booted := model.booted) is None:
-                raise NotReady(_LEAVING)
-            result = await booted.service.generate(call, request, ended)
-        except BaseException:
-            ended()
-            raise
-        if isinstance(result, Answer):
-            ended()
-        return result
+        loaded = model.loaded
+        if loaded is None:  # the fleet stops and has unloaded the model since it admitted this request
+            self._end(ticket)
+            raise NotReady(_LEAVING)
+        return await loaded.service.generate(call, request, on_ended=partial(self._end, ticket))
 
-    async def _enter(self, one: FleetModel, limit_s: float | None) -> int:
-        """Wait until the model is there, and hold it there until `_end`."""
+    async def _enter(self, model: FleetModel, limit_s: float | None, started_s: float) -> int:
+        """Wait until the model is loaded, and keep it loaded until `_end`.
+
+        The request may take `limit_s` seconds from `started_s`, its arrival.
+        """
         waiter = _Waiter()
         with self._lock:
             if self._leaving.is_set():
                 raise NotReady(_LEAVING)
             ticket = next(self._tickets)
-            effects = self._residence.request(ticket, one.name, self._clock())
+            effects = self._residence.request(ticket, model.name, self._clock())
             self._waiters[ticket] = waiter
             self._carry_out(effects)
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(None if limit_s is None else limit_s - (time.monotonic() - started_s)):
                 await waiter.latch.wait()
             if waiter.refusal is not None:
                 raise waiter.refusal
         except TimeoutError:
             self._end(ticket)
             raise DeadlineExceeded(
-                f"The model {one.name!r} was not loaded within the {limit_s:g} s that this request may "
+                f"The model {model.name!r} was not loaded within the {limit_s:g} s that this request may "
                 "take. Try again, or raise REQUEST_TIMEOUT_S."
             ) from None
         except BaseException:
@@ -128,7 +126,7 @@ class Fleet:
         return ticket
 
     def _end(self, ticket: int) -> None:
-        """The request is over; a second time does nothing."""
+        """End a request. A second call does nothing."""
 
         def ended(now_s: float) -> list[Effect]:
             # Under the lock: another thread may be carrying out an effect that names the ticket.
@@ -140,22 +138,22 @@ class Fleet:
     def _named(self, name: str | None) -> FleetModel:
         if name is None:
             return self._first
-        for one in self.models.values():
-            if one.name.lower() == name.lower():
-                return one
-        for one in self.models.values():
-            if one.goes_by(name):
-                return one
-        served = ", ".join(repr(one.name) for one in self.models.values())
+        for model in self.models.values():
+            if model.name.lower() == name.lower():
+                return model
+        for model in self.models.values():
+            if model.goes_by(name):
+                return model
+        served = ", ".join(repr(model.name) for model in self.models.values())
         raise NotFound(f"The model {name[:200]!r} is not served here. This worker serves {served}.", param="model")
 
-    def _body(self, one: FleetModel) -> dict[str, Any]:
-        return model_body(one.card, status_of(self._residence.places[one.name]))
+    def _status(self, model: FleetModel) -> ModelStatus:
+        return status_of(self._residence.places[model.name])
 
     # --- events and effects ---------------------------------------------------------------------------------------
 
     def _tell(self, event: Callable[[float], list[Effect]]) -> None:
-        """Tell Residence what happened, and do what follows. From any thread."""
+        """Tell Residence about an event, and carry out what it decides. For any thread."""
         with self._lock:
             self._carry_out(event(self._clock()))
             on_idle, self._on_idle = ([], self._on_idle) if self._residence.n_open else (self._on_idle, [])
@@ -182,7 +180,10 @@ class Fleet:
 
     @property
     def n_parallel(self) -> int:
-        """The first model's: a queue that brings more would let them wait here and not at another worker."""
+        """The number of sequences that the first model runs at once.
+
+        A queue that takes more jobs would let them wait here instead of giving them to another worker.
+        """
         return self._n_parallel
 
     @property
@@ -191,7 +192,7 @@ class Fleet:
 
     def counts(self) -> list[ModelCounts]:
         """For the metrics."""
-        return [counts_of(one, self._residence.places[one.name]) for one in self.models.values()]
+        return [counts_of(model, self._residence.places[model.name]) for model in self.models.values()]
 
     async def idle(self) -> None:
         """Return when no request waits or runs."""
@@ -205,12 +206,12 @@ class Fleet:
     def cut_off(self, error: WorkerError) -> None:
         with self._lock:
             self._carry_out(self._residence.give_up(error))
-        for one in self.models.values():
-            if one.booted is not None:
-                one.booted.cut_off(error)
+        for model in self.models.values():
+            if (loaded := model.loaded) is not None:
+                loaded.cut_off(error)
 
     def engines(self) -> list[Engine]:
-        return [booted.engine for one in self.models.values() if (booted := one.booted) is not None]
+        return [loaded.engine for model in self.models.values() if (loaded := model.loaded) is not None]
 
     def abandon(self, error: WorkerError) -> None:
         with self._lock:
@@ -221,12 +222,12 @@ class Fleet:
     def publish(self, metrics: Metrics) -> None:
         """Publish the first model's start, and the numbers of every model at each scrape."""
         metrics.watch_models(self.counts)
-        if self._first.booted is not None:
-            self._first.booted.publish(metrics)
+        if self._first.loaded is not None:
+            self._first.loaded.publish(metrics)
 
     def describe(self) -> dict[str, Any]:
         stats = self.stats
-        models = [describe(one, self._residence.places[one.name], self._clock()) for one in self.models.values()]
+        models = [describe(model, self._residence.places[model.name], self._clock()) for model in self.models.values()]
         return {
             "models": models,
             "unloads": self._residence.n_unloads,
@@ -238,6 +239,6 @@ class Fleet:
 
 
 def _model_named_in(body: object) -> str | None:
-    """The model that a body asks for. A name that is not a string is refused when the whole body is parsed."""
+    """Return the model that a body asks for. A name that is not a string is refused when the whole body is parsed."""
     name: Any = body.get("model") if isinstance(body, dict) else None
     return name if isinstance(name, str) else None

@@ -57,9 +57,9 @@ class Loader:
         """Report the models that are loaded, then look for the others on disk in another thread."""
         self._tell, self._residence = tell, residence
         self._note_memory()
-        for one in self._models.values():
-            if one.booted:
-                tell(partial(residence.loaded_now, one.name))
+        for model in self._models.values():
+            if model.loaded:
+                tell(partial(residence.loaded_now, model.name))
         self._thread.start()
         threading.Thread(target=self._look, name="fleet-look", daemon=True).start()
 
@@ -67,10 +67,8 @@ class Loader:
         """Return when no model is loaded any more. Work that has not begun is dropped."""
         self._work.put(None)
         self._thread.join()
-        for one in self._models.values():
-            if booted := one.detach():
-                one.close(booted)
-            one.release()
+        for model in self._models.values():
+            model.shut_down()
 
     def do(self, effect: Fetch | Load | Unload | Wake) -> None:
         if isinstance(effect, Fetch):
@@ -81,8 +79,8 @@ class Loader:
     def stats(self) -> EngineStats:
         """Return the sum over the loaded models and those that were unloaded."""
         with self._counting:
-            loaded = [booted.stats for one in self._models.values() if (booted := one.booted)]
-            return total([of_the_past((self._past, *self._ending)), *loaded])
+            current = [loaded.stats for model in self._models.values() if (loaded := model.loaded)]
+            return total([of_the_past((self._past, *self._ending)), *current])
 
     def fits(self, name: str, others: frozenset[str]) -> bool:
         """The `fits` function of Residence."""
@@ -90,21 +88,21 @@ class Loader:
         assert found is not None
         return self._room.fits(name, found.need, others)
 
-    def preload(self, one: FleetModel) -> None:
+    def preload(self, model: FleetModel) -> None:
         """Load at the start if it fits at its planned size. Raises the WorkerError that keeps it from that."""
         self._note_memory()
-        one.find()
-        if self.fits(one.name, frozenset(self._room.taken)):
-            one.open(self._left_by_loaded, self._clock)
+        model.find()
+        if self.fits(model.name, frozenset(self._room.taken)):
+            model.open(self._left_by_loaded, self._clock)
 
     # --- threads --------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        for one in self._models.values():
+        for model in self._models.values():
             if not self._leaving.is_set():
-                one.look()
-                if one.found is not None:
-                    self._tell(partial(self._residence.found, one.name))
+                model.look()
+                if model.found is not None:
+                    self._tell(partial(self._residence.found, model.name))
 
     def _fetch(self, name: str) -> None:
         if self._try(name, self._models[name].find):
@@ -128,24 +126,24 @@ class Loader:
             else:
                 self._load(self._models[work.name])
 
-    def _load(self, one: FleetModel) -> None:
-        if self._try(one.name, partial(one.open, self._left_by_loaded, self._clock)):
+    def _load(self, model: FleetModel) -> None:
+        if self._try(model.name, partial(model.open, self._left_by_loaded, self._clock)):
             self._note_memory()
-            logger.info("model loaded", extra={"model": one.name, "seconds": round(one.last_load_s, 3)})
-            self._tell(partial(self._residence.loaded_now, one.name))
+            logger.info("model loaded", extra={"model": model.name, "seconds": round(model.last_load_s, 3)})
+            self._tell(partial(self._residence.loaded_now, model.name))
 
-    def _unload(self, one: FleetModel) -> None:
+    def _unload(self, model: FleetModel) -> None:
         with self._counting:
-            if booted := one.detach():
-                self._ending = (booted.stats,)
-        if booted is not None:
-            one.close(booted)
+            if loaded := model.detach():
+                self._ending = (loaded.stats,)
+        if loaded is not None:
+            model.close(loaded)
             with self._counting:
                 self._past, self._ending = of_the_past((self._past, *self._ending)), ()
-        one.n_unloads += 1
+        model.n_unloads += 1
         self._note_memory()
-        logger.info("model unloaded", extra={"model": one.name})
-        self._tell(partial(self._residence.unloaded_now, one.name))
+        logger.info("model unloaded", extra={"model": model.name})
+        self._tell(partial(self._residence.unloaded_now, model.name))
 
     def _try(self, name: str, act: Callable[[], object]) -> bool:
         """Return whether `act` succeeded. A failure is reported to the requests that wait for the model."""
@@ -172,8 +170,8 @@ class Loader:
     def _note_memory(self) -> None:
         """Update the memory that models take. Called after each load and unload, by the one thread that does both."""
         taken = {
-            one.name: footprint_of(one.booted.plan, self.machine, one.settings)
-            for one in self._models.values()
-            if one.booted
+            model.name: footprint_of(model.loaded.plan, self.machine, model.settings)
+            for model in self._models.values()
+            if model.loaded
         }
         self._room = Room.of(self.machine, self._read_machine(), taken)

@@ -42,14 +42,14 @@ class Found:
 
 
 class FleetModel:
-    """`find` and `open` take their time; the rest does not. One thread at a time opens and closes."""
+    """`find` and `open` can take minutes; the other methods return at once. One thread at a time opens and closes."""
 
     def __init__(self, entry: Entry, go_on: Callable[[], bool], created_s: int) -> None:
-        """`go_on` is asked while a download or a load runs; False cancels it."""
+        """`go_on` is called while a download or a load runs; False cancels it."""
         self.name = entry.name
         self.settings = entry.settings
         self.defaults = request_defaults(entry.settings)
-        self.booted: LoadedModel | None = None
+        self.loaded: LoadedModel | None = None
         self.progress: dict[str, float] = {}
         self.load_seconds = 0.0
         self.last_load_s = 0.0
@@ -68,8 +68,8 @@ class FleetModel:
     @property
     def card(self) -> ModelCard:
         """Return the card as far as the model is known."""
-        if self.booted is not None:
-            return self.booted.service.card
+        if self.loaded is not None:
+            return self.loaded.service.card
         if self._found is not None:
             return self._found.card
         reference = self.settings.model_reference
@@ -99,39 +99,45 @@ class FleetModel:
             assert self._found is not None
             return self._found
 
-    def adopt(self, booted: LoadedModel, seconds: float) -> None:
-        """Take a model that is up already."""
-        card = card_of(self.settings, booted.local, booted.header)
-        self._found = Found(booted.local, booted.usage_mark, need_of(booted.header, self.settings), card)
-        self._is_up(booted, seconds)
+    def adopt(self, loaded: LoadedModel, seconds: float) -> None:
+        """Take a model that is loaded already; loading took `seconds`. Stops it if this fails."""
+        try:
+            card = card_of(self.settings, loaded.local, loaded.header)
+            self._found = Found(loaded.local, loaded.usage_mark, need_of(loaded.header, self.settings), card)
+        except BaseException:
+            loaded.stop()
+            raise
+        self._is_up(loaded, seconds)
 
     def open(self, left_of: Callable[[Machine], Machine], clock: Callable[[], float]) -> None:
-        """Load it. Raises the WorkerError that stopped it; nothing stays loaded then."""
-        found, start, begun_s = self.find(), self._start(), clock()
+        """Load the model. Raises the WorkerError that stopped it; nothing stays loaded then."""
+        found, start, started_s = self.find(), self._start(), clock()
         with ReadAhead(start) as ahead:
-            booted = open_model(start, found.local, found.usage_mark, ahead, checked=self._checked, left_of=left_of)
-        self._is_up(booted, clock() - begun_s)
+            loaded = open_model(start, found.local, found.usage_mark, ahead, checked=self._checked, left_of=left_of)
+        self._is_up(loaded, clock() - started_s)
 
     def detach(self) -> LoadedModel | None:
         """Take the model away from new requests. The caller closes the returned value."""
-        booted, self.booted = self.booted, None
-        return booted
+        loaded, self.loaded = self.loaded, None
+        return loaded
 
-    def close(self, booted: LoadedModel) -> None:
+    def close(self, loaded: LoadedModel) -> None:
         """Close a model that was detached. Its files stay protected."""
         from worker_gguf.llama.backend import give_memory_back
 
-        booted.engine.stop()
+        loaded.engine.stop()
         give_memory_back()
 
-    def release(self) -> None:
-        """Let go of its files."""
+    def shut_down(self) -> None:
+        """Unload the model if it is loaded, and end the protection of its files."""
+        if loaded := self.detach():
+            self.close(loaded)
         if self._found is not None:
             self._found.usage_mark.release()
 
-    def _is_up(self, booted: LoadedModel, seconds: float) -> None:
-        self.booted = booted
-        self._checked = booted.checks
+    def _is_up(self, loaded: LoadedModel, seconds: float) -> None:
+        self.loaded = loaded
+        self._checked = loaded.checks
         self.n_loads += 1
         self.load_seconds += seconds
         self.last_load_s = seconds

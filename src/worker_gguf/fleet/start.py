@@ -1,4 +1,4 @@
-"""The start of a worker with several models: the first by the same straight road as a single one."""
+"""Starts a worker with several models: the first as a worker with a single model starts it."""
 
 from __future__ import annotations
 
@@ -42,25 +42,23 @@ def boot_fleet(start: Start, head_start: Prefetch | None) -> Fleet:
     created_s = int(time.time())
     models = {entry.name: FleetModel(entry, go_on, created_s) for entry in roster}
     first, *others = models.values()
-    begun_s = time.monotonic()
-    booted = boot(replace(start, settings=first.settings), head_start)
-    first.adopt(booted, time.monotonic() - begun_s)
+    started_s = time.monotonic()
+    loaded = boot(replace(start, settings=first.settings), head_start)
     try:
+        first.adopt(loaded, time.monotonic() - started_s)
         from worker_gguf.llama.machine import read_machine
 
-        loader = Loader(models, booted.machine, read_machine, leaving, time.monotonic)
+        loader = Loader(models, loaded.machine, read_machine, leaving, time.monotonic)
         fleet = Fleet(models, _rules(settings), loader, leaving)
-        for one in others[: min(settings.models_preload, settings.models_max or len(models)) - 1]:
+        for model in others[: min(settings.models_preload, settings.models_max or len(models)) - 1]:
             with start.phase("preload"):
-                _preload(loader, one, go_on)
+                _preload(loader, model, go_on)
         is_up.set()
         fleet.start()
     except BaseException:
         leaving.set()
-        for one in models.values():
-            if booted_one := one.detach():
-                one.close(booted_one)
-            one.release()
+        for model in models.values():
+            model.shut_down()
         raise
     return fleet
 
@@ -76,10 +74,10 @@ def _rules(settings: Settings) -> Rules:
     )
 
 
-def _preload(loader: Loader, one: FleetModel, go_on: Callable[[], bool]) -> None:
+def _preload(loader: Loader, model: FleetModel, go_on: Callable[[], bool]) -> None:
     try:
-        loader.preload(one)
+        loader.preload(model)
     except WorkerError as error:
         if not go_on():
             raise NotReady(CANCELLED) from None
-        logger.error("model not preloaded", extra={"model": one.name, "code": error.code, "error": error.message})
+        logger.error("model not preloaded", extra={"model": model.name, "code": error.code, "error": error.message})

@@ -39,29 +39,29 @@ def status_of(place: Place) -> ModelStatus:
     return ModelStatus(_VALUES[place.state], place.failure.message if place.failure else None)
 
 
-def counts_of(one: FleetModel, place: Place) -> ModelCounts:
+def counts_of(model: FleetModel, place: Place) -> ModelCounts:
     return ModelCounts(
-        one.name, place.state == "loaded", len(place.waiting), one.n_loads, one.load_seconds, one.n_unloads
+        model.name, place.state == "loaded", len(place.waiting), model.n_loads, model.load_seconds, model.n_unloads
     )
 
 
-def describe(one: FleetModel, place: Place, now_s: float) -> dict[str, Any]:
+def describe(model: FleetModel, place: Place, now_s: float) -> dict[str, Any]:
     """`in_memory_s` counts from the end of its load. Public: without paths, prompts and keys."""
-    booted = one.booted
+    loaded = model.loaded
     value: dict[str, Any] = {
-        "id": one.name,
+        "id": model.name,
         "status": place.state,
         "running": len(place.running),
         "waiting": len(place.waiting),
-        "loads": one.n_loads,
-        "unloads": one.n_unloads,
-        "last_load_s": round(one.last_load_s, 3),
+        "loads": model.n_loads,
+        "unloads": model.n_unloads,
+        "last_load_s": round(model.last_load_s, 3),
     }
-    if progress := dict(one.progress):
+    if progress := dict(model.progress):
         value["progress"] = {phase: round(fraction, 4) for phase, fraction in progress.items()}
     if place.failure is not None:
         value["error"] = {"code": place.failure.code, "message": place.failure.message}
         value["retry_in_s"] = round(max(0.0, place.retry_s - now_s), 1)
-    if booted is not None:
-        value |= describe_model(booted) | {"in_memory_s": round(now_s - place.since_s, 1)}
+    if loaded is not None:
+        value |= describe_model(loaded) | {"in_memory_s": round(now_s - place.since_s, 1)}
     return value

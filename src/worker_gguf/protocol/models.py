@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,5 +72,6 @@ def model_body(card: ModelCard, status: ModelStatus | None = None) -> dict[str, 
     return body
 
 
-def models_body(card: ModelCard) -> dict[str, Any]:
-    return {"object": "list", "data": [model_body(card)]}
+def models_body(models: Iterable[tuple[ModelCard, ModelStatus | None]]) -> dict[str, Any]:
+    """Render the list of the served models in OpenAI's shape."""
+    return {"object": "list", "data": [model_body(card, status) for card, status in models]}

@@ -65,7 +65,7 @@ class Service:
             self._check_model(call.options.model)
             return await self.generate(call, request)
         if request.route is MODELS:
-            return Answer(models_body(self.card))
+            return Answer(models_body([(self.card, None)]))
         self._check_model(request.match.name)
         return Answer(model_body(self.card))
 
@@ -74,9 +74,21 @@ class Service:
     ) -> Answer | Stream:
         """Generate what a parsed call asks for.
 
-        `on_ended` is called once, from another thread, when the engine has finished with the request. It is not called
-        if this method raises before the engine had it.
+        `on_ended` is called once: from another thread when the engine has ended the request, also after an error or a
+        cancel, or before this method raises if the engine never took the request.
         """
+        try:
+            reply, options = await self._submit(call, request, on_ended)
+        except BaseException:
+            if on_ended is not None:
+                on_ended()
+            raise
+        if options.stream:
+            return Stream(reply, options.ignored)
+        return Answer(await collect(reply), options.ignored)
+
+    async def _submit(self, call: Call, request: Request, on_ended: Callable[[], None] | None) -> tuple[Reply, Options]:
+        """Give a call to the engine as the last act, so that an error means that the engine never took it."""
         generation = request.route.generation
         assert generation is not None
         if not self.card.generates:
@@ -95,10 +107,7 @@ class Service:
             n=options.n,
             ignored=options.ignored,
         )
-        reply = Reply(events, rendering, account)
-        if options.stream:
-            return Stream(reply, options.ignored)
-        return Answer(await collect(reply), options.ignored)
+        return Reply(events, rendering, request.route.errors, account), options
 
     def _requests(
         self, prompts: list[tuple[int, ...]], options: Options, answer_id: str, deadline_s: float | None

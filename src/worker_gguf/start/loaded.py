@@ -131,8 +131,8 @@ class LoadedModel:
         return describe_model(self) | {"machine": describe_machine(self.machine)}
 
 
-def describe_model(booted: LoadedModel) -> dict[str, Any]:
-    stats, card = booted.stats, booted.service.card
+def describe_model(loaded: LoadedModel) -> dict[str, Any]:
+    stats, card = loaded.stats, loaded.service.card
     return {
         "model": {
             "id": card.id,
@@ -140,14 +140,14 @@ def describe_model(booted: LoadedModel) -> dict[str, Any]:
             "quantization": card.quantization,
             "size_bytes": card.size_bytes,
             "n_ctx_train": card.n_ctx_train,
-            "source": booted.local.source,
+            "source": loaded.local.source,
             "capabilities": list(card.capabilities),
         },
         "slots": {"total": stats.n_slots, "busy": stats.busy_slots},
-        "queue": {"waiting": stats.waiting, "most": booted.engine.max_queue},
+        "queue": {"waiting": stats.waiting, "most": loaded.engine.max_queue},
         "memory": {"held_tokens": stats.held_tokens, "cells": stats.n_cells},
-        "plan": asdict(booted.plan),
-        "checks": [check.as_dict() for check in booted.checks],
+        "plan": asdict(loaded.plan),
+        "checks": [check.as_dict() for check in loaded.checks],
     }
 
 

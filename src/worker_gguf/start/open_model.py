@@ -227,11 +227,15 @@ def _engine(settings: Settings, model: Model, plan: MemoryPlan) -> Engine:
             rope_freq_scale=settings.rope_freq_scale or 0.0,
         ),
     )
-    runner = LlamaRunner(model, context, n_sampling_threads=min(plan.n_threads, 4))
-    return Engine(
-        runner,
-        model.vocabulary.piece,
-        max_queue=settings.max_queue,
-        queue_timeout_s=settings.queue_timeout_s,
-        prefill_chunk=plan.n_ubatch,
-    )
+    try:
+        runner = LlamaRunner(model, context, n_sampling_threads=min(plan.n_threads, 4))
+        return Engine(
+            runner,
+            model.vocabulary.piece,
+            max_queue=settings.max_queue,
+            queue_timeout_s=settings.queue_timeout_s,
+            prefill_chunk=plan.n_ubatch,
+        )
+    except BaseException:
+        context.close()
+        raise
