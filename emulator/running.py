@@ -15,7 +15,8 @@ from emulator.client_side import ClientSide
 from emulator.openai_side import OpenAISide
 from emulator.rules import Rules
 from emulator.worker_side import WorkerSide
-from worker_gguf.http.server import ServerThread, bind
+from worker_gguf.http.binding import bind
+from worker_gguf.http.server import ServerThread
 
 __all__ = ["RunningEmulator", "start"]
 

@@ -13,7 +13,7 @@ from tests.deployment.conftest import BALANCED, MANIFEST, Command, Passing
 from tests.deployment.fake_plane import FakePlane
 from tests.deployment.fake_runpod import KEY, FakeRunpod
 from worker_gguf.deployment.channel import Clock
-from worker_gguf.http.server import bind
+from worker_gguf.http.binding import bind
 
 
 @contextmanager

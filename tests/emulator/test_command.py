@@ -15,7 +15,7 @@ import openai
 import pytest
 
 from tests.http.serving import wait_until
-from worker_gguf.http.server import bind
+from worker_gguf.http.binding import bind
 
 TIMEOUT_S = 90
 REPOSITORY = Path(__file__).parents[2]

@@ -19,7 +19,7 @@ from tests.emulator.faults import Answer, bad_polls
 from tests.emulator.odd_worker import HANG
 from tests.fake_backend import event
 from tests.http.serving import wait_until
-from worker_gguf.http.server import bind
+from worker_gguf.http.binding import bind
 from worker_gguf.worker import EXIT_WEDGED
 
 TIMEOUT_S = 90

@@ -14,7 +14,8 @@ import httpx
 
 from tests.fake_backend import FakeBackend
 from worker_gguf.http.app import create_app
-from worker_gguf.http.server import ServerThread, bind
+from worker_gguf.http.binding import bind
+from worker_gguf.http.server import ServerThread
 from worker_gguf.observe.metrics import Metrics
 
 __all__ = ["CHAT", "KEY", "Served", "raw_post", "serving", "wait_until"]

@@ -11,7 +11,8 @@ from tests.fake_backend import FakeBackend
 from tests.http.serving import CHAT, KEY, serving
 from worker_gguf.errors import SettingsError
 from worker_gguf.http.app import create_health_app
-from worker_gguf.http.server import ServerThread, bind
+from worker_gguf.http.binding import bind
+from worker_gguf.http.server import ServerThread
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.observe.status import Status
 

@@ -14,7 +14,8 @@ import pytest
 from tests.fake_backend import FakeBackend, event
 from tests.http.serving import CHAT
 from worker_gguf.http.app import create_app
-from worker_gguf.http.server import bind, serve
+from worker_gguf.http.binding import bind
+from worker_gguf.http.server import serve
 from worker_gguf.observe.metrics import Metrics
 
 STREAM = {"messages": [], "stream": True, "hang": True}
@@ -59,9 +60,11 @@ async def test_signal_lets_a_stream_finish_and_ping_says_503(number: signal.Sign
 
 
 async def test_idle_server_leaves_at_once() -> None:
-    async with serving(FakeBackend(), 60) as (task, _):
+    backend = FakeBackend()
+    async with serving(backend, 60) as (task, _):
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(task, 5)
+    assert backend.drained.is_set()
 
 
 async def test_stream_over_the_timeout_is_cancelled() -> None:
@@ -82,6 +85,7 @@ async def test_second_signal_leaves_at_once() -> None:
             await asyncio.sleep(0.001)
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(task, 9)
+    assert (len(backend.cancelled), backend.running) == (1, set())
 
 
 async def test_event_stops_it_like_a_signal() -> None:

@@ -13,7 +13,7 @@ from worker_gguf import errors
 from worker_gguf.engine.events import Delta, Event, Finished, TokenLogprob, Usage
 from worker_gguf.protocol.chat_rendering import ChatRendering
 from worker_gguf.protocol.completion_rendering import CompletionRendering
-from worker_gguf.protocol.errors import error_body
+from worker_gguf.protocol.errors import error_body, error_event
 from worker_gguf.protocol.models import ModelCard, model_body, models_body
 from worker_gguf.protocol.rendering import Heading, Rendering
 
@@ -92,7 +92,7 @@ def all_errors() -> Iterator[errors.WorkerError]:
 
 @pytest.mark.parametrize("error", list(all_errors()), ids=lambda error: type(error).__name__)
 def test_errors_conform(conforms: Conforms, error: errors.WorkerError) -> None:
-    for body in error_body(error), *data_of(ChatRendering(HEADING).stream_error(error)):
+    for body in error_body(error), *data_of(error_event(error)):
         # Our addition, which llama-server has as well.
         ours = {name for name in ("n_prompt_tokens", "n_ctx") if body["error"].pop(name, None) is not None}
         assert bool(ours) == isinstance(error, errors.ContextLengthExceeded)
@@ -101,7 +101,7 @@ def test_errors_conform(conforms: Conforms, error: errors.WorkerError) -> None:
 
 def test_models_conform(conforms: Conforms) -> None:
     card = ModelCard("m", 1, aliases=("a",), n_ctx=1, n_params=2, quantization="Q8_0")
-    listed, single = models_body(card), model_body(card)
+    listed, single = models_body([(card, None)]), model_body(card)
     for body in *listed["data"], single:
         del body["meta"]  # our addition
     conforms("ListModelsResponse", listed)

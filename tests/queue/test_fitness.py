@@ -15,7 +15,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import emulator
-from worker_gguf.http.server import ServerThread, bind
+from worker_gguf.http.binding import bind
+from worker_gguf.http.server import ServerThread
 
 SMALL = {"MODE": "queue", "N_THREADS": "1", "N_CTX": "256", "N_PARALLEL": "1"}
 THE_SDKS = ("RUNPOD_SKIP_AUTO_SYSTEM_CHECKS", "RUNPOD_SKIP_GPU_CHECK")

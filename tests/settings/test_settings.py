@@ -218,9 +218,9 @@ def test_auto_mode_is_the_queue_where_runpod_offers_jobs(environ: dict[str, str]
 def test_on_runpod_all_interfaces_are_bound_and_port_80() -> None:
     settings = Settings.load(ON_SERVERLESS)
     assert settings.on_runpod
-    assert (settings.bind_host, settings.port, settings.health_port) == ("0.0.0.0", 80, 80)
+    assert (settings.host, settings.port, settings.health_port) == ("0.0.0.0", 80, 80)
     asked = Settings.load({**ON_SERVERLESS, "HOST": "127.0.0.1", "PORT": "8080", "PORT_HEALTH": "8081"})
-    assert (asked.bind_host, asked.port, asked.health_port) == ("127.0.0.1", 8080, 8081)
+    assert (asked.host, asked.port, asked.health_port) == ("127.0.0.1", 8080, 8081)
 
 
 def test_a_pod_has_no_keys_of_the_platform() -> None:

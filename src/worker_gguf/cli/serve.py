@@ -69,9 +69,9 @@ def _http(settings: Settings, timeline: Timeline, head_start: Prefetch | None) -
     with timeline.phase("bind"):
         from worker_gguf.http.binding import bind
 
-        main = bind(settings.bind_host, settings.port)
+        main = bind(settings.host, settings.port)
         apart = settings.port_health not in (None, settings.port)
-        health = bind(settings.bind_host, settings.health_port) if apart else None
+        health = bind(settings.host, settings.health_port) if apart else None
     worker, metrics = _start(settings, timeline, head_start)
     telemetry = _open_telemetry(worker, metrics)
     with timeline.phase("http"):
@@ -96,7 +96,7 @@ def _http(settings: Settings, timeline: Timeline, head_start: Prefetch | None) -
         if health is not None:
             listeners.append((create_health_app(worker, api_keys=keys, metrics=metrics, health_path=path), health))
     if worker.error is None:
-        logger.info("listening", extra={"url": f"http://{settings.bind_host}:{settings.port}", "ping": "/ping"})
+        logger.info("listening", extra={"url": f"http://{settings.host}:{settings.port}", "ping": "/ping"})
     try:
         run_loop(_serve(worker, listeners, settings))
     finally:
@@ -145,12 +145,13 @@ def _queue(settings: Settings, timeline: Timeline, head_start: Prefetch | None) 
     with contextlib.ExitStack() as stack:
         if settings.port_health:
             from worker_gguf.http.app import create_health_app
-            from worker_gguf.http.server import ServerThread, bind
+            from worker_gguf.http.binding import bind
+            from worker_gguf.http.server import ServerThread
 
             keys = [key.get_secret_value() for key in settings.api_keys]
             path = settings.health_check_path
             app = create_health_app(worker, api_keys=keys, metrics=metrics, health_path=path)
-            stack.enter_context(ServerThread(app, bind(settings.bind_host, settings.port_health)))
+            stack.enter_context(ServerThread(app, bind(settings.host, settings.port_health)))
         # Until the SDK sets its own: a signal during the start gives it up.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         try:
@@ -224,12 +225,12 @@ def _open_telemetry(worker: Worker, metrics: Metrics) -> Telemetry | None:
     if not any(name.startswith("otel_exporter_otlp_") for name in variables):
         return None
     from worker_gguf import __version__
-    from worker_gguf.observe.telemetry import Start, open_telemetry
+    from worker_gguf.observe.telemetry import StartRecord, open_telemetry
 
-    async def wait() -> Start:
+    async def wait() -> StartRecord:
         with contextlib.suppress(WorkerError):
             await worker.wait_ready()
-        return Start.of(worker.timeline, worker.error.code if worker.error is not None else None)
+        return StartRecord.of(worker.timeline, worker.error.code if worker.error is not None else None)
 
     telemetry = open_telemetry(
         variables, metrics.registry, version=__version__, worker_id=worker.settings.runpod_pod_id
@@ -249,10 +250,10 @@ def _check_exposure(settings: Settings) -> None:
     """Who can reach the port can use the model: without keys, only this machine may, unless asked for."""
     if settings.resolved_mode == "queue" or settings.api_keys or settings.allow_unauthenticated:
         return
-    if settings.behind_platform_keys or _is_loopback(settings.bind_host):
+    if settings.behind_platform_keys or _is_loopback(settings.host):
         return
     raise SettingsError(
-        f"HOST={settings.bind_host} can be reached from other machines and no API_KEYS are set. Set API_KEYS, bind "
+        f"HOST={settings.host} can be reached from other machines and no API_KEYS are set. Set API_KEYS, bind "
         "127.0.0.1, or set ALLOW_UNAUTHENTICATED=true if something in front of the worker checks who asks."
     )
 

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 
-from worker_gguf.errors import InvalidRequest, MethodNotAllowed, NotFound, Unauthorized, WorkerError
+from worker_gguf.errors import InvalidRequest, NotFound, Unauthorized, WorkerError
 from worker_gguf.http import openapi
 from worker_gguf.http.auth import ApiKeys
 from worker_gguf.http.cors import Cors
@@ -26,7 +26,7 @@ from worker_gguf.observe.ending import note_ending
 from worker_gguf.observe.log import bound
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.protocol.errors import error_body
-from worker_gguf.protocol.routes import ROUTES, Route, find, no_such_route
+from worker_gguf.protocol.routes import ROUTES, Route, find, method_label, no_such_route, wrong_method
 from worker_gguf.service.backend import Backend
 from worker_gguf.service.envelope import json_bytes, request_id_from
 
@@ -108,8 +108,7 @@ def _add_probes(app: Starlette, backend: Backend, keys: ApiKeys, metrics: Metric
 
 def _add_api(app: Starlette, frame: Frame, route: Route) -> None:
     async def endpoint(request: Request) -> Response:
-        match = find(route.method, request.scope["path"])
-        return Exchange(frame, match.route, match.name)
+        return Exchange(frame, find(route.method, request.scope["path"]))
 
     _add(app, route.method, route.path.replace("}", ":path}"), endpoint)
 
@@ -139,7 +138,7 @@ def _noted_routing_error(frame: Frame) -> Callable[[Request, Exception], Awaitab
         account = Account("http", response.headers["X-Request-Id"])
         account.error = refusal
         with bound(request_id=response.headers["X-Request-Id"]):
-            account.routed(request.method if request.method in ("GET", "POST") else "other", "other")
+            account.routed(method_label(request.method), "other")
             note_ending(account.close(response.status_code), frame.metrics, frame.telemetry, logger)
         return response
 
@@ -162,7 +161,7 @@ def _refusal(request: Request, error: Exception, not_found: NotFound) -> WorkerE
     if error.status_code == 405:
         headers = dict(error.headers or {})
         allowed = headers.get("Allow", headers.get("allow", "another method"))
-        return MethodNotAllowed(f"{request.method} is not for this route. Use {allowed}.")
+        return wrong_method(request.method, allowed)
     return not_found if error.status_code == 404 else InvalidRequest("The request could not be read.")
 
 

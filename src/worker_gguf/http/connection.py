@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from worker_gguf.http.body import ClientGone, Receive
-from worker_gguf.service.request import Stream
+from worker_gguf.service.request import Stream, close_events
 
-__all__ = ["Connection", "close_events"]
+__all__ = ["Connection"]
 
 T = TypeVar("T")
-
-
-async def close_events(events: AsyncIterator[bytes]) -> None:
-    """Close a stream's events; the generation behind them is cancelled unless it had ended."""
-    close = getattr(events, "aclose", None)
-    if close is not None:
-        await close()
 
 
 class Connection:

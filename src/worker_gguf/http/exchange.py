@@ -15,18 +15,18 @@ from starlette.types import Receive, Scope, Send
 from worker_gguf.errors import WorkerError
 from worker_gguf.http.auth import ApiKeys
 from worker_gguf.http.body import ClientGone, parse_body, read_body
-from worker_gguf.http.connection import Connection, close_events
+from worker_gguf.http.connection import Connection
 from worker_gguf.http.encoding import coding_of, decode
 from worker_gguf.http.sse import NO_PINGS, EventSender, Pings
 from worker_gguf.observe.account import CANCELLED, Account
 from worker_gguf.observe.ending import note_ending
 from worker_gguf.observe.log import bound
 from worker_gguf.observe.metrics import Metrics
-from worker_gguf.protocol.routes import Match, Route
+from worker_gguf.protocol.routes import Match
 from worker_gguf.protocol.screening import ignored_header
 from worker_gguf.service.backend import Backend
 from worker_gguf.service.envelope import header_pairs, json_bytes, log_unexpected, request_id_from
-from worker_gguf.service.request import Answer, Request, Stream
+from worker_gguf.service.request import Answer, Request, Stream, close_events
 
 if TYPE_CHECKING:
     from worker_gguf.observe.telemetry import Telemetry
@@ -58,15 +58,12 @@ class Frame:
 
 
 class Exchange(Response):
-    """A response that does its whole work while it is sent, because it has to watch the client meanwhile.
+    """A response that does all its work while it is sent, because it has to watch the client during the work."""
 
-    `name` stands in the request's path for the route's `{name}`.
-    """
-
-    def __init__(self, frame: Frame, route: Route, name: str | None) -> None:
+    def __init__(self, frame: Frame, match: Match) -> None:
         super().__init__()
         self._frame = frame
-        self._match = Match(route, name)
+        self._match = match
         self._status = 0  # nothing sent yet
         self._n_events = 0
 

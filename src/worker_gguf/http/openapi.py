@@ -17,7 +17,6 @@ _ERRORS = {
     "400": "The request is malformed, or a parameter cannot be honoured.",
     "401": "The API key is missing or wrong.",
     "404": "No such model or route exists.",
-    "405": "The route has another method.",
     "413": "The body is over the limit.",
     "415": "The body has a Content-Encoding that is not read here.",
     "429": "The queue is full; Retry-After tells when to try again.",

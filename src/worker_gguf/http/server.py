@@ -17,9 +17,9 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
-from worker_gguf.http.binding import BACKLOG, bind
+from worker_gguf.http.binding import BACKLOG
 
-__all__ = ["Listener", "ServerThread", "bind", "run_loop", "serve"]
+__all__ = ["Listener", "ServerThread", "run_loop", "serve"]
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -1,13 +1,23 @@
-"""The error envelope of OpenAI's API."""
+"""The form of errors in a dialect, and the error envelope of OpenAI's API."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
 
 from worker_gguf.errors import ContextLengthExceeded, WorkerError
 
-__all__ = ["error_body", "error_event"]
+__all__ = ["OPENAI_ERRORS", "ErrorShape", "error_body", "error_event"]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorShape:
+    """The form of an error in a dialect: the JSON of a whole answer, and the event that ends a stream."""
+
+    body: Callable[[WorkerError], dict[str, Any]]
+    event: Callable[[WorkerError], bytes]
 
 
 def error_body(error: WorkerError) -> dict[str, Any]:
@@ -26,3 +36,6 @@ def error_body(error: WorkerError) -> dict[str, Any]:
 def error_event(error: WorkerError) -> bytes:
     """Render an error as the server-sent event that ends a stream. ASCII, as all events."""
     return b"data: " + json.dumps(error_body(error), separators=(",", ":")).encode() + b"\n\n"
+
+
+OPENAI_ERRORS: Final = ErrorShape(error_body, error_event)

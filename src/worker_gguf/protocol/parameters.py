@@ -1,20 +1,17 @@
-"""The one table of request parameters: which are honoured, refused or ignored. Checks names, not types.
+"""The one table of request parameters: which are honoured, refused or ignored. It has names, not types.
 
 honoured  a field of ChatBody or CompletionBody (bodies.py), or another name of one (ALIASES)
-refused   would change the answer and cannot be honoured: 400, unless its value asks for nothing
-ignored   changes nothing here; listed by name, like every name that nobody knows
+refused   would change the answer but cannot be honoured: a 400, unless its value asks for nothing
+ignored   has no effect here, like a name that is in no table; the answer lists both
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 from worker_gguf.protocol.bodies import ChatBody, CompletionBody
 
-__all__ = ["ALIASES", "CHAT_REFUSED", "HONOURED", "IGNORED", "INSTEAD", "REFUSED", "Verdict", "verdict"]
-
-Verdict = Literal["honoured", "refused", "ignored", "unknown"]
+__all__ = ["ALIASES", "CHAT_REFUSED", "HONOURED", "IGNORED", "INSTEAD", "REFUSED"]
 
 HONOURED = frozenset(ChatBody.model_fields) | frozenset(CompletionBody.model_fields)
 
@@ -254,11 +251,3 @@ IGNORED: Mapping[str, str] = {
     "verbose": "llama-server: reports with the answer",
     "vllm_xargs": "vLLM",
 }
-
-
-def verdict(name: str) -> Verdict:
-    if name in HONOURED or name in ALIASES:
-        return "honoured"
-    if name in REFUSED:
-        return "refused"
-    return "ignored" if name in IGNORED else "unknown"

@@ -13,7 +13,6 @@ from typing import Any
 
 from worker_gguf.engine.events import Delta, Event, Finished, TokenLogprob, Usage
 from worker_gguf.errors import EngineFailed, NotReady, WorkerError
-from worker_gguf.protocol.errors import error_event
 from worker_gguf.protocol.parts import Content, ContentParser, NewParser, Part
 from worker_gguf.protocol.usage import usage_body
 
@@ -42,8 +41,8 @@ class Rendering(ABC):
     """One answer of `n` choices for each of its prompts. Choice `i` of prompt `k` has index `k*n + i`.
 
     Use either `stream` then `stream_end`, or `collect` then `answer`. Everything belongs to one thread. A deadline, a
-    failure or a cancel is never rendered as the end of an answer: `error` is set, `stream` writes it as an error event
-    and nothing after it, `answer` raises it.
+    failure or a cancel is never rendered as the end of an answer: `error` is set, `stream` renders nothing after it,
+    and `answer` raises it.
     """
 
     _answer_object: str
@@ -88,11 +87,6 @@ class Rendering(ABC):
         if not self.include_usage or self.error is not None:
             return DONE
         return _event(self._envelope([]) | {"usage": self.usage()}) + DONE
-
-    def stream_error(self, error: WorkerError) -> bytes:
-        """Render an error inside the stream. It ends the answer: `stream` renders nothing after it."""
-        self.error = error
-        return error_event(error)
 
     def collect(self, index: int, events: Sequence[Event]) -> None:
         """Keep a choice's next events for `answer`."""
@@ -160,9 +154,8 @@ class Rendering(ABC):
 
     def _end_choice(self, index: int, event: Finished) -> bytes:
         rest = self._part_chunks(index, self._parsers[index].end())
-        error = self._finish(index, event)
-        if error is not None:
-            return rest + self.stream_error(error)
+        if self._finish(index, event) is not None:
+            return rest
         return rest + self._chunk(self._chunk_choice(index, None, None, self._reasons[index]))
 
     def _finish(self, index: int, event: Finished) -> WorkerError | None:

@@ -8,12 +8,12 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from worker_gguf.errors import MethodNotAllowed, NotFound, WorkerError
+from worker_gguf.errors import MethodNotAllowed, NotFound
 from worker_gguf.protocol.bodies import ChatBody, CompletionBody
 from worker_gguf.protocol.calls import Call, Defaults, parse_chat, parse_completion
 from worker_gguf.protocol.chat_rendering import render_chat
 from worker_gguf.protocol.completion_rendering import render_completion
-from worker_gguf.protocol.errors import error_body, error_event
+from worker_gguf.protocol.errors import OPENAI_ERRORS, ErrorShape
 from worker_gguf.protocol.paths import canonical
 from worker_gguf.protocol.rendering import Heading, Rendering
 
@@ -23,24 +23,14 @@ __all__ = [
     "MODEL",
     "MODELS",
     "ROUTES",
-    "ErrorShape",
     "Generation",
     "Match",
     "Route",
     "find",
+    "method_label",
     "no_such_route",
+    "wrong_method",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorShape:
-    """The form of an error in a dialect: the JSON of a whole answer, and the event that ends a stream."""
-
-    body: Callable[[WorkerError], dict[str, Any]]
-    event: Callable[[WorkerError], bytes]
-
-
-OPENAI_ERRORS: Final = ErrorShape(error_body, error_event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +66,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The route of a path, and what stands in the path for the route's `{name}`."""
+    """The route of a path, and the part of the path that the route's `{name}` stands for."""
 
     route: Route
     name: str | None = None
@@ -98,6 +88,7 @@ COMPLETIONS: Final = Route(
 )
 ROUTES: Final = (MODELS, MODEL, CHAT, COMPLETIONS)
 
+_METHODS: Final = frozenset(route.method for route in ROUTES)
 _EXACT: Final[Mapping[str, tuple[Route, ...]]] = {
     path: tuple(route for route in ROUTES if route.path == path) for path in {route.path for route in ROUTES}
 }
@@ -118,8 +109,18 @@ def find(method: str, path: str) -> Match:
             return Match(route, name)
     if routes:
         allowed = ", ".join(sorted(route.method for route in routes))
-        raise MethodNotAllowed(f"{method} is not for this route. Use {allowed}.")
+        raise wrong_method(method, allowed)
     raise no_such_route(path)
+
+
+def wrong_method(method: str, allowed: str) -> MethodNotAllowed:
+    """Make the error of a path that has other methods. `allowed` lists them."""
+    return MethodNotAllowed(f"{method} is not for this route. Use {allowed}.")
+
+
+def method_label(method: str) -> str:
+    """Return the label of a method in metrics: `other` if no route has it, because a client may invent any name."""
+    return method if method in _METHODS else "other"
 
 
 def no_such_route(path: str) -> NotFound:

@@ -19,7 +19,7 @@ from worker_gguf.observe.account import CANCELLED, Account
 from worker_gguf.observe.ending import note_ending
 from worker_gguf.observe.log import bind
 from worker_gguf.observe.metrics import Metrics
-from worker_gguf.protocol.routes import CHAT, Match, find
+from worker_gguf.protocol.routes import CHAT, Match, find, method_label
 from worker_gguf.protocol.screening import ignored_names
 from worker_gguf.queue.job_input import Call, read_job_input
 from worker_gguf.queue.posts import Posts, StreamCount
@@ -39,16 +39,15 @@ Yield = str | dict[str, Any]
 Handler = Callable[[Job], AsyncGenerator[Yield, None]]
 
 _UNEXPECTED = "The worker failed on this job. Its log has the details under this job's id."
-_METHODS = ("GET", "POST")
 
 
 def make_handler(backend: Backend, metrics: Metrics, telemetry: Telemetry | None = None) -> Handler:
     """Build the handler. The SDK recognises a plain async generator function and nothing else."""
 
-    crowd = StreamCount()
+    stream_count = StreamCount()
 
     async def handler(job: Job) -> AsyncGenerator[Yield, None]:
-        run = _JobRun(backend, metrics, telemetry, crowd, str(job.get("id", "")))
+        run = _JobRun(backend, metrics, telemetry, stream_count, str(job.get("id", "")))
         async with aclosing(run.answer(job.get("input"))) as yields:
             async for item in yields:
                 yield item
@@ -60,10 +59,10 @@ class _JobRun:
     """One job, from its input to its one log line."""
 
     def __init__(
-        self, backend: Backend, metrics: Metrics, telemetry: Telemetry | None, crowd: StreamCount, job_id: str
+        self, backend: Backend, metrics: Metrics, telemetry: Telemetry | None, stream_count: StreamCount, job_id: str
     ) -> None:
         self._backend = backend
-        self._crowd = crowd
+        self._stream_count = stream_count
         self._metrics = metrics
         self._telemetry = telemetry
         self._job_id = request_id_from(job_id)
@@ -96,7 +95,7 @@ class _JobRun:
     def _find(self, call: Call) -> Match:
         """Find the job's route and note it; a job that names no route is counted as `other`."""
         self._account.ignored = call.ignored
-        self._account.routed(call.method if call.method in _METHODS else "other", "other")
+        self._account.routed(method_label(call.method), "other")
         if not call.route.startswith("/"):
             raise InvalidRequest("The route must start with '/', as in /v1/chat/completions.")
         match = find(call.method, call.route)
@@ -110,7 +109,7 @@ class _JobRun:
         return answer.body | {"x_ignored_parameters": ignored} if ignored else answer.body
 
     async def _streamed(self, stream: Stream) -> AsyncGenerator[str, None]:
-        posts = Posts(stream.events, self._crowd)
+        posts = Posts(stream.events, self._stream_count)
         task = asyncio.current_task()
         assert task is not None
         # A job stopped while the SDK posts is cancelled outside of this generator, and the SDK holds on to the dead

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from worker_gguf.errors import InvalidRequest
+from worker_gguf.protocol.routes import CHAT, COMPLETIONS
 
 __all__ = ["Call", "read_job_input"]
 
@@ -74,7 +75,7 @@ def _plain(given: dict[str, object]) -> Call:
     # worker-vllm's way to have a bare prompt answered as a conversation of one message.
     if body.pop("apply_chat_template", None) is True and isinstance(body.get("prompt"), str):
         body["messages"] = [{"role": "user", "content": body.pop("prompt")}]
-    return Call("POST", "/v1/chat/completions" if "messages" in body else "/v1/completions", body)
+    return Call("POST", CHAT.path if "messages" in body else COMPLETIONS.path, body)
 
 
 def _sampling_params(given: dict[str, object]) -> dict[str, object]:

@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 
-from worker_gguf.http.connection import close_events
+from worker_gguf.service.request import close_events
 
 __all__ = ["GATHER_S", "MAX_POST_BYTES", "Posts", "StreamCount"]
 
@@ -45,21 +45,21 @@ class StreamCount:
 class Posts:
     """Reads `events` ahead in a task of its own. Iterate it for posts, and `close` it in any case."""
 
-    def __init__(self, events: AsyncIterator[bytes], crowd: StreamCount | None = None) -> None:
+    def __init__(self, events: AsyncIterator[bytes], stream_count: StreamCount | None = None) -> None:
         self._events = events
-        self._crowd = crowd or StreamCount()
+        self._stream_count = stream_count or StreamCount()
         self._has_begun = False
         self._waiting: deque[bytes] = deque()
         self._arrived = asyncio.Event()
         self._is_cancelled = False
         self._reader = asyncio.create_task(self._read())
-        self._crowd.enter(self._reader)
+        self._stream_count.enter(self._reader)
 
     def __aiter__(self) -> Posts:
         return self
 
     async def __anext__(self) -> str:
-        if self._has_begun and (gather_s := self._crowd.gather_s):
+        if self._has_begun and (gather_s := self._stream_count.gather_s):
             await asyncio.wait({self._reader}, timeout=gather_s)  # a stream that ends waits no more
         while not self._waiting:
             if self._reader.done():

@@ -7,6 +7,7 @@ from typing import Any
 from worker_gguf.engine.events import Event, Finished
 from worker_gguf.engine.stream import EventStream
 from worker_gguf.observe.account import Account
+from worker_gguf.protocol.errors import ErrorShape
 from worker_gguf.protocol.rendering import Rendering
 
 __all__ = ["Reply", "collect"]
@@ -19,9 +20,11 @@ class Reply:
     has not begun would not notice.
     """
 
-    def __init__(self, stream: EventStream, rendering: Rendering, account: Account) -> None:
+    def __init__(self, stream: EventStream, rendering: Rendering, errors: ErrorShape, account: Account) -> None:
+        """`errors` renders an error that comes after the first event was sent."""
         self.rendering = rendering
         self.stream = stream
+        self._errors = errors
         self._account = account
         self._has_sent = False
         self._is_over = False
@@ -42,11 +45,11 @@ class Reply:
                 return self.rendering.stream_end()
             data = b"".join(self.rendering.stream(index, events) for index, events in items.items())
             self._note(items)
-            if self.rendering.error is not None:
+            if (error := self.rendering.error) is not None:
                 await self.aclose()
                 if not self._has_sent:
-                    raise self.rendering.error
-                return data + self.rendering.stream_end()
+                    raise error
+                return data + self._errors.event(error) + self.rendering.stream_end()
             if data:
                 self._has_sent = True
                 return data

@@ -9,7 +9,7 @@ from typing import Any
 from worker_gguf.observe.account import Account
 from worker_gguf.protocol.routes import Match, Route
 
-__all__ = ["Answer", "Request", "Stream"]
+__all__ = ["Answer", "Request", "Stream", "close_events"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +42,10 @@ class Stream:
 
     events: AsyncIterator[bytes]
     ignored: tuple[str, ...] = ()
+
+
+async def close_events(events: AsyncIterator[bytes]) -> None:
+    """Close the events of a stream. This cancels the generation unless it has ended."""
+    close = getattr(events, "aclose", None)
+    if close is not None:
+        await close()

@@ -85,10 +85,6 @@ class Settings(Limits, Server, Sampling, Engine, Memory, Fleet, Model):
         return min(self.drain_grace_s, self.drain_timeout_s / 2)
 
     @property
-    def bind_host(self) -> str:
-        return self.host
-
-    @property
     def health_port(self) -> int:
         return self.port_health or self.port
 

@@ -27,7 +27,7 @@ from worker_gguf.errors import DeadlineExceeded, InvalidRequest, WorkerError
 from worker_gguf.latch import Latch
 from worker_gguf.observe.account import Account, Record
 from worker_gguf.observe.metrics import Metrics
-from worker_gguf.observe.telemetry import Start, Telemetry, open_telemetry, wanted
+from worker_gguf.observe.telemetry import StartRecord, Telemetry, open_telemetry, wanted
 from worker_gguf.observe.timeline import Timeline
 from worker_gguf.queue.handler import make_handler
 
@@ -56,8 +56,8 @@ def record(
     return account.close(status)
 
 
-async def started() -> Start:
-    return Start.of(Timeline())
+async def started() -> StartRecord:
+    return StartRecord.of(Timeline())
 
 
 @contextmanager
@@ -227,10 +227,10 @@ def test_a_start_that_ends_in_the_moment_of_closing_is_sent(
 ) -> None:
     """As a start that failed: who waits for it closes at once, and may be ahead of the thread that waits too."""
 
-    async def start() -> Start:
+    async def start() -> StartRecord:
         for _ in range(10):
             await asyncio.sleep(0)
-        return Start.of(Timeline(), "model_not_found")
+        return StartRecord.of(Timeline(), "model_not_found")
 
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
     telemetry = open_telemetry({"otel_exporter_otlp_endpoint": collector.url}, None, version="1")
@@ -245,7 +245,7 @@ def test_a_start_that_ends_in_the_moment_of_closing_is_sent(
 def test_one_who_is_closed_with_all_places_taken_ends_too(collector: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     over = Latch()
 
-    async def start() -> Start:
+    async def start() -> StartRecord:
         await over.wait()
         return await started()
 
@@ -263,7 +263,7 @@ def test_one_who_is_closed_with_all_places_taken_ends_too(collector: Receiver, m
 def test_what_stops_it_is_logged_without_its_words(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def start() -> Start:
+    async def start() -> StartRecord:
         raise ValueError("http://key@collector")
 
     with log_lines() as log:

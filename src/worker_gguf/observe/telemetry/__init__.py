@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from worker_gguf.latch import Latch
+from worker_gguf.observe.telemetry.start_record import StartRecord
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from worker_gguf.observe.account import Record
-    from worker_gguf.observe.timeline import Timeline
 
-__all__ = ["Start", "Telemetry", "Wanted", "open_telemetry", "wanted"]
+__all__ = ["StartRecord", "Telemetry", "Wanted", "open_telemetry", "wanted"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,32 +46,6 @@ class Wanted:
     resource: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
-    """A start that is over: seconds of its timeline, and the wall clock at its end."""
-
-    phases: tuple[tuple[str, float, float, int | None], ...]
-    """Name, start, seconds and bytes of each."""
-    seconds: float
-    ended_unix_s: float
-    code: str | None
-    """The error's that stopped it."""
-
-    @classmethod
-    def of(cls, timeline: Timeline, code: str | None = None) -> Start:
-        now_s = timeline.now_s
-        phases = tuple(
-            (
-                phase.name,
-                phase.start_s,
-                now_s - phase.start_s if phase.seconds is None else phase.seconds,
-                phase.size_bytes,
-            )
-            for phase in list(timeline.phases)
-        )
-        return cls(phases, now_s, time.time(), code)
-
-
 class Telemetry:
     """`begin` once, `trace` from any thread, `close` from the thread that began it; a second time does nothing."""
 
@@ -83,11 +57,11 @@ class Telemetry:
         """None wakes the thread, which then sees that it is closed."""
         self._n_dropped = 0
         self._flush_s = 0.0
-        self._begin: Callable[[], Awaitable[Start]] | None = None
+        self._begin: Callable[[], Awaitable[StartRecord]] | None = None
         self._closing = Latch()
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
 
-    def begin(self, start: Callable[[], Awaitable[Start]]) -> None:
+    def begin(self, start: Callable[[], Awaitable[StartRecord]]) -> None:
         """`start` returns when the worker's start is over, well or not: the thread's own loop waits for it."""
         self._begin = start
         self._thread.start()
@@ -120,7 +94,7 @@ class Telemetry:
             # Its text may quote a collector's address, and with it a key.
             logger.warning("telemetry stopped: nothing more is sent", extra={"error": type(error).__name__})
 
-    async def _started(self) -> Start | None:
+    async def _started(self) -> StartRecord | None:
         assert self._begin is not None
         start = asyncio.ensure_future(self._begin())
         closing = asyncio.ensure_future(self._closing.wait())

@@ -17,7 +17,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_contex
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from worker_gguf.observe.account import Choice, Record
-from worker_gguf.observe.telemetry import Start
+from worker_gguf.observe.telemetry.start_record import StartRecord
 
 __all__ = ["Spans"]
 
@@ -36,8 +36,8 @@ class Spans:
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("worker_gguf")
 
-    def add(self, item: Record | Start) -> None:
-        if isinstance(item, Start):
+    def add(self, item: Record | StartRecord) -> None:
+        if isinstance(item, StartRecord):
             self._add_start(item)
         else:
             self._add_request(item)
@@ -103,7 +103,7 @@ class Spans:
 
     # --- the start ------------------------------------------------------------------------------------------------
 
-    def _add_start(self, start: Start) -> None:
+    def _add_start(self, start: StartRecord) -> None:
         zero_s = start.ended_unix_s - start.seconds
         span = self._tracer.start_span(
             "cold start",
