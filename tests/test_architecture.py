@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 SRC = Path(__file__).parents[1] / "src"
+ARCHITECTURE = SRC.parent / "docs" / "architecture.md"
 PACKAGE = "worker_gguf"
 
 # What each room may import besides itself. A room is the first name under worker_gguf, a folder or a module; "" is
@@ -232,6 +234,20 @@ def test_rules_name_only_modules_and_rooms_that_exist() -> None:
     assert PURE <= KNOWN
     assert MAY_IMPORT.keys() | ANYTHING == {module.part for module in MODULES}
     assert set.union(*ONLY_IN.values()) <= MAY_IMPORT.keys()
+
+
+def test_the_table_of_rooms_lists_every_room_above_those_that_it_imports() -> None:
+    table = ARCHITECTURE.read_text("utf-8").partition("| folder | is |")[2].partition("\n\n")[0]
+    rows = [re.findall(r"`(\w+)(?:/|\.py)`", line.split("|")[1]) for line in table.splitlines()[2:]]
+    row_of = {room: number for number, row in enumerate(rows) for room in row}
+    assert row_of.keys() == MAY_IMPORT.keys() - {""} | {"cli"}
+    faults = [
+        f"{room} imports {imported}"
+        for room, allowed in MAY_IMPORT.items()
+        for imported in allowed - {""}
+        if row_of[room] >= row_of[imported]
+    ]
+    assert faults == []
 
 
 def test_few_modules_lie_at_the_root() -> None:
