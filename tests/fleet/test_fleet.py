@@ -183,7 +183,7 @@ async def test_a_model_that_is_given_up_under_a_request_leaves_no_ticket_behind(
     with pytest.raises(NotReady, match="shutting down"):
         await ask(worker, "a")
     fleet.models["a"].loaded = loaded
-    assert not fleet._residence.n_open
+    await asyncio.wait_for(fleet.idle(), 20)
 
 
 def test_a_request_whose_loop_is_gone_does_not_keep_its_model_busy(worker: Worker, fleet: Fleet) -> None:
@@ -218,6 +218,7 @@ async def test_the_time_limit_of_a_request_counts_from_its_arrival(worker: Worke
 
 async def test_a_cancelled_request_keeps_its_model_until_the_engine_has_ended_it(worker: Worker, fleet: Fleet) -> None:
     await ask(worker, "a")
+    await fleet.idle()
     loaded = fleet.models["a"].loaded
     assert loaded is not None
     hanging = Hanging(loaded.engine.runner)
@@ -240,7 +241,7 @@ async def test_a_request_that_the_engine_never_took_leaves_no_ticket_behind(
 ) -> None:
     with pytest.raises(InvalidRequest):
         await asking.ask(worker, "POST", "/v1/completions", body)
-    assert not fleet._residence.n_open
+    await asyncio.wait_for(fleet.idle(), 20)
 
 
 @pytest.mark.parametrize("timeout", [10**400, "soon", True])
