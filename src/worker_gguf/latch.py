@@ -1,5 +1,7 @@
-"""A latch: set once from any thread, awaited on any event loop. It holds no thread while it is awaited, so that nothing
-waits for one when a loop is closed."""
+"""A latch: set once from any thread, awaited on any event loop.
+
+Waiting uses no thread, so nothing blocks when an event loop is closed.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How long a thread may hold the interpreter while another waits for it, in each part of the worker's life.
+"""How long a thread may hold the interpreter while another waits for it, in each phase of the worker's life.
 
-Each function sets the interval for the whole process and replaces the one before. Loading a further model while others
-serve needs no interval of its own: nothing is imported then, and the threads that serve mostly wait.
+Each function sets the interval for the whole process. Loading a further model while others serve needs no interval of
+its own: no module is imported then, and the serving threads mostly wait.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ __all__ = ["for_requests", "for_the_sdk", "for_the_start"]
 
 
 def for_the_start() -> None:
-    """Faster than Python's own 5 ms: that long a reader would wait for the thread that imports, after each of its calls
-    to the kernel, and llama.cpp's load for each of the some hundred lines that it logs."""
+    """Set a shorter interval than Python's 5 ms.
+
+    With 5 ms, a thread that reads would wait that long for the importing thread after each call to the kernel, and so
+    would llama.cpp's load for each of the hundreds of lines that it logs.
+    """
     sys.setswitchinterval(0.0001)
 
 
 def for_requests() -> None:
-    """The start is over: fast turns would cost the requests more than they bring."""
+    """Set the interval for serving, in which frequent switches cost more than they gain."""
     sys.setswitchinterval(0.005)
 
 
 def for_the_sdk() -> None:
-    """The SDK's loop is all Python and holds the interpreter for as long while the engine's thread wants its next
-    step."""
+    """Set the interval for the RunPod SDK, whose loop is pure Python and would delay the engine's next step."""
     sys.setswitchinterval(0.0005)

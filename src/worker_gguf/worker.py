@@ -1,6 +1,6 @@
-"""The worker's life: Starting(phase) -> Ready -> Draining -> Stopped, or Failed(error). Both doors hold one.
+"""The life of a worker: starting, ready, draining, stopped, or failed. HTTP and the queue both use it.
 
-Knows nothing of HTTP or the RunPod SDK.
+This module has nothing of HTTP or the RunPod SDK.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ _LAST_WORDS_S = 3.0
 
 
 class Worker:
-    """Starts in a thread of its own, so that /ping answers meanwhile. Methods may be called from any thread."""
+    """A worker that starts in its own thread, so that /ping is answered during the start.
+
+    Methods can be called from any thread.
+    """
 
     def __init__(
         self,
@@ -53,9 +56,10 @@ class Worker:
         head_start: Prefetch | None = None,
         leave: Callable[[int], None] = os._exit,
     ) -> None:
-        """Without `metrics` the start waits for `measure` before it is ready: their import need not delay the load.
+        """Without `metrics`, the worker is not ready before `measure` is called, so that their import does not delay
+        the load.
 
-        `head_start` is the prefetch that already runs. `leave` ends the process with an exit code.
+        `head_start` is a prefetch that is running already. `leave` ends the process with an exit code.
         """
         self.settings = settings
         self.timeline = timeline or Timeline()
@@ -83,7 +87,7 @@ class Worker:
         self._thread.start()
 
     def measure(self, metrics: Metrics) -> None:
-        """Count into these from now on."""
+        """Use these metrics from now on."""
         metrics.watch_engine(self._stats)
         metrics.watch_status(self.status)
         if self._metrics.set_running_or_notify_cancel():  # False once the worker is stopped
@@ -91,7 +95,7 @@ class Worker:
 
     @property
     def metrics(self) -> Metrics:
-        """Waits for `measure`. Raises NotReady when the worker is stopped first."""
+        """The metrics. Waits for `measure`; raises NotReady if the worker is stopped before."""
         try:
             return self._metrics.result()
         except CancelledError:
@@ -114,7 +118,7 @@ class Worker:
     def _bring_up(self) -> ModelHost:
         host = self._load()
         try:
-            _ = self.metrics  # ready includes them: wait for `measure`
+            _ = self.metrics  # a worker that is ready has metrics, so wait for `measure`
         except BaseException:
             host.stop()
             raise
@@ -144,8 +148,10 @@ class Worker:
         logger.info("ready", extra={"model": host.name, "seconds": round(self.timeline.now_s, 3)})
 
     def _wedged(self, host: ModelHost, seconds: float) -> None:
-        """The engine's thread is lost, and with it the model's memory: only a new process can serve again."""
-        # Before anything that could wait, too: the thread may hang in a write to the log.
+        """End the process: the engine's thread is stuck and its model's memory cannot be freed, so only a new process
+        can serve.
+        """
+        # Start the timer first, because everything below may block: the thread may hang in a write to the log.
         leaving = threading.Timer(_LAST_WORDS_S, self._leave, (EXIT_WEDGED,))
         leaving.daemon = True
         leaving.start()
@@ -164,7 +170,7 @@ class Worker:
         logger.error("cannot serve", extra={"code": error.code, "error": error.message})
 
     def _note_progress(self, phase: str, fraction: float) -> bool:
-        """Note how far a phase is. Returns False once the start is cancelled."""
+        """Record the progress of a phase. Returns False once the start is cancelled."""
         self._progress[phase] = fraction
         if phase == "load":
             self._loading.set()
@@ -183,8 +189,8 @@ class Worker:
     async def drain(self, grace_s: float = 0.0) -> None:
         """Accept no new requests, and return when all running ones have ended.
 
-        For `grace_s`, requests are still accepted: a balancer keeps sending until it has noticed that this worker
-        leaves.
+        For `grace_s` seconds, requests are still accepted, because a balancer sends requests until it notices that this
+        worker is draining.
         """
         with self._changing:
             if self._status in ("starting", "ready"):
@@ -201,7 +207,7 @@ class Worker:
             await host.idle()
 
     def cut_off(self) -> None:
-        """End the running requests with an error, and end the grace: the time to drain is over."""
+        """End the running requests with an error, and the grace period too, because the time to drain is over."""
         self._is_lingering = False
         self._is_cut_off.set()
         host = self._host
@@ -209,7 +215,7 @@ class Worker:
             host.cut_off(NotReady("The worker was shut down before the answer was whole. Try again."))
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """End the requests that still run and give the model's memory back. Cancels a start under way."""
+        """End all running requests and free the model's memory. Cancels a start in progress."""
         self._is_leaving.set()
         self._metrics.cancel()
         if self._thread.is_alive():
@@ -222,7 +228,7 @@ class Worker:
             if host is not None:
                 host.stop()
         finally:
-            # Last: an engine that hangs is waited for, however long.
+            # Last, because the watchdog must also notice an engine that hangs while it stops.
             if self._watchdog is not None:
                 self._watchdog.stop()
 
@@ -238,7 +244,7 @@ class Worker:
 
     @property
     def n_parallel(self) -> int:
-        """Sequences that run at once; 1 until the plan is known."""
+        """The number of sequences that run at once; 1 before the plan is known."""
         host = self._host
         return host.n_parallel if host else 1
 
@@ -262,7 +268,7 @@ class Worker:
         return "The worker is shutting down. Try again: another worker will answer."
 
     def health(self) -> dict[str, Any]:
-        """For /health: public, so without keys, tokens, prompts or paths."""
+        """Return the JSON of /health, which is public: without keys, tokens, prompts or paths."""
         host = self._host
         value: dict[str, Any] = {
             "status": self._status,

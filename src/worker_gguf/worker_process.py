@@ -22,14 +22,14 @@ _START_TIMEOUT_S = 180.0
 _ANSWER_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 20.0
 _LOG_LINES = 20
-# Variables of the shell that are meant for another worker: its keys, its port, its models.
+# Variables of the shell that would change this worker: keys, a port, models.
 _NOT_INHERITED = ("API_KEYS", "MODELS", "MODEL_FILENAME", "MODEL_REPOSITORY_ID", "PORT_HEALTH")
-# A proxy of the shell has no business between two processes of this machine.
+# Two processes of this machine must not talk through a proxy that the shell has set.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class ProcessFailed(Exception):
-    """The failure, in a sentence."""
+    """The process failed; the message says how."""
 
 
 def start_process(
@@ -40,15 +40,15 @@ def start_process(
     unset: Iterable[str] = (),
     in_own_group: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Start a command whose output goes to a file, with this process's environment without `unset` and with
-    `environment`.
+    """Start a command with this process's environment, without `unset` and with `environment`. Its output goes to a
+    file.
 
-    With `in_own_group`, Ctrl-C at the terminal does not reach it.
+    With `in_own_group`, Ctrl-C at the terminal does not reach the process.
     """
     # env(1) changes the environment that the child inherits, so that this process need not read its own.
     removed = [word for name in unset for word in ("-u", name)]
     changed = [f"{name}={value}" for name, value in environment.items()]
-    return subprocess.Popen(  # noqa: S603 - all of it is ours
+    return subprocess.Popen(  # noqa: S603 - the command is our own
         ["env", *removed, *changed, *command],  # noqa: S607 - env(1) of the system
         stdin=subprocess.DEVNULL,
         stdout=log,
@@ -64,21 +64,19 @@ def free_port() -> int:
 
 
 def last_lines(log: Path, n_lines: int) -> str:
-    """The end of a log, indented."""
+    """Return the last lines of a log, indented."""
     lines = log.read_text(errors="replace").splitlines()
     return "\n".join(f"    {line}" for line in lines[-n_lines:])
 
 
 class WorkerProcess:
-    """Serves one model on this machine, over HTTP. Its log goes to a file.
+    """Serves one model on this machine over HTTP. Its log goes to a file.
 
-    `began_s` is when it was started, by `time.perf_counter`.
+    `began_s` is the time of its start, by `time.perf_counter`.
     """
 
     def __init__(self, environment: Mapping[str, str], log: IO[bytes], *, unset: Iterable[str] = ()) -> None:
-        """`environment` must hold MODEL. `unset` names further variables of this process that the worker must not
-        inherit.
-        """
+        """`environment` must contain MODEL. The worker does not inherit the variables in `unset`."""
         self._log = log
         self.port = free_port()
         own = {"HOST": "127.0.0.1", "PORT": str(self.port), **environment}
@@ -104,7 +102,7 @@ class WorkerProcess:
             time.sleep(poll_s)
 
     def stop(self) -> None:
-        """SIGTERM by its id; SIGKILL if that is not enough."""
+        """Send SIGTERM to the process, and SIGKILL if it does not end in time."""
         if self._process.poll() is None:
             self._process.terminate()
             try:
@@ -127,7 +125,7 @@ class WorkerProcess:
 
 
 def fetch_json(url: str, body: object = None) -> dict[str, Any]:
-    """GET, or POST `body` as JSON."""
+    """Send a GET request, or POST `body` as JSON, and return the JSON of the answer."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310 - on this machine
     try:

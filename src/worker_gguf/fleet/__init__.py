@@ -1,1 +1,1 @@
-"""Several models in one worker: which are in memory, who waits for which, and what to unload."""
+"""Several models in one worker: which are loaded, which requests wait, and which model to unload next."""

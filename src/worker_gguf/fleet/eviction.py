@@ -1,4 +1,4 @@
-"""Which models to unload so that another fits: a pure decision."""
+"""Chooses the models to unload so that another one fits. A pure decision."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["eviction_for"]
 def eviction_for(
     loaded: frozenset[str], candidates: Sequence[str], fits_with: Callable[[frozenset[str]], bool]
 ) -> tuple[str, ...] | None:
-    """The candidates to unload, those that come first before others; None when not even all of them are enough.
+    """Return the candidates to unload, the first candidates first, or None if unloading all of them is not enough.
 
-    None of them is needless: one that made too little room is spared again when a later one made it all.
+    The result has no unnecessary model: a model that freed too little is kept if a later one frees enough.
     """
     gone: list[str] = []
     for name in (None, *candidates):

@@ -39,7 +39,7 @@ class _Waiter:
 
 
 class Fleet:
-    """Serves `models`, of which the first answers requests that name none. `start()` once, `stop()` once."""
+    """Serves `models`. The first model answers requests that name none. Call `start` once and `stop` once."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Fleet:
         leaving: threading.Event,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`models` are keyed by name. `leaving` is set here when the fleet stops."""
+        """`models` are keyed by name. The fleet sets `leaving` when it stops."""
         self.models = models
         self._first = next(iter(models.values()))
         self._n_parallel = self._first.loaded.n_parallel if self._first.loaded else 1
@@ -153,7 +153,7 @@ class Fleet:
     # --- events and effects ---------------------------------------------------------------------------------------
 
     def _tell(self, event: Callable[[float], list[Effect]]) -> None:
-        """Tell Residence about an event, and carry out what it decides. For any thread."""
+        """Tell Residence about an event and carry out its decisions. Can be called from any thread."""
         with self._lock:
             self._carry_out(event(self._clock()))
             on_idle, self._on_idle = ([], self._on_idle) if self._residence.n_open else (self._on_idle, [])
@@ -191,7 +191,7 @@ class Fleet:
         return self._loader.stats()
 
     def counts(self) -> list[ModelCounts]:
-        """For the metrics."""
+        """Return the counts of all models, for the metrics."""
         return [counts_of(model, self._residence.places[model.name]) for model in self.models.values()]
 
     async def idle(self) -> None:
@@ -220,7 +220,7 @@ class Fleet:
             engine.abandon(error)
 
     def publish(self, metrics: Metrics) -> None:
-        """Publish the first model's start, and the numbers of every model at each scrape."""
+        """Publish the start of the first model, and the counts of all models at each scrape."""
         metrics.watch_models(self.counts)
         if self._first.loaded is not None:
             self._first.loaded.publish(metrics)

@@ -1,7 +1,7 @@
-"""Carries out Residence's decisions: fetches, loads and unloads models, and keeps count of their memory.
+"""Carries out the decisions of Residence: fetches, loads and unloads models, and tracks the memory that they take.
 
-One thread loads and unloads, one model at a time. Each model that is not on disk is fetched in a thread of its own, so
-that a download delays only the requests for that model.
+One thread loads and unloads, one model at a time. Each model that is not on disk is fetched in its own thread, so that
+a download delays only the requests for that model.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Tell = Callable[[Callable[[float], list[Effect]]], None]
 
 
 class Loader:
-    """`start()` once, `stop()` once. `fits` may be called from any thread, `do` too."""
+    """Call `start` once and `stop` once. `fits` and `do` can be called from any thread."""
 
     def __init__(
         self,
@@ -40,11 +40,11 @@ class Loader:
         leaving: threading.Event,
         clock: Callable[[], float],
     ) -> None:
-        """`first_machine` is the machine before any model was loaded; `leaving` is set when the fleet stops."""
+        """`first_machine` is the machine before any model was loaded. `leaving` is set when the fleet stops."""
         self.machine = first_machine
         self._past = EngineStats()
         self._ending: tuple[EngineStats, ...] = ()
-        self._counting = threading.Lock()  # or what an engine has counted would be missing while it is unloaded
+        self._counting = threading.Lock()  # otherwise the counts of an engine would be missing while it is unloaded
         self._models = models
         self._read_machine = read_machine
         self._leaving = leaving
@@ -54,7 +54,7 @@ class Loader:
         self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
 
     def start(self, tell: Tell, residence: Residence) -> None:
-        """Report the models that are loaded, then look for the others on disk in another thread."""
+        """Report the models that are loaded, then look for the other models on disk, in another thread."""
         self._tell, self._residence = tell, residence
         self._note_memory()
         for model in self._models.values():
@@ -64,7 +64,7 @@ class Loader:
         threading.Thread(target=self._look, name="fleet-look", daemon=True).start()
 
     def stop(self) -> None:
-        """Return when no model is loaded any more. Work that has not begun is dropped."""
+        """Unload all models and return. Work that has not started is dropped."""
         self._work.put(None)
         self._thread.join()
         for model in self._models.values():
@@ -77,19 +77,19 @@ class Loader:
             self._work.put(effect)
 
     def stats(self) -> EngineStats:
-        """Return the sum over the loaded models and those that were unloaded."""
+        """Return the sum of the counters of all engines, including those of models that were unloaded."""
         with self._counting:
             current = [loaded.stats for model in self._models.values() if (loaded := model.loaded)]
             return total([of_the_past((self._past, *self._ending)), *current])
 
     def fits(self, name: str, others: frozenset[str]) -> bool:
-        """The `fits` function of Residence."""
+        """Return whether a model fits next to others. Residence calls it."""
         found = self._models[name].found
         assert found is not None
         return self._room.fits(name, found.need, others)
 
     def preload(self, model: FleetModel) -> None:
-        """Load at the start if it fits at its planned size. Raises the WorkerError that keeps it from that."""
+        """Load a model at the worker's start if it fits at its planned size. Raises the WorkerError of a failure."""
         self._note_memory()
         model.find()
         if self.fits(model.name, frozenset(self._room.taken)):
@@ -146,7 +146,7 @@ class Loader:
         self._tell(partial(self._residence.unloaded_now, model.name))
 
     def _try(self, name: str, act: Callable[[], object]) -> bool:
-        """Return whether `act` succeeded. A failure is reported to the requests that wait for the model."""
+        """Call `act` and return whether it succeeded. Reports a failure to the requests that wait for the model."""
         try:
             act()
         except WorkerError as error:

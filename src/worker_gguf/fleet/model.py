@@ -1,4 +1,4 @@
-"""One model of the list: its files, its card, and its engine while it is in memory."""
+"""One model of the list: its files, its card, and its engine while it is loaded."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A model on disk: its files, protected from pruning, and the memory it needs."""
+    """A model on disk: its files, which are protected from pruning, and the memory that it needs."""
 
     local: LocalModel
     usage_mark: UsageMark
@@ -42,7 +42,10 @@ class Found:
 
 
 class FleetModel:
-    """`find` and `open` can take minutes; the other methods return at once. One thread at a time opens and closes."""
+    """A model of the list. `find` and `open` can take minutes; all other methods return immediately.
+
+    Only one thread at a time may open or close the model.
+    """
 
     def __init__(self, entry: Entry, go_on: Callable[[], bool], created_s: int) -> None:
         """`go_on` is called while a download or a load runs; False cancels it."""
@@ -67,7 +70,7 @@ class FleetModel:
 
     @property
     def card(self) -> ModelCard:
-        """Return the card as far as the model is known."""
+        """Return the card, with all facts that are known so far."""
         if self.loaded is not None:
             return self.loaded.service.card
         if self._found is not None:
@@ -77,11 +80,14 @@ class FleetModel:
         return ModelCard(self.name, self._created_s, aliases=aliases)
 
     def goes_by(self, name: str) -> bool:
-        """Return whether a name is one of the model's aliases, in any case of letters."""
+        """Return whether a name is one of the model's aliases, ignoring case."""
         return name.lower() in (alias.lower() for alias in self.card.aliases)
 
     def look(self) -> None:
-        """Find the model if its files are on disk. Makes no request. A model that cannot be read is left for later."""
+        """Find the model if its files are on disk, without any request to the network.
+
+        A model that cannot be read is logged and looked for again when a request needs it.
+        """
         settings = self.settings
         try:
             with self._finding:
@@ -100,7 +106,7 @@ class FleetModel:
             return self._found
 
     def adopt(self, loaded: LoadedModel, seconds: float) -> None:
-        """Take a model that is loaded already; loading took `seconds`. Stops it if this fails."""
+        """Take over a model that is loaded already. `seconds` is its load time. Stops the model if this fails."""
         try:
             card = card_of(self.settings, loaded.local, loaded.header)
             self._found = Found(loaded.local, loaded.usage_mark, need_of(loaded.header, self.settings), card)
@@ -110,19 +116,19 @@ class FleetModel:
         self._is_up(loaded, seconds)
 
     def open(self, left_of: Callable[[Machine], Machine], clock: Callable[[], float]) -> None:
-        """Load the model. Raises the WorkerError that stopped it; nothing stays loaded then."""
+        """Load the model. Raises the WorkerError of a failure; nothing stays loaded then."""
         found, start, started_s = self.find(), self._start(), clock()
         with ReadAhead(start) as ahead:
             loaded = open_model(start, found.local, found.usage_mark, ahead, checked=self._checked, left_of=left_of)
         self._is_up(loaded, clock() - started_s)
 
     def detach(self) -> LoadedModel | None:
-        """Take the model away from new requests. The caller closes the returned value."""
+        """Hide the model from new requests. The caller closes the returned value."""
         loaded, self.loaded = self.loaded, None
         return loaded
 
     def close(self, loaded: LoadedModel) -> None:
-        """Close a model that was detached. Its files stay protected."""
+        """Close a model that was detached. Its files stay protected from pruning."""
         from worker_gguf.llama.backend import give_memory_back
 
         loaded.engine.stop()

@@ -1,14 +1,14 @@
-"""Decides which models are in memory and which requests wait: events in, effects out.
+"""Decides which models are loaded and which requests wait: events in, effects out.
 
-Knows no clock, thread, event loop or llama.cpp: each event carries its time, each answer is a list of effects. The
-caller holds one lock around all calls. The rules, in order:
+This module has no clock, no thread and no event loop: each event carries its time, and each answer is a list of
+effects. The caller holds one lock around all calls. The rules, in order:
 
-1. A request for a model that is loaded and open runs at once. Any other waits, in order of arrival for each model.
+1. A request for a model that is loaded and open runs immediately. Any other waits, in order of arrival for each model.
 2. One model is loaded at a time: the one whose first request has waited longest.
 3. It is loaded when it fits, at its planned size, next to the models that stay. To make room, idle models are
-unloaded, least recently used first, none before it has been in memory for `min_residence_s`.
+   unloaded, least recently used first, none before it has been in memory for `min_residence_s`.
 4. When that is not enough, busy models whose `turn_s` is over are closed: their running requests finish, new ones wait,
-and they are unloaded once they are idle. Then all requests that waited for the next model run, in order.
+   and they are unloaded once they are idle. Then all requests that waited for the next model run, in order.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ _LONGEST_PAUSE_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """`most_loaded` at once, None being as many as fit; `most_waiting` for one model; a model that could not be loaded
-    is left alone for `retry_s`, doubled each time."""
+    """`most_loaded` is the maximum number of loaded models; None means as many as fit. `most_waiting` is the maximum
+    number of requests that wait for one model. A model that could not be loaded is not tried again for `retry_s`, which
+    doubles with each failure.
+    """
 
     min_residence_s: float
     turn_s: float
@@ -40,14 +42,14 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """Let the request run: its model is loaded and stays until `ended`."""
+    """Run the request. Its model is loaded and stays loaded until `ended`."""
 
     ticket: int
 
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """End the request, which waited, with this error."""
+    """End a waiting request with this error."""
 
     ticket: int
     why: WorkerError
@@ -55,28 +57,28 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Get the model's files here and answer `found` or `failed`. Several at once are fine."""
+    """Fetch the files of a model, then report `found` or `failed`. Several fetches may run at the same time."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Unload:
-    """Close the model, which is idle, and answer `unloaded_now`."""
+    """Close an idle model, then report `unloaded_now`."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Load the model and answer `loaded_now` or `failed`."""
+    """Load the model, then report `loaded_now` or `failed`."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """Call `tick` at this time: nothing but time is waited for."""
+    """Call `tick` at this time."""
 
     at_s: float
 
@@ -86,7 +88,7 @@ Effect = Admit | Refuse | Fetch | Unload | Load | Wake
 
 @dataclass(slots=True)
 class Place:
-    """A model's place in the fleet. Written by Residence alone."""
+    """The state of a model in the fleet. Only Residence writes it."""
 
     name: str
     state: State = "unloaded"
@@ -107,9 +109,10 @@ class Place:
 
 
 class Residence:
-    """`fits(name, others)` returns whether a model fits, at its planned size, next to other loaded models. It
-    raises NotEnoughMemory, with the reason, if the model would not even fit alone. Ticket numbers rise from request to
-    request.
+    """Applies the rules to events and returns effects.
+
+    `fits(name, others)` returns whether a model fits, at its planned size, next to other loaded models. It raises
+    NotEnoughMemory, with the reason, if the model does not even fit alone. Ticket numbers rise from request to request.
     """
 
     def __init__(self, names: Iterable[str], rules: Rules, fits: Callable[[str, frozenset[str]], bool]) -> None:
@@ -117,7 +120,7 @@ class Residence:
         self.places = {name: Place(name) for name in names}
         self.n_unloads = 0
         self._fits = fits
-        self._target: Place | None = None  # the model that room is made for, or that is loading
+        self._target: Place | None = None  # the model that is loading, or that other models are unloaded for
         self._closed: frozenset[str] = frozenset()
 
     @property
@@ -131,7 +134,7 @@ class Residence:
     # --- events ---------------------------------------------------------------------------------------------------
 
     def request(self, ticket: int, name: str, now_s: float) -> list[Effect]:
-        """Raises QueueFull, or why the model failed, for a request that is not taken."""
+        """Add a request. Raises QueueFull, or the error of a model that failed recently."""
         place = self.places[name]
         if place.state == "loaded" and name not in self._closed:
             place.running.add(ticket)
@@ -151,7 +154,7 @@ class Residence:
         return self._advance(now_s)
 
     def ended(self, ticket: int, now_s: float) -> list[Effect]:
-        """Note that a request is over, or that its caller has left. An unknown ticket has ended already."""
+        """Note that a request has ended or that its client has left. Does nothing if the ticket has ended already."""
         for place in self.places.values():
             if ticket in place.running:
                 place.running.remove(ticket)
@@ -163,7 +166,7 @@ class Residence:
         return []
 
     def found(self, name: str, now_s: float) -> list[Effect]:
-        """The model's files are here; asked for by Fetch or not."""
+        """Note that the files of a model are on disk, after a Fetch or without one."""
         place = self.places[name]
         place.is_found = True
         if place.state == "fetching":
@@ -171,7 +174,7 @@ class Residence:
         return self._advance(now_s)
 
     def loaded_now(self, name: str, now_s: float) -> list[Effect]:
-        """The model is loaded; asked for by Load, or at the start."""
+        """Note that a model is loaded, after a Load or at the start of the worker."""
         place = self.places[name]
         place.state, place.is_found = "loaded", True
         place.since_s = place.used_s = now_s
@@ -190,7 +193,9 @@ class Residence:
         return self._load_or_drop(self._target, now_s)
 
     def failed(self, name: str, why: WorkerError, now_s: float) -> list[Effect]:
-        """Note that the model could not be fetched or loaded. Its waiting requests fail; others are not affected."""
+        """Note that a model could not be fetched or loaded. Its waiting requests fail; those of other models are not
+        affected.
+        """
         place = self.places[name]
         if self._target is place:
             self._target = None
@@ -204,13 +209,13 @@ class Residence:
         return self._advance(now_s)
 
     def give_up(self, why: WorkerError) -> list[Effect]:
-        """Refuse all waiting requests. Running ones are not affected."""
+        """Refuse all waiting requests. Running requests are not affected."""
         return [effect for place in self.places.values() for effect in self._refuse(place, why)]
 
     # --- decisions ------------------------------------------------------------------------------------------------
 
     def _advance(self, now_s: float) -> list[Effect]:
-        """Begin the next swap if its time has come, and let run what may."""
+        """Begin the next swap if its time has come, and admit all requests that may run."""
         effects: list[Effect] = []
         self._closed = frozenset()
         while self._target is None and (place := self._next()) is not None:
@@ -265,11 +270,11 @@ class Residence:
     def _load_or_drop(self, target: Place, now_s: float) -> list[Effect]:
         if target.waiting:
             return [Load(target.name)]
-        self._target, target.state = None, "unloaded"  # all who waited have left while room was made
+        self._target, target.state = None, "unloaded"  # all waiting clients left while other models were unloaded
         return self._advance(now_s)
 
     def _try_again(self, place: Place, now_s: float) -> None:
-        """Raises why the model failed while its pause lasts."""
+        """Make a failed model available again. Raises its error while the pause after the failure lasts."""
         assert place.failure is not None
         left_s = place.retry_s - now_s
         if left_s > 0:

@@ -1,4 +1,4 @@
-"""The models in MODELS: each with a name and settings of its own, checked before anything is loaded."""
+"""The models in MODELS, each with its own name and settings, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _WITH_ALIAS: Final = re.compile(r"\s*([\w.-]+(?:[/:][\w.-]+)*)\s*=\s*(\S.*)", re
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A model of the list. `settings.model_alias` is its name."""
+    """A model of the list. Its name is `settings.model_alias`."""
 
     name: str
     settings: Settings
 
 
 def read_roster(settings: Settings) -> tuple[Entry, ...]:
-    """Read MODELS. Raises SettingsError that names the entry at fault. The first entry is the default."""
+    """Read MODELS. The first entry is the default. Raises SettingsError, which names the wrong entry."""
     entries: list[Entry] = []
     for number, given in enumerate(_listed((settings.models or "").strip()), start=1):
         entry = _entry(settings, given, number)
@@ -57,7 +57,7 @@ def read_roster(settings: Settings) -> tuple[Entry, ...]:
 
 
 def _listed(text: str) -> Iterator[Mapping[str, Any]]:
-    """The entries as they are written, whatever the form."""
+    """Return the entries as they are written, in any of the accepted forms."""
     if not _is_document(text):
         if "=" in text or not text.lower().endswith((".yaml", ".yml", ".json")):
             yield from _inline(text)
@@ -142,7 +142,7 @@ def _why_not(name: str) -> str:
 
 
 def _name_of(model: str) -> str:
-    """Return the reference, or the file's name where the reference would show a private path or address."""
+    """Return the reference, or only the name of the file if the reference would show a private path or address."""
     return Path(model.partition("?")[0]).stem if is_private(model) else model
 
 

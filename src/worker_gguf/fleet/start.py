@@ -64,7 +64,7 @@ def boot_fleet(start: Start, head_start: Prefetch | None) -> Fleet:
 
 
 def _rules(settings: Settings) -> Rules:
-    # A single model also takes the requests of its slots and MAX_QUEUE more.
+    # The same number of requests as for a single model: those in its slots, and MAX_QUEUE more.
     most_waiting = settings.max_queue + (settings.n_parallel or 1)
     return Rules(
         min_residence_s=settings.model_min_residence_s,

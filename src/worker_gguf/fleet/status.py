@@ -1,4 +1,4 @@
-"""The public state of each model: in /v1/models, in /health, in the metrics."""
+"""The public state of each model, for /v1/models, /health and the metrics."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _VALUES: Final[dict[State, str]] = {
 
 
 def public(name: str, why: WorkerError) -> WorkerError:
-    """Why a model failed, as clients may know it: a sentence with a path or an address in it stays in the log."""
+    """Return the error of a model as clients may see it. A message with a path or an address is only logged."""
     if not names_private(why.message):
         return why
     return type(why)(
@@ -46,7 +46,9 @@ def counts_of(model: FleetModel, place: Place) -> ModelCounts:
 
 
 def describe(model: FleetModel, place: Place, now_s: float) -> dict[str, Any]:
-    """`in_memory_s` counts from the end of its load. Public: without paths, prompts and keys."""
+    """Describe a model for /health, which is public: without paths, prompts and keys. `in_memory_s` counts from its
+    load.
+    """
     loaded = model.loaded
     value: dict[str, Any] = {
         "id": model.name,

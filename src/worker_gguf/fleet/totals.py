@@ -1,4 +1,4 @@
-"""The engines' numbers added up, those of engines that are gone among them, so that counters never fall."""
+"""Adds up the counters of all engines, including those of closed engines, so that a total never falls."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _OF_NOW = ("n_slots", "n_cells", "max_queue", "busy_slots", "waiting", "held_tok
 
 
 def total(engines: Iterable[EngineStats]) -> EngineStats:
-    """Add up the slots, cells and contents of all engines."""
+    """Add up the counters, slots, cells and contents of all engines."""
     return _sum(engines, (*_OF_NOW, *_COUNTED))
 
 
 def of_the_past(engines: Iterable[EngineStats]) -> EngineStats:
-    """Return the counters of engines that are gone."""
+    """Return only the counters of closed engines."""
     return _sum(engines, _COUNTED)
 
 

@@ -1,4 +1,4 @@
-"""The HTTP door: routes, keys, limits, replies. Knows nothing of models, templates or the engine."""
+"""The HTTP application: routes, keys, limits, replies. It has nothing of models, templates or the engine."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def create_app(
 ) -> Starlette:
     """Build the whole application.
 
-    /ping, which `health_path` answers like, and /health are free, for the platform asks without a key; all of /v1 and
-    /metrics want one when keys are set. `worker_id` goes into each answer's X-Worker-Id.
+    /ping, /health and `health_path`, which answers like /ping, need no key, because the platform sends none. /v1 and
+    /metrics need a key if keys are set. Each answer has `worker_id` in its X-Worker-Id header.
     """
     keys = ApiKeys(api_keys)
     app = _new_app()
@@ -71,7 +71,7 @@ def create_app(
 def create_health_app(
     backend: Backend, *, api_keys: Iterable[str], metrics: Metrics, health_path: str = "/ping"
 ) -> Starlette:
-    """Build what PORT_HEALTH serves: /ping, /health and /metrics, nothing else."""
+    """Build the application for PORT_HEALTH, which has only /ping, /health and /metrics."""
     app = _new_app()
     _add_probes(app, backend, ApiKeys(api_keys), metrics, health_path)
     _publish(app, [], has_keys=False)
@@ -87,7 +87,7 @@ def _new_app() -> Starlette:
 
 
 def _add_probes(app: Starlette, backend: Backend, keys: ApiKeys, metrics: Metrics, health_path: str) -> None:
-    # Before all other routes and in plain ASGI: it is asked often, and must answer in the middle of a full batch.
+    # First in the list and in plain ASGI, because it is asked often and must be fast while a full batch runs.
     for path in {"/ping", health_path}:
         app.router.routes.insert(0, StarletteRoute(path, Ping(backend), methods=["GET"]))
 
@@ -114,7 +114,7 @@ def _add_api(app: Starlette, frame: Frame, route: Route) -> None:
 
 
 def _publish(app: Starlette, routes: Iterable[Route], *, has_keys: bool) -> None:
-    """Serve the OpenAPI document, which is made when it is first asked for."""
+    """Serve the OpenAPI document, which is built at the first request for it."""
     made = cache(lambda: json_bytes(openapi.document(routes, has_keys=has_keys)))
 
     async def document(request: Request) -> Response:
@@ -130,7 +130,7 @@ def _add(app: Starlette, method: str, path: str, endpoint: Callable[[Request], A
 
 
 def _noted_routing_error(frame: Frame) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """Count and log a request that no route takes, too."""
+    """Build the handler that refuses a request without a route, and counts and logs it."""
 
     async def refuse(request: Request, error: Exception) -> Response:
         refusal = _refusal(request, error, no_such_route(request.scope["path"]))
@@ -151,7 +151,7 @@ async def _routing_error(request: Request, error: Exception) -> Response:
 
 
 def _refused(request: Request, error: Exception, refusal: WorkerError) -> Response:
-    """Put a refusal of the router into OpenAI's envelope."""
+    """Render a refusal of the router as an error in OpenAI's form."""
     headers = dict(getattr(error, "headers", None) or {})
     return _error_response(refusal, headers, request_id_from(request.headers.get("x-request-id")))
 

@@ -1,4 +1,4 @@
-"""API keys. Knows nothing of HTTP frameworks. The settings refuse a worker that is open to others by accident."""
+"""API keys. The settings refuse a worker that is open to others by accident."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["ApiKeys"]
 
 
 class ApiKeys:
-    """The accepted API keys, kept as digests. No keys: everybody may ask."""
+    """The accepted API keys, kept as digests. Without keys, every request is accepted."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._digests = tuple(sha256(key.encode()).digest() for key in keys)
@@ -21,7 +21,7 @@ class ApiKeys:
         return bool(self._digests)
 
     def check(self, authorization: str | None) -> None:
-        """Raise Unauthorized unless `authorization` is `Bearer` and one of the keys."""
+        """Raise Unauthorized unless `authorization` is `Bearer` with one of the keys."""
         if not self._digests:
             return
         if authorization is None:
@@ -31,7 +31,7 @@ class ApiKeys:
             raise Unauthorized("The API key is not one of this worker's API_KEYS. Send `Authorization: Bearer <key>`.")
 
     def _is_known(self, key: str) -> bool:
-        # Digests have one length and every key is compared, so the time reveals nothing about the keys.
+        # All digests have the same length and all keys are compared, so the time reveals nothing about the keys.
         digest = sha256(key.encode("utf-8", "surrogateescape")).digest()
         known = False
         for candidate in self._digests:

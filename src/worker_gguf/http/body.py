@@ -1,4 +1,4 @@
-"""Reads the bytes of a request's body within its limit. `protocol` decides whether they are a well-formed body."""
+"""Reads the bytes of a request body up to its limit. `protocol` decides whether they are a well-formed body."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
 class ClientGone(Exception):
-    """The client closed its connection before it had its answer."""
+    """The client closed its connection before the answer was complete."""
 
 
 async def read_body(receive: Receive, content_length: str | None, limit_bytes: int) -> bytes:
-    """Read the body, refusing it as soon as it is known to be over `limit_bytes`."""
+    """Read the body. Raises PayloadTooLarge as soon as it is known to be larger than `limit_bytes`."""
     # No body that fits has a length of 20 digits, and int() refuses to read thousands of them.
     if content_length and content_length.isdecimal() and int(content_length[:20]) > limit_bytes:
         raise _too_large(limit_bytes)
@@ -38,7 +38,7 @@ async def read_body(receive: Receive, content_length: str | None, limit_bytes: i
 
 
 def parse_body(raw: bytes) -> object:
-    """Parse a body, whatever its Content-Type: many clients send JSON under another name, or under none."""
+    """Parse a body as JSON. Ignores Content-Type, because many clients send JSON with another type or with none."""
     if not raw.strip():
         raise InvalidRequest("The body is empty. Send a JSON object.")
     return read_json(raw)

@@ -1,4 +1,4 @@
-"""Browsers: pages of other origins may read the answers, as CORS_ORIGINS allows (fetch.spec.whatwg.org, "CORS")."""
+"""Lets browsers read answers on pages of other origins, as CORS_ORIGINS allows (fetch.spec.whatwg.org, "CORS")."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ _MAX_AGE_S: Final = 3600
 
 
 class Cors:
-    """Adds the headers to answers, errors and streams, and answers preflights without a key: they cannot carry one."""
+    """Adds the CORS headers to answers, errors and streams. Answers preflights without a key, because they cannot have
+    one.
+    """
 
     def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
         self._app = app
@@ -29,8 +31,9 @@ class Cors:
             app,
             allow_origins=origins,
             allow_methods=("GET", "POST"),
-            allow_headers=("*",),  # mirrored: clients send headers of their own, and a plain * leaves Authorization out
-            # A page that was named may reach a worker on this machine or in this network; any page whatever may not.
+            # Starlette then repeats the names that the browser asks for. A plain * would not include Authorization.
+            allow_headers=("*",),
+            # A listed page may reach a worker on this machine or in this network. With *, no page may.
             allow_private_network="*" not in origins,
             expose_headers=_EXPOSED,
             max_age=_MAX_AGE_S,

@@ -1,4 +1,4 @@
-"""Compressed bodies: decoded within the limit of a body, which counts what comes out."""
+"""Decodes compressed request bodies. The limit of a body counts the decoded bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAMES: Final = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
 
 
 def coding_of(content_encoding: str) -> str | None:
-    """Return how a body is compressed, None if it is not. Raises UnsupportedEncoding."""
+    """Return the compression of a body, or None. Raises UnsupportedEncoding."""
     codings = [part.strip().lower() for part in content_encoding.split(",")]
     codings = [coding for coding in codings if coding not in ("", "identity")]
     if not codings:
@@ -28,7 +28,7 @@ def coding_of(content_encoding: str) -> str | None:
 
 
 def decode(raw: bytes, coding: str, limit_bytes: int) -> bytes:
-    """Decode a body. One that comes to more than `limit_bytes` is refused without being decoded any further."""
+    """Decode a body. Raises PayloadTooLarge as soon as it has more than `limit_bytes`, without decoding the rest."""
     decoder = zlib.decompressobj(_GZIP if coding == "gzip" else _deflate_form(raw))
     try:
         body = decoder.decompress(raw, limit_bytes + 1)
@@ -46,6 +46,6 @@ def decode(raw: bytes, coding: str, limit_bytes: int) -> bytes:
 
 
 def _deflate_form(raw: bytes) -> int:
-    """HTTP's deflate has the header of zlib (RFC 9110, 8.4.1.2), which some clients leave out."""
+    """Return the window size for zlib. Deflate in HTTP has zlib's header (RFC 9110, 8.4.1.2); some clients omit it."""
     has_header = len(raw) >= 2 and raw[0] & 0x0F == 8 and (raw[0] << 8 | raw[1]) % 31 == 0
     return zlib.MAX_WBITS if has_header else _RAW_DEFLATE

@@ -46,7 +46,7 @@ _STREAM_HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The parts that all exchanges share."""
+    """The objects that all exchanges share."""
 
     backend: Backend
     keys: ApiKeys
@@ -111,7 +111,7 @@ class Exchange(Response):
             await connection.close()
 
     async def _parse(self, raw: bytes, content_encoding: str) -> object:
-        """Parse a body, in another thread where that takes long enough to hold up the streams and /ping."""
+        """Parse a body, in another thread if that takes so long that it would delay the streams and /ping."""
         coding = coding_of(content_encoding)
         read = partial(_read, raw, coding, self._frame.max_body_bytes)
         return read() if coding is None and len(raw) <= _INLINE_BYTES else await asyncio.to_thread(read)
@@ -129,8 +129,9 @@ class Exchange(Response):
             await sender.close()
 
     async def _send_events(self, stream: Stream, sender: EventSender) -> None:
-        """Send the events of a stream. Before the status line is sent, an error has a status of its own; later its
-        envelope becomes the last event.
+        """Send the events of a stream.
+
+        An error before the status line is answered with its own status. A later error becomes the last event.
         """
         try:
             async for event in stream.events:

@@ -1,4 +1,4 @@
-"""The published document, /openapi.json: the bodies, answers and errors of each route. Only describes."""
+"""The published document, /openapi.json: the bodies, answers and errors of each route."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ _PING: dict[str, Any] = {
 
 
 def document(routes: Iterable[Route], *, has_keys: bool) -> dict[str, Any]:
-    """Describe the application. `routes` are those that want an API key where keys are set."""
+    """Build the document. `routes` are the routes that need an API key if keys are set."""
     paths: dict[str, dict[str, Any]] = {"/health": {"get": _HEALTH}, "/metrics": {"get": _METRICS}}
     found = {route.generation.body: None for route in routes if route.generation is not None}
     for route in routes:

@@ -1,4 +1,4 @@
-"""Tries a path that no route takes again, without extra slashes and with the right base URL, before it is refused."""
+"""Retries a path without a route, without extra slashes and with the right base URL, before it is refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Retried"]
 
 
 class Retried:
-    """A router's `default`, so that paths which are right cost nothing. `refuse` answers what leads nowhere."""
+    """The router's `default`, so that paths with a route cost nothing. `refuse` answers paths that have none."""
 
     def __init__(self, router: Router, refuse: ASGIApp) -> None:
         self._router = router

@@ -1,4 +1,4 @@
-"""GET /ping, the platform's question whether to send requests here."""
+"""GET /ping, by which the platform decides whether to send requests to this worker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BODY: Message = {"type": "http.response.body", "body": b""}
 
 
 class Ping:
-    """One status line, no body, no log."""
+    """Answers with a status line only, and logs nothing."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend

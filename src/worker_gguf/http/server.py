@@ -1,4 +1,4 @@
-"""uvicorn on sockets that are bound already, with a drain on SIGTERM. Knows nothing of routes."""
+"""Runs uvicorn on sockets that are bound already, and drains on SIGTERM. It has nothing of routes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ __all__ = ["Listener", "ServerThread", "run_loop", "serve"]
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# Longer than a balancer keeps an idle connection, or it would send into one that is just being closed.
+# Longer than a balancer keeps an idle connection. Otherwise it could send a request while we close the connection.
 _KEEP_ALIVE_S = 75
-# For a step of the engine to end and the errors to be sent.
+# The time for the engine to end a step and for the errors to be sent.
 _CUT_OFF_S = 2.0
 _LOOK_AGAIN_S = 0.05
 _MIN_GRACE_S = 1
@@ -87,7 +87,7 @@ async def serve(
 
 
 class _Leaving:
-    """The requests that run when the shutdown begins, and how they end."""
+    """Counts the requests that run when the shutdown begins, and how they end."""
 
     def __init__(self, running: set[asyncio.Task[None]], begun_s: float) -> None:
         self._running = running
@@ -113,7 +113,7 @@ class _Leaving:
 
 
 async def _drain(drain: Drain, cut_off: Callable[[], None], timeout_s: float, hurry: asyncio.Event) -> float:
-    """Drain. Returns the seconds that clients still have to read finished answers."""
+    """Drain, and return the number of seconds that clients still have to read finished answers."""
     loop = asyncio.get_running_loop()
     deadline_s = loop.time() + timeout_s
     draining = asyncio.ensure_future(drain())
@@ -133,7 +133,7 @@ async def _drain(drain: Drain, cut_off: Callable[[], None], timeout_s: float, hu
 
 
 class ServerThread:
-    """The same server in another thread, where the main thread runs the SDK's loop or a test."""
+    """Runs the server in another thread, because the main thread runs the SDK's loop or a test."""
 
     def __init__(self, app: ASGIApp, sock: socket.socket) -> None:
         self._server = _Server(app)
@@ -164,7 +164,7 @@ class ServerThread:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers, access log and logging set-up: all three are ours."""
+    """uvicorn without its signal handlers, access log and logging configuration, which are all our own."""
 
     def __init__(self, app: ASGIApp) -> None:
         super().__init__(
@@ -187,6 +187,6 @@ class _Server(uvicorn.Server):
         yield
 
     def finish_within(self, seconds: float) -> None:
-        """Take no new connection; requests that still run after this time are cancelled."""
+        """Accept no new connections, and cancel requests that still run after this time."""
         self.config.timeout_graceful_shutdown = max(_MIN_GRACE_S, round(seconds))
         self.should_exit = True

@@ -1,7 +1,7 @@
-"""A stream on the wire: whole events as they come, and a comment after a silence.
+"""A stream on the wire: whole events as they arrive, and comments during silence.
 
-Balancers and clients drop a connection that is silent, and a long prompt takes its time. Readers skip a line that
-begins with a colon (html.spec.whatwg.org/multipage/server-sent-events.html).
+Balancers and clients close a silent connection, and a long prompt takes a while. Readers skip a line that begins with a
+colon (html.spec.whatwg.org/multipage/server-sent-events.html).
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ COMMENT: Final = b": ping\n\n"
 
 @dataclass(frozen=True, slots=True)
 class Pings:
-    """Seconds of silence before a comment: `first_s` before the first event, `every_s` afterwards. 0 sends none.
+    """Seconds of silence before a comment: `first_s` before the first event, `every_s` afterwards. With 0, none is
+    sent.
 
-    The first comment sends the status line, and then an error cannot have a status of its own. So it should come after
-    the last moment at which the request may be refused.
+    The first comment sends the status line, and after that an error cannot have its own status. So the first comment
+    should be sent after the last moment at which the request may be refused.
     """
 
     every_s: float = 0.0
@@ -31,7 +32,9 @@ class Pings:
 
     @classmethod
     def within(cls, every_s: float, queue_timeout_s: float | None) -> Pings:
-        """For a stream that can still be refused while queued: send no ping before `queue_timeout_s`."""
+        """Return pings for a stream that may still be refused while it is queued: none is sent before
+        `queue_timeout_s`.
+        """
         return cls(every_s, max(every_s, queue_timeout_s or 0.0))
 
 
@@ -39,10 +42,10 @@ NO_PINGS: Final = Pings()
 
 
 class EventSender:
-    """Sends one stream. Each message is one event or one comment, so nothing is ever split. `close` it in any case."""
+    """Sends one stream. Each message is one event or one comment, so nothing is split. Always `close` it."""
 
     def __init__(self, start: Callable[[], Awaitable[None]], send: Send, pings: Pings) -> None:
-        """`start` sends the status line and the headers; it is called once, with the first event or comment."""
+        """`start` sends the status line and the headers. It is called once, before the first event or comment."""
         self.has_started = False
         self._start = start
         self._send = send
@@ -79,7 +82,7 @@ class EventSender:
             left_s = self._last_s + longest_s - self._loop.time()
             if left_s > 0:
                 await asyncio.sleep(left_s)
-            elif not self._sending.locked():  # else an event is on its way to a client that reads slowly
+            elif not self._sending.locked():  # otherwise an event is being sent to a client that reads slowly
                 await self.send(COMMENT)
             else:
                 await asyncio.sleep(longest_s)
