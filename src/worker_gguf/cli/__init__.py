@@ -1,4 +1,4 @@
-"""The command `worker-gguf`: one file a subcommand. Heavy imports stand in the subcommand that needs them."""
+"""The command `worker-gguf`, with one file for each subcommand. Heavy imports are in the subcommand that needs them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ READER_LEFT = 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand; the exit code. Settings come from the environment, flags win over it."""
+    """Run a subcommand and return the exit code. Settings come from the environment; flags take precedence."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words in ([], ["serve"]):
         return _serve()  # the command of an image; it saves the import of a parser
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """Any subcommand that `_parser` knows but serve."""
+    """Run any subcommand of `_parser` except serve."""
     if arguments.command == "inspect":
         from worker_gguf.cli.inspect import inspect
 

@@ -1,4 +1,4 @@
-"""`worker-gguf bench cold-start`: one start of a worker, drawn and measured against the fastest read of its model."""
+"""`worker-gguf bench cold-start`: measures a worker's start against the fastest read of its model, and draws it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def bench(arguments: argparse.Namespace) -> int:
-    """Print the picture, then a figure a line; 0, 1 when the worker does not start, 2 when the arguments are wrong."""
+    """Print the drawing and then one figure per line. Returns 0, 1 if the worker does not start, or 2 for wrong
+    arguments.
+    """
     from worker_gguf.cli.cold_start import picture
     from worker_gguf.cli.named_model import settings_for_one
     from worker_gguf.worker_process import ProcessFailed
@@ -52,7 +54,7 @@ def bench(arguments: argparse.Namespace) -> int:
 
 
 def _fetch(settings: Settings) -> LocalModel:
-    """Find the files as the worker will; a model that is not here yet is downloaded first, and not measured."""
+    """Find the files as the worker does. A model that is not on disk is downloaded first, which is not measured."""
     from worker_gguf.start import start
     from worker_gguf.start.fetch import fetch
 
@@ -68,7 +70,7 @@ def _round(settings: Settings, local: LocalModel) -> tuple[Limit, Start]:
 
 
 def _from_cache_bytes(start: Start, size_bytes: int) -> int:
-    """Return the bytes of the file that were in the page cache; 0 where nothing was read ahead."""
+    """Return the bytes of the file that were in the page cache, or 0 if nothing was read ahead."""
     read = [phase.size_bytes for phase in start.phases if phase.name == "prefetch" and phase.size_bytes is not None]
     return max(0, size_bytes - sum(read)) if read else 0
 

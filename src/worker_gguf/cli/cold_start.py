@@ -1,6 +1,7 @@
-"""One cold start, measured: a worker from its process's start to its first answer, and the limit it is held to.
+"""Measures one cold start: a worker from its process's start to its first answer, and the limit that it is compared
+with.
 
-The limit is the fastest plain read of the model's files: parallel readers into buffers of their own, nothing else.
+The limit is the fastest plain read of the model's files, with parallel readers into their own buffers.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _PROMPT: Final = "Once upon a time there was a small machine that wanted to"
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """The fastest plain read that was found."""
+    """The fastest plain read of the files."""
 
     seconds: float
     n_readers: int
@@ -38,7 +39,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """One start: seconds from the start of the process, and the phases that the worker reports."""
+    """One start: the seconds since the start of the process, and the phases that the worker reports."""
 
     ready_s: float
     first_answer_s: float
@@ -46,7 +47,9 @@ class Start:
 
 
 def fastest_read(paths: Sequence[Path]) -> Limit:
-    """Read the files with several numbers of readers and keep the best; the page cache is dropped before each."""
+    """Read the files with several numbers of readers and return the fastest. The page cache is dropped before each
+    read.
+    """
     found = []
     for n_readers in READERS:
         drop_pages(paths)
@@ -55,7 +58,7 @@ def fastest_read(paths: Sequence[Path]) -> Limit:
 
 
 def plain_read(paths: Sequence[Path], n_readers: int) -> float:
-    """Return the seconds in which so many threads read the files by blocks and do nothing with them."""
+    """Return the seconds in which this number of threads reads the files block by block."""
     begun_s = time.perf_counter()
     with ExitStack() as files:
         blocks = _blocks([files.enter_context(path.open("rb", buffering=0)) for path in paths])
@@ -85,14 +88,18 @@ def plain_read(paths: Sequence[Path], n_readers: int) -> float:
 
 
 def drop_pages(paths: Sequence[Path]) -> None:
-    """Ask the kernel to forget the files. It keeps pages that someone has mapped, another worker for one."""
+    """Ask the kernel to drop the files from the page cache. It keeps pages that a process has mapped, such as another
+    worker.
+    """
     for path in paths:
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def measure_start(environment: Mapping[str, str], prompt: str = _PROMPT) -> Start:
-    """Start a worker on MODEL, wait until it is ready, then for one token. Raises ProcessFailed with its last words."""
+    """Start a worker on MODEL, wait until it is ready, then for one token. Raises ProcessFailed with the end of its
+    log.
+    """
     own = {"MODE": "http", "LOG_LEVEL": "warning", **environment}
     with tempfile.NamedTemporaryFile(prefix="worker-gguf-bench-", suffix=".log") as log:
         worker = WorkerProcess(own, log)
@@ -109,7 +116,7 @@ def measure_start(environment: Mapping[str, str], prompt: str = _PROMPT) -> Star
 
 
 def picture(start: Start, size_bytes: int, limit: Limit | None = None) -> str:
-    """The worker's phases, between the limit, above, and the first request."""
+    """Draw the worker's phases between the limit and the first request."""
     phases = [*start.phases, Phase("first answer", start.ready_s, start.first_answer_s - start.ready_s)]
     if limit is not None:
         phases.insert(0, Phase("limit", 0.0, limit.seconds, size_bytes, f"plain read, {limit.n_readers} readers"))
@@ -117,7 +124,7 @@ def picture(start: Start, size_bytes: int, limit: Limit | None = None) -> str:
 
 
 def _blocks(files: Sequence[FileIO]) -> Iterator[tuple[int, int]]:
-    """A descriptor and an offset for each block, in order."""
+    """Return a descriptor and an offset for each block, in order."""
     for file in files:
         size_bytes = os.fstat(file.fileno()).st_size
         yield from ((file.fileno(), offset) for offset in range(0, size_bytes, _BLOCK_BYTES))

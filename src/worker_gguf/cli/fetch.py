@@ -1,4 +1,4 @@
-"""`worker-gguf fetch`: a model onto this machine before a worker needs it: into an image, onto a network volume."""
+"""`worker-gguf fetch`: downloads a model before a worker needs it, into an image or onto a network volume."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def fetch(arguments: argparse.Namespace, *, endpoint: str | None = None) -> int:
-    """Fetch the model, or every model of MODELS, and print where it lies; the exit code. Asks the Hub nothing if it is
-    there.
+    """Download the model, or every model of MODELS, print its path, and return the exit code.
 
-    Without a quant it takes the usual one: which fits best is for the machine to say that will run it.
+    No request is made to the Hub if the model is on disk. Without a quant, the usual one is chosen, because only the
+    machine that will serve the model knows which one fits best.
     """
     from worker_gguf.cli.named_model import settings_for
     from worker_gguf.errors import SettingsError
@@ -36,7 +36,7 @@ def fetch(arguments: argparse.Namespace, *, endpoint: str | None = None) -> int:
         with ExitStack() as holds:
             for settings in _wanted(settings_for(arguments.model)):
                 found = _ensure(settings, arguments.to, endpoint)
-                # Room for the next one is made, but not of this one.
+                # Protects this model while room is made for the next one.
                 holds.callback(UsageMark(found.paths, settings.cache_dir()).release)
                 print("\n".join(str(path) for path in found.paths), flush=True)
     except SettingsError as error:

@@ -1,4 +1,4 @@
-"""`worker-gguf inspect`: a model's memory plan as a table, for this machine or a named one, before any download."""
+"""`worker-gguf inspect`: prints a model's memory plan as a table, for this machine or another, before any download."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def inspect(arguments: argparse.Namespace, *, endpoint: str | None = None) -> int:
-    """Print the plan; 0, 1 when the model cannot be served so, 2 when the arguments are wrong."""
+    """Print the plan. Returns 0, 1 if the model cannot be served with it, or 2 for wrong arguments."""
     from worker_gguf.cli.named_model import settings_for_one
     from worker_gguf.errors import SettingsError
     from worker_gguf.plan.planning import beyond_training, plan_for
@@ -75,7 +75,9 @@ def inspect(arguments: argparse.Namespace, *, endpoint: str | None = None) -> in
 
 
 def parse_sizes(text: str) -> list[int]:
-    """`24GB,16GB` in bytes. A card of 24 GB has 24 GiB, and so is everything counted here; a bare number too."""
+    """Convert a text such as `24GB,16GB` to bytes. 1 GB means 1 GiB, as in the name of a card; a bare number is in
+    GB.
+    """
     sizes = []
     for part in text.split(","):
         found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:(M|G|T)(?:i?B)?)?\s*", part, re.IGNORECASE)
@@ -121,7 +123,7 @@ def _cards(gpu: str) -> list[int]:
 
 
 def _header(settings: Settings, machine: Machine, endpoint: str | None) -> tuple[ModelHeader, str]:
-    """The header and where it was read: on this disk, else on the Hub."""
+    """Return the header and the place where it was read: this disk, or else the Hub."""
     from functools import partial
 
     from worker_gguf.errors import ModelNotFound
@@ -176,7 +178,7 @@ def _settings(plan: MemoryPlan) -> Iterator[tuple[str, ...]]:
 
 
 def _columns(rows: Iterable[tuple[str, ...]], sides: str) -> list[str]:
-    """Rows under each other; `sides` has < or > for each column."""
+    """Align rows in columns. `sides` has < or > for each column."""
     table = list(rows)
     widths = [max(len(row[i]) for row in table) for i in range(len(sides))]
     return [

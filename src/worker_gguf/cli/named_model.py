@@ -1,4 +1,4 @@
-"""The model of a command: the one on its command line, or else the one of the environment."""
+"""The model of a command: the one on its command line, or else the one in the environment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NAMES_A_MODEL = ("model", "models", "model_repository_id", "model_filename")
 
 
 def settings_for(model: str | None, **overrides: object) -> Settings:
-    """The settings; a model that is named takes the place of every variable that names one."""
+    """Return the settings. A named model replaces all variables that name one."""
     given = environment.given()
     if model is not None:
         given = {name: text for name, text in given.items() if name not in _NAMES_A_MODEL}
@@ -20,7 +20,7 @@ def settings_for(model: str | None, **overrides: object) -> Settings:
 
 
 def settings_for_one(model: str | None, **overrides: object) -> Settings:
-    """Like `settings_for`, for a command about a single model. Raises SettingsError where MODELS is set."""
+    """Return the settings for a command about a single model. Raises SettingsError if MODELS is set."""
     settings = settings_for(model, **overrides)
     if settings.models is not None:
         raise SettingsError("This command is about one model, and MODELS lists several: name one of them.")

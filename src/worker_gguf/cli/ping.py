@@ -1,7 +1,7 @@
-"""`worker-gguf ping`: whether the worker of this container can answer. The image's HEALTHCHECK.
+"""`worker-gguf ping`: returns whether the worker of this container can answer. The image's HEALTHCHECK runs it.
 
-It reads the raw environment, as the worker does (settings/fields.py), since pydantic alone takes longer to import
-than the question takes to be answered.
+It reads the raw environment like the worker does (settings/fields.py), because importing pydantic takes longer than the
+whole request.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ _RUNPOD = ("runpod_pod_id", "runpod_endpoint_id", "runpod_webhook_get_job")
 
 
 def ping(environ: Mapping[str, str] | None = None) -> int:
-    """Ask /ping on this machine. Returns 0 if it answers 200 or the worker has no port, 1 while it starts and when it
-    fails.
-    """
+    """Send GET /ping on this machine. Returns 0 if the answer is 200 or the worker has no port, otherwise 1."""
     given = environment.given(environ)
     try:
         port = port_of_ping(given)
@@ -45,7 +43,7 @@ def ping(environ: Mapping[str, str] | None = None) -> int:
 
 
 def port_of_ping(given: Mapping[str, str]) -> int | None:
-    """Return the port of /ping, or None where the worker has none. Raises SettingsError.
+    """Return the port of /ping, or None if the worker has none. Raises SettingsError.
 
     tests/cli/test_ping.py compares it with Settings.
     """
@@ -59,7 +57,9 @@ def port_of_ping(given: Mapping[str, str]) -> int | None:
 
 
 def _port(text: str, given: Mapping[str, str]) -> int:
-    """A plain number at once; anything else is for the settings to read, or to refuse with a sentence."""
+    """Return a plain number directly. Any other text is left to the settings, which read it or refuse it with a
+    sentence.
+    """
     if text.isascii() and text.isdigit() and 0 < int(text) < 1 << 16:
         return int(text)
     from worker_gguf.settings import Settings

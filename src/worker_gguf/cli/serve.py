@@ -1,4 +1,4 @@
-"""`worker-gguf serve`: binds, starts the model while the door opens, serves until it is stopped."""
+"""`worker-gguf serve`: binds the socket, starts the model, and serves until it is stopped."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ __all__ = ["serve"]
 logger = logging.getLogger(__name__)
 
 _HEAD_START_S = 0.4
-# The platform kills a worker some seconds after its drain: a collector that is gone must not cost them.
+# The platform kills a worker some seconds after its drain, and an unreachable collector must not use them up.
 _FLUSH_S = 3.0
 
 
 def serve(
     *, model: str | None, mode: str | None, host: str | None, port: int | None, head_start: Prefetch | None = None
 ) -> int:
-    """Run the worker in this process; the exit code. Arguments win over the environment.
+    """Run the worker in this process and return the exit code. Arguments take precedence over the environment.
 
-    `head_start` is the prefetch that already reads the model.
+    `head_start` is a prefetch of the model that is running already.
     """
     timeline = Timeline(before_s=_process_age_s())
     try:
@@ -108,7 +108,7 @@ def _http(settings: Settings, timeline: Timeline, head_start: Prefetch | None) -
 
 
 async def _serve(worker: Worker, listeners: Sequence[Listener], settings: Settings) -> None:
-    """Serve until a signal, or until the start has failed: a worker without a model is only billed."""
+    """Serve until a signal arrives or the start has failed, because a worker without a model only costs money."""
     from worker_gguf.http.server import serve as serve_http
 
     stop = asyncio.Event()
@@ -152,7 +152,7 @@ def _queue(settings: Settings, timeline: Timeline, head_start: Prefetch | None) 
             path = settings.health_check_path
             app = create_health_app(worker, api_keys=keys, metrics=metrics, health_path=path)
             stack.enter_context(ServerThread(app, bind(settings.host, settings.port_health)))
-        # Until the SDK sets its own: a signal during the start gives it up.
+        # A signal during the start cancels it. Later the SDK sets its own handlers.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         try:
             try:
@@ -178,7 +178,7 @@ def _queue(settings: Settings, timeline: Timeline, head_start: Prefetch | None) 
 
 
 def _start(settings: Settings, timeline: Timeline, head_start: Prefetch | None) -> tuple[Worker, Metrics]:
-    """Start the load with as few imports as it needs; the others run in parallel with it."""
+    """Start the load after as few imports as it needs. The other imports run in parallel with it."""
     with timeline.phase("imports"):
         from worker_gguf.worker import Worker
 
@@ -205,7 +205,7 @@ def _start(settings: Settings, timeline: Timeline, head_start: Prefetch | None) 
 
 
 def _warn_of_misspellings() -> None:
-    """Warn in another thread: the search takes some milliseconds that the first requests should not wait for."""
+    """Warn in another thread, because the search takes some milliseconds."""
 
     def warn() -> None:
         from worker_gguf.settings.typos import misspellings
@@ -220,7 +220,7 @@ def _warn_of_misspellings() -> None:
 
 
 def _open_telemetry(worker: Worker, metrics: Metrics) -> Telemetry | None:
-    """Open what OpenTelemetry's variables ask for. It begins when the start is over, with a trace of the start."""
+    """Open what OpenTelemetry's variables ask for. It begins with a trace of the start, when the start is over."""
     variables = environment.given()
     if not any(name.startswith("otel_exporter_otlp_") for name in variables):
         return None
@@ -241,13 +241,13 @@ def _open_telemetry(worker: Worker, metrics: Metrics) -> Telemetry | None:
 
 
 def _close_telemetry(telemetry: Telemetry | None, settings: Settings) -> None:
-    """Before the engine stops, whose last numbers are sent too."""
+    """Close the telemetry. Call this before the engine stops, so that its last numbers are sent too."""
     if telemetry is not None:
         telemetry.close(min(_FLUSH_S, settings.drain_timeout_s))
 
 
 def _check_exposure(settings: Settings) -> None:
-    """Who can reach the port can use the model: without keys, only this machine may, unless asked for."""
+    """Raise SettingsError if other machines can reach the port and there are no keys: they could use the model."""
     if settings.resolved_mode == "queue" or settings.api_keys or settings.allow_unauthenticated:
         return
     if settings.behind_platform_keys or _is_loopback(settings.host):
@@ -266,7 +266,9 @@ def _is_loopback(host: str) -> bool:
 
 
 def _process_age_s() -> float:
-    """Seconds since the kernel started this process: the interpreter's own start belongs to the cold start."""
+    """Return the seconds since the kernel started this process, because the interpreter's start is part of the cold
+    start.
+    """
     try:
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         ticks_per_s = os.sysconf("SC_CLK_TCK")

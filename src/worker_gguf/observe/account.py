@@ -1,7 +1,7 @@
 """The account of one request: its caller, route, times and counts, and nothing of its content.
 
-A door opens an `Account`, the service and the reply write into it, and the door closes it. The result is a frozen
-`Record`, from which the log line, the metrics and the traces are made.
+HTTP or the queue opens an `Account`, the service and the reply write into it, and then it is closed. The result is a
+frozen `Record`, from which the log line, the metrics and the traces are made.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from worker_gguf.errors import WorkerError
 
 __all__ = ["CANCELLED", "Account", "Choice", "Record", "Via"]
 
-CANCELLED = 499  # nginx's number for a client that left; never sent, only logged and counted
+CANCELLED = 499  # nginx's status for a client that left. It is logged and counted, but never sent.
 
 Via = Literal["http", "queue"]
 
-# Named tuples and not dataclasses: this module is imported in the cold start, where a dataclass of so many fields takes
-# milliseconds to make.
+# These are named tuples because this module is imported in the cold start, and a dataclass with so many fields takes
+# milliseconds to create.
 
 
 class Choice(NamedTuple):
-    """One answer of a request. Times are of `time.monotonic`; None means never. `finish_reason` is None when the client
-    had left.
+    """One answer of a request. Times are values of `time.monotonic`; None means that it never happened. `finish_reason`
+    is None if the client had left.
     """
 
     finish_reason: str | None
@@ -44,10 +44,10 @@ class Choice(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A request that is over. Times are of `time.monotonic`, but for `ended_unix_s`.
+    """A request that has ended. Times are values of `time.monotonic`, except `ended_unix_s`.
 
-    `status` is the status of the answer, or 499 when the client had left. `code` is the code of the error, also of one
-    that ended a stream which had begun with 200. `route` is the template of a route and `operation` its name in traces;
+    `status` is the status of the answer, or 499 if the client had left. `code` is the code of the error, including an
+    error that ended a stream with status 200. `route` is the template of a route and `operation` its name in traces.
     `model` and `answer_id` are the worker's own names. `ignored` are names that the client wrote.
     """
 
@@ -80,29 +80,29 @@ class Record(NamedTuple):
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether the client left or the job was stopped before the end."""
+        """Whether the client left, or the job was stopped, before the end."""
         return self.status == CANCELLED
 
     @property
     def finish_reasons(self) -> list[str]:
-        """The finish reasons of its choices, each once."""
+        """The different finish reasons of all choices."""
         return sorted({choice.finish_reason for choice in self.choices if choice.finish_reason})
 
     @property
     def queue_wait_s(self) -> float | None:
-        """From the submission until the first of its choices had a slot."""
+        """Seconds from the submission until the first choice had a slot."""
         admitted = [choice.admitted_s - choice.submitted_s for choice in self.choices if choice.admitted_s is not None]
         return min(admitted, default=None)
 
     @property
     def first_token_s(self) -> float | None:
-        """From the request's first byte until its first token was drawn."""
+        """Seconds from the request's first byte until its first token was drawn."""
         first = self._first
         return None if first is None or first.first_token_s is None else first.first_token_s - self.started_s
 
     @property
     def prefill_tokens_per_s(self) -> float | None:
-        """Prompt tokens computed by the choices that began before the first token, over the time that took them."""
+        """The prompt tokens of the choices that began before the first token, divided by the time of their prefill."""
         first = self._first
         if first is None or first.first_token_s is None:
             return None
@@ -118,7 +118,7 @@ class Record(NamedTuple):
 
     @property
     def decode_tokens_per_s(self) -> float | None:
-        """All choices together, from the first token on; None for a single token."""
+        """The tokens per second of all choices together after the first token, or None for a single token."""
         first = self._first
         if first is None or first.first_token_s is None:
             return None
@@ -142,7 +142,7 @@ class Record(NamedTuple):
 
 
 class Account:
-    """Open while the request is served. Everything belongs to the request's event loop."""
+    """The account of a request that is being served. It is used only on the request's event loop."""
 
     def __init__(
         self, via: Via, request_id: str, *, traceparent: str | None = None, tracestate: str | None = None
@@ -164,7 +164,7 @@ class Account:
         self._endings: dict[int, Finished] = {}
 
     def routed(self, method: str, route: str, operation: str | None = None) -> None:
-        """Note the route. `route` is its template, never the path that a client wrote."""
+        """Record the route. `route` is its template, never the path that a client wrote."""
         self._method, self._route, self._operation = method, route, operation
 
     def submitted(
@@ -177,7 +177,7 @@ class Account:
         n: int,
         ignored: tuple[str, ...] = (),
     ) -> None:
-        """Note that the engine has the request: `n` choices for each prompt."""
+        """Record that the engine has the request, with `n` choices for each prompt."""
         self._progress, self._n = progress, n
         self._model, self._answer_id, self._stream = model, answer_id, stream
         self.ignored += ignored
@@ -186,7 +186,7 @@ class Account:
         self._endings[index] = event
 
     def close(self, status: int) -> Record:
-        """Make the record of the request, which is over."""
+        """Return the record of the request, which has ended."""
         choices = tuple(self._choice(index, progress) for index, progress in enumerate(self._progress))
         prompts = [choices[i : i + self._n] for i in range(0, len(choices), self._n)]
         traceparent, tracestate = self._trace

@@ -1,7 +1,7 @@
-"""The worker's metrics for Prometheus. Knows nothing of HTTP, RunPod or llama.cpp.
+"""The metrics of a worker, for Prometheus.
 
-The engine counts in plain integers, and its snapshot is read at each scrape. Numbers that only the doors know are
-counted here as they happen.
+The engine counts in plain integers, and a snapshot of them is read at each scrape. The counts of requests are updated
+when they end.
 """
 
 from __future__ import annotations
@@ -32,9 +32,7 @@ _PER_TOKEN_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 
 
 @dataclass(frozen=True, slots=True)
 class ModelCounts:
-    """The numbers of one of several models: whether it is in memory, its loads and their seconds, how often it was
-    unloaded.
-    """
+    """The counts of one of several models: whether it is loaded, its loads and their seconds, its unloads."""
 
     name: str
     is_loaded: bool
@@ -45,7 +43,7 @@ class ModelCounts:
 
 
 class Metrics:
-    """Metrics in a registry of their own, so that two workers in one process (a test) do not share numbers."""
+    """Metrics in their own registry, so that two workers in one process (in a test) do not share numbers."""
 
     content_type = CONTENT_TYPE_LATEST
 
@@ -86,7 +84,9 @@ class Metrics:
         self._errors = Counter(
             "worker_gguf_errors", "Requests that ended with an error, by its code", ["code"], registry=registry
         )
-        for code in _codes(WorkerError):  # from zero on, or the first of each would be no increase
+        for code in _codes(
+            WorkerError
+        ):  # start at zero, otherwise the first count of a series would not be an increase
             self._errors.labels(code)
         self._cancelled = Counter(
             "worker_gguf_cancelled_requests",
@@ -120,11 +120,13 @@ class Metrics:
         )
 
     def ignored_label(self, name: str) -> str:
-        """Return the name of an ignored parameter if it is a known one, else `other`: clients choose the names."""
+        """Return the name of an ignored parameter if it is a known one, otherwise `other`, because clients choose the
+        names.
+        """
         return name if name in self._known_ignored else "other"
 
     def observe_request(self, record: Record) -> None:
-        """Count a request that is over."""
+        """Count a request that has ended."""
         self._requests.labels(record.route, str(record.status)).inc()
         for name in record.ignored:
             self._ignored.labels(self.ignored_label(name)).inc()
@@ -148,21 +150,21 @@ class Metrics:
     def set_model(
         self, model: str, architecture: str, quantization: str, source: str, *, downloaded: int, degraded: int
     ) -> None:
-        """Publish the result of the start: bytes that were downloaded, steps back from the plan."""
+        """Publish the result of the start: downloaded bytes, and the number of steps to a smaller plan."""
         self._model.labels(model, architecture, quantization, source).set(1)
         self._downloaded.set(downloaded)
         self._degraded.set(degraded)
 
     def watch_status(self, status: Callable[[], str]) -> None:
-        """Read the worker's state at each scrape. Call it once."""
+        """Read the state of the worker at each scrape. Call this once."""
         self.registry.register(_StatusCollector(status))
 
     def watch_engine(self, stats: Callable[[], EngineStats | None]) -> None:
-        """Read the engine's numbers from `stats()` at each scrape; None while there is no engine. Call it once."""
+        """Read the engine's numbers from `stats()` at each scrape; None if there is no engine. Call this once."""
         self.registry.register(_EngineCollector(stats))
 
     def watch_models(self, counts: Callable[[], Sequence[ModelCounts]]) -> None:
-        """Read what several models do from `counts()` at each scrape. Call it once."""
+        """Read the counts of several models from `counts()` at each scrape. Call this once."""
         self.registry.register(_ModelsCollector(counts))
 
     def render(self) -> bytes:
@@ -170,14 +172,14 @@ class Metrics:
 
 
 def _codes(error: type[WorkerError]) -> set[str]:
-    """The codes that a request can be answered with."""
-    # The first three stop the worker, the last is the command line's.
+    """Return the error codes that an answer can have."""
+    # The first three stop the worker; the last one belongs to the command line.
     others = (SettingsError, ModelError, DownloadError, DeploymentError)
     return {error.code}.union(*(_codes(child) for child in error.__subclasses__() if child not in others))
 
 
 class _StatusCollector:
-    """One series for each state, 1 for the one that is."""
+    """One series for each state, with the value 1 for the current state."""
 
     def __init__(self, status: Callable[[], str]) -> None:
         self._status = status
@@ -194,7 +196,7 @@ class _StatusCollector:
 
 
 class _EngineCollector:
-    """Turns a snapshot into metric families at scrape time."""
+    """Converts a snapshot to metric families at each scrape."""
 
     def __init__(self, stats: Callable[[], EngineStats | None]) -> None:
         self._stats = stats
@@ -230,7 +232,7 @@ class _EngineCollector:
 
 
 class _ModelsCollector:
-    """The models that take turns in memory, one sample each."""
+    """One sample for each of several models."""
 
     def __init__(self, counts: Callable[[], Sequence[ModelCounts]]) -> None:
         self._counts = counts

@@ -1,4 +1,4 @@
-"""The states of a worker's life, as /health and the metrics name them."""
+"""The states of a worker, as /health and the metrics name them."""
 
 from __future__ import annotations
 

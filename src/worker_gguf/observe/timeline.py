@@ -1,4 +1,4 @@
-"""The start's phases with their seconds. Written by the threads that boot, read by anyone."""
+"""The phases of the start with their seconds. The threads of the start write them, and any thread may read them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ _SHORTEST_BAR = 10
 
 @dataclass(slots=True)
 class Phase:
-    """`start_s` counts from the start of the process's timeline; `seconds` is None while it runs. `has_failed` of one
-    that ended with an error."""
+    """`start_s` counts from the beginning of the timeline. `seconds` is None while the phase runs. `has_failed` is true
+    if the phase ended with an error.
+    """
 
     name: str
     start_s: float
@@ -44,7 +45,7 @@ class Phase:
 
 
 class Timeline:
-    """Phases may overlap. `before_s` is what passed before the first line of ours ran, if known."""
+    """Phases of a start, which may overlap. `before_s` is the time before the first line of our code ran, if known."""
 
     def __init__(self, *, before_s: float = 0.0, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
@@ -59,11 +60,11 @@ class Timeline:
 
     @property
     def current(self) -> str | None:
-        """The phase that began last and still runs."""
+        """The last phase to begin that is still running."""
         return next((phase.name for phase in reversed(self.phases) if phase.seconds is None), None)
 
     def begin(self, name: str, at_s: float | None = None) -> Phase:
-        """Open a phase that `end` closes, now or at a time of the timeline's own clock."""
+        """Begin a phase, now or at a time of the timeline's own clock. `end` ends it."""
         phase = Phase(name, self.now_s if at_s is None else at_s - self._zero)
         self.phases.append(phase)
         return phase
@@ -87,19 +88,21 @@ class Timeline:
             self.end(phase)
 
     def seconds(self) -> dict[str, float]:
-        """Seconds by phase, of those that have ended."""
+        """Return the seconds of the phases that have ended, by name."""
         return {phase.name: phase.seconds for phase in self.phases if phase.seconds is not None}
 
     def as_list(self) -> list[dict[str, object]]:
         return [phase.as_dict() for phase in self.phases]
 
     def draw(self, width: int = 100) -> str:
-        """A line for each phase: its name, when it ran, how long, how many bytes."""
+        """Return one line for each phase: its name, when it ran, its seconds and bytes."""
         return draw(self.phases, self.now_s, width)
 
 
 def draw(phases: list[Phase], now_s: float, width: int = 100) -> str:
-    """Draw phases in the order in which they began, at most `width` characters wide; one that still runs, up to now."""
+    """Draw phases in the order in which they began, at most `width` characters wide. A running phase is drawn up to
+    now.
+    """
     phases = sorted(phases, key=lambda phase: phase.start_s)
     ends = [now_s if phase.seconds is None else phase.start_s + phase.seconds for phase in phases]
     texts = [_text(phase, end) for phase, end in zip(phases, ends, strict=True)]
@@ -116,7 +119,7 @@ def draw(phases: list[Phase], now_s: float, width: int = 100) -> str:
 
 
 def read_phases(dicts: Iterable[Mapping[str, Any]]) -> list[Phase]:
-    """The phases of `as_list`, as /health has them."""
+    """Return phases from the output of `as_list`, as /health shows it."""
     return [
         Phase(p["phase"], p["start_s"], p.get("seconds"), p.get("bytes"), p.get("note"), p.get("failed", False))
         for p in dicts

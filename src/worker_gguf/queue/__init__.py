@@ -1,1 +1,1 @@
-"""The queue door: RunPod's SDK."""
+"""The worker on RunPod's queue, through RunPod's SDK."""

@@ -18,7 +18,7 @@ __all__ = ["checks_of", "leave_out_the_sdks_checks", "register_checks", "report_
 
 
 def leave_out_the_sdks_checks() -> None:
-    """Before the SDK is imported: it may look at these then. A variable that is set stays as it is."""
+    """Turn off the SDK's own checks, unless a variable asks for them. Call this before the SDK is imported."""
     environment.set_default("RUNPOD_SKIP_GPU_CHECK", "true")
     environment.set_default("RUNPOD_SKIP_AUTO_SYSTEM_CHECKS", "true")
 
@@ -31,13 +31,13 @@ def checks_of(health: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
 
 
 def register_checks(sdk: Any, checks: Iterable[Mapping[str, Any]]) -> None:
-    """`checks` as in /health."""
+    """Register checks with the SDK. They have the form that /health shows."""
     for check in checks:
         sdk.serverless.register_fitness_check(_as_function(str(check["name"]), bool(check["ok"]), str(check["reason"])))
 
 
 def report_failed_start(sdk: Any, error: WorkerError) -> None:
-    """Have the SDK tell the platform why this worker cannot serve. It ends the process."""
+    """Report through the SDK why this worker cannot serve. The SDK then ends the process."""
     from runpod.serverless.modules.rp_fitness import run_fitness_checks
 
     failed = [check for check in error.checks if not check["ok"]] if isinstance(error, Unfit) else []

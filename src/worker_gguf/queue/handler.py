@@ -1,9 +1,9 @@
-"""The queue door: one RunPod job becomes one request, its answer becomes yields that the platform passes on whole.
+"""The handler of the queue: one RunPod job becomes one request, and its answer becomes yields.
 
-A whole answer is one dict. A stream is strings of whole server-sent events. An error is {"error": "<envelope>"}, where
-the value is OpenAI's envelope as JSON: the SDK turns it into a string, and clients can parse that string. There are no
-headers, so a whole answer lists ignored parameters in its field `x_ignored_parameters`; those of a stream are in the
-log and the metrics only.
+The platform passes the yields on unchanged. A whole answer is one dict. A stream is strings of whole server-sent
+events. An error is {"error": "<envelope>"}, where the value is OpenAI's envelope as JSON: the SDK turns it into a
+string, and clients can parse that string. There are no headers, so a whole answer lists ignored parameters in its field
+`x_ignored_parameters`; those of a stream are only in the log and the metrics.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _UNEXPECTED = "The worker failed on this job. Its log has the details under this
 
 
 def make_handler(backend: Backend, metrics: Metrics, telemetry: Telemetry | None = None) -> Handler:
-    """Build the handler. The SDK recognises a plain async generator function and nothing else."""
+    """Build the handler, a plain async generator function, because the SDK recognises nothing else."""
 
     stream_count = StreamCount()
 
@@ -68,11 +68,11 @@ class _JobRun:
         self._job_id = request_id_from(job_id)
         self._account = Account("queue", self._job_id)
         self._errors = CHAT.errors  # until the job's own route is known
-        self._status = CANCELLED  # stopped, until something else is known
+        self._status = CANCELLED  # the job was stopped, unless something else happens
         self._n_posts = 0
 
     async def answer(self, given: object) -> AsyncGenerator[Yield, None]:
-        # The fields need no unbinding: the SDK gives each job a task, and so a context, of its own.
+        # The fields need no unbinding, because the SDK runs each job in its own task and so in its own context.
         bind(job_id=self._job_id, request_id=self._job_id)
         try:
             call = read_job_input(given)
@@ -93,7 +93,7 @@ class _JobRun:
             self._note()
 
     def _find(self, call: Call) -> Match:
-        """Find the job's route and note it; a job that names no route is counted as `other`."""
+        """Find the route of a job and record it. A job without a known route is counted as `other`."""
         self._account.ignored = call.ignored
         self._account.routed(method_label(call.method), "other")
         if not call.route.startswith("/"):
@@ -131,7 +131,7 @@ class _JobRun:
             await posts.close()
 
     def _late(self, error: WorkerError) -> str:
-        """Make the last event of a stream that fails. A failed job would lose its streamed events."""
+        """Render the error of a stream as its last event. A failed job would lose its streamed events."""
         self._status, self._account.error = error.status, error
         return self._errors.event(error).decode()
 

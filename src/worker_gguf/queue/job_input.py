@@ -1,8 +1,8 @@
-"""A job's input, in any of the three shapes that RunPod's users send, to one call. Knows nothing of the SDK.
+"""Reads the input of a job, which can have any of the three shapes that RunPod's users send.
 
 {"openai_route": "/v1/chat/completions", "openai_input": {...}}     what the platform makes of /openai/v1/...
 {"route": "/v1/chat/completions", "body": {...}, "method": "POST"}
-{"messages" | "prompt": ..., "sampling_params": {...}, ...}         parameters beside it, or under sampling_params
+{"messages" | "prompt": ..., "sampling_params": {...}, ...}         parameters next to it, or in sampling_params
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Call:
 
 
 def read_job_input(given: object) -> Call:
-    """Recognise the shape of an input. The service checks the body."""
+    """Read an input of any shape. Raises InvalidRequest if it has none of them. The service checks the body."""
     if not isinstance(given, dict):
         raise InvalidRequest(f"The job's input must be a JSON object. {_SHAPES}")
     if "openai_route" in given:
@@ -72,7 +72,7 @@ def _plain(given: dict[str, object]) -> Call:
         if name in body and body[name] != value:
             raise InvalidRequest(f"'{name}' has one value next to 'sampling_params' and another inside it.", param=name)
         body[name] = value
-    # worker-vllm's way to have a bare prompt answered as a conversation of one message.
+    # With this parameter of worker-vllm, a bare prompt is answered as a conversation of one message.
     if body.pop("apply_chat_template", None) is True and isinstance(body.get("prompt"), str):
         body["messages"] = [{"role": "user", "content": body.pop("prompt")}]
     return Call("POST", CHAT.path if "messages" in body else COMPLETIONS.path, body)

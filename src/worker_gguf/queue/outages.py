@@ -1,15 +1,15 @@
-"""A platform that is away, or says nonsense: where the SDK gives up or spins, the worker waits and asks again.
+"""Keeps the worker going while the platform is unreachable or answers nonsense.
 
-What runpod 1.12 does, read from its source and seen against the stand-in:
+The behaviour of runpod 1.12, read from its source and seen against the emulator:
 
-- A post that fails is tried three times within about 3 s, then dropped with a log line: an answer is lost for an outage
-  of 4 s, and so is a piece in the middle of a stream.
-- A poll that is refused, or answered with 400, 500 or an empty page, is followed by the next at once: thousands of
-  polls and log lines a second, on the processor that computes.
+- A post that fails is tried three times within about 3 s, then dropped with a log line. So an outage of 4 s loses an
+  answer, or a piece in the middle of a stream.
+- A poll that is refused, or answered with 400, 500 or an empty page, is repeated without a pause: thousands of polls
+  and log lines a second, on the processor that computes.
 - A job without an id ends the loop that runs jobs, and the worker with it.
 
-Its hooks for both (`jobs_fetcher`, `jobs_handler`) are read in local tests only (rp_scale.py), so two of its functions
-are wrapped where they are looked up. The originals still do the work.
+The SDK reads its hooks for both (`jobs_fetcher`, `jobs_handler`) only in local tests (rp_scale.py), so this module
+wraps two of its functions. The original functions still do the work.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _FAST_POLL_PAUSE_S = 0.25
 
 
 def patient_sdk() -> None:
-    """Wrap the two functions, once."""
+    """Wrap the two functions of the SDK. Call it once."""
     from runpod.serverless.modules import rp_http, rp_scale
     from runpod.serverless.modules.worker_state import JobsProgress
 
@@ -49,7 +49,9 @@ def patient_sdk() -> None:
 
 
 def patient_fetch(fetch: Fetch, is_running: Callable[[str], bool], pauses_s: Pauses = PAUSES_S) -> Fetch:
-    """Wrap the SDK's poll: pauses after one that failed, and only jobs that can be run and do not run here already."""
+    """Wrap the SDK's poll. It pauses after a failed poll, and returns only jobs that can run and are not running
+    already.
+    """
     pauses = _Waiting("jobs", pauses_s)
 
     async def fetch_patiently(session: Any, num_jobs: int = 1) -> list[Job] | None:
@@ -96,7 +98,7 @@ def patient_post(post: Post, for_s: float = POST_FOR_S, pauses_s: Pauses = PAUSE
 
 
 class _Waiting:
-    """Ever longer pauses while something fails; one line when that begins and one when it is over."""
+    """Pauses that grow while something fails. Logs one line at the first failure and one at the end."""
 
     def __init__(self, what: str, pauses_s: Pauses) -> None:
         self._what = what
@@ -107,7 +109,7 @@ class _Waiting:
         least_s, most_s = self._pauses_s
         self._n += 1
         if self._n == 1:
-            # Its message may name the platform's address, which holds a key; its type does not.
+            # Only the type is logged: the message may contain the platform's address, which contains a key.
             logger.warning(
                 "the platform is away",
                 extra={"what": self._what, "error": type(error).__name__, "status": _status(error)},
@@ -127,14 +129,14 @@ def _can_run(job: object, is_running: Callable[[str], bool]) -> bool:
         logger.warning("the platform handed out a job without an id, it is left alone")
         return False
     if is_running(job_id):
-        # Lent out again because pings were late: the run under way will answer it.
+        # The platform sent the job again because pings were late. The current run answers it.
         logger.warning("the platform handed out a job that runs here already", extra={"job_id": job_id})
         return False
     return True
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether the same post may succeed later: the network's and the server's faults, not its own."""
+    """Return whether the same post may succeed later: after a fault of the network or the server, not of the post."""
     from aiohttp import ClientError
 
     status = _status(error)

@@ -1,8 +1,8 @@
-"""A stream's events, gathered for a queue whose every post costs a round trip.
+"""Gathers the events of a stream into posts, because each post to the queue costs a round trip.
 
-The first event leaves at once. While it is being posted the next ones gather here, and leave together in the next
-post: never more than one post behind, in order, no event split. Where many streams post at once, each post takes time
-from the engine, so they gather a little longer, at most GATHER_S beyond the round trip.
+The first event is posted immediately. During a post, further events are gathered for the next one, so the client is at
+most one post behind. The order is kept and no event is split. While many streams post, each post takes time from the
+engine, so events are gathered a little longer, at most GATHER_S beyond the round trip.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MANY = 9
 
 
 class StreamCount:
-    """The streams that are generated in one worker, each posted on its own."""
+    """Counts the streams of one worker, each of which is posted separately."""
 
     def __init__(self) -> None:
         self.n_streams = 0
@@ -38,12 +38,12 @@ class StreamCount:
 
     @property
     def gather_s(self) -> float:
-        """How long a post waits for company: not at all for a stream that is alone."""
+        """Seconds that a post waits for further events. A stream that is alone does not wait."""
         return GATHER_S * min(1.0, max(0, self.n_streams - 1) / (_MANY - 1))
 
 
 class Posts:
-    """Reads `events` ahead in a task of its own. Iterate it for posts, and `close` it in any case."""
+    """Reads `events` ahead in its own task. Iterate over it for posts, and always `close` it."""
 
     def __init__(self, events: AsyncIterator[bytes], stream_count: StreamCount | None = None) -> None:
         self._events = events
@@ -60,7 +60,7 @@ class Posts:
 
     async def __anext__(self) -> str:
         if self._has_begun and (gather_s := self._stream_count.gather_s):
-            await asyncio.wait({self._reader}, timeout=gather_s)  # a stream that ends waits no more
+            await asyncio.wait({self._reader}, timeout=gather_s)  # a stream that has ended does not wait
         while not self._waiting:
             if self._reader.done():
                 self._reader.result()  # raises the stream's error, after everything before it was posted
@@ -71,16 +71,16 @@ class Posts:
         return self._take().decode()
 
     def cancel(self) -> None:
-        """Cancel the generation unless it has ended. Needs no coroutine; a second time does nothing."""
+        """Cancel the generation unless it has ended. This is not a coroutine. A second call does nothing."""
         if not self._is_cancelled:
             self._is_cancelled = True
             self._reader.cancel()
 
     async def close(self) -> None:
-        """Cancel, and return when the slot is given back."""
+        """Cancel, and return when the slot is free."""
         self.cancel()
         await asyncio.wait({self._reader})
-        await close_events(self._events)  # the reader does it too, unless it was cancelled before its first step
+        await close_events(self._events)  # the reader does this too, unless it was cancelled before its first step
 
     async def _read(self) -> None:
         try:

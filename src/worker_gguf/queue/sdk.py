@@ -1,4 +1,6 @@
-"""RunPod's SDK around the handler: started when ready, silent about content, stopped without losing what runs."""
+"""Runs RunPod's SDK around the handler: starts it when the worker is ready, keeps content out of its log, stops it
+safely.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +34,10 @@ _PARENT_LOOK_S = 0.5
 
 
 def import_sdk() -> Any:
-    """Import the SDK, which takes seconds; a thread may do so while the model loads.
+    """Import the SDK, which takes seconds. A thread may do so while the model loads.
 
-    By default the SDK logs every yield, that is, what users wrote and read. So its level is raised before it sees a
-    job. Its errors stay: they name jobs and addresses only.
+    By default the SDK logs every yield, which is what users wrote and read. So its log level is raised before it sees a
+    job. Its errors are still logged, because they name only jobs and addresses.
     """
     leave_out_the_sdks_checks()
     import runpod
@@ -53,9 +55,9 @@ def run_queue(
     drain_timeout_s: float,
     telemetry: Telemetry | None = None,
 ) -> None:
-    """Take jobs until SIGTERM or SIGINT, the first one when the backend is ready. Call it in the main thread.
+    """Take jobs until SIGTERM or SIGINT, beginning when the backend is ready. Call it in the main thread.
 
-    The SDK runs an event loop of its own, which the backend allows for. Raises the error that stopped the start.
+    The SDK runs its own event loop, which the backend supports. Raises the error that stopped the start.
     """
     asyncio.run(backend.wait_ready())
     sdk = import_sdk()
@@ -79,7 +81,7 @@ def run_queue(
 def _follow_parent() -> None:
     """End the process that the SDK forks for its pings when this one is killed.
 
-    It would keep pinging with the jobs that were running, and the platform would wait for a worker that is gone.
+    Otherwise it would continue to ping with the jobs that were running, and the platform would wait for a dead worker.
     """
     parent = os.getppid()
 
@@ -92,17 +94,17 @@ def _follow_parent() -> None:
 
 
 class _Taking:
-    """How many jobs the SDK takes at once, and how it leaves after SIGTERM or SIGINT.
+    """Controls how many jobs the SDK takes at once, and how it stops after SIGTERM or SIGINT.
 
-    Left alone, the SDK finishes what runs with no deadline, holds the exit until its long polls return (up to 90 s),
-    and never runs a job that such a poll brings in after the last running one has ended. So its own handlers of signals
-    are replaced, and once a signal has come:
+    On its own, the SDK finishes the running jobs without a deadline, delays the exit until its long polls return (up to
+    90 s), and never runs a job that such a poll returns after the last running one has ended. So its signal handlers
+    are replaced, and after a signal:
 
-    - no further poll is begun; the one under way may still bring in jobs, and they are run;
-    - the loop ends when no job is left and no poll is under way, or that poll has had POLL_GRACE_S;
-    - a backend that fails meanwhile counts as a signal;
-    - at the deadline, or at a second signal, it ends in any case. A job cut off then is not answered, so the platform
-      gives it to another.
+    - No further poll is started. The current one may still return jobs, and they are run.
+    - The loop ends when no job is left and no poll is in progress, or that poll has had POLL_GRACE_S.
+    - A backend that fails has the same effect as a signal.
+    - At the deadline, or at a second signal, the loop ends in any case. A job that is cut off then is not answered, so
+      the platform gives it to another worker.
     """
 
     def __init__(self, backend: Backend, concurrency: int, drain_timeout_s: float) -> None:
@@ -115,15 +117,17 @@ class _Taking:
         self._watchers: list[asyncio.Task[None]] = []
 
     def n_jobs(self, _current: int) -> int:
-        """The SDK's `concurrency_modifier`: called in its loop, before each poll."""
+        """Return the number of jobs to take at once. The SDK calls this `concurrency_modifier` in its loop, before each
+        poll.
+        """
         if not self._watchers:
             self._watch()
         if not self._leaving.is_set():
-            # Another number each time would make the SDK wait for an empty worker before it takes a job.
+            # If this number changed, the SDK would wait for all running jobs before it takes another.
             return self._concurrency
         self._is_between_polls = True
         if n_running := _n_running():
-            # All of them: jobs in the SDK's own queue still start, and the SDK has no reason to poll.
+            # The number of all jobs: those in the SDK's own queue still start, and the SDK has no reason to poll.
             return n_running
         raise asyncio.CancelledError  # ends the task that polls, and with it the SDK's loop
 
@@ -132,7 +136,7 @@ class _Taking:
         sdk_tasks = asyncio.all_tasks(loop)
         self._watchers = [loop.create_task(self._leave(sdk_tasks)), loop.create_task(self._watch_backend())]
         for number in (signal.SIGTERM, signal.SIGINT):
-            # only the main thread may set handlers; elsewhere no signal arrives
+            # only the main thread may set handlers, and no signal arrives in others
             with contextlib.suppress(ValueError, RuntimeError):
                 loop.add_signal_handler(number, self._on_signal)
 
@@ -142,7 +146,7 @@ class _Taking:
         self._leaving.set()
 
     async def _watch_backend(self) -> None:
-        """Tell the platform of a backend that has failed, as the SDK does of a failed fitness check, and leave."""
+        """Report a backend that has failed to the platform, as the SDK does for a failed fitness check, and stop."""
         from runpod.serverless.modules.rp_fitness import _report_unhealthy
 
         while self._backend.status() != "failed":  # noqa: ASYNC110 - it fails in a thread of its own
@@ -168,7 +172,7 @@ class _Taking:
 
 
 def _n_running() -> int:
-    """Jobs that the SDK has taken and not yet answered."""
+    """Return the number of jobs that the SDK has taken and not yet answered."""
     from runpod.serverless.modules.worker_state import JobsProgress
 
     return int(JobsProgress().get_job_count())

@@ -1,1 +1,1 @@
-"""One request: its prompt's tokens, its way through the engine, its reply."""
+"""One request: the tokens of its prompt, its generation in the engine, its reply."""

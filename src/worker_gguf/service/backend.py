@@ -1,4 +1,4 @@
-"""The part of the worker that the doors use. `worker_gguf.worker.Worker` is the real one."""
+"""The interface of a worker for HTTP and the queue. `worker_gguf.worker.Worker` implements it."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ __all__ = ["Backend"]
 
 
 class Backend(Protocol):
-    """Every method may be called from any thread's running loop; none of them blocks it."""
+    """All methods can be called on the running event loop of any thread. None of them blocks it."""
 
     def status(self) -> Status: ...
 
     def health(self) -> dict[str, Any]:
-        """Return the JSON of /health. It is public: no key, no token, no prompt."""
+        """Return the JSON of /health, which is public: without keys, tokens and prompts."""
         ...
 
     async def answer(self, request: Request) -> Answer | Stream:
         """Answer one request, or raise a WorkerError.
 
-        Cancelling the awaiting task, or `aclose()` of the stream's events even before their first item, cancels the
-        generation.
+        The generation is cancelled if the awaiting task is cancelled, or if the stream's events are closed (`aclose`),
+        even before their first item.
         """
         ...
 
     async def wait_ready(self) -> None:
-        """Return when ready; raise the WorkerError that stopped the start."""
+        """Return when the worker is ready. Raises the WorkerError that stopped the start."""
         ...
 
     async def drain(self) -> None:
-        """Finish what runs, take nothing new."""
+        """Accept no new requests, and return when all running ones have ended."""
         ...

@@ -1,4 +1,4 @@
-"""The prompts of a call, as tokens. What a call asks of the model's template and vocabulary is resolved here."""
+"""Converts the prompts of a call to tokens, with the model's template and vocabulary."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from worker_gguf.template.chat_template import ChatTemplate
 
 __all__ = ["Prompts", "Tokenizer"]
 
-# A header cannot name more ids; it ends with "..." where there are more.
+# A header cannot name more ids. It ends with "..." if there are more.
 MAX_NAMED = 200
 
 
@@ -28,7 +28,7 @@ class Tokenizer(Protocol):
 
 
 class Prompts:
-    """Prepares calls for one model. Raises a RequestError where the model cannot take a prompt. Thread-safe."""
+    """Prepares calls for one model. Thread-safe. Raises a RequestError if the model cannot take a prompt."""
 
     def __init__(
         self, tokenizer: Tokenizer, template: ChatTemplate, n_ctx: int, bos_text: str, strict: bool = False
@@ -40,9 +40,10 @@ class Prompts:
         self._strict = strict
 
     def prepare(self, call: Call) -> tuple[list[tuple[int, ...]], Options]:
-        """Return the tokens of a call's prompts, and its options as far as they depend on the model.
+        """Return the tokens of a call's prompts, and its options with everything that depends on the model resolved.
 
-        The options name what this model's template and vocabulary ignore; with STRICT_PARAMETERS it is refused.
+        The options name the parameters that this model's template and vocabulary ignore. With STRICT_PARAMETERS, such a
+        parameter raises UnsupportedParameter.
         """
         options, n_answer_tokens = self._with_token_biases(call.options), call.options.max_tokens
         match call:
@@ -56,7 +57,7 @@ class Prompts:
                 return [self._checked(tokens, "prompt", n_answer_tokens) for tokens in prompts], options
 
     def echoed(self, call: Call) -> list[str]:
-        """Return the texts of the prompts that the answer is to repeat, also of those given as tokens."""
+        """Return the texts of the prompts that the answer repeats, including those given as tokens."""
         if not isinstance(call, CompletionCall) or not call.echo:
             return []
         return [prompt if isinstance(prompt, str) else self._tokenizer.text(prompt) for prompt in call.prompts]
@@ -89,10 +90,10 @@ class Prompts:
         return self._tokens(text, add_special=not has_bos)
 
     def _with_token_biases(self, options: Options) -> Options:
-        """Lay the biases of texts over their tokens, and skip ids that are not tokens of this model.
+        """Apply the biases of texts to their tokens, and skip ids that are not tokens of this model.
 
-        Some clients count tokens with another model's tokenizer. Such an id changes nothing, so it is named as ignored,
-        or refused with STRICT_PARAMETERS.
+        Some clients count tokens with the tokenizer of another model. Such an id has no effect, so it is named as
+        ignored, or refused with STRICT_PARAMETERS.
         """
         n = self._tokenizer.n_tokens
         biases = {token: bias for token, bias in options.sampling.logit_bias if 0 <= token < n}

@@ -1,4 +1,4 @@
-"""A group's events as a client reads them: server-sent events as they come, or one answer at the end."""
+"""The events of a group as a client reads them: server-sent events, or one whole answer."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["Reply", "collect"]
 class Reply:
     """An async iterator of whole server-sent events.
 
-    A class and not a generator: closing it cancels the generation even before the first item, which a generator that
-    has not begun would not notice.
+    This is a class because closing it must cancel the generation even before the first item. A generator that has not
+    started would not notice.
     """
 
     def __init__(self, stream: EventStream, rendering: Rendering, errors: ErrorShape, account: Account) -> None:
@@ -33,7 +33,7 @@ class Reply:
         return self
 
     async def __anext__(self) -> bytes:
-        """Raises the WorkerError that ends the answer if nothing was sent yet; later it is sent as an event."""
+        """Return the next events. Raises an error only if nothing was sent yet; a later one is rendered as an event."""
         while not self._is_over:
             try:
                 items = await anext(self.stream, None)
@@ -60,7 +60,7 @@ class Reply:
         self.stream.cancel()
 
     async def events(self) -> dict[int, list[Event]] | None:
-        """Return the next events unrendered, None at the end. An error is raised later, by `rendering.answer`."""
+        """Return the next events without rendering them, or None at the end. `rendering.answer` raises an error."""
         items = await anext(self.stream, None)
         self._note(items or {})
         return items
@@ -73,7 +73,7 @@ class Reply:
 
 
 async def collect(reply: Reply) -> dict[str, Any]:
-    """Wait for the whole answer. Raises the WorkerError that ended it; cancelling cancels the generation."""
+    """Return the whole answer. Raises the WorkerError that ended it. Cancelling this call cancels the generation."""
     rendering = reply.rendering
     try:
         while (items := await reply.events()) is not None:

@@ -1,6 +1,6 @@
-"""One request, straight through: parse, render the template, tokenise, submit, reply. Both doors use it.
+"""One request from start to end: parse, render the template, tokenise, submit, reply. HTTP and the queue both use it.
 
-Knows nothing of Starlette, uvicorn, the RunPod SDK or llama.cpp.
+This module has nothing of Starlette, uvicorn, the RunPod SDK or llama.cpp.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _INLINE_VALUES = 20_000
 
 
 class Service:
-    """Answers requests with one model. Its methods are called on event loops, any number of them."""
+    """Answers requests with one model. Its methods can be called on any number of event loops."""
 
     def __init__(
         self,
@@ -72,9 +72,9 @@ class Service:
     async def generate(
         self, call: Call, request: Request, on_ended: Callable[[], None] | None = None
     ) -> Answer | Stream:
-        """Generate what a parsed call asks for.
+        """Generate the answer to a parsed call.
 
-        `on_ended` is called once: from another thread when the engine has ended the request, also after an error or a
+        `on_ended` is called once: from another thread when the engine has ended the request, including by an error or a
         cancel, or before this method raises if the engine never took the request.
         """
         try:
@@ -88,7 +88,7 @@ class Service:
         return Answer(await collect(reply), options.ignored)
 
     async def _submit(self, call: Call, request: Request, on_ended: Callable[[], None] | None) -> tuple[Reply, Options]:
-        """Give a call to the engine as the last act, so that an error means that the engine never took it."""
+        """Submit a call to the engine. If this raises, the engine has not taken the request."""
         generation = request.route.generation
         assert generation is not None
         if not self.card.generates:
@@ -144,7 +144,7 @@ async def parse(generation: Generation, body: object, defaults: Defaults) -> Cal
 
 
 def time_limit_s(options: Options, limit_s: float | None) -> float | None:
-    """Seconds that a request may take from its arrival: its own limit or the worker's, whichever is shorter."""
+    """Return the seconds that a request may take from its arrival: the shorter of its own limit and the worker's."""
     return min((seconds for seconds in (options.timeout_s, limit_s) if seconds is not None), default=None)
 
 
@@ -161,7 +161,7 @@ def _for_choice(sampling: SamplingParams, choice: int) -> SamplingParams:
     """Give each of `n` answers its own seed, so that one seed does not draw the same answer n times."""
     if choice == 0 or sampling.seed is None:
         return sampling
-    # llama.cpp takes 2^32 - 1 for "draw one".
+    # llama.cpp draws a seed of its own for 2^32 - 1.
     return replace(sampling, seed=(sampling.seed + choice) % 0xFFFFFFFF)
 
 
@@ -170,7 +170,7 @@ async def _off_loop_if_long(body: object, work: Callable[[], T]) -> T:
 
 
 def _is_long(value: object) -> bool:
-    """Whether a body has more than _INLINE_VALUES characters and items. Looks at no more of them than that."""
+    """Return whether a body has more than _INLINE_VALUES characters and items. Counts no further than that."""
     left = _INLINE_VALUES
     todo = [value]
     while todo and left > 0:

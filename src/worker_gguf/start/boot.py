@@ -18,9 +18,9 @@ __all__ = ["boot"]
 
 
 def boot(start: Start, head_start: Prefetch | None) -> LoadedModel:
-    """Bring the model up. Raises the WorkerError that stopped it; nothing stays loaded then.
+    """Load the model. Raises the WorkerError of a failure; nothing stays loaded then.
 
-    `head_start` is the prefetch that already runs, if there is one. It is closed here.
+    `head_start` is a prefetch that is running already, or None. It is closed here.
     """
     with ReadAhead(start, head_start) as ahead:
         local = fetch(start)

@@ -1,7 +1,7 @@
-"""Judges whether a worker that has just started is fit to serve: facts in, checks out. Reads nothing itself.
+"""Judges whether a worker that has just started is fit to serve: facts in, checks out. It reads nothing itself.
 
-A worker on the wrong machine often serves anyway, ten times slower at the same price. So the settings are compared with
-the result of the start, and each difference becomes a sentence with a next step.
+A worker on the wrong machine often still serves, but ten times slower at the same price. So the settings are compared
+with the result of the start, and each difference becomes a sentence with a next step.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Check", "FileFacts", "GpuFacts", "TokenFacts", "VolumeFacts", "refus
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`reason` is the finding and, where the check is not `ok`, the next step."""
+    """The result of one check. `reason` is the finding and, unless the check is `ok`, the next step."""
 
     name: str
     ok: bool
@@ -32,10 +32,10 @@ class Check:
 class GpuFacts:
     """The GPUs as requested and as found.
 
-    `backends` are llama.cpp's GPU backends, with or without a GPU. `n_promised` is the platform's count. `wanted` is
-    N_GPU_LAYERS as set, `planned` as planned; -1 is all. `offloaded` is llama.cpp's log: layers on GPUs, of how many.
-    Where it logged nothing, the GPUs' memory is compared: `taken_bytes` were taken since the plan, which put
-    `planned_bytes` there.
+    `backends` are the GPU backends of this build of llama.cpp. `n_promised` is the platform's number of GPUs. `wanted`
+    is the value of N_GPU_LAYERS and `planned` that of the plan; -1 means all layers. `offloaded` is the number of
+    layers on GPUs and of all layers, as llama.cpp logged them, or None. Then the memory of the GPUs is compared:
+    `taken_bytes` were taken since the plan, which expected `planned_bytes`.
     """
 
     backends: tuple[str, ...]
@@ -117,8 +117,10 @@ class GpuFacts:
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """One file of the model. `needed_bytes` is the end of its last tensor by its own header. `digest` is the result of
-    comparing its SHA-256 with the cache's, if that was asked for and the cache has one.
+    """One file of the model.
+
+    `needed_bytes` is the end of its last tensor according to its header. `digest` is the result of comparing its
+    SHA-256 with the one in the cache, or None if that was not asked for or the cache has none.
     """
 
     name: str
@@ -149,8 +151,9 @@ def model(files: Iterable[FileFacts]) -> Check:
 
 @dataclass(frozen=True, slots=True)
 class VolumeFacts:
-    """The cache that models are written to, in words that anybody may read: `place` names no path. `error` is why it
-    could not be written."""
+    """The cache that models are written to. `place` describes it for the public, without a path. `error` is the reason
+    why it could not be written, or None.
+    """
 
     place: str
     error: str | None = None
@@ -172,8 +175,10 @@ class VolumeFacts:
 
 @dataclass(frozen=True, slots=True)
 class TokenFacts:
-    """The first token. `logprob` is its log-probability, not finite when a logit is not; None when no token could be
-    drawn although none was banned. `error` is the reason why nothing was computed.
+    """The first token.
+
+    `logprob` is its log-probability, which is not finite if a logit is not; it is None if no token could be drawn
+    although none was banned. `error` is the reason why nothing was computed.
     """
 
     logprob: float | None = None
@@ -193,7 +198,7 @@ class TokenFacts:
 
 
 def refusal(checks: Iterable[Check]) -> Unfit | None:
-    """The error of the checks that failed, or None."""
+    """Return the error of the checks that failed, or None."""
     checks = tuple(checks)
     failed = [check.reason for check in checks if not check.ok]
     return Unfit.of(" ".join(failed), (check.as_dict() for check in checks)) if failed else None

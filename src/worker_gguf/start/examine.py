@@ -27,12 +27,12 @@ _DIGEST: Mapping[bool | None, Literal["unknown", "right", "wrong"]] = {None: "un
 
 
 def check_devices(settings: Settings, gpus: GpuFacts) -> None:
-    """Check the devices before the load: a machine without its GPUs need not read the model. Raises Unfit."""
+    """Check the devices before the load, because a machine without its GPUs need not read the model. Raises Unfit."""
     _judge(settings, (gpus.devices(),))
 
 
 def check_token(first: Sampled | WorkerError | None) -> Check:
-    """Check the first token that was drawn, or the error that came in its place."""
+    """Check the first token, or the error that the attempt to draw it raised."""
     if isinstance(first, WorkerError):
         return TokenFacts(error=first.message).check()
     return TokenFacts(first.logprobs[0].logprob if first and first.logprobs else None).check()
@@ -41,10 +41,10 @@ def check_token(first: Sampled | WorkerError | None) -> Check:
 def examine(
     start: Start, gpus: GpuFacts, header: ModelHeader, local: LocalModel, token: Check, checked: tuple[Check, ...] = ()
 ) -> tuple[Check, ...]:
-    """Check the worker once its model is loaded. The gate gets the progress of the model's digest.
+    """Check the worker after its model is loaded. Reports the progress of the model's digest to the gate.
 
-    `checked` are the checks of an earlier load of this model. Those of its files and of the cache still hold and are
-    used again. Raises Unfit when a check failed, unless FITNESS_CHECKS=report.
+    `checked` are the checks of an earlier load of this model. Those of its files and of the cache are still valid and
+    are used again. Raises Unfit if a check fails, unless FITNESS_CHECKS=report.
     """
     settings = start.settings
     known = {check.name: check for check in checked}

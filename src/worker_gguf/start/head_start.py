@@ -1,8 +1,8 @@
 """Finds the model's file and begins to read it before anything heavy is imported.
 
-The settings are not read yet, since pydantic alone takes 0.1 s. The head start is therefore a guess from the raw
-environment. There is none for a model that has to be downloaded, nor where a setting is wrong. `ReadAhead` compares the
-guess with the files that the settings lead to, and drops a wrong one.
+The settings are not read yet, because pydantic alone takes 0.1 s. The head start is therefore a guess from the raw
+environment. There is none for a model that must be downloaded, or if a setting is wrong. `ReadAhead` compares the guess
+with the files that the settings lead to, and stops a wrong one.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ __all__ = ["begin", "searched"]
 def begin(
     model: str | None = None, environ: Mapping[str, str] | None = None, *, in_child: bool = False
 ) -> Prefetch | None:
-    """Begin to read the model if it is on disk. `model` wins over the environment.
+    """Begin to read the model if it is on disk. `model` takes precedence over the environment.
 
-    `in_child` reads in a child process, if this one has no other thread yet.
+    With `in_child`, a child process reads, unless this process has another thread already.
     """
     given = environment.given(environ)
     mode = given.get("prefetch", "auto").lower()
@@ -54,7 +54,7 @@ def searched(given: Mapping[str, str], volume: Path = RUNPOD_VOLUME) -> list[Pat
 
 def _reference(given: Mapping[str, str]) -> str:
     if "models" in given:
-        # Only its short form, of which the first model is loaded at the start; a file would have to be read as YAML.
+        # Only the short form, whose first model is loaded at the start. Any other form would need a YAML parser.
         return given["models"].partition(",")[0].partition("=")[2].strip()
     if "model_repository_id" in given and "model_filename" in given:
         return str(ModelRef.from_pair(given["model_repository_id"], given["model_filename"]))

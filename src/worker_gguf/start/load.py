@@ -1,6 +1,6 @@
-"""Loads a model under a plan, and under smaller plans while memory is short.
+"""Loads a model under a plan, and under smaller plans if memory is short.
 
-The steps come from `plan.smaller`; each is a warning in the log and a line of the plan's `degraded`.
+The steps come from `plan.smaller`. Each step is a warning in the log and a line in the plan's `degraded`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ def load_within_memory(
     open_engine: Callable[[ModelT, MemoryPlan], EngineT],
     next_plan: Callable[[MemoryPlan, Stage], MemoryPlan | None],
 ) -> tuple[ModelT, EngineT, MemoryPlan]:
-    """Return the model, what runs it and the plan that both follow. The last NotEnoughMemory is raised when no smaller
-    plan is left; nothing stays loaded then. A model is loaded again only for another placement of its layers.
+    """Return the model, its engine, and the plan that both follow.
+
+    The model is loaded again only for another placement of its layers. Raises the last NotEnoughMemory if no smaller
+    plan is left; nothing stays loaded then.
     """
     model: ModelT | None = None
     while True:

@@ -1,4 +1,4 @@
-"""The face of a loaded model, or of several, towards the worker."""
+"""The interface of a loaded model, or of several, for the worker."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ __all__ = ["LoadedModel", "ModelHost", "describe_machine", "describe_model"]
 
 
 class ModelHost(Protocol):
-    """Methods may be called from any thread, coroutines on any running loop."""
+    """A loaded model, or several. Methods can be called from any thread, and coroutines on any running event loop."""
 
     @property
     def name(self) -> str:
-        """The name of the model that answers requests which name none."""
+        """The name of the model that answers requests without a model name."""
         ...
 
     @property
     def n_parallel(self) -> int:
-        """Requests that can run at once."""
+        """The number of requests that can run at once."""
         ...
 
     @property
@@ -47,19 +47,21 @@ class ModelHost(Protocol):
         ...
 
     def cut_off(self, error: WorkerError) -> None:
-        """End every request that is open with this error."""
+        """End every open request with this error."""
         ...
 
     def engines(self) -> Sequence[Engine]:
-        """The engines that run now."""
+        """Return the engines that run now."""
         ...
 
     def abandon(self, error: WorkerError) -> None:
-        """End every open request with this error though an engine's thread does not come back. The last thing asked."""
+        """End every open request with this error while an engine's thread is stuck. No other method is called after
+        this one.
+        """
         ...
 
     def stop(self) -> None:
-        """End what still runs as cancelled and give everything back. Once."""
+        """End the running requests as cancelled and free everything. Call it once."""
         ...
 
     def publish(self, metrics: Metrics) -> None:
@@ -67,13 +69,13 @@ class ModelHost(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Return the model's part of /health, which is public: no paths."""
+        """Return the model's part of /health, which is public: without paths."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """One model that is up: the result of a start."""
+    """The result of a start: one loaded model."""
 
     service: Service
     engine: Engine

@@ -16,7 +16,7 @@ _PRIVATE = re.compile(r"(?<![\w./~-])(?:~?/|\.{1,2}/|https?:/)\S", re.IGNORECASE
 
 
 def card_of(settings: Settings, local: LocalModel, header: ModelHeader, n_ctx: int | None = None) -> ModelCard:
-    """`n_ctx` is one request's, known once the model is planned."""
+    """Build the card of a model. `n_ctx` is the context of one request, which is known once the model is planned."""
     reference = settings.model_reference
     name = local.repo or (reference if local.source == "embedded" else local.path.stem)
     model_id = settings.model_alias or name
@@ -43,5 +43,5 @@ def is_private(name: str) -> bool:
 
 
 def names_private(text: str) -> bool:
-    """Whether a path or an address stands somewhere in it."""
+    """Return whether a text contains a path or an address."""
     return _PRIVATE.search(text) is not None

@@ -1,4 +1,4 @@
-"""From a loaded model to the service that answers with it: its chat template, its card, its fingerprint."""
+"""Builds the service that answers with a loaded model: its chat template, its card, its fingerprint."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def make_service(
     plan: MemoryPlan,
     original: OriginalTokenizer | None,
 ) -> Service:
-    """Raises TemplateError when the model's chat template, or the one that is set, cannot be used."""
+    """Build the service. Raises TemplateError if the chat template of the model or of the settings cannot be used."""
     vocabulary = model.vocabulary
     return Service(
         engine,
@@ -81,14 +81,16 @@ def _templates(
     )
     if not abilities_of(header).generates:
         return templates  # never rendered
-    _ = templates.default.shape  # probed now, not while the first request waits
+    _ = templates.default.shape  # probed now, because the first request would otherwise wait for it
     if templates.is_fallback:
         logger.warning("the model has no chat template, so ChatML is used: set CHAT_TEMPLATE to another")
     return templates
 
 
 def _read_template(text_or_path: str) -> str:
-    """Return the template, or read it from a path: a template without braces would render the same for any chat."""
+    """Return the template, or read it if the text is a path. Without braces it would render the same for any
+    conversation.
+    """
     if "{" in text_or_path:
         return text_or_path
     try:
@@ -100,8 +102,9 @@ def _read_template(text_or_path: str) -> str:
 
 
 def _fingerprint(settings: Settings, header: ModelHeader, local: LocalModel, plan: MemoryPlan) -> str:
-    """Return a digest of everything that an answer with a seed can depend on: the library, the file, the placement of
-    its layers, the shape of batches.
+    """Return a digest of everything that an answer with a seed depends on.
+
+    This is the library, the file, the placement of its layers, and the shape of batches.
     """
     shape = {name: value for name, value in asdict(plan).items() if name not in _NOT_IN_FINGERPRINT}
     how = (settings.type_k, settings.type_v, settings.flash_attn, settings.rope_freq_base, settings.rope_freq_scale)

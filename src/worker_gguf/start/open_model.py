@@ -1,6 +1,6 @@
 """Opens a model: header, plan, load, context, first token, checks, and the service that answers with it.
 
-Heavy imports stand inside the phases that need them, so that each is timed and none delays the phase before it.
+Heavy imports are inside the phases that need them, so that each is timed and none delays the phase before it.
 """
 
 from __future__ import annotations
@@ -56,9 +56,10 @@ def open_model(
     checked: tuple[Check, ...] = (),
     left_of: Callable[[Machine], Machine] | None = None,
 ) -> LoadedModel:
-    """Bring the model up. Raises the WorkerError that stopped it; nothing stays loaded then. Closes `ahead`.
+    """Load the model. Raises the WorkerError of a failure; nothing stays loaded then. Closes `ahead`.
 
-    `checked` are the checks of an earlier load of this model. `left_of` returns what other models leave of the machine.
+    `checked` are the checks of an earlier load of this model. `left_of` returns the part of the machine that other
+    models leave free.
     """
     settings = start.settings
     ahead.follow(local)
@@ -87,7 +88,7 @@ def open_model(
         return smaller_plan(plan, stage, shape_of(header), visible(room, settings), constraints_of(settings))
 
     model, engine, plan = load_within_memory(plan, load, open_engine, smaller)
-    ahead.close()  # only now: a load that is tried again goes through the same open file
+    ahead.close()  # not earlier, because a load that is tried again uses the same open file
     with _closing_if_it_fails(engine):
         token = _first_token(start, header, model, engine)
         checks = _check(start, _offloaded(gpus, machine, plan, model), header, local, token, checked)
@@ -109,9 +110,9 @@ def _closing_if_it_fails(engine: Engine) -> Iterator[None]:
 
 
 def _machine(settings: Settings) -> tuple[Machine, GpuFacts | None]:
-    """Read the machine, and refuse one without the GPUs that it should have: it need not read the model.
+    """Read the machine. Raises Unfit if it lacks the GPUs that it should have, because it need not read the model then.
 
-    The facts of the GPUs are None where neither the settings nor the build of llama.cpp know of any.
+    The facts of the GPUs are None if neither the settings nor this build of llama.cpp use any.
     """
     from worker_gguf.llama.machine import read_machine
     from worker_gguf.llama.offload import gpu_backends
@@ -119,7 +120,7 @@ def _machine(settings: Settings) -> tuple[Machine, GpuFacts | None]:
     machine = read_machine()
     backends = gpu_backends()
     if not (settings.n_gpu_layers or settings.runpod_gpu_count or backends):
-        return machine, None  # a start without GPUs saves the import
+        return machine, None  # without GPUs, the start saves the import
     from worker_gguf.start.checks import GpuFacts
 
     gpus = GpuFacts(backends, len(machine.gpus), settings.runpod_gpu_count, settings.n_gpu_layers)

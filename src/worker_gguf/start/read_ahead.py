@@ -1,4 +1,4 @@
-"""The prefetch as a part of the start: which files it reads, how far it is, how long its files stay open."""
+"""The prefetch as a part of the start: the files that it reads, its progress, and how long its files stay open."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _ALIGNMENT = 32
 
 
 class ReadAhead:
-    """A context manager. Leaving it stops the reading and closes the files."""
+    """A context manager. Its end stops the readers and closes the files."""
 
     def __init__(
         self,
         start: Start,
         head_start: Prefetch | None = None,
     ) -> None:
-        """`head_start` already reads, perhaps the wrong files."""
+        """`head_start` is running already, but may read other files than those of the model."""
         self._start = start
         self._prefetch = head_start
         self._watch: threading.Thread | None = None
@@ -40,7 +40,7 @@ class ReadAhead:
         self.close()
 
     def follow(self, local: LocalModel) -> None:
-        """Read this model: continue the head start if it reads these files, otherwise begin."""
+        """Read the files of this model. Continues the head start if it reads the same files."""
         if self._prefetch is not None and (self._is_off or self._prefetch.paths != local.paths):
             self._prefetch.close()
             self._prefetch = None
@@ -51,16 +51,18 @@ class ReadAhead:
             self._watch.start()
 
     def files(self) -> list[BinaryIO]:
-        """The model's files, open; empty if nothing reads ahead."""
+        """Return the open files of the model, or nothing if no prefetch runs."""
         prefetch = self._prefetch
         return [prefetch.file(n) for n in range(len(prefetch.paths))] if prefetch else []
 
     def fd(self, data_offset: int) -> int | None:
-        """The descriptor to load a model from whose weights begin at `data_offset`; None: load it by its path."""
+        """Return the descriptor for loading a model whose weights begin at `data_offset`, or None to load it by its
+        path.
+        """
         return self._prefetch.fd if self._prefetch and data_offset % _ALIGNMENT == 0 else None
 
     def opened(self) -> None:
-        """The load has opened all files that it opens by name."""
+        """Note that the load has opened all files that it opens by name."""
         if self._prefetch is not None:
             self._prefetch.opened()
 
@@ -87,7 +89,7 @@ class ReadAhead:
             return None
 
     def _follow(self, prefetch: Prefetch) -> None:
-        """Keep the phase and the progress until the readers are done."""
+        """Update the phase and its progress until the readers are done."""
         phase = self._start.timeline.begin("prefetch", prefetch.began_s)
         while not prefetch.wait(_LOOK_S):
             if not self._start.gate("prefetch", prefetch.bytes_done / max(1, prefetch.bytes_total)):

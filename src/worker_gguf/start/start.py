@@ -1,4 +1,4 @@
-"""The one value that travels through a start: the settings, the timeline and the gate that every phase reports to."""
+"""The one value that all phases of a start share: the settings, the timeline and the gate for progress."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _open_gate(_phase: str, _fraction: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """One start of one model. A worker with several models makes one for each load."""
+    """One start of one model. A worker with several models creates one for each load."""
 
     settings: Settings
     timeline: Timeline = field(default_factory=Timeline)

@@ -1,7 +1,7 @@
 """OpenTelemetry: traces of requests and of the start, and the metrics, sent to a collector. Off unless one is set.
 
-A door hands over a frozen record; a thread of its own does all the rest. OpenTelemetry is imported in that thread,
-after the model is ready, so it costs the cold start nothing and a request one `put`.
+The service passes on a frozen record, and a separate thread does everything else. OpenTelemetry is imported in that
+thread after the model is ready, so it adds nothing to the cold start, and one `put` to a request.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ logger = logging.getLogger(__name__)
 
 _MOST_WAITING = 4096
 _PUSH_EVERY_MS = 60_000  # the SDK's own default
-# close() may run before this thread's loop has noticed that the startup ended, so wait a moment.
+# close() may run before this thread's event loop has noticed the end of the start, so wait a moment.
 _MOMENT_S = 0.2
 _INSTALL = "pip install 'worker-gguf[otel]'"
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The standard OTEL_* variables, read. `resource` holds the attributes that they leave for the worker to set."""
+    """The values of the standard OTEL_* variables. `resource` has the attributes that these variables do not set."""
 
     traces: bool
     metrics: bool
@@ -47,10 +47,12 @@ class Wanted:
 
 
 class Telemetry:
-    """`begin` once, `trace` from any thread, `close` from the thread that began it; a second time does nothing."""
+    """Call `begin` once. `trace` can be called from any thread, and `close` only from the thread that called `begin`. A
+    second `close` does nothing.
+    """
 
     def __init__(self, wanted: Wanted, registry: CollectorRegistry | None) -> None:
-        """`registry` holds the metrics to send."""
+        """`registry` has the metrics to send."""
         self._wanted = wanted
         self._registry = registry
         self._waiting: queue.Queue[Record | None] = queue.Queue(_MOST_WAITING)
@@ -62,12 +64,12 @@ class Telemetry:
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
 
     def begin(self, start: Callable[[], Awaitable[StartRecord]]) -> None:
-        """`start` returns when the worker's start is over, well or not: the thread's own loop waits for it."""
+        """Start the thread, which waits for `start`. It returns when the worker's start has succeeded or failed."""
         self._begin = start
         self._thread.start()
 
     def trace(self, record: Record) -> None:
-        """Never waits and never raises: with too many waiting, this one is dropped, and counted."""
+        """Send a record. Never waits and never raises: if too many records wait, this one is dropped and counted."""
         if self._wanted.traces:
             try:
                 self._waiting.put_nowait(record)
@@ -75,12 +77,12 @@ class Telemetry:
                 self._n_dropped += 1
 
     def close(self, timeout_s: float) -> None:
-        """Send the remaining items within that time. A start that is still running is not waited for."""
+        """Send the remaining records within this time. Does not wait for a start that is still running."""
         if self._closing.is_set:
             return
         self._flush_s = timeout_s
         self._closing.set()
-        with contextlib.suppress(queue.Full):  # otherwise the thread is busy and notices the end when it reads on
+        with contextlib.suppress(queue.Full):  # if it is full, the thread is busy and notices the end at its next read
             self._waiting.put_nowait(None)
         if self._thread.is_alive():
             self._thread.join(timeout_s)
@@ -91,7 +93,7 @@ class Telemetry:
         try:
             self._work()
         except Exception as error:  # noqa: BLE001 - a collector's trouble must never be the worker's
-            # Its text may quote a collector's address, and with it a key.
+            # Only the type is logged: the text may contain the address of a collector, which may contain a key.
             logger.warning("telemetry stopped: nothing more is sent", extra={"error": type(error).__name__})
 
     async def _started(self) -> StartRecord | None:
@@ -137,7 +139,7 @@ class Telemetry:
 
 
 def wanted(variables: Mapping[str, str], *, version: str, worker_id: str | None = None) -> Wanted:
-    """Read OpenTelemetry's own variables; `variables` has lower-case names, as `environment.given` gives them."""
+    """Read OpenTelemetry's own variables. `variables` has names in lower case, as `environment.given` returns them."""
     is_off = variables.get("otel_sdk_disabled", "").lower() == "true"
 
     def is_wanted(signal: str) -> bool:
@@ -155,8 +157,9 @@ def wanted(variables: Mapping[str, str], *, version: str, worker_id: str | None 
 def open_telemetry(
     variables: Mapping[str, str], registry: CollectorRegistry | None, *, version: str, worker_id: str | None = None
 ) -> Telemetry | None:
-    """Open what the environment asks for, or return None. A part that is not available is one warning, and the worker
-    serves without it.
+    """Open what the environment asks for, or return None.
+
+    If a part is not available, a warning is logged and the worker serves without it.
     """
     asked = wanted(variables, version=version, worker_id=worker_id)
     if not (asked.traces or asked.metrics):

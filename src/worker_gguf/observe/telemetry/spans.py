@@ -1,7 +1,7 @@
-"""Spans, made after the fact from the times in a record, and sent in batches over OTLP.
+"""Makes spans from the times in a record, after the request has ended, and sends them in batches over OTLP.
 
-Attributes have OpenTelemetry's names where its conventions for HTTP and for generative AI have some, and otherwise
-names under `worker_gguf`. They are ids and numbers, without anything of the request's or the answer's content.
+Attributes have the names of OpenTelemetry's conventions for HTTP and for generative AI if there is one, and otherwise
+names under `worker_gguf`. They are ids and numbers, without any content of the request or the answer.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LONGEST_HEADER = 512
 
 
 class Spans:
-    """Belongs to one thread. The exporter and the batches are set by the standard OTEL_* variables."""
+    """Used by one thread. The exporter and the batches are set by the standard OTEL_* variables."""
 
     def __init__(self, resource: Mapping[str, str]) -> None:
         self._provider = TracerProvider(resource=Resource.create(dict(resource)), shutdown_on_exit=False)
@@ -67,7 +67,7 @@ class Spans:
         span.end(_ns(record.ended_unix_s))
 
     def _add_choice(self, within: Context, index: int, choice: Choice, record: Record, offset_s: float) -> None:
-        """Queue wait, prefill and decode, as far as it came."""
+        """Add spans for the queue wait, prefill and decode that took place."""
         ended_s = record.ended_s if choice.ended_s is None else choice.ended_s
         if index == 0:
             self._child(within, "prepare", record.started_s, choice.submitted_s, offset_s, {})
@@ -148,8 +148,8 @@ def _attributes(record: Record) -> dict[str, Value]:
 
 
 def _is_failure(record: Record) -> bool:
-    """Whether the request counts as failed. A client's own error is no failure of the server; a failed job always is
-    one.
+    """Return whether the request counts as failed. A client's own error is not a failure of the server, but each failed
+    job is one.
     """
     if record.code is None or record.is_cancelled:
         return False
@@ -157,7 +157,7 @@ def _is_failure(record: Record) -> bool:
 
 
 def _parent(record: Record) -> Context:
-    """The trace that the client began, if its headers name one; otherwise none, whatever this thread is in."""
+    """Return the trace that the client began, if the request's headers name one, otherwise an empty context."""
     names = {"traceparent": record.traceparent, "tracestate": record.tracestate}
     carrier = {name: value for name, value in names.items() if value and len(value) <= _LONGEST_HEADER}
     return TraceContextTextMapPropagator().extract(carrier, Context())
