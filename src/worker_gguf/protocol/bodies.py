@@ -1,4 +1,4 @@
-"""The bodies of the two routes as Pydantic models: types, bounds and help, published as OpenAPI. No defaults here."""
+"""The bodies of both routes as Pydantic models: types, bounds and help, published as OpenAPI. It has no defaults."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MAX_TEXT = 1000
 MAX_BREAKERS = 256
 LONGEST_TIMEOUT_S = 604_800
 
-# Behind the bounds of its type: in front of them it would hide them from the published schema.
+# After the bounds of its type. Before them, it would hide them from the published schema.
 _WHOLE = BeforeValidator(integer)
 Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=MAX_INT32), _WHOLE]
@@ -39,7 +39,7 @@ Count = Annotated[int, Field(ge=0, le=MAX_INT32), _WHOLE]
 Window = Annotated[int, Field(ge=-1, le=MAX_INT32), _WHOLE]
 TopLogprobs = Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS), _WHOLE]
 ShortText = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
-# Empty texts are passed over: a client sends them from a field that its user left blank.
+# Empty texts are skipped: a client sends them for a field that its user left blank.
 StopText = Annotated[str, Field(max_length=MAX_TEXT)]
 # A prompt may have a million ids, so the whole list is converted at once, and only if it holds a float.
 TokenId = Annotated[int, Field(ge=0, le=MAX_INT32)]
@@ -47,7 +47,7 @@ TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True), BeforeV
 
 
 class _Strict(BaseModel):
-    # Strict: "1" and true are not numbers. Integers are taken for floats, and whole floats for integers (numbers.py).
+    # Strict: "1" and true are not numbers. Integers are accepted as floats, and whole floats as integers (numbers.py).
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, allow_inf_nan=False)
 
 
@@ -56,8 +56,9 @@ class StreamOptions(_Strict):
 
 
 class Common(_Strict):
-    """The fields that both routes share. Only the two bodies are validated, so pydantic builds no validator for this
-    class.
+    """The fields that both routes share.
+
+    Only the two bodies are validated, so pydantic builds no validator for this class.
     """
 
     model_config = ConfigDict(defer_build=True)
@@ -131,7 +132,9 @@ class Common(_Strict):
 
 
 class Message(_Strict):
-    """One message. Further keys (tool_calls, tool_call_id, reasoning_content, ...) reach the template as they are."""
+    """One message. The chat template gets further keys (tool_calls, tool_call_id, reasoning_content, ...) as they
+    are.
+    """
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     # The parts of a list are checked by hand (protocol/messages.py), so that an image is refused by its name.
@@ -158,7 +161,7 @@ class ChatBody(Common):
 
 
 def _kind_of_prompt(prompt: object) -> str:
-    """Look at the first item only, so that an error is about the form that was meant."""
+    """Return the form of a prompt by its first item only, so that an error is about the form that was meant."""
     if not isinstance(prompt, list):
         return "text"
     first = prompt[0] if prompt else None

@@ -1,4 +1,4 @@
-"""A request as the rest of the worker sees it: parsed, bounded, frozen. Knows no tokenizer and no template."""
+"""A parsed request: bounded and frozen. It has nothing of tokenizers and templates."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class Defaults:
 class Options:
     """The options that both routes share.
 
-    `text_biases` are laid over every token of their text later; the ids in `sampling.logit_bias` are not yet compared
-    with the vocabulary's size. `max_tokens` None continues to the end of the context, 0 evaluates the prompt alone.
+    `text_biases` are applied later to each token of their text. The ids in `sampling.logit_bias` are not yet compared
+    with the vocabulary. `max_tokens` None continues to the end of the context; 0 only evaluates the prompt.
     `top_logprobs` None returns no log-probabilities. `timeout_s` counts from the request's arrival. `ignored` are the
-    names that changed nothing, sorted.
+    names of ignored parameters, sorted.
     """
 
     model: str | None
@@ -70,8 +70,10 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class ChatCall:
-    """`messages` are checked and otherwise as they were sent. `template_variables` and `reasoning_effort` are for the
-    chat template alone.
+    """A call of /v1/chat/completions.
+
+    `messages` are checked, and otherwise as they were sent. `template_variables` and `reasoning_effort` are only for
+    the chat template.
     """
 
     options: Options
@@ -84,7 +86,7 @@ class ChatCall:
 
 @dataclass(frozen=True, slots=True)
 class CompletionCall:
-    """A prompt may be an empty text: whether that can be answered depends on the tokenizer."""
+    """A call of /v1/completions. A prompt may be an empty text, because some tokenizers make a token of it."""
 
     options: Options
     prompts: tuple[Prompt, ...]
@@ -104,7 +106,7 @@ def parse_chat(body: object, defaults: Defaults) -> ChatCall:
     ignored = set(_ignored(chat, fields, CHAT_REFUSED, sent))
     continues, generation_prompt = bool(chat.continue_final_message), chat.add_generation_prompt
     if continues and chat.messages[-1].role != "assistant":
-        # There is nothing to continue: the model answers, and so it needs the generation prompt.
+        # There is no message to continue, so the model answers, and needs the generation prompt.
         ignored.add("continue_final_message")
         if generation_prompt is False:
             ignored.add("add_generation_prompt")
@@ -166,7 +168,7 @@ def _options(body: Common, top_logprobs: int | None, ignored: tuple[str, ...], d
 
 
 def _stops(stop: str | list[str] | None) -> tuple[str, ...]:
-    """Return the stop texts, each once; an empty one asks for nothing."""
+    """Return the different stop texts, without empty ones."""
     texts = [stop] if isinstance(stop, str) else stop or []
     return tuple(dict.fromkeys(text for text in texts if text))
 

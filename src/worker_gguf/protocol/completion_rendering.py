@@ -1,4 +1,4 @@
-"""The shapes of /v1/completions."""
+"""Renders answers of /v1/completions."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ __all__ = ["CompletionRendering", "render_completion"]
 
 
 class CompletionRendering(Rendering):
-    """Answers to one or more prompts. With `echo`, the prompts' texts, each answer begins with its prompt.
+    """The rendering of the answers to one or more prompts. `echo` are the texts of the prompts, which the answers
+    repeat.
 
-    A completion has one text: only content comes out of its parser.
+    A completion has one text, so its parser only makes content.
     """
 
     _answer_object = "text_completion"

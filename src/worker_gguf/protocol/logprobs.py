@@ -1,4 +1,4 @@
-"""Log-probabilities in the two shapes of OpenAI's API."""
+"""Log-probabilities in both forms of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def chat_logprobs(tokens: Iterable[TokenLogprob]) -> list[dict[str, Any]]:
 
 
 class CompletionLogprobs:
-    """The older shape of one choice, whose offsets count characters from the start of its text."""
+    """The older form, for one choice. Its offsets count characters from the start of the choice's text."""
 
     def __init__(self) -> None:
         self._offset = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def render(self, tokens: Iterable[TokenLogprob]) -> dict[str, Any]:
-        """Render the choice's next tokens. Each place also lists the drawn token, as OpenAI documents it."""
+        """Render the choice's next tokens. Each entry also lists the drawn token, as OpenAI documents it."""
         tokens = tuple(tokens)
         return {
             "tokens": [_text(token.piece) for token in tokens],
@@ -56,7 +56,9 @@ def _entry(piece: bytes, logprob: float) -> dict[str, Any]:
 
 
 def _text(piece: bytes) -> str:
-    """Show part of a character as OpenAI does, `bytes:\\xe2\\x80`, so that two such tokens stay two."""
+    """Return a token's text. A part of a character is written as in OpenAI's API, `bytes:\\xe2\\x80`, so that tokens
+    differ.
+    """
     try:
         return piece.decode("utf-8")
     except UnicodeDecodeError:

@@ -20,7 +20,7 @@ _OTHER_KINDS = frozenset(
 
 
 def check_messages(messages: Sequence[Message], raw: Sequence[Mapping[str, Any]]) -> None:
-    """Check what types alone do not say. `raw` is the same list as it was sent."""
+    """Check everything that types cannot express. `raw` is the same list as it was sent."""
     for place, (message, fields) in enumerate(zip(messages, raw, strict=True)):
         param = f"messages.{place}.content"
         if fields.get("audio") is not None:

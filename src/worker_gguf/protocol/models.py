@@ -37,7 +37,7 @@ class ModelCard:
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """The state of one of several models, as llama-server's router names it: `unloaded`, `loading`, `loaded`; and
+    """The state of one of several models, as llama-server's router names it (`unloaded`, `loading`, `loaded`), or
     `failed`.
     """
 
@@ -46,7 +46,7 @@ class ModelStatus:
 
 
 def model_body(card: ModelCard, status: ModelStatus | None = None) -> dict[str, Any]:
-    """Render a model in OpenAI's shape. Further facts are under `meta`, with llama-server's names where it has them."""
+    """Render a model in OpenAI's form. Further facts are under `meta`, with llama-server's names if it has them."""
     meta: dict[str, Any] = {
         "aliases": list(card.aliases),
         "architecture": card.architecture,
@@ -73,5 +73,5 @@ def model_body(card: ModelCard, status: ModelStatus | None = None) -> dict[str, 
 
 
 def models_body(models: Iterable[tuple[ModelCard, ModelStatus | None]]) -> dict[str, Any]:
-    """Render the list of the served models in OpenAI's shape."""
+    """Render the list of the served models in OpenAI's form."""
     return {"object": "list", "data": [model_body(card, status) for card, status in models]}

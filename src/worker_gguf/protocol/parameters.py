@@ -40,7 +40,7 @@ _OFF = (False, 0)
 _EMPTY: tuple[object, ...] = ("", [], {})
 _NO_LIMIT = (0, -1)
 
-# Name -> the values, besides null, that ask for nothing. Numbers compare as numbers, true and false only as themselves.
+# Name -> the values, besides null, that ask for nothing. Numbers compare by value; true and false are not numbers.
 REFUSED: Mapping[str, tuple[object, ...]] = {
     # Tools and the form of the answer.
     "tools": ([],),
@@ -111,7 +111,7 @@ REFUSED: Mapping[str, tuple[object, ...]] = {
     "t_max_prompt_ms": _NO_LIMIT,
     "stop_token_ids": ([],),
     "stop_regex": ("", []),
-    # Searching and sampling that llama.cpp has not, or not any more.
+    # Search and sampling methods that llama.cpp does not have, or has no longer.
     "use_beam_search": _OFF,
     "num_beams": (0, 1),
     "length_penalty": (0, 1),
@@ -148,7 +148,7 @@ REFUSED: Mapping[str, tuple[object, ...]] = {
 # On this route only.
 CHAT_REFUSED: Mapping[str, tuple[object, ...]] = {**REFUSED, "echo": (False,)}
 
-# The next step for those who meant what can be had in another way.
+# The next step, if the same can be done in another way.
 INSTEAD: Mapping[str, str] = {
     "add_special_tokens": "Send token ids as prompt.",
     "allowed_token_ids": "Use logit_bias.",

@@ -35,11 +35,11 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """How a route that generates is read and rendered.
+    """How a route that generates is parsed and rendered.
 
-    `operation` is its name in OpenTelemetry's conventions for generative AI, `id_prefix` begins the ids of its answers.
-    `parse` raises InvalidRequest. `render` takes the parsed call, the answer's heading and the texts of the prompts
-    that the answer repeats.
+    `operation` is its name in OpenTelemetry's conventions for generative AI. `id_prefix` begins the ids of its answers.
+    `parse` raises InvalidRequest. `render` takes the parsed call, the heading of the answer, and the texts of the
+    prompts that the answer repeats.
     """
 
     operation: str
@@ -51,7 +51,9 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`path` is written as in OpenAPI: `{name}` stands for the rest of a path. It is also the label of metrics."""
+    """One route. `path` is written as in OpenAPI: `{name}` stands for the rest of a path. It is also the label in
+    metrics.
+    """
 
     method: str
     path: str
@@ -97,9 +99,9 @@ _OPEN: Final = tuple((route.path.partition("{")[0], route) for route in ROUTES i
 
 
 def find(method: str, path: str) -> Match:
-    """Find the route of a request. Raises NotFound, or MethodNotAllowed where the path has another method.
+    """Return the route of a request. Raises NotFound, or MethodNotAllowed if the path has only other methods.
 
-    A path that is not a route's is read as one with a wrong base URL or a slash too many, if that leads to a route.
+    A path without a route is tried again as one with a wrong base URL or a redundant slash.
     """
     routes, name = _at(path)
     if not routes:
@@ -114,7 +116,7 @@ def find(method: str, path: str) -> Match:
 
 
 def wrong_method(method: str, allowed: str) -> MethodNotAllowed:
-    """Make the error of a path that has other methods. `allowed` lists them."""
+    """Return the error for a path that has only other methods, which `allowed` lists."""
     return MethodNotAllowed(f"{method} is not for this route. Use {allowed}.")
 
 
@@ -124,7 +126,7 @@ def method_label(method: str) -> str:
 
 
 def no_such_route(path: str) -> NotFound:
-    """Make the error of a path that leads nowhere. It names the route at the end of the path, if there is one."""
+    """Return the error for a path without a route. It names the route at the end of the path, if there is one."""
     parts = [part for part in path.split("/") if part]
     ends = (canonical("/".join(["", *parts[-n:]])) for n in range(_MOST_PARTS - 1, 0, -1))
     if meant := next((end for end in ends if end in _EXACT), None):
@@ -134,7 +136,7 @@ def no_such_route(path: str) -> NotFound:
 
 
 def _at(path: str) -> tuple[tuple[Route, ...], str | None]:
-    """Return the routes of a path, one for each method, and what stands in the path for their `{name}`."""
+    """Return the routes of a path, one for each method, and the part of the path for their `{name}`."""
     if routes := _EXACT.get(path, ()):
         return routes, None
     prefix = next((prefix for prefix, _ in _OPEN if path.startswith(prefix)), None)

@@ -1,4 +1,4 @@
-"""From checked fields to SamplingParams: seed, sampler names, logit bias. Knows no tokenizer."""
+"""Converts checked fields to SamplingParams: seed, sampler names, logit bias. It has nothing of tokenizers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TextBiases = tuple[tuple[str, float], ...]
 
 
 def read_sampling(body: Common, defaults: SamplingParams) -> tuple[SamplingParams, TextBiases]:
-    """Lay the request over the defaults. Biases of texts come back apart: only a tokenizer knows their tokens."""
+    """Apply the request to the defaults. Returns the biases of texts separately, because they need a tokenizer."""
     given = {name: value for name in _PLAIN if (value := getattr(body, name)) is not None}
     if body.dry_sequence_breakers is not None:
         given["dry_sequence_breakers"] = _read_breakers(body.dry_sequence_breakers)
@@ -46,12 +46,14 @@ def read_sampling(body: Common, defaults: SamplingParams) -> tuple[SamplingParam
 
 
 def _fold(seed: int) -> int | None:
-    """To 32 bits. -1 and its unsigned twin are llama-server's "random"; the modulus leaves that twin out."""
+    """Fold a seed to 32 bits. -1 and 2^32 - 1 mean "random" in llama-server, and the modulus omits the latter."""
     return None if seed in _RANDOM_SEEDS else seed % (2**32 - 1)
 
 
 def _read_breakers(breakers: str | Sequence[str]) -> tuple[str, ...]:
-    """Read a list, or the text that text-generation-webui and its clients send: a list's JSON, brackets or not."""
+    """Read a list, or the text that text-generation-webui and its clients send: the JSON of a list, with or without
+    brackets.
+    """
     if not isinstance(breakers, str):
         return tuple(breakers)
     try:
@@ -81,14 +83,14 @@ def _read_samplers(samplers: str | Sequence[str]) -> tuple[str, ...]:
 def _split(samplers: str | Sequence[str]) -> Iterable[str]:
     if not isinstance(samplers, str):
         return samplers
-    # llama-server's string is one letter for each sampler, its command line's has names and semicolons.
+    # The string in llama-server's API has one letter per sampler, that of its command line has names and semicolons.
     if samplers and set(samplers) <= _LETTERS.keys() and _sampler(samplers) is None:
         return [_LETTERS[letter] for letter in samplers]
     return [name for part in samplers.split(";") if (name := part.strip())]
 
 
 def _sampler(name: str) -> str | None:
-    """Find the sampler's own name behind the spellings that llama.cpp takes: top-k, topk, TOP_K."""
+    """Return a sampler's own name for any spelling that llama.cpp accepts: top-k, topk, TOP_K."""
     plain = name.lower().replace("-", "_")
     if plain in SAMPLERS:
         return plain
@@ -114,7 +116,7 @@ def _read_biases(logit_bias: dict[str, Any] | list[Any]) -> tuple[Biases, TextBi
 def _pairs(logit_bias: dict[str, Any] | list[Any]) -> Iterable[tuple[str, int | str, object]]:
     if isinstance(logit_bias, dict):
         for key, value in logit_bias.items():
-            # As in llama-server, a key that is not a number is a text. An error quotes only its head.
+            # As in llama-server, a key that is not a number is a text. An error quotes only its beginning.
             number = re.fullmatch(r"[+-]?[0-9]{1,20}", key)
             yield "logit_bias", _token("logit_bias", int(key) if number else key), value
         return
@@ -126,7 +128,7 @@ def _pairs(logit_bias: dict[str, Any] | list[Any]) -> Iterable[tuple[str, int | 
 
 
 def _token(param: str, key: object) -> int | str:
-    """Any integer: which ids there are, only the vocabulary knows."""
+    """Return a token id. Any integer is accepted, because only the vocabulary knows which ids there are."""
     key = integer(key)
     if (isinstance(key, str) and key) or (isinstance(key, int) and not isinstance(key, bool)):
         return key

@@ -1,4 +1,4 @@
-"""The usage of a whole answer, summed over its choices."""
+"""The usage of an answer, summed over its choices."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["usage_body"]
 
 
 def usage_body(choices: dict[int, Usage], n: int) -> dict[str, Any]:
-    """Sum up the usage of choices. Choices `k*n ... k*n + n-1` share prompt k, which is counted once.
+    """Return the usage of choices. Choices `k*n ... k*n + n-1` share prompt k, which is counted once.
 
-    The cached tokens of a prompt are the fewest among its choices: tokens that another choice found cached were
-    computed by this answer.
+    The cached tokens of a prompt are the smallest number among its choices, because the other tokens were computed by
+    this answer.
     """
     prompts: dict[int, list[Usage]] = {}
     for index, usage in choices.items():

@@ -1,4 +1,4 @@
-"""From Pydantic's errors to one InvalidRequest that names the field. Never repeats a text that was sent."""
+"""Converts Pydantic's errors to one InvalidRequest that names the field. It never repeats a text of the request."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def validated(model: type[Body], fields: Mapping[str, Any], sent: Mapping[str, s
 
 
 def invalid(param: str, what: str) -> InvalidRequest:
-    """Word the one kind of sentence all of them are: "Invalid 'top_p': must be at most 1, not 3."."""
+    """Return an error with the sentence that all of them share: "Invalid 'top_p': must be at most 1, not 3."."""
     return InvalidRequest(f"Invalid '{param}': {what}.", param=param)
 
 
 def _first_error(error: ValidationError, fields: Mapping[str, Any], sent: Mapping[str, str]) -> InvalidRequest:
     details = error.errors(include_url=False, include_context=True)
-    # A union reports once for each member; the one that got deepest into the value is the one that was meant.
+    # A union reports an error for each member. The deepest location belongs to the member that was meant.
     field = details[0]["loc"][0]
     paths = [(_path(detail, fields), detail) for detail in details if detail["loc"][0] == field]
     deepest = max(len(path) for path, _ in paths)
@@ -61,7 +61,7 @@ def _first_error(error: ValidationError, fields: Mapping[str, Any], sent: Mappin
 
 
 def _path(detail: ErrorDetails, fields: Mapping[str, Any]) -> tuple[int | str, ...]:
-    """Keep the parts of Pydantic's location that lead somewhere in the body; the others name members of unions."""
+    """Return the parts of Pydantic's location that are in the body. The others name members of unions."""
     path: list[int | str] = []
     at: Any = fields
     for part in detail["loc"]:
@@ -75,14 +75,14 @@ def _path(detail: ErrorDetails, fields: Mapping[str, Any]) -> tuple[int | str, .
 def _what(details: list[ErrorDetails]) -> str:
     types = [_EXPECTED[detail["type"]] for detail in details if detail["type"] in _EXPECTED]
     others = [detail for detail in details if detail["type"] not in _EXPECTED]
-    # A limit tells more than the other types the value might have had.
+    # A limit is more useful than the other types that the value might have had.
     if others:
         return _limit(others[0])
     return f"must be {' or '.join(dict.fromkeys(types))}, not {_shown(details[0]['input'], types)}"
 
 
 def _shown(value: object, types: list[str]) -> str:
-    """Name the kind of a value, or repeat the number where "a number" would not explain the error."""
+    """Return the kind of a value, or the number itself if "a number" would not explain the error."""
     if isinstance(value, float) and "an integer" in types:
         return str(value)
     return _NAMES.get(type(value), "that")

@@ -1,4 +1,4 @@
-"""From raw bytes to a JSON object that everything after may trust: finite, shallow, encodable. Knows no field names."""
+"""Reads raw bytes as a JSON object that is finite, shallow and encodable, so that later code need not check this."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["MAX_DEPTH", "MAX_FIELDS", "MAX_VALUES", "is_encodable", "read_json",
 
 # Far above any tool schema, far below what Python's stack or a template's tojson can take.
 MAX_DEPTH = 64
-# Values of one field, without lists of integers (a prompt's tokens): so many can be checked without a noticeable delay.
+# Values of one field, without lists of integers (a prompt's tokens). So many are checked without a noticeable delay.
 MAX_VALUES = 200_000
 MAX_FIELDS = 1000
 MAX_NAME = 64
 
 
 def read_json(raw: bytes) -> object:
-    """Parse a body. Every way to fail is an InvalidRequest, and NaN and Infinity, which are not JSON, are failures."""
+    """Parse a body. Raises InvalidRequest for any failure, including NaN and Infinity, which are not JSON."""
     try:
         # json.loads would guess UTF-16 and UTF-32 from bytes; JSON over HTTP is UTF-8 (RFC 8259, 8.1).
         value: object = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_unique)
@@ -41,7 +41,7 @@ def read_json(raw: bytes) -> object:
 
 
 def read_object(body: object) -> dict[str, Any]:
-    """Check a parsed body and return its fields, those that are null left out: null means not given."""
+    """Check a parsed body and return its fields without those that are null, because null means not given."""
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object.")
     if len(body) > MAX_FIELDS:
@@ -54,7 +54,7 @@ def read_object(body: object) -> dict[str, Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a name given twice: to take the last value would drop the first in silence."""
+    """Refuse a name that is given twice. Keeping the last value would silently drop the first."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
         raise InvalidRequest("The body gives a name twice in one object. Give each name once.")
@@ -72,7 +72,7 @@ def _check(param: str, value: object) -> None:
         item, depth = stack.pop()
         if not isinstance(item, dict | list):
             _check_scalar(param, item)
-        # A prompt of a million token ids must not cost a million turns of this loop.
+        # A prompt of a million token ids must not take a million iterations.
         elif isinstance(item, dict) or set(map(type, item)) != {int}:
             n_values += len(item)
             if depth >= MAX_DEPTH:
@@ -97,7 +97,7 @@ def _check_scalar(param: str, value: object) -> None:
 
 
 def is_encodable(text: str) -> bool:
-    """Is it text at all? JSON's escapes can write half a character, an unpaired surrogate, which has no UTF-8."""
+    """Return whether a text has a UTF-8 encoding. JSON's escapes can write an unpaired surrogate, which has none."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

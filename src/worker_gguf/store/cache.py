@@ -1,6 +1,6 @@
 """The Hub's own cache layout, shared with other tools: blobs by digest, snapshots of links by commit, refs by branch.
 
-This worker's own files lie in `.locks/worker-gguf`, which the Hub's tools skip: leases, usage marks, partial downloads.
+This worker's own files are in `.locks/worker-gguf`, which the Hub's tools skip: leases, usage marks, partial downloads.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Cache:
 
     @property
     def bin(self) -> Path:
-        """Where files wait for their deletion, out of everybody's sight."""
+        """The folder in which files wait for their deletion, where no tool looks for models."""
         return self.work / "deleted"
 
     def lease(self, key: str) -> Path:
@@ -50,14 +50,14 @@ class Cache:
         return self.repo(repo) / "snapshots" / commit
 
     def url(self, url: str) -> Path:
-        """Where the file of a URL lies; a fresh signature does not change it."""
-        import hashlib  # here, as the others below: a cold start reads no byte before this module is imported
+        """Return the path of a URL's file. It does not depend on the signature in the URL."""
+        import hashlib  # imported here, as below, because a cold start reads no byte before this module is imported
 
         name = unquote(urlsplit(url).path).rpartition("/")[2]
         return self.folder / "urls" / hashlib.sha256(stable_url(url).encode()).hexdigest()[:16] / name
 
     def check_inside(self, path: Path) -> None:
-        """Refuse to write through a link that leads elsewhere."""
+        """Refuse to write through a link that leads out of the cache."""
         if not is_inside(path, self.folder):
             raise DownloadError(
                 f"{path} leads out of the cache {self.folder} by a symbolic link. Remove the link, "
@@ -65,7 +65,7 @@ class Cache:
             )
 
     def link(self, repo: str, commit: str, file: str, blob: Path) -> Path:
-        """Show a blob under its name in a snapshot: by a link, or where links cannot be made as the file itself."""
+        """Show a blob under its name in a snapshot, by a link, or as the file itself if links cannot be made."""
         path = self.snapshot(repo, commit) / file
         self.check_inside(path.parent)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ def _move(blob: Path, path: Path) -> None:
 
 
 def write_ref(repo_folder: Path, revision: str, commit: str) -> None:
-    """Note which commit a branch or tag is at, as the Hub's own cache does; whole or not at all."""
+    """Write the commit of a branch or tag, as the Hub's own library does. The file is complete or not there at all."""
     import tempfile
 
     path = repo_folder / "refs" / revision
@@ -105,5 +105,5 @@ def write_ref(repo_folder: Path, revision: str, commit: str) -> None:
 
 
 def is_inside(path: Path, folder: Path) -> bool:
-    """Whether a path, all links followed, is in a folder."""
+    """Return whether a path, with all links resolved, is in a folder."""
     return path.resolve().is_relative_to(folder.resolve())

@@ -1,10 +1,9 @@
-"""Makes sure that a model is on disk: found where it lies, or fetched into the cache once for all workers that share
-it.
+"""Makes sure that a model is on disk: finds it, or downloads it into the cache once for all workers that share it.
 
 1. Look in every place. A model that is found costs no request.
 2. List the repository, choose the files, check that there is room.
-3. For each file: take its lease, or follow the worker that has it. Fetch into an own folder, continuing what others
-left; verify size and digest; rename to the final name.
+3. For each file: take its lease, or follow the worker that has it. Download into an own folder, continuing the work of
+   earlier workers; verify size and digest; rename to the final name.
 4. Link the files into their snapshot, and write the ref only when all of them are there.
 """
 
@@ -44,9 +43,9 @@ _LOG_EVERY_S = 10.0
 
 
 class Progress(Protocol):
-    """Hears how far a download is, one's own or the one that is followed. It stops it by raising.
+    """Receives the progress of a download, by this worker or another. It can stop the download by raising.
 
-    `bytes_done` never passes `bytes_total`; it falls when a file was broken and is fetched again.
+    `bytes_done` is never larger than `bytes_total`. It falls when a file was damaged and is downloaded again.
     """
 
     def __call__(self, bytes_done: int, bytes_total: int, /) -> None: ...
@@ -66,11 +65,11 @@ def ensure(
     prefer: Prefer | None = None,
     tuning: Tuning | None = None,
 ) -> LocalModel:
-    """Return the model, whole and on disk.
+    """Return the model when it is complete on disk.
 
-    Looks in `baked_dir`, `cache_dirs` and `download_dir` first and asks the Hub nothing if it is there. Else fetches
-    exactly the chosen files into `download_dir`, which is the last of `cache_dirs` unless given: earlier ones may be
-    read-only. `most_bytes` is what models may take up there. `prefer` picks among quants when none is asked for.
+    Looks in `baked_dir`, `cache_dirs` and `download_dir` first, and makes no request if the model is there. Otherwise
+    downloads exactly the chosen files into `download_dir`, by default the last of `cache_dirs`, because earlier ones
+    may be read-only. Models may take up `most_bytes` there. `prefer` chooses among quants if the reference names none.
     """
     target = download_dir or (cache_dirs[-1] if cache_dirs else None)
     searched = [*cache_dirs, *([target] if target and target not in cache_dirs else [])]
@@ -92,7 +91,7 @@ def download_model(
     prefer: Prefer | None = None,
     tuning: Tuning | None = None,
 ) -> LocalModel:
-    """Fetch a model that `locate` did not find into the cache at `folder`. Otherwise like `ensure`."""
+    """Download a model that `locate` did not find into the cache at `folder`. Otherwise like `ensure`."""
     if not isinstance(ref, HubRef | UrlRef) or folder is None:
         raise ModelNotFound(f"{ref} is not on this machine and no cache is set to fetch it into. Set MODEL_CACHE_DIR.")
     work = _Download(Cache(folder), most_bytes, progress or (lambda _done, _total: None), tuning or Tuning())
@@ -106,7 +105,7 @@ def download_model(
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """One file to fetch: `final` is where it is seen only when it is whole."""
+    """One file to download. It appears as `final` only when it is complete."""
 
     key: str
     final: Path
@@ -141,7 +140,7 @@ class _Download:
             for name, file in zip((chosen.joined,) if chosen.joined else chosen.files, wanted, strict=True)
         ]
         if ref.revision != listing.commit:
-            # Only now: a ref never leads to a snapshot that is not whole.
+            # The ref is written last, so that it never leads to an incomplete snapshot.
             try:
                 write_ref(self.cache.repo(ref.repo), ref.revision or "main", listing.commit)
             except OSError as error:  # the model is on disk, but the next start asks the Hub again
@@ -165,7 +164,7 @@ class _Download:
         return _Wanted(key, self.cache.blob(repo, key), shown, web, file.digest)
 
     def _joined(self, repo: str, listing: Listing, name: str, pieces: Sequence[_Wanted]) -> _Wanted:
-        """One file made of byte pieces. The key is not a SHA-256 of the file, so it does not look like one."""
+        """Return one file that consists of byte pieces. Its key must not look like a SHA-256, because it is not one."""
         digest = JoinedDigest.from_pieces((piece.web.size_bytes, piece.digest) for piece in pieces if piece.digest)
         key = f"joined-{digest.hexadecimal}"
         web = JoinedFile(name, [piece.web for piece in pieces])
@@ -199,8 +198,11 @@ class _Download:
             counter.file_done(file.web.size_bytes)
 
     def _left_behind(self, file: _Wanted) -> int:
-        """How much is there already. While somebody writes it, their word counts: to read a journal that another
-        machine appends to makes MooseFS wait and try again, ever more slowly."""
+        """Return how many bytes are on disk already.
+
+        While another worker writes them, its published progress counts: reading a journal to which another machine
+        appends makes MooseFS wait and retry, more slowly each time.
+        """
         said = bytes_said(self.cache.lease(file.key))
         if said is not None:
             return min(said, file.web.size_bytes)
@@ -229,7 +231,7 @@ class _Download:
             lease = Lease(self.cache.lease(file.key), self._tuning)
 
     def _fetch(self, file: _Wanted, lease: Lease, report: Callable[[int], None]) -> None:
-        """Fetch it; if the digest is wrong, throw it away and fetch it once more."""
+        """Download the file. If its digest is wrong, delete it and download it once more."""
 
         def note(bytes_done: int) -> None:
             lease.bytes_done = bytes_done
@@ -261,13 +263,13 @@ class _Download:
             raise ModelInvalid(f"{file.web.title} is not a GGUF file. Check the address: it may be that of a web page.")
         try:
             partial.publish(file.final)
-        except FileNotFoundError:  # taken over, or tidied away by one who saw the file whole
+        except FileNotFoundError:  # another worker took it over, or removed it because the file is complete
             if lease.is_sure and not file.is_here:
                 raise
             raise LostLease from None
 
     def _tidy(self, file: _Wanted) -> None:
-        """Once the file is whole: remove what killed workers have left of it."""
+        """Remove the files that killed workers left of this file, after it is complete."""
         for left in folders_of(self.cache.partials, file.key):
             shutil.rmtree(left, ignore_errors=True)
         with suppress(OSError):
@@ -276,7 +278,7 @@ class _Download:
 
 
 class _Counter:
-    """Adds up several files. A file that was there already counts when its turn comes."""
+    """Adds up the progress of several files. A file that is on disk already counts when its turn comes."""
 
     def __init__(self, total: int, progress: Progress) -> None:
         self.total = total

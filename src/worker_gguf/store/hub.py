@@ -1,6 +1,7 @@
-"""The Hugging Face Hub: the files of a repository, and one file of it to read. Every failure becomes a sentence.
+"""The Hugging Face Hub: lists a repository and reads one of its files. Every failure becomes a sentence.
 
-huggingface_hub is imported inside functions: it takes 0.2 s, and a start that finds its model on disk does not need it.
+huggingface_hub is imported inside functions, because it takes 0.2 s and a start that finds its model on disk does not
+need it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class RemoteFile:
 
     @property
     def digest(self) -> Digest | None:
-        """The expected digest of the bytes. In hexadecimal it is also the name of the blob in a cache."""
+        """The expected digest of the bytes. In hexadecimal, it is also the name of the blob in a cache."""
         if self.sha256:
             return Digest("sha256", self.sha256)
         return Digest("git", self.git_sha1) if self.git_sha1 else None
@@ -54,7 +55,9 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """The Hub, or a mirror of it at `endpoint`, seen with a token. `retry_waits_s` are the pauses when it is ill."""
+    """The Hub, or a mirror of it at `endpoint`, accessed with a token. `retry_waits_s` are the pauses after server
+    errors.
+    """
 
     token: str | None = None
     endpoint: str | None = None
@@ -92,7 +95,7 @@ class Hub:
         return Listing(info.sha, files)
 
     def fetch_small(self, repo: str, file: str, commit: str, cache_dir: Path) -> Path:
-        """Bring one small file, such as a tokenizer's, into the cache."""
+        """Download one small file, such as one of a tokenizer, into the cache."""
         from huggingface_hub import hf_hub_download
 
         with self._sentences(repo, commit, file):
@@ -102,7 +105,7 @@ class Hub:
         return Path(path)
 
     def open(self, repo: str, file: str, commit: str, size_bytes: int) -> WebFile:
-        """Return one file, to be read by ranges. Asks nothing yet."""
+        """Return one file that is read by ranges. Makes no request yet."""
 
         def address() -> str:
             from huggingface_hub import get_hf_file_metadata, hf_hub_url
@@ -119,7 +122,7 @@ class Hub:
             from huggingface_hub import hf_hub_url
             from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-            # The token is for the Hub alone: where the file lies elsewhere, its address is signed.
+            # The token is only for the Hub. A file on another host has a signed address.
             own = urlsplit(hf_hub_url(repo, file, endpoint=self.endpoint)).netloc
             return build_hf_headers(token=self.token if urlsplit(url).netloc == own else False)
 
@@ -131,7 +134,7 @@ class Hub:
 
     @contextmanager
     def _sentences(self, repo: str, revision: str | None, file: str | None = None) -> Iterator[None]:
-        """Turn whatever huggingface_hub raises into an error of ours."""
+        """Convert any exception of huggingface_hub to one of our errors."""
         from huggingface_hub.errors import HfHubHTTPError
 
         # The HTTP library under huggingface_hub changed twice (requests, httpx, httpx2); this is its own base error.
@@ -193,5 +196,5 @@ def _hexadecimal(text: str | None, length: int) -> str | None:
 
 
 def _stays_inside(name: str) -> bool:
-    """A file's name becomes a path in the cache."""
+    """Return whether the name of a file, which becomes a path in the cache, stays inside it."""
     return not any(part in ("", ".", "..") for part in name.split("/")) and "\\" not in name and "\0" not in name

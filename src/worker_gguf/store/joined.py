@@ -1,4 +1,4 @@
-"""Byte pieces of a model, fetched as the one file that they make: read and verified piece by piece, written once."""
+"""Byte pieces of a model, downloaded as the one file that they form: read and verified by pieces, written once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["JoinedDigest", "JoinedFile"]
 
 
 class JoinedFile(WebFile):
-    """Several files of a web server, one behind the other. Any range may be read, across their borders too."""
+    """Several files of a web server, one after the other. Any range can be read, also across their borders."""
 
     def __init__(self, title: str, pieces: Sequence[WebFile]) -> None:
         super().__init__(title, lambda: "", sum(piece.size_bytes for piece in pieces))
@@ -30,7 +30,7 @@ class JoinedFile(WebFile):
 
 @dataclass(frozen=True, slots=True)
 class JoinedDigest(Digest):
-    """The digests of all pieces as one. It is not the SHA-256 of the joined file, which the Hub does not know."""
+    """The digests of all pieces as one. This is not the SHA-256 of the joined file, which the Hub does not know."""
 
     pieces: tuple[tuple[int, Digest], ...] = ()
     """Each piece's size in bytes and digest."""

@@ -1,9 +1,9 @@
-"""Decides which worker downloads a file on a shared volume: a lease file with a heartbeat, created exclusively.
+"""Decides which worker downloads a file on a shared volume, by a lease file with a heartbeat, created exclusively.
 
-flock(2) silently succeeds on some network mounts (huggingface_hub#4228), so it is not used. A follower takes a lease
-over when its content has not changed for `takeover_s` by the follower's own clock; clocks of two machines are never
-compared. Two workers may both believe that they hold it, after a freeze or on a mount that shows old names. That does
-no harm: each writes under its own name and publishes verified bytes by rename. The loser finds out at its next
+flock(2) silently succeeds on some network mounts (huggingface_hub#4228), so it is not used. A follower takes over a
+lease whose content has not changed for `takeover_s` by the follower's own clock; clocks of two machines are never
+compared. Two workers may both believe that they hold a lease, after a freeze or on a mount that shows old names. This
+is harmless: each writes under its own name and publishes verified bytes by rename. The loser notices at its next
 heartbeat.
 """
 
@@ -28,7 +28,7 @@ __all__ = ["Lease", "bytes_said"]
 
 logger = logging.getLogger(__name__)
 
-_WIDTH = 256  # every beat overwrites all of the one before
+_WIDTH = 256  # each heartbeat overwrites the previous one completely
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ class _Content:
 
 
 class Lease:
-    """One worker's handle on one lease. `try_take` may be called repeatedly; used as a context manager, it is released
-    at the end.
+    """One worker's handle on one lease. `try_take` can be called repeatedly. As a context manager, it releases the
+    lease.
     """
 
     def __init__(self, path: Path, tuning: Tuning, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -61,13 +61,15 @@ class Lease:
     # --- taking ---------------------------------------------------------------------------------------------------
 
     def try_take(self) -> bool:
-        """Take the lease if it is free, or if its holder has been silent for too long."""
+        """Take the lease if it is free, or if its holder has not renewed it for too long. Returns whether it was
+        taken.
+        """
         if self._create():
             self._start()
             return True
         try:
             seen = self._read()
-        except FileNotFoundError:  # just given back
+        except FileNotFoundError:  # released just now
             return False
         if seen != self._seen:
             self._seen, self._seen_at = seen, self._clock()
@@ -93,14 +95,14 @@ class Lease:
         return True
 
     def _move_away(self, stale: _Content | None) -> bool:
-        """Only one rename of a name succeeds. A live lease moved by mistake is made again at its holder's next beat."""
+        """Rename a lease, which only one worker can do. The holder of a lease that is still renewed writes it again."""
         aside = self.path.with_name(f"{self.path.name}.{self.holder}")
         try:
             self.path.rename(aside)
             was_stale = _parse(aside.read_bytes()) == stale
             aside.unlink(missing_ok=True)
         except FileNotFoundError:
-            return True  # gone: free for all
+            return True  # it is gone, so the lease is free
         return was_stale
 
     def _start(self) -> None:
@@ -111,8 +113,9 @@ class Lease:
 
     @property
     def is_sure(self) -> bool:
-        """Whether no other worker can have taken the lease yet. Asked before each write, so that a thawed process
-        stops.
+        """Return whether no other worker can have taken the lease yet.
+
+        Called before each write, so that a process that was frozen stops.
         """
         if self._lost.is_set() or self._released.is_set():
             return False
@@ -137,7 +140,7 @@ class Lease:
                     self._lost.set()
                     return
                 file.seek(0)
-                file.write(self._next_beat())  # network mounts show it to others once it is closed
+                file.write(self._next_beat())  # network mounts show it to other machines after it is closed
         except FileNotFoundError:
             self._create()
         else:
@@ -146,7 +149,7 @@ class Lease:
     def _next_beat(self) -> bytes:
         self._n_beats += 1
         content = {"holder": self.holder, "beat": self._n_beats, "bytes_done": self.bytes_done}
-        # For the reader of a volume; nothing relies on it.
+        # For people who look at the volume. No code reads it.
         text = json.dumps(content | {"host": socket.gethostname()[:64], "pid": os.getpid()})
         return text.ljust(_WIDTH).encode()
 
@@ -164,7 +167,7 @@ class Lease:
             content = self._read()
             if content is not None and content.holder == self.holder:
                 self.path.unlink()
-        except OSError:  # gone, or the volume is: it is taken over when its time is up
+        except OSError:  # the file or the volume is gone; another worker takes the lease over after its time
             pass
         self._thread = None
 
@@ -176,7 +179,7 @@ class Lease:
 
 
 def bytes_said(path: Path) -> int | None:
-    """Return the progress that the holder of a lease published; None where the lease is free."""
+    """Return the progress that the holder of a lease published, or None if the lease is free."""
     try:
         content = _parse(path.read_bytes())
     except OSError:
@@ -185,7 +188,9 @@ def bytes_said(path: Path) -> int | None:
 
 
 def _parse(content: bytes) -> _Content | None:
-    """Return None for a lease that is being written or is not ours. It counts as silent like any other."""
+    """Parse a lease. Returns None for a lease that is being written or is not ours; its silence counts like any
+    other's.
+    """
     try:
         value = json.loads(content)
         return _Content(str(value["holder"]), int(value["beat"]), int(value["bytes_done"]))

@@ -1,6 +1,7 @@
-"""Fetches the missing ranges of one file over several connections, and computes its digest as it grows.
+"""Downloads the missing ranges of one file over several connections, and computes its digest as it grows.
 
-Knows nothing of caches and leases: `may_write` answers before each write whether the file still belongs to this worker.
+It has nothing of caches and leases: before each write, `may_write` returns whether the file still belongs to this
+worker.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _HASH_BYTES = 4 * 2**20
 
 
 class LostLease(Exception):
-    """Another worker has taken the download over."""
+    """Another worker has taken over the download."""
 
 
 class Hash(Protocol):
@@ -54,7 +55,7 @@ class Digest:
 
 
 class ParallelFetch:
-    """Runs once. Only `run` reports progress, so its caller can stop it by raising from the report."""
+    """Downloads once. Only `run` reports progress, so its caller can stop the download by raising from the report."""
 
     def __init__(
         self, web: WebFile, partial: Partial, digest: Digest | None, tuning: Tuning, may_write: Callable[[], bool]
@@ -71,7 +72,7 @@ class ParallelFetch:
         self._error: BaseException | None = None
 
     def run(self, report: Callable[[int], None]) -> bool:
-        """Fetch all of it; return whether the digest is right."""
+        """Download the whole file, and return whether its digest is right."""
         n_connections = min(self._tuning.n_connections, len(self._todo)) if self._web.has_ranges else 1
         jobs = [self._connection] * n_connections + ([self._hash_on] if self._hash else [])
         threading.Thread(target=self._guarded, args=(self._sync_on,), name="sync", daemon=True).start()
@@ -125,7 +126,7 @@ class ParallelFetch:
         self._stop.wait(wait_s)
 
     def _bring(self, first: int, end: int) -> int:
-        """Write a range as it comes; return its end, or raise _Broken with how far it came."""
+        """Write a range as it arrives and return its end. Raises _Broken, with the position that was reached."""
         held = bytearray()
         most = self._tuning.write_bytes(self._web.size_bytes)
         window_at, window_bytes = time.monotonic(), 0
@@ -154,14 +155,16 @@ class ParallelFetch:
         return at + len(content)
 
     def _sync_on(self) -> None:
-        """Flush the fetched bytes to disk now and then: a machine that dies loses what its mount has not written."""
+        """Write the downloaded bytes to disk at intervals. A machine that dies loses the bytes that its mount has
+        not written.
+        """
         while not self._stop.wait(self._tuning.sync_s):
             self._partial.sync()
 
     # --- digest ---------------------------------------------------------------------------------------------------
 
     def _hash_on(self) -> None:
-        """Hash the growing file. The bytes were just written, so they come from memory."""
+        """Hash the growing file. Its bytes are still in memory, because they were just written."""
         assert self._hash is not None
         at = 0
         while at < self._web.size_bytes and not self._stop.is_set():

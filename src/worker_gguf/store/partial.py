@@ -1,7 +1,7 @@
-"""A file on its way: a folder with its bytes so far and a journal of the ranges that are whole.
+"""An incomplete file: a folder with its bytes so far and a journal of the complete ranges.
 
-The folder is named after its owner. A later one takes the work over by renaming the folder, which only one can do.
-Without a power cut a noted range is on disk; after one, the digest of the whole file tells.
+The folder is named after its owner. A later owner takes over the work by renaming the folder, which only one can do.
+Without a power cut, all ranges in the journal are on disk. After one, the digest of the whole file decides.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _JOURNAL = "ranges"
 
 
 class Partial:
-    """`write` and `note` may be called from several threads, for ranges that do not overlap."""
+    """`write` and `note` can be called from several threads, for ranges that do not overlap."""
 
     def __init__(self, folder: Path, size_bytes: int, version: str) -> None:
-        """Open the folder's work, or begin it. Ranges of another `version` are thrown away."""
+        """Open the work in the folder, or begin it. Ranges of another `version` are deleted."""
         self.folder = folder
         self.size_bytes = size_bytes
         self._lock = threading.Lock()
@@ -46,7 +46,7 @@ class Partial:
 
     @classmethod
     def take_over(cls, parent: Path, key: str, owner: str, size_bytes: int, version: str) -> Partial:
-        """Continue the largest work on `key` that an earlier owner left, or begin a new one."""
+        """Continue the largest work on `key` of an earlier owner, or begin a new one."""
         folder = parent / f"{key}.{owner}"
         for left in left_behind(parent, key):
             try:
@@ -69,12 +69,12 @@ class Partial:
 
     @property
     def whole_to(self) -> int:
-        """How far the file is whole from its beginning."""
+        """The number of complete bytes from the beginning of the file."""
         with self._lock:
             return self._whole[0][1] if self._whole and self._whole[0][0] == 0 else 0
 
     def missing(self, most_bytes: int) -> list[tuple[int, int]]:
-        """Return the ranges that are not here, from the front, none longer than `most_bytes`."""
+        """Return the missing ranges in order, none longer than `most_bytes`."""
         with self._lock:
             whole = list(self._whole or ())
         ends = [0, *(end for _, end in whole)]
@@ -86,7 +86,7 @@ class Partial:
         ]
 
     def write(self, at: int, content: bytes | bytearray) -> None:
-        """Put bytes in their place and note that they are there."""
+        """Write bytes to their place in the file and add their range to the journal."""
         view = memoryview(content)
         end = at + len(view)
         with self._open_data() as number:
@@ -102,14 +102,17 @@ class Partial:
             return os.pread(number, n_bytes, at)
 
     def sync(self) -> None:
-        """Write the bytes fetched so far to disk, and then the note of them."""
+        """Write the downloaded bytes to disk, and then their ranges."""
         with suppress(ValueError), self._open_data() as number:
             os.fsync(number)
             os.fsync(self._journal.fileno())
 
     @contextmanager
     def _open_data(self) -> Iterator[int]:
-        """A thread that is left behind must not write into a number that has been given to another file."""
+        """Return the descriptor of the data file, which stays open while it is used.
+
+        Otherwise a thread that is left behind could write to a number that has been given to another file.
+        """
         with self._lock:
             if self._is_closed:
                 raise ValueError(f"{self.folder} is closed")
@@ -122,7 +125,7 @@ class Partial:
                 self._close_if_idle()
 
     def close(self) -> None:
-        """Accept no more ranges. A range that is being written is finished."""
+        """Accept no more ranges. A write in progress is finished."""
         with self._lock:
             self._is_closed = True
             self._close_if_idle()
@@ -134,7 +137,7 @@ class Partial:
                     file.close()
 
     def publish(self, path: Path) -> None:
-        """Give the file its final name, on disk before it is seen."""
+        """Give the file its final name, after its bytes are on disk."""
         os.fchmod(self._data.fileno(), 0o644)
         os.fsync(self._data.fileno())
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,7 +151,7 @@ class Partial:
 
 
 def folders_of(parent: Path, key: str) -> list[Path]:
-    """Return the folders with work on `key`, whatever is in them."""
+    """Return the folders with work on `key`, whatever they contain."""
     try:
         return [path for path in parent.iterdir() if path.name.startswith(f"{key}.")]
     except FileNotFoundError:
@@ -178,7 +181,9 @@ def left_behind(parent: Path, key: str, patience_s: float = PATIENCE_S) -> list[
 
 
 def noted_bytes(folder: Path) -> int:
-    """Return the bytes of a file in a folder, by its journal; 0 if the last noted byte cannot be read."""
+    """Return the number of complete bytes in a folder according to its journal, or 0 if the last of them cannot be
+    read.
+    """
     try:
         head = (folder / _JOURNAL).read_bytes().partition(b"\n")[0] + b"\n"
         ranges = _read_journal(folder / _JOURNAL, head, int(head.split()[0])) or ()
@@ -190,7 +195,7 @@ def noted_bytes(folder: Path) -> int:
 
 
 def merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Join ranges that touch or overlap."""
+    """Return the ranges with those joined that touch or overlap."""
     joined: list[tuple[int, int]] = []
     for first, end in sorted(ranges):
         if joined and first <= joined[-1][1]:
@@ -216,7 +221,7 @@ def _line(first: int, end: int) -> bytes:
 
 
 def _read_journal(path: Path, head: bytes, size_bytes: int) -> list[tuple[int, int]] | None:
-    """Return the noted ranges, or None if the journal belongs to another file. A torn line is ignored."""
+    """Return the ranges in the journal, or None if it belongs to another file. An incomplete line is ignored."""
     try:
         content = path.read_bytes()
     except OSError:

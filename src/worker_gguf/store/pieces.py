@@ -1,4 +1,4 @@
-"""Models that were uploaded as byte pieces, `m.Q8_0.gguf.part1of2`: joined in order they are one .gguf file.
+"""Models that were uploaded as byte pieces, such as `m.Q8_0.gguf.part1of2`. Joined in order, they form one .gguf file.
 
 Unlike the parts of a split model, which llama.cpp reads one by one, a single piece is not a GGUF file.
 """
@@ -14,7 +14,7 @@ _PIECE: Final = re.compile(r"(?P<joined>.+\.gguf)\.part(?P<number>\d{1,3})of(?P<
 
 
 class Piece(NamedTuple):
-    """`joined` is the name of the file that the pieces make."""
+    """One piece. `joined` is the name of the file that the pieces form."""
 
     joined: str
     number: int

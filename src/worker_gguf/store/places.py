@@ -1,6 +1,6 @@
-"""Where models lie on this machine, by default and by the variables that say otherwise. Imports nothing heavy.
+"""The folders for models on this machine, by default and as variables set them. It imports nothing heavy.
 
-The settings and the head start, which begins before the settings are read, both take their folders from here.
+The settings use it, and so does the head start, which begins before the settings are read.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Room on the disk for a model: checked before a download, and made by pruning the models used least recently.
+"""Makes room on the disk for a model: checks it before a download, and prunes the models that were used least recently.
 
-Only whole .gguf models and abandoned parts of downloads in the one cache that this worker writes are ever removed, and
+It removes only whole .gguf models and abandoned partial downloads, only from the one cache that this worker writes, and
 never a file that a living worker has marked as in use.
 """
 
@@ -40,7 +40,7 @@ class Kept:
 
 
 def make_room(cache: Cache, needed_bytes: int, most_bytes: int | None, tuning: Tuning, *, begun_bytes: int = 0) -> None:
-    """See that `needed_bytes` more fit on the disk and into `most_bytes`, or raise with both numbers.
+    """Make sure that `needed_bytes` more fit on the disk and into `most_bytes`. Raises DownloadError with both numbers.
 
     `begun_bytes` of the same model are on the disk already.
     """
@@ -59,7 +59,7 @@ def make_room(cache: Cache, needed_bytes: int, most_bytes: int | None, tuning: T
 
 
 def disk_error(error: OSError, cache: Cache) -> DownloadError:
-    """Report the disk's error. Everything fetched so far stays, and the next start continues from it."""
+    """Return the error of a disk. All downloaded bytes stay, and the next start continues from them."""
     where = error.filename or cache.folder
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DownloadError(
@@ -121,14 +121,16 @@ def _models(cache: Cache) -> Iterator[tuple[str, list[Path]]]:
 
 
 def _shown_besides(cache: Cache, model: Kept) -> set[Path]:
-    """Return the files of a model that other names lead to as well: another revision's, or another tool's."""
+    """Return the files of a model that other names lead to as well, such as those of another revision or another
+    tool.
+    """
     snapshots = {cache.folder / name.relative_to(cache.folder).parts[0] / "snapshots" for name in model.names}
     links = (path for folder in snapshots for path in folder.rglob("*") if path not in model.names)
     return {path.resolve() for path in links if not path.is_dir()}
 
 
 def _remove(cache: Cache, model: Kept, tuning: Tuning) -> bool:
-    """Move the files out of sight, check again that no worker has begun to use them, and only then delete them."""
+    """Move the files to the bin, check again that no worker has begun to use them, and only then delete them."""
     cache.bin.mkdir(parents=True, exist_ok=True)
     moved: list[tuple[Path, Path]] = []
     for file in model.files:

@@ -1,4 +1,4 @@
-"""A model reference: the text in MODEL as one typed value. Makes no network call."""
+"""A model reference: the text in MODEL as a typed value. Makes no network call."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class ModelRef:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedRef(ModelRef):
-    """The tiny model that ships with the package."""
+    """The tiny model in this package."""
 
     def __str__(self) -> str:
         return "embedded"
@@ -72,7 +72,7 @@ class EmbeddedRef(ModelRef):
 
 @dataclass(frozen=True, slots=True)
 class PathRef(ModelRef):
-    """A file on this machine, or a folder that holds a model."""
+    """A file on this machine, or a folder with a model."""
 
     path: Path
 
@@ -140,7 +140,7 @@ def _checked_file(file: str, whole: str) -> str:
 
 
 def _parse_url(text: str) -> ModelRef:
-    """Read a URL; one of the Hub's own pages is a reference into a repository."""
+    """Read a URL. A URL of the Hub's own pages is a reference to a model in a repository."""
     shown = text.partition("?")[0]  # the rest may be a signature
     try:
         url = urlsplit(text)

@@ -1,4 +1,4 @@
-"""Finds where a model already lies on this machine. Makes no network call and writes nothing."""
+"""Finds a model on this machine. Makes no network call and writes nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _DEFAULT_REVISION: Final = "main"
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """A whole model on disk. `paths` are its files in order; llama.cpp is given the first."""
+    """A complete model on disk. `paths` are its files in order; llama.cpp gets the first one."""
 
     paths: tuple[Path, ...]
     size_bytes: int
@@ -56,11 +56,11 @@ def locate(
     kind: Kind = "model",
     prefer: Prefer | None = None,
 ) -> LocalModel | None:
-    """Return the model if all its files are here, None if they would have to be fetched.
+    """Return the model if all its files are on disk, or None if they must be downloaded.
 
-    `baked_dir` is a folder of the image and comes first. `cache_dirs` hold the Hub's layout (`models--org--name/…`) and
-    are tried in order. A path that leads nowhere and a quant that fits several files are ModelNotFound: no download
-    would mend them.
+    `baked_dir` is a folder of the image and comes first. `cache_dirs` have the Hub's layout (`models--org--name/…`) and
+    are searched in order. Raises ModelNotFound for a path that does not exist and for a quant that several files have,
+    because no download would help.
     """
     wanted = _Wanted(kind, prefer)
     try:
@@ -90,9 +90,9 @@ class _Wanted:
 
 
 def repo_folders(repo: str, cache_dir: Path) -> list[Path]:
-    """Return the folders of a repository in a cache, the one spelled as asked first.
+    """Return the folders of a repository in a cache, the one with the exact spelling first.
 
-    RunPod lower-cases the names of its cached models or keeps them, and its documentation shows both.
+    RunPod writes the names of its cached models in lower case or keeps them, and its documentation shows both.
     """
     wanted = f"models--{repo.replace('/', '--')}"
     try:
@@ -144,7 +144,7 @@ def _not_joined(what: str, piece: Piece) -> ModelNotFound:
 
 
 def _in_image(ref: HubRef, folder: Path | None, wanted: _Wanted) -> Iterator[LocalModel]:
-    """Look into the image: a cache in the Hub's layout, a folder `org/repo`, or a file of the name asked for."""
+    """Look in the image for a cache in the Hub's layout, a folder `org/repo`, or a file with this name."""
     if folder is None or not folder.is_dir():
         return
     for found in _in_caches(ref, [folder], wanted):
@@ -205,15 +205,15 @@ def _commits(folder: Path, revision: str | None) -> list[str]:
 
 
 def _choose_whole(ref: HubRef, sizes: Mapping[str, int], wanted: _Wanted) -> tuple[str, ...] | None:
-    """Choose among the whole models that are here; None if there is none that answers."""
+    """Choose among the complete models on disk. Returns None if none of them matches."""
     whole = [model for model in select.group(sizes) if model.complete]
     is_named = ref.quant is not None or ref.file is not None
     if wanted.kind == "draft" and not is_named and not any(model.kind == "draft" for model in whole):
-        # a cache holds a part of the repository only: the model may be missing here while its draft is there
+        # a cache has only a part of the repository: it may have the draft without the model
         return None
     found = select.matching(whole, quant=ref.quant, file=ref.file, kind=wanted.kind)
     if not found or (wanted.kind == "model" and ref.file is None and all(model.kind == "head" for model in found)):
-        return None  # nor is a head the model, which another tool may have fetched for itself
+        return None  # and it may have only a head, which another tool fetched
     here = {name: sizes[name] for model in whole for name in model.files}
     where = f"The cache of {ref.repo}"
     return select.choose(
@@ -222,8 +222,9 @@ def _choose_whole(ref: HubRef, sizes: Mapping[str, int], wanted: _Wanted) -> tup
 
 
 def _gguf_names(folder: Path, root: Path | None = None) -> list[str]:
-    """List the .gguf files below a folder by their path inside it. A link to a missing blob is left out, and so is one
-    that leads out of `root`.
+    """Return the .gguf files below a folder by their path inside it.
+
+    Omits links to missing blobs, and links that lead out of `root`.
     """
     names: list[str] = []
     for parent, _, files in os.walk(folder):

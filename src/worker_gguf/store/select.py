@@ -75,7 +75,7 @@ class ModelFiles:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names that it may be asked for by."""
+        """The names by which the model can be requested."""
         return (*self.files, self.joined) if self.joined else self.files
 
     @property
@@ -96,7 +96,7 @@ def choose(
     prefer: Prefer | None = None,
     where: str = "The repository",
 ) -> ModelFiles:
-    """Choose one model, by `file`, else by `quant`, else by `prefer`. Raise ModelNotFound with what there is."""
+    """Choose one model, by `file`, else by `quant`, else by `prefer`. Raises ModelNotFound, which lists the models."""
     models = group(names)
     found = matching(models, quant=quant, file=file, kind=kind, prefer=prefer)
     if len(found) != 1:
@@ -117,7 +117,7 @@ def matching(
     kind: Kind = "model",
     prefer: Prefer | None = None,
 ) -> list[ModelFiles]:
-    """Return the models that answer equally well: one if the choice is clear, none, or several."""
+    """Return the models that match equally well: one if the choice is clear, none, or several."""
     if file is not None:
         return _by_file(models, file)
     models = _of_kind(models, kind)
@@ -131,7 +131,7 @@ def matching(
 
 
 def by_labels(order: Callable[[Mapping[str, int]], Sequence[str]]) -> Prefer:
-    """Prefer by an order of quants, which `order` tells from their sizes in bytes."""
+    """Return a preference by an order of quants, which `order` makes from their sizes in bytes."""
 
     def prefer(models: Sequence[ModelFiles]) -> ModelFiles | None:
         sizes: dict[str, int] = {}
@@ -145,7 +145,9 @@ def by_labels(order: Callable[[Mapping[str, int]], Sequence[str]]) -> Prefer:
 
 
 def group(names: Iterable[str] | Mapping[str, int]) -> list[ModelFiles]:
-    """Gather the .gguf files into models: the parts of a split are one, in order. A mapping gives their sizes."""
+    """Group the .gguf files into models. The parts of a split model are one model, in order. A mapping has their
+    sizes.
+    """
     sizes = names if isinstance(names, Mapping) else {}
     all_names = set(names)
     parts: dict[tuple[str, int, str | None], dict[int, str]] = {}
@@ -170,7 +172,7 @@ def group(names: Iterable[str] | Mapping[str, int]) -> list[ModelFiles]:
 
 
 def _with_heads(models: list[ModelFiles]) -> list[ModelFiles]:
-    """Tell heads from models that hold one: both say MTP in their names, and a head is much smaller than its model."""
+    """Distinguish heads from models that contain one. Both have MTP in their names, and a head is much smaller."""
     sizes: dict[str, list[int]] = {}
     for model in models:
         if model.kind == "model" and not _has_head(model):
@@ -188,7 +190,7 @@ def _has_head(model: ModelFiles) -> bool:
 
 
 def _base(model: ModelFiles) -> str:
-    """The name without its quant, variant and head, to tell which model a head belongs to."""
+    """Return the name without its quant, variant and head, which shows the model that a head belongs to."""
     name = _LABEL.sub(" ", PurePosixPath(model.stem).name.upper())
     return "".join(word for word in _words(name) if word != "ud" and word not in _HEAD_WORDS)
 
@@ -207,7 +209,7 @@ def _kind(path: PurePosixPath, label: str | None) -> Kind:
         return "mmproj"
     if "imatrix" in words and label is None:
         return "imatrix"
-    # Folders of such a name and no other: X-MTP-GGUF/ is that of a model.
+    # Only folders with exactly such a name, because X-MTP-GGUF/ is the folder of a model.
     folders = [set(_words(folder)) for folder in path.parts[:-1]]
     telling = [folder for folder in folders if folder and folder <= _DRAFT_WORDS]
     if _HEAD_WORDS & set(words[:1]).union(*telling):
@@ -216,7 +218,7 @@ def _kind(path: PurePosixPath, label: str | None) -> Kind:
 
 
 def _label(name: str) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:
-    """Return the last quant of a name, spelled as llama.cpp spells it, and the words before and after it."""
+    """Return the last quant in a name, spelled as llama.cpp spells it, and the words before and after it."""
     upper = name.upper()
     matches = list(_LABEL.finditer(upper))
     if not matches:
@@ -231,8 +233,10 @@ def _words(text: str) -> list[str]:
 
 
 def _of_kind(models: list[ModelFiles], kind: Kind) -> list[ModelFiles]:
-    """Leave out projectors, drafts and heads, unless nothing else is there: a repository of drafts need not call any
-    file a draft, and one that does may have no other model."""
+    """Leave out projectors, drafts and heads, unless there is nothing else.
+
+    A repository of drafts need not name any file a draft, and one that does may have no other model.
+    """
     for other in (kind, *_INSTEAD.get(kind, ())):
         if found := [model for model in models if model.kind == other]:
             return found
@@ -257,7 +261,7 @@ def _by_file(models: list[ModelFiles], file: str) -> list[ModelFiles]:
 def _by_quant(models: list[ModelFiles], quant: str) -> list[ModelFiles]:
     label, before, after = _label(quant)
     if label is None:
-        # Not a quant that is known: the words as they are, somewhere in the name.
+        # The quant is unknown: look for its words anywhere in the name.
         words = _words(quant)
         return [model for model in models if words and _contains(_words(model.stem), words)]
     same = [model for model in models if model.label == label and model.after[: len(after)] == after]

@@ -1,7 +1,7 @@
-"""Chat template and special tokens from a model's original repository, for a GGUF file whose own are missing or wrong.
+"""Reads the chat template and special tokens of a model's original repository, for a GGUF file whose own are wrong.
 
-Reads the files that Transformers writes; Transformers itself is imported only where they have no tokenizer.json. What
-is read counts only after `check`: its tokens must be the GGUF file's.
+It reads the files that Transformers writes. Transformers itself is imported only if there is no tokenizer.json. The
+result is used only after `check`: its tokens must be those of the GGUF file.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _REPO: Final = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class OriginalTokenizer:
-    """The tokenizer of the original repository, by id: `special` tokens have a meaning, `sample` are some of the
-    others.
+    """The tokenizer of the original repository. `special` are the tokens with a meaning and `sample` some others, by
+    id.
     """
 
     name: str
@@ -72,7 +72,7 @@ class OriginalTokenizer:
 
 
 def read_tokenizer(reference: str, cache_dir: Path, hub: Hub) -> OriginalTokenizer:
-    """Read a folder, or `org/repo[@revision]`: from the cache if it is there, else its small files are fetched."""
+    """Read a folder, or `org/repo[@revision]` from the cache. Downloads its small files if they are not there."""
     folder = Path(reference).expanduser()
     if reference.startswith(("/", ".", "~")) or folder.is_dir():
         if not folder.is_dir():
@@ -94,7 +94,7 @@ def read_tokenizer(reference: str, cache_dir: Path, hub: Hub) -> OriginalTokeniz
 
 
 def _cached(repo: str, revision: str | None, cache_dir: Path) -> Path | None:
-    """The snapshot that answers, if it has a tokenizer."""
+    """Return the snapshot for the revision, if it has a tokenizer."""
     for folder in repo_folders(repo, cache_dir):
         ref = folder / "refs" / (revision or "main")
         commit = ref.read_text("utf-8").strip() if ref.is_file() else (revision or "")
@@ -144,7 +144,7 @@ def _read(name: str, folder: Path) -> OriginalTokenizer:
 
 
 def _templates(name: str, folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """Templates by name, as Transformers finds them: files win over the configuration."""
+    """Return the templates by name. As in Transformers, files take precedence over the configuration."""
     source = config.get("chat_template") or _json(folder / "chat_template.json", name).get("chat_template")
     templates: dict[str, str] = {}
     if isinstance(source, str):
@@ -168,7 +168,7 @@ def _eos_tokens(name: str, folder: Path, config: Mapping[str, Any], special: Map
 
 
 def _vocabulary(tokenizer: Mapping[str, Any]) -> dict[str, int]:
-    """Token texts with their ids; a Unigram model lists pairs of text and score."""
+    """Return the texts of tokens with their ids. A Unigram model lists pairs of text and score."""
     vocabulary = _object(tokenizer, "model").get("vocab") or {}
     if isinstance(vocabulary, list):
         return {str(pair[0]): token for token, pair in enumerate(vocabulary)}
@@ -192,7 +192,7 @@ def _vocabulary_of_transformers(name: str, folder: Path) -> dict[str, int]:
 
 
 def _json(path: Path, name: str) -> dict[str, Any]:
-    """Read a file's JSON object. Returns an empty one where there is no file."""
+    """Read the JSON object of a file. Returns an empty object if there is no file."""
     if not path.is_file():
         return {}
     if path.stat().st_size > MAX_FILE_BYTES:
@@ -212,7 +212,7 @@ def _object(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _text(token: object) -> str | None:
-    """A token is written as its text, or as an object with its content."""
+    """Return the text of a token, which is written as text or as an object with its content."""
     if isinstance(token, dict):
         token = token.get("content")
     return token if isinstance(token, str) else None

@@ -1,6 +1,6 @@
-"""Marks on a shared volume that say which files a living worker uses, so that no other worker prunes them.
+"""Marks on a shared volume for the files that living workers use, so that no other worker prunes them.
 
-A mark counts while it is renewed. Its age is taken by the volume's own clock: the age of a file made just now is zero.
+A mark counts as long as it is renewed. Its age is computed with the volume's own clock, which a new file shows.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ logger = logging.getLogger(__name__)
 
 
 class UsageMark:
-    """Protects a model's files from pruning until it is released, or until this process is gone.
+    """Protects a model's files from pruning until it is released or this process has ended.
 
-    Does nothing for files outside the cache, nor on a cache that cannot be written, which no worker prunes.
+    Does nothing for files outside the cache, or in a cache that cannot be written, which no worker prunes.
     """
 
     def __init__(self, paths: Sequence[Path], cache_dir: Path, tuning: Tuning | None = None) -> None:
@@ -69,7 +69,7 @@ class UsageMark:
 
 
 def touch(file: Path, now: float) -> None:
-    """Note that a file was used, at a time by the volume's clock; its time of change stays."""
+    """Record that a file was used, at a time of the volume's clock. Its time of modification is kept."""
     with suppress(OSError):
         os.utime(file, (now, file.stat().st_mtime))
 
@@ -86,7 +86,7 @@ def volume_now(cache: Cache) -> float:
 
 
 def used_paths(cache: Cache, tuning: Tuning) -> set[Path]:
-    """Return the real paths of the files that living workers use. Sweeps marks that are not renewed any more."""
+    """Return the real paths of the files that living workers use. Removes marks that are no longer renewed."""
     now = volume_now(cache)
     used: set[Path] = set()
     root = cache.folder.resolve()

@@ -1,6 +1,4 @@
-"""One file on a web server, read by ranges through huggingface_hub's own session: its proxies, certificates, offline
-mode. Knows nothing of disks.
-"""
+"""One file on a web server, read by ranges through huggingface_hub's own session, with its proxies and certificates."""
 
 from __future__ import annotations
 
@@ -28,7 +26,7 @@ _SIGNATURE: Final = re.compile(
 
 
 class Interrupted(Exception):
-    """A read that failed and may succeed when it is repeated. `error` is the error to raise after the last try."""
+    """A read that failed and may succeed if it is repeated. `error` is the error to raise after the last try."""
 
     def __init__(self, error: WorkerError) -> None:
         super().__init__(error.message)
@@ -40,7 +38,10 @@ class Interrupted(Exception):
 
 
 class WebFile:
-    """`address` finds where the file is now; it is asked again when the answer has expired. Any thread may read."""
+    """A file on a web server. Any thread may read it.
+
+    `address` returns the current address of the file. It is called again when the answer has expired.
+    """
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class WebFile:
         self._url: str | None = None
 
     def read(self, first: int, end: int, timeout_s: float = 30.0) -> Iterator[bytes]:
-        """Yield the bytes from `first` up to `end` as they come. Raise Interrupted where they stop coming."""
+        """Yield the bytes from `first` up to `end` as they arrive. Raises Interrupted if they stop arriving."""
         url = self._where()
         headers = {"Accept-Encoding": "identity", **self._headers(url)}
         if self.has_ranges:
@@ -98,7 +99,7 @@ class WebFile:
         raise Interrupted(DownloadError(f"{self.title}: the connection ended {left} bytes early. Start again."))
 
     def _check(self, response: Response, url: str, first: int) -> int:
-        """Return how many bytes of the body come before `first`."""
+        """Return the number of bytes in the body that come before `first`."""
         status = response.status_code
         if status in (200, 206) and self.etag and response.headers.get("ETag", self.etag) != self.etag:
             raise DownloadError(f"{self.title} changed on its server while it was fetched. Start again.")
@@ -122,7 +123,9 @@ class WebFile:
 
 
 def open_url(url: str, timeout_s: float = 30.0) -> WebFile:
-    """Ask a plain web server for a file's size, and whether it serves ranges. Raises Interrupted if it may do later."""
+    """Ask a plain web server for a file's size, and whether it serves ranges. Raises Interrupted if a retry may
+    help.
+    """
     title = urlunsplit(urlsplit(url)._replace(netloc=_host(url), query="", fragment=""))
     headers = {"Accept-Encoding": "identity", "Range": "bytes=0-0"}
     try:
@@ -153,14 +156,14 @@ def _described(url: str, title: str, response: Response) -> WebFile:
 
 
 def stable_url(url: str) -> str:
-    """Return the URL without what changes each time it is signed: the same file is found again under it."""
+    """Return the URL without the parts that change with each signature, so that the same file is found again."""
     parts = urlsplit(url)
     query = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if not _SIGNATURE.fullmatch(pair[0])]
     return urlunsplit(parts._replace(netloc=_host(url), query=urlencode(query), fragment=""))
 
 
 def _host(url: str) -> str:
-    """Without name and password."""
+    """Return the host without name and password."""
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
