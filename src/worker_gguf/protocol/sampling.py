@@ -128,7 +128,7 @@ def _pairs(logit_bias: dict[str, Any] | list[Any]) -> Iterable[tuple[str, int | 
 
 
 def _token(param: str, key: object) -> int | str:
-    """Return a token id. Any integer is accepted, because only the vocabulary knows which ids there are."""
+    """Return a token's id or text. Any integer is accepted, because only the vocabulary knows which ids there are."""
     key = integer(key)
     if (isinstance(key, str) and key) or (isinstance(key, int) and not isinstance(key, bool)):
         return key

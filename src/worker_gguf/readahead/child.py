@@ -1,7 +1,7 @@
-"""Runs work in a child process, which reports its progress until it ends. Knows nothing of the work.
+"""Runs work in a child process, which reports its progress until it ends.
 
 A thread would wait for the interpreter lock after each call to the kernel, while the start imports modules. Only a
-process without other threads may be forked, so a child is possible in the first moment of a start only.
+process without other threads may be forked, so a child is possible only at the very beginning of a start.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ _RECORD: Final = struct.Struct("=qqqqd")
 
 
 class Report(NamedTuple):
-    """`errno` is 0 while nothing has failed. `ended_s`, by the machine's monotonic clock, is 0 while the work runs."""
+    """`errno` is 0 as long as nothing has failed. `ended_s`, by the machine's monotonic clock, is 0 while the work
+    runs.
+    """
 
     bytes_done: int
     bytes_cached: int
@@ -33,14 +35,14 @@ class Report(NamedTuple):
 
 
 class Child:
-    """The parent's side of it."""
+    """The child process, as its parent uses it."""
 
     def __init__(self, pid: int, said: int, orders: int) -> None:
         self._pid, self._said, self._orders = pid, said, orders
         self._stopping = threading.Lock()
 
     def reports(self) -> Iterator[Report]:
-        """Every report until the child has ended, for whatever reason. For one thread, once."""
+        """Yield reports until the child has ended for any reason. For one thread, once."""
         while len(record := os.read(self._said, _RECORD.size)) == _RECORD.size:
             yield Report(*_RECORD.unpack(record))
         os.close(self._said)
@@ -48,7 +50,7 @@ class Child:
             os.waitpid(self._pid, 0)
 
     def stop(self) -> None:
-        """Ask it to end. From any thread, and again."""
+        """Ask the child to end. Can be called from any thread, and again."""
         with self._stopping:
             orders, self._orders = self._orders, -1
         if orders >= 0:
@@ -56,8 +58,10 @@ class Child:
 
 
 def fork(work: Callable[[], None], wait: Callable[[float], bool], report: Callable[[], Report]) -> Child:
-    """Start `work` in a child process. It ends when `wait` (which takes a timeout in seconds) returns true, when it is
-    stopped, and when this process is gone.
+    """Start `work` in a child process.
+
+    The child ends when `wait` (which takes a timeout in seconds) returns true, when it is stopped, and when this
+    process has ended.
     """
     said, saying = os.pipe()
     orders, ordering = os.pipe()
@@ -77,7 +81,7 @@ def fork(work: Callable[[], None], wait: Callable[[float], bool], report: Callab
 def _run(
     work: Callable[[], None], wait: Callable[[float], bool], report: Callable[[], Report], saying: int, orders: int
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then stops this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and then stops this process
     logging.disable()  # the parent reads the failure and logs it
     work()
     is_done = False

@@ -1,7 +1,8 @@
-"""Decides how many readers a volume is worth, from what they have brought so far. Reads nothing and has no clock.
+"""Decides how many readers a volume is worth, from the pieces that they have read so far. Pure, without a clock.
 
-A mount whose reads are slow but independent gives more to more readers; one whose processor is the bottleneck gives
-less. So the number doubles while that adds throughput and goes back to the best; if more never helped, fewer are tried.
+A mount whose reads are slow but independent is faster with more readers; one whose processor is the bottleneck is
+slower. So the number doubles while that adds throughput and then returns to the best number. If more readers never
+helped, fewer are tried.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ LOSS: Final = 0.95
 
 
 class Pace:
-    """Guarded by the readers' lock. `done` counts a finished piece; `readers` is the number of readers to run."""
+    """Call it under the lock of the readers. `done` counts a finished piece; `readers` is the number of readers to
+    run.
+    """
 
     def __init__(self, now_s: float, *, first: int = FIRST_READERS, most: int = MOST_READERS) -> None:
         self.readers = min(first, most)
@@ -40,7 +43,7 @@ class Pace:
         self._open_window(now_s, self.readers)
 
     def done(self, n_bytes: int, now_s: float) -> None:
-        """Count a piece. Pieces that began under the previous number of readers are waited for and not counted."""
+        """Count a piece. Pieces that began under the previous number of readers are awaited and not counted."""
         if self._unsettled:
             self._unsettled -= 1
             self._since_s = now_s

@@ -1,8 +1,8 @@
-"""Brings a piece of a file into the page cache and nowhere else. Knows nothing of models, blocks or threads.
+"""Reads a piece of a file into the page cache and nowhere else.
 
-The whole piece is announced to the kernel at once, so that the volume answers its requests in parallel. Then the piece
-is sent to /dev/null, which waits until it is there, reports a failure and copies nothing. Reading it into a buffer
-would take three times the processor time, which a cold start needs elsewhere.
+The whole piece is announced to the kernel first, so that the volume answers its requests in parallel. Then the piece is
+sent to /dev/null, which waits until it is there, reports a failure and copies nothing. Reading it into a buffer would
+take three times the processor time, which a cold start needs elsewhere.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LEAST_STEP: Final = 128 << 10
 
 
 class PageCache:
-    """`bring` may be called by many threads; `close` when none does any more."""
+    """`bring` can be called by many threads. Call `close` when none of them does any more."""
 
     def __init__(self) -> None:
         self._null: int | None = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
@@ -27,7 +27,7 @@ class PageCache:
         self._steps: dict[int, int] = {}
 
     def bring(self, fd: int, offset: int, size: int) -> int:
-        """Return how many bytes from `offset` on are in the page cache now; 0 is the file's end."""
+        """Read a piece. Returns how many bytes from `offset` on are in the page cache now; 0 is the end of the file."""
         self._announce(fd, offset, size)
         if self._can_send and self._null is not None:
             try:
@@ -48,8 +48,9 @@ class PageCache:
 
 
 def _step_bytes(fd: int) -> int:
-    """The bytes that the kernel reads for one announcement; it ignores the rest of a larger one. The limit is twice the
-    device's own read-ahead for a file that is announced as sequential.
+    """Return the number of bytes that the kernel reads for one announcement. It ignores the rest of a larger one.
+
+    The limit is twice the device's own read-ahead for a file that is announced as sequential.
     """
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
     device = os.fstat(fd).st_dev

@@ -1,8 +1,8 @@
-"""Reads a model's files into the page cache ahead of the load. Knows nothing of llama.cpp.
+"""Reads the files of a model into the page cache ahead of the load.
 
-Every block is requested once, in file order, by as many readers as `Pace` finds worthwhile. The pages stay in the page
-cache (`page_cache.py`) and use no other memory. A failure here never fails the start: the load that follows meets it,
-too, and reports it better.
+Each block is requested once, in file order, by as many readers as `Pace` finds worthwhile. The pages stay in the page
+cache (`page_cache.py`) and use no other memory. A failure here never fails the start, because the load that follows has
+the same failure and reports it better.
 
 A FUSE mount may drop a file's cached pages on every open. So the descriptors stay open until `close`, and a load should
 use them (`file`, `fd`). A load that opens the files by name calls `opened` afterwards: on a mount that drops pages, the
@@ -45,7 +45,7 @@ class Block(NamedTuple):
 
 
 class Prefetch:
-    """Open from its construction to `close`. Methods may be called from any thread."""
+    """The prefetch of a model. Its files are open until `close`. Methods can be called from any thread."""
 
     def __init__(
         self,
@@ -57,9 +57,9 @@ class Prefetch:
         read: Read | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Open the files; OSError if one cannot be.
+        """Open the files. Raises OSError.
 
-        `n_readers` fixes the number of readers; no more than `limit_bytes` are read.
+        `n_readers` fixes the number of readers. At most `limit_bytes` are read.
         """
         self.paths = tuple(paths)
         self.bytes_done = 0
@@ -94,8 +94,10 @@ class Prefetch:
         self._child: child.Child | None = None
 
     def start(self, *, in_child: bool = False) -> Prefetch:
-        """Begin to read in the background. `in_child` reads a model of one file in a child process, which is possible
-        while this process has no other thread.
+        """Begin to read in the background.
+
+        With `in_child`, a child process reads a model of one file, which is possible only while this process has no
+        other thread.
         """
         if in_child and len(self._fds) == 1:
             self._child = child.fork(self._begin, self._finished.wait, self._report)
@@ -103,11 +105,11 @@ class Prefetch:
         return self
 
     def file(self, index: int = 0) -> BinaryIO:
-        """One of the files through the descriptor that is open: nothing is opened, so nothing is dropped."""
+        """Return one of the files through its open descriptor. Nothing is opened, so no pages are dropped."""
         return open(self._fds[index], "rb", buffering=0, closefd=False)
 
     def opened(self) -> None:
-        """Say that the load has opened all files that it will open by name."""
+        """Note that the load has opened all files that it opens by name."""
         self._gate.set()
 
     def cancel(self) -> None:
@@ -117,21 +119,23 @@ class Prefetch:
             self._child.stop()
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Return whether the readers are done, for whatever reason."""
+        """Return whether the readers have ended, for any reason."""
         return self._finished.wait(timeout_s)
 
     @property
     def readers(self) -> int:
-        """How many read now."""
+        """The number of readers that run now."""
         return len(self._readers)
 
     @property
     def fd(self) -> int | None:
-        """The descriptor of a model of one file, for a load that takes an open one."""
+        """The descriptor of a model of one file, for a load through an open descriptor."""
         return self._fds[0] if len(self._fds) == 1 else None
 
     def close(self, timeout_s: float = _JOIN_TIMEOUT_S) -> None:
-        """Stop, and close the files. While a reader hangs on a dead volume they stay: its number must not be reused."""
+        """Stop the readers and close the files. If a reader hangs on a dead volume, they stay open, because the
+        reader might otherwise use a number that has been given to another file.
+        """
         self.cancel()
         if self._finished.wait(timeout_s):
             self._close_files()
@@ -147,12 +151,12 @@ class Prefetch:
     # --- a child's readers ----------------------------------------------------------------------------------------
 
     def _report(self) -> child.Report:
-        """In the child: how far it is."""
+        """Report the progress, in the child."""
         failed = self.error.errno or errno.EIO if self.error else 0
         return child.Report(self.bytes_done, self.bytes_cached, self.most_readers, failed, self.ended_s or 0.0)
 
     def _follow(self) -> None:
-        """Copy the child's report in the parent."""
+        """Copy the reports of the child, in the parent."""
         assert self._child is not None
         for report in self._child.reports():
             self.bytes_done, self.bytes_cached, self.most_readers = report[:3]
@@ -176,7 +180,7 @@ class Prefetch:
             self._end_if_idle()
 
     def _call_readers(self) -> None:
-        """Start the readers that are wanted and not there. Under the lock."""
+        """Start missing readers. Call it under the lock."""
         wanted = self._pace.readers if not self._stopping.is_set() else 0
         for number in range(wanted):
             if number not in self._readers:
@@ -202,7 +206,7 @@ class Prefetch:
                     self._call_readers()
 
     def _next(self, number: int) -> Block | None:
-        """The next block for this reader; None sends it home."""
+        """Return the next block for this reader, or None if it should end."""
         with self._lock:
             block = None
             if number < self._pace.readers and not self._stopping.is_set():
@@ -218,7 +222,7 @@ class Prefetch:
             self._finished.set()
 
     def _fetch(self, block: Block) -> int:
-        """Read it into the page cache; less than its size if the file ends before."""
+        """Read the block into the page cache. Returns less than its size if the file ends before."""
         done = 0
         while done < block.size:
             n_bytes = self._read(block.fd, block.offset + done, block.size - done)
@@ -229,8 +233,11 @@ class Prefetch:
         return done
 
     def _is_cached(self, block: Block) -> bool:
-        """Probe the block's first, middle and last page. Where the file system cannot tell (FUSE), say no: reading what
-        is cached costs a copy and asks the volume for nothing."""
+        """Return whether the first, middle and last page of the block are cached.
+
+        Returns False if the file system cannot tell (FUSE): reading cached pages costs a copy and no request to the
+        volume.
+        """
         if not self._can_probe:
             return False
         page = memoryview(bytearray(_PAGE))
@@ -258,8 +265,8 @@ class Prefetch:
 def drops_on_open(path: Path, fd: int) -> bool:
     """Return whether opening the file again drops its cached pages.
 
-    The kernel does not say so directly. A page that is cached is mapped without a major fault, which is exact where a
-    time measurement would guess.
+    The kernel does not report this directly. A cached page is mapped without a major fault, which is exact, unlike a
+    measurement of time.
     """
     if os.fstat(fd).st_size == 0:
         return False

@@ -1,4 +1,4 @@
-"""The part of a file that fits into the page cache without evicting what was read before."""
+"""Finds how much of a file fits into the page cache without evicting its own earlier pages."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ _SHARE: Final = 0.9
 
 
 def page_cache_room_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Return the memory that the page cache can get: the kernel's estimate, cut by the container's limit. None if
-    unknown.
+    """Return the memory that the page cache can get: the kernel's estimate, limited by the container. None if unknown.
 
     A container's page cache counts against its limit and evicts only itself, so only memory that cannot be dropped is
     subtracted.

@@ -1,4 +1,4 @@
-"""Every setting by group: its name, type, default, bounds and one line of help. Knows nothing of the environment."""
+"""All settings by group: the name, type, default, bounds and one line of help of each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Group(BaseModel):
 
 
 class Model(Group):
-    """Which model is served, and where it lies."""
+    """Which model is served, and where its files are."""
 
     model: str = Field("embedded", description="`embedded`, a path to a .gguf file, or `org/repo[:QUANT]` on the Hub")
     model_alias: str | None = Field(
@@ -249,8 +249,7 @@ def _on_runpod(values: dict[str, Any]) -> bool:
 
 
 def behind_balancer(values: Mapping[str, Any]) -> bool:
-    """Return whether RunPod's load balancer hands out the requests: there is an endpoint, and no queue to take jobs
-    from.
+    """Return whether RunPod's load balancer sends the requests: there is an endpoint, and no queue to take jobs from.
 
     The balancer lets a request take 330 s and 30 MB (docs.runpod.io/serverless/load-balancing/overview). A worker that
     refuses a little earlier can answer with a sentence.

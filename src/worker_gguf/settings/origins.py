@@ -1,4 +1,4 @@
-"""CORS_ORIGINS as a list: origins as browsers send them, or the one word `*`."""
+"""CORS_ORIGINS as a list: origins as browsers send them, or the single word `*`."""
 
 from __future__ import annotations
 

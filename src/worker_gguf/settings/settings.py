@@ -1,4 +1,4 @@
-"""The one frozen Settings, read once from the environment."""
+"""The frozen Settings, read once from the environment."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ __all__ = ["RUNPOD_VOLUME", "Settings"]
 
 
 class Settings(Limits, Server, Sampling, Engine, Memory, Fleet, Model):
-    """Every field is a variable of the environment, in upper case. None means: planned at start.
+    """All settings. Each field is a variable of the environment, in upper case. None means that it is planned at the
+    start.
 
-    Pydantic reads the bases from the last to the first: the limits come last, for their defaults look at the platform.
+    Pydantic reads the bases from the last to the first. The limits come last, because their defaults depend on the
+    platform.
     """
 
     model_config = ConfigDict(
@@ -39,10 +41,10 @@ class Settings(Limits, Server, Sampling, Engine, Memory, Fleet, Model):
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, **overrides: object) -> Self:
-        """Read the environment, or `environ` in its place. `overrides` are fields by name and win over both; None of
-        them leaves the variable as it is.
+        """Read the environment, or `environ` in its place. `overrides` are fields by name and take precedence.
 
-        An empty variable counts as unset, and so does `auto` where unset means planned.
+        An override of None has no effect. An empty variable counts as unset, and so does `auto` for settings that are
+        planned if they are unset.
         """
         given = environment.given(environ)
         values: dict[str, object] = {name: _plain(name, given[name]) for name in cls.model_fields if name in given}
@@ -50,14 +52,14 @@ class Settings(Limits, Server, Sampling, Engine, Memory, Fleet, Model):
         return cls._valid(values)
 
     def changed(self, unset: Iterable[str], changes: Mapping[str, object]) -> Self:
-        """The same settings without some and with others, given as they are written in the environment or as values."""
+        """Return the same settings without some and with others, given as in the environment or as values."""
         values = {name: getattr(self, name) for name in self.model_fields_set.difference(unset)}
         values |= {name: _plain(name, value) if isinstance(value, str) else value for name, value in changes.items()}
         return self._valid(values)
 
     @classmethod
     def _valid(cls, values: Mapping[str, object]) -> Self:
-        """Raises SettingsError with a sentence for each bad value. None means: not given."""
+        """Validate values. None means not given. Raises SettingsError with a sentence for each bad value."""
         try:
             return cls.model_validate({name: value for name, value in values.items() if value is not None})
         except ValidationError as error:
@@ -96,7 +98,9 @@ class Settings(Limits, Server, Sampling, Engine, Memory, Fleet, Model):
         return self.model
 
     def cache_dir(self, volume: Path = RUNPOD_VOLUME) -> Path:
-        """The folder of the Hub's cache that is written: asked for, on the network volume, or the Hub library's own."""
+        """The Hub cache that is written: the one of the setting, or on the network volume, or the one of the Hub's
+        library.
+        """
         if self.model_cache_dir:
             return self.model_cache_dir.expanduser()
         on_volume = places.volume_cache_dir(volume)
@@ -105,7 +109,7 @@ class Settings(Limits, Server, Sampling, Engine, Memory, Fleet, Model):
         return self._library_cache_dir()
 
     def cache_dirs(self, volume: Path = RUNPOD_VOLUME) -> list[Path]:
-        """The folders in the Hub's layout that are searched, in order. RunPod's cached models lie on the volume."""
+        """The folders in the Hub's layout that are searched, in order. RunPod's cached models are on the volume."""
         return places.cache_dirs(self.model_cache_dir, self._library_cache_dir(), volume)
 
     def _library_cache_dir(self) -> Path:
@@ -116,7 +120,7 @@ class Settings(Limits, Server, Sampling, Engine, Memory, Fleet, Model):
         return int(self.model_cache_max_gb * 2**30) if self.model_cache_max_gb else None
 
     def sampling_defaults(self) -> SamplingParams:
-        """Return the sampling of a request that names no sampler."""
+        """Return the sampling parameters of a request that sets none."""
         given: dict[str, Any] = {
             field.name: getattr(self, field.name) for field in fields(SamplingParams) if hasattr(self, field.name)
         }
@@ -124,7 +128,7 @@ class Settings(Limits, Server, Sampling, Engine, Memory, Fleet, Model):
 
     @model_validator(mode="after")
     def check_together(self) -> Self:
-        """Refuse settings that are good alone and wrong together."""
+        """Refuse combinations of settings that cannot work."""
         if bool(self.model_repository_id) != bool(self.model_filename):
             raise ValueError("MODEL_REPOSITORY_ID and MODEL_FILENAME go together: set both, or MODEL instead")
         if self.model_repository_id and "model" in self.model_fields_set:
@@ -152,13 +156,13 @@ class Settings(Limits, Server, Sampling, Engine, Memory, Fleet, Model):
 
 
 def _is_writable(folder: Path) -> bool:
-    """Whether a folder can be written, or made."""
+    """Return whether a folder can be written, or created."""
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
     return os.access(nearest, os.W_OK)
 
 
 def _plain(name: str, text: str) -> str | None:
-    """Choices in lower case; `auto` means unset where unset means planned."""
+    """Return a choice in lower case. `auto` becomes None for settings that are planned if they are unset."""
     field = Settings.model_fields[name]
     if field.default is None and text.lower() == "auto":
         return None
@@ -176,7 +180,7 @@ def _sentences(error: ValidationError) -> list[str]:
             sentences[said] = f"{said}."
         elif field is None:
             sentences[name] = f"{name.upper()} is not a setting; docs/settings.md lists them."
-        elif problem["type"] != "default_factory_not_called":  # that one only follows from another's error
+        elif problem["type"] != "default_factory_not_called":  # this error only follows from another one
             value = "(hidden)" if is_secret(field) else repr(problem["input"])
             wanted = said if problem["type"] == "value_error" else f"expected {expected(field)}"
             sentences.setdefault(name, f"{name.upper()}={value} is not valid: {wanted}.")

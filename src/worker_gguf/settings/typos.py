@@ -14,8 +14,8 @@ _NEAR: Final = 0.85
 
 
 def meant(name: str) -> str | None:
-    """The setting that `name` was probably meant to be. None for a setting, and for what RunPod itself sets."""
-    from difflib import get_close_matches  # here: a start has better things to import
+    """Return the setting that `name` was probably meant to be, or None for a setting or a variable of RunPod."""
+    from difflib import get_close_matches  # imported late, because a start rarely needs it
 
     if name.lower() in Settings.model_fields or name.upper().startswith("RUNPOD_"):
         return None
@@ -24,5 +24,5 @@ def meant(name: str) -> str | None:
 
 
 def misspellings(names: Iterable[str]) -> Mapping[str, str]:
-    """Each name in capital letters that was probably meant to be a setting, with that setting."""
+    """Return the names in capital letters that were probably meant to be settings, with those settings."""
     return {name: near for name in names if name.isupper() and (near := meant(name)) is not None}

@@ -1,8 +1,8 @@
-"""A model's chat template: renders messages to the text of a prompt. Knows nothing of tokens, engines or HTTP.
+"""The chat template of a model: renders messages to the text of a prompt. It has nothing of tokens, engines or HTTP.
 
-Two layers. `ChatTemplate.render` is Transformers' `apply_chat_template(tokenize=False)`, character for character.
-`ChatTemplate.prompt` first brings an OpenAI conversation into the shape that this template takes (shape.py); requests
-use it. `ChatTemplates` picks among a model's named templates.
+There are two layers. `ChatTemplate.render` is Transformers' `apply_chat_template(tokenize=False)`, character for
+character. `ChatTemplate.prompt`, which requests use, first brings an OpenAI conversation into the shape that this
+template takes (shape.py). `ChatTemplates` chooses among a model's named templates.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from worker_gguf.template.shape import TemplateShape, probe_shape, reshape
 
 __all__ = ["CHATML", "ChatTemplate", "ChatTemplates"]
 
-# For a model whose file has no template: most fine-tunes without one were trained on ChatML.
+# For a model without a template. Most fine-tunes without one were trained on ChatML.
 CHATML = """\
 {%- for message in messages -%}
     {{ '<|im_start|>' ~ message.role ~ '\\n' ~ message.content ~ '<|im_end|>\\n' }}
@@ -44,7 +44,7 @@ _OWN_NAMES = ("documents", "messages", "tools")
 
 
 class ChatTemplate:
-    """One compiled template. Rendering is thread-safe; nothing is kept between two renderings."""
+    """One compiled template. Rendering is thread-safe and keeps no state."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class ChatTemplate:
         limits: TemplateLimits | None = None,
         **special_tokens: str,
     ) -> None:
-        """Compile `source`, or raise TemplateError. `special_tokens` are more of them, such as `pad_token`."""
+        """Compile `source`. Raises TemplateError. `special_tokens` are further special tokens, such as `pad_token`."""
         self.source = source
         self._limits = limits or TemplateLimits()
         self._special_tokens = {"bos_token": bos_token, "eos_token": eos_token, **special_tokens}
@@ -73,7 +73,7 @@ class ChatTemplate:
     def shape(self) -> TemplateShape:
         """The shapes of messages that this template takes.
 
-        Finding out takes some tens of small renderings: ask for it before the first request.
+        Finding them takes some tens of small renderings, so read this property before the first request.
         """
         return probe_shape(self.source, self._render)
 
@@ -87,7 +87,7 @@ class ChatTemplate:
         continue_final_message: bool | str = False,
         variables: Mapping[str, Any] | None = None,
     ) -> str:
-        """Render an OpenAI conversation. `variables` is the request's `chat_template_kwargs`, whatever it holds."""
+        """Render an OpenAI conversation. `variables` are the request's `chat_template_kwargs`, with any content."""
         given = dict(variables or {})
         for name in _OWN_NAMES:
             if name in given:
@@ -100,16 +100,17 @@ class ChatTemplate:
             conversation,
             tools=tools,
             documents=documents,
-            # Clients of vLLM send these two among the variables as well.
+            # Clients of vLLM also send these two as variables.
             add_generation_prompt=given.pop("add_generation_prompt", add_generation_prompt),
             continue_final_message=given.pop("continue_final_message", continue_final_message),
             **given,
         )
 
     def reasoning_variables(self, effort: str, given: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the variables that ask this template for a reasoning effort, or None where it reads none.
+        """Return the variables that ask this template for a reasoning effort, or None if it reads none.
 
-        `given` are the variables of the request, which win. "none" turns thinking off where the template has a switch.
+        `given` are the variables of the request, which take precedence. "none" turns thinking off if the template has a
+        switch.
         """
         switch, reads_effort = self.shape.thinking_switch, self.shape.reads_effort
         if "reasoning_effort" in given:
@@ -129,7 +130,7 @@ class ChatTemplate:
         continue_final_message: bool | str = False,
         **kwargs: Any,
     ) -> str:
-        """Render as Transformers does, or raise TemplateError."""
+        """Render like Transformers. Raises TemplateError."""
         return self._render(
             plain_messages(messages),
             tools=tools,
@@ -172,7 +173,7 @@ class ChatTemplate:
 
     @contextmanager
     def _guarded(self, failed: str) -> Iterator[None]:
-        """Turn whatever a template raises into one sentence."""
+        """Convert any exception of a template to a TemplateError with one sentence."""
         try:
             with limited(self._limits):
                 yield
@@ -201,7 +202,7 @@ class ChatTemplate:
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplates:
-    """A model's templates. `is_fallback` is true where the model had none and ChatML is used."""
+    """The templates of a model. `is_fallback` is true if the model has none and ChatML is used."""
 
     default: ChatTemplate
     tool_use: ChatTemplate | None = None
@@ -211,9 +212,10 @@ class ChatTemplates:
     def compile(
         cls, source: str | Mapping[str, str] | Sequence[Mapping[str, str]] | None, **options: Any
     ) -> ChatTemplates:
-        """Compile one template, named ones (`{name: source}` or `[{name, template}]`), or ChatML for none.
+        """Compile one template, several named ones (`{name: source}` or `[{name, template}]`), or ChatML if there is
+        none.
 
-        `options` are ChatTemplate's.
+        `options` are those of ChatTemplate.
         """
         if not source:
             return cls(ChatTemplate(CHATML, **options), is_fallback=True)
@@ -230,7 +232,7 @@ class ChatTemplates:
         return cls(compiled.get("default") or compiled["tool_use"], tool_use)
 
     def for_tools(self, tools: Sequence[Mapping[str, Any]] | None) -> ChatTemplate:
-        """Choose as Transformers does: `tool_use` for a request that brings tools, `default` for the others."""
+        """Choose like Transformers: `tool_use` for a request with tools, `default` for others."""
         return self.tool_use if tools is not None and self.tool_use else self.default
 
 

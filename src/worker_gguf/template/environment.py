@@ -1,7 +1,7 @@
 """The Jinja environment of chat templates, as in Transformers, in a sandbox.
 
-Knows nothing of messages, of models or of HTTP. Names, filters, tags and whitespace rules are those of Transformers'
-`apply_chat_template`; tests/template/test_conformance.py compares the two.
+Names, filters, tags and whitespace rules are those of Transformers' `apply_chat_template`;
+tests/template/test_conformance.py compares both.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ __all__ = ["ChatEnvironment", "TemplateRefusal"]
 
 
 class TemplateRefusal(jinja2.TemplateError):
-    """The template called `raise_exception`: the conversation is not one it can write."""
+    """The template called `raise_exception`, because it cannot render the conversation."""
 
 
 class GenerationTag(Extension):
-    """The tag `{% generation %}`, which marks the assistant's text for training. Here its body is simply rendered.
+    """The tag `{% generation %}`, which marks the assistant's text for training. Its body is rendered normally here.
 
-    It is a call block, as in Transformers, so that a name set inside it stays inside.
+    It is a call block, as in Transformers, so that a name that is set inside it is not visible outside.
     """
 
     tags: ClassVar[set[str]] = {"generation"}  # type: ignore[misc]
@@ -67,7 +67,7 @@ def _refuse_private(name: object) -> None:
 
 
 class _PlainDict:
-    """`dict` as a function and no more: the type itself would lead out of the sandbox."""
+    """`dict` as a function only, because the type itself would lead out of the sandbox."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
         return dict(*args, **kwargs)
@@ -91,12 +91,12 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Jinja's own `tojson` writes `<` as `\\u003c`, which no model was trained on."""
+    """Return JSON without HTML escapes. Jinja's own `tojson` writes `<` as `\\u003c`, which no model was trained on."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 class ChatEnvironment(ImmutableSandboxedEnvironment):
-    """Compiles chat templates. Everything it runs must be inside `limits.limited`."""
+    """Compiles chat templates. All code that it runs must be inside `limits.limited`."""
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols])
@@ -107,7 +107,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             dict=_PlainDict(),
             namespace=_PlainNamespace,
         )
-        # Random filler text, as long as the template likes: no prompt is made of it.
+        # Makes random filler text of any length, which no prompt needs.
         del self.globals["lipsum"]
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:

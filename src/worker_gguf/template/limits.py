@@ -1,9 +1,8 @@
-"""The time that one rendering of a chat template may take, and the text that it may make. Knows nothing of messages or
-HTTP.
+"""Limits for one rendering of a chat template: its time, and the length of its text.
 
 A template comes with a model file or from the operator; clients cannot send one. The sandbox keeps it from reaching
-Python. These limits stop a template that is broken: endless loops and recursion end at the next call or the next piece
-of output. A single long operation, such as `9 ** 99999999`, is not stopped.
+Python. These limits stop a broken template: endless loops and recursion end at the next call or the next piece of
+output. A single long operation, such as `9 ** 99999999`, is not stopped.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ __all__ = ["LimitExceeded", "TemplateLimits", "check_time", "joined", "limited"]
 
 
 class LimitExceeded(Exception):
-    """The template took more than `TemplateLimits` allow."""
+    """The template exceeded one of the `TemplateLimits`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ _current: ContextVar[_Rendering] = ContextVar("template_rendering")
 
 @contextmanager
 def limited(limits: TemplateLimits) -> Iterator[None]:
-    """Start the clock for the rendering inside."""
+    """Start the clock for the rendering inside this context."""
     token = _current.set(_Rendering(limits, monotonic() + limits.timeout_s))
     try:
         yield
@@ -58,7 +57,7 @@ def check_time() -> None:
 
 
 def joined(pieces: Iterable[str]) -> str:
-    """Join a template's output piece by piece. Raises LimitExceeded when it is too long or takes too long."""
+    """Join the output of a template piece by piece. Raises LimitExceeded if it is too long or takes too long."""
     most = _current.get().limits.max_output
     kept: list[str] = []
     size = 0

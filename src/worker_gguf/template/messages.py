@@ -1,5 +1,4 @@
-"""Messages in the form that chat templates take: plain JSON, no nulls, reasoning under every name. Knows nothing of
-Jinja.
+"""Converts messages to the form that chat templates take: plain JSON, no nulls, reasoning under every name.
 
 This module does what Transformers does before it renders; shape.py does what a particular template needs.
 """
@@ -13,9 +12,9 @@ from worker_gguf.errors import TemplateError
 
 __all__ = ["cut_at_mark", "mark_end", "plain", "plain_messages", "plain_objects", "with_reasoning"]
 
-# The standard name first: a message that has one of them gets the others that templates read.
+# The standard name is first. A message with one of these names gets the others that templates read.
 _REASONING = ("reasoning_content", "thinking", "reasoning")
-# Written behind the text to continue, found again in the output. The space shows whether the template trims.
+# Added after the text to continue, and found again in the output. The space shows whether the template trims.
 _MARK = "WORKER-GGUF-CONTINUES-HERE "
 
 
@@ -37,7 +36,7 @@ def plain_objects(values: Sequence[Mapping[str, Any]] | None, param: str) -> lis
 
 
 def plain(value: Mapping[str, Any], param: str) -> dict[str, Any]:
-    """Copy into plain JSON types: a template must not meet an object whose methods the sandbox does not know."""
+    """Copy a value into plain JSON types. A template must not get an object whose methods the sandbox does not know."""
     try:
         return {str(key): _copy(item) for key, item in value.items()}
     except RecursionError as error:
@@ -63,7 +62,7 @@ def _copy(value: Any) -> Any:
 
 
 def with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
-    """Give a message's reasoning under the names templates read it by."""
+    """Add a message's reasoning under all names by which templates read it."""
     reasoning = next((message[name] for name in _REASONING if message.get(name) is not None), None)
     if reasoning is None:
         return message
@@ -71,7 +70,7 @@ def with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def mark_end(message: dict[str, Any], field: str, source: str) -> str:
-    """Put the mark behind the text to continue, in place; return that text."""
+    """Add the mark after the text to continue, in place, and return that text."""
     text = message.get(field)
     fields = [name for name in _REASONING if message.get(name) == text] if field in _REASONING else [field]
     if text is None:
@@ -90,12 +89,12 @@ def mark_end(message: dict[str, Any], field: str, source: str) -> str:
 
 
 def cut_at_mark(rendered: str, text: str) -> str:
-    """End the prompt where the text to continue ends."""
+    """Cut the prompt at the end of the text to continue."""
     end = rendered.rfind(_MARK.strip())
     if end < 0 or text.strip() not in rendered:
         raise _cannot_continue("the chat template leaves out part of the last message")
     kept = rendered[:end]
-    # A template that trims took the mark's space; the text's own trailing space must not stay either.
+    # A template that trims removed the mark's space, so the trailing space of the text must not stay either.
     return kept if rendered.startswith(_MARK, end) else kept.rstrip()
 
 

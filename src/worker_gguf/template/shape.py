@@ -1,9 +1,9 @@
-"""The shapes of messages that a chat template takes, and OpenAI messages brought into them. Knows nothing of Jinja.
+"""The shapes of messages that a chat template takes, and the conversion of OpenAI messages to them.
 
-Templates differ: content is text or parts, tool arguments are an object or JSON text, a system message is taken at the
-head only or anywhere, and so on. Their source does not say so plainly. So small conversations with a needle in them are
-rendered once and the output is searched, as llama-server does. A conversation that already has the template's shape
-passes through unchanged.
+Templates differ: content is text or parts, tool arguments are an object or JSON text, a system message is accepted only
+at the head or anywhere, and so on. Their source does not say so plainly. So small conversations with a needle in them
+are rendered once and the output is searched, as llama-server does. A conversation that already has the template's shape
+is not changed.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Render = Callable[..., str]
 Blank = Literal["missing", "null", "empty"]
 
 _ROLES = ("assistant", "system", "tool", "user")
-# In the order of preference: missing is how Transformers passes it.
+# In the order of preference. Transformers leaves the content out.
 _BLANKS: dict[Blank, Message] = {"missing": {}, "null": {"content": None}, "empty": {"content": ""}}
 _USER: Message = {"role": "user", "content": "a"}
 _ASSISTANT: Message = {"role": "assistant", "content": "b"}
-# Names under which published templates read whether the model is to think.
+# The variables by which published templates turn thinking on and off.
 _SWITCHES = ("enable_thinking", "thinking", "enable_reasoning", "reasoning")
 _NEEDLE, _SECOND = "Needle7391", "Needle8264"
 _ARGUMENTS = {"needle_name": "needle_value"}
@@ -47,11 +47,11 @@ _TOOL = {
 
 @dataclass(frozen=True, slots=True)
 class TemplateShape:
-    """The shapes that one template takes. The defaults hold for a template that no probe could render.
+    """The shapes that one template takes. The defaults are for a template that no probe could render.
 
-    `has_two_systems`: several system messages at the head all reach the prompt. `has_late_system`: a system message in
-    the middle of the conversation does, too. `thinking_switch` is the variable that turns thinking on and off;
-    `reads_effort` is true where the template reads `reasoning_effort`.
+    With `has_two_systems`, several system messages at the head all reach the prompt. With `has_late_system`, so does a
+    system message in the middle of the conversation. `thinking_switch` is the variable that turns thinking on and off.
+    `reads_effort` is true if the template reads `reasoning_effort`.
     """
 
     text_roles: frozenset[str] = frozenset(_ROLES)
@@ -69,15 +69,15 @@ class TemplateShape:
 
 
 def probe_shape(source: str, render: Render) -> TemplateShape:
-    """Render a few small conversations and see what comes out whole."""
+    """Render a few small conversations and return which shapes appear completely in the output."""
     return TemplateShape(
         text_roles=frozenset(role for role in _ROLES if _takes(render, role, _NEEDLE + "\n" + _SECOND)),
         parts_roles=frozenset(role for role in _ROLES if _takes(render, role, [_part(_NEEDLE), _part(_SECOND)])),
         has_system=_takes(render, "system", _NEEDLE + _SECOND) or _takes(render, "system", [_part(_NEEDLE + _SECOND)]),
         has_two_systems=_arrive(render, [_system(_NEEDLE), _system(_SECOND), _USER]),
-        # With one at the head as well: some templates keep only the last one.
+        # With another one at the head, because some templates keep only the last one.
         has_late_system=_arrive(render, [_system(_NEEDLE), _USER, _ASSISTANT, _system(_SECOND), _USER]),
-        # A template that writes any role's name into its output does not know this one; its model never saw it.
+        # A template that writes any role into its output does not know this role, and its model never saw it.
         has_developer=bool(re.search(r"""['"]developer['"]""", source))
         and _takes(render, "developer", _NEEDLE + _SECOND),
         **_probe_calls(render),
@@ -86,13 +86,13 @@ def probe_shape(source: str, render: Render) -> TemplateShape:
 
 
 def reshape(messages: Sequence[Message], shape: TemplateShape) -> list[Message]:
-    """Bring OpenAI messages into the template's shape; raise TemplateError where that would lose something."""
+    """Convert OpenAI messages to the template's shape. Raises TemplateError if that would lose something."""
     known = list(messages) if shape.has_developer else [_as_system(message) for message in messages]
     return [_reshape_message(message, shape) for message in _place_systems(known, shape)]
 
 
 def _takes(render: Render, role: str, content: str | list[Message]) -> bool:
-    """Tell whether both needles arrive, as text and not as Python or JSON printed around it."""
+    """Return whether both needles arrive as text, without Python or JSON printed around them."""
     for conversation in _conversations(role, content):
         rendered = _rendered(render, conversation)
         if rendered is not None:
@@ -105,7 +105,7 @@ def _takes(render: Render, role: str, content: str | list[Message]) -> bool:
 
 
 def _arrive(render: Render, conversation: list[Message]) -> bool:
-    """Tell whether both needles reach the prompt, with all contents as text or with all of them as parts."""
+    """Return whether both needles reach the prompt, with all contents as text or with all contents as parts."""
     as_parts = [{**message, "content": [_part(message["content"])]} for message in conversation]
     rendered = _rendered(render, conversation) or _rendered(render, as_parts) or ""
     return _NEEDLE in rendered and _SECOND in rendered
@@ -116,9 +116,9 @@ def _system(text: str) -> Message:
 
 
 def _conversations(role: str, content: str | list[Message]) -> Iterator[list[Message]]:
-    """Put a message of this role where templates expect one; a stricter template takes only the later forms."""
+    """Put a message of this role where templates expect one. A stricter template takes only the later conversations."""
     message: Message = {"role": role, "content": content}
-    # One that takes nothing but parts must not fail the other roles' probes for it.
+    # A template that takes only parts must not fail the probes of other roles for that reason.
     users: list[Message] = [_USER, {"role": "user", "content": [_part("a")]}]
     if role == "user":
         yield [message]
@@ -164,7 +164,7 @@ def _probe_thinking(render: Render) -> dict[str, Any]:
 
 
 def _rendered_call(render: Render, arguments: object, blank: Blank, *, with_result: bool) -> str | None:
-    """Render a tool call; None where the template refuses it or leaves it out."""
+    """Render a tool call. Returns None if the template refuses it or omits it."""
     result: Message = {"role": "tool", "tool_call_id": _CALL_ID, "name": "needle_tool", "content": "b"}
     results = [result] if with_result else []
     rendered = _rendered(render, [_USER, _call(arguments, blank), *results])
@@ -184,7 +184,7 @@ def _call(arguments: object, blank: Blank) -> Message:
 
 
 def _rendered(render: Render, conversation: list[Message], **variables: object) -> str | None:
-    # Some templates write calls only where tools are offered, and some can do nothing without tools.
+    # Some templates write calls only if tools are offered, and some fail without tools.
     with_tools = any("tool_calls" in message for message in conversation)
     for tools in ([_TOOL], None) if with_tools else (None, [_TOOL]):
         try:
@@ -203,11 +203,11 @@ def _as_system(message: Message) -> Message:
 
 
 def _place_systems(messages: Sequence[Message], shape: TemplateShape) -> list[Message]:
-    """Put system messages where the template takes them, so that none is lost.
+    """Move system messages to places where the template takes them, so that none is lost.
 
-    Those at the head become one where the template takes only one. A later one that the template does not take goes to
-    the end of the user's message before it, or to the head of the next user's message. A template without a system role
-    gets all of them in that way.
+    Several at the head become one if the template takes only one. A later one that the template does not take is
+    appended to the user's message before it, or put before the text of the next user's message. With a template that
+    has no system role, this happens to all of them.
     """
     n_head = next((n for n, message in enumerate(messages) if message.get("role") != "system"), len(messages))
     head, rest = list(messages[:n_head]), list(messages[n_head:])
@@ -252,7 +252,7 @@ def _reshape_message(message: Message, shape: TemplateShape) -> Message:
     role = message.get("role")
     calls = message.get("tool_calls")
     if calls == []:
-        del shaped["tool_calls"]  # no calls: some templates look at the key alone
+        del shaped["tool_calls"]  # removed, because some templates only check whether the key exists
     if isinstance(calls, list) and calls:
         shaped["tool_calls"] = [_reshape_call(call, shape) for call in calls]
         if not shape.has_calls:
@@ -300,8 +300,8 @@ def _reshape_call(call: Any, shape: TemplateShape) -> Any:
 def _parsed(arguments: str) -> dict[str, Any]:
     """Return the arguments as an object.
 
-    A text that is not a JSON object, such as one that was cut off, is the model's own earlier text. It is kept whole
-    under one name, so that the conversation can continue. An empty text and `null` are no arguments.
+    A text that is not a JSON object, such as one that was cut off, is the model's own earlier text. It is kept
+    completely under one name, so that the conversation can continue. An empty text and `null` are no arguments.
     """
     try:
         value = json.loads(arguments or "null")
