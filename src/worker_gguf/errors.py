@@ -1,8 +1,8 @@
-"""The one tree of errors. Knows nothing of HTTP frameworks, RunPod or llama.cpp.
+"""The tree of all errors. It has nothing of HTTP frameworks, RunPod or llama.cpp.
 
 WorkerError
 ├── SettingsError              a variable of the environment has a bad value
-├── RequestError               the caller can mend it (4xx)
+├── RequestError               the caller can correct it (4xx)
 │   ├── InvalidRequest         400  a field is missing, of the wrong type or out of bounds
 │   │   ├── UnsupportedParameter   400  would change the answer, cannot be honoured here
 │   │   ├── ContextLengthExceeded  400  prompt longer than the context of a request
@@ -12,8 +12,8 @@ WorkerError
 │   ├── MethodNotAllowed       405  the route exists, the method does not
 │   ├── PayloadTooLarge        413  the body is over the limit
 │   ├── UnsupportedEncoding    415  the body is compressed in a way that is not read here
-│   └── QueueFull              429  no room to wait; come back later
-├── ServingError               the worker's side (5xx)
+│   └── QueueFull              429  no room to wait; try again later
+├── ServingError               a failure of the worker (5xx)
 │   ├── DeadlineExceeded       504  the request timed out
 │   ├── NotReady               503  still loading, draining or failed
 │   └── EngineFailed           500  llama.cpp answered with an error
@@ -25,7 +25,7 @@ WorkerError
 ├── Unfit                      the machine is not what was asked for: stops the start
 ├── DownloadError              the hub or the volume failed
 └── DeploymentError            `worker-gguf deploy` or `destroy` failed
-    └── ManifestError          deploy.yaml asks for something that cannot be
+    └── ManifestError          deploy.yaml is wrong
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class SettingsError(WorkerError):
 
 
 class RequestError(WorkerError):
-    """The caller can mend it."""
+    """An error that the caller can correct."""
 
     code = "invalid_request"
     status = 400
@@ -214,7 +214,7 @@ class QueueFull(RequestError):
 
 
 class ServingError(WorkerError):
-    """The worker's side of things."""
+    """A failure of the worker."""
 
     retryable = True
 

@@ -1,1 +1,1 @@
-"""Creates, updates and removes a deployment on RunPod Serverless. Used by the command line only, not by a worker."""
+"""Creates, updates and removes a deployment on RunPod Serverless. Only the command line uses it, not a worker."""

@@ -34,7 +34,10 @@ _NEXT_STEPS: Final = {
 
 
 class RunpodApi:
-    """Temporary failures are retried, and no retry creates an object twice. Other failures are DeploymentErrors."""
+    """A client of the API. Raises DeploymentError.
+
+    Temporary failures are retried, and no retry creates an object twice.
+    """
 
     def __init__(self, channel: Channel, base_url: str, clock: Clock) -> None:
         self.base_url = base_url.rstrip("/")
@@ -49,8 +52,10 @@ class RunpodApi:
         return objects
 
     def create(self, kind: Kind, body: Body) -> Body:
-        """Only for a new name. A request without an answer may have created the object, so the name is looked up before
-        the request is sent again.
+        """Create an object with a new name.
+
+        A request without an answer may have created the object, so the name is looked up before the request is sent
+        again.
         """
         name = str(body["name"])
         task = f"create the {kind} {name!r}"
@@ -60,13 +65,17 @@ class RunpodApi:
         return self._send("PATCH", f"{_PATHS[kind]}/{id}", f"change the {kind} {id}", body)
 
     def delete(self, kind: Kind, id: str) -> None:  # noqa: A002
-        """An object that does not exist any more is not an error: an earlier request may have deleted it."""
+        """Delete an object. An object that does not exist is not an error, because an earlier request may have
+        deleted it.
+        """
         self._send("DELETE", f"{_PATHS[kind]}/{id}", f"delete the {kind} {id}")
 
     def _send(
         self, method: str, path: str, task: str, body: Body | None = None, find: Callable[[], Body | None] | None = None
     ) -> Body:
-        """Retry temporary failures. `find` looks for the result of a request whose answer was lost."""
+        """Send a request and retry temporary failures. `find` looks for the result of a request whose answer was
+        lost.
+        """
         for wait_s in (*_WAITS_S, None):
             answer = None
             try:

@@ -24,7 +24,7 @@ CONSEQUENCES: Final[dict[Kind, str]] = {
 
 
 def carry_out(api: Api, manifest: Manifest, existing: Existing, plan: Plan, say: Say) -> Body:
-    """Return the endpoint in RunPod's description."""
+    """Carry out a plan. Returns the endpoint in RunPod's description."""
     done: list[str] = []
 
     def report(line: str) -> None:

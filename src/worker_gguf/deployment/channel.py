@@ -29,7 +29,7 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`body` is the parsed JSON, or None if the answer is not JSON."""
+    """An answer. `body` is the parsed JSON, or None if the answer is not JSON."""
 
     status: int
     body: Any = field(repr=False)
@@ -40,7 +40,7 @@ class Answer:
         return 200 <= self.status < 300
 
     def detail(self) -> str:
-        """The answer's own explanation in one line. It may quote the request."""
+        """The explanation in the answer, in one line. It may quote the request."""
         body = self.body if isinstance(self.body, Mapping) else {}
         texts = [body.get(key) for key in ("detail", "title", "error", "message")]
         first = [text for text in texts if isinstance(text, str) and text.strip()][:1]
@@ -49,11 +49,11 @@ class Answer:
 
 
 class Unreached(Exception):
-    """There was no answer. The request may have been carried out all the same."""
+    """There was no answer. The request may have been carried out."""
 
 
 class Channel(ExitStack):
-    """Sends the API key with every request, therefore only over HTTPS or to this machine, and follows no redirects."""
+    """Sends requests with the API key, and therefore only over HTTPS or to this machine. Follows no redirects."""
 
     def __init__(self, key: str, *, timeout_s: float = 30.0) -> None:
         super().__init__()
@@ -62,7 +62,9 @@ class Channel(ExitStack):
         self._clients: dict[bool, httpx.Client] = {}
 
     def ask(self, method: str, url: str, body: object = None, *, timeout_s: float | None = None) -> Answer:
-        """Raise Unreached if there is no answer, DeploymentError if the key must not be sent to the address."""
+        """Send a request. Raises Unreached if there is no answer, DeploymentError if the key must not be sent to the
+        address.
+        """
         client = self._client(is_local=_is_local(url))
         timeout = httpx.Timeout(timeout_s or self._timeout_s, connect=_CONNECT_S)
         try:
@@ -74,7 +76,7 @@ class Channel(ExitStack):
         return Answer(response.status_code, _json(response), _retry_after_s(response.headers))
 
     def _client(self, *, is_local: bool) -> httpx.Client:
-        """Created when first needed: reading the certificates takes 0.1 s."""
+        """The HTTP client, created when it is first needed, because reading the certificates takes 0.1 s."""
         if is_local not in self._clients:
             # Processes of one machine talk to each other without certificates and proxies.
             trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if is_local else True
@@ -84,7 +86,7 @@ class Channel(ExitStack):
 
 
 def _is_local(url: str) -> bool:
-    """Whether the address is on this machine. Raise if the key must not be sent to it."""
+    """Return whether the address is on this machine. Raises DeploymentError if the key must not be sent to it."""
     try:
         parts = urlsplit(url)
         host = parts.hostname
@@ -111,6 +113,6 @@ def _json(response: httpx.Response) -> Any:
 
 
 def _retry_after_s(headers: httpx.Headers) -> float | None:
-    """RunPod's API describes seconds and no dates."""
+    """Return the seconds of Retry-After. RunPod's API describes seconds and no dates."""
     text = headers.get("Retry-After", "").strip()
     return min(float(text), _LONGEST_RETRY_S) if text.isascii() and text.isdecimal() else None

@@ -25,7 +25,7 @@ _HIDDEN: Final = frozenset({"args"})
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One line of a plan. Contains no secret."""
+    """One line of a plan, without secrets."""
 
     key: str
     before: str
@@ -33,7 +33,7 @@ class Change:
 
 
 def patch(wanted: Body, found: Body) -> Body:
-    """The keys of `wanted` that differ, in the form that an update takes."""
+    """Return the keys of `wanted` that differ, in the form that an update takes."""
     body: dict[str, Any] = {}
     for key, value in wanted.items():
         if key == "gpu":
@@ -45,7 +45,7 @@ def patch(wanted: Body, found: Body) -> Body:
 
 
 def changes(wanted: Body, found: Body, env: Mapping[str, EnvValue]) -> Iterator[Change]:
-    """The same differences as text. `env` tells which variables are secrets."""
+    """Return the same differences as text. `env` tells which variables are secrets."""
     for key, value in patch(wanted, found).items():
         before = found.get(key)
         if key == "env":
@@ -73,7 +73,7 @@ def _same(key: str, wanted: Any, found: Any) -> bool:
 
 
 def _gpu_patch(wanted: Body, found: Body) -> Body:
-    """Each pair is sent together: one key without the other would clear it or contradict the present value."""
+    """Return both keys of each pair: one key without the other would clear it or contradict the present value."""
     part: dict[str, Any] = {}
     for keys in (("pools", "excludedTypes"), ("allowedCudaVersions", "minCudaVersion")):
         if any(not _same(key, wanted.get(key), found.get(key)) for key in keys):

@@ -1,4 +1,4 @@
-"""Parses deploy.yaml: its values, and the line of each key. Knows none of its keys."""
+"""Parses deploy.yaml: its values, and the line of each key."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ __all__ = ["Document", "key_path"]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Scalars are texts, as they are written: YAML itself would make True of `on` and 12.1 of `12.10`."""
+    """The parsed file. Scalars are texts, as they are written, because YAML would make True of `on` and 12.1 of
+    `12.10`.
+    """
 
     title: str
     values: dict[str, Any] = field(default_factory=dict, repr=False)

@@ -1,4 +1,4 @@
-"""Finds a deployment's objects at RunPod by their names."""
+"""Finds the objects of a deployment at RunPod by their names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ _FLASHBOOT: Final = re.compile(r"\s*-fb$")
 
 
 class Api(Protocol):
-    """Raises DeploymentError. `create` is only called with a name that does not exist yet."""
+    """The part of the API that this room uses. Methods raise DeploymentError. `create` is only called with a new
+    name.
+    """
 
     def list(self, kind: Kind) -> Sequence[Body]: ...
     def create(self, kind: Kind, body: Body) -> Body: ...
@@ -31,14 +33,14 @@ class Api(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Existing:
-    """RunPod's descriptions of the objects. They contain secrets and are not shown."""
+    """RunPod's descriptions of the objects, which contain secrets and are not shown."""
 
     volume: Body | None = field(default=None, repr=False)
     template: Body | None = field(default=None, repr=False)
     endpoint: Body | None = field(default=None, repr=False)
 
     def objects(self) -> dict[Kind, Body]:
-        """The existing ones, in the order of their removal."""
+        """The existing objects, in the order of their removal."""
         all_: dict[Kind, Body | None] = {"endpoint": self.endpoint, "template": self.template, "volume": self.volume}
         return {kind: body for kind, body in all_.items() if body is not None}
 
@@ -52,7 +54,7 @@ def find(api: Api, names: Manifest | Names) -> Existing:
 
 
 def only(objects: Sequence[Body], kind: Kind, name: str) -> Body | None:
-    """The object with that name, or None. RunPod allows several, and then the intended one is unknown."""
+    """Return the object with this name, or None. Raises DeploymentError if there are several, which RunPod allows."""
 
     def plain(item: Body) -> str:
         text = str(item.get("name", "")).strip()

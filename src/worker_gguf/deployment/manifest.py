@@ -127,7 +127,9 @@ class VolumeName(_Group, extra="ignore"):
 
 
 class Names(_Group, extra="ignore"):
-    """The part of the file that `destroy` needs: no secret and no image. The endpoint and its template share a name."""
+    """The part of the file that `destroy` needs, without secrets and image. The endpoint and its template share a
+    name.
+    """
 
     name: str
     volume: VolumeName | None = None
@@ -138,7 +140,7 @@ def _default_scaling(values: Mapping[str, Any]) -> Scaling:
 
 
 def _default_ports(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """A load balancer reaches exposed ports only: PORT, and PORT_HEALTH if it differs."""
+    """Return the ports to expose, because a load balancer reaches no others: PORT, and PORT_HEALTH if it differs."""
     if values["mode"] == "queue":
         return ()
     texts = {name.upper(): value.text for name, value in values["env"].items()}
@@ -171,7 +173,7 @@ class Manifest(_Group):
 
     @property
     def idle_timeout_s(self) -> int | None:
-        """None for a queue that scales by requests, which takes no idle timeout."""
+        """The idle timeout, or None for a queue that scales by requests, which has none."""
         if self.mode == "queue" and self.scaling.requests_per_worker:
             return None
         return self.workers.idle_timeout_s or _IDLE_TIMEOUT_S

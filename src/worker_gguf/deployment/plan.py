@@ -1,4 +1,4 @@
-"""Plans the changes from RunPod's objects to the wanted ones, and shows them. Sends nothing."""
+"""Plans the changes from RunPod's objects to the wanted ones, and shows them. It sends nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LONGEST: Final = 160
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """`body` is sent and contains secrets; the other fields do not. `id` is None for a new object."""
+    """One change. `body` is sent and contains secrets; the other fields do not. `id` is None for a new object."""
 
     verb: Verb
     kind: Kind
@@ -54,13 +54,13 @@ class Plan:
 
 
 def make_plan(manifest: Manifest, existing: Existing) -> Plan:
-    """Raise DeploymentError for a change that RunPod does not support and that a replacement would lose data for."""
+    """Return the plan. Raises DeploymentError for a change that needs a replacement which would lose data."""
     volume = [_volume(manifest.volume, existing.volume)] if manifest.volume else []
     return Plan((*volume, _template(manifest, existing.template), _endpoint(manifest, existing)))
 
 
 def wanted_template(manifest: Manifest) -> Body:
-    """The keys that are kept as the manifest has them. The others count only when the template is created."""
+    """Return the keys that are kept equal to the manifest. All other keys matter only when the template is created."""
     return {**container_body(manifest), "category": template_body(manifest)["category"]}
 
 
@@ -70,7 +70,7 @@ def wanted_endpoint(manifest: Manifest, volume_ids: list[str]) -> Body:
 
 
 def describe(plan: Plan, manifest: Manifest) -> Iterator[str]:
-    """The plan as lines of text, without secrets."""
+    """Return the plan as lines of text, without secrets."""
     for action in plan.actions:
         id_ = f" ({action.id})" if action.id else ""
         yield f"{_SIGNS[action.verb]} {action.verb:7} {action.kind:8} {action.name}{id_}: {action.reason}"
@@ -90,7 +90,7 @@ def describe(plan: Plan, manifest: Manifest) -> Iterator[str]:
 
 
 def _line(text: str) -> str:
-    """A long value, such as a chat template, is shortened to its start."""
+    """Return one line. A long value, such as a chat template, is shortened to its start."""
     short = " ".join(text.split())
     return short if len(short) <= _LONGEST else f"{short[:_LONGEST]}..."
 
@@ -139,7 +139,7 @@ def _endpoint(manifest: Manifest, existing: Existing) -> Action:
 
 
 def _reason_to_replace(body: Body, found: Body) -> str | None:
-    """An update cannot change an endpoint's type, nor move it between GPU and CPU."""
+    """Return why an update is not enough: it cannot change an endpoint's type, nor move it between GPU and CPU."""
     if (kind := found.get("type", "QUEUE")) != body["type"]:
         return f"its type cannot be changed: {kind} to {body['type']}"
     is_on_cpu = bool(found.get("cpu"))

@@ -72,7 +72,9 @@ _MESSAGES: Final = {
 
 
 def read_manifest(path: Path, environ: Mapping[str, str], *, image: str | None = None) -> Manifest:
-    """Look ${NAME} up in `environ`, which is environment.given(). `image` takes precedence over the file's."""
+    """Read the file. `environ`, from environment.given(), has the values for ${NAME}. `image` takes precedence over
+    the file.
+    """
     document = Document.read(path)
     values = document.values | ({"image": image} if image else {})
     return _validate(Manifest, document, values | {"env": read_env(document, environ)})
@@ -88,7 +90,7 @@ def _validate(model: type[Model], document: Document, values: Mapping[str, Any])
         return model.model_validate(values)
     except ValidationError as error:
         faults = [fault for fault in error.errors() if fault["type"] != "default_factory_not_called"]
-    # A misspelt key comes before the missing one that it stands for.
+    # Report a misspelt key before the missing key that was meant.
     faults.sort(key=lambda fault: (fault["type"] == "missing", document.lines.get(key_path(fault["loc"]), 0)))
     raise ManifestError("\n".join(_error(document, fault).message for fault in faults))
 
@@ -109,7 +111,7 @@ def _error(document: Document, fault: Mapping[str, Any]) -> ManifestError:
 
 
 def _model(loc: tuple[str | int, ...]) -> type[BaseModel]:
-    """The model that the last key of `loc` is looked up in."""
+    """Return the model that has the last key of `loc`."""
     return _GROUPS[loc[0]] if len(loc) > 1 else Manifest
 
 

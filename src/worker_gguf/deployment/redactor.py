@@ -1,4 +1,4 @@
-"""Masks known secrets in texts. The last defence: other code should not let a secret get this far."""
+"""Masks known secrets in texts. This is the last line of defence: no secret should get this far."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ class Redactor:
 
 
 def _forms(secret: str) -> Iterable[str]:
-    """A secret as an error message may contain it: escaped by Python, by JSON, or for an address."""
+    """Return a secret in the forms of error messages: escaped by Python, by JSON, and for an address."""
     return secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret, safe=""), *secret.split("\n")

@@ -53,7 +53,9 @@ def read_env(document: Document, environ: Mapping[str, str]) -> dict[str, EnvVal
 
 
 def is_shown(name: str, value: EnvValue | None = None) -> bool:
-    """Whether a variable's value may be printed: only settings and RunPod's own variables, unless they are secrets."""
+    """Return whether the value of a variable may be printed: only settings and RunPod's own variables that are not
+    secret.
+    """
     if value is not None and value.is_secret:
         return False
     if (field := Settings.model_fields.get(name.lower())) is not None:
@@ -62,7 +64,7 @@ def is_shown(name: str, value: EnvValue | None = None) -> bool:
 
 
 def notes_on(manifest: Manifest) -> Iterator[str]:
-    """Remarks on variables, shown with the plan."""
+    """Return remarks on variables, which are shown with the plan."""
     env = manifest.env
     foreign = sorted(name for name in env if name.lower() not in Settings.model_fields and not _is_platforms(name))
     if foreign:
@@ -104,7 +106,9 @@ def _value(document: Document, name: str, value: Any, environ: Mapping[str, str]
 
 
 def _check(document: Document, env: Mapping[str, EnvValue], *, is_queue: bool) -> None:
-    """Apply the worker's own settings, so that a bad value is found before anything is created."""
+    """Validate the variables with the worker's own settings, so that a bad value is found before anything is
+    created.
+    """
     for name in env:
         if (near := meant(name)) is not None:
             raise document.error(f"env.{name}", f"is not a setting of the worker. Did you mean {near}?")

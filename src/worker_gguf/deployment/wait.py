@@ -1,4 +1,6 @@
-"""An endpoint's addresses, and the wait for its first answer, which is limited and reports each change of state."""
+"""The addresses of an endpoint, and the wait for its first answer, which is limited and reports each change of
+state.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ _LOGS: Final = "See the logs of its workers in RunPod's console, under Serverles
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """`base` is https://api.runpod.ai/v2/ID for a queue, which has no health check of its own."""
+    """The address of an endpoint. `base` is https://api.runpod.ai/v2/ID for a queue, which has no health check of
+    its own.
+    """
 
     base: str
     openai: str
@@ -37,7 +41,7 @@ class Address:
 
 
 def address_of(endpoint: Body, mode: Mode) -> Address:
-    """Read `requestUrls`. Older endpoints have none, and then the documented addresses apply."""
+    """Return the address from `requestUrls`. Older endpoints have none, and then the documented addresses apply."""
     urls, id_ = endpoint.get("requestUrls"), endpoint["id"]
     known = urls if isinstance(urls, Mapping) else {}
     if mode == "queue":
@@ -48,7 +52,7 @@ def address_of(endpoint: Body, mode: Mode) -> Address:
 
 
 def curl(address: Address) -> str:
-    """A command for the shell, which inserts the key."""
+    """Return a command for the shell, which inserts the key."""
     return (
         f"curl {address.openai}/chat/completions \\\n"
         '  -H "Authorization: Bearer $RUNPOD_API_KEY" -H "Content-Type: application/json" \\\n'
@@ -57,7 +61,7 @@ def curl(address: Address) -> str:
 
 
 class Wait:
-    """Raises DeploymentError after `timeout_s`. The endpoint is kept in any case."""
+    """Waits for answers. Raises DeploymentError after `timeout_s`. The endpoint is kept in any case."""
 
     def __init__(self, channel: Channel, clock: Clock, say: Callable[[str], None], timeout_s: float) -> None:
         self._channel = channel
@@ -137,7 +141,7 @@ class Wait:
             self._clock.sleep(_POLL_S)
 
     def _ask(self, method: str, url: str, body: object = None) -> Answer | None:
-        """None if there is no answer. Raise for errors that do not pass by waiting."""
+        """Return the answer, or None if there is none. Raises DeploymentError for errors that waiting does not help."""
         left_s = self._timeout_s - self._elapsed_s()
         try:
             answer = self._channel.ask(method, url, body, timeout_s=max(min(left_s, _REQUEST_S), 1.0))
