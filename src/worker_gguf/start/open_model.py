@@ -58,8 +58,7 @@ def open_model(
 ) -> LoadedModel:
     """Load the model. Raises the WorkerError of a failure; nothing stays loaded then. Closes `ahead`.
 
-    `checked` are the checks of an earlier load of this model. `left_of` returns the part of the machine that other
-    models leave free.
+    `checked` are the checks of an earlier load of this model. `left_of` returns what other models leave of the machine.
     """
     settings = start.settings
     ahead.follow(local)
