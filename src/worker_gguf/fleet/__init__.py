@@ -1,1 +1,1 @@
-"""Several models in one worker: which are in memory, who waits for which, and what to unload."""
+"""Several models in one worker: which models are in memory, which requests wait, and which models to unload."""

@@ -1,4 +1,4 @@
-"""Which models to unload so that another fits: a pure decision."""
+"""Chooses the models to unload so that another model fits. A pure function."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ __all__ = ["eviction_for"]
 def eviction_for(
     loaded: frozenset[str], candidates: Sequence[str], fits_with: Callable[[frozenset[str]], bool]
 ) -> tuple[str, ...] | None:
-    """The candidates to unload, those that come first before others; None when not even all of them are enough.
+    """Return the candidates to unload, preferring the first ones, or None if unloading all of them is not enough.
 
-    None of them is needless: one that made too little room is spared again when a later one made it all.
+    No candidate is unloaded needlessly: one that freed too little memory stays loaded if a later one frees enough.
     """
-    gone: list[str] = []
+    evicted: list[str] = []
     for name in (None, *candidates):
         if name is not None:
-            gone.append(name)
-        if fits_with(loaded.difference(gone)):
+            evicted.append(name)
+        if fits_with(loaded.difference(evicted)):
             break
     else:
         return None
-    for name in reversed(gone[:-1]):
-        if fits_with(loaded.difference(gone) | {name}):
-            gone.remove(name)
-    return tuple(gone)
+    for name in reversed(evicted[:-1]):
+        if fits_with(loaded.difference(evicted) | {name}):
+            evicted.remove(name)
+    return tuple(evicted)

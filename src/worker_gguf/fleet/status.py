@@ -1,4 +1,4 @@
-"""The public state of each model: in /v1/models, in /health, in the metrics."""
+"""The public state of each model, for /v1/models, /health and the metrics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worker_gguf.start.model_card import names_private
 
 __all__ = ["counts_of", "describe", "public", "status_of"]
 
-# llama-server's words for clients; /health has ours.
+# Clients see the states of llama-server; /health shows those of this worker.
 _VALUES: Final[dict[State, str]] = {
     "unloaded": "unloaded",
     "fetching": "loading",
@@ -26,7 +26,7 @@ _VALUES: Final[dict[State, str]] = {
 
 
 def public(name: str, why: WorkerError) -> WorkerError:
-    """Why a model failed, as clients may know it: a sentence with a path or an address in it stays in the log."""
+    """Return the error of a model for clients. A message that has a path or a URL stays in the log only."""
     if not names_private(why.message):
         return why
     return type(why)(
@@ -46,7 +46,10 @@ def counts_of(model: FleetModel, place: Place) -> ModelCounts:
 
 
 def describe(model: FleetModel, place: Place, now_s: float) -> dict[str, Any]:
-    """`in_memory_s` counts from the end of its load. Public: without paths, prompts and keys."""
+    """Return the model's part of /health. It is public: it has no paths, prompts or keys.
+
+    `in_memory_s` counts from the end of the load.
+    """
     loaded = model.loaded
     value: dict[str, Any] = {
         "id": model.name,
