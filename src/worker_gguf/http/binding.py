@@ -1,4 +1,4 @@
-"""The socket, bound before anything that serves on it is imported."""
+"""Binds the socket. Imports little, so that the socket can be bound before the server is imported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ BACKLOG = 2048
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Bind and listen, so that a connection made before the event loop runs waits instead of failing."""
+    """Bind a socket and listen on it, so that connections wait for the event loop instead of failing.
+
+    Raises SettingsError if the address cannot be used.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,7 +1,7 @@
-"""A stream on the wire: whole events as they come, and a comment after a silence.
+"""Sends a stream of server-sent events, and a comment when no event was sent for some time.
 
-Balancers and clients drop a connection that is silent, and a long prompt takes its time. Readers skip a line that
-begins with a colon (html.spec.whatwg.org/multipage/server-sent-events.html).
+Load balancers and clients close a connection that is silent for too long, for example during a long prompt. Clients
+ignore lines that begin with a colon (html.spec.whatwg.org/multipage/server-sent-events.html).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ COMMENT: Final = b": ping\n\n"
 
 @dataclass(frozen=True, slots=True)
 class Pings:
-    """Seconds of silence before a comment: `first_s` before the first event, `every_s` afterwards. 0 sends none.
+    """Seconds of silence before a comment: `first_s` before the first event, `every_s` afterwards.
 
-    The first comment sends the status line, and then an error cannot have a status of its own. So it should come after
-    the last moment at which the request may be refused.
+    No comments are sent if `every_s` is 0. The first comment is sent after the status line 200, and then an error can
+    no longer have its own status. So `first_s` should be so long that the request can no longer be refused.
     """
 
     every_s: float = 0.0
@@ -31,7 +31,7 @@ class Pings:
 
     @classmethod
     def within(cls, every_s: float, queue_timeout_s: float | None) -> Pings:
-        """For a stream that can still be refused while queued: send no ping before `queue_timeout_s`."""
+        """Build Pings for streams that can be refused while they are queued, until `queue_timeout_s`."""
         return cls(every_s, max(every_s, queue_timeout_s or 0.0))
 
 
@@ -39,10 +39,10 @@ NO_PINGS: Final = Pings()
 
 
 class EventSender:
-    """Sends one stream. Each message is one event or one comment, so nothing is ever split. `close` it in any case."""
+    """Sends one stream. Each message is one or more whole events, or one comment. Always call `close`."""
 
     def __init__(self, start: Callable[[], Awaitable[None]], send: Send, pings: Pings) -> None:
-        """`start` sends the status line and the headers; it is called once, with the first event or comment."""
+        """`start` sends the status line and the headers. It is called once, before the first event or comment."""
         self.has_started = False
         self._start = start
         self._send = send
@@ -61,7 +61,7 @@ class EventSender:
         await self._write(b"", more=False)
 
     async def close(self) -> None:
-        """Send no more comments."""
+        """Stop sending comments."""
         if self._pinging is not None:
             self._pinging.cancel()
             await asyncio.wait({self._pinging})
@@ -79,7 +79,7 @@ class EventSender:
             left_s = self._last_s + longest_s - self._loop.time()
             if left_s > 0:
                 await asyncio.sleep(left_s)
-            elif not self._sending.locked():  # else an event is on its way to a client that reads slowly
+            elif not self._sending.locked():  # otherwise an event is being sent to a client that reads slowly
                 await self.send(COMMENT)
             else:
                 await asyncio.sleep(longest_s)
