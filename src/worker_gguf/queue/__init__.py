@@ -1,1 +1,1 @@
-"""The queue door: RunPod's SDK."""
+"""The queue interface: RunPod's SDK."""
