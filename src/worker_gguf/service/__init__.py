@@ -1,1 +1,1 @@
-"""One request: its prompt's tokens, its way through the engine, its reply."""
+"""Answers one request with a model: tokenises its prompt, submits it to the engine and builds the reply."""

@@ -1,4 +1,4 @@
-"""The part of the worker that the doors use. `worker_gguf.worker.Worker` is the real one."""
+"""The part of the worker that the HTTP and queue interfaces use. `worker_gguf.worker.Worker` implements it."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ __all__ = ["Backend"]
 
 
 class Backend(Protocol):
-    """Every method may be called from any thread's running loop; none of them blocks it."""
+    """Its methods can be called in any thread with a running event loop, and do not block the loop."""
 
     def status(self) -> Status: ...
 
     def health(self) -> dict[str, Any]:
-        """Return the JSON of /health. It is public: no key, no token, no prompt."""
+        """Return the JSON of /health. It is public: it must not contain keys, tokens or prompts."""
         ...
 
     async def answer(self, request: Request) -> Answer | Stream:
-        """Answer one request, or raise a WorkerError.
+        """Answer one request. Raises the WorkerError that refuses it.
 
-        Cancelling the awaiting task, or `aclose()` of the stream's events even before their first item, cancels the
-        generation.
+        To cancel the generation, cancel the awaiting task, or call `aclose()` on the events of the stream. This works
+        even before their first item.
         """
         ...
 
     async def wait_ready(self) -> None:
-        """Return when ready; raise the WorkerError that stopped the start."""
+        """Return when the worker is ready. Raises the WorkerError that stopped the start."""
         ...
 
     async def drain(self) -> None:
-        """Finish what runs, take nothing new."""
+        """Refuse new requests, and return when all running requests have ended."""
         ...
