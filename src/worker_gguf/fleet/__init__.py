@@ -1,1 +1,1 @@
-"""Several models in one worker: which are loaded, which requests wait, and which model to unload next."""
+"""Several models in one worker: which models are in memory, which requests wait, and which models to unload."""

@@ -1,4 +1,4 @@
-"""Chooses the models to unload so that another one fits. A pure decision."""
+"""Chooses the models to unload so that another model fits. A pure function."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ __all__ = ["eviction_for"]
 def eviction_for(
     loaded: frozenset[str], candidates: Sequence[str], fits_with: Callable[[frozenset[str]], bool]
 ) -> tuple[str, ...] | None:
-    """Return the candidates to unload, the first candidates first, or None if unloading all of them is not enough.
+    """Return the candidates to unload, preferring the first ones, or None if unloading all of them is not enough.
 
-    The result has no unnecessary model: a model that freed too little is kept if a later one frees enough.
+    No candidate is unloaded needlessly: one that freed too little memory stays loaded if a later one frees enough.
     """
-    gone: list[str] = []
+    evicted: list[str] = []
     for name in (None, *candidates):
         if name is not None:
-            gone.append(name)
-        if fits_with(loaded.difference(gone)):
+            evicted.append(name)
+        if fits_with(loaded.difference(evicted)):
             break
     else:
         return None
-    for name in reversed(gone[:-1]):
-        if fits_with(loaded.difference(gone) | {name}):
-            gone.remove(name)
-    return tuple(gone)
+    for name in reversed(evicted[:-1]):
+        if fits_with(loaded.difference(evicted) | {name}):
+            evicted.remove(name)
+    return tuple(evicted)

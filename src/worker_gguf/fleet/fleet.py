@@ -1,4 +1,4 @@
-"""Serves several models as one: Residence decides which requests wait for their model, and Loader carries it out."""
+"""Serves several models as one. Residence decides which requests wait for their model; Loader carries that out."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Waiter:
 
 
 class Fleet:
-    """Serves `models`. The first model answers requests that name none. Call `start` once and `stop` once."""
+    """Serves `models`. The first one answers requests that name no model. Call `start()` once and `stop()` once."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Fleet:
         leaving: threading.Event,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`models` are keyed by name. The fleet sets `leaving` when it stops."""
+        """`models` are keyed by name. `stop` sets `leaving`."""
         self.models = models
         self._first = next(iter(models.values()))
         self._n_parallel = self._first.loaded.n_parallel if self._first.loaded else 1
@@ -91,15 +91,16 @@ class Fleet:
         finally:
             account.model_wait_s = time.monotonic() - account.started_s
         loaded = model.loaded
-        if loaded is None:  # the fleet stops and has unloaded the model since it admitted this request
+        if loaded is None:  # the fleet is stopping and unloaded the model after it admitted this request
             self._end(ticket)
             raise NotReady(_LEAVING)
         return await loaded.service.generate(call, request, on_ended=partial(self._end, ticket))
 
     async def _enter(self, model: FleetModel, limit_s: float | None, started_s: float) -> int:
-        """Wait until the model is loaded, and keep it loaded until `_end`.
+        """Wait until the model is loaded, and keep it loaded until `_end`. Return the ticket of the request.
 
-        The request may take `limit_s` seconds from `started_s`, its arrival.
+        The request may take `limit_s` seconds from its arrival at `started_s`. Raises DeadlineExceeded after that, and
+        the error of Residence if it refuses the request.
         """
         waiter = _Waiter()
         with self._lock:
@@ -129,7 +130,7 @@ class Fleet:
         """End a request. A second call does nothing."""
 
         def ended(now_s: float) -> list[Effect]:
-            # Under the lock: another thread may be carrying out an effect that names the ticket.
+            # This needs the lock, because another thread may be carrying out an effect for the same ticket.
             self._waiters.pop(ticket, None)
             return self._residence.ended(ticket, now_s)
 
@@ -153,7 +154,7 @@ class Fleet:
     # --- events and effects ---------------------------------------------------------------------------------------
 
     def _tell(self, event: Callable[[float], list[Effect]]) -> None:
-        """Tell Residence about an event and carry out its decisions. Can be called from any thread."""
+        """Report an event to Residence and carry out the effects. Can be called from any thread."""
         with self._lock:
             self._carry_out(event(self._clock()))
             on_idle, self._on_idle = ([], self._on_idle) if self._residence.n_open else (self._on_idle, [])
@@ -180,9 +181,9 @@ class Fleet:
 
     @property
     def n_parallel(self) -> int:
-        """The number of sequences that the first model runs at once.
+        """The number of sequences that the first model runs at the same time.
 
-        A queue that takes more jobs would let them wait here instead of giving them to another worker.
+        If this worker took more jobs from the queue, they would wait here although another worker could run them.
         """
         return self._n_parallel
 
@@ -191,7 +192,7 @@ class Fleet:
         return self._loader.stats()
 
     def counts(self) -> list[ModelCounts]:
-        """Return the counts of all models, for the metrics."""
+        """Return the state and the counters of each model, for the metrics."""
         return [counts_of(model, self._residence.places[model.name]) for model in self.models.values()]
 
     async def idle(self) -> None:
@@ -204,6 +205,7 @@ class Fleet:
         await latch.wait()
 
     def cut_off(self, error: WorkerError) -> None:
+        """End all waiting and running requests with `error`."""
         with self._lock:
             self._carry_out(self._residence.give_up(error))
         for model in self.models.values():
@@ -214,13 +216,14 @@ class Fleet:
         return [loaded.engine for model in self.models.values() if (loaded := model.loaded) is not None]
 
     def abandon(self, error: WorkerError) -> None:
+        """End all open requests with `error`, even if the thread of an engine hangs."""
         with self._lock:
             self._carry_out(self._residence.give_up(error))
         for engine in self.engines():
             engine.abandon(error)
 
     def publish(self, metrics: Metrics) -> None:
-        """Publish the start of the first model, and the counts of all models at each scrape."""
+        """Publish the metrics of the first model's start once, and the counts of every model at each scrape."""
         metrics.watch_models(self.counts)
         if self._first.loaded is not None:
             self._first.loaded.publish(metrics)
@@ -239,6 +242,6 @@ class Fleet:
 
 
 def _model_named_in(body: object) -> str | None:
-    """Return the model that a body asks for. A name that is not a string is refused when the whole body is parsed."""
+    """Return the model that a body names, or None. Parsing the body later refuses a name that is not a string."""
     name: Any = body.get("model") if isinstance(body, dict) else None
     return name if isinstance(name, str) else None

@@ -1,7 +1,7 @@
-"""Carries out the decisions of Residence: fetches, loads and unloads models, and tracks the memory that they take.
+"""Carries out the decisions of Residence: fetches, loads and unloads models, and accounts for their memory.
 
-One thread loads and unloads, one model at a time. Each model that is not on disk is fetched in its own thread, so that
-a download delays only the requests for that model.
+One thread loads and unloads models, one at a time. Each model that is not on disk is fetched in a separate thread, so
+that a download delays only the requests for that model.
 """
 
 from __future__ import annotations
@@ -26,11 +26,14 @@ __all__ = ["Loader", "Tell"]
 logger = logging.getLogger(__name__)
 
 Tell = Callable[[Callable[[float], list[Effect]]], None]
-"""Gives Residence an event under the lock, and has what follows carried out. From any thread."""
+"""Reports an event to Residence under the lock and carries out the effects. Can be called from any thread."""
 
 
 class Loader:
-    """Call `start` once and `stop` once. `fits` and `do` can be called from any thread."""
+    """Loads and unloads the models of a fleet.
+
+    Call `start()` once and `stop()` once. `fits` and `do` can be called from any thread.
+    """
 
     def __init__(
         self,
@@ -40,11 +43,11 @@ class Loader:
         leaving: threading.Event,
         clock: Callable[[], float],
     ) -> None:
-        """`first_machine` is the machine before any model was loaded. `leaving` is set when the fleet stops."""
+        """`first_machine` is the machine before any model was loaded. The fleet sets `leaving` when it stops."""
         self.machine = first_machine
         self._past = EngineStats()
         self._ending: tuple[EngineStats, ...] = ()
-        self._counting = threading.Lock()  # otherwise the counts of an engine would be missing while it is unloaded
+        self._counting = threading.Lock()  # without it, `stats` could miss the counters of an engine being unloaded
         self._models = models
         self._read_machine = read_machine
         self._leaving = leaving
@@ -54,7 +57,7 @@ class Loader:
         self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
 
     def start(self, tell: Tell, residence: Residence) -> None:
-        """Report the models that are loaded, then look for the other models on disk, in another thread."""
+        """Report the models that are already loaded, then look for the others on disk in another thread."""
         self._tell, self._residence = tell, residence
         self._note_memory()
         for model in self._models.values():
@@ -71,25 +74,32 @@ class Loader:
             model.shut_down()
 
     def do(self, effect: Fetch | Load | Unload | Wake) -> None:
+        """Carry out an effect in another thread, and report its outcome to Residence."""
         if isinstance(effect, Fetch):
             threading.Thread(target=self._fetch, args=(effect.name,), name="fleet-fetch", daemon=True).start()
         else:
             self._work.put(effect)
 
     def stats(self) -> EngineStats:
-        """Return the sum of the counters of all engines, including those of models that were unloaded."""
+        """Return the sum of the loaded models' stats and the counters of the unloaded ones."""
         with self._counting:
             current = [loaded.stats for model in self._models.values() if (loaded := model.loaded)]
             return total([of_the_past((self._past, *self._ending)), *current])
 
     def fits(self, name: str, others: frozenset[str]) -> bool:
-        """Return whether a model fits next to others. Residence calls it."""
+        """Return whether the model fits, at its planned size, next to the models `others`, for Residence.
+
+        Raises NotEnoughMemory if it does not even fit alone.
+        """
         found = self._models[name].found
         assert found is not None
         return self._room.fits(name, found.need, others)
 
     def preload(self, model: FleetModel) -> None:
-        """Load a model at the worker's start if it fits at its planned size. Raises the WorkerError of a failure."""
+        """Load a model during the start if it fits at its planned size next to the loaded ones.
+
+        Raises the WorkerError that prevents it.
+        """
         self._note_memory()
         model.find()
         if self.fits(model.name, frozenset(self._room.taken)):
@@ -146,7 +156,7 @@ class Loader:
         self._tell(partial(self._residence.unloaded_now, model.name))
 
     def _try(self, name: str, act: Callable[[], object]) -> bool:
-        """Call `act` and return whether it succeeded. Reports a failure to the requests that wait for the model."""
+        """Call `act` and return whether it succeeded. A failure ends the requests that wait for the model."""
         try:
             act()
         except WorkerError as error:
@@ -168,7 +178,7 @@ class Loader:
         return least(machine, room.left_by(room.taken))
 
     def _note_memory(self) -> None:
-        """Update the memory that models take. Called after each load and unload, by the one thread that does both."""
+        """Update the memory that models take, after each load and unload. Only the thread that does both calls it."""
         taken = {
             model.name: footprint_of(model.loaded.plan, self.machine, model.settings)
             for model in self._models.values()

@@ -1,4 +1,4 @@
-"""One model of the list: its files, its card, and its engine while it is loaded."""
+"""One model of MODELS: its files, its card, and its engine while it is in memory."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class Found:
 
 
 class FleetModel:
-    """A model of the list. `find` and `open` can take minutes; all other methods return immediately.
+    """One model of the fleet, loaded or not.
 
-    Only one thread at a time may open or close the model.
+    `find` and `open` can take minutes. Only one thread at a time may open and close the model.
     """
 
     def __init__(self, entry: Entry, go_on: Callable[[], bool], created_s: int) -> None:
-        """`go_on` is called while a download or a load runs; False cancels it."""
+        """`go_on` is called during a download or a load, and cancels it by returning False."""
         self.name = entry.name
         self.settings = entry.settings
         self.defaults = request_defaults(entry.settings)
@@ -70,7 +70,7 @@ class FleetModel:
 
     @property
     def card(self) -> ModelCard:
-        """Return the card, with all facts that are known so far."""
+        """The public facts of the model, as far as they are known: more when it is on disk, all when it is loaded."""
         if self.loaded is not None:
             return self.loaded.service.card
         if self._found is not None:
@@ -84,9 +84,9 @@ class FleetModel:
         return name.lower() in (alias.lower() for alias in self.card.aliases)
 
     def look(self) -> None:
-        """Find the model if its files are on disk, without any request to the network.
+        """Find the model if its files are on disk, without a network request.
 
-        A model that cannot be read is logged and looked for again when a request needs it.
+        If its files cannot be read, a warning is logged, and `find` or `open` tries again.
         """
         settings = self.settings
         try:
@@ -97,7 +97,7 @@ class FleetModel:
             logger.warning("model cannot be read yet", extra={"model": self.name, "reason": error.message})
 
     def find(self) -> Found:
-        """Find the model, or download it. Raises the WorkerError of a failure."""
+        """Find the model on disk or download it. Raises the WorkerError of a failure."""
         with self._finding:
             if self._found is None:
                 local = fetch(self._start())
@@ -106,7 +106,7 @@ class FleetModel:
             return self._found
 
     def adopt(self, loaded: LoadedModel, seconds: float) -> None:
-        """Take over a model that is loaded already. `seconds` is its load time. Stops the model if this fails."""
+        """Take over a model that is already loaded; loading it took `seconds`. If this fails, the model is stopped."""
         try:
             card = card_of(self.settings, loaded.local, loaded.header)
             self._found = Found(loaded.local, loaded.usage_mark, need_of(loaded.header, self.settings), card)
@@ -116,26 +116,29 @@ class FleetModel:
         self._is_up(loaded, seconds)
 
     def open(self, left_of: Callable[[Machine], Machine], clock: Callable[[], float]) -> None:
-        """Load the model. Raises the WorkerError of a failure; nothing stays loaded then."""
+        """Load the model. Raises the WorkerError of a failure, after which nothing stays loaded.
+
+        `left_of` returns the part of the machine's memory that other models leave free.
+        """
         found, start, started_s = self.find(), self._start(), clock()
         with ReadAhead(start) as ahead:
             loaded = open_model(start, found.local, found.usage_mark, ahead, checked=self._checked, left_of=left_of)
         self._is_up(loaded, clock() - started_s)
 
     def detach(self) -> LoadedModel | None:
-        """Hide the model from new requests. The caller closes the returned value."""
+        """Make the model unavailable to new requests and return it, if it was loaded. The caller must close it."""
         loaded, self.loaded = self.loaded, None
         return loaded
 
     def close(self, loaded: LoadedModel) -> None:
-        """Close a model that was detached. Its files stay protected from pruning."""
+        """Close a detached model. Its files stay protected from pruning."""
         from worker_gguf.llama.backend import give_memory_back
 
         loaded.engine.stop()
         give_memory_back()
 
     def shut_down(self) -> None:
-        """Unload the model if it is loaded, and end the protection of its files."""
+        """Unload the model if it is loaded, and release the usage mark that protects its files."""
         if loaded := self.detach():
             self.close(loaded)
         if self._found is not None:

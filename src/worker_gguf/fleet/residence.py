@@ -1,14 +1,14 @@
-"""Decides which models are loaded and which requests wait: events in, effects out.
+"""Decides which models are in memory and which requests wait. Takes events and returns effects.
 
-This module has no clock, no thread and no event loop: each event carries its time, and each answer is a list of
-effects. The caller holds one lock around all calls. The rules, in order:
+Uses no clock, thread, event loop or llama.cpp: each event has its time as an argument, and each method returns a list
+of effects. The caller holds one lock around all calls. The rules, in order:
 
-1. A request for a model that is loaded and open runs immediately. Any other waits, in order of arrival for each model.
+1. A request runs immediately if its model is loaded and open. Other requests wait, in order of arrival for each model.
 2. One model is loaded at a time: the one whose first request has waited longest.
 3. It is loaded when it fits, at its planned size, next to the models that stay. To make room, idle models are
-   unloaded, least recently used first, none before it has been in memory for `min_residence_s`.
-4. When that is not enough, busy models whose `turn_s` is over are closed: their running requests finish, new ones wait,
-   and they are unloaded once they are idle. Then all requests that waited for the next model run, in order.
+unloaded, least recently used first. A model stays in memory for at least `min_residence_s`.
+4. If that is not enough, busy models whose `turn_s` is over are closed: their running requests finish, new ones wait,
+and the models are unloaded once they are idle. Then all requests that waited for the next model run, in order.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ _LONGEST_PAUSE_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """`most_loaded` is the maximum number of loaded models; None means as many as fit. `most_waiting` is the maximum
-    number of requests that wait for one model. A model that could not be loaded is not tried again for `retry_s`, which
-    doubles with each failure.
+    """The limits of a fleet.
+
+    `min_residence_s` and `turn_s` are explained above. `most_loaded` is the number of models in memory at the same
+    time, or None for as many as fit. `most_waiting` is the number of requests that may wait for one model. After a
+    failed load, a model is not tried again for `retry_s`, which doubles with each failure up to 5 minutes.
     """
 
     min_residence_s: float
@@ -42,14 +44,14 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """Run the request. Its model is loaded and stays loaded until `ended`."""
+    """Run the request: its model is loaded and stays loaded until `ended`."""
 
     ticket: int
 
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """End a waiting request with this error."""
+    """End the waiting request with this error."""
 
     ticket: int
     why: WorkerError
@@ -57,28 +59,28 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Fetch the files of a model, then report `found` or `failed`. Several fetches may run at the same time."""
+    """Fetch the model's files, then call `found` or `failed`. Several models can be fetched at the same time."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Unload:
-    """Close an idle model, then report `unloaded_now`."""
+    """Close the idle model, then call `unloaded_now`."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Load the model, then report `loaded_now` or `failed`."""
+    """Load the model, then call `loaded_now` or `failed`."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """Call `tick` at this time."""
+    """Call `tick` at this time, because the next decision depends only on time."""
 
     at_s: float
 
@@ -88,12 +90,16 @@ Effect = Admit | Refuse | Fetch | Unload | Load | Wake
 
 @dataclass(slots=True)
 class Place:
-    """The state of a model in the fleet. Only Residence writes it."""
+    """The state of one model in the fleet. Only Residence changes it.
+
+    `running` and `waiting` hold the tickets of requests. The model was loaded at `since_s` and last used at `used_s`.
+    After a failure, `failure` is its error, and the model may be tried again at `retry_s`.
+    """
 
     name: str
     state: State = "unloaded"
     is_found: bool = False
-    """Its files are here, so its size is known."""
+    """Its files are on disk, so its size is known."""
     running: set[int] = field(default_factory=set)
     waiting: dict[int, None] = field(default_factory=dict)
     since_s: float = 0.0
@@ -109,18 +115,21 @@ class Place:
 
 
 class Residence:
-    """Applies the rules to events and returns effects.
+    """Decides about the models of a fleet by the rules above.
 
-    `fits(name, others)` returns whether a model fits, at its planned size, next to other loaded models. It raises
-    NotEnoughMemory, with the reason, if the model does not even fit alone. Ticket numbers rise from request to request.
+    Tickets identify requests. Their numbers must rise from request to request.
     """
 
     def __init__(self, names: Iterable[str], rules: Rules, fits: Callable[[str, frozenset[str]], bool]) -> None:
+        """`fits(name, others)` returns whether a model fits, at its planned size, next to other loaded models.
+
+        It raises NotEnoughMemory, with the reason, if the model does not even fit alone.
+        """
         self.rules = rules
         self.places = {name: Place(name) for name in names}
         self.n_unloads = 0
         self._fits = fits
-        self._target: Place | None = None  # the model that is loading, or that other models are unloaded for
+        self._target: Place | None = None  # the model that is loading, or for which others are unloaded
         self._closed: frozenset[str] = frozenset()
 
     @property
@@ -129,12 +138,13 @@ class Residence:
 
     @property
     def n_open(self) -> int:
+        """The number of requests that wait or run."""
         return sum(len(place.running) + len(place.waiting) for place in self.places.values())
 
     # --- events ---------------------------------------------------------------------------------------------------
 
     def request(self, ticket: int, name: str, now_s: float) -> list[Effect]:
-        """Add a request. Raises QueueFull, or the error of a model that failed recently."""
+        """Add a request. Raises QueueFull, or NotReady with the reason if its model failed a short time ago."""
         place = self.places[name]
         if place.state == "loaded" and name not in self._closed:
             place.running.add(ticket)
@@ -143,8 +153,8 @@ class Residence:
             self._try_again(place, now_s)
         if len(place.waiting) >= self.rules.most_waiting:
             raise QueueFull(
-                f"{len(place.waiting)} requests wait for this model to be loaded, as many as may. Try again later, or "
-                "raise MAX_QUEUE.",
+                f"{len(place.waiting)} requests wait for this model to be loaded, and no more may wait. Try again "
+                "later, or raise MAX_QUEUE.",
                 retry_after_s=1,
             )
         place.waiting[ticket] = None
@@ -154,7 +164,7 @@ class Residence:
         return self._advance(now_s)
 
     def ended(self, ticket: int, now_s: float) -> list[Effect]:
-        """Note that a request has ended or that its client has left. Does nothing if the ticket has ended already."""
+        """Note that a request is over, or that its client has left. Does nothing if the ticket has already ended."""
         for place in self.places.values():
             if ticket in place.running:
                 place.running.remove(ticket)
@@ -166,7 +176,7 @@ class Residence:
         return []
 
     def found(self, name: str, now_s: float) -> list[Effect]:
-        """Note that the files of a model are on disk, after a Fetch or without one."""
+        """Note that the model's files are on disk, with or without a Fetch."""
         place = self.places[name]
         place.is_found = True
         if place.state == "fetching":
@@ -174,18 +184,19 @@ class Residence:
         return self._advance(now_s)
 
     def loaded_now(self, name: str, now_s: float) -> list[Effect]:
-        """Note that a model is loaded, after a Load or at the start of the worker."""
+        """Note that the model is loaded, after a Load or during the start of the worker."""
         place = self.places[name]
         place.state, place.is_found = "loaded", True
         place.since_s = place.used_s = now_s
         place.failure, place.n_failures = None, 0
         if self._target is place:
             self._target = None
-        # Before any other decision: the model might otherwise be unloaded for the next one before it served a request.
+        # Admit first. Otherwise another decision could unload the model before it has served a request.
         admitted = self._admit(place)
         return [*admitted, *self._advance(now_s)]
 
     def unloaded_now(self, name: str, now_s: float) -> list[Effect]:
+        """Note that the model is unloaded, after an Unload."""
         self.places[name].state = "unloaded"
         self.n_unloads += 1
         if self._target is None or any(place.state == "unloading" for place in self.places.values()):
@@ -193,9 +204,7 @@ class Residence:
         return self._load_or_drop(self._target, now_s)
 
     def failed(self, name: str, why: WorkerError, now_s: float) -> list[Effect]:
-        """Note that a model could not be fetched or loaded. Its waiting requests fail; those of other models are not
-        affected.
-        """
+        """Note that the model could not be fetched or loaded. All requests that wait for it are refused."""
         place = self.places[name]
         if self._target is place:
             self._target = None
@@ -206,6 +215,7 @@ class Residence:
         return [*refused, *self._advance(now_s)]
 
     def tick(self, now_s: float) -> list[Effect]:
+        """Decide again, at the time that a Wake named."""
         return self._advance(now_s)
 
     def give_up(self, why: WorkerError) -> list[Effect]:
@@ -215,7 +225,7 @@ class Residence:
     # --- decisions ------------------------------------------------------------------------------------------------
 
     def _advance(self, now_s: float) -> list[Effect]:
-        """Begin the next swap if its time has come, and admit all requests that may run."""
+        """Start the next swap if its conditions are met, and admit the requests for open models."""
         effects: list[Effect] = []
         self._closed = frozenset()
         while self._target is None and (place := self._next()) is not None:
@@ -230,19 +240,19 @@ class Residence:
         return effects
 
     def _next(self) -> Place | None:
-        asked = [place for place in self.places.values() if place.waiting and place.state == "unloaded"]
-        return min((place for place in asked if place.is_found), key=lambda place: place.first, default=None)
+        wanted = [place for place in self.places.values() if place.waiting and place.state == "unloaded"]
+        return min((place for place in wanted if place.is_found), key=lambda place: place.first, default=None)
 
     def _make_room(self, target: Place, now_s: float) -> list[Effect]:
         loaded = [place for place in self.places.values() if place.state == "loaded"]
         rested = [place for place in loaded if now_s >= self._rested_s(place)]
         idle = sorted((place for place in rested if not place.running), key=lambda place: place.used_s)
-        if (gone := self._evict(target, idle)) is not None:
-            return self._begin(target, gone, now_s)
+        if (evicted := self._evict(target, idle)) is not None:
+            return self._begin(target, evicted, now_s)
         over = [place for place in rested if place.running and now_s >= self._turn_over_s(place)]
         over.sort(key=lambda place: place.since_s)
-        gone = self._evict(target, [*idle, *over])
-        self._closed = frozenset(name for name in gone or () if self.places[name].running)
+        evicted = self._evict(target, [*idle, *over])
+        self._closed = frozenset(name for name in evicted or () if self.places[name].running)
         moments = {at_s for place in loaded for at_s in (self._rested_s(place), self._turn_over_s(place))}
         later = [at_s for at_s in moments if at_s > now_s]
         return [Wake(min(later))] if later else []
@@ -260,21 +270,21 @@ class Residence:
 
         return eviction_for(self.loaded, [place.name for place in candidates], fits_with)
 
-    def _begin(self, target: Place, gone: tuple[str, ...], now_s: float) -> list[Effect]:
+    def _begin(self, target: Place, evicted: tuple[str, ...], now_s: float) -> list[Effect]:
         self._target = target
         target.state = "loading"
-        for name in gone:
+        for name in evicted:
             self.places[name].state = "unloading"
-        return [Unload(name) for name in gone] or self._load_or_drop(target, now_s)
+        return [Unload(name) for name in evicted] or self._load_or_drop(target, now_s)
 
     def _load_or_drop(self, target: Place, now_s: float) -> list[Effect]:
         if target.waiting:
             return [Load(target.name)]
-        self._target, target.state = None, "unloaded"  # all waiting clients left while other models were unloaded
+        self._target, target.state = None, "unloaded"  # all waiting requests have ended while others were unloaded
         return self._advance(now_s)
 
     def _try_again(self, place: Place, now_s: float) -> None:
-        """Make a failed model available again. Raises its error while the pause after the failure lasts."""
+        """Allow a load after a failure. Until `retry_s`, raises NotReady with the reason of the failure."""
         assert place.failure is not None
         left_s = place.retry_s - now_s
         if left_s > 0:

@@ -1,9 +1,9 @@
-"""The memory that models take and leave: whether a model fits, at its planned size, next to others. Pure.
+"""Accounts for the memory of loaded models and decides whether another fits, at its planned size. Pure functions.
 
 A loaded model takes the memory that its plan states. The memory without any model is the smaller of two numbers: the
 free memory before the first load, and the free memory now plus the memory of the loaded models. The second number alone
-would be too large if weights are mapped files, which count as free. The first number alone would not include the memory
-that other processes have taken since.
+would be too large if weights are mapped files, because those count as free. The first number alone would ignore the
+memory that other processes have taken since.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Footprint:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """The values from which a model's plan is made."""
+    """The values that determine a model's plan. `visible` reduces a machine to the GPUs that the settings use."""
 
     shape: ModelShape
     constraints: Constraints
@@ -42,8 +42,9 @@ def need_of(header: ModelHeader, settings: Settings) -> Need:
 
 
 def footprint_of(plan: MemoryPlan, machine: Machine, settings: Settings) -> Footprint:
-    """Return the memory that a plan takes. `plan.devices` has the GPUs that the settings use, in order, then main
-    memory.
+    """Return the memory of a plan by the machine's GPUs.
+
+    `plan.devices` has only the GPUs that the settings use, in order, and then main memory.
     """
     first = settings.main_gpu if settings.split_mode == "none" else 0
     on_gpus = [use.used_bytes for use in plan.devices if use.is_gpu]
@@ -53,12 +54,12 @@ def footprint_of(plan: MemoryPlan, machine: Machine, settings: Settings) -> Foot
 
 
 def without(machine: Machine, taken: Iterable[Footprint]) -> Machine:
-    """Return the machine with this much less free memory."""
+    """Return the machine with its free memory reduced by `taken`."""
     return _moved(machine, taken, -1)
 
 
 def least(a: Machine, b: Machine) -> Machine:
-    """Return the machine with the smaller free memory of both, device by device."""
+    """Return machine `a` with the smaller free memory of both, for each device."""
     gpus = tuple(replace(x, free_bytes=min(x.free_bytes, y.free_bytes)) for x, y in zip(a.gpus, b.gpus, strict=False))
     return replace(a, free_bytes=min(a.free_bytes, b.free_bytes), gpus=gpus)
 
@@ -75,9 +76,7 @@ def _moved(machine: Machine, moved: Iterable[Footprint], sign: int) -> Machine:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """The memory at one moment. `empty` is the machine without any model; `taken` has the footprint of each loaded
-    model.
-    """
+    """The memory at one moment: `empty` is the machine without any model, `taken` the memory of each loaded model."""
 
     empty: Machine
     taken: Mapping[str, Footprint] = field(default_factory=dict)
@@ -85,17 +84,17 @@ class Room:
 
     @classmethod
     def of(cls, first: Machine, now: Machine, taken: Mapping[str, Footprint]) -> Room:
-        """Build from the machine before the first load, the machine now, and the footprints of the loaded models."""
+        """Build it from the machine before the first load, the machine now, and the memory that models take."""
         return cls(least(first, _moved(now, taken.values(), 1)), dict(taken))
 
     def left_by(self, others: Iterable[str]) -> Machine:
-        """Return the machine with the memory that the named models leave free."""
+        """Return the machine with the memory that `others` leave free."""
         return without(self.empty, [self.taken[name] for name in others])
 
     def fits(self, name: str, need: Need, others: frozenset[str]) -> bool:
-        """Return whether the model gets the same plan next to the others as it gets alone.
+        """Return whether the model gets the same plan next to `others` as alone.
 
-        Raises NotEnoughMemory if there is no plan for the model alone.
+        Raises NotEnoughMemory if the model does not fit alone.
         """
         key = (name, others)
         if key not in self._known:
@@ -109,7 +108,8 @@ class Room:
 
 
 def _layout(plan: MemoryPlan) -> tuple[object, ...]:
-    """Return the part of a plan that users notice. It omits how layers are split over GPUs, which only follows free
-    memory.
+    """Return the parts of a plan that users notice.
+
+    The split of layers over GPUs is not one of them: it depends on free memory, and another split loses nothing.
     """
     return plan.n_gpu_layers, plan.n_cpu_moe, plan.n_ctx, plan.n_parallel, plan.n_cells, plan.type_k, plan.type_v

@@ -1,4 +1,4 @@
-"""The models in MODELS, each with its own name and settings, checked before anything is loaded."""
+"""Reads MODELS: the name and the settings of each model, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from worker_gguf.store import ModelRef
 
 __all__ = ["Entry", "read_roster"]
 
-_OF_LIMITS: Final = {name for name in Limits.model_fields if name != "max_body_mb"}
-_OF_A_MODEL: Final = {"chat_template", "tokenizer"}
-_ALLOWED: Final = _OF_A_MODEL | _OF_LIMITS | {*Memory.model_fields, *Engine.model_fields, *Sampling.model_fields}
-# Variables about a single model do not apply to the models of the list.
+_LIMITS: Final = {name for name in Limits.model_fields if name != "max_body_mb"}
+_PER_MODEL: Final = {"chat_template", "tokenizer"}
+_ALLOWED: Final = _PER_MODEL | _LIMITS | {*Memory.model_fields, *Engine.model_fields, *Sampling.model_fields}
+# Variables for a worker with a single model do not apply to the models of the list.
 _NOT_SHARED: Final = {*Fleet.model_fields, *Model.model_fields} - {
     "model_cache_dir",
     "model_cache_max_gb",
     "model_baked_dir",
     "hf_token",
     "verify_model",
-    *_OF_A_MODEL,
+    *_PER_MODEL,
 }
-# An alias is a plain word; an address with a query has its `=` behind other characters.
+# The text before the `=` of an alias has only these characters. A URL with a query has others before its `=`.
 _WITH_ALIAS: Final = re.compile(r"\s*([\w.-]+(?:[/:][\w.-]+)*)\s*=\s*(\S.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A model of the list. Its name is `settings.model_alias`."""
+    """One model of the list. `settings.model_alias` is equal to `name`."""
 
     name: str
     settings: Settings
 
 
 def read_roster(settings: Settings) -> tuple[Entry, ...]:
-    """Read MODELS. The first entry is the default. Raises SettingsError, which names the wrong entry."""
+    """Read MODELS. The first entry is the default model. Raises a SettingsError that names the wrong entry."""
     entries: list[Entry] = []
-    for number, given in enumerate(_listed((settings.models or "").strip()), start=1):
-        entry = _entry(settings, given, number)
+    for number, written in enumerate(_listed((settings.models or "").strip()), start=1):
+        entry = _entry(settings, written, number)
         if any(entry.name.lower() == other.name.lower() for other in entries):
             raise SettingsError(
-                f"{_where(number, given)} has the same name as another entry. Give each an alias of its own."
+                f"{_where(number, written)} has the same name as another entry. Give each an alias of its own."
             )
         entries.append(entry)
     if not entries:
@@ -57,7 +57,7 @@ def read_roster(settings: Settings) -> tuple[Entry, ...]:
 
 
 def _listed(text: str) -> Iterator[Mapping[str, Any]]:
-    """Return the entries as they are written, in any of the accepted forms."""
+    """Yield the entries as they are written, from the short form, from JSON or YAML, or from a file."""
     if not _is_document(text):
         if "=" in text or not text.lower().endswith((".yaml", ".yml", ".json")):
             yield from _inline(text)
@@ -100,7 +100,7 @@ def _parse(text: str) -> object:
         try:
             return json.loads(text)
         except ValueError:
-            pass  # YAML's own short form is not JSON
+            pass  # it may be the flow style of YAML, which is not JSON
     import yaml
 
     try:
@@ -113,9 +113,9 @@ def _parse(text: str) -> object:
         ) from None
 
 
-def _entry(settings: Settings, given: Mapping[str, Any], number: int) -> Entry:
-    where = _where(number, given)
-    values = {name.lower(): value for name, value in given.items()}
+def _entry(settings: Settings, written: Mapping[str, Any], number: int) -> Entry:
+    where = _where(number, written)
+    values = {name.lower(): value for name, value in written.items()}
     model, alias = values.pop("model", None), values.pop("alias", None)
     if not isinstance(model, str) or not model.strip():
         raise SettingsError(f"{where} names no model: set `model` to a reference such as org/repo:Q4_K_M.")
@@ -142,10 +142,10 @@ def _why_not(name: str) -> str:
 
 
 def _name_of(model: str) -> str:
-    """Return the reference, or only the name of the file if the reference would show a private path or address."""
+    """Return the reference, or only the file's name if the reference is a path or a URL, which may be private."""
     return Path(model.partition("?")[0]).stem if is_private(model) else model
 
 
-def _where(number: int, given: Mapping[str, Any]) -> str:
-    named = next((value for key, value in given.items() if key.lower() == "alias" and isinstance(value, str)), None)
-    return f"MODELS entry {number} ({named})" if named else f"MODELS entry {number}"
+def _where(number: int, written: Mapping[str, Any]) -> str:
+    alias = next((value for key, value in written.items() if key.lower() == "alias" and isinstance(value, str)), None)
+    return f"MODELS entry {number} ({alias})" if alias else f"MODELS entry {number}"

@@ -1,4 +1,4 @@
-"""Starts a worker with several models: the first as a worker with a single model starts it."""
+"""Starts a worker with several models. The first model starts in the same way as in a worker with one model."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ logger = logging.getLogger(__name__)
 
 
 def boot_fleet(start: Start, head_start: Prefetch | None) -> Fleet:
-    """Bring up the first model and the others that MODELS_PRELOAD asks for.
+    """Load the first model, and as many others as MODELS_PRELOAD allows.
 
-    The start fails if the first model cannot be loaded. Another that cannot be loaded is logged.
+    Raises the WorkerError of the first model if it cannot be loaded. The failure of another model is only logged.
     """
     settings = start.settings
     roster = read_roster(settings)
@@ -64,7 +64,7 @@ def boot_fleet(start: Start, head_start: Prefetch | None) -> Fleet:
 
 
 def _rules(settings: Settings) -> Rules:
-    # The same number of requests as for a single model: those in its slots, and MAX_QUEUE more.
+    # A worker with a single model also takes one request for each slot and MAX_QUEUE more.
     most_waiting = settings.max_queue + (settings.n_parallel or 1)
     return Rules(
         min_residence_s=settings.model_min_residence_s,

@@ -14,7 +14,7 @@ from worker_gguf.start.model_card import names_private
 
 __all__ = ["counts_of", "describe", "public", "status_of"]
 
-# llama-server's words for clients; /health has ours.
+# Clients see the states of llama-server; /health shows those of this worker.
 _VALUES: Final[dict[State, str]] = {
     "unloaded": "unloaded",
     "fetching": "loading",
@@ -26,7 +26,7 @@ _VALUES: Final[dict[State, str]] = {
 
 
 def public(name: str, why: WorkerError) -> WorkerError:
-    """Return the error of a model as clients may see it. A message with a path or an address is only logged."""
+    """Return the error of a model for clients. A message that has a path or a URL stays in the log only."""
     if not names_private(why.message):
         return why
     return type(why)(
@@ -46,8 +46,9 @@ def counts_of(model: FleetModel, place: Place) -> ModelCounts:
 
 
 def describe(model: FleetModel, place: Place, now_s: float) -> dict[str, Any]:
-    """Describe a model for /health, which is public: without paths, prompts and keys. `in_memory_s` counts from its
-    load.
+    """Return the model's part of /health. It is public: it has no paths, prompts or keys.
+
+    `in_memory_s` counts from the end of the load.
     """
     loaded = model.loaded
     value: dict[str, Any] = {

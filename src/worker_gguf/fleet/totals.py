@@ -1,4 +1,4 @@
-"""Adds up the counters of all engines, including those of closed engines, so that a total never falls."""
+"""Adds up the numbers of engines, including those of closed engines, so that counters never fall."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _COUNTED = (
     "sample_seconds",
     "schedule_seconds",
 )
-_OF_NOW = ("n_slots", "n_cells", "max_queue", "busy_slots", "waiting", "held_tokens")
+_CURRENT = ("n_slots", "n_cells", "max_queue", "busy_slots", "waiting", "held_tokens")
 
 
 def total(engines: Iterable[EngineStats]) -> EngineStats:
-    """Add up the counters, slots, cells and contents of all engines."""
-    return _sum(engines, (*_OF_NOW, *_COUNTED))
+    """Add up the current numbers and the counters of all engines."""
+    return _sum(engines, (*_CURRENT, *_COUNTED))
 
 
 def of_the_past(engines: Iterable[EngineStats]) -> EngineStats:
-    """Return only the counters of closed engines."""
+    """Add up only the counters, for engines that are closed."""
     return _sum(engines, _COUNTED)
 
 

@@ -1,1 +1,1 @@
-"""The HTTP door: Starlette on uvicorn."""
+"""The HTTP interface: Starlette on uvicorn."""

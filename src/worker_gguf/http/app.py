@@ -1,4 +1,7 @@
-"""The HTTP application: routes, keys, limits, replies. It has nothing of models, templates or the engine."""
+"""Builds the Starlette application: routes, API keys, limits, replies.
+
+Independent of models, templates and the engine.
+"""
 
 from __future__ import annotations
 
@@ -52,8 +55,8 @@ def create_app(
 ) -> Starlette:
     """Build the whole application.
 
-    /ping, /health and `health_path`, which answers like /ping, need no key, because the platform sends none. /v1 and
-    /metrics need a key if keys are set. Each answer has `worker_id` in its X-Worker-Id header.
+    If `api_keys` has any key, /v1 and /metrics need one. /ping and /health never need a key, because the platform
+    sends none. `health_path` answers like /ping. `worker_id` is sent as X-Worker-Id with each answer.
     """
     keys = ApiKeys(api_keys)
     app = _new_app()
@@ -71,7 +74,7 @@ def create_app(
 def create_health_app(
     backend: Backend, *, api_keys: Iterable[str], metrics: Metrics, health_path: str = "/ping"
 ) -> Starlette:
-    """Build the application for PORT_HEALTH, which has only /ping, /health and /metrics."""
+    """Build the application for PORT_HEALTH, which only has /ping, /health and /metrics."""
     app = _new_app()
     _add_probes(app, backend, ApiKeys(api_keys), metrics, health_path)
     _publish(app, [], has_keys=False)
@@ -80,14 +83,14 @@ def create_health_app(
 
 def _new_app() -> Starlette:
     app = Starlette(exception_handlers={HTTPException: _routing_error})
-    # A client that posts to /v1/completions/ is answered there: not every client follows a redirect with its body.
+    # `Retried` answers a POST to /v1/completions/ without a redirect: some clients do not send the body again.
     app.router.redirect_slashes = False
     app.router.default = Retried(app.router, app.router.default)
     return app
 
 
 def _add_probes(app: Starlette, backend: Backend, keys: ApiKeys, metrics: Metrics, health_path: str) -> None:
-    # First in the list and in plain ASGI, because it is asked often and must be fast while a full batch runs.
+    # First in the table and in plain ASGI, because /ping is requested often and must be answered under full load.
     for path in {"/ping", health_path}:
         app.router.routes.insert(0, StarletteRoute(path, Ping(backend), methods=["GET"]))
 
@@ -114,11 +117,11 @@ def _add_api(app: Starlette, frame: Frame, route: Route) -> None:
 
 
 def _publish(app: Starlette, routes: Iterable[Route], *, has_keys: bool) -> None:
-    """Serve the OpenAPI document, which is built at the first request for it."""
-    made = cache(lambda: json_bytes(openapi.document(routes, has_keys=has_keys)))
+    """Serve the OpenAPI document, which is built on the first request for it."""
+    content = cache(lambda: json_bytes(openapi.document(routes, has_keys=has_keys)))
 
     async def document(request: Request) -> Response:
-        return _json_response(200, made())
+        return _json_response(200, content())
 
     _add(app, "GET", "/openapi.json", document)
 
@@ -130,7 +133,7 @@ def _add(app: Starlette, method: str, path: str, endpoint: Callable[[Request], A
 
 
 def _noted_routing_error(frame: Frame) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """Build the handler that refuses a request without a route, and counts and logs it."""
+    """Build the handler of routing errors, which also counts and logs the request."""
 
     async def refuse(request: Request, error: Exception) -> Response:
         refusal = _refusal(request, error, no_such_route(request.scope["path"]))
@@ -151,7 +154,7 @@ async def _routing_error(request: Request, error: Exception) -> Response:
 
 
 def _refused(request: Request, error: Exception, refusal: WorkerError) -> Response:
-    """Render a refusal of the router as an error in OpenAI's form."""
+    """Build the response to a routing error, with OpenAI's error envelope."""
     headers = dict(getattr(error, "headers", None) or {})
     return _error_response(refusal, headers, request_id_from(request.headers.get("x-request-id")))
 

@@ -1,4 +1,7 @@
-"""API keys. The settings refuse a worker that is open to others by accident."""
+"""Checks API keys, without any HTTP framework.
+
+The settings refuse a worker that is open to other machines and has no keys by accident.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ __all__ = ["ApiKeys"]
 
 
 class ApiKeys:
-    """The accepted API keys, kept as digests. Without keys, every request is accepted."""
+    """The accepted API keys, stored as SHA-256 digests. Without keys, all requests are accepted."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._digests = tuple(sha256(key.encode()).digest() for key in keys)
@@ -31,7 +34,7 @@ class ApiKeys:
             raise Unauthorized("The API key is not one of this worker's API_KEYS. Send `Authorization: Bearer <key>`.")
 
     def _is_known(self, key: str) -> bool:
-        # All digests have the same length and all keys are compared, so the time reveals nothing about the keys.
+        # All digests have the same length and every key is compared, so the time reveals nothing about the keys.
         digest = sha256(key.encode("utf-8", "surrogateescape")).digest()
         known = False
         for candidate in self._digests:

@@ -1,4 +1,4 @@
-"""Binds the socket before the modules that serve on it are imported."""
+"""Binds the socket. Imports little, so that the socket can be bound before the server is imported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BACKLOG = 2048
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Bind and listen, so that a connection that arrives before the event loop runs waits instead of failing.
+    """Bind a socket and listen on it, so that connections wait for the event loop instead of failing.
 
     Raises SettingsError if the address cannot be used.
     """

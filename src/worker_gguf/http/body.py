@@ -1,4 +1,4 @@
-"""Reads the bytes of a request body up to its limit. `protocol` decides whether they are a well-formed body."""
+"""Reads the body of a request up to its size limit. `protocol` checks whether the content is well-formed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
 class ClientGone(Exception):
-    """The client closed its connection before the answer was complete."""
+    """The client closed the connection before it received its answer."""
 
 
 async def read_body(receive: Receive, content_length: str | None, limit_bytes: int) -> bytes:
-    """Read the body. Raises PayloadTooLarge as soon as it is known to be larger than `limit_bytes`."""
-    # No body that fits has a length of 20 digits, and int() refuses to read thousands of them.
+    """Read the body. Raises PayloadTooLarge as soon as it exceeds `limit_bytes`, and ClientGone."""
+    # 20 digits are enough for every size that fits, and int() raises an error for thousands of digits.
     if content_length and content_length.isdecimal() and int(content_length[:20]) > limit_bytes:
         raise _too_large(limit_bytes)
     parts: list[bytes] = []
@@ -38,7 +38,10 @@ async def read_body(receive: Receive, content_length: str | None, limit_bytes: i
 
 
 def parse_body(raw: bytes) -> object:
-    """Parse a body as JSON. Ignores Content-Type, because many clients send JSON with another type or with none."""
+    """Parse a JSON body. Raises InvalidRequest.
+
+    Its Content-Type is ignored, because many clients send JSON with another one or without any.
+    """
     if not raw.strip():
         raise InvalidRequest("The body is empty. Send a JSON object.")
     return read_json(raw)

@@ -1,4 +1,4 @@
-"""Runs work for a client and cancels it as soon as the client has left."""
+"""Runs work for a client, and cancels it when the client disconnects."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ T = TypeVar("T")
 
 
 class Connection:
-    """Watches an ASGI `receive` for the client's disconnect, from the end of the body until `close`."""
+    """Watches an ASGI `receive` for the client's disconnect. Create it after the body was read, and `close` it."""
 
     def __init__(self, receive: Receive) -> None:
         self._watcher = asyncio.create_task(_gone(receive))
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return the result of `work`. Cancels it and raises ClientGone if the client leaves first."""
+        """Run `work` and return its result. Cancels it and raises ClientGone if the client disconnects first."""
         task = asyncio.create_task(work)
         try:
             await asyncio.wait({task, self._watcher}, return_when=asyncio.FIRST_COMPLETED)
@@ -45,7 +45,7 @@ async def _gone(receive: Receive) -> None:
 
 
 async def _close_orphan(task: asyncio.Task[T]) -> None:
-    # The call may have finished in the step in which it was cancelled. Then nothing else closes its stream.
+    # The call may have finished in the step in which it was cancelled. Then nothing else would close its stream.
     if task.cancelled() or task.exception() is not None:
         return
     result = task.result()

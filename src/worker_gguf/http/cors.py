@@ -1,4 +1,4 @@
-"""Lets browsers read answers on pages of other origins, as CORS_ORIGINS allows (fetch.spec.whatwg.org, "CORS")."""
+"""Lets web pages of the origins in CORS_ORIGINS read the answers (fetch.spec.whatwg.org, "CORS protocol")."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ _MAX_AGE_S: Final = 3600
 
 
 class Cors:
-    """Adds the CORS headers to answers, errors and streams. Answers preflights without a key, because they cannot have
-    one.
+    """ASGI middleware that adds the CORS headers to answers, errors and streams.
+
+    It answers preflight requests without an API key, because browsers cannot send one with them.
     """
 
     def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
@@ -31,16 +32,17 @@ class Cors:
             app,
             allow_origins=origins,
             allow_methods=("GET", "POST"),
-            # Starlette then repeats the names that the browser asks for. A plain * would not include Authorization.
+            # Starlette answers with the requested names: clients send custom headers, and a literal * does not include
+            # Authorization.
             allow_headers=("*",),
-            # A listed page may reach a worker on this machine or in this network. With *, no page may.
+            # Only the pages of listed origins may reach a worker on this machine or in this network.
             allow_private_network="*" not in origins,
             expose_headers=_EXPOSED,
             max_age=_MAX_AGE_S,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Servers, balancers and their health checks send no Origin, and do not wait for any of this.
+        # Servers, load balancers and their health checks send no Origin and skip the middleware.
         has_origin = any(name == b"origin" for name, _ in scope.get("headers", ()))
         await (self._cors if has_origin else self._app)(scope, receive, send)
 
@@ -51,7 +53,7 @@ class _Cors(CORSMiddleware):
         if response.status_code < 400:
             return response
         why = bytes(response.body).decode()
-        error = InvalidRequest(f"{why}. CORS_ORIGINS lists the origins that may ask; the methods are GET and POST.")
+        error = InvalidRequest(f"{why}. CORS_ORIGINS lists the allowed origins; the methods are GET and POST.")
         refused = Response(json_bytes(error_body(error)), status_code=error.status, media_type="application/json")
         refused.headers.update({name: value for name, value in response.headers.items() if name not in refused.headers})
         return refused

@@ -1,4 +1,4 @@
-"""Decodes compressed request bodies. The limit of a body counts the decoded bytes."""
+"""Decodes compressed bodies. The size limit of a body applies to the decoded bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAMES: Final = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
 
 
 def coding_of(content_encoding: str) -> str | None:
-    """Return the compression of a body, or None. Raises UnsupportedEncoding."""
+    """Return the coding in a Content-Encoding: `gzip`, `deflate`, or None. Raises UnsupportedEncoding for others."""
     codings = [part.strip().lower() for part in content_encoding.split(",")]
     codings = [coding for coding in codings if coding not in ("", "identity")]
     if not codings:
@@ -28,12 +28,12 @@ def coding_of(content_encoding: str) -> str | None:
 
 
 def decode(raw: bytes, coding: str, limit_bytes: int) -> bytes:
-    """Decode a body. Raises PayloadTooLarge as soon as it has more than `limit_bytes`, without decoding the rest."""
+    """Decode a body. Raises InvalidRequest, or PayloadTooLarge as soon as the decoded bytes exceed `limit_bytes`."""
     decoder = zlib.decompressobj(_GZIP if coding == "gzip" else _deflate_form(raw))
     try:
         body = decoder.decompress(raw, limit_bytes + 1)
     except zlib.error:
-        raise InvalidRequest(f"The body is not {coding}, which its Content-Encoding announces.") from None
+        raise InvalidRequest(f"The body is not {coding} data, although its Content-Encoding is {coding}.") from None
     if len(body) > limit_bytes:
         raise PayloadTooLarge(
             f"The decoded body is over the limit of {limit_bytes} bytes. Shorten it or raise MAX_BODY_MB."
@@ -46,6 +46,6 @@ def decode(raw: bytes, coding: str, limit_bytes: int) -> bytes:
 
 
 def _deflate_form(raw: bytes) -> int:
-    """Return the window size for zlib. Deflate in HTTP has zlib's header (RFC 9110, 8.4.1.2); some clients omit it."""
+    """Return the window bits for a deflate body. It has a zlib header (RFC 9110, 8.4.1.2), which some clients omit."""
     has_header = len(raw) >= 2 and raw[0] & 0x0F == 8 and (raw[0] << 8 | raw[1]) % 31 == 0
     return zlib.MAX_WBITS if has_header else _RAW_DEFLATE

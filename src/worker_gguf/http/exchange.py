@@ -1,4 +1,4 @@
-"""One request over HTTP, from its headers to its last byte: key, body, call, answer or stream, one log line."""
+"""Handles one HTTP request: checks the key, reads the body, sends the answer or the stream, logs one line."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ _UNEXPECTED = "The worker failed on this request. Its log has the details under 
 _STREAM_HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache",
-    "X-Accel-Buffering": "no",  # nginx would hold events back otherwise
+    "X-Accel-Buffering": "no",  # otherwise nginx delays events
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The objects that all exchanges share."""
+    """The objects and limits that all requests share."""
 
     backend: Backend
     keys: ApiKeys
@@ -58,7 +58,7 @@ class Frame:
 
 
 class Exchange(Response):
-    """A response that does all its work while it is sent, because it has to watch the client during the work."""
+    """A Starlette response that does all the work when it is called, to watch the client during the work."""
 
     def __init__(self, frame: Frame, match: Match) -> None:
         super().__init__()
@@ -111,7 +111,9 @@ class Exchange(Response):
             await connection.close()
 
     async def _parse(self, raw: bytes, content_encoding: str) -> object:
-        """Parse a body, in another thread if that takes so long that it would delay the streams and /ping."""
+        """Parse a body. A large or compressed body is parsed in another thread, so that it does not delay other
+        requests.
+        """
         coding = coding_of(content_encoding)
         read = partial(_read, raw, coding, self._frame.max_body_bytes)
         return read() if coding is None and len(raw) <= _INLINE_BYTES else await asyncio.to_thread(read)
@@ -131,7 +133,7 @@ class Exchange(Response):
     async def _send_events(self, stream: Stream, sender: EventSender) -> None:
         """Send the events of a stream.
 
-        An error before the status line is answered with its own status. A later error becomes the last event.
+        An error before the status line is raised and gets its own status. A later error is sent as the last event.
         """
         try:
             async for event in stream.events:
@@ -153,7 +155,7 @@ class Exchange(Response):
 
     async def _refuse(self, error: WorkerError, send: Send) -> None:
         self._account.error = error
-        if self._status:  # something was sent already; uvicorn closes the connection
+        if self._status:  # part of an answer was already sent; uvicorn closes the connection
             return
         await self._send_json(error.status, self._match.route.errors.body(error), error.headers, send)
 
@@ -169,7 +171,7 @@ class Exchange(Response):
         if self._frame.worker_id:
             own["X-Worker-Id"] = self._frame.worker_id
         if self._frame.backend.status() not in ("starting", "ready"):
-            # A client that keeps connections must not send its next request into one that is about to be closed.
+            # A client must not reuse a connection that is about to be closed.
             own["Connection"] = "close"
         pairs = header_pairs(headers | own)
         await send({"type": "http.response.start", "status": status, "headers": pairs})

@@ -1,4 +1,4 @@
-"""The published document, /openapi.json: the bodies, answers and errors of each route."""
+"""Builds /openapi.json, which describes the bodies, answers and errors of each route."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _ERRORS = {
     "404": "No such model or route exists.",
     "413": "The body is over the limit.",
     "415": "The body has a Content-Encoding that is not read here.",
-    "429": "The queue is full; Retry-After tells when to try again.",
+    "429": "The queue is full. Retry-After has the seconds to wait.",
     "500": "The engine failed on this request.",
     "503": "The worker is loading, draining or failed.",
     "504": "The request timed out.",
 }
-# One server-sent event, as OpenAPI 3.2 describes the items of a stream: a chunk's JSON, or [DONE].
+# One server-sent event, described like the items of a stream in OpenAPI 3.2. `data` is the JSON of a chunk, or [DONE].
 _EVENT = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
 _REF = "#/components/schemas/{model}"
 _KEY: list[dict[str, Any]] = [{"apiKey": []}]
@@ -71,7 +71,7 @@ _METRICS: dict[str, Any] = {
     },
 }
 _PING: dict[str, Any] = {
-    "summary": "Health for a balancer",
+    "summary": "Health check for load balancers",
     "operationId": "ping",
     "security": _OPEN,
     "responses": {
@@ -83,26 +83,26 @@ _PING: dict[str, Any] = {
 
 
 def document(routes: Iterable[Route], *, has_keys: bool) -> dict[str, Any]:
-    """Build the document. `routes` are the routes that need an API key if keys are set."""
+    """Return the OpenAPI document. `routes` are the routes that need an API key if `has_keys`."""
     paths: dict[str, dict[str, Any]] = {"/health": {"get": _HEALTH}, "/metrics": {"get": _METRICS}}
-    found = {route.generation.body: None for route in routes if route.generation is not None}
+    body_models = {route.generation.body: None for route in routes if route.generation is not None}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     paths["/ping"] = {"get": _PING}
-    _, bodies = models_json_schema([(body, "validation") for body in found], ref_template=_REF)
+    _, bodies = models_json_schema([(body, "validation") for body in body_models], ref_template=_REF)
     schemas = bodies.get("$defs", {}) | {"Error": _ERROR_SCHEMA}
-    for body in found:
+    for body in body_models:
         _name_aliases(schemas[body.__name__]["properties"])
-    made: dict[str, Any] = {
+    result: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": "worker-gguf", "version": __version__},
         "paths": paths,
         "components": {"schemas": schemas},
     }
     if has_keys:
-        made["components"]["securitySchemes"] = {"apiKey": {"type": "http", "scheme": "bearer"}}
-        made["security"] = _KEY
-    return made
+        result["components"]["securitySchemes"] = {"apiKey": {"type": "http", "scheme": "bearer"}}
+        result["security"] = _KEY
+    return result
 
 
 def _operation(route: Route) -> dict[str, Any]:

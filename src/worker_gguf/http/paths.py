@@ -1,4 +1,4 @@
-"""Retries a path without a route, without extra slashes and with the right base URL, before it is refused."""
+"""Corrects a path that no route matches: removes extra slashes, or replaces the base URL, and routes it again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ __all__ = ["Retried"]
 
 
 class Retried:
-    """The router's `default`, so that paths with a route cost nothing. `refuse` answers paths that have none."""
+    """The `default` app of a router, so that correct paths cost nothing.
+
+    `refuse` answers paths that no route matches even after the correction.
+    """
 
     def __init__(self, router: Router, refuse: ASGIApp) -> None:
         self._router = router

@@ -9,13 +9,13 @@ from worker_gguf.service.backend import Backend
 
 __all__ = ["Ping"]
 
-# RunPod's balancer: 204 is "initialising", 200 is "healthy", anything else takes the worker out of the routing.
+# RunPod's load balancer: 204 is "initialising", 200 is "healthy". After any other status it sends no requests.
 _PING_STATUS: dict[Status, int] = {"starting": 204, "ready": 200, "draining": 503, "stopped": 503, "failed": 503}
 _BODY: Message = {"type": "http.response.body", "body": b""}
 
 
 class Ping:
-    """Answers with a status line only, and logs nothing."""
+    """An ASGI app that answers with a status and no body, and logs nothing."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend

@@ -1,4 +1,4 @@
-"""Runs uvicorn on sockets that are bound already, and drains on SIGTERM. It has nothing of routes."""
+"""Runs uvicorn on sockets that are already bound, and drains it on SIGTERM."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ __all__ = ["Listener", "ServerThread", "run_loop", "serve"]
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# Longer than a balancer keeps an idle connection. Otherwise it could send a request while we close the connection.
+# Longer than a load balancer keeps an idle connection. Otherwise it could send a request while this side closes it.
 _KEEP_ALIVE_S = 75
-# The time for the engine to end a step and for the errors to be sent.
+# Time for the current step of the engine to end and for the errors to be sent.
 _CUT_OFF_S = 2.0
 _LOOK_AGAIN_S = 0.05
 _MIN_GRACE_S = 1
@@ -36,7 +36,7 @@ Drain = Callable[[], Awaitable[None]]
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` on uvloop."""
+    """Run `main` on a new uvloop event loop and return its result."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
 
@@ -51,18 +51,18 @@ async def serve(
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`, then drain: running requests may finish, and /ping answers 503.
 
-    After the drain time, or at a second signal, `cut_off` ends the requests that still run with an error. A signal logs
-    one line on arrival and one when shutdown is complete; a stop through `stop` is logged by the caller. Must run in
-    the main thread.
+    After `drain_timeout_s`, or at a second signal, `cut_off` ends the requests that still run with an error. After a
+    signal, one line is logged when the shutdown starts and one when it is complete. After `stop`, the caller must log.
+    Must run in the main thread.
     """
     servers = [_Server(app) for app, _ in listeners]
-    stop, asked, hurry = stop or asyncio.Event(), asyncio.Event(), asyncio.Event()
+    stop, signalled, hurry = stop or asyncio.Event(), asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
         if stop.is_set():
             hurry.set()
-        asked.set()
+        signalled.set()
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -71,30 +71,30 @@ async def serve(
         serving = [asyncio.create_task(s.serve([sock])) for s, (_, sock) in zip(servers, listeners, strict=True)]
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({stopping, *serving}, return_when=asyncio.FIRST_COMPLETED)
-        leaving = _Leaving({task for server in servers for task in server.server_state.tasks}, loop.time())
-        if asked.is_set():
-            leaving.say_begun(drain_timeout_s)
-        left_s = await _drain(drain, partial(leaving.cut, cut_off), drain_timeout_s, hurry)
+        shutdown = _Shutdown({task for server in servers for task in server.server_state.tasks}, loop.time())
+        if signalled.is_set():
+            shutdown.log_started(drain_timeout_s)
+        left_s = await _drain(drain, partial(shutdown.cut, cut_off), drain_timeout_s, hurry)
         stopping.cancel()
         for server in servers:
             server.finish_within(left_s)
         await asyncio.gather(*serving)
-        if asked.is_set():
-            leaving.say_over(loop.time())
+        if signalled.is_set():
+            shutdown.log_complete(loop.time())
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
 
 
-class _Leaving:
-    """Counts the requests that run when the shutdown begins, and how they end."""
+class _Shutdown:
+    """Logs a shutdown: the requests that run when it starts, and how many of them finish or are cut off."""
 
-    def __init__(self, running: set[asyncio.Task[None]], begun_s: float) -> None:
+    def __init__(self, running: set[asyncio.Task[None]], started_s: float) -> None:
         self._running = running
-        self._begun_s = begun_s
+        self._started_s = started_s
         self._n_cut = 0
 
-    def say_begun(self, timeout_s: float) -> None:
+    def log_started(self, timeout_s: float) -> None:
         if self._running:
             text = "draining: running requests may finish, a second signal ends them"
             logger.info(text, extra={"requests": len(self._running), "seconds": timeout_s})
@@ -105,15 +105,14 @@ class _Leaving:
         self._n_cut = sum(not task.done() for task in self._running)
         cut_off()
 
-    def say_over(self, now_s: float) -> None:
+    def log_complete(self, now_s: float) -> None:
         finished = len(self._running) - self._n_cut
-        logger.info(
-            "stopped", extra={"seconds": round(now_s - self._begun_s, 3), "finished": finished, "cut_off": self._n_cut}
-        )
+        seconds = round(now_s - self._started_s, 3)
+        logger.info("stopped", extra={"seconds": seconds, "finished": finished, "cut_off": self._n_cut})
 
 
 async def _drain(drain: Drain, cut_off: Callable[[], None], timeout_s: float, hurry: asyncio.Event) -> float:
-    """Drain, and return the number of seconds that clients still have to read finished answers."""
+    """Drain. Returns the seconds that clients have left to read finished answers."""
     loop = asyncio.get_running_loop()
     deadline_s = loop.time() + timeout_s
     draining = asyncio.ensure_future(drain())
@@ -133,7 +132,7 @@ async def _drain(drain: Drain, cut_off: Callable[[], None], timeout_s: float, hu
 
 
 class ServerThread:
-    """Runs the server in another thread, because the main thread runs the SDK's loop or a test."""
+    """Runs the server in another thread, for a main thread that runs the event loop of the SDK or a test."""
 
     def __init__(self, app: ASGIApp, sock: socket.socket) -> None:
         self._server = _Server(app)
@@ -164,7 +163,7 @@ class ServerThread:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers, access log and logging configuration, which are all our own."""
+    """uvicorn without its signal handlers, access log and logging set-up, which this package replaces."""
 
     def __init__(self, app: ASGIApp) -> None:
         super().__init__(
@@ -187,6 +186,6 @@ class _Server(uvicorn.Server):
         yield
 
     def finish_within(self, seconds: float) -> None:
-        """Accept no new connections, and cancel requests that still run after this time."""
+        """Stop accepting connections. Requests that still run after `seconds` are cancelled."""
         self.config.timeout_graceful_shutdown = max(_MIN_GRACE_S, round(seconds))
         self.should_exit = True

@@ -1,7 +1,7 @@
-"""A stream on the wire: whole events as they arrive, and comments during silence.
+"""Sends a stream of server-sent events, and a comment when no event was sent for some time.
 
-Balancers and clients close a silent connection, and a long prompt takes a while. Readers skip a line that begins with a
-colon (html.spec.whatwg.org/multipage/server-sent-events.html).
+Load balancers and clients close a connection that is silent for too long, for example during a long prompt. Clients
+ignore lines that begin with a colon (html.spec.whatwg.org/multipage/server-sent-events.html).
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ COMMENT: Final = b": ping\n\n"
 
 @dataclass(frozen=True, slots=True)
 class Pings:
-    """Seconds of silence before a comment: `first_s` before the first event, `every_s` afterwards. With 0, none is
-    sent.
+    """Seconds of silence before a comment: `first_s` before the first event, `every_s` afterwards.
 
-    The first comment sends the status line, and after that an error cannot have its own status. So the first comment
-    should be sent after the last moment at which the request may be refused.
+    No comments are sent if `every_s` is 0. The first comment is sent after the status line 200, and then an error can
+    no longer have its own status. So `first_s` should be so long that the request can no longer be refused.
     """
 
     every_s: float = 0.0
@@ -32,9 +31,7 @@ class Pings:
 
     @classmethod
     def within(cls, every_s: float, queue_timeout_s: float | None) -> Pings:
-        """Return pings for a stream that may still be refused while it is queued: none is sent before
-        `queue_timeout_s`.
-        """
+        """Build Pings for streams that can be refused while they are queued, until `queue_timeout_s`."""
         return cls(every_s, max(every_s, queue_timeout_s or 0.0))
 
 
@@ -42,7 +39,7 @@ NO_PINGS: Final = Pings()
 
 
 class EventSender:
-    """Sends one stream. Each message is one event or one comment, so nothing is split. Always `close` it."""
+    """Sends one stream. Each message is one or more whole events, or one comment. Always call `close`."""
 
     def __init__(self, start: Callable[[], Awaitable[None]], send: Send, pings: Pings) -> None:
         """`start` sends the status line and the headers. It is called once, before the first event or comment."""
@@ -64,7 +61,7 @@ class EventSender:
         await self._write(b"", more=False)
 
     async def close(self) -> None:
-        """Send no more comments."""
+        """Stop sending comments."""
         if self._pinging is not None:
             self._pinging.cancel()
             await asyncio.wait({self._pinging})

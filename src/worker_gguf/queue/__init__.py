@@ -1,1 +1,1 @@
-"""The worker on RunPod's queue, through RunPod's SDK."""
+"""The queue interface: RunPod's SDK."""

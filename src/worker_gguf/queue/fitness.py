@@ -1,8 +1,8 @@
-"""Hands the start's checks to the SDK, which reports a failed one to the platform and ends the process with 1.
+"""Registers the checks of the start with the SDK, which reports a failed check to the platform and exits with code 1.
 
-The SDK's own checks (rp_system_fitness.py and rp_gpu_fitness.py of runpod 1.12) are made for a worker that has not
-loaded its model yet. After the load, 4 GB of main memory need not be free, nor memory on the GPU, nor a tenth of the
-image's disk, and a worker without a route to 8.8.8.8 can serve. They are off unless they are requested.
+The SDK's own checks (rp_system_fitness.py and rp_gpu_fitness.py of runpod 1.12) are for a worker that has not loaded a
+model yet. They require 4 GB of free main memory, free GPU memory, a tenth of the image's disk and a route to 8.8.8.8. A
+worker with a loaded model needs none of these, so the checks are off unless a variable turns them on.
 """
 
 from __future__ import annotations
@@ -18,26 +18,29 @@ __all__ = ["checks_of", "leave_out_the_sdks_checks", "register_checks", "report_
 
 
 def leave_out_the_sdks_checks() -> None:
-    """Turn off the SDK's own checks, unless a variable asks for them. Call this before the SDK is imported."""
+    """Turn off the SDK's own checks. A variable that is already set keeps its value.
+
+    Call it before the SDK is imported, because the SDK may read these variables during the import.
+    """
     environment.set_default("RUNPOD_SKIP_GPU_CHECK", "true")
     environment.set_default("RUNPOD_SKIP_AUTO_SYSTEM_CHECKS", "true")
 
 
 def checks_of(health: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    """Return the checks of the start. With several models, the first model's checks decide it."""
+    """Return the checks of the start from the JSON of /health. With several models, those of the first model."""
     first: Mapping[str, Any] = next(iter(health.get("models", ())), {})
     checks: Iterable[Mapping[str, Any]] = health.get("checks") or first.get("checks", ())
     return checks
 
 
 def register_checks(sdk: Any, checks: Iterable[Mapping[str, Any]]) -> None:
-    """Register checks with the SDK. They have the form that /health shows."""
+    """Register checks, in the form that they have in /health, with the SDK."""
     for check in checks:
         sdk.serverless.register_fitness_check(_as_function(str(check["name"]), bool(check["ok"]), str(check["reason"])))
 
 
 def report_failed_start(sdk: Any, error: WorkerError) -> None:
-    """Report through the SDK why this worker cannot serve. The SDK then ends the process."""
+    """Report to the platform, through the SDK, why this worker cannot serve. The SDK then ends the process."""
     from runpod.serverless.modules.rp_fitness import run_fitness_checks
 
     failed = [check for check in error.checks if not check["ok"]] if isinstance(error, Unfit) else []
@@ -50,5 +53,5 @@ def _as_function(name: str, ok: bool, reason: str) -> Callable[[], None]:
         if not ok:
             raise Unfit(reason)
 
-    check.__name__ = name  # under which the SDK logs and reports it
+    check.__name__ = name  # the SDK logs and reports this name
     return check

@@ -1,9 +1,9 @@
-"""The handler of the queue: one RunPod job becomes one request, and its answer becomes yields.
+"""The handler of RunPod jobs: each job becomes one request, and its answer is yielded to the SDK.
 
-The platform passes the yields on unchanged. A whole answer is one dict. A stream is strings of whole server-sent
-events. An error is {"error": "<envelope>"}, where the value is OpenAI's envelope as JSON: the SDK turns it into a
-string, and clients can parse that string. There are no headers, so a whole answer lists ignored parameters in its field
-`x_ignored_parameters`; those of a stream are only in the log and the metrics.
+An answer that is not streamed is one dict. A stream is a sequence of strings of whole server-sent events. An error is
+{"error": "<envelope>"}, where the value is OpenAI's error envelope as a JSON string, because the SDK would make it a
+string anyway. A job has no headers, so an answer lists ignored parameters in its field `x_ignored_parameters`. The
+ignored parameters of a stream are only in the log and the metrics.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _UNEXPECTED = "The worker failed on this job. Its log has the details under this
 
 
 def make_handler(backend: Backend, metrics: Metrics, telemetry: Telemetry | None = None) -> Handler:
-    """Build the handler, a plain async generator function, because the SDK recognises nothing else."""
+    """Build the handler. It is a plain async generator function, because the SDK recognises nothing else."""
 
     stream_count = StreamCount()
 
@@ -56,7 +56,7 @@ def make_handler(backend: Backend, metrics: Metrics, telemetry: Telemetry | None
 
 
 class _JobRun:
-    """One job, from its input to its one log line."""
+    """Runs one job: reads its input, yields its answer and logs one line."""
 
     def __init__(
         self, backend: Backend, metrics: Metrics, telemetry: Telemetry | None, stream_count: StreamCount, job_id: str
@@ -67,15 +67,15 @@ class _JobRun:
         self._telemetry = telemetry
         self._job_id = request_id_from(job_id)
         self._account = Account("queue", self._job_id)
-        self._errors = CHAT.errors  # until the job's own route is known
-        self._status = CANCELLED  # the job was stopped, unless something else happens
+        self._errors = CHAT.errors  # until the route of the job is known
+        self._status = CANCELLED  # unless an answer or an error sets it
         self._n_posts = 0
 
-    async def answer(self, given: object) -> AsyncGenerator[Yield, None]:
-        # The fields need no unbinding, because the SDK runs each job in its own task and so in its own context.
+    async def answer(self, job_input: object) -> AsyncGenerator[Yield, None]:
+        # The fields need no unbinding, because the SDK runs each job in a separate task with its own context.
         bind(job_id=self._job_id, request_id=self._job_id)
         try:
-            call = read_job_input(given)
+            call = read_job_input(job_input)
             match = self._find(call)
             result = await self._backend.answer(Request(match, call.body, self._account))
             if isinstance(result, Answer):
@@ -86,14 +86,14 @@ class _JobRun:
                     yield post
         except WorkerError as error:
             yield self._failed(error)
-        except Exception as error:  # noqa: BLE001 - a raise would put its traceback into the answer
+        except Exception as error:  # noqa: BLE001 - the SDK would put the traceback of a raised error into the answer
             log_unexpected(logger, error)
             yield self._failed(WorkerError(_UNEXPECTED))
         finally:
             self._note()
 
     def _find(self, call: Call) -> Match:
-        """Find the route of a job and record it. A job without a known route is counted as `other`."""
+        """Find the route of the job and note it. Jobs with an unknown route are counted as `other`."""
         self._account.ignored = call.ignored
         self._account.routed(method_label(call.method), "other")
         if not call.route.startswith("/"):
@@ -112,8 +112,9 @@ class _JobRun:
         posts = Posts(stream.events, self._stream_count)
         task = asyncio.current_task()
         assert task is not None
-        # A job stopped while the SDK posts is cancelled outside of this generator, and the SDK holds on to the dead
-        # task until another job ends (rp_scale.run_jobs keeps `done`): closing by collection could come minutes late.
+        # If a job is stopped during a post, the SDK cancels its task outside of this generator, and keeps a reference
+        # to the task until another job ends (`done` in rp_scale.run_jobs). Without this callback, the generator would
+        # only be closed by garbage collection, maybe minutes later.
         task.add_done_callback(lambda _: posts.cancel())
         try:
             async for post in posts:
@@ -131,7 +132,7 @@ class _JobRun:
             await posts.close()
 
     def _late(self, error: WorkerError) -> str:
-        """Render the error of a stream as its last event. A failed job would lose its streamed events."""
+        """Return an error as the last event of a stream. A failed job would lose the events that it has streamed."""
         self._status, self._account.error = error.status, error
         return self._errors.event(error).decode()
 

@@ -1,8 +1,8 @@
-"""Reads the input of a job, which can have any of the three shapes that RunPod's users send.
+"""Reads the input of a job, which has one of three shapes. Independent of the SDK.
 
-{"openai_route": "/v1/chat/completions", "openai_input": {...}}     what the platform makes of /openai/v1/...
+{"openai_route": "/v1/chat/completions", "openai_input": {...}}     sent by the platform for /openai/v1/...
 {"route": "/v1/chat/completions", "body": {...}, "method": "POST"}
-{"messages" | "prompt": ..., "sampling_params": {...}, ...}         parameters next to it, or in sampling_params
+{"messages" | "prompt": ..., "sampling_params": {...}, ...}         parameters next to it, or under sampling_params
 """
 
 from __future__ import annotations
@@ -27,59 +27,59 @@ class Call:
     route: str
     body: object
     ignored: tuple[str, ...] = ()
-    """Further names of the job's input, which no shape knows."""
+    """Other names in the job's input, which have no meaning."""
 
 
-def read_job_input(given: object) -> Call:
-    """Read an input of any shape. Raises InvalidRequest if it has none of them. The service checks the body."""
-    if not isinstance(given, dict):
+def read_job_input(job_input: object) -> Call:
+    """Recognise the shape of an input and return its call. Raises InvalidRequest. The service checks the body."""
+    if not isinstance(job_input, dict):
         raise InvalidRequest(f"The job's input must be a JSON object. {_SHAPES}")
-    if "openai_route" in given:
-        return _passthrough(given)
-    if "route" in given:
-        return _routed(given)
-    if "messages" in given or "prompt" in given:
-        return _plain(given)
+    if "openai_route" in job_input:
+        return _passthrough(job_input)
+    if "route" in job_input:
+        return _routed(job_input)
+    if "messages" in job_input or "prompt" in job_input:
+        return _plain(job_input)
     raise InvalidRequest(f"The job's input names no route and has nothing to answer. {_SHAPES}")
 
 
-def _passthrough(given: dict[str, object]) -> Call:
-    route = _text(given, "openai_route")
-    body = given.get("openai_input")
-    # The platform sends a GET as an absent, null or empty input; the method itself does not reach the worker.
+def _passthrough(job_input: dict[str, object]) -> Call:
+    route = _text(job_input, "openai_route")
+    body = job_input.get("openai_input")
+    # The platform does not send the method. For a GET, the input is absent, null or empty.
     if body is None or body == {}:
-        return Call("GET", route, None, _others(given, "openai_route", "openai_input"))
-    return Call("POST", route, body, _others(given, "openai_route", "openai_input"))
+        return Call("GET", route, None, _others(job_input, "openai_route", "openai_input"))
+    return Call("POST", route, body, _others(job_input, "openai_route", "openai_input"))
 
 
-def _routed(given: dict[str, object]) -> Call:
-    route = _text(given, "route")
-    body = given.get("body")
-    if given.get("method") is None:
-        return Call("GET" if body is None else "POST", route, body, _others(given, "route", "body", "method"))
-    return Call(_text(given, "method").upper(), route, body, _others(given, "route", "body", "method"))
+def _routed(job_input: dict[str, object]) -> Call:
+    route = _text(job_input, "route")
+    body = job_input.get("body")
+    if job_input.get("method") is None:
+        return Call("GET" if body is None else "POST", route, body, _others(job_input, "route", "body", "method"))
+    return Call(_text(job_input, "method").upper(), route, body, _others(job_input, "route", "body", "method"))
 
 
-def _others(given: dict[str, object], *known: str) -> tuple[str, ...]:
-    return tuple(sorted(given.keys() - set(known)))
+def _others(job_input: dict[str, object], *known: str) -> tuple[str, ...]:
+    return tuple(sorted(job_input.keys() - set(known)))
 
 
-def _plain(given: dict[str, object]) -> Call:
-    if "messages" in given and "prompt" in given:
+def _plain(job_input: dict[str, object]) -> Call:
+    if "messages" in job_input and "prompt" in job_input:
         raise InvalidRequest("The job's input has both 'messages' and 'prompt'. Send one of them.", param="prompt")
-    body = {name: value for name, value in given.items() if name != "sampling_params"}
-    for name, value in _sampling_params(given).items():
+    body = {name: value for name, value in job_input.items() if name != "sampling_params"}
+    for name, value in _sampling_params(job_input).items():
         if name in body and body[name] != value:
             raise InvalidRequest(f"'{name}' has one value next to 'sampling_params' and another inside it.", param=name)
         body[name] = value
-    # With this parameter of worker-vllm, a bare prompt is answered as a conversation of one message.
+    # In worker-vllm, this parameter turns a prompt into a chat with one message.
     if body.pop("apply_chat_template", None) is True and isinstance(body.get("prompt"), str):
         body["messages"] = [{"role": "user", "content": body.pop("prompt")}]
     return Call("POST", CHAT.path if "messages" in body else COMPLETIONS.path, body)
 
 
-def _sampling_params(given: dict[str, object]) -> dict[str, object]:
-    params = given.get("sampling_params")
+def _sampling_params(job_input: dict[str, object]) -> dict[str, object]:
+    params = job_input.get("sampling_params")
     if params is None:
         return {}
     if not isinstance(params, dict):
@@ -89,8 +89,8 @@ def _sampling_params(given: dict[str, object]) -> dict[str, object]:
     return params
 
 
-def _text(given: dict[str, object], name: str) -> str:
-    value = given[name]
+def _text(job_input: dict[str, object], name: str) -> str:
+    value = job_input[name]
     if not isinstance(value, str):
         raise InvalidRequest(f"'{name}' must be a string.", param=name)
     return value

@@ -1,15 +1,15 @@
-"""Keeps the worker going while the platform is unreachable or answers nonsense.
+"""Makes the SDK wait and retry when the platform cannot be reached or answers with errors.
 
-The behaviour of runpod 1.12, read from its source and seen against the emulator:
+runpod 1.12, by its source and in tests against the emulator:
 
-- A post that fails is tried three times within about 3 s, then dropped with a log line. So an outage of 4 s loses an
-  answer, or a piece in the middle of a stream.
-- A poll that is refused, or answered with 400, 500 or an empty page, is repeated without a pause: thousands of polls
-  and log lines a second, on the processor that computes.
-- A job without an id ends the loop that runs jobs, and the worker with it.
+- It tries a failed post three times within about 3 s and then drops it with a log line. So an outage of 4 s loses an
+  answer, or an event in the middle of a stream.
+- If a poll is refused, or answered with 400, 500 or an empty page, it polls again immediately. That is thousands of
+  polls and log lines per second, on the processor that computes.
+- A job without an id ends the loop that runs jobs, and so the worker.
 
-The SDK reads its hooks for both (`jobs_fetcher`, `jobs_handler`) only in local tests (rp_scale.py), so this module
-wraps two of its functions. The original functions still do the work.
+The SDK uses its hooks `jobs_fetcher` and `jobs_handler` in local tests only (rp_scale.py). So this module replaces two
+functions of the SDK with wrappers, which call the original functions.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ Post = Callable[[Any, str, str], Coroutine[Any, Any, None]]
 Pauses = tuple[float, float]
 
 POST_FOR_S = 600.0
-"""Seconds for which a post is repeated: RunPod's default limit for a job."""
+"""Seconds for which a post is repeated. Equal to RunPod's default time limit of a job."""
 PAUSES_S = (0.5, 5.0)
-"""The first and the longest pause, less a random part so that a fleet does not come back at once."""
+"""The first and the longest pause. Up to half of a pause is randomly left out, so that not all workers retry at the
+same moment."""
 _FAST_POLL_S = 0.1
-"""A poll that brings nothing sooner than this was not held open."""
+"""If a poll returns no job in less time, the platform did not hold it open."""
 _FAST_POLL_PAUSE_S = 0.25
 
 
 def patient_sdk() -> None:
-    """Wrap the two functions of the SDK. Call it once."""
+    """Wrap the SDK's poll and post. Further calls do nothing."""
     from runpod.serverless.modules import rp_http, rp_scale
     from runpod.serverless.modules.worker_state import JobsProgress
 
@@ -49,26 +50,27 @@ def patient_sdk() -> None:
 
 
 def patient_fetch(fetch: Fetch, is_running: Callable[[str], bool], pauses_s: Pauses = PAUSES_S) -> Fetch:
-    """Wrap the SDK's poll. It pauses after a failed poll, and returns only jobs that can run and are not running
-    already.
+    """Wrap the SDK's poll. The wrapper waits after a failed poll.
+
+    It returns only jobs that have an id and are not running in this worker already.
     """
     pauses = _Waiting("jobs", pauses_s)
 
     async def fetch_patiently(session: Any, num_jobs: int = 1) -> list[Job] | None:
         loop = asyncio.get_running_loop()
-        begun_s = loop.time()
+        started_s = loop.time()
         try:
-            given = await fetch(session, num_jobs)
+            jobs = await fetch(session, num_jobs)
         except Exception as error:
             if _status(error) == 429:
-                raise  # the SDK itself waits 5 s
+                raise  # the SDK waits 5 s after this status
             await pauses.after(error)
             return None
-        if given:
+        if jobs:
             pauses.over()
-            return [job for job in given if _can_run(job, is_running)]
+            return [job for job in jobs if _can_run(job, is_running)]
         pauses.over()
-        if loop.time() - begun_s < _FAST_POLL_S:
+        if loop.time() - started_s < _FAST_POLL_S:
             await asyncio.sleep(_FAST_POLL_PAUSE_S)
         return None
 
@@ -77,7 +79,10 @@ def patient_fetch(fetch: Fetch, is_running: Callable[[str], bool], pauses_s: Pau
 
 
 def patient_post(post: Post, for_s: float = POST_FOR_S, pauses_s: Pauses = PAUSES_S) -> Post:
-    """Wrap the SDK's post so that it is repeated during an outage. A 4xx is final."""
+    """Wrap the SDK's post so that it is repeated for `for_s` seconds during an outage.
+
+    The last error is raised. A 4xx is raised immediately, except 408 and 429.
+    """
 
     async def post_patiently(session: Any, url: str, data: str) -> None:
         pauses = _Waiting("post", pauses_s)
@@ -98,7 +103,7 @@ def patient_post(post: Post, for_s: float = POST_FOR_S, pauses_s: Pauses = PAUSE
 
 
 class _Waiting:
-    """Pauses that grow while something fails. Logs one line at the first failure and one at the end."""
+    """Waits after failures, longer each time. Logs one line at the first failure and one at the next success."""
 
     def __init__(self, what: str, pauses_s: Pauses) -> None:
         self._what = what
@@ -109,7 +114,7 @@ class _Waiting:
         least_s, most_s = self._pauses_s
         self._n += 1
         if self._n == 1:
-            # Only the type is logged: the message may contain the platform's address, which contains a key.
+            # Log only the type of the error: its message may have the URL of the platform, which contains a key.
             logger.warning(
                 "the platform is away",
                 extra={"what": self._what, "error": type(error).__name__, "status": _status(error)},
@@ -129,14 +134,14 @@ def _can_run(job: object, is_running: Callable[[str], bool]) -> bool:
         logger.warning("the platform handed out a job without an id, it is left alone")
         return False
     if is_running(job_id):
-        # The platform sent the job again because pings were late. The current run answers it.
+        # The platform sends a job again when pings were late. The running job will answer it.
         logger.warning("the platform handed out a job that runs here already", extra={"job_id": job_id})
         return False
     return True
 
 
 def _may_pass(error: Exception) -> bool:
-    """Return whether the same post may succeed later: after a fault of the network or the server, not of the post."""
+    """Return whether the same post may succeed later: after errors of the network or the server."""
     from aiohttp import ClientError
 
     status = _status(error)

@@ -1,8 +1,8 @@
 """Gathers the events of a stream into posts, because each post to the queue costs a round trip.
 
-The first event is posted immediately. During a post, further events are gathered for the next one, so the client is at
-most one post behind. The order is kept and no event is split. While many streams post, each post takes time from the
-engine, so events are gathered a little longer, at most GATHER_S beyond the round trip.
+The first event is posted immediately. During a post, the next events are gathered for the next post, in order and
+without splitting an event. If many streams post at the same time, each post takes time from the engine, so their events
+are gathered longer, by at most GATHER_S beyond the round trip.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from worker_gguf.service.request import close_events
 
 __all__ = ["GATHER_S", "MAX_POST_BYTES", "Posts", "StreamCount"]
 
-# The platform splits posts over 1 MB at any byte.
+# The platform splits posts over 1 MB at arbitrary bytes.
 MAX_POST_BYTES = 900_000
 
 
@@ -24,7 +24,7 @@ _MANY = 9
 
 
 class StreamCount:
-    """Counts the streams of one worker, each of which is posted separately."""
+    """Counts the streams of one worker that are being generated."""
 
     def __init__(self) -> None:
         self.n_streams = 0
@@ -38,17 +38,17 @@ class StreamCount:
 
     @property
     def gather_s(self) -> float:
-        """Seconds that a post waits for further events. A stream that is alone does not wait."""
+        """The seconds for which a post waits for more events, from 0 for a single stream to GATHER_S."""
         return GATHER_S * min(1.0, max(0, self.n_streams - 1) / (_MANY - 1))
 
 
 class Posts:
-    """Reads `events` ahead in its own task. Iterate over it for posts, and always `close` it."""
+    """An async iterator of posts. Reads `events` ahead in a separate task. Always call `close`."""
 
     def __init__(self, events: AsyncIterator[bytes], stream_count: StreamCount | None = None) -> None:
         self._events = events
         self._stream_count = stream_count or StreamCount()
-        self._has_begun = False
+        self._has_started = False
         self._waiting: deque[bytes] = deque()
         self._arrived = asyncio.Event()
         self._is_cancelled = False
@@ -59,28 +59,28 @@ class Posts:
         return self
 
     async def __anext__(self) -> str:
-        if self._has_begun and (gather_s := self._stream_count.gather_s):
-            await asyncio.wait({self._reader}, timeout=gather_s)  # a stream that has ended does not wait
+        if self._has_started and (gather_s := self._stream_count.gather_s):
+            await asyncio.wait({self._reader}, timeout=gather_s)  # return early if the stream ends
         while not self._waiting:
             if self._reader.done():
-                self._reader.result()  # raises the stream's error, after everything before it was posted
+                self._reader.result()  # raise the stream's error, after all earlier events were posted
                 raise StopAsyncIteration
             self._arrived.clear()
             await self._arrived.wait()
-        self._has_begun = True
+        self._has_started = True
         return self._take().decode()
 
     def cancel(self) -> None:
-        """Cancel the generation unless it has ended. This is not a coroutine. A second call does nothing."""
+        """Cancel the generation unless it has ended. A second call does nothing."""
         if not self._is_cancelled:
             self._is_cancelled = True
             self._reader.cancel()
 
     async def close(self) -> None:
-        """Cancel, and return when the slot is free."""
+        """Cancel the generation and return when its slot is free."""
         self.cancel()
         await asyncio.wait({self._reader})
-        await close_events(self._events)  # the reader does this too, unless it was cancelled before its first step
+        await close_events(self._events)  # the reader does not, if it was cancelled before its first step
 
     async def _read(self) -> None:
         try:

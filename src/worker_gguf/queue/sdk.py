@@ -1,6 +1,4 @@
-"""Runs RunPod's SDK around the handler: starts it when the worker is ready, keeps content out of its log, stops it
-safely.
-"""
+"""Runs RunPod's SDK with the handler: starts it when the worker is ready, and stops it without losing running jobs."""
 
 from __future__ import annotations
 
@@ -34,10 +32,10 @@ _PARENT_LOOK_S = 0.5
 
 
 def import_sdk() -> Any:
-    """Import the SDK, which takes seconds. A thread may do so while the model loads.
+    """Import the SDK. This takes seconds and can be done in a thread while the model loads.
 
-    By default the SDK logs every yield, which is what users wrote and read. So its log level is raised before it sees a
-    job. Its errors are still logged, because they name only jobs and addresses.
+    By default, the SDK logs every yield, which is the content of prompts and answers. So its log level is set to
+    warnings, which name only jobs and URLs.
     """
     leave_out_the_sdks_checks()
     import runpod
@@ -55,33 +53,34 @@ def run_queue(
     drain_timeout_s: float,
     telemetry: Telemetry | None = None,
 ) -> None:
-    """Take jobs until SIGTERM or SIGINT, beginning when the backend is ready. Call it in the main thread.
+    """Wait until the backend is ready, then take jobs until SIGTERM or SIGINT. Call it in the main thread.
 
-    The SDK runs its own event loop, which the backend supports. Raises the error that stopped the start.
+    The SDK runs its own event loop; the backend can be called from any loop. Raises the error that stopped the start.
     """
     asyncio.run(backend.wait_ready())
     sdk = import_sdk()
     register_checks(sdk, checks_of(backend.health()))
     patient_sdk()
-    # The SDK parses the command line for its own flags, such as --rp_log_level=DEBUG. Ours has been read already.
+    # The SDK would parse the command line for its flags, for example --rp_log_level=DEBUG. Ours is already parsed.
     sys.argv = sys.argv[:1]
     os.register_at_fork(after_in_child=_follow_parent)
     switch_interval.for_the_sdk()
     config = {
         "handler": make_handler(backend, metrics, telemetry),
-        "concurrency_modifier": _Taking(backend, concurrency, drain_timeout_s).n_jobs,
+        "concurrency_modifier": _JobControl(backend, concurrency, drain_timeout_s).n_jobs,
         "return_aggregate_stream": True,
     }
     logger.info("taking jobs", extra={"concurrency": concurrency})
-    with contextlib.suppress(asyncio.CancelledError):  # how `_Taking` ends the SDK's loop
+    with contextlib.suppress(asyncio.CancelledError):  # `_JobControl` ends the SDK's loop with it
         sdk.serverless.start(config)
     asyncio.run(backend.drain())
 
 
 def _follow_parent() -> None:
-    """End the process that the SDK forks for its pings when this one is killed.
+    """Make the process that the SDK forks for its pings end when this process is killed.
 
-    Otherwise it would continue to ping with the jobs that were running, and the platform would wait for a dead worker.
+    Otherwise it would continue to send pings for the jobs that were running, and the platform would not give the jobs
+    to another worker.
     """
     parent = os.getppid()
 
@@ -93,18 +92,19 @@ def _follow_parent() -> None:
     threading.Thread(target=watch, name="follow-parent", daemon=True).start()
 
 
-class _Taking:
-    """Controls how many jobs the SDK takes at once, and how it stops after SIGTERM or SIGINT.
+class _JobControl:
+    """Sets the number of jobs that the SDK runs at the same time, and shuts the SDK down after SIGTERM or SIGINT.
 
-    On its own, the SDK finishes the running jobs without a deadline, delays the exit until its long polls return (up to
-    90 s), and never runs a job that such a poll returns after the last running one has ended. So its signal handlers
-    are replaced, and after a signal:
+    By default, the SDK finishes running jobs without a deadline and exits only after its long poll has returned, which
+    takes up to 90 s. A job that this poll returns after the last running job has ended is never run. So the SDK's
+    signal handlers are replaced. After a signal:
 
-    - No further poll is started. The current one may still return jobs, and they are run.
-    - The loop ends when no job is left and no poll is in progress, or that poll has had POLL_GRACE_S.
-    - A backend that fails has the same effect as a signal.
-    - At the deadline, or at a second signal, the loop ends in any case. A job that is cut off then is not answered, so
-      the platform gives it to another worker.
+    - no new poll is started; the current one may still return jobs, which are run;
+    - the loop ends when no job is left and either no poll is running or POLL_GRACE_S are over;
+    - at the deadline, or at a second signal, the loop ends in any case. The jobs that still run are not answered, so
+      the platform gives them to another worker.
+
+    A backend that fails has the same effect as a signal.
     """
 
     def __init__(self, backend: Backend, concurrency: int, drain_timeout_s: float) -> None:
@@ -123,11 +123,11 @@ class _Taking:
         if not self._watchers:
             self._watch()
         if not self._leaving.is_set():
-            # If this number changed, the SDK would wait for all running jobs before it takes another.
+            # The number must not change: when it does, the SDK waits until no job is running before it takes another.
             return self._concurrency
         self._is_between_polls = True
         if n_running := _n_running():
-            # The number of all jobs: those in the SDK's own queue still start, and the SDK has no reason to poll.
+            # With exactly this number, jobs in the SDK's internal queue still start, and the SDK does not poll.
             return n_running
         raise asyncio.CancelledError  # ends the task that polls, and with it the SDK's loop
 
@@ -136,7 +136,7 @@ class _Taking:
         sdk_tasks = asyncio.all_tasks(loop)
         self._watchers = [loop.create_task(self._leave(sdk_tasks)), loop.create_task(self._watch_backend())]
         for number in (signal.SIGTERM, signal.SIGINT):
-            # only the main thread may set handlers, and no signal arrives in others
+            # Only the main thread may set signal handlers. Other threads receive no signals.
             with contextlib.suppress(ValueError, RuntimeError):
                 loop.add_signal_handler(number, self._on_signal)
 
@@ -146,10 +146,10 @@ class _Taking:
         self._leaving.set()
 
     async def _watch_backend(self) -> None:
-        """Report a backend that has failed to the platform, as the SDK does for a failed fitness check, and stop."""
+        """When the backend fails, report it to the platform like a failed fitness check of the SDK, and shut down."""
         from runpod.serverless.modules.rp_fitness import _report_unhealthy
 
-        while self._backend.status() != "failed":  # noqa: ASYNC110 - it fails in a thread of its own
+        while self._backend.status() != "failed":  # noqa: ASYNC110 - the status changes in another thread
             await asyncio.sleep(_LOOK_AGAIN_S * 5)
         self._leaving.set()
         reason = str(self._backend.health().get("error", {}).get("message", "The worker has failed."))

@@ -1,1 +1,1 @@
-"""One request: the tokens of its prompt, its generation in the engine, its reply."""
+"""Answers one request with a model: tokenises its prompt, submits it to the engine and builds the reply."""

@@ -1,4 +1,4 @@
-"""The interface of a worker for HTTP and the queue. `worker_gguf.worker.Worker` implements it."""
+"""The part of the worker that the HTTP and queue interfaces use. `worker_gguf.worker.Worker` implements it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ __all__ = ["Backend"]
 
 
 class Backend(Protocol):
-    """All methods can be called on the running event loop of any thread. None of them blocks it."""
+    """Its methods can be called in any thread with a running event loop, and do not block the loop."""
 
     def status(self) -> Status: ...
 
     def health(self) -> dict[str, Any]:
-        """Return the JSON of /health, which is public: without keys, tokens and prompts."""
+        """Return the JSON of /health. It is public: it must not contain keys, tokens or prompts."""
         ...
 
     async def answer(self, request: Request) -> Answer | Stream:
-        """Answer one request, or raise a WorkerError.
+        """Answer one request. Raises the WorkerError that refuses it.
 
-        The generation is cancelled if the awaiting task is cancelled, or if the stream's events are closed (`aclose`),
+        To cancel the generation, cancel the awaiting task, or call `aclose()` on the events of the stream. This works
         even before their first item.
         """
         ...
@@ -32,5 +32,5 @@ class Backend(Protocol):
         ...
 
     async def drain(self) -> None:
-        """Accept no new requests, and return when all running ones have ended."""
+        """Refuse new requests, and return when all running requests have ended."""
         ...

@@ -1,4 +1,4 @@
-"""Encodes JSON bodies and header values, so that no value can break out of its line."""
+"""Encodes JSON bodies and headers, and chooses safe request ids."""
 
 from __future__ import annotations
 
@@ -25,25 +25,28 @@ _UNSAFE_IN_HEADER = re.compile(r"[^\x20-\x7e]")
 
 
 def json_bytes(body: Mapping[str, Any]) -> bytes:
-    """Encode a body. An unpaired surrogate is escaped, so that it does not fail the whole answer."""
+    """Encode a body. An unpaired surrogate is written as an escape, because it must not make the answer fail."""
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
 
 
 def header_pairs(headers: Mapping[str, str]) -> Headers:
-    """Encode headers. No value is trusted, because X-Ignored-Parameters repeats names that a client chose."""
+    """Encode headers for ASGI.
+
+    Control characters in values are replaced, because X-Ignored-Parameters has names that a client chose.
+    """
     return [
         (name.lower().encode("ascii"), _UNSAFE_IN_HEADER.sub("?", value).encode()) for name, value in headers.items()
     ]
 
 
 def request_id_from(offered: str | None) -> str:
-    """Return the client's id if it is harmless in a header and a log, otherwise a new one."""
+    """Return the client's request id if it is safe in headers and logs, else a new one."""
     if offered is not None and _SAFE_ID.fullmatch(offered):
         return offered
     return f"req_{uuid.uuid4().hex}"
 
 
 def log_unexpected(logger: logging.Logger, error: BaseException) -> None:
-    """Log the type of an unexpected error and its traceback, without its message, which may contain a prompt."""
+    """Log an unexpected error with its type and traceback, but not its message, which may contain a prompt."""
     where = "".join(traceback.format_tb(error.__traceback__))
     logger.error("unexpected error", extra={"error": type(error).__name__, "traceback": where})

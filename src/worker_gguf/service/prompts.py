@@ -1,4 +1,4 @@
-"""Converts the prompts of a call to tokens, with the model's template and vocabulary."""
+"""Turns the prompts of a call into tokens, with the chat template and the vocabulary of the model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from worker_gguf.template.chat_template import ChatTemplate
 
 __all__ = ["Prompts", "Tokenizer"]
 
-# A header cannot name more ids. It ends with "..." if there are more.
+# The header for ignored parameters cannot hold more ids.
 MAX_NAMED = 200
 
 
@@ -28,7 +28,7 @@ class Tokenizer(Protocol):
 
 
 class Prompts:
-    """Prepares calls for one model. Thread-safe. Raises a RequestError if the model cannot take a prompt."""
+    """Prepares calls for one model. Thread-safe."""
 
     def __init__(
         self, tokenizer: Tokenizer, template: ChatTemplate, n_ctx: int, bos_text: str, strict: bool = False
@@ -40,10 +40,10 @@ class Prompts:
         self._strict = strict
 
     def prepare(self, call: Call) -> tuple[list[tuple[int, ...]], Options]:
-        """Return the tokens of a call's prompts, and its options with everything that depends on the model resolved.
+        """Return the tokens of each prompt of the call, and its options, adapted to the model.
 
-        The options name the parameters that this model's template and vocabulary ignore. With STRICT_PARAMETERS, such a
-        parameter raises UnsupportedParameter.
+        The options list the parameters that this model's template and vocabulary ignore. Raises a RequestError if the
+        model cannot take a prompt, or if STRICT_PARAMETERS is set and a parameter would be ignored.
         """
         options, n_answer_tokens = self._with_token_biases(call.options), call.options.max_tokens
         match call:
@@ -57,26 +57,26 @@ class Prompts:
                 return [self._checked(tokens, "prompt", n_answer_tokens) for tokens in prompts], options
 
     def echoed(self, call: Call) -> list[str]:
-        """Return the texts of the prompts that the answer repeats, including those given as tokens."""
+        """Return the texts of the prompts that the answer must repeat. Prompts of tokens are turned into text."""
         if not isinstance(call, CompletionCall) or not call.echo:
             return []
         return [prompt if isinstance(prompt, str) else self._tokenizer.text(prompt) for prompt in call.prompts]
 
     def _template_variables(self, call: ChatCall) -> tuple[dict[str, Any], tuple[str, ...]]:
         """Return the variables for the template, and the names of fields that it does not read."""
-        given = dict(call.template_variables)
+        variables = dict(call.template_variables)
         if call.reasoning_effort is None:
-            return given, ()
-        variables = self._template.reasoning_variables(call.reasoning_effort, given)
-        if variables is not None:
-            return given | variables, ()
+            return variables, ()
+        reasoning = self._template.reasoning_variables(call.reasoning_effort, variables)
+        if reasoning is not None:
+            return variables | reasoning, ()
         if self._strict:
             raise UnsupportedParameter(
                 "'reasoning_effort' changes nothing here: this model's chat template does not read it, and "
                 "STRICT_PARAMETERS is set. Leave it out.",
                 param="reasoning_effort",
             )
-        return given, ("reasoning_effort",)
+        return variables, ("reasoning_effort",)
 
     def _chat_tokens(self, call: ChatCall, variables: Mapping[str, Any]) -> tuple[int, ...]:
         text = self._template.prompt(
@@ -85,15 +85,15 @@ class Prompts:
             continue_final_message=call.continue_final_message,
             variables=variables,
         )
-        # Most templates write BOS themselves; a second one would shift every position.
+        # Most templates write BOS. A second BOS would change the position of every token.
         has_bos = bool(self._bos_text) and text.startswith(self._bos_text)
         return self._tokens(text, add_special=not has_bos)
 
     def _with_token_biases(self, options: Options) -> Options:
-        """Apply the biases of texts to their tokens, and skip ids that are not tokens of this model.
+        """Turn biases of texts into biases of their tokens, and remove ids that are not tokens of this model.
 
-        Some clients count tokens with the tokenizer of another model. Such an id has no effect, so it is named as
-        ignored, or refused with STRICT_PARAMETERS.
+        Some clients use the tokenizer of another model. An unknown id has no effect, so it is listed as ignored, or
+        refused with STRICT_PARAMETERS.
         """
         n = self._tokenizer.n_tokens
         biases = {token: bias for token, bias in options.sampling.logit_bias if 0 <= token < n}
@@ -113,8 +113,8 @@ class Prompts:
 
     def _completion_tokens(self, prompt: Prompt) -> tuple[int, ...]:
         if isinstance(prompt, str):
-            # A prompt that a client built for this model may begin with BOS as text. Where the tokenizer adds BOS,
-            # there would be two; where it does not (GLM's [gMask]), the text is the only one.
+            # The prompt may already begin with BOS as text. If the tokenizer adds BOS, there would be two. If it does
+            # not (for example GLM with [gMask]), the text is the only one and must stay.
             if self._bos_text and self._tokenizer.adds_bos:
                 prompt = prompt.removeprefix(self._bos_text)
             return self._tokens(prompt, add_special=True)

@@ -1,4 +1,4 @@
-"""The events of a group as a client reads them: server-sent events, or one whole answer."""
+"""Turns the engine's events for a request into server-sent events, or into one answer at the end."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["Reply", "collect"]
 class Reply:
     """An async iterator of whole server-sent events.
 
-    This is a class because closing it must cancel the generation even before the first item. A generator that has not
-    started would not notice.
+    It is a class because closing it must cancel the generation even before the first item. Closing a generator that has
+    not started runs none of its code.
     """
 
     def __init__(self, stream: EventStream, rendering: Rendering, errors: ErrorShape, account: Account) -> None:
-        """`errors` renders an error that comes after the first event was sent."""
+        """`errors` renders an error that occurs after the first event was sent."""
         self.rendering = rendering
         self.stream = stream
         self._errors = errors
@@ -33,7 +33,10 @@ class Reply:
         return self
 
     async def __anext__(self) -> bytes:
-        """Return the next events. Raises an error only if nothing was sent yet; a later one is rendered as an event."""
+        """Return the next events. Raises the WorkerError that ends the answer, but only before the first event.
+
+        A later error is returned as an event.
+        """
         while not self._is_over:
             try:
                 items = await anext(self.stream, None)
@@ -56,11 +59,12 @@ class Reply:
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
+        """Cancel the generation unless it has ended."""
         self._is_over = True
         self.stream.cancel()
 
     async def events(self) -> dict[int, list[Event]] | None:
-        """Return the next events without rendering them, or None at the end. `rendering.answer` raises an error."""
+        """Return the next events before rendering, or None at the end. `rendering.answer` raises their error later."""
         items = await anext(self.stream, None)
         self._note(items or {})
         return items
@@ -73,7 +77,7 @@ class Reply:
 
 
 async def collect(reply: Reply) -> dict[str, Any]:
-    """Return the whole answer. Raises the WorkerError that ended it. Cancelling this call cancels the generation."""
+    """Return the whole answer. Raises the WorkerError that ended it. Cancelling it cancels the generation."""
     rendering = reply.rendering
     try:
         while (items := await reply.events()) is not None:

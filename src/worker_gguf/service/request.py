@@ -1,4 +1,4 @@
-"""A request to the service, and its answer."""
+"""The request that the HTTP and queue interfaces pass to the service, and its answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Answer", "Request", "Stream", "close_events"]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request. `body` is parsed JSON, or None if there is none. Times and counts are written into `account`."""
+    """One request. `body` is the parsed JSON, or None without a body. `account` collects its times and counts."""
 
     match: Match
     body: object
@@ -27,7 +27,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer: a JSON body, and the names of the ignored parameters."""
+    """A whole answer: a JSON body, and the names of ignored parameters."""
 
     body: dict[str, Any]
     ignored: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class Answer:
 class Stream:
     """A streamed answer. Each item of `events` is one or more whole server-sent events.
 
-    The generation is cancelled if the iterator is closed (`aclose`) or the task that reads it is cancelled.
+    To cancel the generation, call `aclose` on the iterator or cancel the task that reads it.
     """
 
     events: AsyncIterator[bytes]
@@ -45,7 +45,7 @@ class Stream:
 
 
 async def close_events(events: AsyncIterator[bytes]) -> None:
-    """Close the events of a stream. This cancels the generation unless it has ended."""
+    """Close the events of a stream, which cancels the generation unless it has ended."""
     close = getattr(events, "aclose", None)
     if close is not None:
         await close()

@@ -1,6 +1,6 @@
-"""One request from start to end: parse, render the template, tokenise, submit, reply. HTTP and the queue both use it.
+"""Answers requests with one model: parses, renders the template, tokenises, submits to the engine, replies.
 
-This module has nothing of Starlette, uvicorn, the RunPod SDK or llama.cpp.
+The HTTP and queue interfaces both use it. It does not import Starlette, uvicorn, the RunPod SDK or llama.cpp.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ __all__ = ["Service", "parse", "time_limit_s"]
 
 T = TypeVar("T")
 
-# A body with more characters and items than this is parsed, rendered and tokenised in another thread, so that the event
-# loop stays free for /ping and the streams.
+# Bodies with more characters and items than this are parsed, rendered and tokenised in another thread, so that they do
+# not block the event loop.
 _INLINE_VALUES = 20_000
 
 
 class Service:
-    """Answers requests with one model. Its methods can be called on any number of event loops."""
+    """Answers requests with one model. Its methods can be called on several event loops."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Service:
         self._names = {name.lower() for name in (card.id, *card.aliases)}
 
     async def answer(self, request: Request) -> Answer | Stream:
-        """Answer one request, or raise the WorkerError that refuses it."""
+        """Answer one request. Raises the WorkerError that refuses it."""
         generation = request.route.generation
         if generation is not None:
             call = await parse(generation, request.body, self._defaults)
@@ -72,10 +72,10 @@ class Service:
     async def generate(
         self, call: Call, request: Request, on_ended: Callable[[], None] | None = None
     ) -> Answer | Stream:
-        """Generate the answer to a parsed call.
+        """Generate the answer to a parsed call. Raises the WorkerError that refuses or ends it.
 
-        `on_ended` is called once: from another thread when the engine has ended the request, including by an error or a
-        cancel, or before this method raises if the engine never took the request.
+        `on_ended` is called once: in another thread when the engine has ended the request, even after an error or a
+        cancellation, or before this method raises an error if the engine never got the request.
         """
         try:
             reply, options = await self._submit(call, request, on_ended)
@@ -88,7 +88,7 @@ class Service:
         return Answer(await collect(reply), options.ignored)
 
     async def _submit(self, call: Call, request: Request, on_ended: Callable[[], None] | None) -> tuple[Reply, Options]:
-        """Submit a call to the engine. If this raises, the engine has not taken the request."""
+        """Submit a call to the engine. Nothing can fail after that, so an error means that the engine never got it."""
         generation = request.route.generation
         assert generation is not None
         if not self.card.generates:
@@ -150,7 +150,7 @@ def time_limit_s(options: Options, limit_s: float | None) -> float | None:
 
 def _generates_nothing(card: ModelCard) -> str:
     can = " and ".join(card.capabilities) or "nothing that this worker serves"
-    return f"The model {card.id!r} does not generate text; it can do: {can}. Ask a model that generates."
+    return f"The model {card.id!r} does not generate text; it can do: {can}. Use a model that generates text."
 
 
 def _deadline_s(account: Account, limit_s: float | None) -> float | None:
@@ -158,10 +158,10 @@ def _deadline_s(account: Account, limit_s: float | None) -> float | None:
 
 
 def _for_choice(sampling: SamplingParams, choice: int) -> SamplingParams:
-    """Give each of `n` answers its own seed, so that one seed does not draw the same answer n times."""
+    """Return the sampling parameters of one of `n` answers. Each has its own seed, so that the answers differ."""
     if choice == 0 or sampling.seed is None:
         return sampling
-    # llama.cpp draws a seed of its own for 2^32 - 1.
+    # For llama.cpp, 2^32 - 1 means a random seed.
     return replace(sampling, seed=(sampling.seed + choice) % 0xFFFFFFFF)
 
 
@@ -170,7 +170,7 @@ async def _off_loop_if_long(body: object, work: Callable[[], T]) -> T:
 
 
 def _is_long(value: object) -> bool:
-    """Return whether a body has more than _INLINE_VALUES characters and items. Counts no further than that."""
+    """Return whether a body has more than _INLINE_VALUES characters and items. Stops counting there."""
     left = _INLINE_VALUES
     todo = [value]
     while todo and left > 0:
