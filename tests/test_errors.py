@@ -18,7 +18,7 @@ def test_every_class_is_exported_and_drawn_in_the_tree() -> None:
 
 
 @pytest.mark.parametrize("error", TREE)
-def test_an_error_says_what_the_caller_needs(error: type[errors.WorkerError]) -> None:
+def test_an_error_has_the_facts_that_the_caller_needs(error: type[errors.WorkerError]) -> None:
     assert issubclass(error, errors.WorkerError)
     assert error.code
     assert error.code == error.code.lower()

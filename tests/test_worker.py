@@ -28,7 +28,7 @@ def worker(leave: Callable[[int], None] = os._exit, **changes: object) -> Worker
     return Worker(Settings(**{**values, **changes}), Metrics("test"), leave=leave)  # type: ignore[arg-type]
 
 
-def test_before_it_is_ready_it_says_so() -> None:
+def test_requests_are_refused_before_the_worker_is_ready() -> None:
     waiting = worker()
     assert waiting.status() == "starting"
     with pytest.raises(NotReady, match="not ready yet"):
@@ -55,7 +55,7 @@ def test_it_becomes_ready_answers_drains_and_stops() -> None:
     asyncio.run(life())
 
 
-async def test_for_a_grace_it_takes_requests_though_it_says_that_it_drains() -> None:
+async def test_requests_are_accepted_during_the_grace_of_a_drain() -> None:
     running = worker()
     running.start()
     await running.wait_ready()
@@ -70,7 +70,7 @@ async def test_for_a_grace_it_takes_requests_though_it_says_that_it_drains() -> 
     running.stop()
 
 
-async def test_what_cuts_the_drain_off_ends_the_grace() -> None:
+async def test_cut_off_ends_the_grace() -> None:
     running = worker()
     running.start()
     await running.wait_ready()
@@ -128,7 +128,7 @@ def test_it_is_ready_only_when_its_metrics_are_there() -> None:
     started.stop()
 
 
-def test_a_stop_during_the_start_gives_it_up() -> None:
+def test_a_stop_during_the_start_cancels_it() -> None:
     started = worker()
     started.start()
     started.stop(30)
@@ -206,7 +206,7 @@ async def test_a_tokenizer_of_another_model_fails_the_start_with_a_sentence(tmp_
     running.stop()
 
 
-def test_a_start_that_fails_lets_go_of_the_models_file(tmp_path: Path) -> None:
+def test_a_failed_start_releases_the_models_file(tmp_path: Path) -> None:
     model = tmp_path / "models--org--tiny" / "snapshots" / "abc" / "tiny.gguf"
     model.parent.mkdir(parents=True)
     model.write_bytes(MODEL_PATH.read_bytes())

@@ -58,7 +58,7 @@ def test_a_worker_that_cannot_start_ends_it_with_the_workers_own_words(tmp_path:
     assert "broken.gguf" in done.stderr
 
 
-def test_a_model_that_is_not_there_is_said_so() -> None:
+def test_a_missing_model_is_an_error() -> None:
     done = run("cold-start", "/nowhere.gguf")
     assert (done.returncode, done.stdout) == (1, "")
     assert "/nowhere.gguf" in done.stderr

@@ -36,7 +36,7 @@ def test_it_puts_the_usual_quant_where_an_image_has_its_models(
     assert printed.read_bytes() == MODEL_PATH.read_bytes()
 
 
-def test_it_asks_the_hub_nothing_for_what_is_there(tmp_path: Path) -> None:
+def test_no_request_to_the_hub_for_a_model_on_disk(tmp_path: Path) -> None:
     with a_hub() as hub:
         fetch(arguments(f"{REPO}:Q4_K_M", tmp_path), endpoint=hub.url)
         n_asked = len(hub.requests)
@@ -44,7 +44,7 @@ def test_it_asks_the_hub_nothing_for_what_is_there(tmp_path: Path) -> None:
         assert len(hub.requests) == n_asked
 
 
-def test_it_says_what_a_repository_has_when_the_quant_is_not_there(
+def test_the_error_of_a_missing_quant_lists_the_quants_of_the_repository(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with a_hub() as hub:

@@ -70,7 +70,7 @@ def test_two_small_cards_and_experts_in_main_memory(moe: str, capsys: pytest.Cap
     assert "4096  set" in out
 
 
-def test_not_enough_memory_is_one_sentence_with_what_would_fit(moe: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_error_of_too_little_memory_proposes_what_would_fit(moe: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", moe, "--gpu", "none", "--ram", "20GB", "--n-ctx", "32768", "--n-parallel", "8"]) == 1
     assert "N_CTX=8192 would fit" in capsys.readouterr().err
 
@@ -78,7 +78,7 @@ def test_not_enough_memory_is_one_sentence_with_what_would_fit(moe: str, capsys:
 @pytest.mark.parametrize(
     "arguments", [["--gpu", "many"], ["--ram", "0GB"], ["--n-ctx", "1"], ["--type-k", "q9"]], ids=" ".join
 )
-def test_wrong_arguments_are_said(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_arguments_are_an_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "embedded", *arguments]) == 2
     assert capsys.readouterr().err
 

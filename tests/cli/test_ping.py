@@ -73,7 +73,7 @@ def test_the_port_is_the_one_that_the_settings_say() -> None:
 
 
 @pytest.mark.parametrize("environ", [{"PORT_HEALTH": "many"}, {"PORT": "99999"}, {"PORT": "-1"}], ids=str)
-def test_a_bad_port_is_said_so(environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_port_is_an_error(environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert ping(environ) == 1
     (name, value) = next(iter(environ.items()))
     assert f"{name}='{value}' is not valid" in capsys.readouterr().err

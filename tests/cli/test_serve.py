@@ -58,7 +58,7 @@ def wait_for(url: str, status: int, process: subprocess.Popen[str]) -> set[int]:
     return seen
 
 
-def test_a_bad_setting_stops_the_start_with_its_name_value_and_what_was_expected() -> None:
+def test_the_error_of_a_bad_setting_has_its_name_its_value_and_the_expected_form() -> None:
     ended = run(N_CTX="8k")
     assert ended.returncode == 2
     assert "N_CTX='8k'" in ended.stderr
@@ -86,7 +86,7 @@ def test_a_port_that_is_taken_ends_with_a_sentence() -> None:
     assert '"phase failed"' in bind
 
 
-def test_a_machine_that_is_not_what_was_asked_for_ends_with_a_sentence() -> None:
+def test_gpu_layers_on_a_build_without_gpus_end_the_start_with_a_sentence() -> None:
     ended = run(N_GPU_LAYERS="5", PORT=str(free_port()))
     assert ended.returncode == 1
     assert "worker-gguf: N_GPU_LAYERS=5, and this llama.cpp is built for the processor alone" in ended.stderr
@@ -103,7 +103,7 @@ def test_a_library_that_cannot_be_loaded_ends_with_a_sentence(tmp_path: Path) ->
     assert "Traceback" not in ended.stderr
 
 
-def test_other_machines_are_not_served_without_keys_unless_asked_for() -> None:
+def test_other_machines_are_not_served_without_keys_by_default() -> None:
     ended = run(HOST="0.0.0.0", PORT=str(free_port()))
     assert ended.returncode == 2
     assert "ALLOW_UNAUTHENTICATED" in ended.stderr
@@ -182,7 +182,7 @@ def test_what_runs_when_the_drain_is_over_ends_with_an_error_and_not_in_the_midd
         assert (stopped["event"], stopped["finished"], stopped["cut_off"]) == ("stopped", 0, 2)
 
 
-def test_queue_mode_without_a_queue_says_what_is_missing() -> None:
+def test_the_error_of_queue_mode_without_a_queue_names_the_missing_variables() -> None:
     ended = run(MODE="queue")
     assert ended.returncode == 2
     assert "RUNPOD_WEBHOOK_GET_JOB" in ended.stderr

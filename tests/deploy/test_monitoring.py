@@ -23,7 +23,7 @@ def run(*arguments: object, cwd: Path = DEPLOY / "prometheus") -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_dashboard_is_what_its_table_says() -> None:
+def test_the_dashboard_agrees_with_its_table() -> None:
     assert PATH.read_text("utf-8") == text(), "run `make docs`"
 
 
@@ -44,7 +44,7 @@ def test_panels_have_an_id_a_meaning_and_a_place_of_their_own() -> None:
         taken |= cells
 
 
-def test_rows_are_what_an_operator_looks_for() -> None:
+def test_rows_have_the_figures_for_an_operator() -> None:
     rows = [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
     assert rows == ["Requests", "Latency", "Tokens", "Slots & memory", "Cold start", "Errors"]
 
@@ -57,7 +57,7 @@ def test_every_query_of_a_panel_is_narrowed_to_the_chosen_endpoint_and_worker() 
             assert target["datasource"]["uid"] == "${datasource}"
 
 
-def test_every_alert_says_what_is_so_and_what_to_do() -> None:
+def test_every_alert_has_a_summary_and_a_next_step() -> None:
     alerts = (DEPLOY / "prometheus" / "alerts.yml").read_text("utf-8").split("- alert: ")[1:]
     assert len(alerts) == len(set(alerts)) >= 12
     for alert in alerts:

@@ -27,7 +27,9 @@ def test_the_first_time_makes_all_three_in_order_and_ends_with_a_curl(command: C
     assert "Bearer $RUNPOD_API_KEY" in ended.out
 
 
-def test_a_load_balanced_one_exposes_its_port_and_is_asked_directly(command: Command, runpod: FakeRunpod) -> None:
+def test_a_load_balanced_endpoint_exposes_its_port_and_gets_requests_directly(
+    command: Command, runpod: FakeRunpod
+) -> None:
     runpod.plane.ping = [(404, {"error": "no workers available"}), (204, None), (200, {})]
     ended = command.deploy(BALANCED)
     assert ended.code == 0
@@ -138,7 +140,7 @@ def test_another_type_needs_leave_to_replace(command: Command, runpod: FakeRunpo
     assert runpod.only("templates")["env"]["MODE"] == "http"
 
 
-def test_what_cannot_be_changed_is_said_before_anything_is_sent(command: Command, runpod: FakeRunpod) -> None:
+def test_an_unsupported_change_is_an_error_before_anything_is_sent(command: Command, runpod: FakeRunpod) -> None:
     command.deploy()
     runpod.seen.clear()
     smaller = command.deploy(MANIFEST.replace("size_gb: 30", "size_gb: 20"))
@@ -177,7 +179,7 @@ def test_a_template_for_pods_is_left_alone(command: Command, runpod: FakeRunpod)
     assert "is for Pods" in ended.err
 
 
-def test_what_runpod_kept_otherwise_is_said(command: Command, runpod: FakeRunpod) -> None:
+def test_a_value_that_runpod_changed_is_reported(command: Command, runpod: FakeRunpod) -> None:
     made = runpod._endpoint
     runpod._endpoint = lambda body: made(body) | {"flashboot": "OFF"}  # type: ignore[method-assign]
     ended = command.deploy()

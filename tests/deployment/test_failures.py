@@ -8,7 +8,7 @@ from tests.deployment.conftest import MANIFEST, TOKEN, Command
 from tests.deployment.fake_runpod import KEY, Failure, FakeRunpod
 
 
-def test_a_refused_key_is_said_with_the_next_step(
+def test_the_error_of_a_refused_key_has_a_next_step(
     command: Command, runpod: FakeRunpod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RUNPOD_API_KEY", f"{KEY}-and-more")
@@ -20,7 +20,7 @@ def test_a_refused_key_is_said_with_the_next_step(
 
 
 @pytest.mark.parametrize("key", ["", "two\nlines", "schlüssel"])
-def test_no_key_is_said_before_anything_is_sent(
+def test_a_missing_key_is_an_error_before_anything_is_sent(
     command: Command, runpod: FakeRunpod, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
     monkeypatch.setenv("RUNPOD_API_KEY", key)
@@ -30,14 +30,14 @@ def test_no_key_is_said_before_anything_is_sent(
     assert runpod.seen == []
 
 
-def test_too_many_requests_waits_as_long_as_it_is_told(command: Command, runpod: FakeRunpod) -> None:
+def test_too_many_requests_waits_for_retry_after(command: Command, runpod: FakeRunpod) -> None:
     runpod.failures = [Failure("POST", "/v2/templates", 429, times=2, retry_after_s=12)]
     assert command.deploy(MANIFEST, "--no-wait").code == 0
     assert command.time.waits == [12, 12]
     assert len(runpod.objects["templates"]) == 1
 
 
-def test_a_broken_reading_is_read_again_ever_later_and_then_given_up(command: Command, runpod: FakeRunpod) -> None:
+def test_a_broken_read_is_retried_with_growing_pauses_and_then_fails(command: Command, runpod: FakeRunpod) -> None:
     runpod.failures = [Failure("GET", "/v2/serverless", 500, times=99)]
     ended = command.deploy()
     assert ended.code == 1
@@ -65,7 +65,9 @@ def test_what_was_not_made_is_asked_for_again(command: Command, runpod: FakeRunp
     assert len(runpod.objects["network-volumes"]) == 1
 
 
-def test_half_a_deployment_says_what_was_made_and_the_next_run_goes_on(command: Command, runpod: FakeRunpod) -> None:
+def test_a_deployment_that_fails_half_way_lists_its_objects_and_the_next_run_continues(
+    command: Command, runpod: FakeRunpod
+) -> None:
     runpod.failures = [Failure("POST", "/v2/serverless", 400, detail=f"no money left, {TOKEN}, {KEY}")]
     ended = command.deploy()
     assert ended.code == 1
@@ -78,7 +80,7 @@ def test_half_a_deployment_says_what_was_made_and_the_next_run_goes_on(command: 
     assert [seen.path for seen in runpod.changes()].count("/v2/network-volumes") == 1
 
 
-def test_a_key_without_the_right_is_told_which_right(command: Command, runpod: FakeRunpod) -> None:
+def test_the_error_of_a_key_without_permission_names_the_permission(command: Command, runpod: FakeRunpod) -> None:
     runpod.failures = [Failure("POST", "/v2/network-volumes", 403)]
     ended = command.deploy()
     assert "give it write access to Serverless, templates and storage" in ended.err

@@ -21,7 +21,7 @@ def read(text: str, folder: Path, **environ: str) -> Manifest:
     return read_manifest(path, {"hf_token": SECRET, **environ})
 
 
-def test_everything_that_can_be_said_is_read(tmp_path: Path) -> None:
+def test_every_key_of_a_manifest_is_read(tmp_path: Path) -> None:
     text = """\
 name: my model
 mode: load_balanced
@@ -171,7 +171,7 @@ def test_a_port_that_is_a_reference_cannot_be_exposed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "- a", "just words", "\x00", "a: !!python/object:os.system x"])
-def test_what_is_no_manifest_is_said_to_be_none(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_manifest_is_an_error(tmp_path: Path, text: str) -> None:
     with pytest.raises(ManifestError):
         read(text, tmp_path)
 
@@ -182,7 +182,7 @@ def test_a_secret_in_a_bad_value_is_masked(tmp_path: Path) -> None:
     assert "N_CTX='***' is not valid" in caught.value.message
 
 
-def test_a_file_that_is_not_there_is_said_with_a_way_to_begin(tmp_path: Path) -> None:
+def test_the_error_of_a_missing_file_has_a_next_step(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"No such file.*deploy/deploy\.yaml"):
         read_manifest(tmp_path / "none.yaml", {})
     (tmp_path / "latin").write_bytes(b"name: caf\xe9")

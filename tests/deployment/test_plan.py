@@ -170,6 +170,6 @@ def test_a_redacted_text_has_no_secret_in_it(secrets: list[str], text: str) -> N
     assert not [secret for secret in secrets if secret.replace("*", "") and secret in said.replace("***", "")]
 
 
-def test_the_real_clock_and_api_are_what_a_user_gets(runpod: FakeRunpod) -> None:
+def test_the_real_clock_and_api_work_together(runpod: FakeRunpod) -> None:
     with Channel(KEY) as channel:
         assert RunpodApi(channel, f"{runpod.url}/", Clock()).list("endpoint") == []

@@ -18,7 +18,7 @@ def workers(**counts: int) -> tuple[int, Any]:
     return 200, {"jobs": {}, "workers": counts}
 
 
-def test_what_the_workers_do_is_said_once_for_each_change(command: Command, runpod: FakeRunpod) -> None:
+def test_each_change_of_the_workers_is_reported_once(command: Command, runpod: FakeRunpod) -> None:
     runpod.plane.status = [WAITING] * 6 + runpod.plane.status
     runpod.plane.health = [
         workers(), workers(), workers(throttled=1), workers(initializing=1), workers(initializing=1), workers(running=1)
@@ -30,7 +30,7 @@ def test_what_the_workers_do_is_said_once_for_each_change(command: Command, runp
     assert command.time.now_s == 6
 
 
-def test_a_state_that_stays_is_said_each_minute(command: Command, runpod: FakeRunpod) -> None:
+def test_an_unchanged_state_is_reported_each_minute(command: Command, runpod: FakeRunpod) -> None:
     runpod.plane.status = [WAITING] * 130 + runpod.plane.status
     ended = command.deploy()
     assert ended.out.count("workers: 1 ready") == 3
@@ -77,7 +77,7 @@ def test_hiccups_of_the_platform_are_waited_out(command: Command, runpod: FakeRu
     assert command.deploy().code == 0
 
 
-def test_an_endpoint_that_may_not_be_asked_is_said_at_once(command: Command, runpod: FakeRunpod) -> None:
+def test_an_endpoint_that_refuses_the_key_is_reported_immediately(command: Command, runpod: FakeRunpod) -> None:
     runpod.plane.run = [(401, None)]
     ended = command.deploy()
     assert ended.code == 1
@@ -85,7 +85,7 @@ def test_an_endpoint_that_may_not_be_asked_is_said_at_once(command: Command, run
     assert command.time.waits == []
 
 
-def test_a_full_worker_is_asked_again_and_a_refusal_is_not(command: Command, runpod: FakeRunpod) -> None:
+def test_a_full_worker_is_retried_and_a_refusal_is_not(command: Command, runpod: FakeRunpod) -> None:
     runpod.plane.chat = [(429, {"error": {"message": "full"}}), (200, CHAT)]
     assert command.deploy(BALANCED).code == 0
     runpod.plane.chat = [(422, {"message": "no model"})]
@@ -94,7 +94,7 @@ def test_a_full_worker_is_asked_again_and_a_refusal_is_not(command: Command, run
     assert re.search(r"answered 422 to http\S+/v1/chat/completions: no model", ended.err)
 
 
-def test_a_balancer_that_is_a_queue_is_said_by_name(command: Command, runpod: FakeRunpod) -> None:
+def test_a_queue_endpoint_in_place_of_a_load_balancer_is_named(command: Command, runpod: FakeRunpod) -> None:
     runpod.plane.ping = [(400, {"error": "not allowed for QB API"})]
     ended = command.deploy(BALANCED)
     assert "The endpoint has a queue" in ended.err

@@ -79,7 +79,7 @@ async def test_a_client_that_leaves_frees_its_slot_through_the_balancer(running:
     assert n_cancelled(running) == before + 1
 
 
-async def test_when_every_worker_is_full_the_client_is_told_when_to_come_back(running: Balanced) -> None:
+async def test_the_answer_of_full_workers_has_a_retry_after(running: Balanced) -> None:
     async with client(running) as http:
         asking = [asyncio.create_task(http.post(CHAT, json=ENDLESS)) for _ in range(16)]  # 2 x (4 slots + 4 waiting)
         while sum(worker.health()["queue"]["waiting"] for worker in running.workers) < 8:

@@ -146,7 +146,7 @@ def test_health_tells_the_plan_and_the_timeline(running: Running) -> None:
     assert "/" not in json.dumps(health["model"])
 
 
-def test_the_metrics_count_what_was_answered(client: openai.OpenAI, running: Running) -> None:
+def test_the_metrics_count_the_answers(client: openai.OpenAI, running: Running) -> None:
     def total(name: str) -> float:
         lines = httpx.get(f"{running.url}/metrics").text.splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))

@@ -83,7 +83,7 @@ def test_route_and_body_answer_too(ask: Any) -> None:
     assert models["output"][0]["data"][0]["id"] == "embedded"
 
 
-def test_plain_messages_answer_with_parameters_beside_or_below(ask: Any) -> None:
+def test_plain_messages_take_parameters_next_to_them_or_under_sampling_params(ask: Any) -> None:
     assert content(ask(chat())) == PROMPT.expected
     below = {"messages": list(PROMPT.messages), "sampling_params": {"temperature": 0, "max_tokens": PROMPT.max_tokens}}
     assert content(ask(below)) == PROMPT.expected

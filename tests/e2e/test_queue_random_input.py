@@ -74,7 +74,9 @@ def test_any_input_ends_in_an_answer_or_an_envelope(running: Running, given_inpu
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 30 else "",
 )
-def test_bad_input_says_what_is_wrong_and_repeats_nothing(running: Running, given_input: object, code: str) -> None:
+def test_the_error_of_bad_input_names_the_fault_and_repeats_no_text(
+    running: Running, given_input: object, code: str
+) -> None:
     items = asyncio.run(posted(running, given_input))
     assert check(items) in (code, "context_length_exceeded", "payload_too_large")
     assert SECRET not in json.dumps(items)

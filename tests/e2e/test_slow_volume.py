@@ -43,7 +43,7 @@ def start(model: Path) -> Worker:
     return worker
 
 
-def test_what_is_read_ahead_stays_for_whoever_has_the_file_open(volume: Path) -> None:
+def test_pages_that_were_read_ahead_stay_while_the_file_is_open(volume: Path) -> None:
     shutil.copy(MODEL_PATH, volume.parent / "files" / "a.gguf")
     prefetch = Prefetch([volume / "a.gguf"]).start()
     assert prefetch.wait(60)

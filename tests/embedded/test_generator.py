@@ -67,7 +67,7 @@ def test_styles_rewrite_the_answer() -> None:
     assert styles.Style.apply(ending, paris).split()[-1] in ending.system
 
 
-def test_one_word_style_refuses_what_has_no_one_word() -> None:
+def test_one_word_style_refuses_an_answer_of_several_words() -> None:
     rng = random.Random(0)
     assert not styles.one_word(rng).accepts(Exchange("talk", "Hi", "Hello! How can I help you?"))
 

@@ -70,7 +70,7 @@ def test_a_ping_that_does_not_name_the_job_does_not_keep_it(board: Board, clock:
     assert job.status == "IN_QUEUE"
 
 
-def test_who_was_late_and_was_not_replaced_keeps_the_job_and_its_stream(board: Board, clock: Clock) -> None:
+def test_a_late_worker_that_was_not_replaced_keeps_the_job_and_its_stream(board: Board, clock: Clock) -> None:
     job = board.submit("x")
     take_one(board, "a")
     board.append("a", job, {"output": "1"})
@@ -82,7 +82,7 @@ def test_who_was_late_and_was_not_replaced_keeps_the_job_and_its_stream(board: B
     assert (job.status, job.chunks) == ("COMPLETED", [{"output": "1"}])
 
 
-def test_who_was_replaced_changes_nothing(board: Board, clock: Clock) -> None:
+def test_a_worker_that_was_replaced_changes_nothing(board: Board, clock: Clock) -> None:
     job = board.submit("x")
     take_one(board, "a")
     pass_time(board, clock, 11)

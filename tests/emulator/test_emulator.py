@@ -89,7 +89,7 @@ def test_cancel_tells_the_worker_that_has_the_job(client: httpx.Client) -> None:
     assert client.get("/job-stop/w?gpu=x").status_code == 204
 
 
-def test_purge_cancels_what_waits(client: httpx.Client) -> None:
+def test_purge_cancels_waiting_jobs(client: httpx.Client) -> None:
     job = submit(client)
     assert client.post("/purge-queue").json()["removed"] == 1
     assert status(client, job)["status"] == "CANCELLED"
@@ -147,7 +147,7 @@ def test_retry_queues_a_failed_job_under_its_id(client: httpx.Client) -> None:
     assert client.get("/job-take/w?gpu=x").json()["id"] == job
 
 
-def test_health_counts_workers_by_what_they_do(client: httpx.Client) -> None:
+def test_health_counts_workers_by_state(client: httpx.Client) -> None:
     client.get("/ping/idle")
     client.get("/ping/busy?job_id=a,b")
     client.get("/ping/ill?status=unhealthy&check=engine&reason=x")
@@ -194,7 +194,7 @@ def test_unknown_job_is_404(client: httpx.Client) -> None:
     assert post(client, "job-done", "x", {"output": 1}).status_code == 404
 
 
-def test_environment_has_what_the_sdk_reads() -> None:
+def test_the_environment_has_the_variables_of_the_sdk() -> None:
     with emulator.start() as platform:
         environment = platform.worker_environment("w1")
     assert environment["RUNPOD_POD_ID"] == "w1"

@@ -96,7 +96,7 @@ def test_nonsense_from_the_platform_is_survived_and_a_second_sigterm_does_not_wa
         wait_until(lambda: status(client, hangs)["status"] == "IN_QUEUE" or platform.board.n_retried == 1, TIMEOUT_S)
 
 
-def test_20_streams_are_whole_though_the_platform_was_gone_in_the_middle(tmp_path: Path) -> None:
+def test_20_streams_are_complete_after_an_outage_of_the_platform(tmp_path: Path) -> None:
     """Gone until a post of the SDK's has failed for the last time that the SDK itself would try."""
     rules = emulator.Rules(post_delay_s=0.4)
     with (

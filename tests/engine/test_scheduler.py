@@ -133,7 +133,7 @@ def test_first_come_first_served() -> None:
     assert drive.runner.opened == ["a", "b", "c"]
 
 
-def test_a_long_prompt_is_prefilled_in_chunks_beside_a_running_decode() -> None:
+def test_a_long_prompt_is_prefilled_in_chunks_next_to_a_running_decode() -> None:
     drive = Drive(limits(n_batch=16), prefill_chunk=4)
     drive.add("short", [1, 2], max_tokens=20)
     drive.step()
@@ -169,7 +169,7 @@ def test_a_waiting_request_can_be_cancelled() -> None:
     assert "b" not in drive.runner.opened
 
 
-def test_a_request_that_waited_too_long_for_a_slot_is_refused_and_one_that_has_begun_is_not() -> None:
+def test_a_request_that_waited_too_long_is_refused_unless_it_has_had_a_slot() -> None:
     drive = Drive(limits(n_slots=1))
     drive.scheduler.add(request("a", max_tokens=50), start_by_s=10.0)
     drive.scheduler.add(request("b"), start_by_s=10.0)
@@ -181,7 +181,7 @@ def test_a_request_that_waited_too_long_for_a_slot_is_refused_and_one_that_has_b
     assert (ended.sequence.id, ended.error.retry_after_s) == ("b", 7)
 
 
-def test_a_request_that_waits_for_memory_again_has_begun() -> None:
+def test_a_request_that_waits_for_memory_again_has_had_a_slot() -> None:
     drive = Drive(limits(n_slots=2, n_ctx=30, n_cells=30))
     drive.scheduler.add(request("old", [1] * 10, max_tokens=15), start_by_s=10.0)
     drive.scheduler.add(request("young", [2] * 10, max_tokens=15), start_by_s=10.0)

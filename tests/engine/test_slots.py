@@ -61,7 +61,7 @@ def test_the_prefix_of_a_busy_slot_is_copied_if_it_is_long_enough() -> None:
     assert short.n_reused == 0
 
 
-def test_between_partitions_a_copy_must_be_worth_a_whole_part() -> None:
+def test_between_partitions_only_a_long_prefix_is_copied() -> None:
     given = limits(partitioned=True, n_ctx=8192)
     assert least_copy(given) == 128
     slots = [slot(0, list(range(100)), busy=True), slot(1)]

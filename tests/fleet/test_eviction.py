@@ -25,7 +25,7 @@ def test_the_least_recently_used_goes_first() -> None:
     assert eviction_for(frozenset("abc"), ["b", "a", "c"], room_for(5)) == ("b",)
 
 
-def test_one_that_made_too_little_room_is_spared_when_a_later_one_makes_it_all() -> None:
+def test_a_model_that_frees_too_little_is_kept_if_a_later_one_frees_enough() -> None:
     assert eviction_for(frozenset("abcd"), ["a", "d", "b"], room_for(4)) == ("d",)
 
 

@@ -46,7 +46,7 @@ async def test_without_a_name_the_first_answers_and_names_have_no_case(worker: W
     assert (await ask(worker, "other.gguf"))["model"] == "b"
 
 
-async def test_waiting_requests_of_a_model_are_answered_in_their_order(worker: Worker) -> None:
+async def test_waiting_requests_of_a_model_are_answered_in_order(worker: Worker) -> None:
     done: list[int] = []
 
     async def one(number: int) -> None:
@@ -61,7 +61,7 @@ async def test_waiting_requests_of_a_model_are_answered_in_their_order(worker: W
     assert done == list(range(6))
 
 
-async def test_an_unknown_name_is_told_what_there_is(worker: Worker) -> None:
+async def test_the_error_of_an_unknown_name_lists_the_models(worker: Worker) -> None:
     with pytest.raises(NotFound, match="serves 'a', 'b', 'broken', 'gone'"):
         await ask(worker, "c")
     with pytest.raises(NotFound, match="'c' is not served"):
@@ -70,7 +70,7 @@ async def test_an_unknown_name_is_told_what_there_is(worker: Worker) -> None:
         await asking.ask(worker, "POST", "/v1/other", {})
 
 
-async def test_the_list_has_every_model_with_its_state_and_what_is_known(worker: Worker) -> None:
+async def test_the_list_has_every_model_with_its_state_and_its_known_facts(worker: Worker) -> None:
     await ask(worker, "a")
     answer = await asking.ask(worker, "GET", "/v1/models/b")
     assert isinstance(answer, Answer)
@@ -139,7 +139,7 @@ class _Noting:
         self._lock.release()
 
 
-async def test_a_client_that_leaves_at_the_moment_it_is_told_something_harms_nobody(
+async def test_a_client_may_leave_while_its_waiter_is_being_notified(
     worker: Worker, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await ask(worker, "a")
@@ -167,7 +167,7 @@ async def test_a_client_that_leaves_at_the_moment_it_is_told_something_harms_nob
     assert (await ask(worker, "b"))["model"] == "b"
 
 
-async def test_a_model_that_is_given_up_under_a_request_leaves_no_ticket_behind(
+async def test_a_model_that_is_unloaded_after_admission_leaves_no_ticket_behind(
     worker: Worker, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await ask(worker, "a")
@@ -198,7 +198,7 @@ def test_a_request_whose_loop_is_gone_does_not_keep_its_model_busy(worker: Worke
     assert isinstance(abandoned, Stream)
 
 
-async def test_a_request_whose_time_is_over_while_it_waits_is_told_so(worker: Worker, fleet: Fleet) -> None:
+async def test_a_request_that_times_out_while_it_waits_gets_an_error(worker: Worker, fleet: Fleet) -> None:
     await ask(worker, "a")
     async with generating(worker, "a"):
         with pytest.raises(DeadlineExceeded, match=r"'b' was not loaded within the 0\.02 s"):
@@ -376,7 +376,7 @@ async def test_a_job_of_the_queue_names_its_model(worker: Worker, metrics: Metri
     assert answers[0]["model"] == "b"
 
 
-async def test_draining_serves_who_waits_for_a_swap(tmp_path: Path) -> None:
+async def test_draining_serves_requests_that_wait_for_a_swap(tmp_path: Path) -> None:
     worker = Worker(several(tmp_path), Metrics("test"))
     worker.start()
     await worker.wait_ready()
@@ -437,7 +437,7 @@ def test_a_worker_with_one_model_imports_nothing_of_this() -> None:
     assert not [name for name in modules if name.startswith(("worker_gguf.fleet", "yaml"))]
 
 
-async def test_as_many_as_fit_are_loaded_at_the_start_if_asked_for(tmp_path: Path) -> None:
+async def test_models_preload_loads_as_many_models_as_fit_at_the_start(tmp_path: Path) -> None:
     worker = Worker(several(tmp_path, models_preload=4, models_max=2), Metrics("test"))
     worker.start()
     await worker.wait_ready()

@@ -51,7 +51,7 @@ def test_nothing_is_unloaded_where_both_fit() -> None:
     assert fleet.loaded == {"a", "b"}
 
 
-def test_no_more_are_loaded_than_asked_for() -> None:
+def test_most_loaded_limits_the_number_of_loaded_models() -> None:
     fleet = residence(Rules(min_residence_s=0, turn_s=0, most_loaded=1), room=9)
     assert fleet.request(1, "b", 0) == [Unload("a")]
 
@@ -86,7 +86,7 @@ def test_all_that_waited_run_in_the_order_they_came() -> None:
     assert fleet.loaded_now("b", 6) == [Admit(2), Admit(3), Admit(4)]
 
 
-def test_who_waited_is_served_before_the_next_swap_whatever_the_rules() -> None:
+def test_waiting_requests_are_served_before_the_next_swap_under_any_rules() -> None:
     fleet = residence(Rules(min_residence_s=0, turn_s=0))
     fleet.request(1, "b", 0)
     fleet.request(2, "a", 0)
@@ -121,7 +121,7 @@ def test_a_client_that_leaves_opens_the_model_that_was_closed_for_it() -> None:
     assert fleet.ended(2, 22) == [Admit(3)]
 
 
-def test_nothing_is_loaded_when_all_who_waited_have_left() -> None:
+def test_nothing_is_loaded_if_all_waiting_clients_have_left() -> None:
     fleet = residence()
     fleet.request(1, "b", 20)
     fleet.ended(1, 21)
@@ -129,7 +129,7 @@ def test_nothing_is_loaded_when_all_who_waited_have_left() -> None:
     assert fleet.request(2, "a", 23) == [Load("a")]
 
 
-def test_a_model_that_is_not_on_disk_is_fetched_once_and_holds_nobody_up() -> None:
+def test_a_model_that_is_not_on_disk_is_fetched_once_and_delays_no_other_model() -> None:
     fleet = Residence("ab", RULES, fits_in(1, a=1, b=1))
     fleet.loaded_now("a", 0)
     assert fleet.request(1, "b", 50) == [Fetch("b")]
@@ -139,7 +139,7 @@ def test_a_model_that_is_not_on_disk_is_fetched_once_and_holds_nobody_up() -> No
     assert fleet.found("b", 54) == [Unload("a")]
 
 
-def test_a_load_that_fails_is_said_to_all_who_wait_and_tried_again_after_a_pause() -> None:
+def test_a_failed_load_refuses_all_waiting_requests_and_is_retried_after_a_pause() -> None:
     fleet = residence()
     fleet.request(1, "b", 20)
     fleet.request(2, "b", 20)
@@ -177,7 +177,7 @@ def test_no_more_wait_than_may() -> None:
     assert fleet.n_open == 4
 
 
-def test_giving_up_refuses_all_who_wait_and_leaves_what_runs() -> None:
+def test_give_up_refuses_waiting_requests_and_keeps_running_ones() -> None:
     fleet = residence()
     fleet.request(1, "a", 0)
     fleet.request(2, "b", 1)

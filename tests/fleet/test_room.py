@@ -21,7 +21,7 @@ def need(**changes: object) -> Need:
     return need_of(HEADER, Settings(**changes))  # type: ignore[arg-type]
 
 
-def test_a_model_fits_where_the_plan_beside_others_is_the_plan_alone() -> None:
+def test_a_model_fits_if_its_plan_next_to_others_is_its_plan_alone() -> None:
     room = Room(Machine(2, 4 * GIB), {"large": Footprint((), 3 * GIB), "small": Footprint((), GIB)})
     assert room.fits("x", need(), frozenset())
     assert room.fits("x", need(), frozenset({"large"}))
@@ -42,7 +42,7 @@ def test_a_model_that_only_fits_degraded_fits_so_where_it_is_alone() -> None:
     assert Room(Machine(2, tight)).fits("x", need(), frozenset())
 
 
-def test_a_model_that_fits_nowhere_is_said_to_with_what_would_fit() -> None:
+def test_the_error_of_a_model_that_does_not_fit_proposes_one_that_does() -> None:
     with pytest.raises(NotEnoughMemory, match="would fit"):
         Room(Machine(2, RESERVE + (16 << 20))).fits("x", need(n_ctx=100_000), frozenset())
 

@@ -94,7 +94,7 @@ def test_a_path_or_an_address_is_named_by_its_file() -> None:
         ("a=embedded, A=org/x:Q4_0", "MODELS entry 2 (A) has the same name as another entry"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_entry(models: str, said: str) -> None:
+def test_the_error_names_the_wrong_entry(models: str, said: str) -> None:
     assert said in refusal(models)
 
 

@@ -25,6 +25,6 @@ def test_a_path_or_an_address_stays_in_the_log(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["org/repo has no Q4_K_M and/or Q8_0.", "x.gguf is damaged: 3/4 of it is there."])
-def test_any_other_reason_is_told_as_it_is(text: str) -> None:
+def test_any_other_reason_is_reported_unchanged(text: str) -> None:
     why = ModelNotFound(text)
     assert public("m", why) is why

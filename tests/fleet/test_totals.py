@@ -33,7 +33,7 @@ def times(n: int, value: object) -> object:
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(EngineStats)])
-def test_every_number_of_an_engine_is_added_and_of_the_past_what_was_counted(name: str) -> None:
+def test_totals_add_all_numbers_of_engines_and_the_counters_of_past_ones(name: str) -> None:
     one = getattr(stats(), name)
     assert getattr(total([stats(), stats()]), name) == times(2, one)
     assert getattr(of_the_past([stats(), stats()]), name) == times(0 if name in OF_NOW else 2, one)

@@ -193,7 +193,7 @@ def test_split_model_is_read_as_one(tmp_path: Path) -> None:
         read_headers(paths[:1])
 
 
-def test_file_that_is_not_there_is_said(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     for path in (tmp_path / "absent.gguf", tmp_path):
         with pytest.raises(ModelNotFound, match="No model file exists"):
             read_header(path)
@@ -306,7 +306,7 @@ def test_damaged_file_is_refused_with_a_sentence(data: bytes, says: str) -> None
 
 
 @pytest.mark.parametrize("n_bytes", [1_000_000, 2_000_000, -1])
-def test_a_file_that_is_cut_short_is_told_the_size_of_the_whole(n_bytes: int) -> None:
+def test_the_error_of_a_truncated_file_has_the_expected_size(n_bytes: int) -> None:
     whole = MODEL_PATH.read_bytes()
     left = whole[:n_bytes]
     with pytest.raises(ModelInvalid, match=f"has {len(left)} bytes of the {len(whole)} its header asks for"):

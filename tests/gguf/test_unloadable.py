@@ -115,7 +115,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     return {outcome.name.removesuffix(".gguf"): outcome for outcome in load_all(paths)}
 
 
-def test_what_is_written_is_what_was_read(outcomes: dict[str, Outcome]) -> None:
+def test_a_file_is_written_as_it_was_read(outcomes: dict[str, Outcome]) -> None:
     assert Written.read(SOUND.write()) == SOUND
     assert outcomes["sound"].error == "served", outcomes["sound"]
 

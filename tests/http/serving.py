@@ -68,8 +68,8 @@ def raw_post(port: int, body: object, path: str = CHAT) -> socket.socket:
 
 
 def wait_until(is_so: Callable[[], bool], timeout_s: float = 10) -> None:
-    """Poll, with a bound: for what has no event to wait on."""
+    """Poll a condition that has no event to wait for, with a time limit."""
     deadline_s = time.monotonic() + timeout_s
     while not is_so():
-        assert time.monotonic() < deadline_s, "it did not come to pass in time"
+        assert time.monotonic() < deadline_s, "the condition was not met in time"
         time.sleep(0.002)

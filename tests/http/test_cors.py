@@ -40,7 +40,7 @@ def check_readable(reply: httpx.Response) -> None:
     assert {"X-Request-Id", "X-Ignored-Parameters", "Retry-After"} <= set(exposed.split(", "))
 
 
-def test_a_preflight_needs_no_key_and_allows_what_clients_send(open_to_page: Served) -> None:
+def test_a_preflight_needs_no_key_and_allows_the_headers_of_clients(open_to_page: Served) -> None:
     reply = open_to_page.client.options(CHAT, headers=PREFLIGHT)
     assert reply.status_code == 200
     assert reply.headers["access-control-allow-origin"] == PAGE

@@ -49,7 +49,7 @@ def test_a_compressed_body_is_decoded(served: Served, coding: str, content: byte
 
 
 @pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "compress", "gzip, br"])
-def test_another_coding_is_a_415_that_names_the_header_and_what_is_read(served: Served, coding: str) -> None:
+def test_another_coding_is_a_415_that_names_the_header_and_the_accepted_codings(served: Served, coding: str) -> None:
     reply = served.client.post(CHAT, content=BODY, headers={"Content-Encoding": coding})
     error = reply.json()["error"]
     assert (reply.status_code, error["code"]) == (415, "unsupported_encoding")

@@ -51,7 +51,7 @@ def test_a_slash_too_many_does_not_hide_the_probes(keyed: Served, path: str) -> 
     assert keyed.client.get(f"{keyed.url}{path}").status_code == 200
 
 
-def test_another_method_is_refused_with_the_one_that_is_allowed(keyed: Served) -> None:
+def test_the_error_of_another_method_names_the_allowed_one(keyed: Served) -> None:
     reply = keyed.client.get("/chat/completions")
     assert (reply.status_code, reply.headers["allow"]) == (405, "POST")
 

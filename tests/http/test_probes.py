@@ -33,7 +33,7 @@ def test_a_balancer_may_ask_for_health_under_a_path_of_its_own(path: str) -> Non
         assert served.client.get("/ping").status_code == 204
 
 
-def test_connections_are_given_up_while_the_worker_drains() -> None:
+def test_connections_are_closed_while_the_worker_drains() -> None:
     backend = FakeBackend()
     with serving(backend) as served:
         assert "connection" not in served.client.get("/ping").headers
@@ -43,7 +43,7 @@ def test_connections_are_given_up_while_the_worker_drains() -> None:
             assert (reply.status_code, reply.headers["connection"]) == (503, "close")
 
 
-def test_the_worker_says_who_it_is_and_leaves_the_platforms_header_to_the_platform() -> None:
+def test_answers_have_the_workers_id_and_not_the_platforms_header() -> None:
     with serving(worker_id="abc123") as served:
         reply = served.client.post(CHAT, json={"messages": []})
         assert reply.headers["x-worker-id"] == "abc123"

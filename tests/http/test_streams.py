@@ -51,7 +51,7 @@ def test_client_gone_before_a_whole_answer_cancels_it() -> None:
         assert len(served.backend.cancelled) == 1
 
 
-def test_client_gone_before_its_body_was_whole_calls_nothing() -> None:
+def test_a_client_that_leaves_before_its_body_is_complete_calls_nothing() -> None:
     with serving() as served:
         with socket.create_connection(("127.0.0.1", served.port), timeout=10) as sock:
             sock.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{".encode())
@@ -69,7 +69,7 @@ def test_many_clients_gone_at_once_leave_nothing_running() -> None:
         assert served.client.post(CHAT, json={"messages": []}).status_code == 200
 
 
-def test_slow_client_holds_up_nobody_and_loses_nothing() -> None:
+def test_a_slow_client_delays_no_other_and_loses_nothing() -> None:
     n_events = 20_000  # some 3 MB, far more than the socket's buffers hold
     with serving() as served, raw_post(served.port, STREAM | {"n_events": n_events}) as slow:
         received = slow.recv(1000)

@@ -16,7 +16,7 @@ def test_what_the_librarys_python_classes_need_is_not_imported() -> None:
     assert not {"llama_cpp", "llama_cpp.llama", "jinja2", "diskcache", "numpy"} & set(modules)
 
 
-def test_whoever_imports_the_library_later_gets_all_of_it_around_the_same_bindings() -> None:
+def test_a_later_import_of_the_library_is_complete_and_has_the_same_bindings() -> None:
     code = (
         "from worker_gguf.llama import bindings\n"
         "import llama_cpp\n"

@@ -16,7 +16,7 @@ def cgroup(folder: Path, limit: str, used: int, files: int) -> Path:
     return folder
 
 
-def test_a_containers_limit_cuts_what_is_free_but_its_page_cache_is_free(tmp_path: Path) -> None:
+def test_a_containers_limit_reduces_free_memory_but_its_page_cache_counts_as_free(tmp_path: Path) -> None:
     assert _free_bytes(cgroup(tmp_path, str(100 * MIB), 90 * MIB, 60 * MIB)) == 70 * MIB
 
 

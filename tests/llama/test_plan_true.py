@@ -147,7 +147,7 @@ def said_in(lines: list[str]) -> dict[str, float]:
 
 @pytest.mark.parametrize("source", ["embedded", "bench"])
 @pytest.mark.parametrize(("n_ctx", "n_parallel"), [(2048, 1), (1024, 4)])
-def test_a_loaded_model_takes_what_was_planned(source: str, n_ctx: int, n_parallel: int) -> None:
+def test_a_loaded_model_takes_the_planned_memory(source: str, n_ctx: int, n_parallel: int) -> None:
     """llama.cpp's buffers within 5 %; the process's growth within 5 %, or 8 MiB where the model is tiny."""
     path = MODEL_PATH if source == "embedded" else models.CACHE / f"small-v{models.VERSION}.gguf"
     if not path.is_file():

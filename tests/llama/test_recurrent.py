@@ -44,7 +44,7 @@ def logits(context: Context, slot: int, start: int, tokens: list[int]) -> Floats
     return row
 
 
-def test_a_whole_sequence_can_be_copied_and_gone_on_with(context: Context) -> None:
+def test_a_whole_sequence_can_be_copied_and_continued(context: Context) -> None:
     fresh = logits(context, 0, 0, TOKENS)
     assert context.truncate(0, 0)
     logits(context, 0, 0, TOKENS[:30])
@@ -59,7 +59,7 @@ def test_a_cut_at_the_end_is_none_and_one_before_it_is_refused(context: Context)
     assert not context.truncate(0, len(TOKENS) - 1)
 
 
-def test_the_engine_is_told_that_only_whole_sequences_can_be_used_again(recurrent: Model) -> None:
+def test_limits_allow_only_whole_prefixes(recurrent: Model) -> None:
     context = Context(recurrent, params(False))
     runner = LlamaRunner(recurrent, context, n_sampling_threads=1)
     assert runner.limits.prefix == "whole"

@@ -152,7 +152,7 @@ def test_a_request_that_bans_everything_ends_alone(runner: LlamaRunner, model: M
     assert [sampled.slot for sampled in result.sampled] == [1]
 
 
-def test_several_rows_of_a_chunk_draw_what_single_steps_draw(
+def test_several_rows_of_a_chunk_draw_the_same_tokens_as_single_steps(
     model: Model, generate: Generate, prompt: list[int], runner: LlamaRunner
 ) -> None:
     expected = generate(0, prompt, 4)

@@ -84,7 +84,9 @@ CHAINS = {
 
 
 @pytest.mark.parametrize("params", CHAINS.values(), ids=CHAINS.keys())
-def test_the_short_cut_draws_what_the_whole_chain_draws(params: SamplingParams, draw: Draw, model: Model) -> None:
+def test_the_shortlist_draws_the_same_token_as_the_whole_vocabulary(
+    params: SamplingParams, draw: Draw, model: Model
+) -> None:
     logits = rows(model.vocabulary.n_tokens, 60, scale=4.0)
     prompt = [int(token) for token in np.argsort(-logits[0])[:4]]
     assert draw(params, logits, prompt=prompt, shortlist=True) == draw(params, logits, prompt=prompt)
@@ -150,7 +152,7 @@ def test_repeat_penalty_moves_away_from_the_prompt(draw: Draw, model: Model) -> 
     assert draw(replace(greedy, repeat_penalty=1.5), logits, prompt=[10]) == [11]
 
 
-def test_repeat_last_n_forgets_what_lies_further_back(draw: Draw, model: Model) -> None:
+def test_repeat_last_n_ignores_older_tokens(draw: Draw, model: Model) -> None:
     logits = np.zeros((1, model.vocabulary.n_tokens), np.float32)
     logits[0, [10, 11]] = 5.0, 4.9
     params = replace(NEUTRAL, temperature=0.0, repeat_penalty=1.5, repeat_last_n=2)
@@ -174,7 +176,7 @@ def test_xtc_removes_the_likeliest(draw: Draw, model: Model) -> None:
     assert set(draw(params, logits)) == {6}
 
 
-def test_samplers_set_the_order_and_what_is_left_out_is_off(draw: Draw, model: Model) -> None:
+def test_samplers_sets_the_order_and_turns_the_others_off(draw: Draw, model: Model) -> None:
     logits = rows(model.vocabulary.n_tokens, 30, scale=0.1)
     only = replace(NEUTRAL, top_k=1, samplers=("temperature",))
     assert draw(only, logits) != [int(i) for i in logits.argmax(axis=1)]

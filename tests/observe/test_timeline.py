@@ -19,7 +19,7 @@ PHASES = [
 ]
 
 
-def test_phases_may_overlap_and_one_may_have_begun_before_the_timeline() -> None:
+def test_phases_may_overlap_and_may_begin_before_the_timeline() -> None:
     now_s = 100.0
     timeline = Timeline(before_s=1.0, clock=lambda: now_s)
     early = timeline.begin("prefetch", 99.5)

@@ -128,7 +128,7 @@ def test_a_whole_float_is_an_integer(name: str) -> None:
     assert error.message == f"Invalid '{name}': must be an integer, not 2.5."
 
 
-def test_whole_floats_are_integers_in_lists_and_beside_refused_values_too() -> None:
+def test_whole_floats_are_integers_in_lists_and_next_to_refused_values() -> None:
     assert complete([1.0, 2]).prompts == complete([1, 2]).prompts
     assert complete([[1], [2.0]]).prompts == ((1,), (2,))
     assert all(type(token) is int for token in complete([1.0, 2]).prompts[0])
@@ -233,7 +233,7 @@ def test_refusal_names_every_parameter() -> None:
     assert "'grammar', 'suffix'" in refusal(grammar="x", suffix="y").message
 
 
-def test_refusal_says_what_to_use_instead() -> None:
+def test_a_refusal_names_the_alternative() -> None:
     assert "timeout" in refusal(t_max_predict_ms=5).message
 
 

@@ -109,7 +109,7 @@ def test_models_conform(conforms: Conforms) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"extra": 1}, {"choices": [{"index": 0}]}, {"created": "now"}, {"usage": None}])
-def test_the_check_finds_what_does_not_conform(conforms: Conforms, wrong: dict[str, Any]) -> None:
+def test_the_check_finds_a_wrong_answer(conforms: Conforms, wrong: dict[str, Any]) -> None:
     with pytest.raises(AssertionError):
         conforms("CreateChatCompletionResponse", whole(ChatRendering(HEADING)) | wrong)
 

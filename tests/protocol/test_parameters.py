@@ -70,7 +70,7 @@ def test_aliases_lead_to_honoured_parameters() -> None:
     assert set(ALIASES.values()) <= HONOURED
 
 
-def test_advice_is_only_for_what_is_refused() -> None:
+def test_advice_is_only_for_refused_parameters() -> None:
     assert set(INSTEAD) <= set(REFUSED)
 
 

@@ -103,7 +103,7 @@ def test_a_whole_answer_has_the_same_parts() -> None:
     assert [{name: call[name] for name in ("id", "type", "name", "arguments")} for call in flat] == list(CALLS.values())
 
 
-def test_content_is_null_beside_calls_alone_and_empty_without_any() -> None:
+def test_content_is_null_next_to_calls_and_empty_without_any() -> None:
     for text, content in (("!go({})", None), ("", "")):
         rendering = ChatRendering(HEADING, new_parser=ScriptedParser)
         rendering.collect(0, [delta(text), END])

@@ -66,7 +66,7 @@ def test_a_path_of_many_slashes_is_read_once() -> None:
 
 
 @pytest.mark.parametrize(("method", "path", "allowed"), [("GET", CHAT.path, "POST"), ("POST", "/v1/models/m", "GET")])
-def test_another_method_is_refused_with_the_one_that_is_allowed(method: str, path: str, allowed: str) -> None:
+def test_the_error_of_another_method_names_the_allowed_one(method: str, path: str, allowed: str) -> None:
     with pytest.raises(MethodNotAllowed, match=f"Use {allowed}"):
         find(method, path)
 

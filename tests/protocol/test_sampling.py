@@ -24,7 +24,7 @@ def param_of_error(**given: Any) -> str | None:
     return refused.value.param
 
 
-def test_every_sampling_parameter_can_be_asked_for() -> None:
+def test_every_sampling_parameter_can_be_requested() -> None:
     assert {field.name for field in fields(SamplingParams)} <= set(Common.model_fields)
 
 
@@ -90,7 +90,7 @@ def test_bias_as_a_list() -> None:
 
 
 @pytest.mark.parametrize("token", [-5, 199_999, 2**31, 10**19])
-def test_any_integer_is_a_token_until_the_vocabulary_is_asked(token: int) -> None:
+def test_any_integer_is_accepted_as_a_token_before_the_vocabulary_is_known(token: int) -> None:
     assert sampling(logit_bias={str(token): 1}).logit_bias == ((token, 1.0),)
     assert sampling(logit_bias=[[token, 1]]).logit_bias == ((token, 1.0),)
 

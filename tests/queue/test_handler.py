@@ -48,7 +48,7 @@ async def test_whole_answer_is_one_dict() -> None:
     assert backend.calls == [("POST", "/v1/chat/completions", {"messages": []}, "job-1")]
 
 
-async def test_whole_answer_names_what_was_ignored() -> None:
+async def test_a_whole_answer_lists_ignored_parameters() -> None:
     (item,) = await run(FakeBackend(), {"messages": [], "ignored": "user, store"})
     assert isinstance(item, dict)
     assert item["x_ignored_parameters"] == ["user", "store"]
@@ -210,7 +210,7 @@ async def test_close_before_the_reader_ran_still_closes_the_events() -> None:
     assert backend.cancelled == ["a"]
 
 
-async def test_a_stream_that_is_alone_gathers_for_nobody_and_many_for_20_ms_at_most() -> None:
+async def test_a_single_stream_posts_without_waiting_and_many_wait_20_ms_at_most() -> None:
     crowd = StreamCount()
     assert crowd.gather_s == 0
 

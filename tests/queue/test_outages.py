@@ -46,7 +46,7 @@ def fetching(platform: Platform, running: set[str] | None = None) -> Any:
     return patient_fetch(platform.fetch, lambda job_id: job_id in (running or set()), PAUSES_S)
 
 
-async def test_a_poll_that_fails_brings_nothing_and_the_next_brings_the_job() -> None:
+async def test_a_failed_poll_returns_nothing_and_the_next_one_returns_the_job() -> None:
     fetch = fetching(Platform(Answered(500), ConnectionError(), TimeoutError(), ValueError(), [JOB]))
     assert [await fetch(None, 1) for _ in range(5)] == [None, None, None, None, [JOB]]
 

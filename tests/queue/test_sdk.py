@@ -147,7 +147,7 @@ def test_stopped_job_frees_its_slot_and_sigterm_waits_for_the_others(running: Ru
     assert "drained True cancelled 1 left 0" in running.output()
 
 
-def test_worker_pings_with_the_jobs_it_holds_and_killed_it_leaves_nobody_to_ping_in_its_name(running: Running) -> None:
+def test_a_worker_pings_with_its_jobs_and_no_ping_comes_after_it_is_killed(running: Running) -> None:
     job = running.submit({"messages": MESSAGES, "stream": True, "hang": True})
     wait_until(lambda: running.client.get("/health").json()["workers"]["ready"] == 1, TIMEOUT_S)
     wait_until(lambda: job in running.platform.pings().get("worker-1", []), TIMEOUT_S)

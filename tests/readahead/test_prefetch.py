@@ -41,7 +41,7 @@ def read_all(paths: Sequence[Path], volume: Volume, **options: object) -> Prefet
     return prefetch
 
 
-def test_every_byte_of_every_file_is_asked_for_once(tmp_path: Path) -> None:
+def test_every_byte_of_every_file_is_requested_once(tmp_path: Path) -> None:
     sizes = {"a": 5 * MIB + 17, "b": 0, "c": 3 * BLOCK_BYTES}
     volume = Volume()
     prefetch = read_all([sparse(tmp_path / name, size) for name, size in sizes.items()], volume)
@@ -60,7 +60,7 @@ def test_no_more_is_read_than_the_limit(tmp_path: Path) -> None:
     prefetch.close()
 
 
-def test_readers_are_added_while_each_brings_more(tmp_path: Path) -> None:
+def test_readers_are_added_while_each_adds_throughput(tmp_path: Path) -> None:
     clock_s = 0.0
 
     def clock() -> float:  # as many blocks in the same time as there are readers
@@ -98,7 +98,7 @@ def test_cancel_ends_it_after_the_pieces_under_way(tmp_path: Path) -> None:
     prefetch.close()
 
 
-def test_a_volume_that_hangs_keeps_its_files_and_holds_nobody_up(tmp_path: Path) -> None:
+def test_files_on_a_hanging_volume_stay_open_and_delay_nothing(tmp_path: Path) -> None:
     go_on = threading.Event()
 
     def read(fd: int, offset: int, size: int) -> int:
@@ -127,7 +127,7 @@ def test_a_file_that_shrinks_ends_it_without_an_error(tmp_path: Path) -> None:
     prefetch.close()
 
 
-def test_a_short_read_is_gone_on_with(tmp_path: Path) -> None:
+def test_a_short_read_is_continued(tmp_path: Path) -> None:
     def read(fd: int, offset: int, size: int) -> int:
         return min(1000, size)
 

@@ -19,7 +19,7 @@ def machine(
     return page_cache_room_bytes(folder / "meminfo", folder)
 
 
-def test_it_is_most_of_what_the_kernel_calls_available(tmp_path: Path) -> None:
+def test_the_room_is_most_of_the_available_memory(tmp_path: Path) -> None:
     assert machine(tmp_path, 10) == 9 * GIB
 
 
@@ -31,5 +31,5 @@ def test_a_container_without_a_limit_is_as_none(tmp_path: Path) -> None:
     assert machine(tmp_path, 10, "max") == 9 * GIB
 
 
-def test_where_nothing_is_said_nothing_is_known(tmp_path: Path) -> None:
+def test_the_room_is_unknown_without_the_kernels_files(tmp_path: Path) -> None:
     assert page_cache_room_bytes(tmp_path / "none", tmp_path) is None

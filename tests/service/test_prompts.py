@@ -146,7 +146,7 @@ def test_the_bias_of_a_text_lies_on_each_of_its_tokens() -> None:
     assert dict(biased({"ab": False, "5": 1}).sampling.logit_bias) == {5: 1.0, 107: float("-inf"), 108: float("-inf")}
 
 
-def test_an_overlong_prompt_is_refused_with_what_was_asked_for() -> None:
+def test_the_error_of_a_prompt_that_is_too_long_has_the_requested_tokens() -> None:
     call = parse_completion({"prompt": "a" * 20, "max_tokens": 7}, Defaults())
     with pytest.raises(ContextLengthExceeded) as refused:
         prompts(n_ctx=10).prepare(call)

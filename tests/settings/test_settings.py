@@ -111,7 +111,7 @@ def test_a_value_is_read_as_its_type(name: str, text: str, value: Any) -> None:
         ("SEED", "4294967296", "a whole number >= -1, < 4294967296"),
     ],
 )
-def test_a_bad_value_is_named_with_what_was_expected(name: str, text: str, wanted: str) -> None:
+def test_the_error_of_a_bad_value_has_the_expected_form(name: str, text: str, wanted: str) -> None:
     message = refusal(**{name: text})
     assert message.startswith(f"{name}=")
     assert wanted in message
@@ -237,7 +237,7 @@ def test_the_cache_lies_on_the_volume_where_there_is_one(tmp_path: Path) -> None
     assert Settings.load({}).cache_dir(nowhere) == Path("~/.cache/huggingface/hub").expanduser()
 
 
-def test_models_are_looked_for_on_the_volume_in_the_cache_asked_for_and_in_the_librarys(tmp_path: Path) -> None:
+def test_models_are_searched_on_the_volume_in_the_cache_setting_and_in_the_librarys_cache(tmp_path: Path) -> None:
     volume, own = tmp_path / "huggingface-cache" / "hub", Path("/own")
     settings = Settings.load({"MODEL_CACHE_DIR": str(own), "HF_HUB_CACHE": "/hub"})
     assert settings.cache_dirs(tmp_path) == [volume, own, Path("/hub")]

@@ -45,7 +45,7 @@ def test_another_version_is_refused_with_those_that_are_taken(version: str, tmp_
     assert "PYTHON=" in done.stderr
 
 
-def test_no_python_at_all_is_said(tmp_path: Path) -> None:
+def test_a_missing_python_is_an_error(tmp_path: Path) -> None:
     assert "is needed" in preflight(tmp_path / "none").stderr
 
 
@@ -54,7 +54,7 @@ def test_a_python_without_venv_is_refused(tmp_path: Path) -> None:
     assert "python3-venv" in done.stderr
 
 
-def test_a_missing_compiler_is_said_unless_a_wheel_is_taken(tmp_path: Path) -> None:
+def test_a_missing_compiler_is_an_error_unless_a_wheel_is_used(tmp_path: Path) -> None:
     found = python(tmp_path, "3.11")
     assert "C++ compiler" in preflight(found, path=str(tmp_path)).stderr
     assert preflight(found, "https://example.test/whl", path=str(tmp_path)).returncode == 0

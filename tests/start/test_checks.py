@@ -85,7 +85,7 @@ def test_a_file_that_is_shorter_than_its_header_says_or_has_another_digest_fails
     assert "SHA-256" in wrong.reason
 
 
-def test_what_could_not_be_compared_is_said() -> None:
+def test_the_reason_tells_whether_the_digest_was_compared() -> None:
     assert "SHA-256 as in the cache" in model([FileFacts("a", 1, 1, "right"), FileFacts("b", 1, 1, "right")]).reason
     assert "has no SHA-256" in model([FileFacts("a", 1, 1, "right"), FileFacts("b", 1, 1, "unknown")]).reason
 

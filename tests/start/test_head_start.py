@@ -17,7 +17,7 @@ OURS = ("worker_gguf.gguf", "worker_gguf.store.download", "worker_gguf.store.rem
 HEAVY = ("asyncio", "fastapi", "huggingface_hub", "llama_cpp", "numpy", "pydantic")
 
 
-def test_nothing_heavy_is_imported_before_the_prefetch_has_begun() -> None:
+def test_nothing_heavy_is_imported_before_the_prefetch_starts() -> None:
     code = "import sys, worker_gguf.cli, worker_gguf.start.head_start; print(*sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
     assert not {name.split(".")[0] for name in said.split()} & set(HEAVY)

@@ -17,7 +17,7 @@ from worker_gguf.start.model_service import _fingerprint, _read_template
 from worker_gguf.worker import Worker
 
 
-def test_the_fingerprint_follows_what_changes_answers_and_nothing_else() -> None:
+def test_the_fingerprint_changes_only_with_facts_that_change_answers() -> None:
     settings = Settings(model="embedded", n_threads=1, n_ctx=512)
     worker = Worker(settings, Metrics("test"))
     worker.start()

@@ -34,7 +34,7 @@ def opened(path: Path) -> LoadedModel:
         return open_model(start, local, UsageMark(local.paths, start.settings.cache_dir()), ahead, left_of=halved)
 
 
-def test_the_model_keeps_the_whole_machine_and_not_what_others_leave_of_it() -> None:
+def test_a_loaded_model_has_the_whole_machine_and_not_the_part_that_others_leave() -> None:
     loaded = opened(MODEL_PATH)
     loaded.stop()
     assert loaded.plan.devices[-1].room_bytes <= loaded.machine.free_bytes // 2

@@ -70,7 +70,7 @@ def test_model_on_disk_needs_no_hub_at_all(hub: FakeHub, tmp_path: Path) -> None
     assert ensure(Q4, [tmp_path], endpoint=hub.url).source == "cache"
 
 
-def test_other_tools_find_what_was_fetched(hub: FakeHub, tmp_path: Path) -> None:
+def test_other_tools_find_the_downloaded_files(hub: FakeHub, tmp_path: Path) -> None:
     from huggingface_hub import try_to_load_from_cache
 
     model = ensure(Q4, [tmp_path], endpoint=hub.url)
@@ -153,7 +153,7 @@ def test_cut_connection_is_taken_up_where_it_broke(hub: FakeHub, tmp_path: Path)
     assert heard[-1] == (50_004, 50_004)
 
 
-def test_hub_that_recovers_is_asked_again(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_failing_hub_is_retried_until_it_recovers(hub: FakeHub, tmp_path: Path) -> None:
     hub.fail_once = [503, 500]
     assert ensure(Q4, [tmp_path], endpoint=hub.url).source == "download"
 
@@ -218,14 +218,14 @@ def test_status_of_the_hub_becomes_a_sentence(hub: FakeHub, tmp_path: Path, stat
     assert caught.value.retry_after_s == (7 if status == 429 else None)
 
 
-def test_no_network_says_what_to_do(hub: FakeHub, tmp_path: Path) -> None:
+def test_the_error_without_a_network_has_a_next_step(hub: FakeHub, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(DownloadError, match="Check the network"):
         ensure(Q4, [tmp_path], endpoint=f"http://127.0.0.1:{port}")
 
 
-def test_offline_says_so_at_once(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_is_an_immediate_error(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = ensure(Q4, [tmp_path / "full"], endpoint=hub.url)
     hub.requests.clear()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -293,7 +293,7 @@ def test_ref_is_replaced_whole(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "refs").iterdir()] == ["main"]
 
 
-def test_full_disk_and_read_only_disk_are_told_apart() -> None:
+def test_a_full_disk_and_a_read_only_disk_have_different_errors() -> None:
     cache = Cache(Path("/volume"))
     assert "disk of /volume is full" in disk_error(OSError(28, "No space left on device"), cache).message
     assert "writable" in disk_error(OSError(30, "Read-only file system"), cache).message

@@ -64,7 +64,7 @@ def test_trickle_is_cut_and_another_connection_opened(hub: FakeHub, tmp_path: Pa
     assert ensure(REF, [tmp_path], endpoint=hub.url, tuning=tuning).path.read_bytes() == CONTENT
 
 
-def test_line_that_only_trickles_is_given_up(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_connection_that_only_trickles_is_closed(hub: FakeHub, tmp_path: Path) -> None:
     hub.trickles = 1000
     tuning = Tuning(n_connections=1, least_bytes=1000, waits_s=(0.01,), stall_s=0.15, n_attempts=2)
     with pytest.raises(DownloadError, match="too slowly"):
@@ -72,7 +72,7 @@ def test_line_that_only_trickles_is_given_up(hub: FakeHub, tmp_path: Path) -> No
     assert _shown(tmp_path) == []
 
 
-def test_file_server_that_is_ill_is_asked_again(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_failing_file_server_is_retried(hub: FakeHub, tmp_path: Path) -> None:
     fresh = ensure(REF, [tmp_path / "a"], endpoint=hub.url, tuning=SWIFT)
     n_before = len(hub.requests)
     hub.fail_files = [503, 429, 500, 403]
@@ -90,7 +90,7 @@ def test_retry_after_is_obeyed_up_to_a_bound(hub: FakeHub, tmp_path: Path) -> No
     assert caught.value.retry_after_s == 3600
 
 
-def test_full_disk_in_the_middle_keeps_what_is_there(
+def test_a_disk_that_becomes_full_during_a_download_keeps_its_bytes(
     hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write, room = os.pwrite, [400_000]
@@ -151,7 +151,7 @@ def test_stale_lease_is_taken_over(hub: FakeHub, tmp_path: Path) -> None:
     assert not lease.exists()
 
 
-def test_start_that_is_given_up_stops_the_download(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_cancelled_start_stops_the_download(hub: FakeHub, tmp_path: Path) -> None:
     hub.bytes_per_s = 1e6
 
     class GivenUp(Exception):
@@ -168,7 +168,7 @@ def test_start_that_is_given_up_stops_the_download(hub: FakeHub, tmp_path: Path)
     assert ensure(REF, [tmp_path], endpoint=hub.url, tuning=SWIFT).path.read_bytes() == CONTENT
 
 
-def test_two_revisions_share_what_is_the_same(hub: FakeHub, tmp_path: Path) -> None:
+def test_two_revisions_share_equal_files(hub: FakeHub, tmp_path: Path) -> None:
     old = ensure(REF, [tmp_path], endpoint=hub.url, tuning=SWIFT)
     hub.repo("org/repo").push({"m-Q4_K_M.gguf": CONTENT, "m-Q8_0.gguf": b"GGUF8"}, branch="v2")
     hub.bytes_served = 0
@@ -231,7 +231,7 @@ def test_url_is_fetched_once(hub: FakeHub, tmp_path: Path) -> None:
     assert hub.requests == []
 
 
-def test_url_is_gone_on_with_where_it_broke(hub: FakeHub, tmp_path: Path) -> None:
+def test_the_download_of_a_url_continues_where_it_broke(hub: FakeHub, tmp_path: Path) -> None:
     hub.pages["/m.gguf"] = CONTENT
     hub.cuts = random.Random(5)
     assert ensure(UrlRef(f"{hub.url}/m.gguf"), [tmp_path], tuning=SWIFT).path.read_bytes() == CONTENT

@@ -21,7 +21,7 @@ REF = HubRef("org/repo", quant="Q4_K_M")
 SWIFT = Tuning(n_connections=4, piece_bytes=100_000, least_bytes=1, waits_s=(0.01,), stall_s=5.0, poll_s=0.02)
 
 
-def test_address_that_expires_is_asked_for_again(hub: FakeHub, tmp_path: Path) -> None:
+def test_an_expired_address_is_requested_again(hub: FakeHub, tmp_path: Path) -> None:
     """As with Xet storage: the Hub gives a signed address, which the CDN refuses after a while."""
     hub.address_uses = 3
     assert ensure(REF, [tmp_path], endpoint=hub.url, tuning=SWIFT).path.read_bytes() == CONTENT
@@ -29,7 +29,7 @@ def test_address_that_expires_is_asked_for_again(hub: FakeHub, tmp_path: Path) -
     assert len(hub.requested("HEAD", "/resolve/")) >= 3
 
 
-def test_address_that_is_refused_from_the_first_is_given_up(hub: FakeHub, tmp_path: Path) -> None:
+def test_an_address_that_is_refused_at_first_is_an_error(hub: FakeHub, tmp_path: Path) -> None:
     hub.address_uses = 0
     with pytest.raises(DownloadError, match="answered 403"):
         ensure(REF, [tmp_path], endpoint=hub.url, tuning=SWIFT)
@@ -55,7 +55,7 @@ def test_hub_that_asks_to_wait_is_given_the_time(hub: FakeHub, tmp_path: Path, m
     assert 7 in waits
 
 
-def test_file_of_a_server_that_changes_meanwhile_is_not_patched_together(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_file_that_changes_during_the_download_is_not_mixed(hub: FakeHub, tmp_path: Path) -> None:
     hub.pages["/m.gguf"] = CONTENT
     hub.bytes_per_s = 2e6
 
@@ -113,7 +113,7 @@ def test_every_spelling_leads_to_all_parts_in_their_folder(hub: FakeHub, tmp_pat
 
 
 @pytest.mark.parametrize(("kind", "name"), [("mmproj", "mmproj-F16.gguf"), ("draft", "m-draft-Q8_0.gguf")])
-def test_projector_and_draft_lie_beside_their_model_with_zero_requests(
+def test_projector_and_draft_are_found_next_to_their_model_without_requests(
     hub: FakeHub, tmp_path: Path, kind: str, name: str
 ) -> None:
     files = {"m-Q4_K_M.gguf": CONTENT, "mmproj-F16.gguf": b"GGUFp", "m-draft-Q8_0.gguf": b"GGUFd"}

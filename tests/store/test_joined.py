@@ -67,7 +67,7 @@ def test_the_second_time_nothing_is_asked(hub: FakeHub, tmp_path: Path) -> None:
     assert hub.requests == []
 
 
-def test_connections_that_break_anywhere_are_gone_on_with(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_connection_that_breaks_anywhere_is_continued(hub: FakeHub, tmp_path: Path) -> None:
     hub.cuts = random.Random(3)
     model = ensure(Q8, [tmp_path], endpoint=hub.url, tuning=tuning(n_attempts=50))
     assert model.path.read_bytes() == CONTENT

@@ -21,7 +21,7 @@ class Clock:
         return self.now_s
 
 
-def test_only_one_takes_it(tmp_path: Path) -> None:
+def test_only_one_worker_takes_a_lease(tmp_path: Path) -> None:
     first, second = Lease(tmp_path / "x", STILL), Lease(tmp_path / "x", STILL)
     assert first.try_take()
     assert not second.try_take()
@@ -64,7 +64,7 @@ def test_beating_holder_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b'{"holder": 1}', b"[]", b"\xff" * 300])
-def test_lease_that_nobody_can_read_is_stale_in_the_end(tmp_path: Path, content: bytes) -> None:
+def test_an_unreadable_lease_becomes_stale(tmp_path: Path, content: bytes) -> None:
     clock = Clock()
     (tmp_path / "x").write_bytes(content)
     lease = Lease(tmp_path / "x", STILL, clock=clock)
@@ -118,7 +118,7 @@ def test_released_lease_allows_no_more_writes(tmp_path: Path) -> None:
     assert not lease.is_sure
 
 
-def test_who_only_looks_learns_how_far_the_holder_is(tmp_path: Path) -> None:
+def test_the_holders_progress_can_be_read_without_the_lease(tmp_path: Path) -> None:
     assert bytes_said(tmp_path / "x") is None
     lease = Lease(tmp_path / "x", STILL)
     lease.bytes_done = 70

@@ -22,7 +22,7 @@ def test_joined_ranges_cover_the_same_bytes(ranges: list[tuple[int, int]]) -> No
     assert all(one[1] < two[0] for one, two in pairwise(joined))
 
 
-def test_work_is_gone_on_with(tmp_path: Path) -> None:
+def test_the_work_of_an_earlier_owner_is_continued(tmp_path: Path) -> None:
     first = Partial.take_over(tmp_path, "key", "a", 100, "v1")
     assert first.missing(60) == [(0, 60), (60, 100)]
     first.write(0, b"x" * 10)
@@ -49,7 +49,7 @@ def test_most_of_several_is_taken_and_the_rest_removed(tmp_path: Path) -> None:
     taken.close()
 
 
-def test_other_version_begins_anew(tmp_path: Path) -> None:
+def test_another_version_begins_again(tmp_path: Path) -> None:
     first = Partial(tmp_path / "key.a", 100, "v1")
     first.write(0, b"x" * 10)
     first.close()

@@ -204,7 +204,7 @@ def test_model_larger_than_the_limit_is_refused_and_nothing_removed(tmp_path: Pa
     assert _left(tmp_path) == {"a.gguf"}
 
 
-def test_other_tools_models_and_what_lies_outside_are_not_touched(tmp_path: Path) -> None:
+def test_models_of_other_tools_and_files_outside_are_not_touched(tmp_path: Path) -> None:
     outside = tmp_path / "outside.gguf"
     outside.write_bytes(b"x" * 100)
     cache = tmp_path / "cache"

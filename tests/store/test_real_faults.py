@@ -59,7 +59,7 @@ def once(act: Callable[[], object]) -> Callable[[int, int], None]:
     return progress
 
 
-def test_a_disk_that_fills_up_in_the_middle_keeps_what_is_there(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_disk_that_becomes_full_keeps_the_downloaded_bytes(hub: FakeHub, tmp_path: Path) -> None:
     with disk(tmp_path / "disk", "size=5m") as volume:
         hub.bytes_per_s = 6e6
         filler = volume / "filler"
@@ -78,14 +78,16 @@ def test_a_disk_that_fills_up_in_the_middle_keeps_what_is_there(hub: FakeHub, tm
         assert 0 < hub.bytes_served < len(CONTENT)
 
 
-def test_a_disk_that_is_too_small_is_said_before_the_first_byte(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_disk_that_is_too_small_is_an_error_before_the_first_byte(hub: FakeHub, tmp_path: Path) -> None:
     with disk(tmp_path / "disk", "size=2m") as volume:
         with pytest.raises(DownloadError, match="GiB free and the model needs"):
             ensure(REF, [volume], endpoint=hub.url, tuning=SWIFT)
         assert hub.bytes_served == 0
 
 
-def test_a_read_only_volume_serves_what_it_has_and_says_what_it_cannot(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_read_only_volume_serves_its_models_and_reports_that_it_cannot_be_written(
+    hub: FakeHub, tmp_path: Path
+) -> None:
     with disk(tmp_path / "disk", "size=16m") as volume:
         ensure(REF, [volume], endpoint=hub.url, tuning=SWIFT)
         subprocess.run(["mount", "-o", "remount,ro", str(volume)], check=True)

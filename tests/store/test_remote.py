@@ -56,7 +56,7 @@ def test_a_large_vocabulary_costs_few_requests_and_few_bytes(hub: FakeHub, large
     assert len(hub.requests) <= 9  # the listing, where the file is, and the ranges
 
 
-def test_the_token_is_told_to_the_hub_and_not_to_its_cdn(hub: FakeHub) -> None:
+def test_the_token_is_sent_to_the_hub_and_not_to_its_cdn(hub: FakeHub) -> None:
     hub.repo("org/repo").token = "secret"
     read_remote(REF, Hub("secret", hub.url))
     assert {request.token for request in hub.requested("HEAD", "/resolve/")} == {"secret"}
@@ -75,7 +75,9 @@ def test_the_quant_that_the_caller_prefers_is_read(hub: FakeHub) -> None:
 
 
 @pytest.mark.parametrize(("quant", "error"), [("Q3_K", ModelNotFound), ("Q4_K_M", ModelInvalid)])
-def test_what_is_not_there_or_no_model_is_said(hub: FakeHub, quant: str, error: type[Exception]) -> None:
+def test_a_missing_file_or_one_that_is_not_a_model_is_an_error(
+    hub: FakeHub, quant: str, error: type[Exception]
+) -> None:
     with pytest.raises(error):
         read_remote(HubRef("org/repo", quant=quant), Hub(None, hub.url))
 
@@ -86,7 +88,7 @@ def test_a_connection_cut_in_the_middle_is_a_download_error(hub: FakeHub) -> Non
         read_remote(REF, Hub(None, hub.url))
 
 
-def test_a_reader_gives_what_the_file_has_wherever_it_is_asked() -> None:
+def test_a_reader_returns_the_bytes_of_the_file_at_any_position() -> None:
     content = bytes(range(256)) * 40_000
     reads: list[int] = []
 

@@ -197,7 +197,7 @@ def test_projector_in_a_cache_is_found_by_its_kind(tmp_path: Path) -> None:
     assert found.path.name == "mmproj-F16.gguf"
 
 
-def test_plan_prefers_among_what_is_here(tmp_path: Path) -> None:
+def test_a_plan_chooses_among_the_models_on_disk(tmp_path: Path) -> None:
     _snapshot(tmp_path, "org/repo", {"m-Q4_K_M.gguf": b"1", "m-Q8_0.gguf": b"22"})
     found = locate(HubRef("org/repo"), [tmp_path], prefer=lambda models: max(models, key=lambda m: m.size_bytes))
     assert found is not None

@@ -74,7 +74,7 @@ def test_all_parts_of_a_split_come_in_order() -> None:
 
 
 @pytest.mark.parametrize("quant", ["Q4_K", "K_M", "Q4", "Q7_K", "AU", "XX-Q8_0", "mmproj", "", "-"])
-def test_unknown_quant_names_what_there_is(quant: str) -> None:
+def test_the_error_of_an_unknown_quant_lists_the_quants(quant: str) -> None:
     with pytest.raises(ModelNotFound) as caught:
         choose([*DARK[:-1], "mmproj-f16.gguf", "x-Q8_0-00001-of-00002.gguf"], quant=quant or "?")
     assert "Q4_k_m.gguf" in caught.value.message
@@ -135,7 +135,7 @@ def test_projector_and_draft_are_chosen_by_the_same_rules(
     assert choose(names, kind=kind, quant=quant).files == (file,)
 
 
-def test_repository_without_a_projector_says_what_it_has() -> None:
+def test_the_error_of_a_missing_projector_lists_the_files() -> None:
     with pytest.raises(ModelNotFound, match=r"\(mmproj\)\. It has: m-Q8_0\.gguf"):
         choose(["m-Q8_0.gguf"], kind="mmproj")
 
@@ -145,7 +145,7 @@ def test_two_unknown_models_are_listed() -> None:
         choose(["a.gguf", "b.gguf"])
 
 
-def test_no_gguf_file_is_said() -> None:
+def test_a_repository_without_gguf_files_is_an_error() -> None:
     with pytest.raises(ModelNotFound, match=r"no \.gguf file"):
         choose(["model.safetensors", "README.md"], quant="Q4_K_M")
 
@@ -199,7 +199,7 @@ def test_the_head_of_a_model_is_never_taken_for_the_model() -> None:
             choose(HEADS, quant=quant)
 
 
-def test_a_head_is_taken_when_its_file_or_its_kind_is_asked_for() -> None:
+def test_a_head_is_chosen_if_its_file_or_its_kind_is_requested() -> None:
     assert choose(HEADS, file="MTP/X-27B-MTP-Q8_0.gguf").files == ("MTP/X-27B-MTP-Q8_0.gguf",)
     assert choose(HEADS, kind="head", quant="Q8_0").files == ("MTP/X-27B-MTP-Q8_0.gguf",)
     assert choose(HEADS, kind="draft", quant="Q8_0").files == ("MTP/X-27B-MTP-Q8_0.gguf",)
@@ -275,7 +275,7 @@ def test_case_32_byte_pieces() -> None:
     assert model.joined == "X-72B.Q8_0.gguf"
 
 
-def test_a_missing_piece_is_said() -> None:
+def test_a_missing_piece_is_named() -> None:
     with pytest.raises(ModelNotFound, match=r"1 of the 2 parts of X\.Q8_0"):
         choose(["X.Q8_0.gguf.part1of2"], quant="Q8_0")
 

@@ -21,7 +21,7 @@ def test_four_workers_at_once_fetch_it_once(tmp_path: Path) -> None:
         assert workers.ratio <= 1.02
 
 
-def test_killed_leaders_work_is_gone_on_with(tmp_path: Path) -> None:
+def test_the_work_of_a_killed_leader_is_continued(tmp_path: Path) -> None:
     with swarm(tmp_path, SIZE_BYTES, 8 * 2**20) as workers:
         workers.start(4)
         workers.wait_served(SIZE_BYTES // 2)

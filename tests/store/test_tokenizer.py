@@ -99,7 +99,7 @@ def test_only_the_small_files_are_fetched_and_once(hub: FakeHub, tmp_path: Path)
     assert not hub.requests
 
 
-def test_a_repository_without_a_tokenizer_is_said(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_repository_without_a_tokenizer_is_an_error(hub: FakeHub, tmp_path: Path) -> None:
     hub.repo("org/empty", {"README.md": b"nothing"})
     for reference in ("org/empty", "org", str(tmp_path / "nowhere"), "./nowhere"):
         with pytest.raises(ModelNotFound, match="TOKENIZER="):

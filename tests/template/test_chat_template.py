@@ -32,7 +32,7 @@ def test_request_variables_win_over_special_tokens() -> None:
     assert template.render(HELLO, bos_token="<b>", mood="calm") == "<b>calm"
 
 
-def test_generation_prompt_is_asked_for_by_default() -> None:
+def test_the_generation_prompt_is_added_by_default() -> None:
     assert render("{{ add_generation_prompt }}{{ tools }}{{ documents }}") == "TrueNoneNone"
 
 

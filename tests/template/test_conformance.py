@@ -219,7 +219,7 @@ def both(source: str, reference: Any, messages: list[dict[str, Any]], options: d
 
 @pytest.mark.skipif(not FILES, reason=f"no templates in {TEMPLATES}")
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_renders_what_transformers_renders(path: Path, reference: Any) -> None:
+def test_the_output_equals_that_of_transformers(path: Path, reference: Any) -> None:
     source = path.read_text(encoding="utf-8")
     n_rendered = 0
     for name, (messages, options) in CONVERSATIONS.items():
@@ -252,7 +252,7 @@ def test_continues_reasoning_where_transformers_does(path: Path, reference: Any)
 
 @pytest.mark.skipif(not FILES, reason=f"no templates in {TEMPLATES}")
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_shaping_leaves_alone_what_fits(path: Path) -> None:
+def test_a_conversation_that_fits_is_not_changed(path: Path) -> None:
     template = compiled(path.read_text(encoding="utf-8"))
     for messages in ([user()], TWO_TURNS, [*TWO_TURNS, assistant("Rome.")]):
         for tools in (None, [WEATHER]):

@@ -50,7 +50,7 @@ def test_text_becomes_a_part_for_a_template_of_parts() -> None:
     assert prompt(PARTS_ONLY, {"role": "system", "content": "s"}, *HELLO) == "<system>s<user>Hello"
 
 
-def test_a_template_of_both_gets_what_was_sent() -> None:
+def test_a_template_that_takes_both_forms_gets_the_original_form() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     assert prompt(EITHER, {"role": "user", "content": parts}, *HELLO) == "<user>(a)(b)<user>Hello"
 
@@ -102,11 +102,11 @@ def test_empty_arguments_are_an_empty_object() -> None:
     assert prompt(TEXT_ONLY, *HELLO, calling("", content="")) == "<user>Hello<assistant>[f {}]"
 
 
-def test_content_missing_beside_a_call_is_filled_where_the_template_needs_it() -> None:
+def test_content_missing_next_to_a_call_is_added_if_the_template_needs_it() -> None:
     assert prompt(TEXT_ONLY, *HELLO, calling("{}", content=None)) == "<user>Hello<assistant>[f {}]"
 
 
-def test_content_is_null_beside_a_call_where_the_template_asks_for_that() -> None:
+def test_content_is_null_next_to_a_call_if_the_template_needs_that() -> None:
     source = """\
 {%- for m in messages if m.tool_calls and m.content is none -%}
 {{ m.tool_calls[0].function.arguments | tojson }}

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("path", docs.pages(), ids=lambda path: path.name)
-def test_generated_page_is_what_the_code_says(path: Path) -> None:
+def test_generated_pages_agree_with_the_code(path: Path) -> None:
     assert path.read_text("utf-8") == docs.pages()[path], "run `make docs`"
 
 

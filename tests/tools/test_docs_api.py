@@ -30,7 +30,7 @@ def names(*titles: str) -> list[str]:
     return [name for title in titles for name in re.findall(r"^\| `([^`]+)`", tables()[title], re.MULTILINE)]
 
 
-def test_every_honoured_parameter_has_a_row_that_says_what_it_does() -> None:
+def test_every_honoured_parameter_has_a_row_with_a_description() -> None:
     titles = ("both", "sampling", "chat", "completions")
     # On both routes, and not of one kind.
     assert sorted(names(*titles)) == sorted([*HONOURED, "logprobs"])
@@ -38,7 +38,7 @@ def test_every_honoured_parameter_has_a_row_that_says_what_it_does() -> None:
     assert [row[0] for row in rows if len(row[-1]) < 10] == []
 
 
-def test_every_alias_stands_beside_its_parameter() -> None:
+def test_every_alias_is_listed_with_its_parameter() -> None:
     text = "".join(tables().values())
     for alias, name in ALIASES.items():
         assert re.search(rf"^\| `{name}` \| [^|]*`{alias}`", text, re.MULTILINE), alias

@@ -111,15 +111,15 @@ def as_variable(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def test_hub_json_is_what_the_hub_documents(hub: dict[str, Any]) -> None:
+def test_hub_json_has_the_documented_form(hub: dict[str, Any]) -> None:
     jsonschema.Draft202012Validator(HUB).validate(hub)
 
 
-def test_tests_json_is_what_the_hub_documents() -> None:
+def test_tests_json_has_the_documented_form() -> None:
     jsonschema.Draft202012Validator(TESTS).validate(json.loads(docs_hub.hub_tests()))
 
 
-def test_the_schema_refuses_what_the_hub_does_not_know(hub: dict[str, Any]) -> None:
+def test_the_schema_refuses_keys_that_the_hub_does_not_have(hub: dict[str, Any]) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft202012Validator(HUB).validate(hub | {"type": "pod"})
     with pytest.raises(jsonschema.ValidationError):

@@ -156,7 +156,7 @@ def test_a_bad_traceparent_begins_a_trace_of_its_own(
         ({"status": 499}, False),
     ],
 )
-def test_errors_are_the_span_s_status_and_what_a_client_can_mend_is_none_of_the_server_s(
+def test_spans_of_failed_requests_have_the_error_status_but_not_those_of_client_errors(
     collector: Receiver, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], is_error: bool
 ) -> None:
     with exporting(collector, monkeypatch) as telemetry:
@@ -198,7 +198,7 @@ def test_metrics_are_pushed_as_they_stand(collector: Receiver, monkeypatch: pyte
     assert (sum(first["buckets"]), first["buckets"][2], first["buckets"][-1]) == (2, 1, 1)
 
 
-def test_a_collector_that_is_gone_holds_nobody_up() -> None:
+def test_an_unreachable_collector_delays_no_request() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         gone = f"http://127.0.0.1:{sock.getsockname()[1]}"
     # In a process of its own: its exporter goes on trying until the process ends, which it must not hold up either.
@@ -242,7 +242,7 @@ def test_a_start_that_ends_in_the_moment_of_closing_is_sent(
     assert (span["name"], span["attributes"]["error.type"]) == ("cold start", "model_not_found")
 
 
-def test_one_who_is_closed_with_all_places_taken_ends_too(collector: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_telemetry_closes_while_its_queue_is_full(collector: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     over = Latch()
 
     async def start() -> StartRecord:
@@ -286,7 +286,7 @@ def test_what_stops_it_is_logged_without_its_words(
         ({"otel_exporter_otlp_endpoint": "http://x", "otel_sdk_disabled": "true"}, False, False),
     ],
 )
-def test_the_standard_variables_say_what_is_sent(variables: dict[str, str], traces: bool, metrics: bool) -> None:
+def test_the_standard_variables_select_the_signals(variables: dict[str, str], traces: bool, metrics: bool) -> None:
     asked = wanted(variables, version="1")
     assert (asked.traces, asked.metrics) == (traces, metrics)
 
