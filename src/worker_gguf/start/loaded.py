@@ -1,4 +1,4 @@
-"""The interface of a loaded model, or of several, for the worker."""
+"""The interface of a loaded model, or of several models, for the worker."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ __all__ = ["LoadedModel", "ModelHost", "describe_machine", "describe_model"]
 
 
 class ModelHost(Protocol):
-    """A loaded model, or several. Methods can be called from any thread, and coroutines on any running event loop."""
+    """One or several models that answer requests.
+
+    Methods can be called from any thread, and coroutines on any running event loop.
+    """
 
     @property
     def name(self) -> str:
@@ -32,14 +35,14 @@ class ModelHost(Protocol):
 
     @property
     def n_parallel(self) -> int:
-        """The number of requests that can run at once."""
+        """The number of requests that can run at the same time."""
         ...
 
     @property
     def stats(self) -> EngineStats: ...
 
     async def answer(self, request: Request) -> Answer | Stream:
-        """Answer one request, or raise the WorkerError that refuses it."""
+        """Answer one request. Raises the WorkerError that refuses it."""
         ...
 
     async def idle(self) -> None:
@@ -51,31 +54,29 @@ class ModelHost(Protocol):
         ...
 
     def engines(self) -> Sequence[Engine]:
-        """Return the engines that run now."""
+        """Return the engines of the models in memory."""
         ...
 
     def abandon(self, error: WorkerError) -> None:
-        """End every open request with this error while an engine's thread is stuck. No other method is called after
-        this one.
-        """
+        """End every open request with this error although an engine's thread hangs. No other call may follow."""
         ...
 
     def stop(self) -> None:
-        """End the running requests as cancelled and free everything. Call it once."""
+        """End the running requests as cancelled and free all memory and files. Call it once."""
         ...
 
     def publish(self, metrics: Metrics) -> None:
-        """Publish the result of the start in the metrics."""
+        """Publish the result of the start as metrics."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Return the model's part of /health, which is public: without paths."""
+        """Return the part of /health about the models. It is public: it must not contain paths."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """The result of a start: one loaded model."""
+    """One loaded model, the result of a start."""
 
     service: Service
     engine: Engine
@@ -84,7 +85,7 @@ class LoadedModel:
     plan: MemoryPlan
     machine: Machine
     usage_mark: UsageMark
-    """Keeps other workers on the volume from pruning the model's files."""
+    """Prevents other workers on the volume from pruning the model's files."""
     checks: tuple[Check, ...] = ()
 
     @property

@@ -1,4 +1,4 @@
-"""A progress bar for a download, shown only on a terminal."""
+"""A progress bar for downloads, shown only on a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ProgressBar"]
 
 
 class ProgressBar:
-    """A bar that appears when the first bytes are fetched. A model on disk shows none."""
+    """A context manager. The bar appears when the first call of `show` reports missing bytes."""
 
     def __init__(self, title: str, stream: TextIO | None = None) -> None:
         self._title = title
