@@ -56,10 +56,10 @@ def open_model(
     checked: tuple[Check, ...] = (),
     left_of: Callable[[Machine], Machine] | None = None,
 ) -> LoadedModel:
-    """Load the model and build its service. Closes `ahead`.
+    """Load the model and build its service. Raises the WorkerError of a failure; nothing stays loaded then. Closes
+    `ahead`.
 
-    Raises the WorkerError of a failure, after which nothing stays loaded. `checked` are the checks of an earlier load
-    of this model. `left_of` returns the machine with the memory that other models leave free.
+    `checked` are the checks of an earlier load of this model. `left_of` returns what other models leave of the machine.
     """
     settings = start.settings
     ahead.follow(local)
