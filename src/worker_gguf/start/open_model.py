@@ -56,8 +56,7 @@ def open_model(
     checked: tuple[Check, ...] = (),
     left_of: Callable[[Machine], Machine] | None = None,
 ) -> LoadedModel:
-    """Load the model and build its service. Raises the WorkerError of a failure; nothing stays loaded then. Closes
-    `ahead`.
+    """Load the model, build its service and close `ahead`. Raises a WorkerError; nothing stays loaded then.
 
     `checked` are the checks of an earlier load of this model. `left_of` returns what other models leave of the machine.
     """
