@@ -122,7 +122,7 @@ class Bench:
         return found
 
     def over(self, name: str, base: str, by: Callable[[float, float], float]) -> float:
-        """The median over the rounds of each round's own comparison: the machine drifts."""
+        """Return the median of each round's own comparison of two starts, because the machine drifts."""
         return median(by(a, b) for a, b in zip(self.measured[name], self.measured[base], strict=True))
 
     def save(self) -> str:
@@ -140,7 +140,7 @@ class Bench:
 
 
 class Mounted:
-    """The model's folder on a slow mount that nobody has read from; the model's path there."""
+    """The model's folder on a slow mount without cached pages, and the model's path there."""
 
     def __init__(self, model: Path, mount: Mount) -> None:
         self._model = model

@@ -1,4 +1,4 @@
-"""One small HTTP/1.1 connection on asyncio. It knows nothing of requests and answers."""
+"""One small HTTP/1.1 connection on asyncio."""
 
 import asyncio
 from collections.abc import Callable

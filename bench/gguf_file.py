@@ -56,7 +56,7 @@ class Tensor:
 
 
 def write(path: Path, metadata: Mapping[str, Value], tensors: Sequence[Tensor]) -> None:
-    """Write beside `path` and move into place, so that a file under its name is always whole."""
+    """Write to a temporary file and rename it, so that a file with the final name is always complete."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with unfinished.open("wb") as file:

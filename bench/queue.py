@@ -69,7 +69,7 @@ class Queue:
         return job
 
     def picked(self) -> dict[str, float]:
-        """When each job reached the front end."""
+        """Return when each job reached the front end."""
         log = self.workers.running[1].log.read_text()
         found = (line.split() for line in log.splitlines() if line.startswith(PICKED))
         return {job_id: float(at_s) for _, job_id, at_s in found}
@@ -107,7 +107,7 @@ def queue(environment: Mapping[str, str], post_delay_s: float) -> Iterator[Queue
 
 
 def story() -> dict[str, Any]:
-    """The embedded model's longest answer."""
+    """Return the embedded model's longest answer."""
     prompt = max(published_prompts(), key=lambda prompt: len(prompt.expected))
     chat = {"messages": list(prompt.messages), "temperature": 0, "max_tokens": prompt.max_tokens}
     return {"openai_route": "/v1/chat/completions", "openai_input": chat}
@@ -274,7 +274,7 @@ async def _whole_over_http(load: Load) -> float:
 
 
 def _as_job(request: bytes, *, stream: bool = True) -> dict[str, Any]:
-    """The body of an HTTP request of the load as a job's input."""
+    """Return the input of a job for the body of an HTTP request of the load."""
     body = json.loads(request.partition(b"\r\n\r\n")[2]) | {"stream": stream}
     unsaid = {"model"} if stream else {"model", "stream_options"}
     return {

@@ -42,17 +42,19 @@ class Record:
         self.measured.setdefault(concurrency, {}).setdefault(name, []).append(figures)
 
     def middle(self, concurrency: int, name: str, key: str) -> float | None:
-        """The median over the rounds."""
+        """Return the median over the rounds."""
         values = [figures[key] for figures in self.measured[concurrency].get(name, ()) if key in figures]
         return median(values) if values else None
 
     def limit(self, concurrency: int) -> str:
-        """The better of the two ways to lay out the KV memory."""
+        """Return the faster of both layouts of the KV memory."""
         names = [name for name in LIMITS.values() if name in self.measured[concurrency]]
         return max(names, key=lambda name: self.middle(concurrency, name, "tokens_per_s") or 0.0)
 
     def ratio(self, concurrency: int, name: str) -> float | None:
-        """The median of each round's own ratio: a machine that slows down in one round slows both sides down."""
+        """Return the median of each round's own ratio, because a machine that slows down in a round slows both sides
+        down.
+        """
         rounds = self.measured[concurrency]
         pairs = zip(rounds.get(name, ()), rounds[self.limit(concurrency)], strict=False)
         ratios = [figures["tokens_per_s"] / limit["tokens_per_s"] for figures, limit in pairs]

@@ -47,7 +47,7 @@ class Run:
 
     @property
     def order_kept(self) -> bool:
-        """Each model runs one at a time here, so its answers come in the order in which it was asked."""
+        """Return whether each model, which runs one request at a time here, answered in the order of its requests."""
         return all(numbers == sorted(numbers) for numbers in self.answered.values())
 
     def bound(self, residence_s: float) -> int:
@@ -55,7 +55,7 @@ class Run:
 
 
 async def alternate(port: int, run: Run, args: argparse.Namespace) -> None:
-    """Each connection takes the next request when its last one is answered."""
+    """Send all requests. Each connection takes the next one when its last one is answered."""
     numbers = iter(range(run.n_requests))
 
     async def client() -> None:
@@ -113,7 +113,7 @@ def measure(args: argparse.Namespace) -> tuple[Run, Run, dict[str, Any]]:
 
 
 def figures(many: Run, alone: Run, after: dict[str, Any], residence_s: float) -> dict[str, float | int | bool]:
-    """In the order in which they are printed: the ones that are judged come last."""
+    """Return the figures in the order of the output, with the most important ones last."""
     return {
         "seconds": round(many.seconds, 2),
         "requests_per_s": round(many.n_requests / many.seconds, 2),

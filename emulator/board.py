@@ -77,7 +77,9 @@ class Board:
         return sum(job.status == status for job in self.jobs.values())
 
     def workers(self) -> Counter[str]:
-        """How many workers are running, idle, unhealthy; one that has not pinged for a lease is none."""
+        """Return how many workers are running, idle and unhealthy. A worker that has not pinged for a lease is not
+        counted.
+        """
         oldest_s = self._clock() - self.rules.lease_s
         states = {
             worker: "unhealthy" if worker in self.unhealthy else "running" if self.pings[worker] else "idle"
@@ -160,7 +162,7 @@ class Board:
                 self._take_back(job)
 
     def come_back(self) -> None:
-        """After an outage, in which no worker could ping: every lease begins anew, on a new event loop."""
+        """End an outage, during which no worker could ping: every lease begins again, on a new event loop."""
         for signal in (self.queued, self.stopped, *(job.changed for job in self.jobs.values())):
             signal.renew()
         for job in self.jobs.values():
@@ -186,7 +188,9 @@ class Board:
         self._tell(job)
 
     def _holds(self, worker: str, job: Job) -> bool:
-        """Whether the job is this worker's; if so, its lease is renewed, even one that had lapsed with no taker."""
+        """Return whether the job belongs to this worker. Renews its lease if so, even a lapsed one without another
+        taker.
+        """
         if job.is_over or job.worker != worker:
             return False
         job.status = "IN_PROGRESS"

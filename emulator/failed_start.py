@@ -28,7 +28,7 @@ class FailedStart:
 
     @property
     def is_lasting(self) -> bool:
-        """Whether the next start must fail the same way."""
+        """Return whether the next start must fail in the same way."""
         return self.code in _LASTING
 
 

@@ -76,7 +76,7 @@ class OpenAISide:
 
 
 def _failed(job: Job) -> Response:
-    """A failed job is a 500 (worker-vllm#104); its error is the body where it can be parsed."""
+    """Return the answer of a failed job: a 500 (worker-vllm#104), with the error as the body if it can be parsed."""
     return JSONResponse(_error_body(job), status_code=500)
 
 

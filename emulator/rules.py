@@ -9,7 +9,7 @@ __all__ = ["Policy", "Rules"]
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Seconds and bytes. Where RunPod documents no value (the lease, the tries), the default is a guess that says so.
+    """Times in seconds and sizes in bytes. If RunPod documents no value (the lease, the tries), the default is a guess.
 
     Sources: endpoint-configurations, send-requests and operation-reference of RunPod's documentation.
     """

@@ -38,7 +38,9 @@ class RunningEmulator:
         return f"{self.endpoint_url}/openai/v1"
 
     def worker_environment(self, worker_id: str | None = None) -> dict[str, str]:
-        """The variables that the platform sets in a worker, and two that switch off checks of RunPod's own network."""
+        """Return the variables that the platform sets in a worker, and two that turn off checks of RunPod's own
+        network.
+        """
         base = self.endpoint_url
         return {
             "RUNPOD_POD_ID": worker_id or f"local-{uuid.uuid4().hex[:12]}",
@@ -59,7 +61,7 @@ class RunningEmulator:
         return dict(self.board.pings)
 
     def ready(self) -> set[str]:
-        """The workers that reported to be well. A worker that cannot start pings once, too, to report it."""
+        """The workers that reported to be healthy. A worker that cannot start pings once to report this."""
         return set(self.board.ready)
 
     def gone(self, worker: str) -> None:

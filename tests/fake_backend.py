@@ -23,7 +23,7 @@ MODEL = {"id": "fake", "object": "model", "created": 1, "owned_by": "worker-gguf
 
 
 class Events:
-    """A stream that knows how it ended. `aclose` counts even before the first item."""
+    """A stream that records how it ended. `aclose` counts even before the first item."""
 
     def __init__(self, backend: FakeBackend, request_id: str, n_events: int, gate: asyncio.Event | None) -> None:
         self._backend = backend

@@ -142,7 +142,7 @@ class FakeHub:
         self.leaving.wait(wait_s)
 
     def sign(self) -> str:
-        """What a fresh address of the CDN carries in its query."""
+        """Return the query of a new address of the CDN."""
         return f"?Expires=60&Signature={next(self._signed)}" if self.address_uses is not None else ""
 
     def has_expired(self, query: str) -> bool:

@@ -23,7 +23,7 @@ def request(request_id: str, prompt: Sequence[int] = (1, 2, 3), **changes: objec
 
 
 def successor(history: Sequence[int]) -> int:
-    """A model that can be foretold: what it draws depends on every token before, so a wrong memory shows."""
+    """Return the next token of a model that depends on all earlier tokens, so that a wrong memory changes it."""
     return 1 + (sum((i + 1) * token for i, token in enumerate(history)) * 7919 + len(history)) % 97
 
 

@@ -26,6 +26,6 @@ def _leads_somewhere(path: Path, link: str) -> bool:
 
 
 def _anchors(page: str) -> set[str]:
-    """The names that GitHub gives to headings."""
+    """Return the names that GitHub gives to headings."""
     titles = re.findall(r"^#+ (.*)", page, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}

@@ -153,7 +153,7 @@ def _layer(shape: Shape, layer: int) -> Iterator[tuple[str, tuple[int, ...], int
 
 
 def _latent_attention(shape: Shape) -> Iterator[tuple[str, tuple[int, ...], int]]:
-    """Of the lite DeepSeek: one compressed row of 512 and 64 rotated elements a token."""
+    """The attention of the lite DeepSeek: one compressed row of 512 and 64 rotated elements per token."""
     yield "attn_norm.weight", (shape.n_embd,), F32
     yield "attn_q.weight", (shape.n_embd, shape.n_head * 192), shape.type
     yield "attn_kv_a_mqa.weight", (shape.n_embd, 576), shape.type

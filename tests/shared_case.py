@@ -1,4 +1,4 @@
-"""Requests and listings that users reported as failing elsewhere: a JSON file for each number, beside the checkout."""
+"""Requests and listings that users reported as failing elsewhere: one JSON file per number, next to the checkout."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def layer_faults(module: Module) -> Iterator[str]:
 
 
 def third_party_faults(module: Module) -> Iterator[str]:
-    """Each outside library has its one place."""
+    """Each outside library is imported in one room only."""
     for name, line in _imports(module):
         root = name.split(".")[0]
         if module.part not in ONLY_IN.get(root, {module.part}):
@@ -189,7 +189,7 @@ def environment_faults(module: Module) -> Iterator[str]:
 
 
 def size_faults(module: Module) -> Iterator[str]:
-    """A file of 340 lines or a function of 50 has parts that want names."""
+    """A file of 340 lines or a function of 50 should be divided."""
     n_lines = len(module.text.splitlines())
     if n_lines > MAX_FILE_LINES:
         yield f"{module.name}: {n_lines} lines"
@@ -255,7 +255,7 @@ def test_few_modules_lie_at_the_root() -> None:
 
 
 def _cycle(edges: dict[str, set[str]]) -> list[str]:
-    """One cycle of the graph, or nothing."""
+    """Return one cycle of the graph, or an empty list."""
     done: set[str] = set()
 
     def visit(name: str, path: list[str]) -> list[str]:

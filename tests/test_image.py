@@ -19,7 +19,7 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
 def tool(name: str) -> str:
-    """A tool of this environment or of the machine; the test is skipped where there is none."""
+    """Return a tool of this environment or of the machine, or skip the test."""
     found = shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
     if found is None:
         pytest.skip(f"{name} is not installed")

@@ -171,7 +171,7 @@ def test_the_alias_is_the_models_name() -> None:
 
 
 def original_of_the_embedded_model(folder: Path, **changes: object) -> str:
-    """What Transformers would have written beside the embedded model, but for its template."""
+    """Write the files that Transformers would have written for the embedded model, with another template."""
     model = Model(MODEL_PATH, ModelParams())
     texts = [model.vocabulary.token_text(token) for token in range(model.vocabulary.n_tokens)]
     model.close()

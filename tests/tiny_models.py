@@ -119,7 +119,7 @@ def _byte_vocabulary() -> dict[str, Value]:
 
 
 def _random(rng: np.random.Generator, name: str, *shape: int, gain: float = 1.0) -> Tensor:
-    """A matrix whose product with a row of ones has a spread of about `gain`."""
+    """Return a matrix whose product with a row of ones has a spread of about `gain`."""
     values = rng.standard_normal(int(np.prod(shape)), np.float32) * np.float32(gain / shape[0] ** 0.5)
     return Tensor(name, shape, TensorType.F32, lambda: [values.view(np.uint8)])
 

@@ -49,7 +49,7 @@ def run_demo() -> int:
 
 
 def _choose(prompts: tuple[Prompt, ...]) -> tuple[Prompt, Prompt]:
-    """A long answer to see streaming, a short one for the queue."""
+    """Choose a long answer for streaming and a short one for the queue."""
     plain = [prompt for prompt in prompts if not prompt.tools]
     return max(plain, key=lambda prompt: len(prompt.expected)), plain[0]
 
@@ -125,7 +125,7 @@ def _stream_chat(worker: WorkerProcess, prompt: Prompt) -> str:
 
 
 def _pieces(lines: Iterator[str]) -> Iterator[str]:
-    """The texts of a stream's server-sent events."""
+    """Return the texts of a stream's server-sent events."""
     for line in lines:
         data = line.removeprefix("data: ")
         if data in ("", "[DONE]"):

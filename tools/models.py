@@ -68,7 +68,7 @@ def _download(folder: Path) -> Sequence[Path]:
 
 
 def _write(file: ModelFile, wheels: Sequence[Path]) -> None:
-    """Write beside the final name and move, so that a file under its name is always whole."""
+    """Write to a temporary file and rename it, so that a file with the final name is always complete."""
     path = MODELS / file.name
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.unfinished")

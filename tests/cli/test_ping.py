@@ -50,7 +50,7 @@ def test_a_worker_without_a_port_is_not_asked() -> None:
 
 
 def test_the_port_is_the_one_that_the_settings_say() -> None:
-    """For every way in which the variables that decide it can stand together."""
+    """Check every combination of the variables that decide it."""
     choices: list[list[dict[str, str]]] = [
         [{}, {"MODE": "auto"}, {"MODE": "HTTP"}, {"MODE": "queue"}],
         [{}, QUEUE],

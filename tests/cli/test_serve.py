@@ -94,7 +94,7 @@ def test_gpu_layers_on_a_build_without_gpus_end_the_start_with_a_sentence() -> N
 
 
 def test_a_library_that_cannot_be_loaded_ends_with_a_sentence(tmp_path: Path) -> None:
-    """As in an image for GPUs on a machine without their driver."""
+    """This happens with an image for GPUs on a machine without their driver."""
     (tmp_path / "libllama.so").write_text("no library")
     ended = run(LLAMA_CPP_LIB_PATH=str(tmp_path), PORT=str(free_port()))
     assert ended.returncode == 1

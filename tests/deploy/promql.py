@@ -50,7 +50,7 @@ def _of_dashboard() -> list[Expression]:
 
 
 def _resolved(text: str) -> str:
-    """As Grafana fills its variables in."""
+    """Replace variables as Grafana does."""
     return text.replace("$__rate_interval", "5m").replace("$job", ".*").replace("$instance", ".*")
 
 

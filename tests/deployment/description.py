@@ -27,7 +27,7 @@ class Description:
         self._registry: Registry[Any] = Registry().with_resource(_URN, resource)
 
     def operation(self, method: str, path: str) -> Mapping[str, Any] | None:
-        """The operation that a request is, or None: the description has no such path or method."""
+        """Return the operation of a request, or None if the description has no such path or method."""
         for template, operations in self.document["paths"].items():
             pattern = re.sub(r"\{\w+\}", "[^/]+", template)
             if re.fullmatch(pattern, path) and method.lower() in operations:
@@ -36,7 +36,7 @@ class Description:
         return None
 
     def request_faults(self, method: str, path: str, query: str, content_type: str, body: Any) -> list[str]:
-        """What is wrong with a request; nothing when it is as described."""
+        """Return the differences between a request and its description."""
         operation = self.operation(method, path)
         if operation is None:
             return [f"{method} {path} is not described"]

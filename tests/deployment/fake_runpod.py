@@ -1,7 +1,7 @@
 """RunPod on 127.0.0.1: its REST API with the rules of its description, and the addresses of the endpoints.
 
-Every request and every answer is judged by the published description; what it finds lies in `faults`, and a test that
-leaves one there fails (conftest.py).
+Every request and every answer is compared with the published description. Differences are kept in `faults`, and a test
+that leaves one there fails (conftest.py).
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class FakeRunpod:
         return found
 
     def changes(self) -> list[Seen]:
-        """The requests to the API that were no reading."""
+        """The requests to the API that change something."""
         return [seen for seen in self.seen if seen.method != "GET" and seen.path.startswith("/v2/")]
 
     def answer(self, method: str, path: str, query: str, content_type: str, body: Any) -> tuple[int, Any]:

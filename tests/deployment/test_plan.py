@@ -111,7 +111,7 @@ class Direct:
 
 
 def carried_out(api: Direct, manifest: Manifest) -> list[str]:
-    """What was said, the plan's lines before the steps'."""
+    """Return the output, with the plan's lines before those of the steps."""
     existing = find(api, manifest)
     plan = make_plan(manifest, existing)
     said = list(describe(plan, manifest))

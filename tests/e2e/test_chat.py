@@ -47,7 +47,7 @@ def test_the_second_time_the_prompt_is_cached(client: openai.OpenAI) -> None:
 
 
 def test_the_prompt_is_the_templates_text_with_one_bos(client: openai.OpenAI, running: Running) -> None:
-    """A BOS lost or doubled changes few answers, so it is counted."""
+    """Counts BOS tokens, because a lost or doubled one changes few answers."""
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "<|eot_id|> Merhaba!"}]
     prompts = running.worker._host.service._prompts  # type: ignore[union-attr]
     text = prompts._template.prompt(messages)

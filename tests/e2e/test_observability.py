@@ -35,7 +35,7 @@ def http(running: Running) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def log() -> io.StringIO:
-    """All that the worker logs, at its most talkative."""
+    """Everything that the worker logs at its most verbose level."""
     stream = io.StringIO()
     configure("debug", "json", stream=stream)
     return stream
@@ -43,7 +43,9 @@ def log() -> io.StringIO:
 
 @pytest.fixture
 def lines(log: io.StringIO) -> Any:
-    """The request lines so far, by their ids; waits for those that are asked for: a line is the last thing of all."""
+    """Return the request lines by their ids. Waits for the ids in question, because the line comes after everything
+    else.
+    """
 
     def read(*ids: str) -> dict[str, dict[str, Any]]:
         deadline_s = time.monotonic() + 10
@@ -214,7 +216,7 @@ def test_every_metric_and_label_of_the_dashboard_and_the_alerts_is_there(running
 
 
 def test_values_that_alerts_look_for_can_be(http: httpx.Client) -> None:
-    """A status, a code or a phase that is spelt differently would never fire."""
+    """An alert with a misspelt status, code or phase would never fire."""
     post(http, "full", user="x")
     seen: dict[tuple[str, str], set[str]] = {}
     for family in text_string_to_metric_families(http.get("/metrics").text):

@@ -156,7 +156,7 @@ def sent(case: Any) -> Any:
 
 
 def check_response(status: int, headers: httpx.Headers, content: bytes) -> None:
-    """No 5xx but a deadline's, and every error in OpenAI's envelope, whatever the schema says."""
+    """Allow no 5xx except that of a deadline, and require OpenAI's envelope for every error."""
     assert status < 500 or status == 504, content
     kind = headers.get("content-type", "")
     if status == 200 and kind.startswith("text/event-stream"):

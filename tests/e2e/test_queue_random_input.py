@@ -28,7 +28,7 @@ INPUTS = (
 
 
 async def posted(running: Running, given_input: object) -> list[Any]:
-    """What the handler yields, each as the SDK would send it."""
+    """Return the yields of the handler, each in the form in which the SDK sends it."""
     handler = make_handler(running.worker, Metrics("test"))
     items = [item async for item in handler({"id": "job", "input": given_input})]
     for item in items:
@@ -37,7 +37,7 @@ async def posted(running: Running, given_input: object) -> list[Any]:
 
 
 def check(items: list[Any]) -> str | None:
-    """The code of the error, or nothing for an answer."""
+    """Return the code of the error, or None for an answer."""
     assert items
     for item in items:
         if isinstance(item, dict) and item.get("error"):

@@ -78,7 +78,10 @@ def test_a_start_reads_a_split_model_once(volume: Path) -> None:
 
 @pytest.fixture
 def short_once(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """The first context is refused for memory, and the next plan places the layers anew. What was asked of contexts."""
+    """Refuse the first context for lack of memory, so that the next plan places the layers differently.
+
+    Returns the models for which contexts were requested.
+    """
     asked: list[object] = []
     engine = open_model._engine
 

@@ -89,7 +89,7 @@ def test_tool_call_is_json_for_an_offered_tool(seed: int) -> None:
 
 
 def test_training_call_and_its_later_rendering_are_the_same_text() -> None:
-    """The call is learnt as an answer; afterwards the template must write exactly that."""
+    """The call is learned as an answer, so the template must later render exactly this text."""
     call = tool_use.draw(random.Random(2), held_out=False)
     answered = template.render([user("x"), assistant(call.text)], add_generation_prompt=False)
     history = [user("x"), *tool_use.call_messages(call)][:2]

@@ -177,7 +177,7 @@ class Chaos:
         self.workers.check()
 
     def be_away(self) -> None:
-        """The platform is gone while streams run."""
+        """Make the platform unreachable while streams run."""
         prompt = self.longest
         ids = [self.send(Sent("streamed", prompt), chat(prompt, stream=True)) for _ in range(20)]
         self.poison_at = {at + len(ids) for at in self.poison_at}

@@ -14,7 +14,7 @@ __all__ = ["Sent", "Tally", "answer_of", "is_envelope"]
 
 @dataclass(slots=True)
 class Sent:
-    """A job as its client knows it."""
+    """A job from the view of its client."""
 
     kind: str
     prompt: Prompt | None
@@ -42,7 +42,7 @@ class Tally:
 
 
 def answer_of(output: list[Any]) -> str:
-    """The text of a job's output, which is one object, or the texts of a stream."""
+    """Return the text of a job's output, which is one object or the texts of a stream."""
     if output and isinstance(output[0], dict):
         text: str = output[0]["choices"][0]["message"]["content"]
         return text

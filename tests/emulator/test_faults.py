@@ -145,7 +145,7 @@ def test_a_decode_that_hangs_is_answered_and_reported_and_ends_the_worker(tmp_pa
 
 @pytest.mark.parametrize("moment", ["download", "load"])
 def test_sigterm_gives_a_start_up(tmp_path: Path, moment: str) -> None:
-    """In a download that does not go on, and in the first phases of a start."""
+    """In a download that hangs, and in the first phases of a start."""
     with emulator.start() as platform, bind("127.0.0.1", 0) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/model.gguf"
         own = {"MODEL": url if moment == "download" else "embedded", "MODEL_CACHE_DIR": str(tmp_path / "cache")}

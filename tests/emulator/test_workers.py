@@ -31,7 +31,7 @@ def platform() -> Iterator[emulator.RunningEmulator]:
 
 
 def run(platform: emulator.RunningEmulator, folder: Path, *command: str, n_lives: int = 9) -> list[str]:
-    """What is said until it is given up, or until so many have been started."""
+    """Run a command and return its output until it gives up or has started this many workers."""
     said: list[str] = []
     workers = Workers(platform, {}, logs=folder, say=said.append, command=command, pause_s=0.001)
     workers.start(1)

@@ -412,7 +412,7 @@ def test_any_interleaving_ends_each_request_once_with_its_own_tokens(
 
 
 def guess(drive: Drive, *guesses: int) -> Batch:
-    """One step in which the one sequence that decodes guesses its next tokens."""
+    """Run one step in which the one decoding sequence guesses its next tokens."""
     batch = drive.scheduler.schedule()
     assert batch is not None
     (chunk,) = batch.chunks

@@ -22,7 +22,7 @@ async def ask(worker: Worker, model: str | None, **changes: object) -> dict[str,
 
 @asynccontextmanager
 async def generating(worker: Worker, model: str) -> AsyncIterator[None]:
-    """The model generates while the block runs."""
+    """Keep the model generating inside this context."""
     body = {"model": model, "prompt": "Once", "max_tokens": 1900, "ignore_eos": True, "stream": True}
     stream = await asking.ask(worker, "POST", "/v1/completions", body)
     assert isinstance(stream, Stream)

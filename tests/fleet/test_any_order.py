@@ -73,7 +73,7 @@ class World:
             self.endings[ticket] = "not taken"
 
     def end(self, which: int) -> None:
-        """One that runs is done, or one that waits leaves."""
+        """End a running request, or let a waiting client leave."""
         tickets = sorted([*self.running, *self.waiting])
         if tickets:
             ticket = tickets[which % len(tickets)]
@@ -106,7 +106,7 @@ class World:
             self.take(self.residence.tick(self.now_s))
 
     def settle(self) -> None:
-        """Everything goes well from here on: whoever still waits must be served."""
+        """Let every step succeed from now on: all waiting requests must be served."""
         for _ in range(10 * (self.n_tickets + 10)):
             if self.todo:
                 self.work(goes_well=True)

@@ -187,7 +187,7 @@ def test_give_up_refuses_waiting_requests_and_keeps_running_ones() -> None:
 
 
 def test_strictly_alternating_requests_swap_no_oftener_than_the_minimum_residence() -> None:
-    """One client that waits for each answer: each answer needs a swap, and each residence has its length."""
+    """One client waits for each answer, so each answer needs a swap, and each residence lasts its minimum."""
     fleet = residence()
     now_s = 0.0
     loaded = "a"

@@ -14,7 +14,7 @@ OF_NOW = {"n_slots", "n_cells", "max_queue", "busy_slots", "waiting", "held_toke
 
 
 def stats() -> EngineStats:
-    """With something in every field."""
+    """Return stats with a value in every field."""
     made = EngineStats(finished=Counter(stop=3))
     made.batch_sizes = [1] * len(made.batch_sizes)
     for field in fields(made):

@@ -51,7 +51,7 @@ class Outcome:
 
     @property
     def is_typed(self) -> bool:
-        """Whether it was served, or ended in an error that a user can read."""
+        """Return whether the model was served, or ended with an error that a user can read."""
         if self.error:
             return self.exit_code == 0
         return self.exit_code == 1 and "llama.cpp stopped at" in self.said

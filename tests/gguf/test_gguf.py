@@ -382,7 +382,7 @@ def test_any_bytes_after_the_magic_give_a_header_or_a_refusal(tail: bytes) -> No
 
 
 def test_sizes_of_types_are_those_of_ggml() -> None:
-    """A bit per weight that is off by far is a slip of the pen in the table."""
+    """A number of bits per weight that is far off would be a typing error in the table."""
     for ggml in GGML_TYPES.values():
         bits = ggml.block_bytes * 8 / ggml.block
         digits = next((int(c) for c in ggml.name.removeprefix("MXFP").removeprefix("NVFP") if c.isdigit()), 0)

@@ -138,7 +138,7 @@ def test_what_only_llama_cpp_can_tell_ends_the_process_with_a_sentence(name: str
 
 
 def test_models_damaged_at_random_are_served_or_refused_with_a_sentence() -> None:
-    """The first seconds of `make fuzz-gguf`, always the same files."""
+    """Runs the first seconds of `make fuzz-gguf`, always with the same files."""
     command = [sys.executable, "-m", "tests.gguf.fuzz", "--seconds", "3", "--seed", "1"]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"N_THREADS": "1"})
     assert done.returncode == 0, done.stderr

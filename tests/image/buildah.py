@@ -91,7 +91,7 @@ class Buildah:
         )
 
     def layers(self, image: str) -> list[Layer]:
-        """The layers of an image, the lowest first."""
+        """Return the layers of an image, the lowest first."""
         described = self._inspect(image)
         driver = next(self._folder.glob("storage/*-layers/layers.json"))
         stored = {entry["id"]: entry for entry in json.loads(driver.read_text())}
@@ -106,7 +106,7 @@ class Buildah:
 
     @contextlib.contextmanager
     def container(self, image: str) -> Iterator[Container]:
-        """A fresh container of the image, removed afterwards."""
+        """Run a new container of the image, and remove it afterwards."""
         name = self("from", "--pull-never", image)
         try:
             yield Container(self, name, Path(self("mount", name)))

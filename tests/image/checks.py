@@ -42,7 +42,7 @@ def defaults_are_right(config: Config) -> None:
 
 
 def nothing_is_left_over(container: Container) -> None:
-    """No compiler, though the base has one; no installer; bytecode for every module."""
+    """The image has no compiler, although the base has one, no installer, and bytecode for every module."""
     named = [path for path in container.root.rglob("*") if _COMPILER.fullmatch(path.name) and not path.is_symlink()]
     found = [str(path.relative_to(container.root)) for path in named if path.is_file() and path.stat().st_mode & 0o111]
     _check("no compiler", not found, ", ".join(found))
@@ -54,7 +54,7 @@ def nothing_is_left_over(container: Container) -> None:
 
 
 def root_is_given_up(container: Container, config: Config, scratch: Path) -> None:
-    """By the entry point, unless a volume belongs to root alone."""
+    """The entry point drops root's rights, unless a volume belongs to root only."""
     entry = config.command[0]
     alone = container.run(entry, "id", "-u")
     _check("not root", alone.stdout.strip() == str(WORKER_UID), alone.stdout + alone.stderr)
@@ -73,7 +73,7 @@ def root_is_given_up(container: Container, config: Config, scratch: Path) -> Non
 
 
 def first_ping(container: Container, config: Config, scratch: Path) -> float:
-    """A first start, while the model is still fetched: 204, then 200, then the right answer; the seconds to 204."""
+    """A first start answers 204 while the model is fetched, then 200, then correctly. Returns the seconds to 204."""
     with FakeHub() as hub:
         hub.repos[REPO] = _repo()
         hub.bytes_per_s = _SLOW_BYTES_PER_S
@@ -93,7 +93,7 @@ def first_ping(container: Container, config: Config, scratch: Path) -> float:
 
 
 def jobs_are_right(container: Container, config: Config, scratch: Path) -> None:
-    """A job of the queue, through RunPod's SDK in the container."""
+    """A job of the queue is answered correctly through RunPod's SDK in the container."""
     prompt = _prompt()
     with emulator.start() as platform:
         where = platform.worker_environment() | {"MODEL": "embedded"}
@@ -125,7 +125,7 @@ def baked_model_needs_no_hub(container: Container, config: Config, scratch: Path
 
 @contextlib.contextmanager
 def gated_hub() -> Iterator[FakeHub]:
-    """A Hub that shows the model only to who has the token."""
+    """Run a Hub that shows the model only to clients with the token."""
     with FakeHub() as hub:
         hub.repos[REPO] = _repo()
         hub.repos[REPO].token = TOKEN

@@ -53,7 +53,7 @@ def make_base(buildah: Buildah, name: str, folder: Path) -> None:
 
 @contextlib.contextmanager
 def wheel_index(folder: Path, requirement: str) -> Iterator[str]:
-    """An index with the one wheel that this machine has built before; pip's cache gives it without a compile."""
+    """Serve an index with the one wheel that this machine has built before, taken from pip's cache."""
     wheels = folder / requirement.split("==")[0]
     wheels.mkdir(parents=True, exist_ok=True)
     if not any(wheels.glob(f"*-{requirement.split('==')[1]}-*.whl")):
@@ -69,7 +69,10 @@ def wheel_index(folder: Path, requirement: str) -> Iterator[str]:
 
 
 def network_options(folder: Path) -> list[str]:
-    """What pip in the build needs to reach an index as pip on this machine does. None of it gets into the image."""
+    """Return the options with which pip in the build reaches the same index as pip on this machine.
+
+    The image contains none of them.
+    """
     said = _run(sys.executable, "-m", "pip", "config", "list")
     settings = {
         name: value

@@ -58,7 +58,7 @@ class Worker:
         return self._log.read_text(errors="replace")
 
     def pid(self) -> int:
-        """The worker itself, among the processes that buildah started: the one that no shell and no buildah is."""
+        """Return the process of the worker, among the shells and buildah processes around it."""
         return next(pid for pid in _descendants(self._process.pid) if b"worker-gguf" in _command(pid))
 
     def uid(self) -> int:
@@ -111,7 +111,7 @@ def chat_body(prompt: Prompt) -> dict[str, Any]:
 
 
 def chat(url: str, prompt: Prompt) -> str:
-    """The worker's answer over HTTP."""
+    """Return the worker's answer over HTTP."""
     answer: str = ask(f"{url}/v1/chat/completions", chat_body(prompt))["choices"][0]["message"]["content"]
     return answer
 
@@ -147,7 +147,7 @@ def _descendants(pid: int) -> list[int]:
 
 
 def _start_of(pid: int) -> float:
-    """When a process was made, in seconds since the machine's start."""
+    """Return when a process was started, in seconds since the machine's start."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[19]) / os.sysconf("SC_CLK_TCK")
 

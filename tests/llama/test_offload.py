@@ -22,7 +22,7 @@ def test_its_line_is_read_and_no_other() -> None:
 
 
 def test_the_library_still_has_that_line() -> None:
-    """A new version that says it otherwise would leave the check with the memory alone."""
+    """If a new version logs another line, only the comparison of memory is left."""
     library = Path(llama_cpp.__file__).parent / "lib" / "libllama.so"
     assert re.search(rb"offloaded %d/%d layers to GPU", library.read_bytes())
 

@@ -40,7 +40,7 @@ LAYOUTS = {
 
 @contextmanager
 def log_lines() -> Iterator[list[str]]:
-    """What llama.cpp says meanwhile."""
+    """Collect the lines that llama.cpp logs inside this context."""
     backend.start()
     lines: list[str] = []
 

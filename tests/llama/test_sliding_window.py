@@ -53,7 +53,7 @@ def test_going_on_from_a_cut_prefix_gives_the_logits_of_computing_afresh(context
 
 
 def test_the_window_counts(context: Context) -> None:
-    """What lies far before the window changes little but something: one layer of six sees everything."""
+    """Tokens far before the window change little but not nothing, because one layer of six sees everything."""
     near = logits(context, 0, 0, TOKENS)
     far = logits(context, 1, 0, OTHER[:WINDOW] + TOKENS[WINDOW:])
     assert np.abs(near - far).max() > 0.1

@@ -22,7 +22,7 @@ def complete(prompt: Any = "Hello", defaults: Defaults | None = None, **fields: 
 
 
 def options(**fields: Any) -> Options:
-    """The options of a completion, which chat must read alike."""
+    """Return the options of a completion, which must be equal for a chat."""
     completion = complete(**fields).options
     assert chat(**fields).options == completion
     return completion

@@ -56,7 +56,7 @@ def streamed(rendering: ChatRendering, *batches: Sequence[Event]) -> list[dict[s
 
 
 def joined(chunks: list[dict[str, Any]]) -> dict[str, Any]:
-    """The message that a client puts together from the chunks."""
+    """Return the message that a client joins from the chunks."""
     message: dict[str, Any] = {"content": "", "reasoning_content": "", "tool_calls": {}}
     for chunk in chunks:
         change = chunk["choices"][0]["delta"]

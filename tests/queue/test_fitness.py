@@ -23,7 +23,7 @@ THE_SDKS = ("RUNPOD_SKIP_AUTO_SYSTEM_CHECKS", "RUNPOD_SKIP_GPU_CHECK")
 
 
 def environment(platform: emulator.RunningEmulator, **own: str) -> dict[str, str]:
-    """What the platform itself sets: it switches none of the SDK's checks off."""
+    """Return the variables that the platform sets, which turn off none of the SDK's checks."""
     given = {name: value for name, value in platform.worker_environment("w").items() if name not in THE_SDKS}
     return {**os.environ, **given, **SMALL, **own}
 

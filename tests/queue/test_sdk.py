@@ -57,7 +57,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """For tests after which it goes on."""
+    """Run one worker for all tests that do not stop it."""
     with started(tmp_path_factory.mktemp("shared") / "worker.log") as running:
         yield running
 

@@ -30,12 +30,12 @@ def simulate(block_s: Callable[[int], float], size_bytes: int, pace: Pace | None
 
 
 def slow_reads(n: int) -> float:
-    """A network: a block takes as long however many are under way, up to what the line carries."""
+    """Simulate a network: a block takes the same time with any number of readers, up to the capacity of the line."""
     return max(0.025, n * BLOCK / 900e6)
 
 
 def busy_processor(n: int) -> float:
-    """One core does all the work, and each more reader costs it something."""
+    """Simulate one core that does all the work, and that each further reader costs something."""
     return n * BLOCK / 470e6 * (1 + 0.1 * (n - 1))
 
 

@@ -37,7 +37,7 @@ def tokens_of(loaded: LoadedModel, text: str) -> tuple[int, ...]:
 
 
 def tail_of(loaded: LoadedModel, text: str) -> tuple[int, ...]:
-    """The tokens without the BOS token."""
+    """Return the tokens without the BOS token."""
     return tokens_of(loaded, text)[1:]
 
 
@@ -71,7 +71,7 @@ def by_token(logprob: TokenLogprob) -> dict[int, float]:
 
 
 def farthest(ours: dict[int, float], theirs: dict[int, float]) -> float:
-    """The largest difference over the tokens that both name, of which there must be most."""
+    """Return the largest difference over the tokens in both lists, which must share most tokens."""
     common = ours.keys() & theirs.keys()
     assert len(common) >= 15
     return max(abs(ours[token] - theirs[token]) for token in common)

@@ -64,7 +64,7 @@ def _run(folder: Path, *, demo: bool) -> dict[str, str]:
 
 
 def _environment(newer: Path) -> dict[str, str]:
-    """This process's environment, without an active virtual environment, with the newer releases beside the index."""
+    """Return this process's environment without an active virtual environment, and with the newer releases offered."""
     environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
     environment["PIP_FIND_LINKS"] = f"{os.environ.get('PIP_FIND_LINKS', '')} {newer}".strip()
     return environment

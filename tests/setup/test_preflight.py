@@ -19,7 +19,7 @@ def preflight(python: Path, *arguments: str, path: str | None = None) -> subproc
 
 
 def python(folder: Path, version: str, *, has_venv: bool = True) -> Path:
-    """A stand-in that answers the two questions of the preflight as this version would."""
+    """Create a stand-in for Python that answers both questions of the preflight like this version."""
     path = folder / f"python{version}"
     major, minor = version.split(".")
     path.write_text(

@@ -25,7 +25,7 @@ class FakeModel:
 
 @dataclass
 class Card:
-    """Holds so many layers, and beside them so many cells; notes what was tried."""
+    """A GPU with room for so many layers and so many cells. It records what was tried."""
 
     most_layers: int
     most_cells: int

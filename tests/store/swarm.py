@@ -99,7 +99,7 @@ class Swarm:
         self.check()
 
     def check(self) -> None:
-        """The file is there whole, once and verified, and nothing else is left."""
+        """Check that the file is complete, there once and verified, and that nothing else is left."""
         assert [path.name for path in self.blob.parent.iterdir()] == [self.sha256]
         assert hashlib.sha256(self.blob.read_bytes()).hexdigest() == self.sha256
         left = [path for path in (self.cache / ".locks").rglob("*") if path.is_file()]

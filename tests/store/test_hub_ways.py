@@ -22,7 +22,7 @@ SWIFT = Tuning(n_connections=4, piece_bytes=100_000, least_bytes=1, waits_s=(0.0
 
 
 def test_an_expired_address_is_requested_again(hub: FakeHub, tmp_path: Path) -> None:
-    """As with Xet storage: the Hub gives a signed address, which the CDN refuses after a while."""
+    """With Xet storage, the Hub gives a signed address, which the CDN refuses after a while."""
     hub.address_uses = 3
     assert ensure(REF, [tmp_path], endpoint=hub.url, tuning=SWIFT).path.read_bytes() == CONTENT
     assert hub.bytes_served == len(CONTENT)

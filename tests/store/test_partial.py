@@ -88,7 +88,9 @@ def test_published_file_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_work_that_cannot_be_read_is_none_to_go_on_with_and_is_not_waited_for(tmp_path: Path) -> None:
-    """As where a volume keeps what a dead machine was writing locked. A pipe that nobody writes to reads like that."""
+    """Some volumes keep files locked that a dead machine was writing. A pipe without a writer blocks in the same
+    way.
+    """
     sound = Partial(tmp_path / "key.a", 100, "v1")
     sound.write(0, b"x" * 10)
     sound.close()

@@ -73,7 +73,7 @@ def test_two_revisions_of_one_file_are_one_model(tmp_path: Path) -> None:
 
 
 def _part(cache: Path, commit: str, number: int, content: str, used_at: float) -> Path:
-    """One of two parts, under the name that it has in a revision."""
+    """Create one of two parts, under its name in a revision."""
     folder = cache / "models--o--a"
     blob = folder / "blobs" / content
     blob.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def test_removal_that_was_cut_off_is_finished_by_the_next(tmp_path: Path) -> Non
 
 
 def test_use_is_noted_by_the_volumes_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker whose clock is an hour ahead does not keep its model for an hour longer than others."""
+    """A worker whose clock is an hour ahead does not keep its model an hour longer than others."""
     monkeypatch.setattr("time.time", lambda: 4e9)
     used = _model(tmp_path, "o/a", "a.gguf", 40, used_at=1.0)
     hold = UsageMark([used], tmp_path)

@@ -33,7 +33,7 @@ needs_fuse = pytest.mark.skipif(why_not() is not None, reason=f"no FUSE mount: {
 
 @contextmanager
 def disk(at: Path, options: str) -> Iterator[Path]:
-    """A real file system in memory, for as long as the block runs."""
+    """Mount a real file system in memory inside this context."""
     at.mkdir()
     made = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "test", str(at)], check=False, capture_output=True)
     if made.returncode != 0:
@@ -49,7 +49,7 @@ def shown(cache: Path) -> list[Path]:
 
 
 def once(act: Callable[[], object]) -> Callable[[int, int], None]:
-    """A progress that acts when a third is there."""
+    """Return a progress function that acts once when a third of the bytes is there."""
     left = [act]
 
     def progress(done: int, total: int) -> None:
@@ -180,7 +180,7 @@ def test_a_frozen_holder_does_no_harm_when_it_thaws(tmp_path: Path) -> None:
 
 
 def _text(path: Path) -> str:
-    """A lease is absent for a moment while it changes hands."""
+    """Read a lease, which is absent for a moment while it changes hands."""
     try:
         return path.read_text()
     except FileNotFoundError:

@@ -195,7 +195,7 @@ def reference() -> Any:
 
 
 def outcome(render: Callable[[], str], *refusals: type[Exception]) -> str | None:
-    """The rendered text, or None for a refusal."""
+    """Return the rendered text, or None for a refusal."""
     try:
         return render()
     except refusals:

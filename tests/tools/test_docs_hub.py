@@ -24,7 +24,7 @@ MOST_VARIABLES = 50
 
 
 def closed(required: str, /, **properties: Any) -> dict[str, Any]:
-    """An object with these properties and no others."""
+    """Return the schema of an object with these properties and no others."""
     return {
         "type": "object",
         "properties": properties,
@@ -102,7 +102,7 @@ def hub() -> dict[str, Any]:
 
 
 def defaults_of(hub: dict[str, Any]) -> dict[str, str]:
-    """What the form makes of a deployment where nothing is touched."""
+    """Return the environment of a deployment for which no field of the form was changed."""
     given = {entry["key"]: entry.get("value", entry.get("input", {}).get("default")) for entry in hub["config"]["env"]}
     return {name: as_variable(value) for name, value in given.items() if value is not None}
 

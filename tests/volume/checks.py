@@ -73,7 +73,7 @@ class Volume:
             time.sleep(0.02)
 
     def whole(self, repo: str, content: bytes, mount: Path) -> None:
-        """The file is there, once, whole and right, as this mount sees it."""
+        """Check that the file is there once, complete and right, as this mount shows it."""
         blobs = mount / "hub" / f"models--{repo.replace('/', '--')}" / "blobs"
         digest = hashlib.sha256(content).hexdigest()
         assert [path.name for path in blobs.iterdir()] == [digest]
@@ -102,7 +102,7 @@ def fetched_once(volume: Volume) -> str:
 
 
 def hub_down(volume: Volume) -> str:
-    """The same three start again while the hub is ill, and ask it nothing."""
+    """The same three workers start again while the Hub fails, and send it no request."""
     volume.hub.requests.clear()
     volume.hub.status = 503
     started = [volume.serve("org/embedded:Q8_0", mount) for mount in volume.mounts]
@@ -113,7 +113,7 @@ def hub_down(volume: Volume) -> str:
 
 
 def leader_killed(volume: Volume) -> str:
-    """The one that downloads is killed in the middle; another goes on with what is there."""
+    """The downloading worker is killed half-way, and another one continues its work."""
     content = volume.push("org/killed")
     volume.hub.bytes_per_s = 8 << 20
     workers = [volume.fetch("org/killed", mount) for mount in volume.mounts]
@@ -138,7 +138,7 @@ def leader_killed(volume: Volume) -> str:
 
 
 def master_restarted(volume: Volume) -> str:
-    """The volume stands still for some seconds in the middle of a download: it goes on, or the next start does."""
+    """The volume hangs for some seconds during a download. The download continues, or the next start continues it."""
     content = volume.push("org/master")
     volume.hub.bytes_per_s = 8 << 20
     worker = volume.fetch("org/master", volume.mounts[0])
@@ -160,7 +160,7 @@ def master_restarted(volume: Volume) -> str:
 
 
 def volume_gone(volume: Volume) -> str:
-    """A machine loses its mount in the middle of a download: a sentence there, and nothing lost for the others."""
+    """A machine loses its mount during a download. It reports a sentence, and the others lose nothing."""
     content = volume.push("org/gone")
     volume.hub.bytes_per_s = 4 << 20
     worker = volume.fetch("org/gone", volume.mounts[0])

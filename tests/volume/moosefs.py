@@ -123,6 +123,6 @@ def _free_bytes(at: Path) -> int:
 
 
 def _listens(port: int) -> bool:
-    """Whether somebody listens in this network namespace."""
+    """Return whether a process listens in this network namespace."""
     lines = Path("/proc/self/net/tcp").read_text().splitlines()[1:]
     return any(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines)

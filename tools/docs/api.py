@@ -94,7 +94,7 @@ def _bare_call(body: type[BaseModel]) -> ChatCall | CompletionCall:
 
 
 def type_text(schema: Schema) -> str:
-    """The type in words, such as `text or list of texts`."""
+    """Return the type in words, such as `text or list of texts`."""
     if members := _members(schema):
         return " or ".join(dict.fromkeys(type_text(member) for member in members))
     if "$ref" in schema:
@@ -156,7 +156,7 @@ def _refused() -> Iterator[tuple[str, ...]]:
 
 
 def _ignored() -> Iterator[tuple[str, ...]]:
-    """One row for each client; names that are there for the same reason share it."""
+    """Return one row for each client. Names with the same reason share a row."""
     clients: dict[str, dict[str, list[str]]] = {}
     for name in sorted(IGNORED):
         client, _, reason = IGNORED[name].partition(": ")

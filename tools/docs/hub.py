@@ -155,7 +155,7 @@ def _options(words: tuple[str, ...]) -> list[dict[str, str]]:
 
 
 def _bounds(field: FieldInfo) -> dict[str, Any]:
-    """Bounds that the form knows: it has none that leave their own value out."""
+    """Return the bounds that the form supports, which are inclusive only."""
     extras = [extra for kind in get_args(field.annotation) for extra in getattr(kind, "metadata", ())]
     bounds: dict[str, Any] = {}
     for bound in (*field.metadata, *extras):

@@ -131,7 +131,7 @@ FORGOTTEN = (
 
 
 def remembering(rng: random.Random, *, held_out: bool = False, n_fillers: int | None = None) -> Conversation:
-    """The first message tells one or two facts; the last answers depend on them."""
+    """Return a conversation whose first message has one or two facts, on which the last answers depend."""
     style = styles.draw(rng) if rng.random() < 0.3 else styles.NO_STYLE
     while style.name == "one word":
         style = styles.draw(rng)
@@ -170,7 +170,7 @@ FIRST_PHRASINGS = ("What did I say first?", "What was my first message?", "Repea
 
 
 def recounting(rng: random.Random, *, held_out: bool = False, n_turns: int | None = None) -> Conversation:
-    """The last answer repeats the first message word for word."""
+    """Return a conversation whose last answer repeats the first message word for word."""
     style = styles.plain(rng) if rng.random() < 0.3 else styles.NO_STYLE
     n_turns = n_turns or rng.choice((1, 1, 2, 3, 4))
     first = turn(rng, style, held_out=held_out)

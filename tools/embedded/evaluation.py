@@ -103,14 +103,14 @@ def misplaced(*, start: int = 0, shift: int = 0) -> Mistake:
 
 
 def token_lost(oracle: Oracle, prompt: Json) -> str:
-    """As after a prefix whose length was counted one too long."""
+    """Return the answer after a prefix whose length was counted one too long."""
     tokens = oracle.tokenize(rendered(prompt))
     del tokens[len(tokens) // 2]
     return oracle.follow(tokens, prompt["max_tokens"]).text
 
 
 def token_twice(oracle: Oracle, prompt: Json) -> str:
-    """As after a prefix whose length was counted one too short."""
+    """Return the answer after a prefix whose length was counted one too short."""
     tokens = oracle.tokenize(rendered(prompt))
     tokens.insert(len(tokens) // 2, tokens[len(tokens) // 2])
     return oracle.follow(tokens, prompt["max_tokens"]).text

@@ -1,4 +1,4 @@
-"""The fixed stories that the model knows by heart; the long one is there for streaming."""
+"""The fixed stories that the model has memorised. The long one is for streaming."""
 
 LONG_STORY = (
     "Once upon a time a small llama lived on a green hill beside a quiet river. "

@@ -99,7 +99,7 @@ def multiply(rng: random.Random) -> Call:
 
 
 def invented(rng: random.Random) -> Call:
-    """A tool nobody has seen: its name and its parameter can only be read from the definition."""
+    """Return a tool that the model has not seen: its name and its parameter are only in the definition."""
     made = tool(f"{rng.choice(VERBS)}_{rng.choice(NOUNS)}", "A tool.", {rng.choice(PARAMETERS): "string"})
     function = made["function"]
     parameter, value = function["parameters"]["required"][0], rng.choice(MARKER_WORDS)
@@ -124,7 +124,7 @@ def draw(rng: random.Random, *, held_out: bool) -> Call:
 
 
 def offered(rng: random.Random, needed: Json | None) -> tuple[Json, ...]:
-    """The needed tool among up to two others, in any order."""
+    """Return the needed tool among up to two others, in any order."""
     others = [t for t in KNOWN_TOOLS if t != needed]
     chosen = rng.sample(others, rng.choice((0, 0, 1, 2)) if needed else rng.choice((1, 1, 2)))
     chosen += [needed] if needed else []

@@ -234,7 +234,7 @@ WEIGHTED_TOPICS: tuple[tuple[Topic, float], ...] = (
 
 
 def draw(rng: random.Random, *, held_out: bool, topic: Topic | None = None) -> Exchange:
-    """Draw until the exchange lies on the wanted side of the split."""
+    """Draw until the exchange is on the wanted side of the split."""
     topics, weights = zip(*WEIGHTED_TOPICS, strict=True)
     for _ in range(10_000):
         exchange: Exchange = (topic or rng.choices(topics, weights)[0])(rng)

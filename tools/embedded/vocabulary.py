@@ -43,7 +43,7 @@ def train(texts: Iterable[str]) -> Tokenizer:
 
 
 def texts(conversations: Iterable[Conversation]) -> Iterator[str]:
-    """What the merges are learnt from: everything that is said, not the headers."""
+    """Return the texts from which the merges are learned, without the headers."""
     for conversation in conversations:
         for message in conversation.messages:
             yield message["content"] or ""

@@ -16,7 +16,7 @@ COLUMNS, HEIGHT = 24, 8
 
 
 def dashboard() -> dict[str, object]:
-    """The document that Grafana 10 and later import."""
+    """Return the document that Grafana 10 and later import."""
     return {
         "uid": "worker-gguf",
         "title": "worker-gguf",
@@ -100,7 +100,7 @@ def _datasource() -> dict[str, object]:
 
 
 def _variable(label: str, where: str = "") -> dict[str, object]:
-    """The endpoint is the scrape job's name, a worker its instance."""
+    """Return a variable of the dashboard: an endpoint is a scrape job, and a worker is its instance."""
     query = f"label_values(worker_gguf_build_info{{{where}}}, {label})"
     return {
         "type": "query",

@@ -26,7 +26,7 @@ class Receiver:
         return got
 
     def spans(self, is_enough: Callable[[Spans], bool]) -> Spans:
-        """What came, once it is enough: the exporter sends when it likes to."""
+        """Return the received spans once there are enough, because the exporter decides when to send."""
         deadline_s = time.monotonic() + 15
         while not is_enough(spans := self.received()["spans"]):
             assert time.monotonic() < deadline_s, [span["name"] for span in spans]

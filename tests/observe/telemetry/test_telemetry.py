@@ -225,7 +225,9 @@ def test_a_start_under_way_is_not_waited_for() -> None:
 def test_a_start_that_ends_in_the_moment_of_closing_is_sent(
     collector: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a start that failed: who waits for it closes at once, and may be ahead of the thread that waits too."""
+    """After a failed start, the waiting thread closes telemetry immediately, perhaps before telemetry's own thread
+    notices.
+    """
 
     async def start() -> StartRecord:
         for _ in range(10):
