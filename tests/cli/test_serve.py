@@ -89,7 +89,7 @@ def test_a_port_that_is_taken_ends_with_a_sentence() -> None:
 def test_a_machine_that_is_not_what_was_asked_for_ends_with_a_sentence() -> None:
     ended = run(N_GPU_LAYERS="5", PORT=str(free_port()))
     assert ended.returncode == 1
-    assert "worker-gguf: N_GPU_LAYERS=5, and this llama.cpp is built for the processor alone" in ended.stderr
+    assert "worker-gguf: N_GPU_LAYERS=5, but this llama.cpp is built for the processor only" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

@@ -14,11 +14,11 @@ CUDA = ("CUDA",)
 @pytest.mark.parametrize(
     ("facts", "said"),
     [
-        (GpuFacts(CUDA, 0), "built for CUDA and sees no GPU"),
-        (GpuFacts(CUDA, 0, wanted=-1), "sees no GPU"),
-        (GpuFacts(CUDA, 1, n_promised=2), "RUNPOD_GPU_COUNT=2 and llama.cpp sees 1"),
-        (GpuFacts((), 0, wanted=20), "N_GPU_LAYERS=20, and this llama.cpp is built for the processor alone"),
-        (GpuFacts((), 0, n_promised=1), "RUNPOD_GPU_COUNT=1, and this llama.cpp is built for the processor alone"),
+        (GpuFacts(CUDA, 0), "built for CUDA but finds no GPU"),
+        (GpuFacts(CUDA, 0, wanted=-1), "finds no GPU"),
+        (GpuFacts(CUDA, 1, n_promised=2), "RUNPOD_GPU_COUNT=2 but llama.cpp finds 1"),
+        (GpuFacts((), 0, wanted=20), "N_GPU_LAYERS=20, but this llama.cpp is built for the processor only"),
+        (GpuFacts((), 0, n_promised=1), "RUNPOD_GPU_COUNT=1, but this llama.cpp is built for the processor only"),
     ],
 )
 def test_gpus_that_were_asked_or_paid_for_and_are_not_used_fail(facts: GpuFacts, said: str) -> None:
@@ -47,10 +47,10 @@ def test_devices_that_are_as_asked_pass(facts: GpuFacts) -> None:
 @pytest.mark.parametrize(
     ("facts", "said"),
     [
-        (GpuFacts(CUDA, 1, planned=0), "not one layer of the model fits"),
-        (GpuFacts(CUDA, 1, planned=-1, offloaded=(0, 33)), "put 0 of 33 layers on the GPU where 33 were planned"),
+        (GpuFacts(CUDA, 1, planned=0), "No layer of the model fits"),
+        (GpuFacts(CUDA, 1, planned=-1, offloaded=(0, 33)), "put 0 of 33 layers on the GPU, but 33 were planned"),
         (GpuFacts(CUDA, 1, planned=-1, offloaded=(32, 33)), "put 32 of 33"),
-        (GpuFacts(CUDA, 1, planned=20, offloaded=(19, 33)), "put 19 of 33 layers on the GPU where 20 were planned"),
+        (GpuFacts(CUDA, 1, planned=20, offloaded=(19, 33)), "put 19 of 33 layers on the GPU, but 20 were planned"),
         (GpuFacts(CUDA, 1, planned=-1, taken_bytes=1 << 30, planned_bytes=8 << 30), "1024 MiB of its memory"),
     ],
 )
@@ -79,7 +79,7 @@ def test_a_file_that_is_shorter_than_its_header_says_or_has_another_digest_fails
     assert model([FileFacts("a", 100, 100), FileFacts("b", 101, 100)]).ok
     short = model([FileFacts("a", 100, 100), FileFacts("b", 99, 100)])
     assert not short.ok
-    assert short.reason.startswith("b has 99 bytes, and by its own header 100")
+    assert short.reason.startswith("b has 99 bytes, but its header requires 100")
     wrong = model([FileFacts("a", 100, 100, "right"), FileFacts("b", 100, 100, "wrong")])
     assert not wrong.ok
     assert "SHA-256" in wrong.reason

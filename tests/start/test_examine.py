@@ -88,7 +88,7 @@ def test_the_digest_is_compared_when_it_is_asked_for(tmp_path: Path) -> None:
     assert start(**wrong)[1] is None
     error = start(**wrong, verify_model="sha256")[1]
     assert isinstance(error, Unfit)
-    assert "tiny-Q8_0.gguf has another SHA-256" in error.message
+    assert "tiny-Q8_0.gguf has a different SHA-256" in error.message
 
 
 def test_a_cache_that_cannot_be_written_stops_the_start(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""The cold start of one model, from settings to a service that answers."""
+"""The cold start of one model, from the settings to a service that answers requests."""

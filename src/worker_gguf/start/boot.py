@@ -1,4 +1,4 @@
-"""The cold start of one model, read top to bottom: from settings to a service that answers."""
+"""Runs the cold start of one model: finds or downloads its files, then opens it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["boot"]
 
 
 def boot(start: Start, head_start: Prefetch | None) -> LoadedModel:
-    """Bring the model up. Raises the WorkerError that stopped it; nothing stays loaded then.
+    """Load the model of the settings. Raises the WorkerError of a failure, after which nothing stays loaded.
 
-    `head_start` is the prefetch that already runs, if there is one. It is closed here.
+    `head_start` is a prefetch that is already running, or None. This function closes it.
     """
     with ReadAhead(start, head_start) as ahead:
         local = fetch(start)

@@ -1,7 +1,7 @@
-"""Judges whether a worker that has just started is fit to serve: facts in, checks out. Reads nothing itself.
+"""Decides from facts whether a worker that has just started is fit to serve. Pure functions.
 
-A worker on the wrong machine often serves anyway, ten times slower at the same price. So the settings are compared with
-the result of the start, and each difference becomes a sentence with a next step.
+A worker on the wrong machine often works, but ten times slower at the same price. So the settings are compared with the
+result of the start. Each difference becomes a sentence that tells the user what to do.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Check", "FileFacts", "GpuFacts", "TokenFacts", "VolumeFacts", "refus
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`reason` is the finding and, where the check is not `ok`, the next step."""
+    """The result of one check. `reason` is the finding and, if the check failed, the next step for the user."""
 
     name: str
     ok: bool
@@ -30,12 +30,13 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class GpuFacts:
-    """The GPUs as requested and as found.
+    """The requested GPUs and the GPUs that are used.
 
-    `backends` are llama.cpp's GPU backends, with or without a GPU. `n_promised` is the platform's count. `wanted` is
-    N_GPU_LAYERS as set, `planned` as planned; -1 is all. `offloaded` is llama.cpp's log: layers on GPUs, of how many.
-    Where it logged nothing, the GPUs' memory is compared: `taken_bytes` were taken since the plan, which put
-    `planned_bytes` there.
+    `backends` are the GPU backends of llama.cpp, even without a GPU. `n_seen` is the number of GPUs that llama.cpp
+    sees, and `n_promised` the number that the platform states. `wanted` is N_GPU_LAYERS, and `planned` the number of
+    layers in the plan; -1 means all. `offloaded` is the number of layers on GPUs and of all layers, from llama.cpp's
+    log. If llama.cpp logged neither, GPU memory is compared: `taken_bytes` is the memory taken since the plan was made,
+    and `planned_bytes` the memory in the plan.
     """
 
     backends: tuple[str, ...]
@@ -49,7 +50,7 @@ class GpuFacts:
 
     def devices(self) -> Check:
         if self.wanted == 0:
-            return Check("devices", True, "N_GPU_LAYERS=0: the model runs on the processor, as asked")
+            return Check("devices", True, "N_GPU_LAYERS=0: the model runs on the processor, as requested")
         if not self.backends:
             return self._processor_alone()
         built = " and ".join(self.backends)
@@ -57,38 +58,38 @@ class GpuFacts:
             return Check(
                 "devices",
                 False,
-                f"llama.cpp is built for {built} and sees no GPU. Give the worker a GPU whose driver is new enough for "
-                "this image, or set N_GPU_LAYERS=0 to run on the processor.",
+                f"llama.cpp is built for {built} but finds no GPU. Give the worker a GPU whose driver is new enough "
+                "for this image, or set N_GPU_LAYERS=0 to run on the processor.",
             )
         if self.n_promised is not None and self.n_seen < self.n_promised:
             return Check(
                 "devices",
                 False,
-                f"RUNPOD_GPU_COUNT={self.n_promised} and llama.cpp sees {self.n_seen}: the others are hidden "
-                "(CUDA_VISIBLE_DEVICES) or broken. Unset what hides them, or start another worker.",
+                f"RUNPOD_GPU_COUNT={self.n_promised} but llama.cpp finds {self.n_seen} GPUs: the others are hidden "
+                "(CUDA_VISIBLE_DEVICES) or broken. Unset CUDA_VISIBLE_DEVICES, or start another worker.",
             )
-        return Check("devices", True, f"{self.n_seen} by {built}")
+        return Check("devices", True, f"{self.n_seen} with {built}")
 
     def _processor_alone(self) -> Check:
         why = f"N_GPU_LAYERS={self.wanted}" if self.wanted else f"RUNPOD_GPU_COUNT={self.n_promised}"
         if not self.wanted and not self.n_promised:
-            return Check("devices", True, "none: llama.cpp is built for the processor alone")
+            return Check("devices", True, "none: llama.cpp is built for the processor only")
         return Check(
             "devices",
             False,
-            f"{why}, and this llama.cpp is built for the processor alone: a GPU would be paid for and idle. Use an "
+            f"{why}, but this llama.cpp is built for the processor only: a GPU would cost money and stay idle. Use an "
             "image for GPUs, or set N_GPU_LAYERS=0 to run on the processor.",
         )
 
     def offload(self) -> Check:
         if self.wanted == 0 or not self.n_seen:
-            return Check("offload", True, "none asked for")
+            return Check("offload", True, "none requested")
         if self.planned == 0:
             return Check(
                 "offload",
                 False,
-                "There is a GPU and not one layer of the model fits on it: it is too small, or its memory is taken. "
-                "Choose a larger GPU or a smaller quantisation, or set N_GPU_LAYERS=0 to run on the processor.",
+                "No layer of the model fits on the GPU: it is too small, or other processes use its memory. Choose a "
+                "larger GPU or a smaller quantisation, or set N_GPU_LAYERS=0 to run on the processor.",
             )
         if self.offloaded is None:
             return self._offload_by_memory()
@@ -98,8 +99,8 @@ class GpuFacts:
             return Check(
                 "offload",
                 False,
-                f"llama.cpp put {n} of {total} layers on the GPU where {planned} were planned. Its log has the reason; "
-                "start another worker, or set N_GPU_LAYERS to what fits.",
+                f"llama.cpp put {n} of {total} layers on the GPU, but {planned} were planned. Its log has the reason. "
+                "Start another worker, or set N_GPU_LAYERS to a number that fits.",
             )
         return Check("offload", True, f"{n} of {total} layers")
 
@@ -109,7 +110,7 @@ class GpuFacts:
             return Check(
                 "offload",
                 False,
-                f"{planned} MiB of the model were planned on the GPU and {taken} MiB of its memory were taken. "
+                f"{planned} MiB of the model were planned for the GPU, but only {taken} MiB of its memory were taken. "
                 "Start another worker, or set N_GPU_LAYERS=0 to run on the processor.",
             )
         return Check("offload", True, f"{self.taken_bytes >> 20} MiB of GPU memory taken")
@@ -117,8 +118,10 @@ class GpuFacts:
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """One file of the model. `needed_bytes` is the end of its last tensor by its own header. `digest` is the result of
-    comparing its SHA-256 with the cache's, if that was asked for and the cache has one.
+    """One file of the model.
+
+    `needed_bytes` is the end of its last tensor according to its header. `digest` is the result of comparing its
+    SHA-256 with the one in the cache: `unasked` if this was not requested, `unknown` if the cache has none.
     """
 
     name: str
@@ -128,29 +131,32 @@ class FileFacts:
 
 
 def model(files: Iterable[FileFacts]) -> Check:
+    """Check the files of the model."""
     files = tuple(files)
     for file in files:
         if file.size_bytes < file.needed_bytes:
-            why = f"has {file.size_bytes} bytes, and by its own header {file.needed_bytes}"
+            why = f"has {file.size_bytes} bytes, but its header requires {file.needed_bytes}"
         elif file.digest == "wrong":
-            why = "has another SHA-256 than the cache records"
+            why = "has a different SHA-256 than the cache records"
         else:
             continue
-        return Check("model", False, f"{file.name} {why}: it is damaged. Delete it, and it is fetched again.")
+        return Check("model", False, f"{file.name} {why}. Delete it, and the next start fetches it again.")
     size_bytes = sum(file.size_bytes for file in files)
-    said = {
+    findings = {
         "unasked": "as long as its header requires",
         "unknown": "as long as its header requires; the cache has no SHA-256 of it",
         "right": "SHA-256 as in the cache",
     }
     worst = next(kind for kind in ("unasked", "unknown", "right") if any(file.digest == kind for file in files))
-    return Check("model", True, f"{size_bytes} bytes, {said[worst]}")
+    return Check("model", True, f"{size_bytes} bytes, {findings[worst]}")
 
 
 @dataclass(frozen=True, slots=True)
 class VolumeFacts:
-    """The cache that models are written to, in words that anybody may read: `place` names no path. `error` is why it
-    could not be written."""
+    """The cache to which models are written. The check is public, so `place` must describe it without a path.
+
+    `error` is the reason why it cannot be written, or None.
+    """
 
     place: str
     error: str | None = None
@@ -160,20 +166,22 @@ class VolumeFacts:
         place = self.place[:1].upper() + self.place[1:]
         if self.error is None:
             return Check("volume", True, f"{self.place} can be written")
-        if self.is_full:  # this model is on disk: a worker that cannot fetch another one can serve it
+        if self.is_full:  # the worker can still serve, because its model is on disk
             return Check("volume", True, f"{self.place} is full ({self.error}): no other model can be fetched")
         return Check(
             "volume",
             False,
-            f"{place} cannot be written ({self.error}). Mount the volume for writing, mend its rights, or set "
+            f"{place} cannot be written ({self.error}). Mount the volume for writing, correct its permissions, or set "
             "MODEL_CACHE_DIR to another folder.",
         )
 
 
 @dataclass(frozen=True, slots=True)
 class TokenFacts:
-    """The first token. `logprob` is its log-probability, not finite when a logit is not; None when no token could be
-    drawn although none was banned. `error` is the reason why nothing was computed.
+    """The result of drawing the first token.
+
+    `logprob` is its log-probability, which is not finite if a logit is not. It is None if no token could be drawn
+    although none was banned. `error` is the message of a failed computation, or None.
     """
 
     logprob: float | None = None
@@ -181,7 +189,8 @@ class TokenFacts:
 
     def check(self) -> Check:
         if self.error is not None:
-            return Check("token", False, f"{self.error} Start another worker; if it stays, the file is faulty.")
+            message = f"{self.error} Start another worker. If this happens again, the file is damaged."
+            return Check("token", False, message)
         if self.logprob is None or not math.isfinite(self.logprob):
             return Check(
                 "token",
@@ -193,7 +202,7 @@ class TokenFacts:
 
 
 def refusal(checks: Iterable[Check]) -> Unfit | None:
-    """The error of the checks that failed, or None."""
+    """Return an error with the reasons of all failed checks, or None if none failed."""
     checks = tuple(checks)
     failed = [check.reason for check in checks if not check.ok]
     return Unfit.of(" ".join(failed), (check.as_dict() for check in checks)) if failed else None

@@ -1,4 +1,4 @@
-"""Gathers the facts for the fitness checks: devices, files, the cache, the first token. `checks` judges them."""
+"""Collects the facts for the fitness checks: devices, files, cache, first token. The module `checks` evaluates them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _DIGEST: Mapping[bool | None, Literal["unknown", "right", "wrong"]] = {None: "un
 
 
 def check_devices(settings: Settings, gpus: GpuFacts) -> None:
-    """Check the devices before the load: a machine without its GPUs need not read the model. Raises Unfit."""
+    """Check the devices before the load, so that a machine without its GPUs fails early. Raises Unfit."""
     _judge(settings, (gpus.devices(),))
 
 
 def check_token(first: Sampled | WorkerError | None) -> Check:
-    """Check the first token that was drawn, or the error that came in its place."""
+    """Check the result of `first_token`."""
     if isinstance(first, WorkerError):
         return TokenFacts(error=first.message).check()
     return TokenFacts(first.logprobs[0].logprob if first and first.logprobs else None).check()
@@ -41,10 +41,10 @@ def check_token(first: Sampled | WorkerError | None) -> Check:
 def examine(
     start: Start, gpus: GpuFacts, header: ModelHeader, local: LocalModel, token: Check, checked: tuple[Check, ...] = ()
 ) -> tuple[Check, ...]:
-    """Check the worker once its model is loaded. The gate gets the progress of the model's digest.
+    """Check the worker after its model is loaded. Computing the SHA-256 of the files reports its progress to the gate.
 
-    `checked` are the checks of an earlier load of this model. Those of its files and of the cache still hold and are
-    used again. Raises Unfit when a check failed, unless FITNESS_CHECKS=report.
+    `checked` are the checks of an earlier load of this model. Its checks of the files and the cache are reused. Raises
+    Unfit if a check failed, unless FITNESS_CHECKS=report, and NotReady if the gate cancels the start.
     """
     settings = start.settings
     known = {check.name: check for check in checked}
@@ -78,16 +78,16 @@ def _file(start: Start, header: ModelHeader, local: LocalModel, part: int) -> Fi
     if start.settings.verify_model != "sha256":
         return facts
     if local.source == "download":
-        return replace(facts, digest="right")  # computed while it came in
-    n_parts, is_wanted = len(local.paths), True
+        return replace(facts, digest="right")  # verified during the download
+    n_parts, is_cancelled = len(local.paths), False
 
     def goes_on(fraction: float) -> bool:
-        nonlocal is_wanted
-        is_wanted = start.gate("verify", (part + fraction) / n_parts)
-        return is_wanted
+        nonlocal is_cancelled
+        is_cancelled = not start.gate("verify", (part + fraction) / n_parts)
+        return not is_cancelled
 
     matches = matches_record(path, goes_on)
-    if not is_wanted:
+    if is_cancelled:
         raise NotReady(CANCELLED)
     return replace(facts, digest=_DIGEST[matches])
 

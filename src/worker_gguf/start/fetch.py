@@ -1,4 +1,4 @@
-"""From the settings to a model's files on this machine: its GGUF, and the original repository's tokenizer."""
+"""Finds or downloads the files of the model: its GGUF, and the tokenizer of the original repository."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["fetch", "find", "original_tokenizer"]
 
 
 def fetch(start: Start) -> LocalModel:
-    """Find the model on this machine, or download it. Raises NotReady when the gate cancels the start."""
+    """Find the model on this machine or download it. Raises NotReady if the gate cancels the start."""
     with start.phase("fetch") as phase:
         local = find(start.settings) or _download(start)
         phase.size_bytes = local.size_bytes
@@ -29,13 +29,13 @@ def fetch(start: Start) -> LocalModel:
 
 
 def find(settings: Settings) -> LocalModel | None:
-    """Find the model on this machine, without a request to the Hub."""
+    """Find the model on this machine without a network request. Returns None if it is not there."""
     ref = ModelRef.parse(settings.model_reference)
     return locate(ref, settings.cache_dirs(), baked_dir=settings.model_baked_dir, prefer=prefer)
 
 
 def _download(start: Start) -> LocalModel:
-    from worker_gguf.store import download_model  # a start that has its model saves these 15 ms
+    from worker_gguf.store import download_model  # the import takes 15 ms and is only needed for a download
 
     settings = start.settings
     ref = ModelRef.parse(settings.model_reference)
@@ -57,7 +57,7 @@ def _download(start: Start) -> LocalModel:
 
 
 def original_tokenizer(start: Start) -> OriginalTokenizer | None:
-    """Read the tokenizer that TOKENIZER names, if it is set."""
+    """Read the tokenizer that TOKENIZER names. Returns None if it is not set."""
     settings = start.settings
     if not settings.tokenizer:
         return None
@@ -68,7 +68,7 @@ def original_tokenizer(start: Start) -> OriginalTokenizer | None:
 
 
 def prefer(models: Sequence[ModelFiles]) -> ModelFiles | None:
-    """Choose the best quant that fits this machine, where a reference asks for none."""
+    """Choose the best quantisation that fits this machine, for a reference without one."""
     from worker_gguf.llama.machine import read_machine
 
     return by_labels(partial(preference, order=PREFERENCE, machine=read_machine()))(models)

@@ -1,5 +1,6 @@
-"""Draws one token from a model that has just been loaded. That builds graphs and touches pages before the first
-request, and shows that the model computes.
+"""Draws one token from a model that has just been loaded.
+
+This builds graphs and reads pages of the file before the first request, and shows whether the model computes.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ _ID = "first-token"
 
 
 def first_token(runner: Runner, bos: int | None) -> Sampled | WorkerError | None:
-    """Compute it before the engine's thread runs, and leave the memory empty.
+    """Draw the first token, with its log-probability. Call it before the engine's thread starts.
 
-    The token has its log-probability. None when none could be drawn, an error when the decode failed.
+    Returns None if no token could be drawn, or the error if the decode failed. The KV memory is empty afterwards.
     """
     prompt = (bos if bos is not None else 0,)
     request = GenerationRequest(_ID, prompt, SamplingParams(temperature=0.0), max_tokens=1, top_logprobs=0)

@@ -1,8 +1,8 @@
-"""Finds the model's file and begins to read it before anything heavy is imported.
+"""Finds the model's file and starts to read it before large modules are imported.
 
-The settings are not read yet, since pydantic alone takes 0.1 s. The head start is therefore a guess from the raw
-environment. There is none for a model that has to be downloaded, nor where a setting is wrong. `ReadAhead` compares the
-guess with the files that the settings lead to, and drops a wrong one.
+The settings are not read yet, because importing pydantic takes 0.1 s. So the head start guesses the file from the
+environment variables. It does nothing if the model must be downloaded or if a setting is wrong. `ReadAhead` later
+compares the guess with the files that the settings specify, and drops a wrong guess.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ __all__ = ["begin", "searched"]
 def begin(
     model: str | None = None, environ: Mapping[str, str] | None = None, *, in_child: bool = False
 ) -> Prefetch | None:
-    """Begin to read the model if it is on disk. `model` wins over the environment.
+    """Start to read the model if it is on disk. `model` has priority over the environment.
 
-    `in_child` reads in a child process, if this one has no other thread yet.
+    With `in_child`, a child process reads, if this process has no other thread yet. Returns None if nothing is read.
     """
-    given = environment.given(environ)
-    mode = given.get("prefetch", "auto").lower()
-    if mode not in ("auto", "on") or given.get("load_mode", "").lower() == "direct":
+    variables = environment.given(environ)
+    mode = variables.get("prefetch", "auto").lower()
+    if mode not in ("auto", "on") or variables.get("load_mode", "").lower() == "direct":
         return None
     try:
-        n_readers = int(given.get("prefetch_readers", "auto").lower().replace("auto", "0"))
-        baked_dir = Path(given.get("model_baked_dir", BAKED_DIR))
-        found = locate(ModelRef.parse(model or _reference(given)), searched(given), baked_dir=baked_dir)
-        if found is None or not 0 <= n_readers <= 256:
+        n_readers = int(variables.get("prefetch_readers", "auto").lower().replace("auto", "0"))
+        baked_dir = Path(variables.get("model_baked_dir", BAKED_DIR))
+        local = locate(ModelRef.parse(model or _reference(variables)), searched(variables), baked_dir=baked_dir)
+        if local is None or not 0 <= n_readers <= 256:
             return None
         limit_bytes = None if mode == "on" else page_cache_room_bytes()
         is_alone = in_child and threading.active_count() == 1
-        return Prefetch(found.paths, n_readers=n_readers or None, limit_bytes=limit_bytes).start(in_child=is_alone)
+        return Prefetch(local.paths, n_readers=n_readers or None, limit_bytes=limit_bytes).start(in_child=is_alone)
     except (WorkerError, OSError, ValueError):
         return None
 
 
-def searched(given: Mapping[str, str], volume: Path = RUNPOD_VOLUME) -> list[Path]:
-    """Return the caches that the settings will search, from the variables as they are given."""
-    library = library_cache_dir(given.get("hf_hub_cache"), given.get("hf_home"))
-    return cache_dirs(given.get("model_cache_dir"), library, volume)
+def searched(variables: Mapping[str, str], volume: Path = RUNPOD_VOLUME) -> list[Path]:
+    """Return the caches that the settings will search, from `variables` with names in lower case."""
+    library = library_cache_dir(variables.get("hf_hub_cache"), variables.get("hf_home"))
+    return cache_dirs(variables.get("model_cache_dir"), library, volume)
 
 
-def _reference(given: Mapping[str, str]) -> str:
-    if "models" in given:
-        # Only its short form, of which the first model is loaded at the start; a file would have to be read as YAML.
-        return given["models"].partition(",")[0].partition("=")[2].strip()
-    if "model_repository_id" in given and "model_filename" in given:
-        return str(ModelRef.from_pair(given["model_repository_id"], given["model_filename"]))
-    return given.get("model", "embedded")
+def _reference(variables: Mapping[str, str]) -> str:
+    if "models" in variables:
+        # The start loads the first model of the list. Only the short form is read here, because a file needs YAML.
+        return variables["models"].partition(",")[0].partition("=")[2].strip()
+    if "model_repository_id" in variables and "model_filename" in variables:
+        return str(ModelRef.from_pair(variables["model_repository_id"], variables["model_filename"]))
+    return variables.get("model", "embedded")

@@ -1,6 +1,6 @@
-"""Loads a model under a plan, and under smaller plans while memory is short.
+"""Loads a model with a plan, and with smaller plans as long as there is not enough memory.
 
-The steps come from `plan.smaller`; each is a warning in the log and a line of the plan's `degraded`.
+`plan.smaller` makes the smaller plans. Each step is a warning in the log and a line of the plan's `degraded`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ def load_within_memory(
     open_engine: Callable[[ModelT, MemoryPlan], EngineT],
     next_plan: Callable[[MemoryPlan, Stage], MemoryPlan | None],
 ) -> tuple[ModelT, EngineT, MemoryPlan]:
-    """Return the model, what runs it and the plan that both follow. The last NotEnoughMemory is raised when no smaller
-    plan is left; nothing stays loaded then. A model is loaded again only for another placement of its layers.
+    """Load a model and open its engine. Return both and the plan that they follow.
+
+    The model is loaded again only if the smaller plan places its layers differently. If there is no smaller plan, the
+    last NotEnoughMemory is raised. After any error, nothing stays loaded.
     """
     model: ModelT | None = None
     while True:

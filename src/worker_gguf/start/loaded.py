@@ -1,4 +1,4 @@
-"""The face of a loaded model, or of several, towards the worker."""
+"""The interface of a loaded model, or of several models, for the worker."""
 
 from __future__ import annotations
 
@@ -23,23 +23,26 @@ __all__ = ["LoadedModel", "ModelHost", "describe_machine", "describe_model"]
 
 
 class ModelHost(Protocol):
-    """Methods may be called from any thread, coroutines on any running loop."""
+    """One or several models that answer requests.
+
+    Methods can be called from any thread, and coroutines on any running event loop.
+    """
 
     @property
     def name(self) -> str:
-        """The name of the model that answers requests which name none."""
+        """The name of the model that answers requests without a model name."""
         ...
 
     @property
     def n_parallel(self) -> int:
-        """Requests that can run at once."""
+        """The number of requests that can run at the same time."""
         ...
 
     @property
     def stats(self) -> EngineStats: ...
 
     async def answer(self, request: Request) -> Answer | Stream:
-        """Answer one request, or raise the WorkerError that refuses it."""
+        """Answer one request. Raises the WorkerError that refuses it."""
         ...
 
     async def idle(self) -> None:
@@ -47,33 +50,33 @@ class ModelHost(Protocol):
         ...
 
     def cut_off(self, error: WorkerError) -> None:
-        """End every request that is open with this error."""
+        """End every open request with this error."""
         ...
 
     def engines(self) -> Sequence[Engine]:
-        """The engines that run now."""
+        """Return the engines of the models in memory."""
         ...
 
     def abandon(self, error: WorkerError) -> None:
-        """End every open request with this error though an engine's thread does not come back. The last thing asked."""
+        """End every open request with this error although an engine's thread hangs. No other call may follow."""
         ...
 
     def stop(self) -> None:
-        """End what still runs as cancelled and give everything back. Once."""
+        """End the running requests as cancelled and free all memory and files. Call it once."""
         ...
 
     def publish(self, metrics: Metrics) -> None:
-        """Publish the result of the start in the metrics."""
+        """Publish the result of the start as metrics."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Return the model's part of /health, which is public: no paths."""
+        """Return the part of /health about the models. It is public: it must not contain paths."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """One model that is up: the result of a start."""
+    """One loaded model, the result of a start."""
 
     service: Service
     engine: Engine
@@ -82,7 +85,7 @@ class LoadedModel:
     plan: MemoryPlan
     machine: Machine
     usage_mark: UsageMark
-    """Keeps other workers on the volume from pruning the model's files."""
+    """Prevents other workers on the volume from pruning the model's files."""
     checks: tuple[Check, ...] = ()
 
     @property

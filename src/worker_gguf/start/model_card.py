@@ -1,4 +1,4 @@
-"""The public facts of a model, loaded or not: its name, its aliases, its numbers."""
+"""Builds the public facts of a model, loaded or not: its name, aliases and numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PRIVATE = re.compile(r"(?<![\w./~-])(?:~?/|\.{1,2}/|https?:/)\S", re.IGNORECASE
 
 
 def card_of(settings: Settings, local: LocalModel, header: ModelHeader, n_ctx: int | None = None) -> ModelCard:
-    """`n_ctx` is one request's, known once the model is planned."""
+    """Build the card of a model. `n_ctx` is the context size of one request, which is known after planning."""
     reference = settings.model_reference
     name = local.repo or (reference if local.source == "embedded" else local.path.stem)
     model_id = settings.model_alias or name
@@ -38,10 +38,10 @@ def card_of(settings: Settings, local: LocalModel, header: ModelHeader, n_ctx: i
 
 
 def is_private(name: str) -> bool:
-    """Return whether a name shows more than clients should see: a path, or an address that may be signed."""
+    """Return whether clients must not see a name, because it is a path or a URL, which may be signed."""
     return name.startswith(("/", ".", "~")) or name.lower().startswith(("http:", "https:"))
 
 
 def names_private(text: str) -> bool:
-    """Whether a path or an address stands somewhere in it."""
+    """Return whether a text contains a path or a URL."""
     return _PRIVATE.search(text) is not None

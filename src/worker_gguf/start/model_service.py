@@ -1,4 +1,4 @@
-"""From a loaded model to the service that answers with it: its chat template, its card, its fingerprint."""
+"""Builds the service of a loaded model, with its chat template, its card and its fingerprint."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["make_service", "request_defaults"]
 
 logger = logging.getLogger(__name__)
 
-# Plan fields that vary with free memory from start to start but cannot change an answer.
+# These fields of the plan depend on the free memory at the start but cannot change an answer.
 _NOT_IN_FINGERPRINT = frozenset({"reasons", "devices", "degraded"})
 
 
@@ -39,7 +39,7 @@ def make_service(
     plan: MemoryPlan,
     original: OriginalTokenizer | None,
 ) -> Service:
-    """Raises TemplateError when the model's chat template, or the one that is set, cannot be used."""
+    """Build the service. Raises TemplateError if the chat template of the model or the settings cannot be used."""
     vocabulary = model.vocabulary
     return Service(
         engine,
@@ -59,7 +59,7 @@ def make_service(
 
 
 def request_defaults(settings: Settings) -> Defaults:
-    """Return the defaults of requests."""
+    """Return the default parameters of requests."""
     return Defaults(settings.sampling_defaults(), settings.max_tokens, settings.strict_parameters)
 
 
@@ -80,15 +80,15 @@ def _templates(
         eos_token=model.vocabulary.token_text(model.vocabulary.eos),
     )
     if not abilities_of(header).generates:
-        return templates  # never rendered
-    _ = templates.default.shape  # probed now, not while the first request waits
+        return templates  # they are never rendered
+    _ = templates.default.shape  # examine the template now, so that the first request does not wait for it
     if templates.is_fallback:
         logger.warning("the model has no chat template, so ChatML is used: set CHAT_TEMPLATE to another")
     return templates
 
 
 def _read_template(text_or_path: str) -> str:
-    """Return the template, or read it from a path: a template without braces would render the same for any chat."""
+    """Return a template, or read it from a file. A text without `{` is a path, because no useful template lacks it."""
     if "{" in text_or_path:
         return text_or_path
     try:
@@ -100,8 +100,9 @@ def _read_template(text_or_path: str) -> str:
 
 
 def _fingerprint(settings: Settings, header: ModelHeader, local: LocalModel, plan: MemoryPlan) -> str:
-    """Return a digest of everything that an answer with a seed can depend on: the library, the file, the placement of
-    its layers, the shape of batches.
+    """Return a digest of all facts that can change an answer with a fixed seed.
+
+    These are the library, the file, the placement of its layers and the shape of batches.
     """
     shape = {name: value for name, value in asdict(plan).items() if name not in _NOT_IN_FINGERPRINT}
     how = (settings.type_k, settings.type_v, settings.flash_attn, settings.rope_freq_base, settings.rope_freq_scale)

@@ -1,6 +1,6 @@
-"""Opens a model: header, plan, load, context, first token, checks, and the service that answers with it.
+"""Opens a model in phases: header, plan, load, context, first token, checks, service.
 
-Heavy imports stand inside the phases that need them, so that each is timed and none delays the phase before it.
+Slow imports are inside the phases that need them, so that each phase includes its imports and does not delay others.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ __all__ = ["LATE_IMPORTS", "open_model"]
 
 logger = logging.getLogger(__name__)
 
-# The modules that this one imports during or after the load, so that `worker-gguf serve` can import them in parallel
-# with it. tests/start/test_open_model.py compares them with the imports below.
+# The modules that this module imports during or after the load. `worker-gguf serve` imports them while the model loads.
+# tests/start/test_open_model.py compares the list with the imports below.
 LATE_IMPORTS = (
     "worker_gguf.engine.engine",
     "worker_gguf.llama.context",
@@ -56,9 +56,9 @@ def open_model(
     checked: tuple[Check, ...] = (),
     left_of: Callable[[Machine], Machine] | None = None,
 ) -> LoadedModel:
-    """Bring the model up. Raises the WorkerError that stopped it; nothing stays loaded then. Closes `ahead`.
+    """Load the model and build its service. Raises the WorkerError of a failure, after which nothing stays loaded.
 
-    `checked` are the checks of an earlier load of this model. `left_of` returns what other models leave of the machine.
+    Closes `ahead`. `checked` are checks of an earlier load. `left_of` returns a machine without other models' memory.
     """
     settings = start.settings
     ahead.follow(local)
@@ -87,8 +87,8 @@ def open_model(
         return smaller_plan(plan, stage, shape_of(header), visible(room, settings), constraints_of(settings))
 
     model, engine, plan = load_within_memory(plan, load, open_engine, smaller)
-    ahead.close()  # only now: a load that is tried again goes through the same open file
-    with _closing_if_it_fails(engine):
+    ahead.close()  # not earlier: a second load with a smaller plan uses the same open file
+    with _closing_on_error(engine):
         token = _first_token(start, header, model, engine)
         checks = _check(start, _offloaded(gpus, machine, plan, model), header, local, token, checked)
         with start.phase("service"):
@@ -100,7 +100,7 @@ def open_model(
 
 
 @contextmanager
-def _closing_if_it_fails(engine: Engine) -> Iterator[None]:
+def _closing_on_error(engine: Engine) -> Iterator[None]:
     try:
         yield
     except BaseException:
@@ -109,9 +109,9 @@ def _closing_if_it_fails(engine: Engine) -> Iterator[None]:
 
 
 def _machine(settings: Settings) -> tuple[Machine, GpuFacts | None]:
-    """Read the machine, and refuse one without the GPUs that it should have: it need not read the model.
+    """Read the state of the machine and check its GPUs before the model is read. Raises Unfit if a GPU is missing.
 
-    The facts of the GPUs are None where neither the settings nor the build of llama.cpp know of any.
+    The facts about GPUs are None if neither the settings nor the build of llama.cpp refer to GPUs.
     """
     from worker_gguf.llama.machine import read_machine
     from worker_gguf.llama.offload import gpu_backends
@@ -119,7 +119,7 @@ def _machine(settings: Settings) -> tuple[Machine, GpuFacts | None]:
     machine = read_machine()
     backends = gpu_backends()
     if not (settings.n_gpu_layers or settings.runpod_gpu_count or backends):
-        return machine, None  # a start without GPUs saves the import
+        return machine, None  # without GPUs, the import below is not needed
     from worker_gguf.start.checks import GpuFacts
 
     gpus = GpuFacts(backends, len(machine.gpus), settings.runpod_gpu_count, settings.n_gpu_layers)
@@ -131,7 +131,7 @@ def _machine(settings: Settings) -> tuple[Machine, GpuFacts | None]:
 
 
 def _offloaded(gpus: GpuFacts | None, machine: Machine, plan: MemoryPlan, model: Model) -> GpuFacts:
-    """Add the result of the load to the facts of the GPUs."""
+    """Add the result of the load to the facts about GPUs."""
     from worker_gguf.llama.machine import read_machine
     from worker_gguf.start.checks import GpuFacts
 
@@ -195,7 +195,7 @@ def _load(start: Start, local: LocalModel, plan: MemoryPlan, ahead: ReadAhead, d
 
 
 def _adopt(original: OriginalTokenizer, model: Model) -> None:
-    """Use the special tokens of the original repository, if they belong to this model."""
+    """Use the special tokens of the original repository. Closes the model and raises an error if they do not fit."""
     try:
         original.check(model.vocabulary.n_tokens, model.vocabulary.token_text)
     except BaseException:

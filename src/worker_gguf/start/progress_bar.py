@@ -1,4 +1,4 @@
-"""A progress bar for a download, shown on a terminal only. Knows nothing of the download."""
+"""A progress bar for downloads, shown only on a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ProgressBar"]
 
 
 class ProgressBar:
-    """Appears with the first bytes that are missing, so that a model on disk shows none."""
+    """A context manager. The bar appears when the first call of `show` reports missing bytes."""
 
     def __init__(self, title: str, stream: TextIO | None = None) -> None:
         self._title = title

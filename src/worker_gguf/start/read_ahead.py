@@ -1,4 +1,4 @@
-"""The prefetch as a part of the start: which files it reads, how far it is, how long its files stay open."""
+"""Runs the prefetch during the start: chooses its files, reports its progress and closes its files."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ __all__ = ["ReadAhead"]
 logger = logging.getLogger(__name__)
 
 _LOOK_S = 0.1
-# ggml's alignment of tensors in main memory: a mapping through an open file needs it.
+# ggml aligns tensors in main memory to this. A model mapped through an open file needs weights at a multiple of it.
 _ALIGNMENT = 32
 
 
 class ReadAhead:
-    """A context manager. Leaving it stops the reading and closes the files."""
+    """A context manager that reads the model's files into the page cache. Its exit stops this and closes the files."""
 
     def __init__(
         self,
         start: Start,
         head_start: Prefetch | None = None,
     ) -> None:
-        """`head_start` already reads, perhaps the wrong files."""
+        """`head_start` is a prefetch that is already running, maybe with the wrong files."""
         self._start = start
         self._prefetch = head_start
         self._watch: threading.Thread | None = None
@@ -40,7 +40,7 @@ class ReadAhead:
         self.close()
 
     def follow(self, local: LocalModel) -> None:
-        """Read this model: continue the head start if it reads these files, otherwise begin."""
+        """Read this model. Continues the head start if it reads the same files, and otherwise starts a new prefetch."""
         if self._prefetch is not None and (self._is_off or self._prefetch.paths != local.paths):
             self._prefetch.close()
             self._prefetch = None
@@ -51,16 +51,19 @@ class ReadAhead:
             self._watch.start()
 
     def files(self) -> list[BinaryIO]:
-        """The model's files, open; empty if nothing reads ahead."""
+        """Return the open files of the model, or an empty list if there is no prefetch."""
         prefetch = self._prefetch
         return [prefetch.file(n) for n in range(len(prefetch.paths))] if prefetch else []
 
     def fd(self, data_offset: int) -> int | None:
-        """The descriptor to load a model from whose weights begin at `data_offset`; None: load it by its path."""
+        """Return the descriptor from which to load a model, or None if it must be loaded by its path.
+
+        Its weights begin at `data_offset` bytes in the file.
+        """
         return self._prefetch.fd if self._prefetch and data_offset % _ALIGNMENT == 0 else None
 
     def opened(self) -> None:
-        """The load has opened all files that it opens by name."""
+        """Note that llama.cpp has opened all files that it opens by name."""
         if self._prefetch is not None:
             self._prefetch.opened()
 
@@ -73,7 +76,7 @@ class ReadAhead:
 
     @property
     def _is_off(self) -> bool:
-        # Direct I/O bypasses the page cache, so everything would be read twice.
+        # Direct I/O bypasses the page cache, so the file would be read twice.
         return self._start.settings.prefetch == "off" or self._start.settings.load_mode == "direct"
 
     def _begin(self, local: LocalModel) -> Prefetch | None:
@@ -82,12 +85,12 @@ class ReadAhead:
             return Prefetch(
                 local.paths, n_readers=self._start.settings.prefetch_readers, limit_bytes=limit_bytes
             ).start()
-        except OSError as error:  # the load reports it better
+        except OSError as error:  # the load will fail with a better message
             logger.warning("nothing is read ahead", extra={"reason": str(error)})
             return None
 
     def _follow(self, prefetch: Prefetch) -> None:
-        """Keep the phase and the progress until the readers are done."""
+        """Report the progress until the readers are done, then end the phase."""
         phase = self._start.timeline.begin("prefetch", prefetch.began_s)
         while not prefetch.wait(_LOOK_S):
             if not self._start.gate("prefetch", prefetch.bytes_done / max(1, prefetch.bytes_total)):

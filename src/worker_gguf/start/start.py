@@ -1,4 +1,4 @@
-"""The one value that travels through a start: the settings, the timeline and the gate that every phase reports to."""
+"""The value that all phases of a start share: the settings, the timeline and the gate for progress reports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["CANCELLED", "ProgressGate", "Start"]
 CANCELLED = "Startup was cancelled."
 
 ProgressGate = Callable[[str, float], bool]
-"""Takes a phase and the fraction of it that is done, 0 to 1. Returns False to cancel the start."""
+"""Called with the name of a phase and the fraction of it that is done, 0 to 1. Returns False to cancel the start."""
 
 
 def _open_gate(_phase: str, _fraction: float) -> bool:
@@ -24,16 +24,16 @@ def _open_gate(_phase: str, _fraction: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """One start of one model. A worker with several models makes one for each load."""
+    """One start of one model. A worker with several models creates one for each load."""
 
     settings: Settings
     timeline: Timeline = field(default_factory=Timeline)
     gate: ProgressGate = _open_gate
 
     def phase(self, name: str) -> AbstractContextManager[Phase]:
-        """Time a phase, which is also logged and shown in /health."""
+        """Return a context that times, logs and publishes a phase."""
         return self.timeline.phase(name)
 
     def gate_of(self, phase: str) -> Callable[[float], bool]:
-        """Return the gate for the progress of one phase."""
+        """Return the gate for one phase, which is called with the fraction only."""
         return partial(self.gate, phase)
