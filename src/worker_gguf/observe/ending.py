@@ -1,6 +1,6 @@
-"""The end of a request, the same for both doors: one log line, the metrics, the trace.
+"""Records the end of a request: one log line, the metrics, the trace. Used by the HTTP and queue interfaces.
 
-The line has ids, times and counts, and nothing that a client wrote: no prompt, no answer, no made-up name.
+The log line has ids, times and counts. It has no text from a client: no prompt, no answer, no unknown parameter name.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}"
 def note_ending(
     record: Record, metrics: Metrics, telemetry: Telemetry | None, logger: logging.Logger, **also: object
 ) -> None:
-    """Count the request, log it, hand it to the traces. `also` are further numbers for the line."""
+    """Count, log and trace the request. `also` has more fields for the log line."""
     metrics.observe_request(record)
     if telemetry is not None:
         telemetry.trace(record)
-    if record.ignored:  # a client chose the names: only known ones are logged
+    if record.ignored:  # log only known names, because a client chooses them
         also["ignored_parameters"] = sorted(set(map(metrics.ignored_label, record.ignored)))
     logger.info("request", extra={**line_of(record), **also})
 
 
 def line_of(record: Record) -> dict[str, object]:
-    """The line's fields; one that has no value is left out."""
+    """Return the fields of the log line, without those that have no value."""
     line: dict[str, object] = {
         "via": record.via,
         "method": record.method,

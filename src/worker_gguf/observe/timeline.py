@@ -1,4 +1,4 @@
-"""The start's phases with their seconds. Written by the threads that boot, read by anyone."""
+"""Measures the phases of the start. The threads of the start write it, and any thread can read it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ _SHORTEST_BAR = 10
 
 @dataclass(slots=True)
 class Phase:
-    """`start_s` counts from the start of the process's timeline; `seconds` is None while it runs. `has_failed` of one
-    that ended with an error."""
+    """One phase of the start.
+
+    `start_s` is the time since the start of the timeline. `seconds` is None while the phase runs. `has_failed` is True
+    if it ended with an error.
+    """
 
     name: str
     start_s: float
@@ -44,7 +47,10 @@ class Phase:
 
 
 class Timeline:
-    """Phases may overlap. `before_s` is what passed before the first line of ours ran, if known."""
+    """The phases of one start, which may overlap.
+
+    `before_s` is the time between the start of the process and the first line of this package, or 0 if unknown.
+    """
 
     def __init__(self, *, before_s: float = 0.0, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
@@ -55,20 +61,22 @@ class Timeline:
 
     @property
     def now_s(self) -> float:
+        """The seconds since the start of the timeline."""
         return self._clock() - self._zero
 
     @property
     def current(self) -> str | None:
-        """The phase that began last and still runs."""
+        """The name of the running phase that started last, or None."""
         return next((phase.name for phase in reversed(self.phases) if phase.seconds is None), None)
 
     def begin(self, name: str, at_s: float | None = None) -> Phase:
-        """Open a phase that `end` closes, now or at a time of the timeline's own clock."""
+        """Start a phase now, or at a time of the timeline's clock. Call `end` to end it."""
         phase = Phase(name, self.now_s if at_s is None else at_s - self._zero)
         self.phases.append(phase)
         return phase
 
     def end(self, phase: Phase, at_s: float | None = None) -> None:
+        """End a phase now, or at a time of the timeline's clock, and log it."""
         phase.seconds = (self.now_s if at_s is None else at_s - self._zero) - phase.start_s
         if phase.has_failed:
             logger.warning("phase failed", extra=phase.as_dict())
@@ -77,6 +85,7 @@ class Timeline:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[Phase]:
+        """Start a phase and end it with the context."""
         phase = self.begin(name)
         try:
             yield phase
@@ -87,19 +96,22 @@ class Timeline:
             self.end(phase)
 
     def seconds(self) -> dict[str, float]:
-        """Seconds by phase, of those that have ended."""
+        """Return the seconds of each phase that has ended, by its name."""
         return {phase.name: phase.seconds for phase in self.phases if phase.seconds is not None}
 
     def as_list(self) -> list[dict[str, object]]:
         return [phase.as_dict() for phase in self.phases]
 
     def draw(self, width: int = 100) -> str:
-        """A line for each phase: its name, when it ran, how long, how many bytes."""
+        """Draw all phases until now, at most `width` characters wide. See `draw`."""
         return draw(self.phases, self.now_s, width)
 
 
 def draw(phases: list[Phase], now_s: float, width: int = 100) -> str:
-    """Draw phases in the order in which they began, at most `width` characters wide; one that still runs, up to now."""
+    """Draw phases as text, at most `width` characters wide, with a line for each phase in the order of their starts.
+
+    A line has the name of the phase, a bar for its time, its seconds and its bytes. A running phase ends at `now_s`.
+    """
     phases = sorted(phases, key=lambda phase: phase.start_s)
     ends = [now_s if phase.seconds is None else phase.start_s + phase.seconds for phase in phases]
     texts = [_text(phase, end) for phase, end in zip(phases, ends, strict=True)]
@@ -116,7 +128,7 @@ def draw(phases: list[Phase], now_s: float, width: int = 100) -> str:
 
 
 def read_phases(dicts: Iterable[Mapping[str, Any]]) -> list[Phase]:
-    """The phases of `as_list`, as /health has them."""
+    """Read phases from the dicts of `as_list`, which are also in /health."""
     return [
         Phase(p["phase"], p["start_s"], p.get("seconds"), p.get("bytes"), p.get("note"), p.get("failed", False))
         for p in dicts

@@ -1,6 +1,6 @@
-"""The worker's metrics over OTLP, for queue workers, which have no address to scrape.
+"""Sends the metrics of the worker over OTLP, for queue workers, which cannot be scraped.
 
-The content of /metrics is sent under the same names: counters and histograms are cumulative since the start.
+It sends the content of /metrics under the same names. Counters and histograms are cumulative since the start.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Labels = tuple[tuple[str, str], ...]
 
 
 class Push:
-    """Belongs to one thread. Endpoint, headers and timeout are set by the standard OTEL_* variables."""
+    """Sends the metrics of a registry. For one thread. The exporter reads the standard OTEL_* variables."""
 
     def __init__(self, resource: Mapping[str, str], registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -32,7 +32,7 @@ class Push:
         self._started_ns = time.time_ns()
 
     def send(self) -> None:
-        """Send the metrics once. The exporter warns of a collector that is not there."""
+        """Send the metrics once. The exporter logs a warning if it cannot reach the collector."""
         now_ns = time.time_ns()
         metrics = [points(family, self._started_ns, now_ns) for family in self._registry.collect()]
         scope = sdk.ScopeMetrics(InstrumentationScope("worker_gguf"), [m for m in metrics if m is not None], "")
@@ -43,7 +43,7 @@ class Push:
 
 
 def points(family: Metric, started_ns: int, now_ns: int) -> sdk.Metric | None:
-    """One family of /metrics as OpenTelemetry's; None if it has no samples."""
+    """Convert one metric family of Prometheus to OpenTelemetry. Returns None if it has no samples."""
     samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
     if not samples:
         return None
@@ -60,7 +60,7 @@ def points(family: Metric, started_ns: int, now_ns: int) -> sdk.Metric | None:
 
 
 def _histograms(samples: Iterable[Sample], started_ns: int, now_ns: int) -> Iterator[sdk.HistogramDataPoint]:
-    """Prometheus counts up to each bound, OpenTelemetry between bounds."""
+    """Convert histograms: Prometheus counts all values up to each bound, OpenTelemetry those between two bounds."""
     buckets: dict[Labels, list[tuple[float, float]]] = {}
     sums: dict[Labels, float] = {}
     for sample in samples:

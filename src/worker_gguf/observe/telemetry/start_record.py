@@ -1,4 +1,4 @@
-"""A start as telemetry reports it."""
+"""The record of a start for the telemetry."""
 
 from __future__ import annotations
 
