@@ -1,4 +1,4 @@
-"""The variables of the environment, as settings are written there. No other module reads or sets them."""
+"""Reads and sets environment variables. No other module of the package does so."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ __all__ = ["given", "names", "set_default"]
 
 
 def given(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return all variables that are not empty, with names in lower case and values without surrounding spaces."""
+    """Return all variables that are not empty, with names in lower case and texts without surrounding spaces."""
     source = os.environ if environ is None else environ
     return {name.lower(): text.strip() for name, text in source.items() if text.strip()}
 
 
 def names() -> list[str]:
-    """Return the names of all variables as they are written."""
+    """Return the names of all variables, in their original case."""
     return list(os.environ)
 
 
 def set_default(name: str, value: str) -> None:
-    """Set a variable for a library that reads it, unless it is set already."""
+    """Set a variable for a library that reads it, unless it is already set."""
     os.environ.setdefault(name, value)

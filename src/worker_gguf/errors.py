@@ -1,31 +1,31 @@
-"""The tree of all errors. It has nothing of HTTP frameworks, RunPod or llama.cpp.
+"""The error classes of the package.
 
 WorkerError
-├── SettingsError              a variable of the environment has a bad value
-├── RequestError               the caller can correct it (4xx)
+├── SettingsError              an environment variable has a bad value
+├── RequestError               the client can correct the request (4xx)
 │   ├── InvalidRequest         400  a field is missing, of the wrong type or out of bounds
-│   │   ├── UnsupportedParameter   400  would change the answer, cannot be honoured here
-│   │   ├── ContextLengthExceeded  400  prompt longer than the context of a request
+│   │   ├── UnsupportedParameter   400  the parameter would change the answer but is not supported
+│   │   ├── ContextLengthExceeded  400  the prompt is longer than the context of a request
 │   │   └── TemplateError          400  the chat template refused the conversation
-│   ├── Unauthorized           401  API key missing or wrong
-│   ├── NotFound               404  no such route or model
+│   ├── Unauthorized           401  the API key is missing or wrong
+│   ├── NotFound               404  the route or model does not exist
 │   ├── MethodNotAllowed       405  the route exists, the method does not
 │   ├── PayloadTooLarge        413  the body is over the limit
-│   ├── UnsupportedEncoding    415  the body is compressed in a way that is not read here
-│   └── QueueFull              429  no room to wait; try again later
-├── ServingError               a failure of the worker (5xx)
+│   ├── UnsupportedEncoding    415  the Content-Encoding of the body is not supported
+│   └── QueueFull              429  too many requests wait
+├── ServingError               the worker failed (5xx)
 │   ├── DeadlineExceeded       504  the request timed out
-│   ├── NotReady               503  still loading, draining or failed
-│   └── EngineFailed           500  llama.cpp answered with an error
-│       └── EngineWedged           503  llama.cpp did not answer at all: the worker restarts
-├── ModelError                 the model cannot be served: stops the start
-│   ├── ModelNotFound          the reference leads nowhere
+│   ├── NotReady               503  the worker is loading, draining or failed
+│   └── EngineFailed           500  llama.cpp returned an error
+│       └── EngineWedged           503  llama.cpp did not return: the worker restarts
+├── ModelError                 the model cannot be served: the start fails
+│   ├── ModelNotFound          the model of the reference does not exist
 │   ├── ModelInvalid           the file is not a GGUF file that can be loaded
-│   └── NotEnoughMemory        it does not fit
-├── Unfit                      the machine is not what was asked for: stops the start
-├── DownloadError              the hub or the volume failed
+│   └── NotEnoughMemory        the model does not fit
+├── Unfit                      a fitness check failed: the start fails
+├── DownloadError              the Hub or the volume failed
 └── DeploymentError            `worker-gguf deploy` or `destroy` failed
-    └── ManifestError          deploy.yaml is wrong
+    └── ManifestError          a key of deploy.yaml is missing, wrong or unknown
 """
 
 from __future__ import annotations
@@ -67,10 +67,11 @@ __all__ = [
 
 
 class WorkerError(Exception):
-    """Base of everything the worker raises on purpose.
+    """The base class of all errors that the worker raises intentionally.
 
-    The message is a sentence with a next step. `code` is stable and documented in docs/errors.md; `status` is the HTTP
-    status; `kind` is OpenAI's `error.type`; `param` names the field at fault; `retry_after_s` asks the client to wait.
+    The message tells the user what to do. `code` is stable and documented in docs/errors.md. `status` is the HTTP
+    status, `kind` is OpenAI's `error.type`, and `param` is the name of the wrong field. `retry_after_s` is the time in
+    seconds for which the client should wait.
     """
 
     code: ClassVar[str] = "internal_error"
@@ -87,7 +88,7 @@ class WorkerError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers that an answer with this error carries."""
+        """The additional headers of an answer with this error."""
         headers = dict(self.extra_headers)
         if self.retry_after_s is not None:
             headers["Retry-After"] = str(self.retry_after_s)
@@ -95,13 +96,13 @@ class WorkerError(Exception):
 
 
 class SettingsError(WorkerError):
-    """A variable of the environment has a bad value."""
+    """An environment variable has a bad value."""
 
     code = "bad_setting"
 
 
 class RequestError(WorkerError):
-    """An error that the caller can correct."""
+    """The client can correct the request."""
 
     code = "invalid_request"
     status = 400
@@ -113,7 +114,7 @@ class InvalidRequest(RequestError):
 
 
 class UnsupportedParameter(InvalidRequest):
-    """The parameter would change the answer and cannot be honoured here."""
+    """The parameter would change the answer but is not supported."""
 
     code = "unsupported_parameter"
 
@@ -121,8 +122,8 @@ class UnsupportedParameter(InvalidRequest):
 class ContextLengthExceeded(InvalidRequest):
     """The prompt is longer than the context of a request.
 
-    Agents compact their history when they find OpenAI's or llama-server's words in the message, or read the first
-    number after "context length"; the two first sentences are therefore theirs, word by word.
+    Agents compact their history if the message contains the words of OpenAI or llama-server, or they read the first
+    number after "context length". So the message contains the exact words of both.
     """
 
     code = "context_length_exceeded"
@@ -130,7 +131,7 @@ class ContextLengthExceeded(InvalidRequest):
     def __init__(
         self, n_prompt_tokens: int, n_ctx: int, *, n_answer_tokens: int | None = None, param: str | None = None
     ) -> None:
-        """`n_answer_tokens` is the longest answer that was asked for; at least one token must be left for it."""
+        """`n_answer_tokens` is the requested maximum length of the answer, which is at least one token."""
         n_answer = max(1, n_answer_tokens or 0)
         where = "messages" if param == "messages" else "prompt"
         super().__init__(
@@ -160,7 +161,7 @@ class Unauthorized(RequestError):
 
 
 class NotFound(RequestError):
-    """No such route or model."""
+    """The route or model does not exist."""
 
     code = "not_found"
     status = 404
@@ -181,7 +182,7 @@ class PayloadTooLarge(RequestError):
 
 
 class UnsupportedEncoding(RequestError):
-    """The body has a Content-Encoding that is not read here."""
+    """The Content-Encoding of the body is not supported."""
 
     code = "unsupported_encoding"
     status = 415
@@ -189,7 +190,7 @@ class UnsupportedEncoding(RequestError):
 
 
 class QueueFull(RequestError):
-    """No room to wait."""
+    """Too many requests wait."""
 
     code = "queue_full"
     status = 429
@@ -214,13 +215,13 @@ class QueueFull(RequestError):
 
 
 class ServingError(WorkerError):
-    """A failure of the worker."""
+    """The worker failed."""
 
     retryable = True
 
 
 class DeadlineExceeded(ServingError):
-    """The request timed out. It would take as long again."""
+    """The request timed out. Another attempt would take as long."""
 
     code = "deadline_exceeded"
     status = 504
@@ -231,7 +232,7 @@ class DeadlineExceeded(ServingError):
 
 
 class NotReady(ServingError):
-    """Still loading, draining or failed."""
+    """The worker is loading, draining or failed."""
 
     code = "not_ready"
     status = 503
@@ -239,13 +240,13 @@ class NotReady(ServingError):
 
 
 class EngineFailed(ServingError):
-    """llama.cpp answered with an error."""
+    """llama.cpp returned an error."""
 
     code = "engine_failed"
 
 
 class EngineWedged(EngineFailed):
-    """A computation did not return: the worker ends itself and is started again."""
+    """A computation in llama.cpp did not return. The worker ends, and the platform starts another one."""
 
     code = "engine_wedged"
     status = 503
@@ -260,13 +261,13 @@ class EngineWedged(EngineFailed):
 
 
 class ModelError(WorkerError):
-    """The model cannot be served: the start stops."""
+    """The model cannot be served. The start fails."""
 
     code = "model_error"
 
 
 class ModelNotFound(ModelError):
-    """The reference leads nowhere."""
+    """The model of the reference does not exist."""
 
     code = "model_not_found"
 
@@ -284,7 +285,7 @@ class NotEnoughMemory(ModelError):
 
 
 class Unfit(WorkerError):
-    """A fitness check failed: the start stops. `checks` are all of them, as /health shows them."""
+    """A fitness check failed. The start fails. `checks` has all checks, in the form of /health."""
 
     code = "unfit"
     status = 503
@@ -299,7 +300,7 @@ class Unfit(WorkerError):
 
 
 class DownloadError(WorkerError):
-    """The hub or the volume failed."""
+    """The Hub or the volume failed."""
 
     code = "download_failed"
     status = 502
@@ -307,14 +308,14 @@ class DownloadError(WorkerError):
 
 
 class DeploymentError(WorkerError):
-    """RunPod did not do what `worker-gguf deploy` or `destroy` asked."""
+    """`worker-gguf deploy` or `destroy` failed: RunPod refused a request or did not carry it out."""
 
     code = "deployment_failed"
     status = 502
 
 
 class ManifestError(DeploymentError):
-    """A key of deploy.yaml is missing, wrong or unknown; nothing was asked of RunPod."""
+    """A key of deploy.yaml is missing, wrong or unknown. No request was sent to RunPod."""
 
     code = "bad_manifest"
     status = 500

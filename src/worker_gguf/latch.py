@@ -1,6 +1,6 @@
 """A latch: set once from any thread, awaited on any event loop.
 
-Waiting uses no thread, so nothing blocks when an event loop is closed.
+Waiting for it needs no thread, so closing an event loop does not have to wait for one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["Latch"]
 
 
 class Latch:
-    """Starts unset; once set, it stays set."""
+    """Starts unset, and stays set after the first call of `set`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -25,7 +25,7 @@ class Latch:
             self._is_set = True
             waiters, self._waiters = self._waiters, []
         for waiter in waiters:
-            with contextlib.suppress(RuntimeError):  # its loop is closed, so there is no waiter any more
+            with contextlib.suppress(RuntimeError):  # the waiter's loop is closed
                 waiter.get_loop().call_soon_threadsafe(_resolve, waiter)
 
     @property

@@ -1,7 +1,7 @@
-"""How long a thread may hold the interpreter while another waits for it, in each phase of the worker's life.
+"""Sets how long a thread may hold the interpreter lock while another thread waits for it.
 
-Each function sets the interval for the whole process. Loading a further model while others serve needs no interval of
-its own: no module is imported then, and the serving threads mostly wait.
+Each function sets the interval for the whole process and replaces the previous one. Loading another model while others
+serve needs no special interval: nothing is imported then, and the threads that serve mostly wait.
 """
 
 from __future__ import annotations
@@ -12,19 +12,23 @@ __all__ = ["for_requests", "for_the_sdk", "for_the_start"]
 
 
 def for_the_start() -> None:
-    """Set a shorter interval than Python's 5 ms.
+    """Set a shorter interval than Python's default of 5 ms.
 
-    With 5 ms, a thread that reads would wait that long for the importing thread after each call to the kernel, and so
-    would llama.cpp's load for each of the hundreds of lines that it logs.
+    Otherwise a thread that reads ahead could wait that long for the importing thread after each of its system calls,
+    and llama.cpp's load for each of the several hundred lines that it logs.
     """
     sys.setswitchinterval(0.0001)
 
 
 def for_requests() -> None:
-    """Set the interval for serving, in which frequent switches cost more than they gain."""
+    """Set Python's default interval. After the start, frequent switches cost requests more time than they save."""
     sys.setswitchinterval(0.005)
 
 
 def for_the_sdk() -> None:
-    """Set the interval for the RunPod SDK, whose loop is pure Python and would delay the engine's next step."""
+    """Set a short interval for the time while the SDK runs.
+
+    The SDK's event loop is pure Python and can hold the lock for the whole interval while the engine's thread waits for
+    its next step.
+    """
     sys.setswitchinterval(0.0005)

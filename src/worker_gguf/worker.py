@@ -1,6 +1,6 @@
-"""The life of a worker: starting, ready, draining, stopped, or failed. HTTP and the queue both use it.
+"""The worker and its states: starting, ready, draining, stopped or failed.
 
-This module has nothing of HTTP or the RunPod SDK.
+The HTTP and queue interfaces use it. It does not import Starlette, uvicorn or the RunPod SDK.
 """
 
 from __future__ import annotations
@@ -37,15 +37,16 @@ __all__ = ["Worker"]
 logger = logging.getLogger(__name__)
 
 EXIT_WEDGED = 70
-"""The exit code of a worker that ended itself: EX_SOFTWARE of sysexits.h."""
+"""The exit code after the engine hung. Equal to EX_SOFTWARE in sysexits.h."""
 _LAST_WORDS_S = 3.0
-"""Time for the errors to reach their clients."""
+"""Time for clients to receive their errors before the process ends."""
 
 
 class Worker:
-    """A worker that starts in its own thread, so that /ping is answered during the start.
+    """Starts one or several models and answers requests with them.
 
-    Methods can be called from any thread.
+    The start runs in a separate thread, so that /ping can be answered during the start. Methods can be called from any
+    thread.
     """
 
     def __init__(
@@ -56,10 +57,10 @@ class Worker:
         head_start: Prefetch | None = None,
         leave: Callable[[int], None] = os._exit,
     ) -> None:
-        """Without `metrics`, the worker is not ready before `measure` is called, so that their import does not delay
-        the load.
+        """`head_start` is a prefetch that is already running. `leave` ends the process with an exit code.
 
-        `head_start` is a prefetch that is running already. `leave` ends the process with an exit code.
+        Without `metrics`, call `measure` later: the worker becomes ready only after that. So the import of the metrics
+        does not delay the load.
         """
         self.settings = settings
         self.timeline = timeline or Timeline()
@@ -87,15 +88,15 @@ class Worker:
         self._thread.start()
 
     def measure(self, metrics: Metrics) -> None:
-        """Use these metrics from now on."""
+        """Use these metrics. Call it once."""
         metrics.watch_engine(self._stats)
         metrics.watch_status(self.status)
-        if self._metrics.set_running_or_notify_cancel():  # False once the worker is stopped
+        if self._metrics.set_running_or_notify_cancel():  # False after the worker was stopped
             self._metrics.set_result(metrics)
 
     @property
     def metrics(self) -> Metrics:
-        """The metrics. Waits for `measure`; raises NotReady if the worker is stopped before."""
+        """The metrics. Waits for `measure`. Raises NotReady if the worker is stopped first."""
         try:
             return self._metrics.result()
         except CancelledError:
@@ -118,7 +119,7 @@ class Worker:
     def _bring_up(self) -> ModelHost:
         host = self._load()
         try:
-            _ = self.metrics  # a worker that is ready has metrics, so wait for `measure`
+            _ = self.metrics  # the worker is not ready without metrics: wait for `measure`
         except BaseException:
             host.stop()
             raise
@@ -148,10 +149,11 @@ class Worker:
         logger.info("ready", extra={"model": host.name, "seconds": round(self.timeline.now_s, 3)})
 
     def _wedged(self, host: ModelHost, seconds: float) -> None:
-        """End the process: the engine's thread is stuck and its model's memory cannot be freed, so only a new process
-        can serve.
+        """End the process: the engine's thread hangs and cannot free the model's memory.
+
+        All open requests get an error first.
         """
-        # Start the timer first, because everything below may block: the thread may hang in a write to the log.
+        # Start the timer before anything that could wait, because the thread may hang in a write to the log.
         leaving = threading.Timer(_LAST_WORDS_S, self._leave, (EXIT_WEDGED,))
         leaving.daemon = True
         leaving.start()
@@ -170,14 +172,14 @@ class Worker:
         logger.error("cannot serve", extra={"code": error.code, "error": error.message})
 
     def _note_progress(self, phase: str, fraction: float) -> bool:
-        """Record the progress of a phase. Returns False once the start is cancelled."""
+        """Note the progress of a phase. Returns False if the start was cancelled."""
         self._progress[phase] = fraction
         if phase == "load":
             self._loading.set()
         return not self._is_leaving.is_set()
 
     def wait_loading(self, timeout_s: float) -> None:
-        """Return when llama.cpp loads the model, when the start has failed, or after `timeout_s`."""
+        """Return when llama.cpp starts to load the model, when the start is over, or after `timeout_s`."""
         self._loading.wait(timeout_s)
 
     async def wait_ready(self) -> None:
@@ -187,10 +189,10 @@ class Worker:
             raise self._error
 
     async def drain(self, grace_s: float = 0.0) -> None:
-        """Accept no new requests, and return when all running ones have ended.
+        """Refuse new requests, and return when all running requests have ended.
 
-        For `grace_s` seconds, requests are still accepted, because a balancer sends requests until it notices that this
-        worker is draining.
+        For `grace_s` seconds, new requests are still accepted, because a load balancer sends requests until it has
+        noticed that this worker is shutting down.
         """
         with self._changing:
             if self._status in ("starting", "ready"):
@@ -207,15 +209,15 @@ class Worker:
             await host.idle()
 
     def cut_off(self) -> None:
-        """End the running requests with an error, and the grace period too, because the time to drain is over."""
+        """End the running requests with an error and accept no new ones, because the time to drain is over."""
         self._is_lingering = False
         self._is_cut_off.set()
         host = self._host
         if host is not None:
-            host.cut_off(NotReady("The worker was shut down before the answer was whole. Try again."))
+            host.cut_off(NotReady("The worker was shut down before the answer was complete. Try again."))
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """End all running requests and free the model's memory. Cancels a start in progress."""
+        """Cancel a running start, end the requests that still run, and free the model's memory."""
         self._is_leaving.set()
         self._metrics.cancel()
         if self._thread.is_alive():
@@ -228,7 +230,7 @@ class Worker:
             if host is not None:
                 host.stop()
         finally:
-            # Last, because the watchdog must also notice an engine that hangs while it stops.
+            # The watchdog must run until the engine has stopped, because `host.stop` waits for an engine that hangs.
             if self._watchdog is not None:
                 self._watchdog.stop()
 
@@ -236,7 +238,7 @@ class Worker:
         host = self._host
         return None if host is None else host.stats
 
-    # --- called by the doors -----------------------------------------------------------------------------------------
+    # --- called by the HTTP and queue interfaces --------------------------------------------------------------------
 
     @property
     def error(self) -> WorkerError | None:
@@ -244,7 +246,7 @@ class Worker:
 
     @property
     def n_parallel(self) -> int:
-        """The number of sequences that run at once; 1 before the plan is known."""
+        """The number of sequences that run at the same time, or 1 before the worker is ready."""
         host = self._host
         return host.n_parallel if host else 1
 
@@ -252,7 +254,7 @@ class Worker:
         return self._status
 
     async def answer(self, request: Request) -> Answer | Stream:
-        """Answer one request, or raise the WorkerError that refuses it."""
+        """Answer one request. Raises the WorkerError that refuses it."""
         host = self._host
         if isinstance(self._error, EngineWedged):
             raise self._error
@@ -262,13 +264,13 @@ class Worker:
 
     def _why_not(self) -> str:
         if self._error is not None:
-            return "The worker could not start its model; its log and /health say why."
+            return "The worker could not start its model. Its log and /health have the reason."
         if self._status == "starting":
             return f"The model is not ready yet (phase: {self.timeline.current or 'start'}). Try again shortly."
         return "The worker is shutting down. Try again: another worker will answer."
 
     def health(self) -> dict[str, Any]:
-        """Return the JSON of /health, which is public: without keys, tokens, prompts or paths."""
+        """Return the JSON of /health. It is public, so it has no keys, tokens, prompts or paths."""
         host = self._host
         value: dict[str, Any] = {
             "status": self._status,

@@ -1,4 +1,4 @@
-"""A worker in its own process, as a platform starts it: for the emulator, the demo and the measurement of a start."""
+"""Runs a worker in its own process, like a platform, for the emulator, the demo and the measurement of a cold start."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _START_TIMEOUT_S = 180.0
 _ANSWER_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 20.0
 _LOG_LINES = 20
-# Variables of the shell that would change this worker: keys, a port, models.
+# These variables of the shell may be for another worker: its keys, its port, its models.
 _NOT_INHERITED = ("API_KEYS", "MODELS", "MODEL_FILENAME", "MODEL_REPOSITORY_ID", "PORT_HEALTH")
-# Two processes of this machine must not talk through a proxy that the shell has set.
+# Requests between two processes of this machine must not use a proxy from the environment.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class ProcessFailed(Exception):
-    """The process failed; the message says how."""
+    """The worker's process failed. The message is a sentence for the user."""
 
 
 def start_process(
@@ -40,16 +40,16 @@ def start_process(
     unset: Iterable[str] = (),
     in_own_group: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Start a command with this process's environment, without `unset` and with `environment`. Its output goes to a
-    file.
+    """Start a command and write its output to `log`.
 
-    With `in_own_group`, Ctrl-C at the terminal does not reach the process.
+    It inherits the environment of this process, without the variables in `unset` and with those in `environment`. With
+    `in_own_group`, Ctrl-C at the terminal does not reach it.
     """
-    # env(1) changes the environment that the child inherits, so that this process need not read its own.
+    # env(1) changes the inherited environment, so that this module need not read the environment.
     removed = [word for name in unset for word in ("-u", name)]
     changed = [f"{name}={value}" for name, value in environment.items()]
-    return subprocess.Popen(  # noqa: S603 - the command is our own
-        ["env", *removed, *changed, *command],  # noqa: S607 - env(1) of the system
+    return subprocess.Popen(  # noqa: S603 - all of it is ours
+        ["env", *removed, *changed, *command],  # noqa: S607 - the env of the system
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
@@ -70,13 +70,13 @@ def last_lines(log: Path, n_lines: int) -> str:
 
 
 class WorkerProcess:
-    """Serves one model on this machine over HTTP. Its log goes to a file.
+    """A worker that serves one model over HTTP on this machine and logs to a file.
 
-    `began_s` is the time of its start, by `time.perf_counter`.
+    `began_s` is the time of its start by `time.perf_counter`.
     """
 
     def __init__(self, environment: Mapping[str, str], log: IO[bytes], *, unset: Iterable[str] = ()) -> None:
-        """`environment` must contain MODEL. The worker does not inherit the variables in `unset`."""
+        """`environment` must have MODEL. The worker does not inherit the variables of this process in `unset`."""
         self._log = log
         self.port = free_port()
         own = {"HOST": "127.0.0.1", "PORT": str(self.port), **environment}
@@ -88,21 +88,25 @@ class WorkerProcess:
         return f"http://127.0.0.1:{self.port}"
 
     def check_alive(self) -> None:
+        """Raise ProcessFailed if the process has ended."""
         code = self._process.poll()
         if code is not None:
             raise ProcessFailed(f"The worker ended with exit code {code}.")
 
     def wait_ready(self, poll_s: float, timeout_s: float = _START_TIMEOUT_S) -> None:
-        """Return when /ping answers 200, at most `poll_s` later."""
+        """Return when /ping answers 200, at most `poll_s` seconds later.
+
+        Raises ProcessFailed if the process ends, or after `timeout_s`.
+        """
         deadline_s = time.monotonic() + timeout_s
         while (status := self._ping()) != 200:
             self.check_alive()
             if time.monotonic() > deadline_s:
-                raise ProcessFailed(f"The worker is not ready after {timeout_s:.0f} s (/ping says {status}).")
+                raise ProcessFailed(f"The worker is not ready after {timeout_s:.0f} s (/ping answers {status}).")
             time.sleep(poll_s)
 
     def stop(self) -> None:
-        """Send SIGTERM to the process, and SIGKILL if it does not end in time."""
+        """End the process with SIGTERM, or with SIGKILL if it is still running after some seconds."""
         if self._process.poll() is None:
             self._process.terminate()
             try:
@@ -125,12 +129,15 @@ class WorkerProcess:
 
 
 def fetch_json(url: str, body: object = None) -> dict[str, Any]:
-    """Send a GET request, or POST `body` as JSON, and return the JSON of the answer."""
+    """Send a GET request, or a POST request with `body` as JSON, and return the JSON of the answer.
+
+    Raises ProcessFailed.
+    """
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310 - on this machine
     try:
         with _DIRECT.open(request, timeout=_ANSWER_TIMEOUT_S) as reply:
-            said: dict[str, Any] = json.loads(reply.read())
-            return said
+            answer: dict[str, Any] = json.loads(reply.read())
+            return answer
     except (OSError, ValueError) as error:
         raise ProcessFailed(f"{url} cannot be read: {error}") from None

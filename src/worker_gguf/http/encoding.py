@@ -22,7 +22,7 @@ def coding_of(content_encoding: str) -> str | None:
         return None
     if len(codings) > 1 or codings[0] not in _NAMES:
         raise UnsupportedEncoding(
-            "The body has a Content-Encoding that is not read here. Send it as gzip or deflate, or without the header."
+            "The Content-Encoding of the body is not supported. Send it as gzip or deflate, or without the header."
         )
     return _NAMES[codings[0]]
 

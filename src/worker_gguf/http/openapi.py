@@ -14,11 +14,11 @@ from worker_gguf.protocol.routes import Route
 __all__ = ["document"]
 
 _ERRORS = {
-    "400": "The request is malformed, or a parameter cannot be honoured.",
+    "400": "The request is malformed, or a parameter is not supported.",
     "401": "The API key is missing or wrong.",
     "404": "No such model or route exists.",
     "413": "The body is over the limit.",
-    "415": "The body has a Content-Encoding that is not read here.",
+    "415": "The Content-Encoding of the body is not supported.",
     "429": "The queue is full. Retry-After has the seconds to wait.",
     "500": "The engine failed on this request.",
     "503": "The worker is loading, draining or failed.",

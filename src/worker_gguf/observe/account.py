@@ -1,7 +1,7 @@
-"""The account of one request: its caller, route, times and counts, and nothing of its content.
+"""The account of one request: its caller, route, times and counts, without its content.
 
-HTTP or the queue opens an `Account`, the service and the reply write into it, and then it is closed. The result is a
-frozen `Record`, from which the log line, the metrics and the traces are made.
+The HTTP or queue interface opens an `Account`, the service and the reply write to it, and the interface closes it. The
+result is a frozen `Record`, from which the log line, the metrics and the traces are made.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from worker_gguf.errors import WorkerError
 
 __all__ = ["CANCELLED", "Account", "Choice", "Record", "Via"]
 
-CANCELLED = 499  # nginx's status for a client that left. It is logged and counted, but never sent.
+CANCELLED = 499  # nginx's status for "client closed request"; it is logged and counted but never sent
 
 Via = Literal["http", "queue"]
 
-# These are named tuples because this module is imported in the cold start, and a dataclass with so many fields takes
-# milliseconds to create.
+# These are named tuples because this module is imported in the cold start, and creating a dataclass with so many fields
+# takes milliseconds.
 
 
 class Choice(NamedTuple):
-    """One answer of a request. Times are values of `time.monotonic`; None means that it never happened. `finish_reason`
-    is None if the client had left.
+    """One answer of a request.
+
+    Times are from `time.monotonic`, or None for events that did not happen. `finish_reason` is None if the client left.
     """
 
     finish_reason: str | None
@@ -44,11 +45,11 @@ class Choice(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A request that has ended. Times are values of `time.monotonic`, except `ended_unix_s`.
+    """A request that is over. Times are from `time.monotonic`, except `ended_unix_s`.
 
-    `status` is the status of the answer, or 499 if the client had left. `code` is the code of the error, including an
-    error that ended a stream with status 200. `route` is the template of a route and `operation` its name in traces.
-    `model` and `answer_id` are the worker's own names. `ignored` are names that the client wrote.
+    `status` is the status of the answer, or 499 if the client left. `code` is the code of the error, even if a stream
+    started with status 200. `route` is the template of the route, and `operation` its name in traces. `model` and
+    `answer_id` are chosen by the worker. `ignored` has names that the client chose.
     """
 
     via: Via
@@ -72,7 +73,7 @@ class Record(NamedTuple):
     traceparent: str | None
     tracestate: str | None
     model_wait_s: float | None = None
-    """Until its model was in memory; None where there is but one model."""
+    """Seconds until its model was in memory, or None in a worker with a single model."""
 
     @property
     def seconds(self) -> float:
@@ -80,29 +81,32 @@ class Record(NamedTuple):
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether the client left, or the job was stopped, before the end."""
+        """True if the client left or the job was stopped before the end."""
         return self.status == CANCELLED
 
     @property
     def finish_reasons(self) -> list[str]:
-        """The different finish reasons of all choices."""
+        """The different finish reasons of its choices, sorted."""
         return sorted({choice.finish_reason for choice in self.choices if choice.finish_reason})
 
     @property
     def queue_wait_s(self) -> float | None:
-        """Seconds from the submission until the first choice had a slot."""
+        """The seconds from the submission until the first choice had a slot, or None."""
         admitted = [choice.admitted_s - choice.submitted_s for choice in self.choices if choice.admitted_s is not None]
         return min(admitted, default=None)
 
     @property
     def first_token_s(self) -> float | None:
-        """Seconds from the request's first byte until its first token was drawn."""
+        """The seconds from the start of the request until its first token was drawn, or None."""
         first = self._first
         return None if first is None or first.first_token_s is None else first.first_token_s - self.started_s
 
     @property
     def prefill_tokens_per_s(self) -> float | None:
-        """The prompt tokens of the choices that began before the first token, divided by the time of their prefill."""
+        """Prompt tokens per second, over the choices that had a slot before the first token was drawn, or None.
+
+        Tokens from the cache are not counted.
+        """
         first = self._first
         if first is None or first.first_token_s is None:
             return None
@@ -118,7 +122,7 @@ class Record(NamedTuple):
 
     @property
     def decode_tokens_per_s(self) -> float | None:
-        """The tokens per second of all choices together after the first token, or None for a single token."""
+        """Tokens per second of all choices together, after the first token. None if there is only one token."""
         first = self._first
         if first is None or first.first_token_s is None:
             return None
@@ -128,7 +132,7 @@ class Record(NamedTuple):
 
     @property
     def seconds_per_token(self) -> list[float]:
-        """The mean time between two tokens of each choice that has two or more."""
+        """The mean seconds between two tokens, for each choice with two or more tokens."""
         return [
             (choice.ended_s - choice.first_token_s) / (choice.completion_tokens - 1)
             for choice in self.choices
@@ -137,12 +141,12 @@ class Record(NamedTuple):
 
     @property
     def _first(self) -> Choice | None:
-        spoke = [choice for choice in self.choices if choice.first_token_s is not None]
-        return min(spoke, key=lambda choice: choice.first_token_s or 0.0, default=None)
+        answered = [choice for choice in self.choices if choice.first_token_s is not None]
+        return min(answered, key=lambda choice: choice.first_token_s or 0.0, default=None)
 
 
 class Account:
-    """The account of a request that is being served. It is used only on the request's event loop."""
+    """Collects the times and counts of a running request. Use it only on the request's event loop."""
 
     def __init__(
         self, via: Via, request_id: str, *, traceparent: str | None = None, tracestate: str | None = None
@@ -164,7 +168,7 @@ class Account:
         self._endings: dict[int, Finished] = {}
 
     def routed(self, method: str, route: str, operation: str | None = None) -> None:
-        """Record the route. `route` is its template, never the path that a client wrote."""
+        """Note the route. `route` is its template, never the path from the client."""
         self._method, self._route, self._operation = method, route, operation
 
     def submitted(
@@ -177,7 +181,7 @@ class Account:
         n: int,
         ignored: tuple[str, ...] = (),
     ) -> None:
-        """Record that the engine has the request, with `n` choices for each prompt."""
+        """Note that the request was submitted to the engine, with `n` choices for each prompt."""
         self._progress, self._n = progress, n
         self._model, self._answer_id, self._stream = model, answer_id, stream
         self.ignored += ignored
@@ -186,7 +190,7 @@ class Account:
         self._endings[index] = event
 
     def close(self, status: int) -> Record:
-        """Return the record of the request, which has ended."""
+        """Return the record of the request. Call it when the request is over."""
         choices = tuple(self._choice(index, progress) for index, progress in enumerate(self._progress))
         prompts = [choices[i : i + self._n] for i in range(0, len(choices), self._n)]
         traceparent, tracestate = self._trace

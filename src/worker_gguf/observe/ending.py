@@ -1,6 +1,6 @@
-"""The end of a request, the same for HTTP and the queue: one log line, the metrics, the trace.
+"""Records the end of a request: one log line, the metrics, the trace. Used by the HTTP and queue interfaces.
 
-The line has ids, times and counts, and nothing that a client wrote: no prompt, no answer, no invented name.
+The log line has ids, times and counts. It has no text from a client: no prompt, no answer, no unknown parameter name.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}"
 def note_ending(
     record: Record, metrics: Metrics, telemetry: Telemetry | None, logger: logging.Logger, **also: object
 ) -> None:
-    """Count the request, log it, and pass it on to the traces. `also` has further numbers for the line."""
+    """Count, log and trace the request. `also` has more fields for the log line."""
     metrics.observe_request(record)
     if telemetry is not None:
         telemetry.trace(record)
-    if record.ignored:  # only known names are logged, because a client chose them
+    if record.ignored:  # log only known names, because a client chooses them
         also["ignored_parameters"] = sorted(set(map(metrics.ignored_label, record.ignored)))
     logger.info("request", extra={**line_of(record), **also})
 

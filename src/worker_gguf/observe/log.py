@@ -1,8 +1,8 @@
-"""The format of the log: one line per event, with ids and numbers, never a prompt or an answer.
+"""The format of the log: one line per event, with ids and numbers, never with a prompt or an answer.
 
-Every module logs through the standard library: `logger.info("model loaded", extra={"seconds": 4.1})`. `configure`
-selects JSON lines on RunPod and readable lines on a terminal. The fields of `bound` and `bind` (request_id, job_id)
-appear in every line that is logged in their context, including those of libraries.
+Every module logs with the standard library: `logger.info("model loaded", extra={"seconds": 4.1})`. `configure` formats
+it as a JSON line on RunPod and as a readable line on a terminal. The fields of `bound` and `bind` (request_id, job_id)
+are added to every line that is logged in their context, including the lines of libraries.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from typing import Literal, TextIO
 
 __all__ = ["bind", "bound", "configure"]
 
-# Libraries whose debug and info lines are not useful or show too much: URLs, headers, bodies.
+# Libraries whose debug and info lines are not useful, or contain private data such as URLs, headers and bodies.
 QUIET = ("aiohttp", "asyncio", "botocore", "boto3", "filelock", "httpcore", "httpx", "urllib3", "uvicorn")
 _LEVEL_COLORS = {"debug": "\x1b[2m", "info": "\x1b[32m", "warning": "\x1b[33m", "error": "\x1b[31m"}
 _BOLD, _CYAN, _PLAIN = "\x1b[1m", "\x1b[36m", "\x1b[0m"
 _EVENT_WIDTH = 30
-# The attributes of every record, and those that a formatter adds. All others are from `extra`.
+# The attributes of every record, and those that formatters add. All other attributes come from `extra`.
 _OF_EVERY_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 _bound: ContextVar[Mapping[str, object]] = ContextVar("bound", default=MappingProxyType({}))
 
 
 def bind(**fields: object) -> None:
-    """Add fields to every following line in the context of this task."""
+    """Add fields to every later line in the context of this task."""
     _bound.set({**_bound.get(), **fields})
 
 
@@ -52,7 +52,10 @@ def configure(
     on_runpod: bool = False,
     stream: TextIO | None = None,
 ) -> None:
-    """Send all log records of this process to `stream`, by default to standard error."""
+    """Write the log of this process to `stream`, by default standard error. Replaces an earlier configuration.
+
+    With `log_format="auto"`, lines are JSON on RunPod or if the stream is not a terminal.
+    """
     handler = _Handler(stream or sys.stderr)
     as_json = log_format == "json" or (log_format == "auto" and (on_runpod or not handler.stream.isatty()))
     handler.setFormatter(_JsonFormatter() if as_json else _ConsoleFormatter(in_color=handler.stream.isatty()))
@@ -64,11 +67,11 @@ def configure(
     for name in QUIET:
         quiet = logging.getLogger(name)
         quiet.setLevel(logging.WARNING)
-        quiet.propagate = True  # uvicorn, for example, stops its access log in this way
+        quiet.propagate = True  # some libraries turn it off, for example uvicorn for its access log
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Our handler. Its class lets `configure` replace it and keep other handlers."""
+    """A separate class, so that `configure` can replace its own handler and keep all others."""
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
@@ -77,7 +80,7 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
 
 
 class _JsonFormatter(logging.Formatter):
-    """Formats a record as one JSON object per line, with timestamp, level, logger and event first."""
+    """Formats a record as one JSON object, beginning with timestamp, level, logger and event."""
 
     def format(self, record: logging.LogRecord) -> str:
         timestamp = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
@@ -94,7 +97,7 @@ class _JsonFormatter(logging.Formatter):
 
 
 class _ConsoleFormatter(logging.Formatter):
-    """Formats a record for people: the time of day, the level, the event, then the fields."""
+    """Formats a record for a terminal: the time of day, the level, the event, then the fields."""
 
     def __init__(self, *, in_color: bool) -> None:
         super().__init__()

@@ -1,7 +1,6 @@
-"""The metrics of a worker, for Prometheus.
+"""The metrics of the worker for Prometheus.
 
-The engine counts in plain integers, and a snapshot of them is read at each scrape. The counts of requests are updated
-when they end.
+The engine counts with plain integers, which are read at each scrape. Requests are counted here when they end.
 """
 
 from __future__ import annotations
@@ -32,7 +31,10 @@ _PER_TOKEN_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 
 
 @dataclass(frozen=True, slots=True)
 class ModelCounts:
-    """The counts of one of several models: whether it is loaded, its loads and their seconds, its unloads."""
+    """The numbers of one model in a worker with several.
+
+    `load_seconds` is the total time of its loads.
+    """
 
     name: str
     is_loaded: bool
@@ -43,7 +45,7 @@ class ModelCounts:
 
 
 class Metrics:
-    """Metrics in their own registry, so that two workers in one process (in a test) do not share numbers."""
+    """The metrics of one worker. Has its own registry, so that two workers in one process (a test) share no numbers."""
 
     content_type = CONTENT_TYPE_LATEST
 
@@ -84,9 +86,7 @@ class Metrics:
         self._errors = Counter(
             "worker_gguf_errors", "Requests that ended with an error, by its code", ["code"], registry=registry
         )
-        for code in _codes(
-            WorkerError
-        ):  # start at zero, otherwise the first count of a series would not be an increase
+        for code in _codes(WorkerError):  # create each at zero, so that Prometheus sees the first error as an increase
             self._errors.labels(code)
         self._cancelled = Counter(
             "worker_gguf_cancelled_requests",
@@ -143,43 +143,44 @@ class Metrics:
             self._cancelled.inc()
 
     def set_phase_seconds(self, phases: Mapping[str, float]) -> None:
-        """Publish the timeline of the start."""
+        """Publish the seconds of each phase of the start."""
         for phase, seconds in phases.items():
             self._phases.labels(phase).set(seconds)
 
     def set_model(
         self, model: str, architecture: str, quantization: str, source: str, *, downloaded: int, degraded: int
     ) -> None:
-        """Publish the result of the start: downloaded bytes, and the number of steps to a smaller plan."""
+        """Publish the result of the start: the downloaded bytes, and the number of steps to smaller plans."""
         self._model.labels(model, architecture, quantization, source).set(1)
         self._downloaded.set(downloaded)
         self._degraded.set(degraded)
 
     def watch_status(self, status: Callable[[], str]) -> None:
-        """Read the state of the worker at each scrape. Call this once."""
+        """Read the worker's state from `status()` at each scrape. Call it once."""
         self.registry.register(_StatusCollector(status))
 
     def watch_engine(self, stats: Callable[[], EngineStats | None]) -> None:
-        """Read the engine's numbers from `stats()` at each scrape; None if there is no engine. Call this once."""
+        """Read the engine's numbers from `stats()` at each scrape. It returns None without an engine. Call it once."""
         self.registry.register(_EngineCollector(stats))
 
     def watch_models(self, counts: Callable[[], Sequence[ModelCounts]]) -> None:
-        """Read the counts of several models from `counts()` at each scrape. Call this once."""
+        """Read the numbers of several models from `counts()` at each scrape. Call it once."""
         self.registry.register(_ModelsCollector(counts))
 
     def render(self) -> bytes:
+        """Return all metrics in the text format of Prometheus."""
         return generate_latest(self.registry)
 
 
 def _codes(error: type[WorkerError]) -> set[str]:
     """Return the error codes that an answer can have."""
-    # The first three stop the worker; the last one belongs to the command line.
+    # The first three end the worker, and only the command line raises the last one.
     others = (SettingsError, ModelError, DownloadError, DeploymentError)
     return {error.code}.union(*(_codes(child) for child in error.__subclasses__() if child not in others))
 
 
 class _StatusCollector:
-    """One series for each state, with the value 1 for the current state."""
+    """Collects one series for each state of the worker: 1 for the current state, 0 for the others."""
 
     def __init__(self, status: Callable[[], str]) -> None:
         self._status = status
@@ -196,13 +197,13 @@ class _StatusCollector:
 
 
 class _EngineCollector:
-    """Converts a snapshot to metric families at each scrape."""
+    """Collects the engine's numbers at each scrape."""
 
     def __init__(self, stats: Callable[[], EngineStats | None]) -> None:
         self._stats = stats
 
     def describe(self) -> list[Metric]:
-        return []  # An empty list defers collection: otherwise the registry would collect at registration.
+        return []  # without this method, the registry would call `collect` at registration
 
     def collect(self) -> Iterator[Metric]:
         stats = self._stats()
@@ -232,7 +233,7 @@ class _EngineCollector:
 
 
 class _ModelsCollector:
-    """One sample for each of several models."""
+    """Collects the numbers of several models, one sample for each model."""
 
     def __init__(self, counts: Callable[[], Sequence[ModelCounts]]) -> None:
         self._counts = counts

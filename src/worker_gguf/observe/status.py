@@ -1,4 +1,4 @@
-"""The states of a worker, as /health and the metrics name them."""
+"""The states of a worker, with their names in /health and the metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The phases of the start with their seconds. The threads of the start write them, and any thread may read them."""
+"""Measures the phases of the start. The threads of the start write it, and any thread can read it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ _SHORTEST_BAR = 10
 
 @dataclass(slots=True)
 class Phase:
-    """`start_s` counts from the beginning of the timeline. `seconds` is None while the phase runs. `has_failed` is true
-    if the phase ended with an error.
+    """One phase of the start.
+
+    `start_s` is the time since the start of the timeline. `seconds` is None while the phase runs. `has_failed` is True
+    if it ended with an error.
     """
 
     name: str
@@ -45,7 +47,10 @@ class Phase:
 
 
 class Timeline:
-    """Phases of a start, which may overlap. `before_s` is the time before the first line of our code ran, if known."""
+    """The phases of one start, which may overlap.
+
+    `before_s` is the time between the start of the process and the first line of this package, or 0 if unknown.
+    """
 
     def __init__(self, *, before_s: float = 0.0, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
@@ -56,20 +61,22 @@ class Timeline:
 
     @property
     def now_s(self) -> float:
+        """The seconds since the start of the timeline."""
         return self._clock() - self._zero
 
     @property
     def current(self) -> str | None:
-        """The last phase to begin that is still running."""
+        """The name of the running phase that started last, or None."""
         return next((phase.name for phase in reversed(self.phases) if phase.seconds is None), None)
 
     def begin(self, name: str, at_s: float | None = None) -> Phase:
-        """Begin a phase, now or at a time of the timeline's own clock. `end` ends it."""
+        """Start a phase now, or at a time of the timeline's clock. Call `end` to end it."""
         phase = Phase(name, self.now_s if at_s is None else at_s - self._zero)
         self.phases.append(phase)
         return phase
 
     def end(self, phase: Phase, at_s: float | None = None) -> None:
+        """End a phase now, or at a time of the timeline's clock, and log it."""
         phase.seconds = (self.now_s if at_s is None else at_s - self._zero) - phase.start_s
         if phase.has_failed:
             logger.warning("phase failed", extra=phase.as_dict())
@@ -78,6 +85,7 @@ class Timeline:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[Phase]:
+        """Start a phase and end it with the context."""
         phase = self.begin(name)
         try:
             yield phase
@@ -88,20 +96,21 @@ class Timeline:
             self.end(phase)
 
     def seconds(self) -> dict[str, float]:
-        """Return the seconds of the phases that have ended, by name."""
+        """Return the seconds of each phase that has ended, by its name."""
         return {phase.name: phase.seconds for phase in self.phases if phase.seconds is not None}
 
     def as_list(self) -> list[dict[str, object]]:
         return [phase.as_dict() for phase in self.phases]
 
     def draw(self, width: int = 100) -> str:
-        """Return one line for each phase: its name, when it ran, its seconds and bytes."""
+        """Draw all phases until now, at most `width` characters wide. See `draw`."""
         return draw(self.phases, self.now_s, width)
 
 
 def draw(phases: list[Phase], now_s: float, width: int = 100) -> str:
-    """Draw phases in the order in which they began, at most `width` characters wide. A running phase is drawn up to
-    now.
+    """Draw phases as text, at most `width` characters wide, with a line for each phase in the order of their starts.
+
+    A line has the name of the phase, a bar for its time, its seconds and its bytes. A running phase ends at `now_s`.
     """
     phases = sorted(phases, key=lambda phase: phase.start_s)
     ends = [now_s if phase.seconds is None else phase.start_s + phase.seconds for phase in phases]
@@ -119,7 +128,7 @@ def draw(phases: list[Phase], now_s: float, width: int = 100) -> str:
 
 
 def read_phases(dicts: Iterable[Mapping[str, Any]]) -> list[Phase]:
-    """Return phases from the output of `as_list`, as /health shows it."""
+    """Read phases from the dicts of `as_list`, which are also in /health."""
     return [
         Phase(p["phase"], p["start_s"], p.get("seconds"), p.get("bytes"), p.get("note"), p.get("failed", False))
         for p in dicts

@@ -56,9 +56,9 @@ def open_model(
     checked: tuple[Check, ...] = (),
     left_of: Callable[[Machine], Machine] | None = None,
 ) -> LoadedModel:
-    """Load the model, build its service and close `ahead`. Raises a WorkerError; nothing stays loaded then.
+    """Load the model and build its service. Raises the WorkerError of a failure, after which nothing stays loaded.
 
-    `checked` are the checks of an earlier load of this model. `left_of` returns what other models leave of the machine.
+    Closes `ahead`. `checked` are checks of an earlier load. `left_of` returns a machine without other models' memory.
     """
     settings = start.settings
     ahead.follow(local)

@@ -1,7 +1,7 @@
-"""OpenTelemetry: traces of requests and of the start, and the metrics, sent to a collector. Off unless one is set.
+"""Sends traces of the start and of requests, and the metrics, to an OpenTelemetry collector, if one is set.
 
-The service passes on a frozen record, and a separate thread does everything else. OpenTelemetry is imported in that
-thread after the model is ready, so it adds nothing to the cold start, and one `put` to a request.
+A separate thread does all the work. It imports OpenTelemetry after the model is ready, so the cold start is not slower.
+A request costs only one `put` of its frozen record into a queue.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ logger = logging.getLogger(__name__)
 
 _MOST_WAITING = 4096
 _PUSH_EVERY_MS = 60_000  # the SDK's own default
-# close() may run before this thread's event loop has noticed the end of the start, so wait a moment.
+# close() can be called before this thread's event loop has noticed the end of the start, so wait a moment.
 _MOMENT_S = 0.2
 _INSTALL = "pip install 'worker-gguf[otel]'"
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The values of the standard OTEL_* variables. `resource` has the attributes that these variables do not set."""
+    """The values of the standard OTEL_* variables. `resource` has the attributes that the worker sets itself."""
 
     traces: bool
     metrics: bool
@@ -47,8 +47,10 @@ class Wanted:
 
 
 class Telemetry:
-    """Call `begin` once. `trace` can be called from any thread, and `close` only from the thread that called `begin`. A
-    second `close` does nothing.
+    """Sends records to a collector, in its own thread.
+
+    Call `begin` once. `trace` can be called from any thread. Call `close` in the thread that called `begin`; a second
+    call does nothing.
     """
 
     def __init__(self, wanted: Wanted, registry: CollectorRegistry | None) -> None:
@@ -56,7 +58,7 @@ class Telemetry:
         self._wanted = wanted
         self._registry = registry
         self._waiting: queue.Queue[Record | None] = queue.Queue(_MOST_WAITING)
-        """None wakes the thread, which then sees that it is closed."""
+        """None wakes the thread, so that it notices that it is closed."""
         self._n_dropped = 0
         self._flush_s = 0.0
         self._begin: Callable[[], Awaitable[StartRecord]] | None = None
@@ -64,12 +66,12 @@ class Telemetry:
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
 
     def begin(self, start: Callable[[], Awaitable[StartRecord]]) -> None:
-        """Start the thread, which waits for `start`. It returns when the worker's start has succeeded or failed."""
+        """Start the thread. It awaits `start()`, which returns when the start of the worker has succeeded or failed."""
         self._begin = start
         self._thread.start()
 
     def trace(self, record: Record) -> None:
-        """Send a record. Never waits and never raises: if too many records wait, this one is dropped and counted."""
+        """Queue a record for the traces. Never waits and never raises: if the queue is full, the record is dropped."""
         if self._wanted.traces:
             try:
                 self._waiting.put_nowait(record)
@@ -77,12 +79,12 @@ class Telemetry:
                 self._n_dropped += 1
 
     def close(self, timeout_s: float) -> None:
-        """Send the remaining records within this time. Does not wait for a start that is still running."""
+        """Send the queued records within `timeout_s` and end the thread. Does not wait for a running start."""
         if self._closing.is_set:
             return
         self._flush_s = timeout_s
         self._closing.set()
-        with contextlib.suppress(queue.Full):  # if it is full, the thread is busy and notices the end at its next read
+        with contextlib.suppress(queue.Full):  # if the queue is full, the thread is awake and will notice the end
             self._waiting.put_nowait(None)
         if self._thread.is_alive():
             self._thread.join(timeout_s)
@@ -92,8 +94,8 @@ class Telemetry:
     def _run(self) -> None:
         try:
             self._work()
-        except Exception as error:  # noqa: BLE001 - a collector's trouble must never be the worker's
-            # Only the type is logged: the text may contain the address of a collector, which may contain a key.
+        except Exception as error:  # noqa: BLE001 - an error of the collector must not affect the worker
+            # Log only the type: the message may contain the collector's URL with a key.
             logger.warning("telemetry stopped: nothing more is sent", extra={"error": type(error).__name__})
 
     async def _started(self) -> StartRecord | None:
@@ -139,7 +141,7 @@ class Telemetry:
 
 
 def wanted(variables: Mapping[str, str], *, version: str, worker_id: str | None = None) -> Wanted:
-    """Read OpenTelemetry's own variables. `variables` has names in lower case, as `environment.given` returns them."""
+    """Read the standard variables of OpenTelemetry from `variables`, which has names in lower case."""
     is_off = variables.get("otel_sdk_disabled", "").lower() == "true"
 
     def is_wanted(signal: str) -> bool:
@@ -157,18 +159,18 @@ def wanted(variables: Mapping[str, str], *, version: str, worker_id: str | None 
 def open_telemetry(
     variables: Mapping[str, str], registry: CollectorRegistry | None, *, version: str, worker_id: str | None = None
 ) -> Telemetry | None:
-    """Open what the environment asks for, or return None.
+    """Return the telemetry that the variables configure, or None.
 
-    If a part is not available, a warning is logged and the worker serves without it.
+    If it is not available, a warning is logged, and the worker runs without it.
     """
-    asked = wanted(variables, version=version, worker_id=worker_id)
-    if not (asked.traces or asked.metrics):
+    requested = wanted(variables, version=version, worker_id=worker_id)
+    if not (requested.traces or requested.metrics):
         return None
     protocol = variables.get("otel_exporter_otlp_protocol", "http/protobuf")
     if protocol != "http/protobuf":
         logger.warning(
-            "no telemetry: this OTEL_EXPORTER_OTLP_PROTOCOL is not spoken here. Set http/protobuf, and the collector's "
-            "port for it, mostly 4318",
+            "no telemetry: this OTEL_EXPORTER_OTLP_PROTOCOL is not supported. Set http/protobuf and the collector's "
+            "port for it, usually 4318",
             extra={"protocol": protocol},
         )
         return None
@@ -177,12 +179,12 @@ def open_telemetry(
             "no telemetry: an OTLP endpoint is set, but OpenTelemetry is not installed", extra={"install": _INSTALL}
         )
         return None
-    return Telemetry(asked, registry)
+    return Telemetry(requested, registry)
 
 
 def _interval_s(variables: Mapping[str, str]) -> float:
-    given = variables.get("otel_metric_export_interval", "")
-    return (int(given) if given.isdecimal() and int(given) else _PUSH_EVERY_MS) / 1000
+    interval_ms = variables.get("otel_metric_export_interval", "")
+    return (int(interval_ms) if interval_ms.isdecimal() and int(interval_ms) else _PUSH_EVERY_MS) / 1000
 
 
 def _is_installed() -> bool:

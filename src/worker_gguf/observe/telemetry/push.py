@@ -1,6 +1,6 @@
-"""Sends the metrics over OTLP, for queue workers, which have no address to scrape.
+"""Sends the metrics of the worker over OTLP, for queue workers, which cannot be scraped.
 
-The content of /metrics is sent under the same names. Counters and histograms are cumulative since the start.
+It sends the content of /metrics under the same names. Counters and histograms are cumulative since the start.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Labels = tuple[tuple[str, str], ...]
 
 
 class Push:
-    """Sends from one thread. Endpoint, headers and timeout are set by the standard OTEL_* variables."""
+    """Sends the metrics of a registry. For one thread. The exporter reads the standard OTEL_* variables."""
 
     def __init__(self, resource: Mapping[str, str], registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -43,7 +43,7 @@ class Push:
 
 
 def points(family: Metric, started_ns: int, now_ns: int) -> sdk.Metric | None:
-    """Convert one family of /metrics to OpenTelemetry's form, or return None if it has no samples."""
+    """Convert one metric family of Prometheus to OpenTelemetry. Returns None if it has no samples."""
     samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
     if not samples:
         return None
@@ -60,7 +60,7 @@ def points(family: Metric, started_ns: int, now_ns: int) -> sdk.Metric | None:
 
 
 def _histograms(samples: Iterable[Sample], started_ns: int, now_ns: int) -> Iterator[sdk.HistogramDataPoint]:
-    """Convert histograms: Prometheus counts up to each bound, OpenTelemetry counts between bounds."""
+    """Convert histograms: Prometheus counts all values up to each bound, OpenTelemetry those between two bounds."""
     buckets: dict[Labels, list[tuple[float, float]]] = {}
     sums: dict[Labels, float] = {}
     for sample in samples:

@@ -1,7 +1,7 @@
-"""Makes spans from the times in a record, after the request has ended, and sends them in batches over OTLP.
+"""Creates spans from the times in a record, after the request is over, and sends them in batches over OTLP.
 
-Attributes have the names of OpenTelemetry's conventions for HTTP and for generative AI if there is one, and otherwise
-names under `worker_gguf`. They are ids and numbers, without any content of the request or the answer.
+Attributes have the names of OpenTelemetry's conventions for HTTP and generative AI, or names under `worker_gguf` if the
+conventions have none. They are ids and numbers, and never content of a request or an answer.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ __all__ = ["Spans"]
 
 Value = str | int | float | bool | list[str]
 
-# A request for a hundred answers would be a trace of hundreds of spans, all alike.
+# The limit for requests with many answers: the trace of a hundred answers would have hundreds of similar spans.
 _MOST_CHOICES = 8
 _LONGEST_HEADER = 512
 
 
 class Spans:
-    """Used by one thread. The exporter and the batches are set by the standard OTEL_* variables."""
+    """Sends spans. For one thread. The exporter and its batches are configured by the standard OTEL_* variables."""
 
     def __init__(self, resource: Mapping[str, str]) -> None:
         self._provider = TracerProvider(resource=Resource.create(dict(resource)), shutdown_on_exit=False)
@@ -67,7 +67,7 @@ class Spans:
         span.end(_ns(record.ended_unix_s))
 
     def _add_choice(self, within: Context, index: int, choice: Choice, record: Record, offset_s: float) -> None:
-        """Add spans for the queue wait, prefill and decode that took place."""
+        """Add the spans of one answer: queue wait, prefill and decode, without the phases that it did not reach."""
         ended_s = record.ended_s if choice.ended_s is None else choice.ended_s
         if index == 0:
             self._child(within, "prepare", record.started_s, choice.submitted_s, offset_s, {})
@@ -107,14 +107,16 @@ class Spans:
         zero_s = start.ended_unix_s - start.seconds
         span = self._tracer.start_span(
             "cold start",
-            attributes=_given({"error.type": start.code}),
+            attributes=_without_none({"error.type": start.code}),
             start_time=_ns(zero_s),
         )
         if start.code:
             span.set_status(Status(StatusCode.ERROR, start.code))
         within = set_span_in_context(span)
         for name, start_s, seconds, size_bytes in start.phases:
-            self._child(within, name, start_s, start_s + seconds, zero_s, _given({"worker_gguf.bytes": size_bytes}))
+            self._child(
+                within, name, start_s, start_s + seconds, zero_s, _without_none({"worker_gguf.bytes": size_bytes})
+            )
         span.end(_ns(start.ended_unix_s))
 
 
@@ -144,12 +146,13 @@ def _attributes(record: Record) -> dict[str, Value]:
             "gen_ai.usage.cache_read.input_tokens": record.cached_tokens,
             "gen_ai.usage.output_tokens": record.completion_tokens,
         }
-    return _given(values)
+    return _without_none(values)
 
 
 def _is_failure(record: Record) -> bool:
-    """Return whether the request counts as failed. A client's own error is not a failure of the server, but each failed
-    job is one.
+    """Return whether the span of a request has the status of an error.
+
+    An error of the client (4xx) is not a failure of the server, except for a job: a failed job always is one.
     """
     if record.code is None or record.is_cancelled:
         return False
@@ -157,13 +160,13 @@ def _is_failure(record: Record) -> bool:
 
 
 def _parent(record: Record) -> Context:
-    """Return the trace that the client began, if the request's headers name one, otherwise an empty context."""
+    """Return the context of the client's trace, or an empty context. The context of this thread is not used."""
     names = {"traceparent": record.traceparent, "tracestate": record.tracestate}
     carrier = {name: value for name, value in names.items() if value and len(value) <= _LONGEST_HEADER}
     return TraceContextTextMapPropagator().extract(carrier, Context())
 
 
-def _given(values: Mapping[str, Value | None]) -> dict[str, Value]:
+def _without_none(values: Mapping[str, Value | None]) -> dict[str, Value]:
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -1,4 +1,4 @@
-"""The record of a start for telemetry."""
+"""The record of a start for the telemetry."""
 
 from __future__ import annotations
 
