@@ -44,7 +44,7 @@ def test_a_context_beyond_the_training_is_warned_of(capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--gpu", "24GB"], "1 x 24 GB, the main memory that is free here"),
+        (["--gpu", "24GB"], "1 x 24 GB, the free main memory of this machine"),
         (["--gpu", "24GB,16GB,24GB", "--ram", "64GB"], "2 x 24 GB + 1 x 16 GB, 64 GB of main memory"),
         (["--gpu", "none", "--ram", "1.5GB"], "no GPU, 1.5 GB of main memory"),
         (["--ram", "64GB"], "this machine, with 64 GB of main memory"),
@@ -90,7 +90,7 @@ def test_a_list_of_models_is_refused_until_one_is_named(
     assert main(["inspect"]) == 2
     said = capsys.readouterr()
     assert said.out == ""
-    assert "MODELS lists several: name one" in said.err
+    assert "MODELS lists several. Name one" in said.err
     assert main(["inspect", "embedded"]) == 0
 
 

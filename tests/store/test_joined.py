@@ -81,7 +81,7 @@ def test_a_wrong_byte_is_found_and_all_is_fetched_again(hub: FakeHub, tmp_path: 
 
 def test_wrong_bytes_twice_are_an_error_and_no_file(hub: FakeHub, tmp_path: Path) -> None:
     hub.wrong_bytes = 1000
-    with pytest.raises(DownloadError, match=r"m\.Q8_0\.gguf came twice with a wrong SHA-256"):
+    with pytest.raises(DownloadError, match=r"m\.Q8_0\.gguf had a wrong SHA-256 twice"):
         ensure(Q8, [tmp_path], endpoint=hub.url, tuning=tuning())
     assert list(tmp_path.rglob("*.gguf")) == []
     assert locate(Q8, [tmp_path]) is None

@@ -81,9 +81,9 @@ def test_named_templates_and_the_older_file(tmp_path: Path) -> None:
 def test_another_models_vocabulary_is_refused(tmp_path: Path) -> None:
     found = read_tokenizer(folder(tmp_path, FILES), tmp_path, Hub())
     moved = [*VOCABULARY[:9], "</s>", "<s>", "<|im_end|>"]
-    with pytest.raises(ModelInvalid, match=r"special token 9 is '<s>' and the model's is '</s>'.*unset TOKENIZER"):
+    with pytest.raises(ModelInvalid, match=r"special token 9 is '<s>', but the model's is '</s>'.*unset TOKENIZER"):
         found.check(len(moved), moved.__getitem__)
-    with pytest.raises(ModelInvalid, match="number 11 and the model has 11 tokens"):
+    with pytest.raises(ModelInvalid, match="has the id 11, but the model has 11 tokens"):
         found.check(11, VOCABULARY.__getitem__)
     other = ["x", *VOCABULARY[1:]]
     with pytest.raises(ModelInvalid, match="its token 0 is 'a'"):

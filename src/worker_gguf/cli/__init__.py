@@ -1,4 +1,4 @@
-"""The command `worker-gguf`, with one file for each subcommand. Heavy imports are in the subcommand that needs them."""
+"""The command `worker-gguf`, with one file for each subcommand. Each subcommand imports the large modules it needs."""
 
 from __future__ import annotations
 
@@ -15,19 +15,16 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 READER_LEFT = 141
-"""The exit code when the reader of the output has left, as in `worker-gguf inspect
-
- head -2`: 128 + SIGPIPE.
-"""
+"""The exit code if the reader of the output ends first, as in `worker-gguf inspect | head -2`: 128 + SIGPIPE."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand and return the exit code. Settings come from the environment; flags take precedence."""
+    """Run a subcommand and return its exit code. Flags have priority over environment variables."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words in ([], ["serve"]):
-        return _serve()  # the command of an image; it saves the import of a parser
+        return _serve()  # the command of an image, which does not need the import of a parser
     if words[:1] in (["deploy"], ["destroy"]):
-        from worker_gguf.cli import deploy  # these two have a parser of their own
+        from worker_gguf.cli import deploy  # these two have their own parser
 
         return deploy.main(words)
     arguments = _parser().parse_args(words)
@@ -35,15 +32,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _serve(arguments.model, arguments.mode, arguments.host, arguments.port)
     try:
         code = _run(arguments)
-        sys.stdout.flush()  # here and not at the interpreter's exit, where a failure could not be caught
+        sys.stdout.flush()  # flush here, because an error at the exit of the interpreter cannot be caught
         return code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the output that is still buffered
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # discard the output that is still buffered
         return READER_LEFT
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """Run any subcommand of `_parser` except serve."""
+    """Run any subcommand of `_parser` except `serve`."""
     if arguments.command == "inspect":
         from worker_gguf.cli.inspect import inspect
 
@@ -66,10 +63,10 @@ def _serve(model: str | None = None, mode: str | None = None, host: str | None =
     from worker_gguf.start import head_start
 
     switch_interval.for_the_start()
-    started = head_start.begin(model, in_child=True)  # before the imports of the next line, which take long
+    prefetch = head_start.begin(model, in_child=True)  # before the slow imports of the next line
     from worker_gguf.cli.serve import serve
 
-    return serve(model=model, mode=mode, host=host, port=port, head_start=started)
+    return serve(model=model, mode=mode, host=host, port=port, head_start=prefetch)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -80,20 +77,20 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     serving = commands.add_parser("serve", help="serve a model until Ctrl-C or SIGTERM (the default)")
     for target in (parser, serving):
-        target.add_argument("--model", help="over MODEL: embedded, a path, or org/repo:QUANT")
-        target.add_argument("--mode", choices=("auto", "queue", "http"), help="over MODE")
-        target.add_argument("--host", help="over HOST")
-        target.add_argument("--port", type=int, help="over PORT")
-    from worker_gguf.cli import bench, fetch, inspect  # no import of their own that takes time
+        target.add_argument("--model", help="embedded, a path, or org/repo:QUANT; default: MODEL")
+        target.add_argument("--mode", choices=("auto", "queue", "http"), help="default: MODE")
+        target.add_argument("--host", help="default: HOST")
+        target.add_argument("--port", type=int, help="default: PORT")
+    from worker_gguf.cli import bench, fetch, inspect  # these modules import no large modules
 
     inspect.add_arguments(
         commands.add_parser("inspect", help="print a model's memory plan, for this machine or another")
     )
-    fetch.add_arguments(commands.add_parser("fetch", help="put a model onto this machine before a worker needs it"))
+    fetch.add_arguments(commands.add_parser("fetch", help="download a model to this machine before a worker needs it"))
     bench.add_arguments(commands.add_parser("bench", help="measure a start of the worker and draw its phases"))
-    commands.add_parser("ping", help="ask the worker of this machine whether it is ready; the exit code is the answer")
+    commands.add_parser("ping", help="exit with 0 if the worker of this machine is ready, else with 1")
     commands.add_parser("deploy", help="create or update an endpoint on RunPod from deploy.yaml")
-    commands.add_parser("destroy", help="remove what deploy made")
+    commands.add_parser("destroy", help="remove the endpoint that deploy created")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""`python -m worker_gguf.cli`."""
+"""Runs the command for `python -m worker_gguf.cli`."""
 
 import sys
 

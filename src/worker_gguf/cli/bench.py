@@ -1,4 +1,4 @@
-"""`worker-gguf bench cold-start`: measures a worker's start against the fastest read of its model, and draws it."""
+"""`worker-gguf bench cold-start` measures starts of a worker and compares them with the fastest read of its model."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def bench(arguments: argparse.Namespace) -> int:
-    """Print the drawing and then one figure per line. Returns 0, 1 if the worker does not start, or 2 for wrong
-    arguments.
+    """Print a picture of the last start, then one figure per line.
+
+    Returns the exit code: 0, 1 if the worker does not start, or 2 if the arguments are wrong.
     """
     from worker_gguf.cli.cold_start import picture
     from worker_gguf.cli.named_model import settings_for_one
@@ -47,14 +48,14 @@ def bench(arguments: argparse.Namespace) -> int:
     limit, start = rounds[-1]
     print(f"\n{picture(start, local.size_bytes, limit)}\n")
     if _from_cache_bytes(start, local.size_bytes) > local.size_bytes // 2:
-        print("Most of the file stayed in the page cache: this is a warm start, and the limit is the memory's.\n")
+        print("Most of the file stayed in the page cache: this is a warm start, and the limit is that of memory.\n")
     for name, value in _figures(rounds, local.size_bytes).items():
         print(f"{name} {value:.3f}")
     return 0
 
 
 def _fetch(settings: Settings) -> LocalModel:
-    """Find the files as the worker does. A model that is not on disk is downloaded first, which is not measured."""
+    """Find the files in the same way as the worker. A missing model is downloaded, which is not measured."""
     from worker_gguf.start import start
     from worker_gguf.start.fetch import fetch
 
@@ -70,7 +71,7 @@ def _round(settings: Settings, local: LocalModel) -> tuple[Limit, Start]:
 
 
 def _from_cache_bytes(start: Start, size_bytes: int) -> int:
-    """Return the bytes of the file that were in the page cache, or 0 if nothing was read ahead."""
+    """Return the bytes of the file that were in the page cache, or 0 if there was no prefetch."""
     read = [phase.size_bytes for phase in start.phases if phase.name == "prefetch" and phase.size_bytes is not None]
     return max(0, size_bytes - sum(read)) if read else 0
 

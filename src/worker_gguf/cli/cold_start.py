@@ -1,7 +1,6 @@
-"""Measures one cold start: a worker from its process's start to its first answer, and the limit that it is compared
-with.
+"""Measures a cold start, from the start of the worker's process to its first answer, and its limit.
 
-The limit is the fastest plain read of the model's files, with parallel readers into their own buffers.
+The limit is the fastest plain read of the model's files, by parallel readers into separate buffers.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _PROMPT: Final = "Once upon a time there was a small machine that wanted to"
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """The fastest plain read of the files."""
+    """The fastest plain read of the model's files."""
 
     seconds: float
     n_readers: int
@@ -47,19 +46,17 @@ class Start:
 
 
 def fastest_read(paths: Sequence[Path]) -> Limit:
-    """Read the files with several numbers of readers and return the fastest. The page cache is dropped before each
-    read.
-    """
-    found = []
+    """Return the fastest of several reads with different numbers of readers. Drops the page cache before each."""
+    limits = []
     for n_readers in READERS:
         drop_pages(paths)
-        found.append(Limit(plain_read(paths, n_readers), n_readers))
-    return min(found, key=lambda limit: limit.seconds)
+        limits.append(Limit(plain_read(paths, n_readers), n_readers))
+    return min(limits, key=lambda limit: limit.seconds)
 
 
 def plain_read(paths: Sequence[Path], n_readers: int) -> float:
-    """Return the seconds in which this number of threads reads the files block by block."""
-    begun_s = time.perf_counter()
+    """Return the seconds in which `n_readers` threads read the files in blocks."""
+    started_s = time.perf_counter()
     with ExitStack() as files:
         blocks = _blocks([files.enter_context(path.open("rb", buffering=0)) for path in paths])
         lock = threading.Lock()
@@ -84,12 +81,13 @@ def plain_read(paths: Sequence[Path], n_readers: int) -> float:
             thread.join()
     if failed:
         raise failed[0]
-    return time.perf_counter() - begun_s
+    return time.perf_counter() - started_s
 
 
 def drop_pages(paths: Sequence[Path]) -> None:
-    """Ask the kernel to drop the files from the page cache. It keeps pages that a process has mapped, such as another
-    worker.
+    """Ask the kernel to drop the files from the page cache.
+
+    It keeps pages that a process has mapped, for example another worker.
     """
     for path in paths:
         with path.open("rb") as file:
@@ -97,8 +95,9 @@ def drop_pages(paths: Sequence[Path]) -> None:
 
 
 def measure_start(environment: Mapping[str, str], prompt: str = _PROMPT) -> Start:
-    """Start a worker on MODEL, wait until it is ready, then for one token. Raises ProcessFailed with the end of its
-    log.
+    """Start a worker with MODEL in `environment`, wait until it is ready, and request one token.
+
+    Raises ProcessFailed with the last lines of its log.
     """
     own = {"MODE": "http", "LOG_LEVEL": "warning", **environment}
     with tempfile.NamedTemporaryFile(prefix="worker-gguf-bench-", suffix=".log") as log:
@@ -110,13 +109,13 @@ def measure_start(environment: Mapping[str, str], prompt: str = _PROMPT) -> Star
             first_answer_s = time.perf_counter() - worker.began_s
             return Start(ready_s, first_answer_s, tuple(read_phases(fetch_json(f"{worker.url}/health")["timeline"])))
         except ProcessFailed as error:
-            raise ProcessFailed(f"{error}\nThe worker's last lines:\n{worker.last_lines()}") from None
+            raise ProcessFailed(f"{error}\nThe last lines of the worker's log:\n{worker.last_lines()}") from None
         finally:
             worker.stop()
 
 
 def picture(start: Start, size_bytes: int, limit: Limit | None = None) -> str:
-    """Draw the worker's phases between the limit and the first request."""
+    """Draw the phases of the start, after the limit and before the first request."""
     phases = [*start.phases, Phase("first answer", start.ready_s, start.first_answer_s - start.ready_s)]
     if limit is not None:
         phases.insert(0, Phase("limit", 0.0, limit.seconds, size_bytes, f"plain read, {limit.n_readers} readers"))
@@ -124,7 +123,7 @@ def picture(start: Start, size_bytes: int, limit: Limit | None = None) -> str:
 
 
 def _blocks(files: Sequence[FileIO]) -> Iterator[tuple[int, int]]:
-    """Return a descriptor and an offset for each block, in order."""
+    """Yield the descriptor and the offset of each block, in order."""
     for file in files:
         size_bytes = os.fstat(file.fileno()).st_size
         yield from ((file.fileno(), offset) for offset in range(0, size_bytes, _BLOCK_BYTES))

@@ -1,4 +1,4 @@
-"""`worker-gguf deploy` and `destroy`: create, update and remove an endpoint on RunPod from one deploy.yaml."""
+"""`worker-gguf deploy` and `destroy` create, update and remove an endpoint on RunPod from one deploy.yaml."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def main(words: Sequence[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser("worker-gguf")
-    commands = made.add_subparsers(dest="command", required=True)
+    result = argparse.ArgumentParser("worker-gguf")
+    commands = result.add_subparsers(dest="command", required=True)
     deploy = commands.add_parser("deploy", description="Create or update an endpoint on RunPod from one file.")
     destroy = commands.add_parser("destroy", description="Remove the endpoint that deploy created from the same file.")
     for command in (deploy, destroy):
@@ -51,24 +51,27 @@ def parser() -> argparse.ArgumentParser:
     )
     destroy.add_argument("--volume", action="store_true", help="also delete the network volume with its models")
     destroy.add_argument("--yes", action="store_true", help="do not ask for confirmation")
-    return made
+    return result
 
 
 def deploy(arguments: argparse.Namespace, *, clock: Clock | None = None) -> int:
-    """Return 0, 1 if RunPod did not carry out the changes, or 2 if the file is wrong."""
+    """Create or update the endpoint. Returns 0, 1 if RunPod did not carry it out, or 2 if the file is wrong."""
     return _run(lambda output: _deploy(arguments, clock or Clock(), output))
 
 
 def destroy(
     arguments: argparse.Namespace, *, clock: Clock | None = None, ask: Callable[[str], str] | None = None
 ) -> int:
-    """Return the same codes as `deploy`, and 1 without a confirmation. `ask` replaces the terminal."""
+    """Remove the endpoint. Returns the same codes as `deploy`, and 1 without a confirmation.
+
+    `ask` replaces the prompt on the terminal.
+    """
     return _run(lambda output: _destroy(arguments, clock or Clock(), output, ask))
 
 
 @dataclass
 class _Output:
-    """Prints lines without the secrets in it."""
+    """Prints lines and replaces secrets in them."""
 
     secrets: list[str] = field(default_factory=list, repr=False)
 
@@ -122,8 +125,8 @@ def _destroy(arguments: argparse.Namespace, clock: Clock, output: _Output, ask: 
     with _connect(arguments, clock) as (_, api):
         objects = find(api, names).objects()
         volume = None if arguments.volume else objects.pop("volume", None)
-        for kind, found in objects.items():
-            output.say(f"- {kind} {found.get('name')} ({found['id']}): {CONSEQUENCES[kind]}")
+        for kind, item in objects.items():
+            output.say(f"- {kind} {item.get('name')} ({item['id']}): {CONSEQUENCES[kind]}")
         if volume:
             output.say(f"= volume {volume.get('name')} ({volume['id']}): kept and billed. --volume removes it too")
         if not objects:
@@ -136,15 +139,15 @@ def _destroy(arguments: argparse.Namespace, clock: Clock, output: _Output, ask: 
 
 @contextmanager
 def _connect(arguments: argparse.Namespace, clock: Clock) -> Iterator[tuple[Channel, RunpodApi]]:
-    given = environment.given()
-    key = given.get(_API_KEY, "")
+    variables = environment.given()
+    key = variables.get(_API_KEY, "")
     if not key or not key.isascii() or not key.isprintable():
         raise DeploymentError(
             "RUNPOD_API_KEY is missing or not a key. Create one with write access in RunPod's console (Settings, API "
             "keys) and export it."
         )
     with Channel(key) as channel:
-        yield channel, RunpodApi(channel, arguments.api_url or given.get("runpod_rest_url") or DEFAULT_URL, clock)
+        yield channel, RunpodApi(channel, arguments.api_url or variables.get("runpod_rest_url") or DEFAULT_URL, clock)
 
 
 def _duration(text: str) -> float:

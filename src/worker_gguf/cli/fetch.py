@@ -1,4 +1,4 @@
-"""`worker-gguf fetch`: downloads a model before a worker needs it, into an image or onto a network volume."""
+"""`worker-gguf fetch` downloads a model before a worker needs it, for example to an image or a network volume."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def fetch(arguments: argparse.Namespace, *, endpoint: str | None = None) -> int:
-    """Download the model, or every model of MODELS, print its path, and return the exit code.
+    """Download the model, or every model of MODELS, and print the paths of its files. Returns the exit code.
 
-    No request is made to the Hub if the model is on disk. Without a quant, the usual one is chosen, because only the
-    machine that will serve the model knows which one fits best.
+    If the model is on disk, no request is made. Without a quant, the default order decides, because this may not be the
+    machine that will run the model.
     """
     from worker_gguf.cli.named_model import settings_for
     from worker_gguf.errors import SettingsError
     from worker_gguf.store import UsageMark
 
     try:
-        with ExitStack() as holds:
+        with ExitStack() as marks:
             for settings in _wanted(settings_for(arguments.model)):
-                found = _ensure(settings, arguments.to, endpoint)
-                # Protects this model while room is made for the next one.
-                holds.callback(UsageMark(found.paths, settings.cache_dir()).release)
-                print("\n".join(str(path) for path in found.paths), flush=True)
+                local = _ensure(settings, arguments.to, endpoint)
+                # Making room for the next model must not delete this one.
+                marks.callback(UsageMark(local.paths, settings.cache_dir()).release)
+                print("\n".join(str(path) for path in local.paths), flush=True)
     except SettingsError as error:
         print(error.message, file=sys.stderr)
         return 2
@@ -49,7 +49,7 @@ def fetch(arguments: argparse.Namespace, *, endpoint: str | None = None) -> int:
 
 
 def _wanted(settings: Settings) -> list[Settings]:
-    """Return the settings of each model."""
+    """Return the settings of each model to fetch."""
     if settings.models is None:
         return [settings]
     from worker_gguf.fleet.roster import read_roster

@@ -1,4 +1,4 @@
-"""`worker-gguf inspect`: prints a model's memory plan as a table, for this machine or another, before any download."""
+"""`worker-gguf inspect` prints the memory plan of a model, for this machine or another, without a download."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ SHOWN = (
     "n_threads_batch",
 )
 FREE_SHARE = 0.97
-"""Memory reserved on a card that is only named: the driver's share."""
+"""The share of memory that is free on a named GPU. The driver uses the rest."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", help="embedded, a path, or org/repo:QUANT; default: MODEL")
-    parser.add_argument("--gpu", metavar="SIZES", help="cards to plan for, such as 24GB or 24GB,24GB; none for none")
+    parser.add_argument("--gpu", metavar="SIZES", help="GPUs to plan for, for example 24GB or 24GB,24GB, or none")
     parser.add_argument(
-        "--ram", metavar="SIZE", help="main memory to plan for, such as 64GB; default: the free memory of this machine"
+        "--ram", metavar="SIZE", help="main memory to plan for, for example 64GB; default: the free memory here"
     )
     for name in SETTINGS:
         kind = str if name.startswith("type") else int
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"over {name.upper()}")
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"default: {name.upper()}")
 
 
 def inspect(arguments: argparse.Namespace, *, endpoint: str | None = None) -> int:
-    """Print the plan. Returns 0, 1 if the model cannot be served with it, or 2 for wrong arguments."""
+    """Print the plan. Returns 0, 1 if the model cannot be served with it, or 2 if the arguments are wrong."""
     from worker_gguf.cli.named_model import settings_for_one
     from worker_gguf.errors import SettingsError
     from worker_gguf.plan.planning import beyond_training, plan_for
@@ -75,8 +75,9 @@ def inspect(arguments: argparse.Namespace, *, endpoint: str | None = None) -> in
 
 
 def parse_sizes(text: str) -> list[int]:
-    """Convert a text such as `24GB,16GB` to bytes. 1 GB means 1 GiB, as in the name of a card; a bare number is in
-    GB.
+    """Convert sizes such as `24GB,16GB` to bytes. Raises SettingsError.
+
+    GB means GiB, because a GPU of 24 GB has 24 GiB. A number without a unit is also in GiB.
     """
     sizes = []
     for part in text.split(","):
@@ -84,7 +85,7 @@ def parse_sizes(text: str) -> list[int]:
         if not found or not float(found[1]):
             from worker_gguf.errors import SettingsError
 
-            raise SettingsError(f"{part.strip() or text!r} is not a size: write for example 24GB, or 24GB,24GB.")
+            raise SettingsError(f"{part.strip() or text!r} is not a size. Write for example 24GB, or 24GB,24GB.")
         sizes.append(round(float(found[1]) * 2 ** {"M": 20, "G": 30, "T": 40}[(found[2] or "G").upper()]))
     return sizes
 
@@ -106,12 +107,12 @@ def _machine(gpu: str | None, ram: str | None) -> Machine:
 
 
 def _place(gpu: str | None, ram: str | None) -> str:
-    """Describe the machine of the arguments: `2 x 24 GB + 1 x 16 GB, 64 GB of main memory`."""
+    """Describe the machine of the arguments, for example `2 x 24 GB + 1 x 16 GB, 64 GB of main memory`."""
     memory = f"{_gb(parse_sizes(ram)[0])} of main memory" if ram else ""
     if gpu is None:
         return f"this machine, with {memory}" if memory else "this machine"
     cards = " + ".join(f"{n} x {_gb(size)}" for size, n in Counter(_cards(gpu)).items())
-    return f"{cards or 'no GPU'}, {memory or 'the main memory that is free here'}"
+    return f"{cards or 'no GPU'}, {memory or 'the free main memory of this machine'}"
 
 
 def _gb(n_bytes: int) -> str:
@@ -123,7 +124,7 @@ def _cards(gpu: str) -> list[int]:
 
 
 def _header(settings: Settings, machine: Machine, endpoint: str | None) -> tuple[ModelHeader, str]:
-    """Return the header and the place where it was read: this disk, or else the Hub."""
+    """Return the header and the place where it was read: on disk, or on the Hub if it is not there."""
     from functools import partial
 
     from worker_gguf.errors import ModelNotFound
@@ -136,7 +137,7 @@ def _header(settings: Settings, machine: Machine, endpoint: str | None) -> tuple
     if local := locate(ref, settings.cache_dirs(), baked_dir=settings.model_baked_dir):
         return read_headers(local.paths), f"{local.path}{_parts(local.paths)}"
     if not isinstance(ref, HubRef):
-        raise ModelNotFound(f"{ref} is not on this machine, and only models of the Hub can be inspected from afar.")
+        raise ModelNotFound(f"{ref} is not on this machine, and only models on the Hub can be inspected remotely.")
     token = settings.hf_token.get_secret_value() if settings.hf_token else None
     prefer = by_labels(partial(preference, order=PREFERENCE, machine=machine))
     remote = read_remote(ref, Hub(token, endpoint), prefer)
@@ -178,7 +179,7 @@ def _settings(plan: MemoryPlan) -> Iterator[tuple[str, ...]]:
 
 
 def _columns(rows: Iterable[tuple[str, ...]], sides: str) -> list[str]:
-    """Align rows in columns. `sides` has < or > for each column."""
+    """Format rows as aligned columns. `sides` has < (left) or > (right) for each column."""
     table = list(rows)
     widths = [max(len(row[i]) for row in table) for i in range(len(sides))]
     return [

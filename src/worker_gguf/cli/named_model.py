@@ -1,4 +1,4 @@
-"""The model of a command: the one on its command line, or else the one in the environment."""
+"""The settings for commands with a model argument, which has priority over the environment."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _NAMES_A_MODEL = ("model", "models", "model_repository_id", "model_filename")
 
 
 def settings_for(model: str | None, **overrides: object) -> Settings:
-    """Return the settings. A named model replaces all variables that name one."""
-    given = environment.given()
+    """Load the settings. A given model replaces all variables that name a model. Raises SettingsError."""
+    variables = environment.given()
     if model is not None:
-        given = {name: text for name, text in given.items() if name not in _NAMES_A_MODEL}
-    return Settings.load(given, model=model, **overrides)
+        variables = {name: text for name, text in variables.items() if name not in _NAMES_A_MODEL}
+    return Settings.load(variables, model=model, **overrides)
 
 
 def settings_for_one(model: str | None, **overrides: object) -> Settings:
-    """Return the settings for a command about a single model. Raises SettingsError if MODELS is set."""
+    """Load the settings for a command about a single model. Raises SettingsError if MODELS applies."""
     settings = settings_for(model, **overrides)
     if settings.models is not None:
-        raise SettingsError("This command is about one model, and MODELS lists several: name one of them.")
+        raise SettingsError("This command is for one model, but MODELS lists several. Name one of them.")
     return settings

@@ -1,4 +1,4 @@
-"""`worker-gguf serve`: binds the socket, starts the model, and serves until it is stopped."""
+"""`worker-gguf serve` starts the worker and serves requests until it is stopped."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ __all__ = ["serve"]
 logger = logging.getLogger(__name__)
 
 _HEAD_START_S = 0.4
-# The platform kills a worker some seconds after its drain, and an unreachable collector must not use them up.
+# The platform kills a worker some seconds after its drain, so do not wait longer for a collector.
 _FLUSH_S = 3.0
 
 
 def serve(
     *, model: str | None, mode: str | None, host: str | None, port: int | None, head_start: Prefetch | None = None
 ) -> int:
-    """Run the worker in this process and return the exit code. Arguments take precedence over the environment.
+    """Run the worker in this process and return its exit code. Arguments have priority over the environment.
 
-    `head_start` is a prefetch of the model that is running already.
+    `head_start` is the prefetch that already reads the model, or None.
     """
     timeline = Timeline(before_s=_process_age_s())
     try:
@@ -70,8 +70,8 @@ def _http(settings: Settings, timeline: Timeline, head_start: Prefetch | None) -
         from worker_gguf.http.binding import bind
 
         main = bind(settings.host, settings.port)
-        apart = settings.port_health not in (None, settings.port)
-        health = bind(settings.host, settings.health_port) if apart else None
+        is_separate = settings.port_health not in (None, settings.port)
+        health = bind(settings.host, settings.health_port) if is_separate else None
     worker, metrics = _start(settings, timeline, head_start)
     telemetry = _open_telemetry(worker, metrics)
     with timeline.phase("http"):
@@ -108,7 +108,7 @@ def _http(settings: Settings, timeline: Timeline, head_start: Prefetch | None) -
 
 
 async def _serve(worker: Worker, listeners: Sequence[Listener], settings: Settings) -> None:
-    """Serve until a signal arrives or the start has failed, because a worker without a model only costs money."""
+    """Serve until a signal arrives or the start fails, because a worker without a model only costs money."""
     from worker_gguf.http.server import serve as serve_http
 
     stop = asyncio.Event()
@@ -152,13 +152,13 @@ def _queue(settings: Settings, timeline: Timeline, head_start: Prefetch | None) 
             path = settings.health_check_path
             app = create_health_app(worker, api_keys=keys, metrics=metrics, health_path=path)
             stack.enter_context(ServerThread(app, bind(settings.host, settings.port_health)))
-        # A signal during the start cancels it. Later the SDK sets its own handlers.
+        # A signal during the start ends the process. Later, the SDK sets its own handlers.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         try:
             try:
                 asyncio.run(worker.wait_ready())
             except WorkerError as error:
-                _close_telemetry(telemetry, settings)  # now: the report ends the process
+                _close_telemetry(telemetry, settings)  # close it first, because the report ends the process
                 report_failed_start(sdk, error)
                 raise
             switch_interval.for_requests()
@@ -178,17 +178,18 @@ def _queue(settings: Settings, timeline: Timeline, head_start: Prefetch | None) 
 
 
 def _start(settings: Settings, timeline: Timeline, head_start: Prefetch | None) -> tuple[Worker, Metrics]:
-    """Start the load after as few imports as it needs. The other imports run in parallel with it."""
+    """Start the load after only the imports that it needs. The other imports run in parallel with it."""
     with timeline.phase("imports"):
         from worker_gguf.worker import Worker
 
     worker = Worker(settings, None, timeline, head_start)
     worker.start()
-    # The imports that the load needs come first, alone: two threads that import take turns, and the load itself needs
-    # no Python. A start with more to do before it loads is not waited for, so that /ping answers sooner.
+    # Wait while the worker's thread imports the modules for the load, because two importing threads slow each other
+    # down and the load itself needs no Python. The wait is short, so that /ping answers soon even if the load starts
+    # late.
     if head_start is not None:
         worker.wait_loading(_HEAD_START_S)
-        # A failed import fails the start in its own thread, which reports the reason.
+        # If an import fails, the start fails in its own thread, which reports the reason.
         with contextlib.suppress(WorkerError), timeline.phase("engine"):
             from worker_gguf.start.open_model import LATE_IMPORTS
 
@@ -205,7 +206,7 @@ def _start(settings: Settings, timeline: Timeline, head_start: Prefetch | None) 
 
 
 def _warn_of_misspellings() -> None:
-    """Warn in another thread, because the search takes some milliseconds."""
+    """Warn in another thread, because the search takes some milliseconds and must not delay the first requests."""
 
     def warn() -> None:
         from worker_gguf.settings.typos import misspellings
@@ -220,7 +221,7 @@ def _warn_of_misspellings() -> None:
 
 
 def _open_telemetry(worker: Worker, metrics: Metrics) -> Telemetry | None:
-    """Open what OpenTelemetry's variables ask for. It begins with a trace of the start, when the start is over."""
+    """Return the telemetry that the variables configure, or None. It sends a trace of the start when that is over."""
     variables = environment.given()
     if not any(name.startswith("otel_exporter_otlp_") for name in variables):
         return None
@@ -241,20 +242,20 @@ def _open_telemetry(worker: Worker, metrics: Metrics) -> Telemetry | None:
 
 
 def _close_telemetry(telemetry: Telemetry | None, settings: Settings) -> None:
-    """Close the telemetry. Call this before the engine stops, so that its last numbers are sent too."""
+    """Send the remaining telemetry. Call it before the engine stops, so that its last numbers are sent."""
     if telemetry is not None:
         telemetry.close(min(_FLUSH_S, settings.drain_timeout_s))
 
 
 def _check_exposure(settings: Settings) -> None:
-    """Raise SettingsError if other machines can reach the port and there are no keys: they could use the model."""
+    """Raise SettingsError if other machines can use the model without an API key, unless the settings allow it."""
     if settings.resolved_mode == "queue" or settings.api_keys or settings.allow_unauthenticated:
         return
     if settings.behind_platform_keys or _is_loopback(settings.host):
         return
     raise SettingsError(
         f"HOST={settings.host} can be reached from other machines and no API_KEYS are set. Set API_KEYS, bind "
-        "127.0.0.1, or set ALLOW_UNAUTHENTICATED=true if something in front of the worker checks who asks."
+        "127.0.0.1, or set ALLOW_UNAUTHENTICATED=true if a proxy in front of the worker authenticates clients."
     )
 
 
@@ -266,9 +267,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _process_age_s() -> float:
-    """Return the seconds since the kernel started this process, because the interpreter's start is part of the cold
-    start.
-    """
+    """Return the seconds since the kernel started this process, so that the cold start includes the interpreter's."""
     try:
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         ticks_per_s = os.sysconf("SC_CLK_TCK")

@@ -1,10 +1,9 @@
-"""Obtains models and finds them on disk. It has nothing of llama.cpp or the engine.
+"""Downloads models and finds them on disk. Independent of llama.cpp and the engine.
 
-`ModelRef.parse` reads a reference, `locate` finds its files on disk without a network call, `ensure` fetches missing
+`ModelRef.parse` reads a reference, `locate` finds its files on disk without a network request, `ensure` fetches missing
 files, and `UsageMark` protects files from pruning while they are used.
 
-Each name is imported on first use, because the head start needs only the modules that find a file and has no time to
-import those that download.
+Each name is imported on first use, because the head start must not wait for the import of the download modules.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""The Hub's own cache layout, shared with other tools: blobs by digest, snapshots of links by commit, refs by branch.
+"""The cache layout of the Hugging Face Hub, shared with other tools.
 
-This worker's own files are in `.locks/worker-gguf`, which the Hub's tools skip: leases, usage marks, partial downloads.
+It has blobs named by digest, snapshots of links by commit, and refs by branch. The worker's other files are in
+`.locks/worker-gguf`, which the Hub's tools ignore: leases, usage marks, partial downloads.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ __all__ = ["Cache", "is_inside", "write_ref"]
 
 @dataclass(frozen=True, slots=True)
 class Cache:
+    """The paths in a cache at `folder`."""
+
     folder: Path
 
     @property
@@ -34,7 +37,7 @@ class Cache:
 
     @property
     def bin(self) -> Path:
-        """The folder in which files wait for their deletion, where no tool looks for models."""
+        """The folder for files that are about to be deleted, where no tool finds them."""
         return self.work / "deleted"
 
     def lease(self, key: str) -> Path:
@@ -50,22 +53,22 @@ class Cache:
         return self.repo(repo) / "snapshots" / commit
 
     def url(self, url: str) -> Path:
-        """Return the path of a URL's file. It does not depend on the signature in the URL."""
-        import hashlib  # imported here, as below, because a cold start reads no byte before this module is imported
+        """Return the path for the file of a URL. It does not depend on the URL's signature."""
+        import hashlib  # imported here, as others below, because the cold start waits for this module
 
         name = unquote(urlsplit(url).path).rpartition("/")[2]
         return self.folder / "urls" / hashlib.sha256(stable_url(url).encode()).hexdigest()[:16] / name
 
     def check_inside(self, path: Path) -> None:
-        """Refuse to write through a link that leads out of the cache."""
+        """Raise DownloadError if a symbolic link leads from `path` to a place outside the cache."""
         if not is_inside(path, self.folder):
             raise DownloadError(
                 f"{path} leads out of the cache {self.folder} by a symbolic link. Remove the link, "
-                "or set MODEL_CACHE_DIR to where it leads."
+                "or set MODEL_CACHE_DIR to its target."
             )
 
     def link(self, repo: str, commit: str, file: str, blob: Path) -> Path:
-        """Show a blob under its name in a snapshot, by a link, or as the file itself if links cannot be made."""
+        """Link a blob to its name in a snapshot and return that path. If links are not supported, moves the blob."""
         path = self.snapshot(repo, commit) / file
         self.check_inside(path.parent)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,12 +91,12 @@ def _move(blob: Path, path: Path) -> None:
     try:
         blob.replace(path)
     except FileNotFoundError:
-        if not path.is_file():  # else another worker was faster
+        if not path.is_file():  # otherwise another worker has already moved it
             raise
 
 
 def write_ref(repo_folder: Path, revision: str, commit: str) -> None:
-    """Write the commit of a branch or tag, as the Hub's own library does. The file is complete or not there at all."""
+    """Write the commit of a branch or tag to refs/, atomically, in the format of the Hub's cache."""
     import tempfile
 
     path = repo_folder / "refs" / revision
@@ -105,5 +108,5 @@ def write_ref(repo_folder: Path, revision: str, commit: str) -> None:
 
 
 def is_inside(path: Path, folder: Path) -> bool:
-    """Return whether a path, with all links resolved, is in a folder."""
+    """Return whether a path is in a folder after all links are resolved."""
     return path.resolve().is_relative_to(folder.resolve())

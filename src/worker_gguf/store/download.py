@@ -1,10 +1,10 @@
-"""Makes sure that a model is on disk: finds it, or downloads it into the cache once for all workers that share it.
+"""Finds a model on disk, or downloads it into the cache, once for all workers that share the cache.
 
-1. Look in every place. A model that is found costs no request.
-2. List the repository, choose the files, check that there is room.
-3. For each file: take its lease, or follow the worker that has it. Download into an own folder, continuing the work of
-   earlier workers; verify size and digest; rename to the final name.
-4. Link the files into their snapshot, and write the ref only when all of them are there.
+1. Search all places. If the model is found, no request is made.
+2. List the repository, choose the files, check the free disk space.
+3. For each file: take its lease, or wait for the worker that has it. Fetch the file into a separate folder, continuing
+an earlier partial download, verify its size and digest, and rename it to its final name.
+4. Link the files into their snapshot, and write the ref when all of them are there.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ _LOG_EVERY_S = 10.0
 
 
 class Progress(Protocol):
-    """Receives the progress of a download, by this worker or another. It can stop the download by raising.
+    """A callback for the progress of a download by this worker or by another one. It can stop it by raising an error.
 
-    `bytes_done` is never larger than `bytes_total`. It falls when a file was damaged and is downloaded again.
+    `bytes_done` is at most `bytes_total`. It decreases if a file had a wrong digest and is fetched again.
     """
 
     def __call__(self, bytes_done: int, bytes_total: int, /) -> None: ...
@@ -65,11 +65,11 @@ def ensure(
     prefer: Prefer | None = None,
     tuning: Tuning | None = None,
 ) -> LocalModel:
-    """Return the model when it is complete on disk.
+    """Find a model on disk or download it.
 
-    Looks in `baked_dir`, `cache_dirs` and `download_dir` first, and makes no request if the model is there. Otherwise
-    downloads exactly the chosen files into `download_dir`, by default the last of `cache_dirs`, because earlier ones
-    may be read-only. Models may take up `most_bytes` there. `prefer` chooses among quants if the reference names none.
+    Searches `baked_dir`, `cache_dirs` and `download_dir` first. If the model is not there, its files are fetched into
+    `download_dir`, by default the last of `cache_dirs`, because earlier ones may be read-only. Models there may take at
+    most `most_bytes`. `prefer` chooses a quantisation if the reference has none. Raises ModelNotFound or DownloadError.
     """
     target = download_dir or (cache_dirs[-1] if cache_dirs else None)
     searched = [*cache_dirs, *([target] if target and target not in cache_dirs else [])]
@@ -105,12 +105,12 @@ def download_model(
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """One file to download. It appears as `final` only when it is complete."""
+    """One file to fetch. It appears at `final` only when it is complete."""
 
     key: str
     final: Path
     seen_as: Path
-    """Its name in a snapshot; holds the file itself where links cannot be made."""
+    """Its path in a snapshot. This is the file itself if links are not supported."""
     web: WebFile
     digest: Digest | None
 
@@ -140,10 +140,10 @@ class _Download:
             for name, file in zip((chosen.joined,) if chosen.joined else chosen.files, wanted, strict=True)
         ]
         if ref.revision != listing.commit:
-            # The ref is written last, so that it never leads to an incomplete snapshot.
+            # This is the last step, so that a ref never points to an incomplete snapshot.
             try:
                 write_ref(self.cache.repo(ref.repo), ref.revision or "main", listing.commit)
-            except OSError as error:  # the model is on disk, but the next start asks the Hub again
+            except OSError as error:  # the model is on disk, but the next start will list the repository again
                 logger.warning("ref not written", extra={"repo": ref.repo, "reason": str(error)})
         return LocalModel(tuple(paths), chosen.size_bytes, ref.repo, listing.commit, "download")
 
@@ -164,7 +164,7 @@ class _Download:
         return _Wanted(key, self.cache.blob(repo, key), shown, web, file.digest)
 
     def _joined(self, repo: str, listing: Listing, name: str, pieces: Sequence[_Wanted]) -> _Wanted:
-        """Return one file that consists of byte pieces. Its key must not look like a SHA-256, because it is not one."""
+        """Return the file that byte pieces make. Its key has a prefix, because it is not the SHA-256 of the file."""
         digest = JoinedDigest.from_pieces((piece.web.size_bytes, piece.digest) for piece in pieces if piece.digest)
         key = f"joined-{digest.hexadecimal}"
         web = JoinedFile(name, [piece.web for piece in pieces])
@@ -185,9 +185,9 @@ class _Download:
 
     def _fetch_all(self, wanted: Sequence[_Wanted]) -> None:
         missing = [file for file in wanted if not file.is_here]
-        begun = sum(self._left_behind(file) for file in missing)
-        needed = sum(file.web.size_bytes for file in missing) - begun
-        make_room(self.cache, needed, self._most_bytes, self._tuning, begun_bytes=begun)
+        partial_bytes = sum(self._left_behind(file) for file in missing)
+        needed = sum(file.web.size_bytes for file in missing) - partial_bytes
+        make_room(self.cache, needed, self._most_bytes, self._tuning, begun_bytes=partial_bytes)
         counter = _Counter(sum(file.web.size_bytes for file in wanted), self._progress)
         if missing:
             logger.info("download begins", extra={"files": len(missing), "size_bytes": needed})
@@ -198,27 +198,27 @@ class _Download:
             counter.file_done(file.web.size_bytes)
 
     def _left_behind(self, file: _Wanted) -> int:
-        """Return how many bytes are on disk already.
+        """Return the number of bytes of the file that are already on disk.
 
-        While another worker writes them, its published progress counts: reading a journal to which another machine
-        appends makes MooseFS wait and retry, more slowly each time.
+        If another worker is writing the file, the number comes from its lease: reading a journal to which another
+        machine appends makes MooseFS wait and retry, more slowly each time.
         """
-        said = bytes_said(self.cache.lease(file.key))
-        if said is not None:
-            return min(said, file.web.size_bytes)
-        found = left_behind(self.cache.partials, file.key)
-        return max((noted_bytes(folder) for folder in found), default=0)
+        published = bytes_said(self.cache.lease(file.key))
+        if published is not None:
+            return min(published, file.web.size_bytes)
+        folders = left_behind(self.cache.partials, file.key)
+        return max((noted_bytes(folder) for folder in folders), default=0)
 
     # --- one file: lead or follow -----------------------------------------------------------------------------------
 
     def _bring(self, file: _Wanted, report: Callable[[int], None]) -> None:
         lease = Lease(self.cache.lease(file.key), self._tuning)
-        is_told = False
+        is_logged = False
         while not file.is_here:
             if not lease.try_take():
-                if not is_told:
+                if not is_logged:
                     logger.info("another worker downloads, this one waits", extra={"file": file.web.title})
-                is_told = True
+                is_logged = True
                 report(lease.bytes_done)
                 threading.Event().wait(self._tuning.poll_s)
                 continue
@@ -231,7 +231,7 @@ class _Download:
             lease = Lease(self.cache.lease(file.key), self._tuning)
 
     def _fetch(self, file: _Wanted, lease: Lease, report: Callable[[int], None]) -> None:
-        """Download the file. If its digest is wrong, delete it and download it once more."""
+        """Fetch a file. If its digest is wrong, delete it and fetch it once more."""
 
         def note(bytes_done: int) -> None:
             lease.bytes_done = bytes_done
@@ -243,8 +243,8 @@ class _Download:
                 self.cache.partials, file.key, lease.holder, file.web.size_bytes, version.replace(" ", "")
             )
             try:
-                crew = ParallelFetch(file.web, partial, file.digest, self._tuning, lambda: lease.is_sure)
-                if crew.run(note):
+                fetch = ParallelFetch(file.web, partial, file.digest, self._tuning, lambda: lease.is_sure)
+                if fetch.run(note):
                     self._publish(partial, file, lease)
                     return
                 partial.discard()
@@ -253,23 +253,23 @@ class _Download:
             if not is_last:
                 logger.warning("wrong digest: fetched again", extra={"file": file.web.title})
         raise DownloadError(
-            f"{file.web.title} came twice with a wrong SHA-256 and was thrown away. Check the network and any proxy, "
-            "and start again."
+            f"{file.web.title} had a wrong SHA-256 twice and was deleted. Check the network and any proxy, and start "
+            "again."
         )
 
     def _publish(self, partial: Partial, file: _Wanted, lease: Lease) -> None:
         if file.digest is None and partial.read(0, 4) != b"GGUF":
             partial.discard()
-            raise ModelInvalid(f"{file.web.title} is not a GGUF file. Check the address: it may be that of a web page.")
+            raise ModelInvalid(f"{file.web.title} is not a GGUF file. Check the URL: it may be that of a web page.")
         try:
             partial.publish(file.final)
-        except FileNotFoundError:  # another worker took it over, or removed it because the file is complete
+        except FileNotFoundError:  # another worker took the folder over, or removed it because the file is complete
             if lease.is_sure and not file.is_here:
                 raise
             raise LostLease from None
 
     def _tidy(self, file: _Wanted) -> None:
-        """Remove the files that killed workers left of this file, after it is complete."""
+        """Remove the partial downloads and leases of a complete file that killed workers have left."""
         for left in folders_of(self.cache.partials, file.key):
             shutil.rmtree(left, ignore_errors=True)
         with suppress(OSError):
@@ -278,13 +278,13 @@ class _Download:
 
 
 class _Counter:
-    """Adds up the progress of several files. A file that is on disk already counts when its turn comes."""
+    """Adds up the progress of several files. A file that is already on disk is counted when its turn comes."""
 
     def __init__(self, total: int, progress: Progress) -> None:
         self.total = total
         self._progress = progress
         self._whole = 0
-        self._logged_at = self._begun_at = time.monotonic()
+        self._logged_at = self._started_at = time.monotonic()
         progress(0, total)
 
     def report(self, bytes_done: int) -> None:
@@ -292,7 +292,8 @@ class _Counter:
         now = time.monotonic()
         if now - self._logged_at >= _LOG_EVERY_S:
             self._logged_at = now
-            logger.info("downloading", extra={"bytes": done, "of": self.total, "seconds": round(now - self._begun_at)})
+            seconds = round(now - self._started_at)
+            logger.info("downloading", extra={"bytes": done, "of": self.total, "seconds": seconds})
         self._progress(done, self.total)
 
     def file_done(self, size_bytes: int) -> None:

@@ -1,7 +1,6 @@
-"""The Hugging Face Hub: lists a repository and reads one of its files. Every failure becomes a sentence.
+"""Lists repositories of the Hugging Face Hub and opens their files. Turns failures into errors with a next step.
 
-huggingface_hub is imported inside functions, because it takes 0.2 s and a start that finds its model on disk does not
-need it.
+huggingface_hub is imported inside functions, because this takes 0.2 s and is not needed if the model is on disk.
 """
 
 from __future__ import annotations
@@ -32,14 +31,16 @@ _COMMIT: Final = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
+    """The size and digest of one file in a repository."""
+
     size_bytes: int
     sha256: str | None
-    """None for small files that are not in large file storage."""
+    """None for small files, which are not in large file storage."""
     git_sha1: str | None = None
 
     @property
     def digest(self) -> Digest | None:
-        """The expected digest of the bytes. In hexadecimal, it is also the name of the blob in a cache."""
+        """The expected digest of the file, or None. Its hexadecimal form is the name of the blob in a cache."""
         if self.sha256:
             return Digest("sha256", self.sha256)
         return Digest("git", self.git_sha1) if self.git_sha1 else None
@@ -55,8 +56,9 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """The Hub, or a mirror of it at `endpoint`, accessed with a token. `retry_waits_s` are the pauses after server
-    errors.
+    """The Hub, or a mirror of it at `endpoint`, with an access token or None.
+
+    `retry_waits_s` are the pauses in seconds after failed attempts. A Retry-After over `most_wait_s` is an error.
     """
 
     token: str | None = None
@@ -65,7 +67,7 @@ class Hub:
     most_wait_s: float = 120.0
 
     def listing(self, repo: str, revision: str | None) -> Listing:
-        """List a repository's files, in one request."""
+        """List the files of a repository in one request. Raises ModelNotFound or DownloadError."""
         from huggingface_hub import HfApi
         from huggingface_hub.errors import OfflineModeIsEnabled
 
@@ -84,7 +86,7 @@ class Hub:
                 logger.warning("hub asked again", extra={"repo": repo, "wait_s": wait_s, "reason": error.message})
                 time.sleep(wait_s)
         if not info.sha or not _COMMIT.fullmatch(info.sha):
-            raise DownloadError(f"{self._host} did not say which commit of {repo} it has. Check HF_ENDPOINT.")
+            raise DownloadError(f"{self._host} sent no valid commit for {repo}. Check HF_ENDPOINT.")
         files = {
             item.rfilename: RemoteFile(
                 item.size or 0, _hexadecimal(item.lfs.sha256, 64) if item.lfs else None, _hexadecimal(item.blob_id, 40)
@@ -95,7 +97,7 @@ class Hub:
         return Listing(info.sha, files)
 
     def fetch_small(self, repo: str, file: str, commit: str, cache_dir: Path) -> Path:
-        """Download one small file, such as one of a tokenizer, into the cache."""
+        """Download one small file, for example of a tokenizer, into the cache."""
         from huggingface_hub import hf_hub_download
 
         with self._sentences(repo, commit, file):
@@ -105,7 +107,7 @@ class Hub:
         return Path(path)
 
     def open(self, repo: str, file: str, commit: str, size_bytes: int) -> WebFile:
-        """Return one file that is read by ranges. Makes no request yet."""
+        """Return a file that can be read by ranges. Makes no request yet."""
 
         def address() -> str:
             from huggingface_hub import get_hf_file_metadata, hf_hub_url
@@ -122,7 +124,7 @@ class Hub:
             from huggingface_hub import hf_hub_url
             from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-            # The token is only for the Hub. A file on another host has a signed address.
+            # Send the token only to the Hub. If the file is on another host, its URL is signed.
             own = urlsplit(hf_hub_url(repo, file, endpoint=self.endpoint)).netloc
             return build_hf_headers(token=self.token if urlsplit(url).netloc == own else False)
 
@@ -134,14 +136,14 @@ class Hub:
 
     @contextmanager
     def _sentences(self, repo: str, revision: str | None, file: str | None = None) -> Iterator[None]:
-        """Convert any exception of huggingface_hub to one of our errors."""
+        """Convert the errors that huggingface_hub raises into errors of this package."""
         from huggingface_hub.errors import HfHubHTTPError
 
-        # The HTTP library under huggingface_hub changed twice (requests, httpx, httpx2); this is its own base error.
+        # The base error of the HTTP library under huggingface_hub, which changed twice (requests, httpx, httpx2).
         transport_error: type[Exception] = HfHubHTTPError.__mro__[1]
         try:
             yield
-        except (OSError, RuntimeError, ValueError, transport_error) as error:  # RuntimeError: hf_xet's
+        except (OSError, RuntimeError, ValueError, transport_error) as error:  # hf_xet raises RuntimeError
             raise self._explain(error, repo, revision, file) from error
 
     def _explain(self, error: BaseException, repo: str, revision: str | None, file: str | None) -> WorkerError:
@@ -176,8 +178,8 @@ class Hub:
             return ModelNotFound(f"{repo} has no file {file} at revision {revision or 'main'}.")
         if status in (401, 403):
             return ModelNotFound(
-                f"{repo} does not exist, or is private, or is not open to "
-                f"{'this HF_TOKEN' if self.token else 'a caller without HF_TOKEN'} ({status}). "
+                f"{repo} does not exist, is private, or cannot be read "
+                f"{'with this HF_TOKEN' if self.token else 'without HF_TOKEN'} ({status}). "
                 "Check the name, and set HF_TOKEN to a token that may read it."
             )
         if isinstance(error, hub.RepositoryNotFoundError) or status == 404:
@@ -185,7 +187,7 @@ class Hub:
         if status == 429:
             after = error.response.headers.get("Retry-After", "")
             return DownloadError(
-                f"{self._host} has had too many requests (429). Wait, or set HF_TOKEN: its limits are higher.",
+                f"{self._host} got too many requests (429). Wait, or set HF_TOKEN, which has higher limits.",
                 retry_after_s=int(after) if after.isdecimal() else None,
             )
         return DownloadError(f"{self._host} answered {status} for {file or repo}. Try again later.")
@@ -196,5 +198,5 @@ def _hexadecimal(text: str | None, length: int) -> str | None:
 
 
 def _stays_inside(name: str) -> bool:
-    """Return whether the name of a file, which becomes a path in the cache, stays inside it."""
+    """Return whether the name of a file is safe as a path in the cache."""
     return not any(part in ("", ".", "..") for part in name.split("/")) and "\\" not in name and "\0" not in name

@@ -1,4 +1,4 @@
-"""Byte pieces of a model, downloaded as the one file that they form: read and verified by pieces, written once."""
+"""Fetches the byte pieces of a model as one file. Each piece is verified, and the joined file is written directly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["JoinedDigest", "JoinedFile"]
 
 
 class JoinedFile(WebFile):
-    """Several files of a web server, one after the other. Any range can be read, also across their borders."""
+    """Several files of a web server, joined in order. A range can span several files."""
 
     def __init__(self, title: str, pieces: Sequence[WebFile]) -> None:
         super().__init__(title, lambda: "", sum(piece.size_bytes for piece in pieces))
@@ -30,10 +30,10 @@ class JoinedFile(WebFile):
 
 @dataclass(frozen=True, slots=True)
 class JoinedDigest(Digest):
-    """The digests of all pieces as one. This is not the SHA-256 of the joined file, which the Hub does not know."""
+    """A digest of the digests of all pieces. The Hub has no SHA-256 of the joined file."""
 
     pieces: tuple[tuple[int, Digest], ...] = ()
-    """Each piece's size in bytes and digest."""
+    """The size in bytes and the digest of each piece."""
 
     @classmethod
     def from_pieces(cls, pieces: Iterable[tuple[int, Digest]]) -> JoinedDigest:

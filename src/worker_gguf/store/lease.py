@@ -1,10 +1,10 @@
 """Decides which worker downloads a file on a shared volume, by a lease file with a heartbeat, created exclusively.
 
-flock(2) silently succeeds on some network mounts (huggingface_hub#4228), so it is not used. A follower takes over a
-lease whose content has not changed for `takeover_s` by the follower's own clock; clocks of two machines are never
-compared. Two workers may both believe that they hold a lease, after a freeze or on a mount that shows old names. This
-is harmless: each writes under its own name and publishes verified bytes by rename. The loser notices at its next
-heartbeat.
+flock(2) is not used, because it silently succeeds on some network mounts (huggingface_hub#4228). A waiting worker takes
+a lease over when its content has not changed for `takeover_s` by the waiting worker's clock. The clocks of two machines
+are never compared. After a freeze, or on a mount that shows old names, two workers may both assume that they hold the
+lease. This is harmless: each writes under its own name and publishes verified bytes by rename. The worker that lost the
+lease notices it at its next heartbeat.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["Lease", "bytes_said"]
 
 logger = logging.getLogger(__name__)
 
-_WIDTH = 256  # each heartbeat overwrites the previous one completely
+_WIDTH = 256  # bytes; all heartbeats have the same length, so that each overwrites the previous one completely
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +39,13 @@ class _Content:
 
 
 class Lease:
-    """One worker's handle on one lease. `try_take` can be called repeatedly. As a context manager, it releases the
-    lease.
-    """
+    """A lease from the view of one worker. Call `try_take` until it succeeds. The exit of its context releases it."""
 
     def __init__(self, path: Path, tuning: Tuning, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.path = path
         self.holder = uuid.uuid4().hex[:16]
         self.bytes_done = 0
-        """While held, the number that the next heartbeat publishes. While not held, the holder's last number."""
+        """The progress that the next heartbeat publishes. If another worker holds the lease, its last progress."""
         self._tuning = tuning
         self._clock = clock
         self._n_beats = 0
@@ -61,15 +59,13 @@ class Lease:
     # --- taking ---------------------------------------------------------------------------------------------------
 
     def try_take(self) -> bool:
-        """Take the lease if it is free, or if its holder has not renewed it for too long. Returns whether it was
-        taken.
-        """
+        """Take the lease if it is free or its holder has stopped renewing it. Returns whether this worker has it."""
         if self._create():
             self._start()
             return True
         try:
             seen = self._read()
-        except FileNotFoundError:  # released just now
+        except FileNotFoundError:  # just released
             return False
         if seen != self._seen:
             self._seen, self._seen_at = seen, self._clock()
@@ -85,24 +81,28 @@ class Lease:
 
     def _create(self) -> bool:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        begun_at = self._clock()
+        started_at = self._clock()
         try:
             with self.path.open("xb", buffering=0) as file:
                 file.write(self._next_beat())
         except FileExistsError:
             return False
-        self._beat_at = begun_at
+        self._beat_at = started_at
         return True
 
     def _move_away(self, stale: _Content | None) -> bool:
-        """Rename a lease, which only one worker can do. The holder of a lease that is still renewed writes it again."""
+        """Remove a stale lease and return whether this worker may create a new one.
+
+        Only one worker can rename the file. If a lease was moved although it is alive, its holder creates it again at
+        its next heartbeat.
+        """
         aside = self.path.with_name(f"{self.path.name}.{self.holder}")
         try:
             self.path.rename(aside)
             was_stale = _parse(aside.read_bytes()) == stale
             aside.unlink(missing_ok=True)
         except FileNotFoundError:
-            return True  # it is gone, so the lease is free
+            return True  # it does not exist any more, so any worker may create it
         return was_stale
 
     def _start(self) -> None:
@@ -113,9 +113,9 @@ class Lease:
 
     @property
     def is_sure(self) -> bool:
-        """Return whether no other worker can have taken the lease yet.
+        """True as long as no other worker can have taken the lease.
 
-        Called before each write, so that a process that was frozen stops.
+        It is read before each write, so that a process that was frozen stops.
         """
         if self._lost.is_set() or self._released.is_set():
             return False
@@ -126,13 +126,13 @@ class Lease:
         while not self._released.wait(self._tuning.heartbeat_s):
             try:
                 self._beat()
-            except OSError as error:  # the volume is gone or full; `is_sure` becomes false by itself
+            except OSError as error:  # the volume is missing or full; `is_sure` becomes False after some time
                 logger.warning("lease not renewed", extra={"lease": self.path.name, "reason": str(error)})
             if self._lost.is_set():
                 return
 
     def _beat(self) -> None:
-        begun_at = self._clock()
+        started_at = self._clock()
         try:
             with self.path.open("r+b", buffering=0) as file:
                 content = _parse(file.read())
@@ -140,23 +140,23 @@ class Lease:
                     self._lost.set()
                     return
                 file.seek(0)
-                file.write(self._next_beat())  # network mounts show it to other machines after it is closed
+                file.write(self._next_beat())  # on network mounts, other machines see it after the file is closed
         except FileNotFoundError:
             self._create()
         else:
-            self._beat_at = begun_at
+            self._beat_at = started_at
 
     def _next_beat(self) -> bytes:
         self._n_beats += 1
         content = {"holder": self.holder, "beat": self._n_beats, "bytes_done": self.bytes_done}
-        # For people who look at the volume. No code reads it.
+        # The host and the process id are only for people who look at the file.
         text = json.dumps(content | {"host": socket.gethostname()[:64], "pid": os.getpid()})
         return text.ljust(_WIDTH).encode()
 
     def _read(self) -> _Content | None:
         return _parse(self.path.read_bytes())
 
-    # --- giving back ----------------------------------------------------------------------------------------------
+    # --- releasing ------------------------------------------------------------------------------------------------
 
     def release(self) -> None:
         if self._thread is None:
@@ -167,7 +167,7 @@ class Lease:
             content = self._read()
             if content is not None and content.holder == self.holder:
                 self.path.unlink()
-        except OSError:  # the file or the volume is gone; another worker takes the lease over after its time
+        except OSError:  # the file or the volume is missing; after `takeover_s` another worker can take the lease
             pass
         self._thread = None
 
@@ -179,7 +179,7 @@ class Lease:
 
 
 def bytes_said(path: Path) -> int | None:
-    """Return the progress that the holder of a lease published, or None if the lease is free."""
+    """Return the bytes that the holder of a lease has fetched, by its last heartbeat, or None if the lease is free."""
     try:
         content = _parse(path.read_bytes())
     except OSError:
@@ -188,9 +188,7 @@ def bytes_said(path: Path) -> int | None:
 
 
 def _parse(content: bytes) -> _Content | None:
-    """Parse a lease. Returns None for a lease that is being written or is not ours; its silence counts like any
-    other's.
-    """
+    """Parse a lease file. Returns None for a partly written or foreign file, which can become stale like a lease."""
     try:
         value = json.loads(content)
         return _Content(str(value["holder"]), int(value["beat"]), int(value["bytes_done"]))

@@ -1,7 +1,6 @@
-"""Downloads the missing ranges of one file over several connections, and computes its digest as it grows.
+"""Fetches the missing ranges of one file over several connections and computes its digest at the same time.
 
-It has nothing of caches and leases: before each write, `may_write` returns whether the file still belongs to this
-worker.
+Independent of caches and leases: it calls `may_write` before each write to check that this worker may still write.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class LostLease(Exception):
 
 
 class Hash(Protocol):
-    """The two methods of hashlib's objects that a download uses."""
+    """The methods of hashlib's objects that a download uses."""
 
     def update(self, content: bytes, /) -> None: ...
 
@@ -45,7 +44,7 @@ class Digest:
     """The expected digest of a file. `hexadecimal` is also the name of its blob in the Hub's cache."""
 
     algorithm: str
-    """`sha256`, or `git` for the few files that are not in large file storage."""
+    """`sha256`, or `git` for files that are not in large file storage."""
     hexadecimal: str
 
     def begin(self, size_bytes: int) -> Hash:
@@ -55,7 +54,7 @@ class Digest:
 
 
 class ParallelFetch:
-    """Downloads once. Only `run` reports progress, so its caller can stop the download by raising from the report."""
+    """Fetches one file. Call `run` once."""
 
     def __init__(
         self, web: WebFile, partial: Partial, digest: Digest | None, tuning: Tuning, may_write: Callable[[], bool]
@@ -72,7 +71,11 @@ class ParallelFetch:
         self._error: BaseException | None = None
 
     def run(self, report: Callable[[int], None]) -> bool:
-        """Download the whole file, and return whether its digest is right."""
+        """Fetch all missing ranges and return whether the digest is right.
+
+        `report` is called with the fetched bytes, in this thread, and can raise an error to stop the download. Also
+        raises DownloadError, and LostLease if `may_write` returns False.
+        """
         n_connections = min(self._tuning.n_connections, len(self._todo)) if self._web.has_ranges else 1
         jobs = [self._connection] * n_connections + ([self._hash_on] if self._hash else [])
         threading.Thread(target=self._guarded, args=(self._sync_on,), name="sync", daemon=True).start()
@@ -90,13 +93,13 @@ class ParallelFetch:
         if self._error is not None:
             raise self._error
         if self._partial.missing(self._tuning.piece_bytes):
-            raise DownloadError(f"{self._web.title} did not come whole. Start again.")
+            raise DownloadError(f"{self._web.title} was not fetched completely. Start again.")
         return self._hash is None or self._digest is None or self._hash.hexdigest() == self._digest.hexadecimal
 
     def _guarded(self, job: Callable[[], None]) -> None:
         try:
             job()
-        except BaseException as error:  # noqa: BLE001 it is raised again by `run`
+        except BaseException as error:  # noqa: BLE001 - `run` raises it again
             self._error = self._error or error
             self._stop.set()
 
@@ -126,7 +129,7 @@ class ParallelFetch:
         self._stop.wait(wait_s)
 
     def _bring(self, first: int, end: int) -> int:
-        """Write a range as it arrives and return its end. Raises _Broken, with the position that was reached."""
+        """Fetch and write a range. Returns its end, or raises _Broken with the position at which it failed."""
         held = bytearray()
         most = self._tuning.write_bytes(self._web.size_bytes)
         window_at, window_bytes = time.monotonic(), 0
@@ -140,7 +143,7 @@ class ParallelFetch:
                     return first
                 if (now := time.monotonic()) - window_at > self._tuning.stall_s:
                     if window_bytes < self._tuning.least_bytes:
-                        raise Interrupted(DownloadError(f"{self._web.title} comes too slowly. Try again later."))
+                        raise Interrupted(DownloadError(f"{self._web.title} arrives too slowly. Try again later."))
                     window_at, window_bytes = now, 0
         except Interrupted as cause:
             raise _Broken(self._write(first, held), cause) from cause
@@ -155,16 +158,14 @@ class ParallelFetch:
         return at + len(content)
 
     def _sync_on(self) -> None:
-        """Write the downloaded bytes to disk at intervals. A machine that dies loses the bytes that its mount has
-        not written.
-        """
+        """Flush the fetched bytes to disk at intervals, because a machine that fails loses unwritten bytes."""
         while not self._stop.wait(self._tuning.sync_s):
             self._partial.sync()
 
     # --- digest ---------------------------------------------------------------------------------------------------
 
     def _hash_on(self) -> None:
-        """Hash the growing file. Its bytes are still in memory, because they were just written."""
+        """Hash the file while it grows. Its bytes were just written, so they are still in the page cache."""
         assert self._hash is not None
         at = 0
         while at < self._web.size_bytes and not self._stop.is_set():
@@ -181,6 +182,8 @@ class ParallelFetch:
 
 
 class _Broken(Exception):
+    """A range could be fetched only up to `at`."""
+
     def __init__(self, at: int, cause: Interrupted) -> None:
         super().__init__(str(cause))
         self.at = at

@@ -1,7 +1,7 @@
-"""An incomplete file: a folder with its bytes so far and a journal of the complete ranges.
+"""A partial download: a folder with the fetched bytes and a journal of the complete ranges.
 
-The folder is named after its owner. A later owner takes over the work by renaming the folder, which only one can do.
-Without a power cut, all ranges in the journal are on disk. After one, the digest of the whole file decides.
+The folder is named after its owner. Another worker takes it over by renaming it, which only one worker can do. After a
+power cut, a range in the journal may be missing on disk; the digest of the whole file detects this.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from pathlib import Path
 __all__ = ["Partial", "merged"]
 
 PATIENCE_S = 30.0
-"""A read of a busy volume takes seconds; a read of a file that a dead machine has locked takes minutes."""
+"""Reads from a busy volume take seconds. Reads of a file that a dead machine has locked take minutes."""
 _DATA = "data"
 _JOURNAL = "ranges"
 
 
 class Partial:
-    """`write` and `note` can be called from several threads, for ranges that do not overlap."""
+    """A partial download. `write` can be called from several threads, for ranges that do not overlap."""
 
     def __init__(self, folder: Path, size_bytes: int, version: str) -> None:
-        """Open the work in the folder, or begin it. Ranges of another `version` are deleted."""
+        """Continue the partial download in `folder` or start one. Ranges of another `version` are discarded."""
         self.folder = folder
         self.size_bytes = size_bytes
         self._lock = threading.Lock()
@@ -46,7 +46,7 @@ class Partial:
 
     @classmethod
     def take_over(cls, parent: Path, key: str, owner: str, size_bytes: int, version: str) -> Partial:
-        """Continue the largest work on `key` of an earlier owner, or begin a new one."""
+        """Continue the largest partial download of `key` that an earlier owner left, or start a new one."""
         folder = parent / f"{key}.{owner}"
         for left in left_behind(parent, key):
             try:
@@ -69,12 +69,12 @@ class Partial:
 
     @property
     def whole_to(self) -> int:
-        """The number of complete bytes from the beginning of the file."""
+        """The number of bytes from the beginning of the file that are complete."""
         with self._lock:
             return self._whole[0][1] if self._whole and self._whole[0][0] == 0 else 0
 
     def missing(self, most_bytes: int) -> list[tuple[int, int]]:
-        """Return the missing ranges in order, none longer than `most_bytes`."""
+        """Return the missing ranges (first, end) in order, each at most `most_bytes` long."""
         with self._lock:
             whole = list(self._whole or ())
         ends = [0, *(end for _, end in whole)]
@@ -86,7 +86,7 @@ class Partial:
         ]
 
     def write(self, at: int, content: bytes | bytearray) -> None:
-        """Write bytes to their place in the file and add their range to the journal."""
+        """Write bytes at offset `at` and add their range to the journal. Raises ValueError if it is closed."""
         view = memoryview(content)
         end = at + len(view)
         with self._open_data() as number:
@@ -102,17 +102,14 @@ class Partial:
             return os.pread(number, n_bytes, at)
 
     def sync(self) -> None:
-        """Write the downloaded bytes to disk, and then their ranges."""
+        """Flush the fetched bytes to disk, and then the journal."""
         with suppress(ValueError), self._open_data() as number:
             os.fsync(number)
             os.fsync(self._journal.fileno())
 
     @contextmanager
     def _open_data(self) -> Iterator[int]:
-        """Return the descriptor of the data file, which stays open while it is used.
-
-        Otherwise a thread that is left behind could write to a number that has been given to another file.
-        """
+        """Keep the data file open. Otherwise a late thread could write to a descriptor that was closed and reused."""
         with self._lock:
             if self._is_closed:
                 raise ValueError(f"{self.folder} is closed")
@@ -125,7 +122,7 @@ class Partial:
                 self._close_if_idle()
 
     def close(self) -> None:
-        """Accept no more ranges. A write in progress is finished."""
+        """Refuse further ranges. Ranges that are being written are finished."""
         with self._lock:
             self._is_closed = True
             self._close_if_idle()
@@ -133,11 +130,11 @@ class Partial:
     def _close_if_idle(self) -> None:
         if self._is_closed and not self._n_busy:
             for file in (self._data, self._journal):
-                with suppress(OSError):  # the volume is gone; what had to be on disk was synced earlier
+                with suppress(OSError):  # the volume is missing; all bytes that had to be on disk were synced earlier
                     file.close()
 
     def publish(self, path: Path) -> None:
-        """Give the file its final name, after its bytes are on disk."""
+        """Flush the file to disk and then move it to its final path."""
         os.fchmod(self._data.fileno(), 0o644)
         os.fsync(self._data.fileno())
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -146,12 +143,13 @@ class Partial:
         self.discard()
 
     def discard(self) -> None:
+        """Close and delete the partial download."""
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def folders_of(parent: Path, key: str) -> list[Path]:
-    """Return the folders with work on `key`, whatever they contain."""
+    """Return all folders for partial downloads of `key`."""
     try:
         return [path for path in parent.iterdir() if path.name.startswith(f"{key}.")]
     except FileNotFoundError:
@@ -159,31 +157,29 @@ def folders_of(parent: Path, key: str) -> list[Path]:
 
 
 def left_behind(parent: Path, key: str, patience_s: float = PATIENCE_S) -> list[Path]:
-    """Return the folders with work on `key` that can be continued, the largest first.
+    """Return the folders of partial downloads of `key` that can be continued, the largest first.
 
-    A file that a dead machine was writing can be unreadable for minutes (MooseFS keeps its chunks locked). A read that
-    does not return within `patience_s` is abandoned, and its folder is left out.
+    A file that a dead machine was writing can be unreadable for minutes, because MooseFS keeps its chunks locked. A
+    folder that cannot be read within `patience_s` seconds is left out.
     """
     noted: dict[Path, int] = {}
 
     def look(folder: Path) -> None:
         noted[folder] = noted_bytes(folder)
 
-    found = folders_of(parent, key)
-    threads = [threading.Thread(target=look, args=(folder,), name="look", daemon=True) for folder in found]
+    folders = folders_of(parent, key)
+    threads = [threading.Thread(target=look, args=(folder,), name="look", daemon=True) for folder in folders]
     for thread in threads:
         thread.start()
     until = time.monotonic() + patience_s
     for thread in threads:
         thread.join(max(0.0, until - time.monotonic()))
-    here = dict(noted)
-    return sorted(here, key=lambda path: (-here[path], path.name))
+    readable = dict(noted)
+    return sorted(readable, key=lambda path: (-readable[path], path.name))
 
 
 def noted_bytes(folder: Path) -> int:
-    """Return the number of complete bytes in a folder according to its journal, or 0 if the last of them cannot be
-    read.
-    """
+    """Return the number of fetched bytes by the journal of a folder, or 0 if the data cannot be read up to there."""
     try:
         head = (folder / _JOURNAL).read_bytes().partition(b"\n")[0] + b"\n"
         ranges = _read_journal(folder / _JOURNAL, head, int(head.split()[0])) or ()
@@ -195,7 +191,7 @@ def noted_bytes(folder: Path) -> int:
 
 
 def merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the ranges with those joined that touch or overlap."""
+    """Sort ranges (first, end), and join those that touch or overlap."""
     joined: list[tuple[int, int]] = []
     for first, end in sorted(ranges):
         if joined and first <= joined[-1][1]:
@@ -206,6 +202,7 @@ def merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def sync_folder(path: Path) -> None:
+    """Flush the entries of a folder to disk, if its file system supports it."""
     number = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(number)
@@ -221,7 +218,7 @@ def _line(first: int, end: int) -> bytes:
 
 
 def _read_journal(path: Path, head: bytes, size_bytes: int) -> list[tuple[int, int]] | None:
-    """Return the ranges in the journal, or None if it belongs to another file. An incomplete line is ignored."""
+    """Return the ranges in the journal, or None if it belongs to another file. Partly written lines are ignored."""
     try:
         content = path.read_bytes()
     except OSError:

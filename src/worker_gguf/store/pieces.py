@@ -1,6 +1,6 @@
-"""Models that were uploaded as byte pieces, such as `m.Q8_0.gguf.part1of2`. Joined in order, they form one .gguf file.
+"""Names of models that were uploaded as byte pieces, `m.Q8_0.gguf.part1of2`. Joined in order, they are one .gguf file.
 
-Unlike the parts of a split model, which llama.cpp reads one by one, a single piece is not a GGUF file.
+A single piece is not a GGUF file, unlike the parts of a split model, which llama.cpp reads one by one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _PIECE: Final = re.compile(r"(?P<joined>.+\.gguf)\.part(?P<number>\d{1,3})of(?P<
 
 
 class Piece(NamedTuple):
-    """One piece. `joined` is the name of the file that the pieces form."""
+    """One byte piece. `joined` is the name of the joined file."""
 
     joined: str
     number: int
@@ -22,6 +22,6 @@ class Piece(NamedTuple):
 
 
 def piece_of(name: str) -> Piece | None:
-    """Return the number and the count of the piece that a file name denotes, or None for any other name."""
+    """Return the piece that a file name denotes, or None for any other name."""
     found = _PIECE.fullmatch(name)
     return Piece(found["joined"], int(found["number"]), int(found["total"])) if found else None

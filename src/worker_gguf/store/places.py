@@ -1,6 +1,6 @@
-"""The folders for models on this machine, by default and as variables set them. It imports nothing heavy.
+"""The folders for models on this machine, by default and by environment variables. Imports no large module.
 
-The settings use it, and so does the head start, which begins before the settings are read.
+The settings and the head start both use it. The head start runs before the settings are read.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Final
 __all__ = ["BAKED_DIR", "RUNPOD_VOLUME", "cache_dirs", "library_cache_dir", "volume_cache_dir"]
 
 RUNPOD_VOLUME: Final = Path("/runpod-volume")
-"""Where RunPod mounts a network volume, and the models that it caches itself."""
+"""The path at which RunPod mounts a network volume and its own cached models."""
 BAKED_DIR: Final = Path("/models")
-"""Where an image keeps the model that was put into it."""
+"""The folder of an image for a model that was put into it."""
 
 
 def volume_cache_dir(volume: Path = RUNPOD_VOLUME) -> Path:
@@ -21,7 +21,7 @@ def volume_cache_dir(volume: Path = RUNPOD_VOLUME) -> Path:
 
 
 def library_cache_dir(hf_hub_cache: Path | str | None, hf_home: Path | str | None) -> Path:
-    """Return the folder that the Hub's own library would use."""
+    """Return the cache folder that huggingface_hub would use."""
     return Path(hf_hub_cache or Path(hf_home or "~/.cache/huggingface", "hub")).expanduser()
 
 

@@ -1,7 +1,7 @@
-"""Makes room on the disk for a model: checks it before a download, and prunes the models that were used least recently.
+"""Checks the disk space before a download and makes room by deleting the least recently used models.
 
-It removes only whole .gguf models and abandoned partial downloads, only from the one cache that this worker writes, and
-never a file that a living worker has marked as in use.
+It deletes only whole .gguf models and abandoned partial downloads, only in the cache that this worker writes, and never
+a file that a running worker has marked as in use.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ GIB = 2**30
 
 @dataclass(slots=True)
 class Kept:
-    """One model in a cache: its real files, and the names that lead to them."""
+    """One model in a cache. `files` are its real files, and `names` the links to them."""
 
     title: str
     files: frozenset[Path]
@@ -40,9 +40,9 @@ class Kept:
 
 
 def make_room(cache: Cache, needed_bytes: int, most_bytes: int | None, tuning: Tuning, *, begun_bytes: int = 0) -> None:
-    """Make sure that `needed_bytes` more fit on the disk and into `most_bytes`. Raises DownloadError with both numbers.
+    """Make sure that `needed_bytes` more fit on the disk, and that all models together fit into `most_bytes`.
 
-    `begun_bytes` of the same model are on the disk already.
+    `begun_bytes` of the same model are already on the disk. Raises DownloadError.
     """
     try:
         cache.folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def make_room(cache: Cache, needed_bytes: int, most_bytes: int | None, tuning: T
 
 
 def disk_error(error: OSError, cache: Cache) -> DownloadError:
-    """Return the error of a disk. All downloaded bytes stay, and the next start continues from them."""
+    """Return an error with a next step for an error of the disk. The fetched bytes stay for the next start."""
     where = error.filename or cache.folder
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DownloadError(
@@ -97,7 +97,7 @@ def _prune(cache: Cache, model_bytes: int, needed_bytes: int, most_bytes: int, t
 
 
 def kept_models(cache: Cache) -> list[Kept]:
-    """Return the models in a cache. Two names of one file, such as two revisions, are one model."""
+    """Return the models in a cache. Several names for the same files, for example in two revisions, are one model."""
     found: dict[frozenset[Path], Kept] = {}
     for title, paths in _models(cache):
         files = frozenset(path.resolve() for path in paths)
@@ -121,16 +121,17 @@ def _models(cache: Cache) -> Iterator[tuple[str, list[Path]]]:
 
 
 def _shown_besides(cache: Cache, model: Kept) -> set[Path]:
-    """Return the files of a model that other names lead to as well, such as those of another revision or another
-    tool.
-    """
+    """Return the files of a model to which other names link, too, for example in another revision."""
     snapshots = {cache.folder / name.relative_to(cache.folder).parts[0] / "snapshots" for name in model.names}
     links = (path for folder in snapshots for path in folder.rglob("*") if path not in model.names)
     return {path.resolve() for path in links if not path.is_dir()}
 
 
 def _remove(cache: Cache, model: Kept, tuning: Tuning) -> bool:
-    """Move the files to the bin, check again that no worker has begun to use them, and only then delete them."""
+    """Move the files to another folder, check again that no worker uses them, and then delete them.
+
+    Returns False if a worker uses them, after moving them back.
+    """
     cache.bin.mkdir(parents=True, exist_ok=True)
     moved: list[tuple[Path, Path]] = []
     for file in model.files:
@@ -152,7 +153,7 @@ def _remove(cache: Cache, model: Kept, tuning: Tuning) -> bool:
 
 
 def _sweep(cache: Cache, tuning: Tuning) -> None:
-    """Remove partial downloads that no worker continues, and files that a killed worker was deleting."""
+    """Delete old partial downloads, and files that a killed worker was deleting."""
     now = volume_now(cache)
     for folder, stale_s in ((cache.partials, tuning.partial_stale_s), (cache.bin, tuning.in_use_stale_s)):
         for path in folder.iterdir() if folder.is_dir() else ():

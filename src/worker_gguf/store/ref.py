@@ -1,4 +1,4 @@
-"""A model reference: the text in MODEL as a typed value. Makes no network call."""
+"""Parses model references, the texts in MODEL, into typed values, without network requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from worker_gguf.store.pieces import piece_of
 
 __all__ = ["EmbeddedRef", "HubRef", "ModelRef", "PathRef", "UrlRef"]
 
-# The Hub's own rule for names; "--" and ".." are refused too.
+# The rule of the Hub for names. "--" and ".." are also refused.
 _NAME: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
 _REPO: Final = re.compile(rf"{_NAME}/{_NAME}")
 _REVISION: Final = re.compile(r"\w[\w./-]{0,199}", re.ASCII)
@@ -23,13 +23,16 @@ _FORMS: Final = "Write org/repo:QUANT, org/repo/file.gguf, a path to a .gguf fil
 
 
 class ModelRef:
-    """A reference to a model: EmbeddedRef, PathRef, HubRef or UrlRef. `str()` gives a text that parses to the same."""
+    """A reference to a model: EmbeddedRef, PathRef, HubRef or UrlRef. Parsing its `str()` returns an equal value."""
 
     __slots__ = ()
 
     @staticmethod
     def parse(text: str) -> ModelRef:
-        """Read a reference. Looks at the disk only to tell `folder/model.gguf` from `org/repo`."""
+        """Parse a reference. Raises ModelNotFound if it is malformed.
+
+        Reads the disk only to distinguish `folder/model.gguf` from `org/repo`.
+        """
         text = text.strip()
         if not text or "\0" in text:
             raise ModelNotFound(f"The model reference is empty. {_FORMS}")
@@ -47,7 +50,10 @@ class ModelRef:
 
     @staticmethod
     def from_pair(model_repository_id: str, model_filename: str = "") -> HubRef:
-        """Read the older pair MODEL_REPOSITORY_ID and MODEL_FILENAME (a file, a pattern with `*`, or a quant)."""
+        """Parse the older variables MODEL_REPOSITORY_ID and MODEL_FILENAME (a file, a pattern with `*`, or a quant).
+
+        Raises ModelNotFound if they are malformed.
+        """
         ref = _parse_hub(_HUB_PREFIX.sub("", model_repository_id.strip(), count=1), model_repository_id)
         filename = model_filename.strip().lstrip("/")
         if ref.quant or ref.file:
@@ -83,7 +89,7 @@ class PathRef(ModelRef):
 
 @dataclass(frozen=True, slots=True)
 class HubRef(ModelRef):
-    """A model in a Hugging Face repository: by quant, by file (exact or with `*`), or the best one there."""
+    """A model in a Hugging Face repository, chosen by quant, by file (exact or with `*`), or by preference."""
 
     repo: str
     quant: str | None = None
@@ -126,7 +132,7 @@ def _parse_hub(text: str, whole: str) -> HubRef:
     if piece := piece_of(file):
         file = piece.joined
     if file and not file.lower().endswith(".gguf") and "*" not in file:
-        raise ModelNotFound(f"'{whole}' names the file {file}, which is no .gguf file. {_FORMS}")
+        raise ModelNotFound(f"'{whole}' names the file {file}, which is not a .gguf file. {_FORMS}")
     file = _checked_file(file, whole)
     return HubRef(repo, quant=quant or None, file=file or None, revision=revision or None)
 
@@ -140,7 +146,7 @@ def _checked_file(file: str, whole: str) -> str:
 
 
 def _parse_url(text: str) -> ModelRef:
-    """Read a URL. A URL of the Hub's own pages is a reference to a model in a repository."""
+    """Parse a URL. A URL of the Hub becomes a reference to a repository."""
     shown = text.partition("?")[0]  # the rest may be a signature
     try:
         url = urlsplit(text)

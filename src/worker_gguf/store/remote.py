@@ -1,6 +1,6 @@
-"""Reads the header of a model that is still on the Hub, by ranges of bytes, for a plan before the download.
+"""Reads the header of a model on the Hub by ranges of bytes, so that a plan can be made before the download.
 
-It makes few requests for few bytes: each read is twice as long as the previous one, and is kept for later reads.
+To make few requests, each read fetches more than requested, twice as much each time. The last reads are kept.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = ["RangeReader", "RemoteModel", "read_remote"]
 FIRST_READ_BYTES: Final = 256 << 10
 LONGEST_READ_BYTES: Final = 4 << 20
 MAX_KEPT: Final = 3
-"""Reads that are kept: at most 12 MiB, whatever the file does."""
+"""The number of reads that are kept, at most 12 MiB."""
 
 
 class RangeReader(io.RawIOBase):
-    """A file of known size, read through `fetch(first, end)`. Seekable. For one thread."""
+    """A seekable file of known size that reads with `fetch(first, end)`. For one thread."""
 
     def __init__(self, name: str, size_bytes: int, fetch: Callable[[int, int], bytes]) -> None:
         self.name = name
@@ -53,7 +53,7 @@ class RangeReader(io.RawIOBase):
         return self._at
 
     def read(self, size: int = -1) -> bytes:
-        """Return up to `size` bytes of one read. The caller reads again for more."""
+        """Return at most `size` bytes, from one request or from the kept ones, so maybe fewer than `size`."""
         wanted = max(0, self.size_bytes - self._at) if size < 0 else min(size, self.size_bytes - self._at)
         if wanted <= 0:
             return b""
@@ -63,7 +63,7 @@ class RangeReader(io.RawIOBase):
         return piece
 
     def _block(self, wanted: int) -> tuple[int, bytes]:
-        """Return the kept read that has the next byte, or make a new one."""
+        """Return the offset and bytes of the kept read with the next byte, or of a new one."""
         for start, block in self._kept.items():
             if start <= self._at < start + len(block):
                 return start, block
@@ -77,7 +77,7 @@ class RangeReader(io.RawIOBase):
 
 @dataclass(frozen=True, slots=True)
 class RemoteModel:
-    """A model on the Hub: its header, and the files that a download would fetch."""
+    """A model on the Hub: its header, and the names of its files after a download."""
 
     repo: str
     commit: str
@@ -87,7 +87,7 @@ class RemoteModel:
 
 
 def read_remote(ref: HubRef, hub: Hub, prefer: select.Prefer | None = None) -> RemoteModel:
-    """Choose the model as a download does, and read its header."""
+    """Choose the same model as a download and read its header. Raises ModelNotFound, DownloadError or ModelInvalid."""
     listing = hub.listing(ref.repo, ref.revision)
     sizes = {name: file.size_bytes for name, file in listing.files.items()}
     where = f"The repository {ref.repo}"
@@ -103,7 +103,7 @@ def read_remote(ref: HubRef, hub: Hub, prefer: select.Prefer | None = None) -> R
 
 
 def _ranges(file: WebFile) -> Callable[[int, int], bytes]:
-    """Return a function that reads a range with one request. It does not retry, because a user is waiting."""
+    """Return a function that reads a range with one request. It does not retry, because a user waits for the result."""
 
     def fetch(first: int, end: int) -> bytes:
         try:

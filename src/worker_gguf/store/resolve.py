@@ -1,4 +1,4 @@
-"""Finds a model on this machine. Makes no network call and writes nothing."""
+"""Finds a model that is already on this machine. Makes no network request and writes nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LocalModel:
     size_bytes: int
     repo: str | None
     revision: str | None
-    """The commit, for a model of a repository."""
+    """The commit of the repository, or None."""
     source: Source
 
     @property
@@ -56,11 +56,11 @@ def locate(
     kind: Kind = "model",
     prefer: Prefer | None = None,
 ) -> LocalModel | None:
-    """Return the model if all its files are on disk, or None if they must be downloaded.
+    """Return the model if all its files are on disk, or None if a download is necessary.
 
-    `baked_dir` is a folder of the image and comes first. `cache_dirs` have the Hub's layout (`models--org--name/…`) and
-    are searched in order. Raises ModelNotFound for a path that does not exist and for a quant that several files have,
-    because no download would help.
+    Searches `baked_dir`, a folder of the image, and then `cache_dirs` in order, which have the Hub's layout
+    (`models--org--name/…`). Raises ModelNotFound if a download would not help: if a path does not exist, or if a quant
+    matches several files. Raises DownloadError if the disk cannot be read.
     """
     wanted = _Wanted(kind, prefer)
     try:
@@ -75,7 +75,7 @@ def locate(
             case UrlRef(url):
                 return next(_fetched_url(url, baked_dir, cache_dirs), None)
     except PermissionError as error:
-        raise DownloadError(f"{error.filename} may not be read. Check the rights of the volume.") from error
+        raise DownloadError(f"{error.filename} cannot be read. Check the permissions of the volume.") from error
     except OSError as error:
         raise DownloadError(f"{error.filename or ref} cannot be read ({error.strerror}). Check the volume.") from error
     return None
@@ -83,16 +83,16 @@ def locate(
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """The kind of file that is looked for, and the preference among quants."""
+    """The kind of file to find, and the preference among quants."""
 
     kind: Kind = "model"
     prefer: Prefer | None = None
 
 
 def repo_folders(repo: str, cache_dir: Path) -> list[Path]:
-    """Return the folders of a repository in a cache, the one with the exact spelling first.
+    """Return the folders of a repository in a cache, ignoring case. An exact match comes first.
 
-    RunPod writes the names of its cached models in lower case or keeps them, and its documentation shows both.
+    RunPod's documentation shows the names of its cached models both in lower case and in their original case.
     """
     wanted = f"models--{repo.replace('/', '--')}"
     try:
@@ -138,19 +138,19 @@ def _in_folder(folder: Path, source: Source, wanted: _Wanted) -> LocalModel:
 
 def _not_joined(what: str, piece: Piece) -> ModelNotFound:
     return ModelNotFound(
-        f"{what} of a model, and llama.cpp reads only the whole file. Join the pieces in order into {piece.joined}, or "
-        "write org/repo:QUANT: a download joins them."
+        f"{what} of a model, but llama.cpp reads only whole files. Join the pieces in order into {piece.joined}, or "
+        "write org/repo:QUANT, so that a download joins them."
     )
 
 
 def _in_image(ref: HubRef, folder: Path | None, wanted: _Wanted) -> Iterator[LocalModel]:
-    """Look in the image for a cache in the Hub's layout, a folder `org/repo`, or a file with this name."""
+    """Search the folder of the image for a cache in the Hub's layout, a folder `org/repo`, or the named file."""
     if folder is None or not folder.is_dir():
         return
     for found in _in_caches(ref, [folder], wanted):
         yield replace(found, source="image")
     if ref.revision is not None:
-        return  # a plain folder does not say which revision it is
+        return  # the revision of a plain folder is unknown
     for plain in _folders_in_any_case(folder, ref.repo):
         if files := _choose_whole(ref, _sizes(plain, _gguf_names(plain, folder)), wanted):
             yield _local([plain / name for name in files], "image", ref.repo)
@@ -186,10 +186,10 @@ def _fetched_url(url: str, baked_dir: Path | None, cache_dirs: Sequence[Path]) -
 
 
 def _commits(folder: Path, revision: str | None) -> list[str]:
-    """Return the snapshots that may answer for a revision.
+    """Return the names of the snapshots to use for a revision.
 
-    A named branch, tag or commit answers only for itself. Without a name, refs/main decides; where a cache has no refs
-    at all, the newest snapshot comes first.
+    For a branch, tag or commit, only its own snapshot is used. Without a revision, refs/main decides. If the cache has
+    no refs, all snapshots are returned, the newest first.
     """
     snapshots = folder / "snapshots"
     if revision is not None and (snapshots / revision).is_dir():
@@ -205,15 +205,15 @@ def _commits(folder: Path, revision: str | None) -> list[str]:
 
 
 def _choose_whole(ref: HubRef, sizes: Mapping[str, int], wanted: _Wanted) -> tuple[str, ...] | None:
-    """Choose among the complete models on disk. Returns None if none of them matches."""
+    """Choose one of the complete models on disk and return its files, or None if no model matches."""
     whole = [model for model in select.group(sizes) if model.complete]
     is_named = ref.quant is not None or ref.file is not None
     if wanted.kind == "draft" and not is_named and not any(model.kind == "draft" for model in whole):
-        # a cache has only a part of the repository: it may have the draft without the model
+        # A cache has only some files of the repository, so the file that is here may not be a draft.
         return None
     found = select.matching(whole, quant=ref.quant, file=ref.file, kind=wanted.kind)
     if not found or (wanted.kind == "model" and ref.file is None and all(model.kind == "head" for model in found)):
-        return None  # and it may have only a head, which another tool fetched
+        return None  # a head, which another tool may have fetched, is not the model
     here = {name: sizes[name] for model in whole for name in model.files}
     where = f"The cache of {ref.repo}"
     return select.choose(
@@ -222,9 +222,9 @@ def _choose_whole(ref: HubRef, sizes: Mapping[str, int], wanted: _Wanted) -> tup
 
 
 def _gguf_names(folder: Path, root: Path | None = None) -> list[str]:
-    """Return the .gguf files below a folder by their path inside it.
+    """Return the paths of the .gguf files below a folder, relative to it.
 
-    Omits links to missing blobs, and links that lead out of `root`.
+    Links to missing files, and links that lead out of `root`, are left out.
     """
     names: list[str] = []
     for parent, _, files in os.walk(folder):

@@ -1,7 +1,7 @@
-"""Chooses a model's files from a list of file names, by quant or by name. Touches neither disk nor network.
+"""Chooses the files of a model from a list of file names, by quant or by name. Pure functions.
 
-A quant is compared as whole words, in any case and with any of `-`, `.` and `_` between: `Q4_K` is not `Q4_K_M`. A
-prefix (`UD-Q4_K_XL`, `D_AU-Q8_0`) counts when a reference names it, and is free otherwise.
+A quant is compared as whole words, ignoring case, with `-`, `.` or `_` between them: `Q4_K` does not match `Q4_K_M`. A
+prefix (`UD-Q4_K_XL`, `D_AU-Q8_0`) must match if the reference has one, and is ignored otherwise.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from worker_gguf.store.pieces import piece_of
 __all__ = ["PREFERENCE", "Kind", "ModelFiles", "Prefer", "by_labels", "choose", "group", "matching"]
 
 Kind = Literal["model", "mmproj", "draft", "head", "imatrix"]
-"""A `draft` is a small model that drafts for a larger one; a `head` drafts too and cannot be loaded alone."""
+"""A `draft` is a small model for speculative decoding. A `head` has the same purpose but cannot be loaded alone."""
 
 PREFERENCE: Final[tuple[str, ...]] = (
     *("Q4_K_M", "Q4_K_XL", "Q4_K_L", "Q5_K_M", "Q5_K_XL", "Q5_K_L"),
@@ -29,10 +29,11 @@ PREFERENCE: Final[tuple[str, ...]] = (
     *("Q3_K_XL", "Q3_K_L", "Q3_K_M", "IQ3_M", "IQ3_S", "Q3_K_S", "IQ3_XS", "Q2_K_XL", "Q2_K_L"),
     *("Q2_K", "IQ3_XXS", "IQ2_M", "BF16", "F16", "F32"),
 )
-"""Which quant is taken when none is asked for and no plan decides: the best that most machines can run first."""
+"""The order of quants for a reference without one, if no plan decides: first the best ones that most machines can run.
+"""
 
 PROJECTORS: Final[tuple[str, ...]] = ("F16", "BF16", "Q8_0", "F32")
-"""The same for projectors, which are small: the usual one first."""
+"""The order for projectors, which are small: the most common ones first."""
 
 _SEP: Final = r"[-._]"
 _LABEL: Final = re.compile(
@@ -52,7 +53,10 @@ _INSTEAD: Final[Mapping[Kind, tuple[Kind, ...]]] = {"model": ("draft", "head"), 
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """One model of a repository: its files in order, and the quant in their name."""
+    """One model of a repository: its files in order, and the parts of their name.
+
+    `label` is the quant in the name, or None.
+    """
 
     stem: str
     files: tuple[str, ...]
@@ -61,13 +65,13 @@ class ModelFiles:
     before: tuple[str, ...]
     """The words of the name before the label, in lower case."""
     after: tuple[str, ...]
-    """The words behind the label (`imat`)."""
+    """The words of the name after the label, for example `imat`."""
     kind: Kind
-    """All but `model` are chosen only by file name, or when their kind is asked for."""
+    """Files of another kind than `model` are chosen only by file name, or if their kind is requested."""
     size_bytes: int = 0
-    """The size of all its files; 0 where sizes are unknown."""
+    """The size of all its files, or 0 if unknown."""
     joined: str | None = None
-    """The name of the one file that `files` make, where they are byte pieces of it."""
+    """The name of the joined file if `files` are byte pieces, else None."""
 
     @property
     def complete(self) -> bool:
@@ -75,7 +79,7 @@ class ModelFiles:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names by which the model can be requested."""
+        """The file names by which the model can be chosen."""
         return (*self.files, self.joined) if self.joined else self.files
 
     @property
@@ -84,7 +88,7 @@ class ModelFiles:
 
 
 Prefer: TypeAlias = Callable[[Sequence[ModelFiles]], ModelFiles | None]
-"""Picks one of several whole models when no quant is asked for; None leaves it to PREFERENCE."""
+"""Chooses one of several complete models if no quant is requested. Returns None to use PREFERENCE."""
 
 
 def choose(
@@ -96,7 +100,10 @@ def choose(
     prefer: Prefer | None = None,
     where: str = "The repository",
 ) -> ModelFiles:
-    """Choose one model, by `file`, else by `quant`, else by `prefer`. Raises ModelNotFound, which lists the models."""
+    """Choose one model, by `file`, else by `quant`, else by `prefer`.
+
+    A mapping of names has their sizes in bytes. Raises ModelNotFound, which lists the available models.
+    """
     models = group(names)
     found = matching(models, quant=quant, file=file, kind=kind, prefer=prefer)
     if len(found) != 1:
@@ -117,21 +124,21 @@ def matching(
     kind: Kind = "model",
     prefer: Prefer | None = None,
 ) -> list[ModelFiles]:
-    """Return the models that match equally well: one if the choice is clear, none, or several."""
+    """Return the models that match equally well: one if the choice is clear, else none or several."""
     if file is not None:
         return _by_file(models, file)
     models = _of_kind(models, kind)
     if quant is not None:
         return _by_quant(models, quant)
     whole = [model for model in models if model.complete]
-    whole.sort(key=_has_head)  # of two models with one quant, the first is taken
+    whole.sort(key=_has_head)  # of two models with the same quant, the first one is used
     if prefer is not None and len(whole) > 1 and (picked := prefer(whole)) is not None:
         return [picked]
     return _by_preference(models, PROJECTORS if kind == "mmproj" else PREFERENCE)
 
 
 def by_labels(order: Callable[[Mapping[str, int]], Sequence[str]]) -> Prefer:
-    """Return a preference by an order of quants, which `order` makes from their sizes in bytes."""
+    """Build a `Prefer` from `order`, which returns an order of quants from their sizes in bytes."""
 
     def prefer(models: Sequence[ModelFiles]) -> ModelFiles | None:
         sizes: dict[str, int] = {}
@@ -145,9 +152,7 @@ def by_labels(order: Callable[[Mapping[str, int]], Sequence[str]]) -> Prefer:
 
 
 def group(names: Iterable[str] | Mapping[str, int]) -> list[ModelFiles]:
-    """Group the .gguf files into models. The parts of a split model are one model, in order. A mapping has their
-    sizes.
-    """
+    """Group .gguf files into models. The parts of a split model are one model. A mapping has their sizes in bytes."""
     sizes = names if isinstance(names, Mapping) else {}
     all_names = set(names)
     parts: dict[tuple[str, int, str | None], dict[int, str]] = {}
@@ -172,7 +177,10 @@ def group(names: Iterable[str] | Mapping[str, int]) -> list[ModelFiles]:
 
 
 def _with_heads(models: list[ModelFiles]) -> list[ModelFiles]:
-    """Distinguish heads from models that contain one. Both have MTP in their names, and a head is much smaller."""
+    """Set the kind of heads. A head and a model that contains one both have MTP in their names.
+
+    A head is less than half as large as the model without a head.
+    """
     sizes: dict[str, list[int]] = {}
     for model in models:
         if model.kind == "model" and not _has_head(model):
@@ -190,7 +198,7 @@ def _has_head(model: ModelFiles) -> bool:
 
 
 def _base(model: ModelFiles) -> str:
-    """Return the name without its quant, variant and head, which shows the model that a head belongs to."""
+    """Return the name without quant, variant and head, which is the same for a head and its model."""
     name = _LABEL.sub(" ", PurePosixPath(model.stem).name.upper())
     return "".join(word for word in _words(name) if word != "ud" and word not in _HEAD_WORDS)
 
@@ -209,22 +217,22 @@ def _kind(path: PurePosixPath, label: str | None) -> Kind:
         return "mmproj"
     if "imatrix" in words and label is None:
         return "imatrix"
-    # Only folders with exactly such a name, because X-MTP-GGUF/ is the folder of a model.
+    # All words of the folder's name must match: X-MTP-GGUF/ is the folder of a model.
     folders = [set(_words(folder)) for folder in path.parts[:-1]]
-    telling = [folder for folder in folders if folder and folder <= _DRAFT_WORDS]
-    if _HEAD_WORDS & set(words[:1]).union(*telling):
+    draft_folders = [folder for folder in folders if folder and folder <= _DRAFT_WORDS]
+    if _HEAD_WORDS & set(words[:1]).union(*draft_folders):
         return "head"
-    return "draft" if telling or "draft" in words else "model"
+    return "draft" if draft_folders or "draft" in words else "model"
 
 
 def _label(name: str) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:
-    """Return the last quant in a name, spelled as llama.cpp spells it, and the words before and after it."""
+    """Return the last quant in a name, in the spelling of llama.cpp, and the words before and after it."""
     upper = name.upper()
     matches = list(_LABEL.finditer(upper))
     if not matches:
         return None, (), ()
     label = re.sub(_SEP, "_", matches[-1][0]).replace("FP16", "F16").replace("FP32", "F32")
-    # Case folding may change a text's length ("ß"), so the words come from the same text as the match.
+    # upper() can change the length of a text ("ß"), so the words come from the same text as the match.
     return label, tuple(_words(upper[: matches[-1].start()])), tuple(_words(upper[matches[-1].end() :]))
 
 
@@ -233,9 +241,9 @@ def _words(text: str) -> list[str]:
 
 
 def _of_kind(models: list[ModelFiles], kind: Kind) -> list[ModelFiles]:
-    """Leave out projectors, drafts and heads, unless there is nothing else.
+    """Return the models of a kind, or of a similar kind if there are none.
 
-    A repository of drafts need not name any file a draft, and one that does may have no other model.
+    A repository of drafts need not call its files drafts, and a repository with files called drafts may have no others.
     """
     for other in (kind, *_INSTEAD.get(kind, ())):
         if found := [model for model in models if model.kind == other]:
@@ -244,7 +252,7 @@ def _of_kind(models: list[ModelFiles], kind: Kind) -> list[ModelFiles]:
 
 
 def _by_file(models: list[ModelFiles], file: str) -> list[ModelFiles]:
-    """Match a path exactly, then in any case, then as a bare name in any folder, then as a pattern."""
+    """Match a path exactly, then ignoring case, then as a name in any folder, then as a pattern."""
     lower = file.lower()
     matchers = (
         lambda name: name == file,
@@ -261,7 +269,7 @@ def _by_file(models: list[ModelFiles], file: str) -> list[ModelFiles]:
 def _by_quant(models: list[ModelFiles], quant: str) -> list[ModelFiles]:
     label, before, after = _label(quant)
     if label is None:
-        # The quant is unknown: look for its words anywhere in the name.
+        # The quant is not known, so match its words anywhere in the name.
         words = _words(quant)
         return [model for model in models if words and _contains(_words(model.stem), words)]
     same = [model for model in models if model.label == label and model.after[: len(after)] == after]
@@ -281,8 +289,8 @@ def _by_preference(models: list[ModelFiles], preference: Sequence[str]) -> list[
 
 
 def _plainest(models: list[ModelFiles], *, any_variant: bool = False) -> list[ModelFiles]:
-    """Among models with one quant, prefer those that are not a dynamic (UD) variant and hold no head, then the shortest
-    name.
+    """Choose among models with the same quant: first those that are not a dynamic (UD) variant, then those without a
+    head, then those without words after the quant.
     """
     plain = [model for model in models if any_variant or model.before[-1:] != ("ud",)] or models
     plain = [model for model in plain if any_variant or not _has_head(model)] or plain

@@ -1,7 +1,7 @@
-"""Reads the chat template and special tokens of a model's original repository, for a GGUF file whose own are wrong.
+"""Reads the chat template and special tokens of the original repository, if those of a GGUF file are missing or wrong.
 
-It reads the files that Transformers writes. Transformers itself is imported only if there is no tokenizer.json. The
-result is used only after `check`: its tokens must be those of the GGUF file.
+Reads the files that Transformers writes. Transformers is imported only if there is no tokenizer.json. Call `check`
+before using the result, to verify that the GGUF file has the same tokens.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["OriginalTokenizer", "read_tokenizer"]
 CONFIG: Final = "tokenizer_config.json"
 TEXTS: Final = (CONFIG, "tokenizer.json", "chat_template.jinja", "chat_template.json", "generation_config.json")
 SLOW: Final = ("tokenizer.model", "spiece.model", "vocab.json", "merges.txt")
-"""The tokenizer that Transformers makes where there is no tokenizer.json."""
+"""The files from which Transformers builds a tokenizer if there is no tokenizer.json."""
 NAMED_TEMPLATE: Final = re.compile(r"additional_chat_templates/([\w-]+)\.jinja")
 SAMPLE: Final = 512
 MAX_FILE_BYTES: Final = 128 << 20
@@ -32,15 +32,16 @@ _REPO: Final = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class OriginalTokenizer:
-    """The tokenizer of the original repository. `special` are the tokens with a meaning and `sample` some others, by
-    id.
+    """The tokenizer of the original repository.
+
+    `special` has all special tokens by id, and `sample` some of the other tokens.
     """
 
     name: str
     chat_templates: Mapping[str, str]
     bos_token: str | None
     eos_tokens: tuple[str, ...]
-    """The end of a text first, then other ends that generation_config.json names."""
+    """The EOS token of the tokenizer first, then others from generation_config.json."""
     special: Mapping[int, str]
     sample: Mapping[int, str] = field(repr=False)
 
@@ -53,13 +54,13 @@ class OriginalTokenizer:
         return tuple(found for token in self.eos_tokens if (found := self._id(token)) is not None)
 
     def check(self, n_tokens: int, token_text: Callable[[int], str]) -> None:
-        """Raise ModelInvalid unless the GGUF file has these tokens under these ids."""
+        """Raise ModelInvalid unless the GGUF file has the same tokens with the same ids."""
         for kind, tokens in (("special token", self.special), ("token", self.sample)):
             for token, text in tokens.items():
                 if token >= n_tokens:
-                    self._refuse(f"its {kind} {text!r} is number {token} and the model has {n_tokens} tokens")
+                    self._refuse(f"its {kind} {text!r} has the id {token}, but the model has {n_tokens} tokens")
                 if token_text(token) != text:
-                    self._refuse(f"its {kind} {token} is {text!r} and the model's is {token_text(token)!r}")
+                    self._refuse(f"its {kind} {token} is {text!r}, but the model's is {token_text(token)!r}")
 
     def _id(self, text: str | None) -> int | None:
         return next((token for token, known in self.special.items() if known == text), None)
@@ -72,7 +73,10 @@ class OriginalTokenizer:
 
 
 def read_tokenizer(reference: str, cache_dir: Path, hub: Hub) -> OriginalTokenizer:
-    """Read a folder, or `org/repo[@revision]` from the cache. Downloads its small files if they are not there."""
+    """Read the tokenizer from a folder or from `org/repo[@revision]`, which is fetched if it is not in the cache.
+
+    Raises ModelNotFound, ModelInvalid or DownloadError.
+    """
     folder = Path(reference).expanduser()
     if reference.startswith(("/", ".", "~")) or folder.is_dir():
         if not folder.is_dir():
@@ -88,13 +92,13 @@ def read_tokenizer(reference: str, cache_dir: Path, hub: Hub) -> OriginalTokeniz
         return _read(reference, folder)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ModelInvalid(
-            f"TOKENIZER={reference} has files of another shape than Transformers writes ({type(error).__name__}: "
+            f"TOKENIZER={reference} has files in a different format than Transformers writes ({type(error).__name__}: "
             f"{str(error)[:80]}). Name another repository."
         ) from error
 
 
 def _cached(repo: str, revision: str | None, cache_dir: Path) -> Path | None:
-    """Return the snapshot for the revision, if it has a tokenizer."""
+    """Return the cached snapshot of the revision if it has a tokenizer, else None."""
     for folder in repo_folders(repo, cache_dir):
         ref = folder / "refs" / (revision or "main")
         commit = ref.read_text("utf-8").strip() if ref.is_file() else (revision or "")
@@ -111,7 +115,7 @@ def _fetched(repo: str, revision: str | None, cache_dir: Path, hub: Hub) -> Path
         raise ModelNotFound(f"TOKENIZER={repo} has no {CONFIG}. Name the repository that the GGUF file was made from.")
     if "tokenizer.json" not in names:
         names += [name for name in SLOW if name in listing.files]
-    # Last, so that a snapshot with the configuration has the rest too.
+    # The configuration is fetched last, so that a snapshot that has it is complete.
     for name in sorted(names, key=lambda name: name == CONFIG):
         path = hub.fetch_small(repo, name, listing.commit, cache_dir)
     if revision != listing.commit:
@@ -144,7 +148,7 @@ def _read(name: str, folder: Path) -> OriginalTokenizer:
 
 
 def _templates(name: str, folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the templates by name. As in Transformers, files take precedence over the configuration."""
+    """Return the chat templates by name. As in Transformers, template files have priority over the configuration."""
     source = config.get("chat_template") or _json(folder / "chat_template.json", name).get("chat_template")
     templates: dict[str, str] = {}
     if isinstance(source, str):
@@ -168,7 +172,7 @@ def _eos_tokens(name: str, folder: Path, config: Mapping[str, Any], special: Map
 
 
 def _vocabulary(tokenizer: Mapping[str, Any]) -> dict[str, int]:
-    """Return the texts of tokens with their ids. A Unigram model lists pairs of text and score."""
+    """Return the ids of tokens by their texts. A Unigram model has a list of pairs of text and score instead."""
     vocabulary = _object(tokenizer, "model").get("vocab") or {}
     if isinstance(vocabulary, list):
         return {str(pair[0]): token for token, pair in enumerate(vocabulary)}
@@ -184,15 +188,15 @@ def _vocabulary_of_transformers(name: str, folder: Path) -> dict[str, int]:
             "'worker-gguf[transformers]', or name a repository that has one."
         ) from None
     try:
-        found: dict[str, int] = AutoTokenizer.from_pretrained(str(folder), local_files_only=True).get_vocab()
+        vocabulary: dict[str, int] = AutoTokenizer.from_pretrained(str(folder), local_files_only=True).get_vocab()
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ModelInvalid(f"TOKENIZER={name} cannot be read by Transformers ({reason}). Name another one.") from error
-    return found
+    return vocabulary
 
 
 def _json(path: Path, name: str) -> dict[str, Any]:
-    """Read the JSON object of a file. Returns an empty object if there is no file."""
+    """Read the JSON object in a file. Returns an empty one if the file does not exist. Raises ModelInvalid."""
     if not path.is_file():
         return {}
     if path.stat().st_size > MAX_FILE_BYTES:
@@ -200,7 +204,7 @@ def _json(path: Path, name: str) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ModelInvalid(f"TOKENIZER={name}: its {path.name} is no JSON ({error}). Fetch it again.") from error
+        raise ModelInvalid(f"TOKENIZER={name}: its {path.name} is not JSON ({error}). Fetch it again.") from error
     if not isinstance(value, dict):
         raise ModelInvalid(f"TOKENIZER={name}: its {path.name} is not a JSON object. Name another repository.")
     return value
@@ -212,7 +216,7 @@ def _object(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _text(token: object) -> str | None:
-    """Return the text of a token, which is written as text or as an object with its content."""
+    """Return the text of a token, which is written as a string or as an object with `content`, or None."""
     if isinstance(token, dict):
         token = token.get("content")
     return token if isinstance(token, str) else None

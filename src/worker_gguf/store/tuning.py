@@ -1,4 +1,4 @@
-"""The store's constants of time and size. Tests pass shorter ones; none of them is a setting."""
+"""Constants of time and size for downloads. They are not settings, but tests use shorter ones."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ MIB = 1024 * KIB
 class Tuning:
     n_connections: int = 8
     piece_bytes: int = 64 * MIB
-    """The bytes of one request of a connection."""
+    """The size of one request."""
     n_attempts: int = 6
-    """Tries of one connection in a row that bring less than `least_bytes` each; then the download fails."""
+    """The download fails after so many attempts of a connection in a row that fetch less than `least_bytes` each."""
     waits_s: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0)
     most_wait_s: float = 120.0
-    """A longer Retry-After is not waited for."""
+    """A longer Retry-After is an error."""
     stall_s: float = 30.0
-    """A connection that brings less than `least_bytes` in this time is opened anew."""
+    """A connection that fetches less than `least_bytes` in this time is opened again."""
     least_bytes: int = 64 * KIB
     sync_s: float = 3.0
-    """The most bytes of a download that a dying machine loses: the rest is on the volume."""
+    """The interval between flushes to disk. A machine that fails loses the bytes of this time."""
     heartbeat_s: float = 3.0
     takeover_s: float = 10.0
-    """A lease that has not changed for so long is taken over: with `poll_s`, well within 15 s."""
+    """A lease that has not changed for this time is taken over."""
     poll_s: float = 0.5
     in_use_beat_s: float = 30.0
     in_use_stale_s: float = 150.0
-    """A model's mark of use that is older does not protect it any more."""
+    """A usage mark that was not renewed for this time no longer protects its files."""
     partial_stale_s: float = 86400.0
-    """A partial download that no worker has touched for so long may be pruned."""
+    """A partial download that did not change for this time can be deleted."""
 
     def write_bytes(self, size_bytes: int) -> int:
-        """The bytes that are written and noted at once. A killed download loses this much for each connection."""
+        """Return the bytes that a connection writes at a time. A killed download loses at most as many for each one."""
         return min(max(size_bytes // 256, 64 * KIB), 4 * MIB)

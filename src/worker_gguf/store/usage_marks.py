@@ -1,6 +1,7 @@
-"""Marks on a shared volume for the files that living workers use, so that no other worker prunes them.
+"""Marks the files that a running worker uses on a shared volume, so that no other worker prunes them.
 
-A mark counts as long as it is renewed. Its age is computed with the volume's own clock, which a new file shows.
+A mark is valid as long as it is renewed. Its age is measured by the volume's clock, which is read from the modification
+time of a new file.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ logger = logging.getLogger(__name__)
 
 
 class UsageMark:
-    """Protects a model's files from pruning until it is released or this process has ended.
+    """Protects the files of a model from pruning until it is released or this process ends.
 
-    Does nothing for files outside the cache, or in a cache that cannot be written, which no worker prunes.
+    Does nothing for files outside the cache, or if the cache cannot be written, because then no worker prunes it.
     """
 
     def __init__(self, paths: Sequence[Path], cache_dir: Path, tuning: Tuning | None = None) -> None:
@@ -62,20 +63,20 @@ class UsageMark:
         while not self._released.wait(self._tuning.in_use_beat_s):
             try:
                 self._mark()
-                if self._released.is_set():  # released while it was written
+                if self._released.is_set():  # it was released during the write
                     self._path.unlink(missing_ok=True)
             except OSError as error:
                 logger.warning("mark of use not renewed", extra={"reason": str(error)})
 
 
 def touch(file: Path, now: float) -> None:
-    """Record that a file was used, at a time of the volume's clock. Its time of modification is kept."""
+    """Set the access time of a file to `now`, a time of the volume's clock. Its modification time stays the same."""
     with suppress(OSError):
         os.utime(file, (now, file.stat().st_mtime))
 
 
 def volume_now(cache: Cache) -> float:
-    """Return the time by the volume's clock."""
+    """Return the current time of the volume's clock."""
     cache.work.mkdir(parents=True, exist_ok=True)
     path = cache.work / f"now.{uuid.uuid4().hex}"
     path.touch()
@@ -86,12 +87,12 @@ def volume_now(cache: Cache) -> float:
 
 
 def used_paths(cache: Cache, tuning: Tuning) -> set[Path]:
-    """Return the real paths of the files that living workers use. Removes marks that are no longer renewed."""
+    """Return the real paths of the files that running workers use. Deletes marks that are no longer renewed."""
     now = volume_now(cache)
     used: set[Path] = set()
     root = cache.folder.resolve()
     for mark in cache.marks.glob("*.json") if cache.marks.is_dir() else ():
-        with suppress(OSError, ValueError):  # released just now, or written by something else
+        with suppress(OSError, ValueError):  # it was just released, or another program wrote it
             if now - mark.stat().st_mtime > tuning.in_use_stale_s:
                 mark.unlink()
             else:

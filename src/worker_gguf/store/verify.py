@@ -1,4 +1,4 @@
-"""Checks that need a trial: whether a cache can be written, and whether a file is unchanged."""
+"""Tests whether a cache can be written and whether a file has the right digest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 def why_not_writable(folder: Path) -> OSError | None:
-    """Write a small file and delete it. Returns the reason of a failure, or None."""
+    """Write a small file to the folder and delete it. Returns the error, or None if this succeeded."""
     path = folder / f".{uuid.uuid4().hex}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -31,10 +31,10 @@ def why_not_writable(folder: Path) -> OSError | None:
 
 
 def matches_record(path: Path, goes_on: Callable[[float], bool] = lambda fraction: True) -> bool | None:
-    """Return whether a file has the SHA-256 that is the name of its blob in the Hub's cache.
+    """Return whether the SHA-256 of a file is equal to the name of its blob in the Hub's cache.
 
-    Reads the whole file. Returns None if the cache has no digest, or if `goes_on`, which is called with the fraction
-    done, returned False.
+    Reads the whole file. `goes_on` is called with the fraction that is done, 0 to 1. Returns None if the name is not a
+    SHA-256, or if `goes_on` returned False.
     """
     blob = path.resolve()
     if not _SHA256.fullmatch(blob.name):

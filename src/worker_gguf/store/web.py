@@ -1,4 +1,7 @@
-"""One file on a web server, read by ranges through huggingface_hub's own session, with its proxies and certificates."""
+"""Reads a file on a web server by ranges.
+
+Uses the session of huggingface_hub, with its proxies, certificates and offline mode.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ _SIGNATURE: Final = re.compile(
 
 
 class Interrupted(Exception):
-    """A read that failed and may succeed if it is repeated. `error` is the error to raise after the last try."""
+    """A read failed and may succeed if it is repeated. `error` is the error to raise after the last attempt."""
 
     def __init__(self, error: WorkerError) -> None:
         super().__init__(error.message)
@@ -38,9 +41,10 @@ class Interrupted(Exception):
 
 
 class WebFile:
-    """A file on a web server. Any thread may read it.
+    """A file on a web server. Its methods can be called from any thread.
 
-    `address` returns the current address of the file. It is called again when the answer has expired.
+    `address` returns its current URL and is called again when the URL has expired. `headers` returns the headers for
+    a URL.
     """
 
     def __init__(
@@ -63,7 +67,10 @@ class WebFile:
         self._url: str | None = None
 
     def read(self, first: int, end: int, timeout_s: float = 30.0) -> Iterator[bytes]:
-        """Yield the bytes from `first` up to `end` as they arrive. Raises Interrupted if they stop arriving."""
+        """Yield the bytes from `first` up to, but not including, `end`. Raises Interrupted if the connection fails.
+
+        Raises DownloadError for failures that would happen again.
+        """
         url = self._where()
         headers = {"Accept-Encoding": "identity", **self._headers(url)}
         if self.has_ranges:
@@ -106,7 +113,7 @@ class WebFile:
         if status == 206:
             found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
             if found is None or int(found[1]) != first or found[3] not in ("*", str(self.size_bytes)):
-                raise DownloadError(f"{self.title}: {_host(url)} answered another range. Start again.")
+                raise DownloadError(f"{self.title}: {_host(url)} answered with another range. Start again.")
             return 0
         if status == 200:
             return first
@@ -115,7 +122,7 @@ class WebFile:
             retry_after_s=retry_after_s(response.headers),
         )
         if status in _NO_LONGER:
-            with self._finding:  # a signed address has expired: find a new one
+            with self._finding:  # a signed URL has expired: get a new one
                 self._url = None if self._url == url else self._url
         if status in _AGAIN | _NO_LONGER:
             raise Interrupted(error)
@@ -123,8 +130,9 @@ class WebFile:
 
 
 def open_url(url: str, timeout_s: float = 30.0) -> WebFile:
-    """Ask a plain web server for a file's size, and whether it serves ranges. Raises Interrupted if a retry may
-    help.
+    """Request the size of a file from a web server, and whether the server supports ranges.
+
+    Raises Interrupted if another attempt may succeed, and otherwise DownloadError or ModelNotFound.
     """
     title = urlunsplit(urlsplit(url)._replace(netloc=_host(url), query="", fragment=""))
     headers = {"Accept-Encoding": "identity", "Range": "bytes=0-0"}
@@ -134,7 +142,7 @@ def open_url(url: str, timeout_s: float = 30.0) -> WebFile:
     except _transport_errors() as error:
         _refuse_offline(error, title)
         raise Interrupted(
-            DownloadError(f"{title} could not be fetched ({_first_line(error)}). Check the network and the address.")
+            DownloadError(f"{title} could not be fetched ({_first_line(error)}). Check the network and the URL.")
         ) from error
 
 
@@ -148,22 +156,23 @@ def _described(url: str, title: str, response: Response) -> WebFile:
     if status == 200 and length.isdecimal():
         return WebFile(title, lambda: url, int(length), etag=etag, has_ranges=False)
     if status in (200, 206):
-        raise DownloadError(f"The server of {title} does not say how large the file is. Download it by other means.")
+        raise DownloadError(f"The server of {title} does not send the size of the file. Download it in another way.")
     if status in _AGAIN:
         after = retry_after_s(response.headers)
-        raise Interrupted(DownloadError(f"{title} was answered with {status}. Try again later.", retry_after_s=after))
-    raise ModelNotFound(f"{title} cannot be fetched: its server answered {status}. Check the address and its rights.")
+        error = DownloadError(f"The server of {title} answered {status}. Try again later.", retry_after_s=after)
+        raise Interrupted(error)
+    raise ModelNotFound(f"{title} cannot be fetched: its server answered {status}. Check the URL and its permissions.")
 
 
 def stable_url(url: str) -> str:
-    """Return the URL without the parts that change with each signature, so that the same file is found again."""
+    """Return the URL without its signature, credentials and fragment, so that it is the same at each start."""
     parts = urlsplit(url)
     query = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if not _SIGNATURE.fullmatch(pair[0])]
     return urlunsplit(parts._replace(netloc=_host(url), query=urlencode(query), fragment=""))
 
 
 def _host(url: str) -> str:
-    """Return the host without name and password."""
+    """Return the host and port of a URL, without user name and password."""
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
@@ -181,7 +190,7 @@ def _stream(url: str, headers: Mapping[str, str], timeout_s: float) -> Any:
 def _transport_errors() -> tuple[type[Exception], ...]:
     from huggingface_hub.errors import HfHubHTTPError
 
-    # The HTTP library under huggingface_hub changed twice (requests, httpx, httpx2); this is its own base error.
+    # The base error of the HTTP library under huggingface_hub, which changed twice (requests, httpx, httpx2).
     return OSError, HfHubHTTPError.__mro__[1]
 
 
