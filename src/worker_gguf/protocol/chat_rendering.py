@@ -1,4 +1,4 @@
-"""The shapes of /v1/chat/completions."""
+"""Renders the answers of /v1/chat/completions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["ChatRendering", "render_chat"]
 
 
 class ChatRendering(Rendering):
-    """Answers to one conversation."""
+    """The answers to one conversation."""
 
     _answer_object = "chat.completion"
     _chunk_object = "chat.completion.chunk"
@@ -79,7 +79,7 @@ def _delta(part: Part) -> dict[str, Any]:
 
 
 def _message(parts: Sequence[Part]) -> dict[str, Any]:
-    """The whole message. `content` is null where there are only tool calls, as OpenAI has it."""
+    """Return the whole message. As in OpenAI's API, `content` is null if there are only tool calls."""
     content = "".join(part.text for part in parts if isinstance(part, Content))
     reasoning = "".join(part.text for part in parts if isinstance(part, Reasoning))
     calls: dict[int, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""The shapes of /v1/completions."""
+"""Renders the answers of /v1/completions."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["CompletionRendering", "render_completion"]
 
 
 class CompletionRendering(Rendering):
-    """Answers to one or more prompts. With `echo`, the prompts' texts, each answer begins with its prompt.
+    """The answers to one or more prompts. With `echo`, the texts of the prompts, each answer begins with its prompt.
 
-    A completion has one text: only content comes out of its parser.
+    A completion has one text, so its parser returns only content.
     """
 
     _answer_object = "text_completion"

@@ -1,6 +1,6 @@
-"""The base of OpenAI's renderings: engine events to parts, and parts to server-sent events or to one answer.
+"""The base class of OpenAI's renderings: turns events into parts, and parts into server-sent events or an answer.
 
-Streaming is the hot path. A chunk of content is the bytes before the text, the text as JSON, and the bytes after it.
+Streaming must be fast. So the bytes before and after the text of a chunk are rendered once for each choice.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ DONE = b"data: [DONE]\n\n"
 # Escaped to ASCII: some readers of event streams also end lines at U+0085 and U+2028 (Python's str.splitlines).
 encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
-# Marks the place of a chunk's text while the chunk is cut in two.
+# Marks the place of the text when the bytes of a chunk are split at it.
 _HOLE = "\x00text\x00"
 
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """The fields that every chunk and the whole answer repeat."""
+    """The fields that every chunk and the whole answer have in common."""
 
     id: str
     created: int
@@ -38,11 +38,11 @@ class Heading:
 
 
 class Rendering(ABC):
-    """One answer of `n` choices for each of its prompts. Choice `i` of prompt `k` has index `k*n + i`.
+    """Renders one answer with `n` choices for each prompt. Choice `i` of prompt `k` has the index `k*n + i`.
 
-    Use either `stream` then `stream_end`, or `collect` then `answer`. Everything belongs to one thread. A deadline, a
-    failure or a cancel is never rendered as the end of an answer: `error` is set, `stream` renders nothing after it,
-    and `answer` raises it.
+    Use either `stream` and then `stream_end`, or `collect` and then `answer`, in one thread. A deadline, a failure or a
+    cancellation is never rendered as the end of an answer: it sets `error`, after which `stream` renders nothing and
+    `answer` raises the error.
     """
 
     _answer_object: str
@@ -58,7 +58,7 @@ class Rendering(ABC):
         logprobs: bool = False,
         new_parser: NewParser = ContentParser,
     ) -> None:
-        """`new_parser` makes the parser that splits the text of one choice into parts."""
+        """`new_parser` creates the parser that splits the text of one choice into parts."""
         self.error: WorkerError | None = None
         self.heading = heading
         self.n = n
@@ -74,7 +74,7 @@ class Rendering(ABC):
         self._is_open = [False] * self.n_choices
 
     def stream(self, index: int, events: Sequence[Event]) -> bytes:
-        """Render a choice's next events as whole server-sent events, or as nothing."""
+        """Render the next events of a choice as whole server-sent events. Returns b"" if there is nothing to send."""
         if self.error is not None or not events:
             return b""
         first = b"" if self._is_open[index] else self._open(index)
@@ -83,13 +83,13 @@ class Rendering(ABC):
         return first + self._stream_all(index, events)
 
     def stream_end(self) -> bytes:
-        """Render the end of the whole stream: the usage if it was asked for and no error came, then [DONE]."""
+        """Render the end of the stream: the usage, if it was requested and there was no error, then [DONE]."""
         if not self.include_usage or self.error is not None:
             return DONE
         return _event(self._envelope([]) | {"usage": self.usage()}) + DONE
 
     def collect(self, index: int, events: Sequence[Event]) -> None:
-        """Keep a choice's next events for `answer`."""
+        """Store the next events of a choice for `answer`."""
         for event in events:
             if isinstance(event, Finished):
                 self._parts[index] += self._parsers[index].end()
@@ -99,7 +99,7 @@ class Rendering(ABC):
                 self._tokens[index] += event.logprobs
 
     def answer(self) -> dict[str, Any]:
-        """Render the whole answer, or raise the error that ended it. Every choice must have ended."""
+        """Render the whole answer after all choices have ended. Raises the error that ended it."""
         if self.error is not None:
             raise self.error
         assert len(self._reasons) == self.n_choices, "a choice has not ended"
@@ -112,23 +112,23 @@ class Rendering(ABC):
 
     @abstractmethod
     def _first_chunks(self, index: int) -> list[dict[str, Any]]:
-        """Choices to send before a choice's first text."""
+        """Return the chunk choices to send before the first text of a choice."""
 
     @abstractmethod
     def _chunk_choice(
         self, index: int, part: Part | None, tokens: Sequence[TokenLogprob] | None, reason: str | None
     ) -> dict[str, Any]:
-        """One choice of a chunk. `part` is None in the last chunk, `tokens` is None without log-probabilities."""
+        """Return one choice of a chunk. `part` is None in the last chunk, `tokens` without log-probabilities."""
 
     @abstractmethod
     def _whole_choice(self, index: int) -> dict[str, Any]:
-        """One choice of the whole answer."""
+        """Return one choice of the whole answer."""
 
     def _stream_all(self, index: int, events: Sequence[Event]) -> bytes:
         deltas = [event for event in events if isinstance(event, Delta)]
         parts = self._parsers[index].feed("".join(delta.text for delta in deltas))
         tokens = [token for delta in deltas for token in delta.logprobs] if self.logprobs else []
-        if tokens:  # they go with the first part, or with an empty one where the text is still held back
+        if tokens:  # send them with the first part, or with an empty one if the text is still held back
             first, *parts = parts or (Content(""),)
             chunk = self._chunk(self._chunk_choice(index, first, tokens, None)) + self._part_chunks(index, parts)
         else:
@@ -144,7 +144,7 @@ class Rendering(ABC):
 
     def _split_chunk(self, index: int) -> tuple[bytes, bytes]:
         chunk = self._chunk(self._chunk_choice(index, Content(_HOLE), None, None))
-        # Search from the right: no text that a client chose stands behind the hole.
+        # Search from the right, because no text that a client chose comes after the marker.
         before, _, after = chunk.rpartition(encode(_HOLE).encode())
         return before, after
 

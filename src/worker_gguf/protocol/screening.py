@@ -1,4 +1,4 @@
-"""Judge the names of a body by the table in parameters.py: refuse, rename, list the ignored. Checks no types."""
+"""Checks the names in a body by the tables in parameters.py: refuses, renames, lists ignored ones. Checks no types."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ MAX_NAME = 64
 
 
 def refuse(fields: Mapping[str, Any], table: Mapping[str, tuple[object, ...]]) -> None:
-    """Raise UnsupportedParameter naming every field that cannot be honoured here."""
-    # The best n of n answers are all of them.
+    """Raise an UnsupportedParameter that names all fields that are not supported."""
+    # If best_of is equal to n, all answers are returned, so it changes nothing.
     neutral = {**table, "best_of": (0, fields.get("n", 1))}
     refused = [name for name, value in fields.items() if name in neutral and not _is_one_of(value, neutral[name])]
     if refused:
@@ -27,9 +27,9 @@ def refuse(fields: Mapping[str, Any], table: Mapping[str, tuple[object, ...]]) -
 
 
 def canonical(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Rename aliases. Returns the fields and, for each that came under another name, that name.
+    """Rename aliases. Returns the fields, and a mapping from each renamed field to the alias that was sent.
 
-    Two names of one thing with two values is an error: choosing one would drop the other in silence.
+    Raises InvalidRequest if two names of a parameter have different values, because one of them would be lost.
     """
     renamed: dict[str, Any] = {}
     sent: dict[str, str] = {}
@@ -46,25 +46,25 @@ def canonical(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]
 
 
 def differing(first: str, second: str) -> InvalidRequest:
-    """Make the error of two names of one parameter that came with two values."""
+    """Return the error for two names of one parameter with different values."""
     message = f"'{first}' and '{second}' are aliases of one parameter and have different values. Send one of them."
     return InvalidRequest(message, param=second)
 
 
 def check_strict(ignored: Sequence[str]) -> None:
-    """With STRICT_PARAMETERS, what would be ignored is refused."""
+    """Raise UnsupportedParameter if a parameter would be ignored. For STRICT_PARAMETERS."""
     if ignored:
         what = f"{_listed(ignored)} changes nothing here, and STRICT_PARAMETERS is set."
         raise UnsupportedParameter(f"{what} Leave it out.", param=ignored[0][:MAX_NAME])
 
 
 def ignored_header(ignored: Iterable[str]) -> str:
-    """The value of X-Ignored-Parameters."""
+    """Return the value of X-Ignored-Parameters."""
     return ", ".join(ignored_names(ignored))
 
 
 def ignored_names(ignored: Iterable[str]) -> list[str]:
-    """Quote and shorten the names for a header or a body; "..." stands for those that would make it too long."""
+    """Quote and shorten names for a header or a body. If the list would be too long, it ends with "..."."""
     names: list[str] = []
     left = MAX_HEADER
     for name in map(_quoted, ignored):
@@ -77,7 +77,7 @@ def ignored_names(ignored: Iterable[str]) -> list[str]:
 
 def _quoted(name: str) -> str:
     """Quote and shorten a name that a client chose."""
-    # "..." stands for more in both places; a percent sign is quoted, so no name can imitate a quoted one.
+    # "..." marks a shortened name. Percent signs are quoted, so no name can look like a quoted one.
     return quote(name[:MAX_NAME], safe="[]", errors="backslashreplace") + ("..." if len(name) > MAX_NAME else "")
 
 
