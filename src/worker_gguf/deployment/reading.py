@@ -1,4 +1,4 @@
-"""Reads deploy.yaml into a Manifest. Every mistake in it is reported with its key and line."""
+"""Reads deploy.yaml into a Manifest. Errors are reported with the key and the line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _GROUPS: Final[Mapping[object, type[BaseModel]]] = {
 
 _CACHED_MODEL: Final = "RunPod's API has no cached models. Set one in the console, or use model and volume."
 _SCALING: Final = "use scaling.queue_delay_s or scaling.requests_per_worker."
-# Names in RunPod's API, SDK and console, with the key to use here.
+# Names in RunPod's API, SDK and console, with the corresponding key of deploy.yaml.
 _ELSEWHERE: Final = {
     "type": "use mode: queue or mode: load_balanced.",
     "types": "use pools, and excluded_types for cards that you do not want.",
@@ -72,13 +72,18 @@ _MESSAGES: Final = {
 
 
 def read_manifest(path: Path, environ: Mapping[str, str], *, image: str | None = None) -> Manifest:
-    """Look ${NAME} up in `environ`, which is environment.given(). `image` takes precedence over the file's."""
+    """Read the whole file. Raises a ManifestError with a line for each mistake.
+
+    References such as ${NAME} are looked up in `environ`, which has names in lower case (environment.given). `image`
+    has priority over the image in the file.
+    """
     document = Document.read(path)
     values = document.values | ({"image": image} if image else {})
     return _validate(Manifest, document, values | {"env": read_env(document, environ)})
 
 
 def read_names(path: Path) -> Names:
+    """Read only the names. Raises ManifestError."""
     document = Document.read(path)
     return _validate(Names, document, document.values)
 
@@ -88,7 +93,7 @@ def _validate(model: type[Model], document: Document, values: Mapping[str, Any])
         return model.model_validate(values)
     except ValidationError as error:
         faults = [fault for fault in error.errors() if fault["type"] != "default_factory_not_called"]
-    # A misspelt key comes before the missing one that it stands for.
+    # Report a misspelt key before the missing key that was meant.
     faults.sort(key=lambda fault: (fault["type"] == "missing", document.lines.get(key_path(fault["loc"]), 0)))
     raise ManifestError("\n".join(_error(document, fault).message for fault in faults))
 
@@ -109,7 +114,7 @@ def _error(document: Document, fault: Mapping[str, Any]) -> ManifestError:
 
 
 def _model(loc: tuple[str | int, ...]) -> type[BaseModel]:
-    """The model that the last key of `loc` is looked up in."""
+    """Return the model that has the last key of `loc`."""
     return _GROUPS[loc[0]] if len(loc) > 1 else Manifest
 
 
