@@ -92,7 +92,7 @@ def test_an_answer_of_something_else_is_no_traceback(command: Command, runpod: F
     runpod.failures = [Failure("GET", "/v2/network-volumes", 200, text=text)]
     ended = command.deploy()
     assert ended.code == 1
-    assert "is not what its API describes" in ended.err
+    assert "does not match the description of its API" in ended.err
 
 
 @pytest.mark.parametrize("text", [b"{}", b"null", b"<html>"])

@@ -56,7 +56,7 @@ def test_a_wrong_base_url_or_a_slash_too_many_leads_to_the_route_that_is_meant(p
     ],
 )
 def test_the_error_of_a_path_that_ends_in_a_route_names_that_route(path: str, meant: str) -> None:
-    with pytest.raises(NotFound, match=f"Use {meant}: the base URL is the worker's address with /v1 behind it"):
+    with pytest.raises(NotFound, match=f"Use {meant}: the base URL is the worker's address followed by /v1"):
         find("GET", path)
 
 

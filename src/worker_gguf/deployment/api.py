@@ -34,9 +34,9 @@ _NEXT_STEPS: Final = {
 
 
 class RunpodApi:
-    """A client of the API. Raises DeploymentError.
+    """A client of the API. It retries temporary failures without creating an object twice.
 
-    Temporary failures are retried, and no retry creates an object twice.
+    Other failures, and the last one, raise DeploymentError.
     """
 
     def __init__(self, channel: Channel, base_url: str, clock: Clock) -> None:
@@ -54,8 +54,7 @@ class RunpodApi:
     def create(self, kind: Kind, body: Body) -> Body:
         """Create an object with a new name.
 
-        A request without an answer may have created the object, so the name is looked up before the request is sent
-        again.
+        A request without an answer may have created the object. So the name is searched before a retry.
         """
         name = str(body["name"])
         task = f"create the {kind} {name!r}"
@@ -65,17 +64,13 @@ class RunpodApi:
         return self._send("PATCH", f"{_PATHS[kind]}/{id}", f"change the {kind} {id}", body)
 
     def delete(self, kind: Kind, id: str) -> None:  # noqa: A002
-        """Delete an object. An object that does not exist is not an error, because an earlier request may have
-        deleted it.
-        """
+        """Delete an object. It may already be deleted, because the answer to an earlier request may have been lost."""
         self._send("DELETE", f"{_PATHS[kind]}/{id}", f"delete the {kind} {id}")
 
     def _send(
         self, method: str, path: str, task: str, body: Body | None = None, find: Callable[[], Body | None] | None = None
     ) -> Body:
-        """Send a request and retry temporary failures. `find` looks for the result of a request whose answer was
-        lost.
-        """
+        """Send a request, with retries after temporary failures. `find` searches for the result of a lost answer."""
         for wait_s in (*_WAITS_S, None):
             answer = None
             try:
@@ -88,8 +83,8 @@ class RunpodApi:
                 failure = _refused(answer, task)
             if wait_s is None:
                 raise failure
-            asked_s = answer.retry_after_s if answer else None
-            self._clock.sleep(wait_s if asked_s is None else asked_s)
+            retry_after_s = answer.retry_after_s if answer else None
+            self._clock.sleep(wait_s if retry_after_s is None else retry_after_s)
             if find and (answer is None or answer.status != _TOO_MANY) and (found := find()):
                 return found
         raise AssertionError("the last attempt returns or raises")
@@ -122,6 +117,6 @@ def _refused(answer: Answer, task: str) -> DeploymentError:
 
 def _unreadable(task: str) -> DeploymentError:
     return DeploymentError(
-        f"RunPod's answer to the request to {task} is not what its API describes. Check --api-url and RUNPOD_REST_URL; "
-        "if they are right, the API has changed and worker-gguf must be updated."
+        f"RunPod's answer to the request to {task} does not match the description of its API. Check --api-url and "
+        "RUNPOD_REST_URL. If they are right, the API has changed and worker-gguf must be updated."
     )

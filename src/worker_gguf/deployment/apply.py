@@ -24,7 +24,10 @@ CONSEQUENCES: Final[dict[Kind, str]] = {
 
 
 def carry_out(api: Api, manifest: Manifest, existing: Existing, plan: Plan, say: Say) -> Body:
-    """Carry out a plan. Returns the endpoint in RunPod's description."""
+    """Carry out a plan. Returns RunPod's description of the endpoint.
+
+    Raises DeploymentError, whose message lists the finished steps.
+    """
     done: list[str] = []
 
     def report(line: str) -> None:
@@ -35,7 +38,7 @@ def carry_out(api: Api, manifest: Manifest, existing: Existing, plan: Plan, say:
         if action.verb == "replace" and action.id is not None:
             api.delete("endpoint", action.id)
             report(f"endpoint {action.name} ({action.id}): deleted, will be created again")
-    if plan.replaces:  # plan again: RunPod also deletes a template that is bound to the endpoint
+    if plan.replaces:  # plan again, because RunPod also deletes a template that is bound to the endpoint
         existing = find(api, manifest)
         plan = make_plan(manifest, existing)
     objects = existing.objects()
@@ -56,6 +59,7 @@ def carry_out(api: Api, manifest: Manifest, existing: Existing, plan: Plan, say:
 
 
 def remove(api: Api, objects: dict[Kind, Body], say: Say) -> None:
+    """Delete objects in order. Raises DeploymentError, whose message lists the remaining ones."""
     left = [f"{kind} {found['id']}" for kind, found in objects.items()]
     for kind, found in objects.items():
         try:
@@ -68,7 +72,7 @@ def remove(api: Api, objects: dict[Kind, Body], say: Say) -> None:
 
 
 def _send(api: Api, action: Action, objects: dict[Kind, Body]) -> Body:
-    """Send the body with the ids of the objects that earlier steps created."""
+    """Send the body of an action, with the ids of objects that earlier steps created. Returns the object."""
     body: dict[str, Any] = dict(action.body)
     if body.get("networkVolumes") == [NEW_VOLUME]:
         body["networkVolumes"] = [objects["volume"]["id"]]

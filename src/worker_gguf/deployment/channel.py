@@ -23,6 +23,8 @@ _LONGEST_RETRY_S: Final = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Clock:
+    """The functions for time, which tests replace."""
+
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
@@ -40,7 +42,7 @@ class Answer:
         return 200 <= self.status < 300
 
     def detail(self) -> str:
-        """The explanation in the answer, in one line. It may quote the request."""
+        """Return the explanation in an error answer as one line. It may quote the request."""
         body = self.body if isinstance(self.body, Mapping) else {}
         texts = [body.get(key) for key in ("detail", "title", "error", "message")]
         first = [text for text in texts if isinstance(text, str) and text.strip()][:1]
@@ -49,11 +51,11 @@ class Answer:
 
 
 class Unreached(Exception):
-    """There was no answer. The request may have been carried out."""
+    """There was no answer. The request may have been carried out nevertheless."""
 
 
 class Channel(ExitStack):
-    """Sends requests with the API key, and therefore only over HTTPS or to this machine. Follows no redirects."""
+    """Sends requests with the API key, so it uses only HTTPS or this machine, and follows no redirects."""
 
     def __init__(self, key: str, *, timeout_s: float = 30.0) -> None:
         super().__init__()
@@ -62,8 +64,9 @@ class Channel(ExitStack):
         self._clients: dict[bool, httpx.Client] = {}
 
     def ask(self, method: str, url: str, body: object = None, *, timeout_s: float | None = None) -> Answer:
-        """Send a request. Raises Unreached if there is no answer, DeploymentError if the key must not be sent to the
-        address.
+        """Send a request and return the answer.
+
+        Raises Unreached if there is no answer, and DeploymentError if the key must not be sent to the URL.
         """
         client = self._client(is_local=_is_local(url))
         timeout = httpx.Timeout(timeout_s or self._timeout_s, connect=_CONNECT_S)
@@ -76,9 +79,9 @@ class Channel(ExitStack):
         return Answer(response.status_code, _json(response), _retry_after_s(response.headers))
 
     def _client(self, *, is_local: bool) -> httpx.Client:
-        """The HTTP client, created when it is first needed, because reading the certificates takes 0.1 s."""
+        """Return the HTTP client, which is created on first use because reading the certificates takes 0.1 s."""
         if is_local not in self._clients:
-            # Processes of one machine talk to each other without certificates and proxies.
+            # Processes of the same machine communicate without certificates and proxies.
             trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if is_local else True
             client = httpx.Client(headers=self._headers, verify=trust, trust_env=not is_local)
             self._clients[is_local] = self.enter_context(client)
@@ -86,7 +89,7 @@ class Channel(ExitStack):
 
 
 def _is_local(url: str) -> bool:
-    """Return whether the address is on this machine. Raises DeploymentError if the key must not be sent to it."""
+    """Return whether the URL is on this machine. Raises DeploymentError if the key must not be sent to it."""
     try:
         parts = urlsplit(url)
         host = parts.hostname
@@ -113,6 +116,6 @@ def _json(response: httpx.Response) -> Any:
 
 
 def _retry_after_s(headers: httpx.Headers) -> float | None:
-    """Return the seconds of Retry-After. RunPod's API describes seconds and no dates."""
+    """Return the seconds of a Retry-After header, or None. RunPod's API does not use dates."""
     text = headers.get("Retry-After", "").strip()
     return min(float(text), _LONGEST_RETRY_S) if text.isascii() and text.isdecimal() else None

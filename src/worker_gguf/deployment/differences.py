@@ -1,6 +1,6 @@
-"""Compares RunPod's objects with the wanted ones, key by key: the body of an update, and the changes as text.
+"""Compares RunPod's objects with the wanted ones, and returns the body of an update and the changes as text.
 
-The order of lists is ignored where it has no meaning, and a missing value is the same as an empty one.
+The order of lists is ignored if it has no meaning. A missing value is equal to an empty one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Change", "changes", "patch"]
 _UNORDERED: Final = frozenset({"ports", "dataCenterIds", "networkVolumes", "pools", "excludedTypes"})
 _GROUPS: Final = frozenset({"workers", "scaling"})
 _HIDDEN: Final = frozenset({"args"})
-"""The present value may have been set by hand and contain a secret."""
+"""The current value may have been set by hand and may contain a secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +33,19 @@ class Change:
 
 
 def patch(wanted: Body, found: Body) -> Body:
-    """Return the keys of `wanted` that differ, in the form that an update takes."""
+    """Return the keys of `wanted` that differ, as the body of an update."""
     body: dict[str, Any] = {}
     for key, value in wanted.items():
         if key == "gpu":
             if part := _gpu_patch(value, _mapping(found.get("gpu"))):
                 body["gpu"] = part
         elif not _same(key, value, found.get(key)):
-            body[key] = value  # the whole group: RunPod does not document whether it merges a partial one
+            body[key] = value  # send the whole group, because RunPod does not document whether it merges parts of one
     return body
 
 
 def changes(wanted: Body, found: Body, env: Mapping[str, EnvValue]) -> Iterator[Change]:
-    """Return the same differences as text. `env` tells which variables are secrets."""
+    """Yield the differences of `patch` as text. `env` determines which variables are secrets."""
     for key, value in patch(wanted, found).items():
         before = found.get(key)
         if key == "env":
@@ -73,7 +73,10 @@ def _same(key: str, wanted: Any, found: Any) -> bool:
 
 
 def _gpu_patch(wanted: Body, found: Body) -> Body:
-    """Return both keys of each pair: one key without the other would clear it or contradict the present value."""
+    """Return the GPU keys that differ.
+
+    Both keys of a pair are sent together, because one alone could clear the other or contradict its current value.
+    """
     part: dict[str, Any] = {}
     for keys in (("pools", "excludedTypes"), ("allowedCudaVersions", "minCudaVersion")):
         if any(not _same(key, wanted.get(key), found.get(key)) for key in keys):

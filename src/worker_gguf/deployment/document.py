@@ -1,4 +1,4 @@
-"""Parses deploy.yaml: its values, and the line of each key."""
+"""Parses deploy.yaml into values and the line of each key, without interpreting the keys."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ __all__ = ["Document", "key_path"]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The parsed file. Scalars are texts, as they are written, because YAML would make True of `on` and 12.1 of
-    `12.10`.
+    """The values of deploy.yaml and their lines.
+
+    Scalars are texts as they are written, because YAML would turn `on` into True and `12.10` into 12.1.
     """
 
     title: str
     values: dict[str, Any] = field(default_factory=dict, repr=False)
     lines: dict[str, int] = field(default_factory=dict)
-    """Line numbers by key path, such as `env.N_CTX` and `cpu[0].vcpus`."""
+    """Line numbers by key path, for example `env.N_CTX` or `cpu[0].vcpus`."""
 
     def error(self, path: str, message: str) -> ManifestError:
+        """Return an error about a key, with its line."""
         place = f", line {self.lines[path]}" if path in self.lines else ""
         return ManifestError(f"{self.title}{place}: {path} {message}")
 
     @classmethod
     def read(cls, path: Path) -> Document:
+        """Read and parse a file. Raises ManifestError."""
         try:
             text = path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -86,4 +89,5 @@ class Document:
 
 
 def key_path(loc: tuple[str | int, ...]) -> str:
+    """Return a location as a key path, for example `cpu[0].vcpus`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).removeprefix(".")

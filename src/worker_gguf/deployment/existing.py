@@ -17,12 +17,13 @@ Kind = Literal["volume", "template", "endpoint"]
 
 _NOUNS: Final[dict[Kind, str]] = {"volume": "network volumes", "template": "templates", "endpoint": "endpoints"}
 _FLASHBOOT: Final = re.compile(r"\s*-fb$")
-"""RunPod's console and older tools mark an endpoint with FlashBoot by this ending of its name."""
+"""RunPod's console and older tools add this to the name of an endpoint with FlashBoot."""
 
 
 class Api(Protocol):
-    """The part of the API that this room uses. Methods raise DeploymentError. `create` is only called with a new
-    name.
+    """The functions of RunPod's API that a deployment needs. They raise DeploymentError.
+
+    `create` is only called with a name that does not exist yet.
     """
 
     def list(self, kind: Kind) -> Sequence[Body]: ...
@@ -40,12 +41,13 @@ class Existing:
     endpoint: Body | None = field(default=None, repr=False)
 
     def objects(self) -> dict[Kind, Body]:
-        """The existing objects, in the order of their removal."""
+        """Return the existing objects, in the order of their removal."""
         all_: dict[Kind, Body | None] = {"endpoint": self.endpoint, "template": self.template, "volume": self.volume}
         return {kind: body for kind, body in all_.items() if body is not None}
 
 
 def find(api: Api, names: Manifest | Names) -> Existing:
+    """Find the objects of a deployment. Raises DeploymentError."""
     return Existing(
         only(api.list("volume"), "volume", names.volume.name) if names.volume else None,
         only(api.list("template"), "template", names.name),
@@ -54,7 +56,7 @@ def find(api: Api, names: Manifest | Names) -> Existing:
 
 
 def only(objects: Sequence[Body], kind: Kind, name: str) -> Body | None:
-    """Return the object with this name, or None. Raises DeploymentError if there are several, which RunPod allows."""
+    """Return the object with a name, or None. RunPod allows several, for which it raises DeploymentError."""
 
     def plain(item: Body) -> str:
         text = str(item.get("name", "")).strip()

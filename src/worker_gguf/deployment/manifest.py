@@ -1,6 +1,6 @@
-"""The models of deploy.yaml: its keys, their limits and defaults, and the rules between them.
+"""The Pydantic models of deploy.yaml: its keys, their limits and defaults, and the rules between them.
 
-Limits and defaults are those of version 2 of RunPod's API, where its description has them.
+Limits and defaults are from the description of version 2 of RunPod's API, if it has them.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ class _Group(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class EnvValue:
-    """A variable of the worker. The text of a secret is sent to RunPod and shown nowhere."""
+    """A variable of the worker. The text of a secret is sent to RunPod and never shown."""
 
     text: str = field(repr=False)
     is_secret: bool
 
 
 class Volume(_Group):
-    name: str = Field(description="the volume is found by it.")
+    name: str = Field(description="the volume is found by its name.")
     size_gb: int = Field(ge=10, le=4096, description="space for the model, in GB.")
     data_center: str = Field(description="the location of the volume and of the workers, such as EU-RO-1.")
     tier: Literal["standard", "high_performance"] | None = None
@@ -127,9 +127,7 @@ class VolumeName(_Group, extra="ignore"):
 
 
 class Names(_Group, extra="ignore"):
-    """The part of the file that `destroy` needs, without secrets and image. The endpoint and its template share a
-    name.
-    """
+    """The keys that `destroy` needs, which include no secrets. The endpoint and its template have the same name."""
 
     name: str
     volume: VolumeName | None = None
@@ -140,7 +138,7 @@ def _default_scaling(values: Mapping[str, Any]) -> Scaling:
 
 
 def _default_ports(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the ports to expose, because a load balancer reaches no others: PORT, and PORT_HEALTH if it differs."""
+    """Return the ports to expose to a load balancer: PORT, and PORT_HEALTH if it is different."""
     if values["mode"] == "queue":
         return ()
     texts = {name.upper(): value.text for name, value in values["env"].items()}
@@ -149,7 +147,7 @@ def _default_ports(values: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 class Manifest(_Group):
-    name: Name = Field(description="the endpoint and its template are found by it.")
+    name: Name = Field(description="the endpoint and its template are found by their name.")
     mode: Mode = "queue"
     image: Image = Field(description="the worker's image with its tag, such as ghcr.io/you/worker-gguf:0.1.0-cu118.")
     model: str | None = None
@@ -169,11 +167,11 @@ class Manifest(_Group):
     data_centers: Annotated[tuple[str, ...], AfterValidator(_no_repeats)] | None = Field(
         default_factory=lambda values: (values["volume"].data_center,) if values["volume"] else None
     )
-    """None: RunPod chooses, and its choice is kept."""
+    """If None, RunPod chooses, and its choice is kept."""
 
     @property
     def idle_timeout_s(self) -> int | None:
-        """The idle timeout, or None for a queue that scales by requests, which has none."""
+        """The idle timeout in seconds, or None for a queue that scales by requests, which supports none."""
         if self.mode == "queue" and self.scaling.requests_per_worker:
             return None
         return self.workers.idle_timeout_s or _IDLE_TIMEOUT_S

@@ -1,4 +1,4 @@
-"""Plans the changes from RunPod's objects to the wanted ones, and shows them. It sends nothing."""
+"""Plans the changes from RunPod's objects to the wanted ones, and describes them. Sends no requests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["NEW_VOLUME", "Action", "Plan", "Verb", "describe", "make_plan", "wan
 Verb = Literal["create", "update", "keep", "replace"]
 
 NEW_VOLUME: Final = "(the new volume)"
-"""Stands in a body for the id of a volume that is not created yet."""
+"""A placeholder in a body for the id of a volume that is not created yet."""
 _ONLY_ON_CREATE: Final = frozenset({"type", "name"})
 _SIGNS: Final[dict[Verb, str]] = {"create": "+", "update": "~", "keep": "=", "replace": "!"}
 _LONGEST: Final = 160
@@ -27,7 +27,7 @@ _LONGEST: Final = 160
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One change. `body` is sent and contains secrets; the other fields do not. `id` is None for a new object."""
+    """One step of a plan. `id` is None for a new object. `body` is sent and contains secrets; other fields do not."""
 
     verb: Verb
     kind: Kind
@@ -54,23 +54,24 @@ class Plan:
 
 
 def make_plan(manifest: Manifest, existing: Existing) -> Plan:
-    """Return the plan. Raises DeploymentError for a change that needs a replacement which would lose data."""
+    """Plan the changes. Raises DeploymentError if RunPod cannot make a change and a replacement would lose data."""
     volume = [_volume(manifest.volume, existing.volume)] if manifest.volume else []
     return Plan((*volume, _template(manifest, existing.template), _endpoint(manifest, existing)))
 
 
 def wanted_template(manifest: Manifest) -> Body:
-    """Return the keys that are kept equal to the manifest. All other keys matter only when the template is created."""
+    """Return the template keys that are updated from the manifest. Other keys are only set when it is created."""
     return {**container_body(manifest), "category": template_body(manifest)["category"]}
 
 
 def wanted_endpoint(manifest: Manifest, volume_ids: list[str]) -> Body:
+    """Return the endpoint keys that are updated from the manifest."""
     body = endpoint_body(manifest, volume_ids)
     return {**container_body(manifest), **{key: value for key, value in body.items() if key not in _ONLY_ON_CREATE}}
 
 
 def describe(plan: Plan, manifest: Manifest) -> Iterator[str]:
-    """Return the plan as lines of text, without secrets."""
+    """Yield the plan as lines of text, without secrets."""
     for action in plan.actions:
         id_ = f" ({action.id})" if action.id else ""
         yield f"{_SIGNS[action.verb]} {action.verb:7} {action.kind:8} {action.name}{id_}: {action.reason}"
@@ -90,7 +91,7 @@ def describe(plan: Plan, manifest: Manifest) -> Iterator[str]:
 
 
 def _line(text: str) -> str:
-    """Return one line. A long value, such as a chat template, is shortened to its start."""
+    """Return a value as one line. A long one, for example a chat template, is cut off."""
     short = " ".join(text.split())
     return short if len(short) <= _LONGEST else f"{short[:_LONGEST]}..."
 
@@ -139,7 +140,7 @@ def _endpoint(manifest: Manifest, existing: Existing) -> Action:
 
 
 def _reason_to_replace(body: Body, found: Body) -> str | None:
-    """Return why an update is not enough: it cannot change an endpoint's type, nor move it between GPU and CPU."""
+    """Return why the endpoint must be replaced, or None. An update cannot change its type or move it to GPU or CPU."""
     if (kind := found.get("type", "QUEUE")) != body["type"]:
         return f"its type cannot be changed: {kind} to {body['type']}"
     is_on_cpu = bool(found.get("cpu"))

@@ -1,4 +1,4 @@
-"""Reads deploy.yaml into a Manifest. Every mistake in it is reported with its key and line."""
+"""Reads deploy.yaml into a Manifest. Errors are reported with the key and the line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _GROUPS: Final[Mapping[object, type[BaseModel]]] = {
 
 _CACHED_MODEL: Final = "RunPod's API has no cached models. Set one in the console, or use model and volume."
 _SCALING: Final = "use scaling.queue_delay_s or scaling.requests_per_worker."
-# Names in RunPod's API, SDK and console, with the key to use here.
+# Names in RunPod's API, SDK and console, with the corresponding key of deploy.yaml.
 _ELSEWHERE: Final = {
     "type": "use mode: queue or mode: load_balanced.",
     "types": "use pools, and excluded_types for cards that you do not want.",
@@ -72,8 +72,10 @@ _MESSAGES: Final = {
 
 
 def read_manifest(path: Path, environ: Mapping[str, str], *, image: str | None = None) -> Manifest:
-    """Read the file. `environ`, from environment.given(), has the values for ${NAME}. `image` takes precedence over
-    the file.
+    """Read the whole file. Raises a ManifestError with a line for each mistake.
+
+    References such as ${NAME} are looked up in `environ`, which has names in lower case (environment.given). `image`
+    has priority over the image in the file.
     """
     document = Document.read(path)
     values = document.values | ({"image": image} if image else {})
@@ -81,6 +83,7 @@ def read_manifest(path: Path, environ: Mapping[str, str], *, image: str | None =
 
 
 def read_names(path: Path) -> Names:
+    """Read only the names. Raises ManifestError."""
     document = Document.read(path)
     return _validate(Names, document, document.values)
 

@@ -1,4 +1,4 @@
-"""Masks known secrets in texts. This is the last line of defence: no secret should get this far."""
+"""Masks known secrets in texts, as a last defence. Other code should not put secrets into texts."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ __all__ = ["MASK", "Redactor"]
 
 MASK = "***"
 _SHORTEST = 3
-"""Masking shorter texts would make every line unreadable and hide nothing."""
+"""Shorter secrets are not masked, because that would make every line unreadable."""
 
 
 class Redactor:
+    """Replaces the given secrets in texts."""
+
     def __init__(self, secrets: Iterable[str]) -> None:
         forms = {form for secret in secrets for form in _forms(secret) if len(form) >= _SHORTEST}
-        # The longest first: a secret may start with another one.
+        # The longest first, because a secret may start with another one.
         self._forms = sorted(forms, key=len, reverse=True)
 
     def clean(self, text: str) -> str:
@@ -26,5 +28,5 @@ class Redactor:
 
 
 def _forms(secret: str) -> Iterable[str]:
-    """Return a secret in the forms of error messages: escaped by Python, by JSON, and for an address."""
+    """Return the forms of a secret in error messages: plain, escaped by Python, by JSON or for a URL, and its lines."""
     return secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret, safe=""), *secret.split("\n")

@@ -1,4 +1,4 @@
-"""The `env` of deploy.yaml: references to secrets resolved, values checked by the worker's own Settings."""
+"""Reads the `env` of deploy.yaml: resolves references to secrets and checks the values with the worker's Settings."""
 
 from __future__ import annotations
 
@@ -23,16 +23,19 @@ _SECRET_NAME: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
 _LIKE_A_SECRET: Final = re.compile(r"(^|_)(KEY|KEYS|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 _MODES: Final = {"queue": "queue", "load_balanced": "http"}
 _MOST: Final = 50
-"""RunPod's documented limit for Pods; the API's description has none for Serverless."""
+"""RunPod's documented limit for Pods. The description of its API has none for Serverless."""
 
 
 def read_env(document: Document, environ: Mapping[str, str]) -> dict[str, EnvValue]:
-    """Return the worker's variables, with MODE and MODEL. `environ` has names in lower case (environment.given)."""
-    given, mode = document.values.get("env", {}), document.values.get("mode", "queue")
-    if not isinstance(given, dict):
+    """Return the worker's variables, with MODE and MODEL. Raises ManifestError.
+
+    `environ` has names in lower case (environment.given).
+    """
+    written, mode = document.values.get("env", {}), document.values.get("mode", "queue")
+    if not isinstance(written, dict):
         raise document.error("env", "must be a group of `key: value` lines.")
     env: dict[str, EnvValue] = {}
-    for name, value in given.items():
+    for name, value in written.items():
         if not _NAME.fullmatch(name):
             raise document.error(
                 f"env.{name}", "is not the name of a variable: only letters, digits and _ are allowed."
@@ -53,9 +56,7 @@ def read_env(document: Document, environ: Mapping[str, str]) -> dict[str, EnvVal
 
 
 def is_shown(name: str, value: EnvValue | None = None) -> bool:
-    """Return whether the value of a variable may be printed: only settings and RunPod's own variables that are not
-    secret.
-    """
+    """Return whether a variable may be printed: only settings and RunPod's own variables, except secrets."""
     if value is not None and value.is_secret:
         return False
     if (field := Settings.model_fields.get(name.lower())) is not None:
@@ -64,7 +65,7 @@ def is_shown(name: str, value: EnvValue | None = None) -> bool:
 
 
 def notes_on(manifest: Manifest) -> Iterator[str]:
-    """Return remarks on variables, which are shown with the plan."""
+    """Yield remarks about variables, which are shown with the plan."""
     env = manifest.env
     foreign = sorted(name for name in env if name.lower() not in Settings.model_fields and not _is_platforms(name))
     if foreign:
@@ -106,14 +107,12 @@ def _value(document: Document, name: str, value: Any, environ: Mapping[str, str]
 
 
 def _check(document: Document, env: Mapping[str, EnvValue], *, is_queue: bool) -> None:
-    """Validate the variables with the worker's own settings, so that a bad value is found before anything is
-    created.
-    """
+    """Check the values with the worker's Settings, so that a bad value is found before anything is created."""
     for name in env:
         if (near := meant(name)) is not None:
             raise document.error(f"env.{name}", f"is not a setting of the worker. Did you mean {near}?")
     platform = {"RUNPOD_ENDPOINT_ID": "planned"} | ({"RUNPOD_WEBHOOK_GET_JOB": "planned"} if is_queue else {})
-    # The values of RunPod's secrets are not known here, and the references would not pass for numbers.
+    # The values of RunPod's secrets are unknown, and a reference would be refused where a number is required.
     known = {name: value.text for name, value in env.items() if not _FROM_RUNPOD.fullmatch(value.text)}
     try:
         Settings.load(known | platform)

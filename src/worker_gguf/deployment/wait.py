@@ -1,6 +1,4 @@
-"""The addresses of an endpoint, and the wait for its first answer, which is limited and reports each change of
-state.
-"""
+"""Waits for the first answer of an endpoint, with a time limit, and reports each change of its state."""
 
 from __future__ import annotations
 
@@ -31,9 +29,7 @@ _LOGS: Final = "See the logs of its workers in RunPod's console, under Serverles
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """The address of an endpoint. `base` is https://api.runpod.ai/v2/ID for a queue, which has no health check of
-    its own.
-    """
+    """The URLs of an endpoint. For a queue, `base` is https://api.runpod.ai/v2/ID, and `health` is None."""
 
     base: str
     openai: str
@@ -41,7 +37,7 @@ class Address:
 
 
 def address_of(endpoint: Body, mode: Mode) -> Address:
-    """Return the address from `requestUrls`. Older endpoints have none, and then the documented addresses apply."""
+    """Return the URLs in `requestUrls` of an endpoint. Older endpoints have none and use the documented URLs."""
     urls, id_ = endpoint.get("requestUrls"), endpoint["id"]
     known = urls if isinstance(urls, Mapping) else {}
     if mode == "queue":
@@ -52,7 +48,7 @@ def address_of(endpoint: Body, mode: Mode) -> Address:
 
 
 def curl(address: Address) -> str:
-    """Return a command for the shell, which inserts the key."""
+    """Return a shell command that sends a request. The shell inserts the key."""
     return (
         f"curl {address.openai}/chat/completions \\\n"
         '  -H "Authorization: Bearer $RUNPOD_API_KEY" -H "Content-Type: application/json" \\\n'
@@ -68,12 +64,12 @@ class Wait:
         self._clock = clock
         self._say = say
         self._timeout_s = timeout_s
-        self._began_s = clock.now()
+        self._started_s = clock.now()
         self._seen = "nothing yet"
-        self._said_s = 0.0
+        self._reported_s = 0.0
 
     def first_answer(self, address: Address) -> None:
-        """Ask twice: the first answer includes a worker's start, the second one does not."""
+        """Send two requests and report their times. Only the first includes the start of a worker."""
         if address.health is None:
             self._ask_queue(address.base)
         else:
@@ -81,20 +77,20 @@ class Wait:
             self._say(f"the first worker is ready after {self._elapsed_s():.1f} s")
             self._chat(address)
             self._say(f"first answer after {self._elapsed_s():.1f} s")
-        began_s = self._clock.now()
+        started_s = self._clock.now()
         self._chat(address)
-        self._say(f"second answer after {self._clock.now() - began_s:.1f} s")
+        self._say(f"second answer after {self._clock.now() - started_s:.1f} s")
 
     def _ask_queue(self, base: str) -> None:
         """Send a job, for which RunPod starts a worker, and wait for its result."""
-        given = {"input": {"openai_route": "/v1/chat/completions", "openai_input": _QUESTION}}
-        submitted = self._until("POST", f"{base}/run", given).body
+        request = {"input": {"openai_route": "/v1/chat/completions", "openai_input": _QUESTION}}
+        submitted = self._until("POST", f"{base}/run", request).body
         job = submitted.get("id") if isinstance(submitted, Mapping) else None
         if not isinstance(job, str):
             raise DeploymentError(f"The endpoint's queue answered without the id of a job. {_LOGS}")
         try:
             answer = self._until("GET", f"{base}/status/{job}", read=lambda answer, _: self._job_pending(base, answer))
-        except BaseException:  # also for Ctrl-C: an abandoned job would start a worker, which costs money
+        except BaseException:  # including Ctrl-C, because an abandoned job would start a worker, which costs money
             self._cancel(base, job)
             raise
         waited, ran = (_seconds(answer.body.get(key)) for key in ("delayTime", "executionTime"))
@@ -126,7 +122,7 @@ class Wait:
     def _until(
         self, method: str, url: str, body: object = None, *, read: Callable[[Answer | None, str], Pending] | None = None
     ) -> Answer:
-        """Repeat the request until `read` (default: _pending) returns None, and show what it returns before that."""
+        """Repeat the request until `read` (default: _pending) returns None. Reports the reasons that it returns."""
         while True:
             answer = self._ask(method, url, body)
             pending = (read or _pending)(answer, url)
@@ -141,7 +137,7 @@ class Wait:
             self._clock.sleep(_POLL_S)
 
     def _ask(self, method: str, url: str, body: object = None) -> Answer | None:
-        """Return the answer, or None if there is none. Raises DeploymentError for errors that waiting does not help."""
+        """Send a request. Returns None if there is no answer. Raises DeploymentError if waiting cannot help."""
         left_s = self._timeout_s - self._elapsed_s()
         try:
             answer = self._channel.ask(method, url, body, timeout_s=max(min(left_s, _REQUEST_S), 1.0))
@@ -158,12 +154,12 @@ class Wait:
 
     def _progress(self, seen: str) -> None:
         elapsed_s = self._elapsed_s()
-        if seen != self._seen or elapsed_s - self._said_s >= _REPEAT_S:
+        if seen != self._seen or elapsed_s - self._reported_s >= _REPEAT_S:
             self._say(f"  {elapsed_s:4.0f} s  {seen}")
-            self._seen, self._said_s = seen, elapsed_s
+            self._seen, self._reported_s = seen, elapsed_s
 
     def _elapsed_s(self) -> float:
-        return self._clock.now() - self._began_s
+        return self._clock.now() - self._started_s
 
 
 def _pending(answer: Answer | None, url: str) -> Pending:

@@ -45,7 +45,7 @@ def template_body(manifest: Manifest) -> Body:
 
 
 def endpoint_body(manifest: Manifest, volume_ids: Sequence[str]) -> Body:
-    """Return the endpoint without its container."""
+    """Return the endpoint without the keys of its container."""
     workers, delay_s = manifest.workers, manifest.scaling.queue_delay_s
     idle = {} if manifest.idle_timeout_s is None else {"idleTimeout": manifest.idle_timeout_s}
     by_requests = {"type": "REQUEST_COUNT", "requestCount": manifest.scaling.requests_per_worker}
@@ -68,7 +68,7 @@ def _gpu(gpu: Gpu) -> Body:
         "pools": list(gpu.pools),
         "excludedTypes": list(gpu.excluded_types),
         "count": gpu.count,
-        # An empty list is no constraint and may be sent with a minimum. No minimum is expressed by leaving it out.
+        # An empty list is no constraint and can be sent with a minimum. Without a minimum, its key is left out.
         "allowedCudaVersions": list(gpu.cuda_versions),
         **({"minCudaVersion": gpu.min_cuda} if gpu.min_cuda else {}),
     }

@@ -1,1 +1,1 @@
-"""The dialects of the API: bodies, answers, errors. It has nothing of HTTP frameworks, RunPod or llama.cpp."""
+"""The dialects of the API: bodies, answers, errors. Independent of HTTP frameworks, RunPod and llama.cpp."""

@@ -1,4 +1,7 @@
-"""The bodies of both routes as Pydantic models: types, bounds and help, published as OpenAPI. It has no defaults."""
+"""The bodies of the two routes as Pydantic models: types, bounds and descriptions, published as OpenAPI.
+
+The defaults are in `calls.Defaults`.
+"""
 
 from __future__ import annotations
 
@@ -31,23 +34,23 @@ MAX_TEXT = 1000
 MAX_BREAKERS = 256
 LONGEST_TIMEOUT_S = 604_800
 
-# After the bounds of its type. Before them, it would hide them from the published schema.
+# It comes after the bounds in the types below, because otherwise the bounds would be missing in the published schema.
 _WHOLE = BeforeValidator(integer)
 Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=MAX_INT32), _WHOLE]
-# -1 stands for "the whole context" or "no limit", as in llama-server.
+# -1 means "the whole context" or "no limit", as in llama-server.
 Window = Annotated[int, Field(ge=-1, le=MAX_INT32), _WHOLE]
 TopLogprobs = Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS), _WHOLE]
 ShortText = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
-# Empty texts are skipped: a client sends them for a field that its user left blank.
+# Empty texts are ignored, because some clients send them for a field that the user left blank.
 StopText = Annotated[str, Field(max_length=MAX_TEXT)]
-# A prompt may have a million ids, so the whole list is converted at once, and only if it holds a float.
+# A prompt may have a million ids, so the list is converted in one pass, and only if it contains a float.
 TokenId = Annotated[int, Field(ge=0, le=MAX_INT32)]
 TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True), BeforeValidator(integers)]
 
 
 class _Strict(BaseModel):
-    # Strict: "1" and true are not numbers. Integers are accepted as floats, and whole floats as integers (numbers.py).
+    # Strict: "1" and true are not numbers. Integers are valid floats, and whole floats are valid integers (numbers.py).
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, allow_inf_nan=False)
 
 
@@ -58,7 +61,7 @@ class StreamOptions(_Strict):
 class Common(_Strict):
     """The fields that both routes share.
 
-    Only the two bodies are validated, so pydantic builds no validator for this class.
+    Only its subclasses are validated, so pydantic builds no validator for this class.
     """
 
     model_config = ConfigDict(defer_build=True)
@@ -71,60 +74,60 @@ class Common(_Strict):
     n: Annotated[int, Field(ge=1, le=MAX_N), _WHOLE] | None = Field(None, description="Answers per prompt.")
     max_tokens: Window | None = Field(
         None,
-        description="Longest answer, in tokens; -1 continues to the end of the context, 0 evaluates the prompt alone.",
+        description="Longest answer, in tokens; -1 continues to the end of the context, 0 only evaluates the prompt.",
     )
     min_tokens: Count | None = Field(None, description="Tokens before the model may end the answer.")
     stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = Field(
-        None, description="Texts that end the answer and are not part of it; empty ones are passed over."
+        None, description="Texts that end the answer and are not part of it; empty texts are ignored."
     )
     timeout: float | None = Field(
         None, gt=0, le=LONGEST_TIMEOUT_S, description="Seconds until the request fails with 504."
     )
-    cache_prompt: bool | None = Field(None, description="Whether tokens that are in memory already may be used again.")
-    n_probs: TopLogprobs | None = Field(None, description="llama-server's way to ask for this many log-probabilities.")
+    cache_prompt: bool | None = Field(None, description="Reuse tokens that are already in memory.")
+    n_probs: TopLogprobs | None = Field(None, description="The number of log-probabilities, as in llama-server.")
 
-    temperature: float | None = Field(None, ge=0, le=100, description="0 always takes the likeliest token.")
+    temperature: float | None = Field(None, ge=0, le=100, description="0 always takes the most likely token.")
     dynatemp_range: float | None = Field(
-        None, ge=0, le=100, description="How far the temperature moves with the model's certainty; 0 is off."
+        None, ge=0, le=100, description="How far the temperature changes with the model's certainty; 0 is off."
     )
-    dynatemp_exponent: float | None = Field(None, ge=0, le=100, description="How the certainty moves it.")
-    top_k: Window | None = Field(None, description="Keep the k likeliest tokens; 0 and -1 are off.")
-    top_p: Probability | None = Field(None, description="Keep the likeliest tokens up to this mass; 1 is off.")
-    min_p: Probability | None = Field(None, description="Drop tokens under this share of the likeliest; 0 is off.")
+    dynatemp_exponent: float | None = Field(None, ge=0, le=100, description="Exponent of that change.")
+    top_k: Window | None = Field(None, description="Keep the k most likely tokens; 0 and -1 are off.")
+    top_p: Probability | None = Field(None, description="Keep the most likely tokens up to this mass; 1 is off.")
+    min_p: Probability | None = Field(None, description="Drop tokens below this share of the most likely; 0 is off.")
     typical_p: Probability | None = Field(None, description="Keep the most typical tokens up to this mass; 1 is off.")
     top_n_sigma: float | None = Field(
         None, ge=-1, le=1000, description="Keep logits within n sigma of the highest; 0 and below is off."
     )
-    xtc_probability: Probability | None = Field(None, description="XTC: chance of acting; 0 is off.")
-    xtc_threshold: Probability | None = Field(None, description="XTC: above this, all but the least likely go.")
+    xtc_probability: Probability | None = Field(None, description="XTC: probability that it is applied; 0 is off.")
+    xtc_threshold: Probability | None = Field(None, description="XTC: of the tokens above this, keep the least likely.")
     repeat_penalty: float | None = Field(None, gt=0, le=100, description="Penalty for repeated tokens; 1 is off.")
-    repeat_last_n: Window | None = Field(None, description="Tokens the penalties look back at; -1 is the context.")
+    repeat_last_n: Window | None = Field(None, description="Number of recent tokens for penalties; -1 is the context.")
     presence_penalty: float | None = Field(None, ge=-100, le=100, description="Penalty for tokens that appeared.")
     frequency_penalty: float | None = Field(None, ge=-100, le=100, description="Penalty for each appearance.")
     dry_multiplier: float | None = Field(None, ge=0, le=100, description="DRY: strength; 0 is off.")
-    dry_base: float | None = Field(None, ge=1, le=100, description="DRY: growth of the penalty with the repetition.")
-    dry_allowed_length: Count | None = Field(None, description="DRY: tokens of repetition that cost nothing.")
-    dry_penalty_last_n: Window | None = Field(None, description="DRY: tokens it looks back at; -1 is the context.")
+    dry_base: float | None = Field(None, ge=1, le=100, description="DRY: growth of the penalty per repeated token.")
+    dry_allowed_length: Count | None = Field(None, description="DRY: length of a repetition without penalty.")
+    dry_penalty_last_n: Window | None = Field(None, description="DRY: number of recent tokens; -1 is the context.")
     dry_sequence_breakers: (
         Annotated[list[ShortText], Field(max_length=MAX_BREAKERS)] | Annotated[str, Field(max_length=10_000)] | None
     ) = Field(None, description="DRY: texts that end a repetition, as a list or as the JSON of one.")
     mirostat: Annotated[int, Field(ge=0, le=2), _WHOLE] | None = Field(
         None, description="Mirostat's version; 0 is off."
     )
-    mirostat_tau: float | None = Field(None, ge=0, le=100, description="Mirostat: surprise to aim at.")
+    mirostat_tau: float | None = Field(None, ge=0, le=100, description="Mirostat: target surprise.")
     mirostat_eta: float | None = Field(None, ge=0, le=100, description="Mirostat: learning rate.")
     adaptive_target: float | None = Field(
-        None, ge=-1, le=1, description="Adaptive-p: probability to aim at; below 0 is off."
+        None, ge=-1, le=1, description="Adaptive-p: target probability; below 0 is off."
     )
     adaptive_decay: float | None = Field(None, ge=0, le=0.99, description="Adaptive-p: decay of its memory.")
-    min_keep: Count | None = Field(None, description="Tokens that every sampler leaves at least.")
+    min_keep: Count | None = Field(None, description="Minimum number of tokens that every sampler keeps.")
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64), _WHOLE] | None = Field(
-        None, description="-1 and 4294967295 are random; others count modulo 4294967295."
+        None, description="-1 and 4294967295 are random; other values are taken modulo 4294967295."
     )
     samplers: ShortText | Annotated[list[str], Field(max_length=32)] | None = Field(
-        None, description="Which samplers run, in order: a list, or names parted by semicolons."
+        None, description="The samplers to apply, in order: a list, or names separated by semicolons."
     )
-    # Checked by hand (protocol/sampling.py): the pairs of llama-server's list are of mixed types.
+    # protocol/sampling.py checks it, because the pairs in llama-server's list have mixed types.
     logit_bias: dict[str, Any] | list[Any] | None = Field(
         None, description='{"token id": bias} or [[token id or text, bias or false]]; false bans.'
     )
@@ -132,12 +135,10 @@ class Common(_Strict):
 
 
 class Message(_Strict):
-    """One message. The chat template gets further keys (tool_calls, tool_call_id, reasoning_content, ...) as they
-    are.
-    """
+    """One message. Other keys (tool_calls, tool_call_id, reasoning_content, ...) reach the template unchanged."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    # The parts of a list are checked by hand (protocol/messages.py), so that an image is refused by its name.
+    # protocol/messages.py checks the parts of a list, so that the error for an image can name it.
     content: str | Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = None
     name: str | None = Field(None, max_length=256)
 
@@ -148,20 +149,20 @@ class ChatBody(Common):
     model_config = ConfigDict(defer_build=False)
 
     messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)] = Field(description="The conversation.")
-    logprobs: bool | None = Field(None, description="Give each token's log-probability.")
-    top_logprobs: TopLogprobs | None = Field(None, description="And those of the likeliest tokens in its place.")
+    logprobs: bool | None = Field(None, description="Return the log-probability of each token.")
+    top_logprobs: TopLogprobs | None = Field(None, description="And those of the most likely tokens in its place.")
     reasoning_effort: str | None = Field(
-        None, max_length=64, description="How much the model thinks, as far as its chat template knows; `none` is off."
+        None, max_length=64, description="How much the model thinks, if its chat template supports it; `none` is off."
     )
     chat_template_kwargs: dict[str, Any] | None = Field(None, description="Variables for the chat template.")
-    add_generation_prompt: bool | None = Field(None, description="Open the assistant's message at the end.")
+    add_generation_prompt: bool | None = Field(None, description="Start an assistant message at the end.")
     continue_final_message: bool | None = Field(
-        None, description="Continue the last message, which must be the assistant's."
+        None, description="Continue the last message, which must be from the assistant."
     )
 
 
 def _kind_of_prompt(prompt: object) -> str:
-    """Return the form of a prompt by its first item only, so that an error is about the form that was meant."""
+    """Return the tag of a prompt's form by its first item, so that an error refers to the form that was intended."""
     if not isinstance(prompt, list):
         return "text"
     first = prompt[0] if prompt else None
@@ -181,6 +182,6 @@ class CompletionBody(Common):
         Discriminator(_kind_of_prompt),
     ] = Field(description="A text, texts, token ids or lists of token ids.")
     logprobs: TopLogprobs | None = Field(
-        None, description="Return each token's log-probability and those of this many others."
+        None, description="Return the log-probability of each token and of this many others."
     )
     echo: bool | None = Field(None, description="Begin the answer with the prompt.")

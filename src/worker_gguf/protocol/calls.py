@@ -1,4 +1,4 @@
-"""A parsed request: bounded and frozen. It has nothing of tokenizers and templates."""
+"""Parses bodies into frozen calls, with all values checked. Independent of tokenizers and templates."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
     "parse_completion",
 ]
 
-# Prompts times answers per prompt.
+# The limit for the number of prompts times the number of answers per prompt.
 MAX_SEQUENCES = 64
 
 Prompt = str | tuple[int, ...]
@@ -36,7 +36,7 @@ Prompt = str | tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """The defaults of a request. `strict` refuses parameters that would be ignored."""
+    """The defaults of requests. `strict` refuses parameters that would be ignored."""
 
     sampling: SamplingParams = field(default_factory=SamplingParams)
     max_tokens: int | None = None
@@ -47,10 +47,10 @@ class Defaults:
 class Options:
     """The options that both routes share.
 
-    `text_biases` are applied later to each token of their text. The ids in `sampling.logit_bias` are not yet compared
-    with the vocabulary. `max_tokens` None continues to the end of the context; 0 only evaluates the prompt.
-    `top_logprobs` None returns no log-probabilities. `timeout_s` counts from the request's arrival. `ignored` are the
-    names of ignored parameters, sorted.
+    `text_biases` will be applied to every token of their texts. The ids in `sampling.logit_bias` are not yet compared
+    with the size of the vocabulary. If `max_tokens` is None, the answer continues to the end of the context; 0 only
+    evaluates the prompt. If `top_logprobs` is None, no log-probabilities are returned. `timeout_s` counts from the
+    arrival of the request. `ignored` has the sorted names of parameters without effect.
     """
 
     model: str | None
@@ -70,10 +70,9 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class ChatCall:
-    """A call of /v1/chat/completions.
+    """A parsed chat request.
 
-    `messages` are checked, and otherwise as they were sent. `template_variables` and `reasoning_effort` are only for
-    the chat template.
+    `messages` are checked but unchanged. Only the chat template uses `template_variables` and `reasoning_effort`.
     """
 
     options: Options
@@ -86,7 +85,10 @@ class ChatCall:
 
 @dataclass(frozen=True, slots=True)
 class CompletionCall:
-    """A call of /v1/completions. A prompt may be an empty text, because some tokenizers make a token of it."""
+    """A parsed completion request.
+
+    A prompt may be an empty text, because it depends on the tokenizer whether that has any token.
+    """
 
     options: Options
     prompts: tuple[Prompt, ...]
@@ -97,7 +99,7 @@ Call = ChatCall | CompletionCall
 
 
 def parse_chat(body: object, defaults: Defaults) -> ChatCall:
-    """Read the body of POST /v1/chat/completions, or raise InvalidRequest."""
+    """Parse the body of POST /v1/chat/completions. Raises InvalidRequest."""
     fields, sent = canonical(read_object(body))
     refuse(fields, CHAT_REFUSED)
     chat = validated(ChatBody, fields, sent)
@@ -106,7 +108,7 @@ def parse_chat(body: object, defaults: Defaults) -> ChatCall:
     ignored = set(_ignored(chat, fields, CHAT_REFUSED, sent))
     continues, generation_prompt = bool(chat.continue_final_message), chat.add_generation_prompt
     if continues and chat.messages[-1].role != "assistant":
-        # There is no message to continue, so the model answers, and needs the generation prompt.
+        # There is nothing to continue, so the model writes a new message, which needs the generation prompt.
         ignored.add("continue_final_message")
         if generation_prompt is False:
             ignored.add("add_generation_prompt")
@@ -124,7 +126,7 @@ def parse_chat(body: object, defaults: Defaults) -> ChatCall:
 
 
 def parse_completion(body: object, defaults: Defaults) -> CompletionCall:
-    """Read the body of POST /v1/completions, or raise InvalidRequest."""
+    """Parse the body of POST /v1/completions. Raises InvalidRequest."""
     fields, sent = canonical(read_object(body))
     refuse(fields, REFUSED)
     completion = validated(CompletionBody, fields, sent)

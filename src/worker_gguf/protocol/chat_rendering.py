@@ -1,4 +1,4 @@
-"""Renders answers of /v1/chat/completions."""
+"""Renders the answers of /v1/chat/completions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["ChatRendering", "render_chat"]
 
 
 class ChatRendering(Rendering):
-    """The rendering of the answers to one conversation."""
+    """The answers to one conversation."""
 
     _answer_object = "chat.completion"
     _chunk_object = "chat.completion.chunk"

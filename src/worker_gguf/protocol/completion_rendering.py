@@ -1,4 +1,4 @@
-"""Renders answers of /v1/completions."""
+"""Renders the answers of /v1/completions."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ __all__ = ["CompletionRendering", "render_completion"]
 
 
 class CompletionRendering(Rendering):
-    """The rendering of the answers to one or more prompts. `echo` are the texts of the prompts, which the answers
-    repeat.
+    """The answers to one or more prompts. With `echo`, the texts of the prompts, each answer begins with its prompt.
 
-    A completion has one text, so its parser only makes content.
+    A completion has one text, so its parser returns only content.
     """
 
     _answer_object = "text_completion"

@@ -1,4 +1,4 @@
-"""The form of errors in a dialect, and the error envelope of OpenAI's API."""
+"""Renders errors: the form of errors in a dialect, and the error envelope of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ErrorShape:
 
 
 def error_body(error: WorkerError) -> dict[str, Any]:
-    """Render an error. A prompt that is too long has both numbers in it, as in llama-server."""
+    """Render an error. As in llama-server, the error for a prompt that is too long has both numbers of tokens."""
     envelope: dict[str, Any] = {
         "message": error.message,
         "type": error.kind,
@@ -34,7 +34,7 @@ def error_body(error: WorkerError) -> dict[str, Any]:
 
 
 def error_event(error: WorkerError) -> bytes:
-    """Render an error as the server-sent event that ends a stream, in ASCII like all events."""
+    """Render an error as the last server-sent event of a stream. It is ASCII, like all events."""
     return b"data: " + json.dumps(error_body(error), separators=(",", ":")).encode() + b"\n\n"
 
 

@@ -1,4 +1,4 @@
-"""Log-probabilities in both forms of OpenAI's API."""
+"""Renders log-probabilities in the two forms of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ LOWEST = -9999.0
 
 
 def chat_logprobs(tokens: Iterable[TokenLogprob]) -> list[dict[str, Any]]:
+    """Render tokens in the form of /v1/chat/completions."""
     return [
         _entry(token.piece, token.logprob)
         | {"top_logprobs": [_entry(piece, logprob) for _, piece, logprob in token.top]}
@@ -24,14 +25,14 @@ def chat_logprobs(tokens: Iterable[TokenLogprob]) -> list[dict[str, Any]]:
 
 
 class CompletionLogprobs:
-    """The older form, for one choice. Its offsets count characters from the start of the choice's text."""
+    """The form of /v1/completions, for one choice. Its offsets count characters from the start of the text."""
 
     def __init__(self) -> None:
         self._offset = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def render(self, tokens: Iterable[TokenLogprob]) -> dict[str, Any]:
-        """Render the choice's next tokens. Each entry also lists the drawn token, as OpenAI documents it."""
+        """Render the next tokens of the choice. As documented by OpenAI, each place also lists the drawn token."""
         tokens = tuple(tokens)
         return {
             "tokens": [_text(token.piece) for token in tokens],
@@ -56,8 +57,9 @@ def _entry(piece: bytes, logprob: float) -> dict[str, Any]:
 
 
 def _text(piece: bytes) -> str:
-    """Return a token's text. A part of a character is written as in OpenAI's API, `bytes:\\xe2\\x80`, so that tokens
-    differ.
+    """Return the text of a token. A part of a character is written as in OpenAI's API, `bytes:\\xe2\\x80`.
+
+    So different parts of characters have different texts.
     """
     try:
         return piece.decode("utf-8")

@@ -1,4 +1,4 @@
-"""Checks the messages of a conversation: roles, texts, parts. The chat template reshapes them later."""
+"""Checks the content of the messages of a conversation. The chat template converts them later."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from worker_gguf.protocol.validation import invalid
 
 __all__ = ["check_messages"]
 
-# An assistant's message may have one of these in place of content.
+# A message of the assistant may have one of these instead of content.
 _INSTEAD_OF_CONTENT = ("tool_calls", "function_call", "refusal", "reasoning_content", "reasoning", "thinking")
 _OTHER_KINDS = frozenset(
     {"image", "image_url", "input_image", "input_audio", "audio", "audio_url", "video", "video_url", "input_video"}
@@ -20,7 +20,10 @@ _OTHER_KINDS = frozenset(
 
 
 def check_messages(messages: Sequence[Message], raw: Sequence[Mapping[str, Any]]) -> None:
-    """Check everything that types cannot express. `raw` is the same list as it was sent."""
+    """Check what the types of `Message` cannot express. `raw` are the same messages as they were sent.
+
+    Raises InvalidRequest.
+    """
     for place, (message, fields) in enumerate(zip(messages, raw, strict=True)):
         param = f"messages.{place}.content"
         if fields.get("audio") is not None:

@@ -1,4 +1,4 @@
-"""The answers of /v1/models and /v1/models/{id}."""
+"""Renders the answers of /v1/models and /v1/models/{id}."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["ModelCard", "ModelStatus", "model_body", "models_body"]
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """The public facts of the served model. `n_ctx` is the context of one request; None means unknown.
+    """The public facts of a model. None means unknown. `n_ctx` is the context size of one request, in tokens.
 
-    `capabilities` are "completion", "embedding" and "rerank", under llama-server's names where it has them.
+    `capabilities` has "completion", "embedding" or "rerank", which are llama-server's names if it has one.
     """
 
     id: str
@@ -37,16 +37,14 @@ class ModelCard:
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """The state of one of several models, as llama-server's router names it (`unloaded`, `loading`, `loaded`), or
-    `failed`.
-    """
+    """The state of one of several models: `failed`, or as in llama-server's router `unloaded`, `loading`, `loaded`."""
 
     value: str
     reason: str | None = None
 
 
 def model_body(card: ModelCard, status: ModelStatus | None = None) -> dict[str, Any]:
-    """Render a model in OpenAI's form. Further facts are under `meta`, with llama-server's names if it has them."""
+    """Render a model in OpenAI's form. Other facts are under `meta`, with llama-server's names if it has one."""
     meta: dict[str, Any] = {
         "aliases": list(card.aliases),
         "architecture": card.architecture,
@@ -73,5 +71,5 @@ def model_body(card: ModelCard, status: ModelStatus | None = None) -> dict[str, 
 
 
 def models_body(models: Iterable[tuple[ModelCard, ModelStatus | None]]) -> dict[str, Any]:
-    """Render the list of the served models in OpenAI's form."""
+    """Render the list of models in OpenAI's form."""
     return {"object": "list", "data": [model_body(card, status) for card, status in models]}

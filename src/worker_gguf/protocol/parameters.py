@@ -1,8 +1,8 @@
-"""The one table of request parameters: which are honoured, refused or ignored. It has names, not types.
+"""The table of request parameters by name: which are honoured, refused or ignored.
 
-honoured  a field of ChatBody or CompletionBody (bodies.py), or another name of one (ALIASES)
-refused   would change the answer but cannot be honoured: a 400, unless its value asks for nothing
-ignored   has no effect here, like a name that is in no table; the answer lists both
+honoured  a field of ChatBody or CompletionBody (bodies.py), or an alias of one (ALIASES)
+refused   it would change the answer but is not supported: status 400, unless its value is neutral
+ignored   it has no effect here, like a name that is in no table; the answer lists both
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _OFF = (False, 0)
 _EMPTY: tuple[object, ...] = ("", [], {})
 _NO_LIMIT = (0, -1)
 
-# Name -> the values, besides null, that ask for nothing. Numbers compare by value; true and false are not numbers.
+# The neutral values of each parameter, besides null. Numbers are compared as numbers, but true is not equal to 1.
 REFUSED: Mapping[str, tuple[object, ...]] = {
     # Tools and the form of the answer.
     "tools": ([],),
@@ -104,14 +104,14 @@ REFUSED: Mapping[str, tuple[object, ...]] = {
     "thinking_budget_tokens": (-1,),
     "thinking_budget": (-1,),
     "verbosity": ("medium",),
-    # Limits of another kind than ours: the context is never shifted, an answer never cut by the clock.
+    # Limits that this worker does not have: it never shifts the context and never cuts off an answer after some time.
     "n_keep": _NO_LIMIT,
     "n_discard": (0,),
     "t_max_predict_ms": _NO_LIMIT,
     "t_max_prompt_ms": _NO_LIMIT,
     "stop_token_ids": ([],),
     "stop_regex": ("", []),
-    # Search and sampling methods that llama.cpp does not have, or has no longer.
+    # Search and sampling methods that llama.cpp does not have, or no longer has.
     "use_beam_search": _OFF,
     "num_beams": (0, 1),
     "length_penalty": (0, 1),
@@ -145,10 +145,10 @@ REFUSED: Mapping[str, tuple[object, ...]] = {
     "best_of": (0,),  # and n, see screening.py
 }
 
-# On this route only.
+# For the chat route only.
 CHAT_REFUSED: Mapping[str, tuple[object, ...]] = {**REFUSED, "echo": (False,)}
 
-# The next step, if the same can be done in another way.
+# Advice for parameters whose purpose can be achieved in another way.
 INSTEAD: Mapping[str, str] = {
     "add_special_tokens": "Send token ids as prompt.",
     "allowed_token_ids": "Use logit_bias.",
@@ -167,7 +167,7 @@ INSTEAD: Mapping[str, str] = {
     "truncate_prompt_tokens": "Shorten the prompt; nothing is truncated here.",
 }
 
-# The server that knows the parameter, or "server: topic". None of these can change an answer here.
+# The server or client that uses the parameter, or "server: topic". None of these can change an answer here.
 IGNORED: Mapping[str, str] = {
     "allow_fallbacks": "OpenRouter",
     "api_server": "SillyTavern",

@@ -1,7 +1,7 @@
-"""Splits the text of an answer into parts as it streams: content, reasoning, tool calls. Pure.
+"""Splits the text of an answer into parts while it streams: content, reasoning, tool calls.
 
-A parser receives the text of one answer piece by piece and returns the parts that the piece completes. A dialect
-renders parts and never reads the model's raw text. Joined in order, the parts of one kind only grow.
+A parser gets the text of one answer piece by piece and returns the new parts. A dialect renders parts and never reads
+the model's raw text. Parts that were returned are never changed: joined in order, the parts of one kind only grow.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import NamedTuple, Protocol
 
 __all__ = ["Content", "ContentParser", "NewParser", "Part", "PartsParser", "Reasoning", "ToolCall"]
 
-# Parts are named tuples because one is created for every piece of text that is streamed.
+# These are named tuples because one is created for every streamed piece of text, and a dataclass is slower.
 
 
 class Content(NamedTuple):
-    """A piece of the answer itself."""
+    """A piece of the answer."""
 
     text: str
 
@@ -29,8 +29,8 @@ class Reasoning(NamedTuple):
 class ToolCall(NamedTuple):
     """A piece of a tool call. `number` counts the calls of one answer from 0.
 
-    The first piece of a call has its `id` and its `name`; in later pieces both are None. `arguments` is the next piece
-    of a JSON text.
+    The first piece of a call has its `id` and `name`; in later pieces, both are None. `arguments` is the next piece of
+    a JSON text.
     """
 
     number: int
@@ -43,12 +43,10 @@ Part = Content | Reasoning | ToolCall
 
 
 class PartsParser(Protocol):
-    """Parses the text of one answer, in one thread."""
+    """The parser of one answer, for one thread."""
 
     def feed(self, text: str) -> Sequence[Part]:
-        """Return the parts that the next piece of text completes. Text that may be the start of a marker is held
-        back.
-        """
+        """Return the new parts after the next piece of text. An incomplete marker is held back."""
         ...
 
     def end(self) -> Sequence[Part]:

@@ -1,4 +1,4 @@
-"""Corrects paths that are nearly those of a route: a base URL without /v1 or with it twice, RunPod's /openai."""
+"""Corrects paths from a wrong base URL: without /v1 or with two, with extra slashes, or with RunPod's /openai."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _BASES = ("openai", "v1")
 
 
 def canonical(path: str) -> str:
-    """Return the path that a client with the right base URL would send. There may be no route for it."""
+    """Return the path that a client with the right base URL would send. It may still match no route."""
     if not path.startswith("/"):
         return path
     parts = (part for part in path.split("/") if part)

@@ -1,7 +1,6 @@
-"""The base of OpenAI's renderings: engine events to parts, and parts to server-sent events or to one answer.
+"""The base class of OpenAI's renderings: turns events into parts, and parts into server-sent events or an answer.
 
-Streaming is the hot path. A chunk of content consists of the bytes before the text, the text as JSON, and the bytes
-after it.
+Streaming must be fast. So the bytes before and after the text of a chunk are rendered once for each choice.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ DONE = b"data: [DONE]\n\n"
 # Escaped to ASCII: some readers of event streams also end lines at U+0085 and U+2028 (Python's str.splitlines).
 encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
-# Marks the place of a chunk's text while the chunk is cut in two.
+# Marks the place of the text when the bytes of a chunk are split at it.
 _HOLE = "\x00text\x00"
 
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """The fields that are the same in all chunks and in the whole answer."""
+    """The fields that every chunk and the whole answer have in common."""
 
     id: str
     created: int
@@ -39,11 +38,11 @@ class Heading:
 
 
 class Rendering(ABC):
-    """One answer with `n` choices for each of its prompts. Choice `i` of prompt `k` has index `k*n + i`.
+    """Renders one answer with `n` choices for each prompt. Choice `i` of prompt `k` has the index `k*n + i`.
 
-    Use either `stream` and then `stream_end`, or `collect` and then `answer`, from one thread. A deadline, a failure or
-    a cancel is never rendered as the end of an answer: `error` is set, `stream` renders nothing after it, and `answer`
-    raises it.
+    Use either `stream` and then `stream_end`, or `collect` and then `answer`, in one thread. A deadline, a failure or a
+    cancellation is never rendered as the end of an answer: it sets `error`, after which `stream` renders nothing and
+    `answer` raises the error.
     """
 
     _answer_object: str
@@ -75,7 +74,7 @@ class Rendering(ABC):
         self._is_open = [False] * self.n_choices
 
     def stream(self, index: int, events: Sequence[Event]) -> bytes:
-        """Render the next events of a choice as whole server-sent events. There may be none."""
+        """Render the next events of a choice as whole server-sent events. Returns b"" if there is nothing to send."""
         if self.error is not None or not events:
             return b""
         first = b"" if self._is_open[index] else self._open(index)
@@ -90,7 +89,7 @@ class Rendering(ABC):
         return _event(self._envelope([]) | {"usage": self.usage()}) + DONE
 
     def collect(self, index: int, events: Sequence[Event]) -> None:
-        """Keep the next events of a choice for `answer`."""
+        """Store the next events of a choice for `answer`."""
         for event in events:
             if isinstance(event, Finished):
                 self._parts[index] += self._parsers[index].end()
@@ -100,7 +99,7 @@ class Rendering(ABC):
                 self._tokens[index] += event.logprobs
 
     def answer(self) -> dict[str, Any]:
-        """Return the whole answer, or raise the error that ended it. All choices must have ended."""
+        """Render the whole answer after all choices have ended. Raises the error that ended it."""
         if self.error is not None:
             raise self.error
         assert len(self._reasons) == self.n_choices, "a choice has not ended"
@@ -113,15 +112,13 @@ class Rendering(ABC):
 
     @abstractmethod
     def _first_chunks(self, index: int) -> list[dict[str, Any]]:
-        """Return the chunks that come before the first text of a choice."""
+        """Return the chunk choices to send before the first text of a choice."""
 
     @abstractmethod
     def _chunk_choice(
         self, index: int, part: Part | None, tokens: Sequence[TokenLogprob] | None, reason: str | None
     ) -> dict[str, Any]:
-        """Return one choice of a chunk. `part` is None in the last chunk; `tokens` is None without
-        log-probabilities.
-        """
+        """Return one choice of a chunk. `part` is None in the last chunk, `tokens` without log-probabilities."""
 
     @abstractmethod
     def _whole_choice(self, index: int) -> dict[str, Any]:
@@ -131,7 +128,7 @@ class Rendering(ABC):
         deltas = [event for event in events if isinstance(event, Delta)]
         parts = self._parsers[index].feed("".join(delta.text for delta in deltas))
         tokens = [token for delta in deltas for token in delta.logprobs] if self.logprobs else []
-        if tokens:  # they are sent with the first part, or with an empty one if the text is held back
+        if tokens:  # send them with the first part, or with an empty one if the text is still held back
             first, *parts = parts or (Content(""),)
             chunk = self._chunk(self._chunk_choice(index, first, tokens, None)) + self._part_chunks(index, parts)
         else:
@@ -147,7 +144,7 @@ class Rendering(ABC):
 
     def _split_chunk(self, index: int) -> tuple[bytes, bytes]:
         chunk = self._chunk(self._chunk_choice(index, Content(_HOLE), None, None))
-        # Search from the right, because there is no text from the client after the hole.
+        # Search from the right, because no text that a client chose comes after the marker.
         before, _, after = chunk.rpartition(encode(_HOLE).encode())
         return before, after
 

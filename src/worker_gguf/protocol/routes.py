@@ -1,4 +1,4 @@
-"""The one table of routes. HTTP, the queue, OpenAPI, the admission of several models and the traces all read it."""
+"""The table of routes, for HTTP, the queue, OpenAPI, the admission of several models and the traces."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """How a route that generates is parsed and rendered.
+    """The functions that parse and render the requests of a generating route.
 
-    `operation` is its name in OpenTelemetry's conventions for generative AI. `id_prefix` begins the ids of its answers.
-    `parse` raises InvalidRequest. `render` takes the parsed call, the heading of the answer, and the texts of the
-    prompts that the answer repeats.
+    `operation` is its name in OpenTelemetry's conventions for generative AI. The ids of its answers begin with
+    `id_prefix`. `parse` raises InvalidRequest. `render` takes the parsed call, the heading of the answer and the texts
+    of the prompts that the answer repeats.
     """
 
     operation: str
@@ -51,9 +51,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One route. `path` is written as in OpenAPI: `{name}` stands for the rest of a path. It is also the label in
-    metrics.
-    """
+    """One route. `path` is written as in OpenAPI: `{name}` matches the rest of a path. Metrics use it as a label."""
 
     method: str
     path: str
@@ -68,7 +66,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The route of a path, and the part of the path that the route's `{name}` stands for."""
+    """The route of a path, and the part of the path that matches the route's `{name}`."""
 
     route: Route
     name: str | None = None
@@ -99,9 +97,9 @@ _OPEN: Final = tuple((route.path.partition("{")[0], route) for route in ROUTES i
 
 
 def find(method: str, path: str) -> Match:
-    """Return the route of a request. Raises NotFound, or MethodNotAllowed if the path has only other methods.
+    """Find the route of a request. Raises NotFound, or MethodNotAllowed if the path only has other methods.
 
-    A path without a route is tried again as one with a wrong base URL or a redundant slash.
+    If no route matches the path, the path is corrected by `canonical`.
     """
     routes, name = _at(path)
     if not routes:
@@ -116,27 +114,27 @@ def find(method: str, path: str) -> Match:
 
 
 def wrong_method(method: str, allowed: str) -> MethodNotAllowed:
-    """Return the error for a path that has only other methods, which `allowed` lists."""
+    """Return the error for a path that has other methods. `allowed` lists them."""
     return MethodNotAllowed(f"{method} is not for this route. Use {allowed}.")
 
 
 def method_label(method: str) -> str:
-    """Return the label of a method in metrics: `other` if no route has it, because a client may invent any name."""
+    """Return the label of a method in metrics: `other` if no route has it, because clients can send any name."""
     return method if method in _METHODS else "other"
 
 
 def no_such_route(path: str) -> NotFound:
-    """Return the error for a path without a route. It names the route at the end of the path, if there is one."""
+    """Return the error for a path without a route. It suggests a route that matches the end of the path, if any."""
     parts = [part for part in path.split("/") if part]
     ends = (canonical("/".join(["", *parts[-n:]])) for n in range(_MOST_PARTS - 1, 0, -1))
     if meant := next((end for end in ends if end in _EXACT), None):
-        return NotFound(f"No such route exists. Use {meant}: the base URL is the worker's address with /v1 behind it.")
+        return NotFound(f"No such route exists. Use {meant}: the base URL is the worker's address followed by /v1.")
     known = ", ".join(sorted({route.path for route in ROUTES}))
     return NotFound(f"No such route exists. This worker answers {known}.")
 
 
 def _at(path: str) -> tuple[tuple[Route, ...], str | None]:
-    """Return the routes of a path, one for each method, and the part of the path for their `{name}`."""
+    """Return the routes of a path, one for each method, and the part of the path that matches their `{name}`."""
     if routes := _EXACT.get(path, ()):
         return routes, None
     prefix = next((prefix for prefix, _ in _OPEN if path.startswith(prefix)), None)

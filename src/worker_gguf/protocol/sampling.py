@@ -1,4 +1,4 @@
-"""Converts checked fields to SamplingParams: seed, sampler names, logit bias. It has nothing of tokenizers."""
+"""Converts checked fields to SamplingParams: seed, sampler names, logit bias. Needs no tokenizer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from worker_gguf.protocol.wellformed import is_encodable
 __all__ = ["MAX_BIAS", "MAX_BIASES", "read_sampling"]
 
 MAX_BIASES = 10_000
-# Far beyond any logit, well within float32.
+# Much larger than any logit, and much smaller than the limit of float32.
 MAX_BIAS = 1e6
 
 _LETTERS = dict(zip("edskypmxtai", SAMPLERS, strict=True))
@@ -31,29 +31,33 @@ TextBiases = tuple[tuple[str, float], ...]
 
 
 def read_sampling(body: Common, defaults: SamplingParams) -> tuple[SamplingParams, TextBiases]:
-    """Apply the request to the defaults. Returns the biases of texts separately, because they need a tokenizer."""
-    given = {name: value for name in _PLAIN if (value := getattr(body, name)) is not None}
+    """Replace defaults by the values of a request. Returns biases of texts separately, because they need a tokenizer.
+
+    Raises InvalidRequest.
+    """
+    values = {name: value for name in _PLAIN if (value := getattr(body, name)) is not None}
     if body.dry_sequence_breakers is not None:
-        given["dry_sequence_breakers"] = _read_breakers(body.dry_sequence_breakers)
+        values["dry_sequence_breakers"] = _read_breakers(body.dry_sequence_breakers)
     if body.seed is not None:
-        given["seed"] = _fold(body.seed)
+        values["seed"] = _fold(body.seed)
     if body.samplers is not None:
-        given["samplers"] = _read_samplers(body.samplers)
+        values["samplers"] = _read_samplers(body.samplers)
     texts: TextBiases = ()
     if body.logit_bias is not None:
-        given["logit_bias"], texts = _read_biases(body.logit_bias)
-    return replace(defaults, **given), texts
+        values["logit_bias"], texts = _read_biases(body.logit_bias)
+    return replace(defaults, **values), texts
 
 
 def _fold(seed: int) -> int | None:
-    """Fold a seed to 32 bits. -1 and 2^32 - 1 mean "random" in llama-server, and the modulus omits the latter."""
+    """Reduce a seed to 32 bits, or return None for a random seed.
+
+    -1 and 2^32 - 1 mean a random seed in llama-server, so the result is never 2^32 - 1.
+    """
     return None if seed in _RANDOM_SEEDS else seed % (2**32 - 1)
 
 
 def _read_breakers(breakers: str | Sequence[str]) -> tuple[str, ...]:
-    """Read a list, or the text that text-generation-webui and its clients send: the JSON of a list, with or without
-    brackets.
-    """
+    """Read a list, or the JSON of a list, with or without its brackets, as text-generation-webui's clients send it."""
     if not isinstance(breakers, str):
         return tuple(breakers)
     try:
@@ -83,14 +87,14 @@ def _read_samplers(samplers: str | Sequence[str]) -> tuple[str, ...]:
 def _split(samplers: str | Sequence[str]) -> Iterable[str]:
     if not isinstance(samplers, str):
         return samplers
-    # The string in llama-server's API has one letter per sampler, that of its command line has names and semicolons.
+    # Both forms are llama-server's: one letter for each sampler in requests, names and semicolons on its command line.
     if samplers and set(samplers) <= _LETTERS.keys() and _sampler(samplers) is None:
         return [_LETTERS[letter] for letter in samplers]
     return [name for part in samplers.split(";") if (name := part.strip())]
 
 
 def _sampler(name: str) -> str | None:
-    """Return a sampler's own name for any spelling that llama.cpp accepts: top-k, topk, TOP_K."""
+    """Return the name of a sampler from any spelling that llama.cpp accepts: top-k, topk, TOP_K. None if unknown."""
     plain = name.lower().replace("-", "_")
     if plain in SAMPLERS:
         return plain
@@ -116,7 +120,7 @@ def _read_biases(logit_bias: dict[str, Any] | list[Any]) -> tuple[Biases, TextBi
 def _pairs(logit_bias: dict[str, Any] | list[Any]) -> Iterable[tuple[str, int | str, object]]:
     if isinstance(logit_bias, dict):
         for key, value in logit_bias.items():
-            # As in llama-server, a key that is not a number is a text. An error quotes only its beginning.
+            # As in llama-server, a key that is not a number is a text.
             number = re.fullmatch(r"[+-]?[0-9]{1,20}", key)
             yield "logit_bias", _token("logit_bias", int(key) if number else key), value
         return
@@ -128,7 +132,7 @@ def _pairs(logit_bias: dict[str, Any] | list[Any]) -> Iterable[tuple[str, int | 
 
 
 def _token(param: str, key: object) -> int | str:
-    """Return a token's id or text. Any integer is accepted, because only the vocabulary knows which ids there are."""
+    """Check the id or text of a token. Any integer is accepted, because the valid ids depend on the vocabulary."""
     key = integer(key)
     if (isinstance(key, str) and key) or (isinstance(key, int) and not isinstance(key, bool)):
         return key

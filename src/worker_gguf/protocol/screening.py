@@ -1,4 +1,4 @@
-"""Checks the names of a body against the table in parameters.py: refuses, renames, and lists ignored names."""
+"""Checks the names in a body by the tables in parameters.py: refuses, renames, lists ignored ones. Checks no types."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ MAX_NAME = 64
 
 
 def refuse(fields: Mapping[str, Any], table: Mapping[str, tuple[object, ...]]) -> None:
-    """Raise UnsupportedParameter, which names every field that cannot be honoured."""
-    # The best n of n answers are all of them.
+    """Raise an UnsupportedParameter that names all fields that are not supported."""
+    # If best_of is equal to n, all answers are returned, so it changes nothing.
     neutral = {**table, "best_of": (0, fields.get("n", 1))}
     refused = [name for name, value in fields.items() if name in neutral and not _is_one_of(value, neutral[name])]
     if refused:
@@ -27,9 +27,9 @@ def refuse(fields: Mapping[str, Any], table: Mapping[str, tuple[object, ...]]) -
 
 
 def canonical(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Rename aliases. Returns the fields, and the alias for each field that was sent under another name.
+    """Rename aliases. Returns the fields, and a mapping from each renamed field to the alias that was sent.
 
-    Two names for one parameter with different values are an error, because choosing one would silently drop the other.
+    Raises InvalidRequest if two names of a parameter have different values, because one of them would be lost.
     """
     renamed: dict[str, Any] = {}
     sent: dict[str, str] = {}
@@ -52,7 +52,7 @@ def differing(first: str, second: str) -> InvalidRequest:
 
 
 def check_strict(ignored: Sequence[str]) -> None:
-    """Refuse ignored names, for STRICT_PARAMETERS."""
+    """Raise UnsupportedParameter if a parameter would be ignored. For STRICT_PARAMETERS."""
     if ignored:
         what = f"{_listed(ignored)} changes nothing here, and STRICT_PARAMETERS is set."
         raise UnsupportedParameter(f"{what} Leave it out.", param=ignored[0][:MAX_NAME])
@@ -64,7 +64,7 @@ def ignored_header(ignored: Iterable[str]) -> str:
 
 
 def ignored_names(ignored: Iterable[str]) -> list[str]:
-    """Quote and shorten the names for a header or a body. "..." replaces the names for which there is no room."""
+    """Quote and shorten names for a header or a body. If the list would be too long, it ends with "..."."""
     names: list[str] = []
     left = MAX_HEADER
     for name in map(_quoted, ignored):
@@ -77,7 +77,7 @@ def ignored_names(ignored: Iterable[str]) -> list[str]:
 
 def _quoted(name: str) -> str:
     """Quote and shorten a name that a client chose."""
-    # "..." means more, here and in a list of names. A percent sign is quoted, so no name can imitate a quoted one.
+    # "..." marks a shortened name. Percent signs are quoted, so no name can look like a quoted one.
     return quote(name[:MAX_NAME], safe="[]", errors="backslashreplace") + ("..." if len(name) > MAX_NAME else "")
 
 

@@ -1,4 +1,4 @@
-"""The usage of an answer, summed over its choices."""
+"""Adds up the usage of an answer over its choices."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["usage_body"]
 
 
 def usage_body(choices: dict[int, Usage], n: int) -> dict[str, Any]:
-    """Return the usage of choices. Choices `k*n ... k*n + n-1` share prompt k, which is counted once.
+    """Add up the usage of choices. Choices `k*n ... k*n + n-1` share prompt k, which is counted once.
 
-    The cached tokens of a prompt are the smallest number among its choices, because the other tokens were computed by
-    this answer.
+    The cached tokens of a prompt are the minimum over its choices, because this answer computed the tokens that only
+    some of its choices found in the cache.
     """
     prompts: dict[int, list[Usage]] = {}
     for index, usage in choices.items():

@@ -1,4 +1,4 @@
-"""Converts Pydantic's errors to one InvalidRequest that names the field. It never repeats a text of the request."""
+"""Converts Pydantic's errors to an InvalidRequest that names the field. Its message has no text from the request."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NAMES: Mapping[type, str] = {
 
 
 def validated(model: type[Body], fields: Mapping[str, Any], sent: Mapping[str, str]) -> Body:
-    """Check `fields` against `model`. `sent` maps a field to the alias under which it came."""
+    """Validate `fields` with `model`. Raises InvalidRequest. `sent` maps fields to the aliases that were sent."""
     known = {name: value for name, value in fields.items() if name in model.model_fields}
     try:
         return model.model_validate(known)
@@ -44,13 +44,13 @@ def validated(model: type[Body], fields: Mapping[str, Any], sent: Mapping[str, s
 
 
 def invalid(param: str, what: str) -> InvalidRequest:
-    """Return an error with the sentence that all of them share: "Invalid 'top_p': must be at most 1, not 3."."""
+    """Build an error such as "Invalid 'top_p': must be at most 1, not 3."."""
     return InvalidRequest(f"Invalid '{param}': {what}.", param=param)
 
 
 def _first_error(error: ValidationError, fields: Mapping[str, Any], sent: Mapping[str, str]) -> InvalidRequest:
     details = error.errors(include_url=False, include_context=True)
-    # A union reports an error for each member. The deepest location belongs to the member that was meant.
+    # A union reports an error for each member. The member with the deepest error is probably the intended one.
     field = details[0]["loc"][0]
     paths = [(_path(detail, fields), detail) for detail in details if detail["loc"][0] == field]
     deepest = max(len(path) for path, _ in paths)
@@ -61,7 +61,7 @@ def _first_error(error: ValidationError, fields: Mapping[str, Any], sent: Mappin
 
 
 def _path(detail: ErrorDetails, fields: Mapping[str, Any]) -> tuple[int | str, ...]:
-    """Return the parts of Pydantic's location that are in the body. The others name members of unions."""
+    """Return the parts of Pydantic's location that exist in the body. Other parts are names of union members."""
     path: list[int | str] = []
     at: Any = fields
     for part in detail["loc"]:
@@ -75,14 +75,14 @@ def _path(detail: ErrorDetails, fields: Mapping[str, Any]) -> tuple[int | str, .
 def _what(details: list[ErrorDetails]) -> str:
     types = [_EXPECTED[detail["type"]] for detail in details if detail["type"] in _EXPECTED]
     others = [detail for detail in details if detail["type"] not in _EXPECTED]
-    # A limit is more useful than the other types that the value might have had.
+    # An error about a limit is more helpful than the other types that the value could have.
     if others:
         return _limit(others[0])
     return f"must be {' or '.join(dict.fromkeys(types))}, not {_shown(details[0]['input'], types)}"
 
 
 def _shown(value: object, types: list[str]) -> str:
-    """Return the kind of a value, or the number itself if "a number" would not explain the error."""
+    """Return the kind of a value, or the number itself if an integer was expected."""
     if isinstance(value, float) and "an integer" in types:
         return str(value)
     return _NAMES.get(type(value), "that")
@@ -91,7 +91,7 @@ def _shown(value: object, types: list[str]) -> str:
 def _limit(detail: ErrorDetails) -> str:
     context = detail.get("ctx", {})
     value = detail["input"]
-    # Texts are never repeated, as messages are logged; nor are numbers of a thousand digits.
+    # Do not include texts, because messages are logged, or numbers with many digits.
     shown = f", not {value}" if isinstance(value, int | float) and abs(value) < 10**18 else ""
     match detail["type"]:
         case "missing":

@@ -1,4 +1,4 @@
-"""Reads raw bytes as a JSON object that is finite, shallow and encodable, so that later code need not check this."""
+"""Parses bodies and checks that they are well-formed: finite numbers, limited depth and size, encodable texts."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from worker_gguf.errors import InvalidRequest
 
 __all__ = ["MAX_DEPTH", "MAX_FIELDS", "MAX_VALUES", "is_encodable", "read_json", "read_object"]
 
-# Far above any tool schema, far below what Python's stack or a template's tojson can take.
+# Much more than any tool schema needs, and much less than Python's stack or a template's tojson can process.
 MAX_DEPTH = 64
-# Values of one field, without lists of integers (a prompt's tokens). So many are checked without a noticeable delay.
+# The values in one field, without lists of integers (tokens of a prompt). Checking so many takes no noticeable time.
 MAX_VALUES = 200_000
 MAX_FIELDS = 1000
 MAX_NAME = 64
 
 
 def read_json(raw: bytes) -> object:
-    """Parse a body. Raises InvalidRequest for any failure, including NaN and Infinity, which are not JSON."""
+    """Parse a body. Raises InvalidRequest, also for NaN and Infinity, which are not JSON."""
     try:
-        # json.loads would guess UTF-16 and UTF-32 from bytes; JSON over HTTP is UTF-8 (RFC 8259, 8.1).
+        # JSON over HTTP is UTF-8 (RFC 8259, 8.1), but json.loads would also accept UTF-16 and UTF-32.
         value: object = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except UnicodeDecodeError:
         raise InvalidRequest("The body is not UTF-8. Send JSON in UTF-8.") from None
@@ -35,13 +35,13 @@ def read_json(raw: bytes) -> object:
     except RecursionError:
         raise InvalidRequest("The body is nested too deeply.") from None
     except ValueError:
-        # Python refuses to convert integers of more than 4300 digits.
+        # Python refuses to convert integers with more than 4300 digits.
         raise InvalidRequest("The body holds a number that is out of bounds.") from None
     return value
 
 
 def read_object(body: object) -> dict[str, Any]:
-    """Check a parsed body and return its fields without those that are null, because null means not given."""
+    """Check a parsed body and return its fields without those that are null. Raises InvalidRequest."""
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object.")
     if len(body) > MAX_FIELDS:
@@ -54,7 +54,7 @@ def read_object(body: object) -> dict[str, Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a name that is given twice. Keeping the last value would silently drop the first."""
+    """Build an object. Raises InvalidRequest if a name occurs twice, because one of its values would be lost."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
         raise InvalidRequest("The body gives a name twice in one object. Give each name once.")
@@ -72,7 +72,7 @@ def _check(param: str, value: object) -> None:
         item, depth = stack.pop()
         if not isinstance(item, dict | list):
             _check_scalar(param, item)
-        # A prompt of a million token ids must not take a million iterations.
+        # A prompt of a million token ids must not need a million iterations of this loop.
         elif isinstance(item, dict) or set(map(type, item)) != {int}:
             n_values += len(item)
             if depth >= MAX_DEPTH:
@@ -97,7 +97,7 @@ def _check_scalar(param: str, value: object) -> None:
 
 
 def is_encodable(text: str) -> bool:
-    """Return whether a text has a UTF-8 encoding. JSON's escapes can write an unpaired surrogate, which has none."""
+    """Return whether a text can be encoded as UTF-8. Escapes in JSON can produce unpaired surrogates, which cannot."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
