@@ -1,1 +1,1 @@
-"""Messages to prompt text, by the model's own template in a sandbox."""
+"""Renders messages to prompt text with the model's chat template, in a sandbox."""

@@ -1,9 +1,8 @@
-"""The time that one rendering of a chat template may take, and the text that it may make. Knows nothing of messages or
-HTTP.
+"""Limits the time and the output of one rendering of a chat template.
 
-A template comes with a model file or from the operator; clients cannot send one. The sandbox keeps it from reaching
-Python. These limits stop a template that is broken: endless loops and recursion end at the next call or the next piece
-of output. A single long operation, such as `9 ** 99999999`, is not stopped.
+A template comes from a model file or the operator; clients cannot send one. The sandbox prevents access to Python. The
+limits stop broken templates: endless loops and recursion end at the next call or the next piece of output. A single
+long operation, for example `9 ** 99999999`, is not stopped.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ __all__ = ["LimitExceeded", "TemplateLimits", "check_time", "joined", "limited"]
 
 
 class LimitExceeded(Exception):
-    """The template took more than `TemplateLimits` allow."""
+    """The template exceeded one of the `TemplateLimits`."""
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateLimits:
-    """Sizes in characters. They are far above any real prompt: a million tokens are about four million characters."""
+    """The limits. Sizes are in characters; a prompt of a million tokens has about four million."""
 
     max_source: int = 1_000_000
     max_output: int = 16 * 2**20
@@ -36,13 +35,13 @@ class _Rendering:
     deadline_s: float
 
 
-# A context variable, because one compiled template renders in several threads.
+# This is a context variable because one compiled template can be rendered in several threads at the same time.
 _current: ContextVar[_Rendering] = ContextVar("template_rendering")
 
 
 @contextmanager
 def limited(limits: TemplateLimits) -> Iterator[None]:
-    """Start the clock for the rendering inside."""
+    """Limit the rendering inside this context, whose time starts now."""
     token = _current.set(_Rendering(limits, monotonic() + limits.timeout_s))
     try:
         yield
@@ -58,7 +57,7 @@ def check_time() -> None:
 
 
 def joined(pieces: Iterable[str]) -> str:
-    """Join a template's output piece by piece. Raises LimitExceeded when it is too long or takes too long."""
+    """Join the pieces of a template's output. Raises LimitExceeded if it is too long or takes too long."""
     most = _current.get().limits.max_output
     kept: list[str] = []
     size = 0
@@ -66,6 +65,6 @@ def joined(pieces: Iterable[str]) -> str:
         check_time()
         size += len(piece)
         if size > most:
-            raise LimitExceeded(f"it makes a text of more than {most} characters")
+            raise LimitExceeded(f"its output has more than {most} characters")
         kept.append(piece)
     return "".join(kept)
