@@ -1,1 +1,1 @@
-"""Files into the page cache before they are asked for."""
+"""Reads files into the page cache before they are needed."""
