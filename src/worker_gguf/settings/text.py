@@ -1,6 +1,4 @@
-"""Settings in words: the expected values, the type, the default of a field. Shared by error messages and
-docs/settings.md.
-"""
+"""Describes settings: the expected values, type and default of a field, for error messages and docs/settings.md."""
 
 from __future__ import annotations
 
@@ -19,18 +17,18 @@ _SIGNS = ((Ge, "ge", ">="), (Gt, "gt", ">"), (Le, "le", "<="), (Lt, "lt", "<"))
 
 
 def choices(field: FieldInfo) -> tuple[str, ...]:
-    """The words that a field takes, or none when it takes more than that."""
+    """Return the words that a field accepts, or an empty tuple if it accepts other values."""
     kind = _without_none(field.annotation)
     return get_args(kind) if get_origin(kind) is Literal else ()
 
 
 def is_secret(field: FieldInfo) -> bool:
-    """Whether the field's value must not be shown."""
+    """Return whether the value of a field must not be shown."""
     return SecretStr.__name__ in repr(field.annotation)
 
 
 def type_text(field: FieldInfo) -> str:
-    """The field's type as one word."""
+    """Return the type of a field as one word."""
     kind = _without_none(field.annotation)
     if get_origin(kind) is Literal:
         return "choice"
@@ -43,7 +41,7 @@ def type_text(field: FieldInfo) -> str:
 
 
 def bounds_text(field: FieldInfo) -> str:
-    """Return the bounds of a field, such as `>= 1, <= 256`; empty when there are none."""
+    """Return the bounds of a field, for example `>= 1, <= 256`, or its choices, or an empty text."""
     if words := choices(field):
         return ", ".join(words)
     return ", ".join(
@@ -55,7 +53,7 @@ def bounds_text(field: FieldInfo) -> str:
 
 
 def default_text(field: FieldInfo) -> str:
-    """The default as it would be written in the environment."""
+    """Return the default of a field as it would be written in the environment."""
     if isinstance(field.json_schema_extra, dict) and "default_text" in field.json_schema_extra:
         return str(field.json_schema_extra["default_text"])
     return "" if field.default in (None, ()) else _as_variable(field.default)
@@ -89,7 +87,7 @@ def _without_none(annotation: Any) -> Any:
 
 
 def _bounds(field: FieldInfo) -> Iterator[object]:
-    """Bounds may sit on the field or inside its annotation."""
+    """Yield the bounds of a field, which may be on the field or inside its annotation."""
     yield from field.metadata
     kind = _without_none(field.annotation)
     for extra in getattr(kind, "__metadata__", ()):

@@ -1,4 +1,4 @@
-"""Finds variables whose names are nearly those of settings: probably typing errors, which have no effect."""
+"""Finds variables with names similar to settings, which are probably misspelt and have no effect."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from worker_gguf.settings import Settings
 __all__ = ["meant", "misspellings"]
 
 _NEAR: Final = 0.85
-"""difflib's ratio: N_CTXX and API_KEY are over it, HOSTNAME, OMP_NUM_THREADS and HF_XET_CACHE are not."""
+"""The minimum ratio of difflib. N_CTXX and API_KEY exceed it; HOSTNAME, OMP_NUM_THREADS and HF_XET_CACHE do not."""
 
 
 def meant(name: str) -> str | None:
-    """The setting that `name` was probably meant to be. None for a setting, and for what RunPod itself sets."""
-    from difflib import get_close_matches  # here: a start has better things to import
+    """Return the setting that was probably meant. None for settings, variables of RunPod and names without a match."""
+    from difflib import get_close_matches  # imported here, because the start does not need it
 
     if name.lower() in Settings.model_fields or name.upper().startswith("RUNPOD_"):
         return None
@@ -24,5 +24,5 @@ def meant(name: str) -> str | None:
 
 
 def misspellings(names: Iterable[str]) -> Mapping[str, str]:
-    """Each name in capital letters that was probably meant to be a setting, with that setting."""
+    """Return the setting that was probably meant for each misspelt name. Only names in upper case are checked."""
     return {name: near for name in names if name.isupper() and (near := meant(name)) is not None}
