@@ -31,7 +31,7 @@ def environment(platform: emulator.RunningEmulator, **own: str) -> dict[str, str
 @pytest.mark.parametrize(
     ("own", "check", "said"),
     [
-        ({"RUNPOD_GPU_COUNT": "1"}, "devices", "RUNPOD_GPU_COUNT=1, and this llama.cpp"),
+        ({"RUNPOD_GPU_COUNT": "1"}, "devices", "RUNPOD_GPU_COUNT=1, but this llama.cpp"),
         ({"MODEL": "/nowhere/model.gguf"}, "model_not_found", "No model file exists at /nowhere/model.gguf"),
     ],
 )
