@@ -1,3 +1,3 @@
-"""worker-gguf: any GGUF model, served on RunPod Serverless."""
+"""worker-gguf serves GGUF models on RunPod Serverless."""
 
 __version__ = "0.1.0"

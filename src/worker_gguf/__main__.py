@@ -1,4 +1,4 @@
-"""`python -m worker_gguf`."""
+"""Runs the command for `python -m worker_gguf`."""
 
 import sys
 

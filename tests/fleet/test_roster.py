@@ -90,7 +90,7 @@ def test_a_path_or_an_address_is_named_by_its_file() -> None:
         ("[{model: embedded, port: 80}]", "MODELS entry 1: PORT is for the whole worker"),
         ("[{model: embedded, api_keys: x}]", "API_KEYS is for the whole worker"),
         ("[a=embedded, {model: embedded, alias: b, n_ctx: 8k}]", "MODELS entry 2 (b): N_CTX='8k' is not valid"),
-        ("[{model: embedded, n_batch: 8, n_ubatch: 16}]", "MODELS entry 1: N_UBATCH=16 is over N_BATCH=8"),
+        ("[{model: embedded, n_batch: 8, n_ubatch: 16}]", "MODELS entry 1: N_UBATCH=16 exceeds N_BATCH=8"),
         ("a=embedded, A=org/x:Q4_0", "MODELS entry 2 (A) has the same name as another entry"),
     ],
 )
@@ -99,5 +99,5 @@ def test_the_error_names_the_wrong_entry(models: str, said: str) -> None:
 
 
 def test_model_and_models_are_not_set_together() -> None:
-    assert "MODEL and MODELS both say which model is served" in refusal("a=embedded", MODEL="embedded")
+    assert "MODEL and MODELS both set the served model" in refusal("a=embedded", MODEL="embedded")
     assert "MODEL_ALIAS and MODELS" in refusal("a=embedded", MODEL_ALIAS="x")

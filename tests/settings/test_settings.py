@@ -103,9 +103,9 @@ def test_a_value_is_read_as_its_type(name: str, text: str, value: Any) -> None:
         ("FLASH_ATTN", "maybe", "one of auto, on, off"),
         ("TYPE_K", "q9", "one of f16, f32"),
         ("KV_UNIFIED", "perhaps", "true or false"),
-        ("TENSOR_SPLIT", "3,x", "numbers >= 0 joined by commas"),
+        ("TENSOR_SPLIT", "3,x", "numbers >= 0 separated by commas"),
         ("DRY_SEQUENCE_BREAKERS", "\\n", "a JSON array of texts"),
-        ("SAMPLERS", "top_k;magic", "no such sampler as magic"),
+        ("SAMPLERS", "top_k;magic", "unknown samplers: magic"),
         ("PORT", "70000", "a whole number >= 1, <= 65535"),
         ("PORT_HEALTH", "0", "a whole number >= 1, <= 65535"),
         ("SEED", "4294967296", "a whole number >= -1, < 4294967296"),
@@ -184,10 +184,10 @@ def test_what_is_no_origin_is_refused(origins: str) -> None:
 @pytest.mark.parametrize(
     ("environ", "wanted"),
     [
-        ({"MODEL_FILENAME": "a.gguf"}, "go together"),
-        ({"MODEL_REPOSITORY_ID": "org/repo"}, "go together"),
+        ({"MODEL_FILENAME": "a.gguf"}, "need each other"),
+        ({"MODEL_REPOSITORY_ID": "org/repo"}, "need each other"),
         ({"MODEL": "m", "MODEL_REPOSITORY_ID": "org/repo", "MODEL_FILENAME": "a.gguf"}, "set only one of them"),
-        ({"N_BATCH": "256", "N_UBATCH": "512"}, "N_UBATCH=512 is over N_BATCH=256"),
+        ({"N_BATCH": "256", "N_UBATCH": "512"}, "N_UBATCH=512 exceeds N_BATCH=256"),
         ({"TYPE_V": "q8_0", "FLASH_ATTN": "off"}, "TYPE_V=q8_0 needs flash attention"),
     ],
 )

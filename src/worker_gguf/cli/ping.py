@@ -43,7 +43,7 @@ def ping(environ: Mapping[str, str] | None = None) -> int:
 
 
 def port_of_ping(variables: Mapping[str, str]) -> int | None:
-    """Return the port of /ping, or None where the worker has none. Raises SettingsError.
+    """Return the port of /ping, or None if the worker has none. Raises SettingsError.
 
     tests/cli/test_ping.py compares it with Settings.
     """

@@ -70,7 +70,7 @@ class FleetModel:
 
     @property
     def card(self) -> ModelCard:
-        """The public facts of the model, as far as they are known: more when it is on disk, all when it is loaded."""
+        """The known public facts of the model: some if it is not on disk, more if it is, all if it is loaded."""
         if self.loaded is not None:
             return self.loaded.service.card
         if self._found is not None:

@@ -55,30 +55,28 @@ class Metrics:
         self._requests = Counter(
             "worker_gguf_requests", "Requests by route and status", ["route", "status"], registry=registry
         )
-        self._ignored = Counter(
-            "worker_gguf_ignored_parameters", "Parameters without effect here", ["name"], registry=registry
-        )
+        self._ignored = Counter("worker_gguf_ignored_parameters", "Ignored parameters", ["name"], registry=registry)
         self._first_token = Histogram(
             "worker_gguf_time_to_first_token_seconds",
-            "From the request to its first token",
+            "Seconds from the start of a request to its first token",
             buckets=_FIRST_TOKEN_S,
             registry=registry,
         )
         self._per_token = Histogram(
             "worker_gguf_time_per_output_token_seconds",
-            "Between tokens, mean of a request",
+            "Mean seconds between two tokens of an answer",
             buckets=_PER_TOKEN_S,
             registry=registry,
         )
         self._queue_wait = Histogram(
             "worker_gguf_queue_wait_seconds",
-            "From a request's submission until it had a slot",
+            "Seconds from the submission of a request until it had a slot",
             buckets=_QUEUE_WAIT_S,
             registry=registry,
         )
         self._request = Histogram(
             "worker_gguf_request_duration_seconds",
-            "From a request's first byte to its last, by route",
+            "Seconds from the first to the last byte of a request, by route",
             ["route"],
             buckets=_REQUEST_S,
             registry=registry,
@@ -95,7 +93,7 @@ class Metrics:
         )
         self._add_start(registry)
         ProcessCollector(registry=registry)
-        build = Gauge("worker_gguf_build_info", "Constant 1; the labels say what runs", ["version"], registry=registry)
+        build = Gauge("worker_gguf_build_info", "Constant 1; the label is the version", ["version"], registry=registry)
         build.labels(version).set(1)
 
     def _add_start(self, registry: CollectorRegistry) -> None:
@@ -104,18 +102,18 @@ class Metrics:
         )
         self._downloaded = Gauge(
             "worker_gguf_start_download_bytes",
-            "Size of the model if this start downloaded it, or waited for a worker that did; 0 if it was there",
+            "Size of the model if this start downloaded it, or waited for a worker that did; else 0",
             registry=registry,
         )
         self._model = Gauge(
             "worker_gguf_model_info",
-            "Constant 1; the labels say which model is served and where it was found",
+            "Constant 1; the labels are the served model and the place where it was found",
             ["model", "architecture", "quantization", "source"],
             registry=registry,
         )
         self._degraded = Gauge(
             "worker_gguf_plan_degraded_steps",
-            "Steps back from the memory plan that the load forced; 0 is as planned",
+            "Steps to smaller memory plans during the load; 0 is as planned",
             registry=registry,
         )
 
@@ -190,7 +188,7 @@ class _StatusCollector:
 
     def collect(self) -> Iterator[Metric]:
         now = self._status()
-        family = GaugeMetricFamily("worker_gguf_status", "1 for the state the worker is in", labels=["status"])
+        family = GaugeMetricFamily("worker_gguf_status", "1 for the current state", labels=["status"])
         for status in get_args(Status):
             family.add_metric([status], float(status == now))
         yield family
@@ -210,20 +208,20 @@ class _EngineCollector:
         if stats is None:
             return
         for name, text, value in (
-            ("slots", "Sequences that can run at once", stats.n_slots),
+            ("slots", "Sequences that can run at the same time", stats.n_slots),
             ("busy_slots", "Sequences running now", stats.busy_slots),
             ("cells", "Tokens the KV memory can hold", stats.n_cells),
             ("held_tokens", "Tokens in the KV memory now", stats.held_tokens),
             ("queue_depth", "Requests waiting for a slot", stats.waiting),
-            ("queue_limit", "Requests that may wait; one more is refused with 429", stats.max_queue),
+            ("queue_limit", "Requests that may wait; others are refused with 429", stats.max_queue),
         ):
             yield GaugeMetricFamily(f"worker_gguf_{name}", text, value=value)
         for name, text, total in (
-            ("prompt_tokens", "Prompt tokens, cached ones included", stats.prompt_tokens),
+            ("prompt_tokens", "Prompt tokens, including cached ones", stats.prompt_tokens),
             ("cached_tokens", "Prompt tokens that were not computed again", stats.cached_tokens),
             ("completion_tokens", "Tokens drawn", stats.completion_tokens),
             ("steps", "Steps of the engine", stats.steps),
-            ("schedule_seconds", "Seconds deciding what runs next", stats.schedule_seconds),
+            ("schedule_seconds", "Seconds of scheduling", stats.schedule_seconds),
             ("decode_seconds", "Seconds in llama_decode", stats.decode_seconds),
             ("sample_seconds", "Seconds drawing tokens", stats.sample_seconds),
         ):
@@ -250,7 +248,7 @@ class _ModelsCollector:
             yield _labelled(GaugeMetricFamily(f"worker_gguf_{name}", text, labels=["model"]), counts, values)
         for name, text, totals in (
             ("model_loads", "Loads of the model", [count.n_loads for count in counts]),
-            ("model_load_seconds", "Seconds in loads of the model", [count.load_seconds for count in counts]),
+            ("model_load_seconds", "Seconds of all loads of the model", [count.load_seconds for count in counts]),
             ("model_unloads", "Times the model was unloaded for another", [count.n_unloads for count in counts]),
         ):
             yield _labelled(CounterMetricFamily(f"worker_gguf_{name}", text, labels=["model"]), counts, totals)

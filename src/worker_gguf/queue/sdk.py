@@ -117,9 +117,7 @@ class _JobControl:
         self._watchers: list[asyncio.Task[None]] = []
 
     def n_jobs(self, _current: int) -> int:
-        """Return the number of jobs to take at once. The SDK calls this `concurrency_modifier` in its loop, before each
-        poll.
-        """
+        """Return the number of jobs to run. The SDK calls it in its loop before each poll (`concurrency_modifier`)."""
         if not self._watchers:
             self._watch()
         if not self._leaving.is_set():

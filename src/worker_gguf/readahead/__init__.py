@@ -1,1 +1,1 @@
-"""Reads files into the page cache before the load needs them."""
+"""Reads files into the page cache before they are needed."""

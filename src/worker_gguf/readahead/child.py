@@ -1,7 +1,7 @@
-"""Runs work in a child process, which reports its progress until it ends.
+"""Runs a function in a child process, which reports its progress until it ends.
 
-A thread would wait for the interpreter lock after each call to the kernel, while the start imports modules. Only a
-process without other threads may be forked, so a child is possible only at the very beginning of a start.
+While the start imports modules, a thread would wait for the interpreter lock after each system call. Only a process
+without other threads may be forked, so a child is possible only at the beginning of a start.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ _RECORD: Final = struct.Struct("=qqqqd")
 
 
 class Report(NamedTuple):
-    """`errno` is 0 as long as nothing has failed. `ended_s`, by the machine's monotonic clock, is 0 while the work
-    runs.
+    """The progress of the child. `errno` is 0 if nothing has failed.
+
+    `ended_s` is the time of the end by the machine's monotonic clock, or 0 while the work runs.
     """
 
     bytes_done: int
@@ -35,22 +36,23 @@ class Report(NamedTuple):
 
 
 class Child:
-    """The child process, as its parent uses it."""
+    """A child process, as seen by its parent."""
 
-    def __init__(self, pid: int, said: int, orders: int) -> None:
-        self._pid, self._said, self._orders = pid, said, orders
+    def __init__(self, pid: int, reports: int, orders: int) -> None:
+        """`reports` is the read end of the child's pipe for reports, `orders` the write end of the pipe to stop it."""
+        self._pid, self._reports, self._orders = pid, reports, orders
         self._stopping = threading.Lock()
 
     def reports(self) -> Iterator[Report]:
-        """Yield reports until the child has ended for any reason. For one thread, once."""
-        while len(record := os.read(self._said, _RECORD.size)) == _RECORD.size:
+        """Yield all reports until the child has ended for any reason. Call it once."""
+        while len(record := os.read(self._reports, _RECORD.size)) == _RECORD.size:
             yield Report(*_RECORD.unpack(record))
-        os.close(self._said)
+        os.close(self._reports)
         with contextlib.suppress(ChildProcessError):  # already reaped, because SIGCHLD is ignored
             os.waitpid(self._pid, 0)
 
     def stop(self) -> None:
-        """Ask the child to end. Can be called from any thread, and again."""
+        """Tell the child to end. Can be called from any thread, and several times."""
         with self._stopping:
             orders, self._orders = self._orders, -1
         if orders >= 0:
@@ -58,30 +60,30 @@ class Child:
 
 
 def fork(work: Callable[[], None], wait: Callable[[float], bool], report: Callable[[], Report]) -> Child:
-    """Start `work` in a child process.
+    """Call `work` in a child process, which must start the work in the background.
 
-    The child ends when `wait` (which takes a timeout in seconds) returns true, when it is stopped, and when this
-    process has ended.
+    The child ends when `wait`, which takes a timeout in seconds, returns True, when it is stopped, or when this process
+    ends.
     """
-    said, saying = os.pipe()
-    orders, ordering = os.pipe()
+    reports_out, reports_in = os.pipe()
+    orders_out, orders_in = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            os.close(said)
-            os.close(ordering)
-            _run(work, wait, report, saying, orders)
+            os.close(reports_out)
+            os.close(orders_in)
+            _run(work, wait, report, reports_in, orders_out)
         finally:
             os._exit(0)
-    os.close(saying)
-    os.close(orders)
-    return Child(pid, said, ordering)
+    os.close(reports_in)
+    os.close(orders_out)
+    return Child(pid, reports_out, orders_in)
 
 
 def _run(
-    work: Callable[[], None], wait: Callable[[float], bool], report: Callable[[], Report], saying: int, orders: int
+    work: Callable[[], None], wait: Callable[[float], bool], report: Callable[[], Report], reports: int, orders: int
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and then stops this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and stops this process
     logging.disable()  # the parent reads the failure and logs it
     work()
     is_done = False
@@ -89,4 +91,4 @@ def _run(
         is_done = wait(_LOOK_S)
         if select.select([orders], [], [], 0)[0]:
             return
-        os.write(saying, _RECORD.pack(*report()))
+        os.write(reports, _RECORD.pack(*report()))

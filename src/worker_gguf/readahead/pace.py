@@ -1,8 +1,8 @@
-"""Decides how many readers a volume is worth, from the pieces that they have read so far. Pure, without a clock.
+"""Decides how many readers to use for a volume, by their throughput so far. Reads no files and no clock.
 
-A mount whose reads are slow but independent is faster with more readers; one whose processor is the bottleneck is
-slower. So the number doubles while that adds throughput and then returns to the best number. If more readers never
-helped, fewer are tried.
+If the reads of a mount are slow but independent, more readers increase the throughput. If the processor is the
+bottleneck, they decrease it. So the number is doubled as long as that increases the throughput, and then set to the
+best one. If more readers never helped, fewer are tried.
 """
 
 from __future__ import annotations
@@ -15,23 +15,21 @@ FIRST_READERS: Final = 4
 MOST_READERS: Final = 32
 
 WINDOW_S: Final = 0.05
-"""Shortest time over which a number of readers is judged."""
+"""The shortest time for which the throughput of a number of readers is measured."""
 HOLD_S: Final = (0.4, 4.0)
-"""Seconds for which a choice stands before more readers are tried again: the first and the longest, doubling each time.
-One window may have been chance, and volumes are shared.
+"""The seconds for which a choice is kept before more readers are tried again: the first time, doubled each time up to
+the second. More readers are tried again because one measurement may be random and volumes are shared.
 """
 GAIN: Final = 1.15
-"""Twice the readers must bring this many times the bytes to be worth their processor time. A reader announces 2 MiB at
-once, so a few keep a volume busy, and a smaller gain is mostly noise.
+"""Twice as many readers are used only if they increase the throughput by this factor, because they need processor time.
+A reader announces 2 MiB at a time, so a few readers keep a volume busy, and a smaller gain is mostly noise.
 """
 LOSS: Final = 0.95
-"""Half the readers may bring this little and still be chosen."""
+"""Half as many readers are used if they reach at least this fraction of the throughput."""
 
 
 class Pace:
-    """Call it under the lock of the readers. `done` counts a finished piece; `readers` is the number of readers to
-    run.
-    """
+    """Chooses `readers`, the number of readers to run. Call its methods while holding the readers' lock."""
 
     def __init__(self, now_s: float, *, first: int = FIRST_READERS, most: int = MOST_READERS) -> None:
         self.readers = min(first, most)
@@ -43,7 +41,7 @@ class Pace:
         self._open_window(now_s, self.readers)
 
     def done(self, n_bytes: int, now_s: float) -> None:
-        """Count a piece. Pieces that began under the previous number of readers are awaited and not counted."""
+        """Count a finished piece of a file. Pieces that were started with another number of readers are not counted."""
         if self._unsettled:
             self._unsettled -= 1
             self._since_s = now_s
@@ -63,7 +61,7 @@ class Pace:
                 self._best = (self.readers, bytes_per_s)
                 self._try_or_hold("more", min(self.readers * 2, self._most))
             case "more":
-                # More did not help. If that was the first step, perhaps even the first number is too many.
+                # More readers did not help. If this was the first step, even the first number may be too large.
                 self.readers = self._best[0] if self._best else self.readers
                 self._try_or_hold("fewer" if self.readers == self._first else "nothing", self.readers // 2)
             case "fewer" if self._best is None or bytes_per_s >= self._best[1] * LOSS:
@@ -83,7 +81,7 @@ class Pace:
         else:
             self._trying, self.readers = what, readers
 
-    def _open_window(self, now_s: float, n_under_way: int) -> None:
-        self._unsettled = n_under_way
+    def _open_window(self, now_s: float, n_started: int) -> None:
+        self._unsettled = n_started
         self._since_s = now_s
         self._bytes = self._pieces = 0

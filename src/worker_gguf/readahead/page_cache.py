@@ -1,8 +1,8 @@
-"""Reads a piece of a file into the page cache and nowhere else.
+"""Reads a piece of a file into the page cache without copying it to other memory.
 
-The whole piece is announced to the kernel first, so that the volume answers its requests in parallel. Then the piece is
-sent to /dev/null, which waits until it is there, reports a failure and copies nothing. Reading it into a buffer would
-take three times the processor time, which a cold start needs elsewhere.
+First the whole piece is announced to the kernel, so that the volume answers all its requests in parallel. Then the
+piece is sent to /dev/null, which waits until it has arrived, reports errors and copies nothing. Reading it into a
+buffer would take three times as much processor time, which a cold start needs for other work.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from typing import Final
 __all__ = ["BUFFER_BYTES", "PageCache"]
 
 BUFFER_BYTES: Final = 256 << 10
-"""The pieces that a thread reads where /dev/null cannot be sent to."""
+"""The buffer of a read on a file system that cannot send to /dev/null."""
 _LEAST_STEP: Final = 128 << 10
 
 
 class PageCache:
-    """`bring` can be called by many threads. Call `close` when none of them does any more."""
+    """Reads files into the page cache.
+
+    `bring` can be called from several threads. Call `close` when no thread calls `bring` any more.
+    """
 
     def __init__(self) -> None:
         self._null: int | None = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
@@ -27,12 +30,15 @@ class PageCache:
         self._steps: dict[int, int] = {}
 
     def bring(self, fd: int, offset: int, size: int) -> int:
-        """Read a piece. Returns how many bytes from `offset` on are in the page cache now; 0 is the end of the file."""
+        """Read at most `size` bytes from `offset`. Returns their number, which is 0 at the end of the file.
+
+        Raises OSError.
+        """
         self._announce(fd, offset, size)
         if self._can_send and self._null is not None:
             try:
                 return os.sendfile(self._null, fd, offset, size)
-            except OSError:  # this file system does not support it; a fault of the file itself shows when it is read
+            except OSError:  # this file system does not support it; if the file has an error, the read below raises it
                 self._can_send = False
         return _read(fd, offset, size)
 
@@ -48,9 +54,9 @@ class PageCache:
 
 
 def _step_bytes(fd: int) -> int:
-    """Return the number of bytes that the kernel reads for one announcement. It ignores the rest of a larger one.
+    """Return the bytes that the kernel reads for one announcement. It ignores the rest of a larger one.
 
-    The limit is twice the device's own read-ahead for a file that is announced as sequential.
+    The limit is the device's read-ahead, which is twice as large for a file that was announced as sequential.
     """
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
     device = os.fstat(fd).st_dev

@@ -1,12 +1,12 @@
-"""Reads the files of a model into the page cache ahead of the load.
+"""Reads the files of a model into the page cache before and during the load. Independent of llama.cpp.
 
-Each block is requested once, in file order, by as many readers as `Pace` finds worthwhile. The pages stay in the page
-cache (`page_cache.py`) and use no other memory. A failure here never fails the start, because the load that follows has
-the same failure and reports it better.
+Every block is requested once, in file order, by as many readers as `Pace` chooses. The pages stay in the page cache
+(`page_cache.py`) and use no other memory. An error here never makes the start fail, because the load will have the same
+error and a better message.
 
-A FUSE mount may drop a file's cached pages on every open. So the descriptors stay open until `close`, and a load should
-use them (`file`, `fd`). A load that opens the files by name calls `opened` afterwards: on a mount that drops pages, the
-readers wait for that call.
+A FUSE mount may drop the cached pages of a file whenever it is opened. So the descriptors stay open until `close`, and
+a load should use them (`file`, `fd`). A load that opens the files by name must call `opened` afterwards: on a mount
+that drops pages, the readers wait for that call.
 """
 
 from __future__ import annotations
@@ -35,17 +35,19 @@ _PAGE: Final = mmap.PAGESIZE
 _JOIN_TIMEOUT_S: Final = 5.0
 
 Read: TypeAlias = Callable[[int, int, int], int]
-"""`PageCache.bring`: descriptor, offset, size; how many bytes were read."""
+"""A function such as `PageCache.bring`: takes a descriptor, an offset and a size, returns the number of bytes read."""
 
 
 class Block(NamedTuple):
+    """A piece of an open file."""
+
     fd: int
     offset: int
     size: int
 
 
 class Prefetch:
-    """The prefetch of a model. Its files are open until `close`. Methods can be called from any thread."""
+    """A prefetch of files, which are open until `close`. Methods can be called from any thread."""
 
     def __init__(
         self,
@@ -63,13 +65,13 @@ class Prefetch:
         """
         self.paths = tuple(paths)
         self.bytes_done = 0
-        """Read, or found in the page cache."""
+        """Bytes that were read or were already in the page cache."""
         self.bytes_cached = 0
-        """Bytes that were in the page cache already."""
+        """Bytes that were already in the page cache."""
         self.most_readers = 0
         self.error: OSError | None = None
         self.began_s = clock()
-        """By the clock, `time.perf_counter` if none is given; so is `ended_s`."""
+        """The start by `clock`; `ended_s` is the end by the same clock, or None while it runs."""
         self.ended_s: float | None = None
         self._clock = clock
         self._fds: list[int] = []
@@ -94,10 +96,9 @@ class Prefetch:
         self._child: child.Child | None = None
 
     def start(self, *, in_child: bool = False) -> Prefetch:
-        """Begin to read in the background.
+        """Start to read in the background.
 
-        With `in_child`, a child process reads a model of one file, which is possible only while this process has no
-        other thread.
+        With `in_child`, a child process reads, if there is only one file. This process must have no other thread then.
         """
         if in_child and len(self._fds) == 1:
             self._child = child.fork(self._begin, self._finished.wait, self._report)
@@ -105,36 +106,39 @@ class Prefetch:
         return self
 
     def file(self, index: int = 0) -> BinaryIO:
-        """Return one of the files through its open descriptor. Nothing is opened, so no pages are dropped."""
+        """Return one of the files with its open descriptor, so that it is not opened again and keeps its pages."""
         return open(self._fds[index], "rb", buffering=0, closefd=False)
 
     def opened(self) -> None:
-        """Note that the load has opened all files that it opens by name."""
+        """Note that the load has opened all files that it will open by name."""
         self._gate.set()
 
     def cancel(self) -> None:
+        """Tell the readers to stop."""
         self._stopping.set()
         self._gate.set()
         if self._child is not None:
             self._child.stop()
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Return whether the readers have ended, for any reason."""
+        """Wait at most `timeout_s` and return whether the readers have ended, for any reason."""
         return self._finished.wait(timeout_s)
 
     @property
     def readers(self) -> int:
-        """The number of readers that run now."""
+        """The number of running readers."""
         return len(self._readers)
 
     @property
     def fd(self) -> int | None:
-        """The descriptor of a model of one file, for a load through an open descriptor."""
+        """The open descriptor if there is only one file, else None."""
         return self._fds[0] if len(self._fds) == 1 else None
 
     def close(self, timeout_s: float = _JOIN_TIMEOUT_S) -> None:
-        """Stop the readers and close the files. If a reader hangs on a dead volume, they stay open, because the
-        reader might otherwise use a number that has been given to another file.
+        """Stop the readers and close the files.
+
+        If a reader hangs because the volume does not answer, the files stay open, so that their descriptors are not
+        reused.
         """
         self.cancel()
         if self._finished.wait(timeout_s):
@@ -151,12 +155,12 @@ class Prefetch:
     # --- a child's readers ----------------------------------------------------------------------------------------
 
     def _report(self) -> child.Report:
-        """Report the progress, in the child."""
+        """Return the progress. Called in the child."""
         failed = self.error.errno or errno.EIO if self.error else 0
         return child.Report(self.bytes_done, self.bytes_cached, self.most_readers, failed, self.ended_s or 0.0)
 
     def _follow(self) -> None:
-        """Copy the reports of the child, in the parent."""
+        """Copy the child's reports into this object. Runs in the parent."""
         assert self._child is not None
         for report in self._child.reports():
             self.bytes_done, self.bytes_cached, self.most_readers = report[:3]
@@ -180,7 +184,7 @@ class Prefetch:
             self._end_if_idle()
 
     def _call_readers(self) -> None:
-        """Start missing readers. Call it under the lock."""
+        """Start the missing readers. Call it while holding the lock."""
         wanted = self._pace.readers if not self._stopping.is_set() else 0
         for number in range(wanted):
             if number not in self._readers:
@@ -206,7 +210,7 @@ class Prefetch:
                     self._call_readers()
 
     def _next(self, number: int) -> Block | None:
-        """Return the next block for this reader, or None if it should end."""
+        """Return the next block for a reader, or None if the reader must end."""
         with self._lock:
             block = None
             if number < self._pace.readers and not self._stopping.is_set():
@@ -222,21 +226,21 @@ class Prefetch:
             self._finished.set()
 
     def _fetch(self, block: Block) -> int:
-        """Read the block into the page cache. Returns less than its size if the file ends before."""
+        """Read a block and return the number of bytes, which is smaller than its size if the file ends earlier."""
         done = 0
         while done < block.size:
             n_bytes = self._read(block.fd, block.offset + done, block.size - done)
             if not n_bytes:
-                self._stopping.set()  # the file has shrunk, so the following blocks are gone as well
+                self._stopping.set()  # the file was truncated, so the following blocks do not exist either
                 break
             done += n_bytes
         return done
 
     def _is_cached(self, block: Block) -> bool:
-        """Return whether the first, middle and last page of the block are cached.
+        """Return whether the first, middle and last page of a block are cached.
 
-        Returns False if the file system cannot tell (FUSE): reading cached pages costs a copy and no request to the
-        volume.
+        Returns False if the file system does not support the test (FUSE). Then a cached block is sent again, which
+        sends no request to the volume.
         """
         if not self._can_probe:
             return False
@@ -265,8 +269,8 @@ class Prefetch:
 def drops_on_open(path: Path, fd: int) -> bool:
     """Return whether opening the file again drops its cached pages.
 
-    The kernel does not report this directly. A cached page is mapped without a major fault, which is exact, unlike a
-    measurement of time.
+    The kernel has no direct test for this. A mapped page that is cached causes no major fault, which is more reliable
+    than a measurement of time. Raises OSError.
     """
     if os.fstat(fd).st_size == 0:
         return False

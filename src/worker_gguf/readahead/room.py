@@ -1,4 +1,4 @@
-"""Finds how much of a file fits into the page cache without evicting its own earlier pages."""
+"""Computes how much of a file fits into the page cache without evicting pages that were read before."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Final
 __all__ = ["page_cache_room_bytes"]
 
 _SHARE: Final = 0.9
-"""The rest is left for the start itself."""
+"""The rest is for the start itself."""
 
 
 def page_cache_room_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Return the memory that the page cache can get: the kernel's estimate, limited by the container. None if unknown.
+    """Return the bytes that the page cache can use, or None if unknown.
 
-    A container's page cache counts against its limit and evicts only itself, so only memory that cannot be dropped is
-    subtracted.
+    This is the kernel's estimate, limited by the container's limit. Only memory that cannot be dropped is subtracted
+    from that limit, because a container's page cache counts as used but evicts only its own pages.
     """
     try:
         room = (

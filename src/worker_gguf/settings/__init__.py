@@ -1,4 +1,4 @@
-"""The settings of a worker: one frozen value, read once from the environment."""
+"""The settings of a worker: one frozen object, read once from the environment."""
 
 from worker_gguf.settings.settings import RUNPOD_VOLUME, Settings
 

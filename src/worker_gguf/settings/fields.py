@@ -1,4 +1,4 @@
-"""All settings by group: the name, type, default, bounds and one line of help of each."""
+"""The settings by group, with their names, types, defaults, bounds and descriptions."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ DRAWN = SamplingParams()
 
 
 class Group(BaseModel):
-    """A part of Settings. It is never validated alone, and building its validator would take 15 ms."""
+    """A part of Settings. Pydantic builds no validator for it, which would take 15 ms and is not needed."""
 
     model_config = ConfigDict(defer_build=True)
 
 
 class Model(Group):
-    """Which model is served, and where its files are."""
+    """The served model and its place."""
 
     model: str = Field("embedded", description="`embedded`, a path to a .gguf file, or `org/repo[:QUANT]` on the Hub")
     model_alias: str | None = Field(
-        None, description="Name that clients see; planned: the repository's, or the file's without its ending"
+        None, description="Name for clients; planned: the name of the repository, or of the file without its ending"
     )
     model_repository_id: str | None = Field(None, description="Older pair: the repository, `org/repo`")
     model_filename: str | None = Field(None, description="Older pair: the file in MODEL_REPOSITORY_ID")
     model_cache_dir: Path | None = Field(
-        None, description="Folder of the Hub's cache; planned: the network volume's if there is one, else the Hub's own"
+        None, description="Folder of the Hub's cache; planned: on the network volume if there is one, else the default"
     )
     model_cache_max_gb: float | None = Field(
         None,
@@ -48,11 +48,11 @@ class Model(Group):
     )
     verify_model: Literal["size", "sha256"] = Field(
         "size",
-        description="At the start: the file's size by its header, or its SHA-256 by the cache, which reads it all",
+        description="Check at the start: the size of the file, or its SHA-256, for which the whole file is read",
     )
     hf_token: SecretStr | None = Field(None, description="Token for gated or private repositories")
     chat_template: str | None = Field(
-        None, description="A Jinja chat template or the path of one (.jinja); planned: the model's own"
+        None, description="A Jinja chat template or the path of one (.jinja); planned: that of the model"
     )
     tokenizer: str | None = Field(
         None,
@@ -75,10 +75,10 @@ class Memory(Group):
     n_cpu_moe: int | None = Field(
         None, ge=0, description="Layers whose experts stay in main memory, counted from the first"
     )
-    type_k: CacheType | None = Field(None, description="Type of the K cache; planned: f16, q8_0 where memory is short")
+    type_k: CacheType | None = Field(None, description="Type of the K cache; planned: f16, or q8_0 if memory is short")
     type_v: CacheType | None = Field(None, description="Type of the V cache; a quantised one needs FLASH_ATTN")
     load_mode: Literal["auto", "mmap", "none", "mlock", "direct"] = Field(
-        "auto", description="How the file gets into memory"
+        "auto", description="How the file is loaded into memory"
     )
     prefetch: Literal["auto", "on", "off"] = Field(
         "auto",
@@ -90,8 +90,8 @@ class Memory(Group):
     split_mode: Literal["none", "layer", "row"] = Field("layer", description="How several GPUs share the model")
     tensor_split: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(
         None,
-        description="Share of each GPU, such as `3,1`",
-        json_schema_extra={"expected": "numbers >= 0 joined by commas"},
+        description="Share of each GPU, for example `3,1`",
+        json_schema_extra={"expected": "numbers >= 0 separated by commas"},
     )
     main_gpu: int = Field(0, ge=0, description="The GPU used when SPLIT_MODE=none")
 
@@ -104,31 +104,31 @@ class Memory(Group):
 class Engine(Group):
     """How llama.cpp computes."""
 
-    n_batch: int | None = Field(None, ge=1, le=65536, description="Tokens handed to llama.cpp in one step")
-    n_ubatch: int | None = Field(None, ge=1, le=65536, description="Tokens computed at once, at most N_BATCH")
+    n_batch: int | None = Field(None, ge=1, le=65536, description="Tokens passed to llama.cpp in one step")
+    n_ubatch: int | None = Field(None, ge=1, le=65536, description="Tokens computed at the same time, at most N_BATCH")
     n_threads: int | None = Field(None, ge=1, le=1024, description="Threads for generation")
     n_threads_batch: int | None = Field(None, ge=1, le=1024, description="Threads for prompts")
     flash_attn: Literal["auto", "on", "off"] = Field("auto", description="Flash attention")
     repack: Literal["auto", "on", "off"] = Field(
         "auto", description="Rearrange weights for the processor at the start; auto: not on x86 (docs/cold-start.md)"
     )
-    rope_freq_base: float | None = Field(None, gt=0, description="RoPE base frequency; planned: the model's own")
-    rope_freq_scale: float | None = Field(None, gt=0, description="RoPE frequency scale; planned: the model's own")
+    rope_freq_base: float | None = Field(None, gt=0, description="RoPE base frequency; planned: that of the model")
+    rope_freq_scale: float | None = Field(None, gt=0, description="RoPE frequency scale; planned: that of the model")
 
 
 class Fleet(Group):
-    """Several models in one worker, loaded on demand; [models](models.md) tells how."""
+    """Several models in one worker, loaded on demand; see [models](models.md)."""
 
     models: str | None = Field(
         None,
-        description="Several models in place of MODEL: `alias=reference, …`, a list as JSON or YAML, or a YAML file",
+        description="Several models instead of MODEL: `alias=reference, …`, a list as JSON or YAML, or a YAML file",
     )
     models_max: int | None = Field(
-        None, ge=1, le=64, description="Most models in memory at once; unset: as many as fit"
+        None, ge=1, le=64, description="Maximum number of models in memory; unset: as many as fit"
     )
     models_preload: int = Field(1, ge=1, le=64, description="Models loaded at the start, from the first, if they fit")
     model_min_residence_s: float = Field(
-        3.0, ge=0, le=3600, description="Seconds that a loaded model stays in memory at least"
+        3.0, ge=0, le=3600, description="Minimum seconds that a loaded model stays in memory"
     )
     model_turn_s: float = Field(
         10.0, ge=0, le=86400, description="Seconds after its load that a busy model takes requests while others wait"
@@ -138,23 +138,23 @@ class Fleet(Group):
 class Limits(Group):
     """Limits on requests."""
 
-    max_queue: int = Field(128, ge=0, le=100_000, description="Requests that may wait; one more is answered 429")
+    max_queue: int = Field(128, ge=0, le=100_000, description="Requests that may wait; others are answered with 429")
     max_tokens: int | None = Field(
-        None, ge=1, description="Answer length when the request names none; planned: to the end of the context"
+        None, ge=1, description="Default length of an answer, in tokens; planned: to the end of the context"
     )
     watchdog_s: float = Field(
-        120.0, ge=0, description="Seconds without a step while work is there, then the worker restarts; 0 is off"
+        120.0, ge=0, description="Seconds without progress of running requests until the worker restarts; 0 is off"
     )
     queue_timeout_s: float | None = Field(
         default_factory=lambda values: 60.0 if behind_balancer(values) else None,
         gt=0,
-        description="Seconds a request may wait for a slot; then it is answered 429",
+        description="Seconds that a request may wait for a slot until it is answered with 429",
         json_schema_extra={"default_text": "60 behind RunPod's balancer"},
     )
     request_timeout_s: float | None = Field(
         default_factory=lambda values: 320.0 if behind_balancer(values) else 600.0,
         gt=0,
-        description="Seconds a request may take, waiting included",
+        description="Seconds that a request may take, including its wait",
         json_schema_extra={"default_text": "600, or 320 behind RunPod's balancer"},
     )
     max_body_mb: int = Field(
@@ -164,30 +164,30 @@ class Limits(Group):
         description="Size limit of a request body, in MiB",
         json_schema_extra={"default_text": "32, or 28 behind RunPod's balancer"},
     )
-    strict_parameters: bool = Field(False, description="Refuse parameters that change nothing here, with 400")
+    strict_parameters: bool = Field(False, description="Refuse parameters that have no effect here, with 400")
 
 
 class Sampling(Group):
-    """Defaults for requests that do not say, under llama-server's names."""
+    """Defaults for requests, with the names of llama-server."""
 
     temperature: float = Field(DRAWN.temperature, ge=0, description="Randomness; 0 is greedy")
     dynatemp_range: float = Field(DRAWN.dynatemp_range, ge=0, description="Dynamic temperature: range, 0 is off")
     dynatemp_exponent: float = Field(DRAWN.dynatemp_exponent, ge=0, description="Dynamic temperature: exponent")
-    top_k: int = Field(DRAWN.top_k, ge=-1, description="Keep the k likeliest tokens; 0 or -1 is off")
-    top_p: float = Field(DRAWN.top_p, ge=0, le=1, description="Keep the likeliest tokens up to this mass; 1 is off")
-    min_p: float = Field(DRAWN.min_p, ge=0, le=1, description="Drop tokens under this share of the likeliest; 0 is off")
+    top_k: int = Field(DRAWN.top_k, ge=-1, description="Keep the k most likely tokens; 0 or -1 is off")
+    top_p: float = Field(DRAWN.top_p, ge=0, le=1, description="Keep the most likely tokens up to this mass; 1 is off")
+    min_p: float = Field(DRAWN.min_p, ge=0, le=1, description="Drop tokens below this share of the top; 0 is off")
     typical_p: float = Field(DRAWN.typical_p, ge=0, le=1, description="Locally typical mass; 1 is off")
     top_n_sigma: float = Field(DRAWN.top_n_sigma, ge=-1, description="Keep logits within n sigma of the top; -1 is off")
-    xtc_probability: float = Field(DRAWN.xtc_probability, ge=0, le=1, description="XTC: chance of acting; 0 is off")
+    xtc_probability: float = Field(DRAWN.xtc_probability, ge=0, le=1, description="XTC: probability of use; 0 is off")
     xtc_threshold: float = Field(DRAWN.xtc_threshold, ge=0, le=1, description="XTC: probability threshold")
     repeat_penalty: float = Field(DRAWN.repeat_penalty, gt=0, description="Penalty for repeated tokens; 1 is off")
-    repeat_last_n: int = Field(DRAWN.repeat_last_n, ge=-1, description="Tokens it looks back at; -1 is the context")
+    repeat_last_n: int = Field(DRAWN.repeat_last_n, ge=-1, description="Recent tokens for penalties; -1 is the context")
     presence_penalty: float = Field(DRAWN.presence_penalty, description="Penalty for tokens that appeared; 0 is off")
     frequency_penalty: float = Field(DRAWN.frequency_penalty, description="Penalty for each appearance; 0 is off")
     dry_multiplier: float = Field(DRAWN.dry_multiplier, ge=0, description="DRY: strength; 0 is off")
     dry_base: float = Field(DRAWN.dry_base, ge=1, description="DRY: growth of the penalty")
-    dry_allowed_length: int = Field(DRAWN.dry_allowed_length, ge=0, description="DRY: repetition that costs nothing")
-    dry_penalty_last_n: int = Field(DRAWN.dry_penalty_last_n, ge=-1, description="DRY: tokens it looks back at")
+    dry_allowed_length: int = Field(DRAWN.dry_allowed_length, ge=0, description="DRY: length without penalty")
+    dry_penalty_last_n: int = Field(DRAWN.dry_penalty_last_n, ge=-1, description="DRY: number of recent tokens")
     dry_sequence_breakers: tuple[str, ...] = Field(
         DRAWN.dry_sequence_breakers,
         description="DRY: texts that end a repetition, as a JSON array",
@@ -203,12 +203,12 @@ class Sampling(Group):
         DRAWN.adaptive_target, ge=-1, le=1, description="Adaptive-p: target probability; below 0 is off"
     )
     adaptive_decay: float = Field(DRAWN.adaptive_decay, ge=0, le=0.99, description="Adaptive-p: decay of its memory")
-    min_keep: int = Field(DRAWN.min_keep, ge=0, description="Tokens that every sampler leaves at least")
-    seed: int | None = Field(DRAWN.seed, ge=-1, lt=2**32, description="Seed; unset or -1 draws a fresh one per request")
+    min_keep: int = Field(DRAWN.min_keep, ge=0, description="Minimum tokens that every sampler keeps")
+    seed: int | None = Field(DRAWN.seed, ge=-1, lt=2**32, description="Seed; unset or -1: random for each request")
     samplers: tuple[str, ...] = Field(
         DRAWN.samplers,
-        description="Samplers and their order, joined by semicolons",
-        json_schema_extra={"expected": "names joined by semicolons"},
+        description="Samplers in order, separated by semicolons",
+        json_schema_extra={"expected": "names separated by semicolons"},
     )
     ignore_eos: bool = Field(DRAWN.ignore_eos, description="Continue past the model's end of text")
 
@@ -229,19 +229,21 @@ class Sampling(Group):
     @classmethod
     def know_samplers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := sorted(set(value) - set(SAMPLERS)):
-            raise ValueError(f"no such sampler as {', '.join(unknown)}; there are {', '.join(sorted(SAMPLERS))}")
+            raise ValueError(f"unknown samplers: {', '.join(unknown)}; there are {', '.join(sorted(SAMPLERS))}")
         return value
 
 
 class Platform(Group):
-    """Set by RunPod and the Hub's library, not by you."""
+    """Set by RunPod and huggingface_hub, not by you."""
 
-    runpod_pod_id: str | None = Field(None, description="The worker's id on RunPod")
-    runpod_endpoint_id: str | None = Field(None, description="The Serverless endpoint's id")
-    runpod_gpu_count: int | None = Field(None, ge=0, description="GPUs that the worker was given")
-    runpod_webhook_get_job: str | None = Field(None, description="Where jobs are taken from; MODE=auto looks at it")
-    hf_home: Path | None = Field(None, description="The Hub library's home folder")
-    hf_hub_cache: Path | None = Field(None, description="The Hub library's cache folder")
+    runpod_pod_id: str | None = Field(None, description="The id of the worker on RunPod")
+    runpod_endpoint_id: str | None = Field(None, description="The id of the Serverless endpoint")
+    runpod_gpu_count: int | None = Field(None, ge=0, description="The number of GPUs of the worker")
+    runpod_webhook_get_job: str | None = Field(
+        None, description="The URL from which jobs are taken; MODE=auto reads it"
+    )
+    hf_home: Path | None = Field(None, description="The home folder of huggingface_hub")
+    hf_hub_cache: Path | None = Field(None, description="The cache folder of huggingface_hub")
 
 
 def _on_runpod(values: dict[str, Any]) -> bool:
@@ -249,10 +251,10 @@ def _on_runpod(values: dict[str, Any]) -> bool:
 
 
 def behind_balancer(values: Mapping[str, Any]) -> bool:
-    """Return whether RunPod's load balancer sends the requests: there is an endpoint, and no queue to take jobs from.
+    """Return whether requests come from RunPod's load balancer: there is an endpoint, and no queue is used.
 
-    The balancer lets a request take 330 s and 30 MB (docs.runpod.io/serverless/load-balancing/overview). A worker that
-    refuses a little earlier can answer with a sentence.
+    The load balancer limits a request to 330 s and 30 MB (docs.runpod.io/serverless/load-balancing/overview). The
+    worker's own limits are a little lower, so that it can answer with an error message.
     """
     if not values.get("runpod_endpoint_id"):
         return False
@@ -260,10 +262,10 @@ def behind_balancer(values: Mapping[str, Any]) -> bool:
 
 
 class Server(Platform):
-    """The worker's address, keys and log."""
+    """The address, keys and log of the worker."""
 
     mode: Literal["auto", "queue", "http"] = Field(
-        "auto", description="Front end; auto: queue when RunPod offers jobs, else http"
+        "auto", description="Source of requests; auto: queue if RunPod offers jobs, else http"
     )
     host: str = Field(
         default_factory=lambda values: "0.0.0.0" if _on_runpod(values) else "127.0.0.1",
@@ -279,27 +281,27 @@ class Server(Platform):
     health_check_path: str = Field(
         "/ping",
         pattern=r"^/[A-Za-z0-9/_.~-]*$",
-        description="Path that a balancer asks for health; /ping answers too",
+        description="Path for health checks of a load balancer, in addition to /ping",
         json_schema_extra={"expected": "a path such as /ping"},
     )
     sse_ping_s: float = Field(
-        15.0, ge=0, description="Seconds a stream may be silent before a comment is sent; 0 sends none"
+        15.0, ge=0, description="Seconds without an event in a stream until a comment is sent; 0 sends none"
     )
     api_keys: tuple[SecretStr, ...] = Field(
         (),
-        description="Keys that clients may use, joined by commas",
-        json_schema_extra={"expected": "keys joined by commas"},
+        description="Keys that clients may use, separated by commas",
+        json_schema_extra={"expected": "keys separated by commas"},
     )
     allow_unauthenticated: bool = Field(
-        False, description="Bind elsewhere than loopback without API_KEYS; RunPod Serverless checks its own keys"
+        False, description="Allow other addresses than loopback without API_KEYS; RunPod Serverless has its own keys"
     )
     cors_origins: tuple[str, ...] = Field(
         (),
-        description="Origins whose pages may call the worker from a browser, joined by commas; * is any",
-        json_schema_extra={"expected": "origins joined by commas, or *"},
+        description="Origins whose pages may call the worker from a browser, separated by commas; * is any",
+        json_schema_extra={"expected": "origins separated by commas, or *"},
     )
-    concurrency: int | None = Field(None, ge=1, le=4096, description="Queue jobs at once; planned: N_PARALLEL")
-    drain_timeout_s: float = Field(30.0, ge=0, description="Seconds that running requests get on SIGTERM")
+    concurrency: int | None = Field(None, ge=1, le=4096, description="Queue jobs at the same time; planned: N_PARALLEL")
+    drain_timeout_s: float = Field(30.0, ge=0, description="Seconds for running requests to finish after SIGTERM")
     drain_grace_s: float = Field(
         default_factory=lambda values: 5.0 if behind_balancer(values) else 0.0,
         ge=0,
@@ -307,11 +309,11 @@ class Server(Platform):
         json_schema_extra={"default_text": "0, or 5 behind RunPod's balancer"},
     )
     fitness_checks: Literal["enforce", "report"] = Field(
-        "enforce", description="A check that fails at the start ends the worker, or is only reported"
+        "enforce", description="Whether a failed check at the start ends the worker or is only reported"
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged")
     log_format: Literal["auto", "json", "console"] = Field(
-        "auto", description="auto: JSON on RunPod, or when stderr is not a terminal"
+        "auto", description="auto: JSON on RunPod, or if stderr is not a terminal"
     )
 
     @field_validator("api_keys", mode="before")
@@ -321,7 +323,7 @@ class Server(Platform):
             return value
         keys = [part.strip() for part in value.split(",") if part.strip()]
         if not keys or value.lstrip().startswith("["):
-            raise ValueError("expected keys joined by commas, without brackets")
+            raise ValueError("expected keys separated by commas, without brackets")
         return keys
 
     @field_validator("cors_origins", mode="before")

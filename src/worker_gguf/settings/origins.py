@@ -1,4 +1,4 @@
-"""CORS_ORIGINS as a list: origins as browsers send them, or the single word `*`."""
+"""Parses CORS_ORIGINS: a list of origins in the form that browsers send, or `*`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s,*]+")
 
 
 def read_origins(text: str) -> list[str]:
-    """Read origins joined by commas. Raises ValueError with the expected form."""
-    # Browsers send an origin in lower case and without a slash at its end, and it is compared as a text.
+    """Parse origins separated by commas. Raises ValueError with the expected form."""
+    # Origins are compared as texts. Browsers send them in lower case and without a slash at the end.
     origins = [part.strip().rstrip("/").lower() for part in text.split(",") if part.strip()]
     if origins == ["*"]:
         return origins
     if not origins or not all(map(_ORIGIN.fullmatch, origins)):
-        raise ValueError("expected origins such as https://app.example.com joined by commas, or * alone")
+        raise ValueError("expected origins such as https://app.example.com separated by commas, or only *")
     return origins

@@ -1,6 +1,4 @@
-"""Describes settings in words: the expected values, the type, the default. Error messages and docs/settings.md use
-it.
-"""
+"""Describes settings: the expected values, type and default of a field, for error messages and docs/settings.md."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ _SIGNS = ((Ge, "ge", ">="), (Gt, "gt", ">"), (Le, "le", "<="), (Lt, "lt", "<"))
 
 
 def choices(field: FieldInfo) -> tuple[str, ...]:
-    """Return the words that a field takes, or nothing if it also takes other values."""
+    """Return the words that a field accepts, or an empty tuple if it accepts other values."""
     kind = _without_none(field.annotation)
     return get_args(kind) if get_origin(kind) is Literal else ()
 
@@ -43,7 +41,7 @@ def type_text(field: FieldInfo) -> str:
 
 
 def bounds_text(field: FieldInfo) -> str:
-    """Return the bounds of a field, such as `>= 1, <= 256`, or an empty text if there are none."""
+    """Return the bounds of a field, for example `>= 1, <= 256`, or its choices, or an empty text."""
     if words := choices(field):
         return ", ".join(words)
     return ", ".join(
@@ -55,7 +53,7 @@ def bounds_text(field: FieldInfo) -> str:
 
 
 def default_text(field: FieldInfo) -> str:
-    """Return the default as it is written in the environment."""
+    """Return the default of a field as it would be written in the environment."""
     if isinstance(field.json_schema_extra, dict) and "default_text" in field.json_schema_extra:
         return str(field.json_schema_extra["default_text"])
     return "" if field.default in (None, ()) else _as_variable(field.default)
@@ -89,7 +87,7 @@ def _without_none(annotation: Any) -> Any:
 
 
 def _bounds(field: FieldInfo) -> Iterator[object]:
-    """Return the bounds, which are on the field or inside its annotation."""
+    """Yield the bounds of a field, which may be on the field or inside its annotation."""
     yield from field.metadata
     kind = _without_none(field.annotation)
     for extra in getattr(kind, "__metadata__", ()):

@@ -1,4 +1,4 @@
-"""Finds variables whose names are nearly those of settings: probably typing errors, which have no effect."""
+"""Finds variables with names similar to settings, which are probably misspelt and have no effect."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from worker_gguf.settings import Settings
 __all__ = ["meant", "misspellings"]
 
 _NEAR: Final = 0.85
-"""difflib's ratio: N_CTXX and API_KEY are over it, HOSTNAME, OMP_NUM_THREADS and HF_XET_CACHE are not."""
+"""The minimum ratio of difflib. N_CTXX and API_KEY exceed it; HOSTNAME, OMP_NUM_THREADS and HF_XET_CACHE do not."""
 
 
 def meant(name: str) -> str | None:
-    """Return the setting that `name` was probably meant to be, or None for a setting or a variable of RunPod."""
-    from difflib import get_close_matches  # imported late, because a start rarely needs it
+    """Return the setting that was probably meant. None for settings, variables of RunPod and names without a match."""
+    from difflib import get_close_matches  # imported here, because the start does not need it
 
     if name.lower() in Settings.model_fields or name.upper().startswith("RUNPOD_"):
         return None
@@ -24,5 +24,5 @@ def meant(name: str) -> str | None:
 
 
 def misspellings(names: Iterable[str]) -> Mapping[str, str]:
-    """Return the names in capital letters that were probably meant to be settings, with those settings."""
+    """Return the setting that was probably meant for each misspelt name. Only names in upper case are checked."""
     return {name: near for name in names if name.isupper() and (near := meant(name)) is not None}

@@ -1,1 +1,1 @@
-"""Renders messages to prompt text with the model's own template, in a sandbox."""
+"""Renders messages to prompt text with the model's chat template, in a sandbox."""

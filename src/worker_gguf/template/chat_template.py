@@ -1,8 +1,8 @@
-"""The chat template of a model: renders messages to the text of a prompt. It has nothing of tokens, engines or HTTP.
+"""Renders messages to the text of a prompt with a model's chat template.
 
-There are two layers. `ChatTemplate.render` is Transformers' `apply_chat_template(tokenize=False)`, character for
-character. `ChatTemplate.prompt`, which requests use, first brings an OpenAI conversation into the shape that this
-template takes (shape.py). `ChatTemplates` chooses among a model's named templates.
+`ChatTemplate.render` returns the same text as `apply_chat_template(tokenize=False)` of Transformers. Requests use
+`ChatTemplate.prompt`, which first converts an OpenAI conversation to the shape that the template supports (shape.py).
+`ChatTemplates` chooses one of a model's named templates.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from worker_gguf.template.shape import TemplateShape, probe_shape, reshape
 
 __all__ = ["CHATML", "ChatTemplate", "ChatTemplates"]
 
-# For a model without a template. Most fine-tunes without one were trained on ChatML.
+# For a model without a template, because most fine-tunes without one were trained on ChatML.
 CHATML = """\
 {%- for message in messages -%}
     {{ '<|im_start|>' ~ message.role ~ '\\n' ~ message.content ~ '<|im_end|>\\n' }}
@@ -56,14 +56,14 @@ class ChatTemplate:
         limits: TemplateLimits | None = None,
         **special_tokens: str,
     ) -> None:
-        """Compile `source`. Raises TemplateError. `special_tokens` are further special tokens, such as `pad_token`."""
+        """Compile `source`. Raises TemplateError. `special_tokens` are other special tokens, such as `pad_token`."""
         self.source = source
         self._limits = limits or TemplateLimits()
         self._special_tokens = {"bos_token": bos_token, "eos_token": eos_token, **special_tokens}
         if len(source) > self._limits.max_source:
             raise TemplateError(
-                f"The chat template has {len(source)} characters, more than the {self._limits.max_source} that are "
-                "read. Set CHAT_TEMPLATE to another."
+                f"The chat template has {len(source)} characters, more than the limit of {self._limits.max_source}. "
+                "Set CHAT_TEMPLATE to another."
             )
         with self._guarded("cannot be compiled"):
             self._environment = ChatEnvironment(now)
@@ -71,9 +71,9 @@ class ChatTemplate:
 
     @functools.cached_property
     def shape(self) -> TemplateShape:
-        """The shapes of messages that this template takes.
+        """The shapes of messages that this template supports.
 
-        Finding them takes some tens of small renderings, so read this property before the first request.
+        The first access renders several dozen small conversations, so read it before the first request.
         """
         return probe_shape(self.source, self._render)
 
@@ -87,10 +87,13 @@ class ChatTemplate:
         continue_final_message: bool | str = False,
         variables: Mapping[str, Any] | None = None,
     ) -> str:
-        """Render an OpenAI conversation. `variables` are the request's `chat_template_kwargs`, with any content."""
-        given = dict(variables or {})
+        """Render an OpenAI conversation. `variables` are the `chat_template_kwargs` of the request, with any content.
+
+        Raises TemplateError.
+        """
+        extra = dict(variables or {})
         for name in _OWN_NAMES:
-            if name in given:
+            if name in extra:
                 raise TemplateError(
                     f"chat_template_kwargs cannot set '{name}'. Send '{name}' as a field of the request.",
                     param="chat_template_kwargs",
@@ -100,16 +103,16 @@ class ChatTemplate:
             conversation,
             tools=tools,
             documents=documents,
-            # Clients of vLLM also send these two as variables.
-            add_generation_prompt=given.pop("add_generation_prompt", add_generation_prompt),
-            continue_final_message=given.pop("continue_final_message", continue_final_message),
-            **given,
+            # Clients of vLLM may send these two as variables.
+            add_generation_prompt=extra.pop("add_generation_prompt", add_generation_prompt),
+            continue_final_message=extra.pop("continue_final_message", continue_final_message),
+            **extra,
         )
 
     def reasoning_variables(self, effort: str, given: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the variables that ask this template for a reasoning effort, or None if it reads none.
+        """Return the variables that set a reasoning effort in this template, or None if it does not support one.
 
-        `given` are the variables of the request, which take precedence. "none" turns thinking off if the template has a
+        `given` are the variables of the request, which have priority. "none" turns thinking off if the template has a
         switch.
         """
         switch, reads_effort = self.shape.thinking_switch, self.shape.reads_effort
@@ -130,7 +133,7 @@ class ChatTemplate:
         continue_final_message: bool | str = False,
         **kwargs: Any,
     ) -> str:
-        """Render like Transformers. Raises TemplateError."""
+        """Render in the same way as Transformers. Raises TemplateError."""
         return self._render(
             plain_messages(messages),
             tools=tools,
@@ -173,7 +176,7 @@ class ChatTemplate:
 
     @contextmanager
     def _guarded(self, failed: str) -> Iterator[None]:
-        """Convert any exception of a template to a TemplateError with one sentence."""
+        """Limit the template and convert all errors that it raises to TemplateError."""
         try:
             with limited(self._limits):
                 yield
@@ -195,14 +198,14 @@ class ChatTemplate:
             at = f" (line {where} of the template)" if where else ""
             raise TemplateError(
                 f"The chat template {failed}{at}: {_short(str(error)) or type(error).__name__}. Change the "
-                "conversation to what the model takes, or set CHAT_TEMPLATE to another.",
+                "conversation to one that the model supports, or set CHAT_TEMPLATE to another.",
                 param="messages",
             ) from error
 
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplates:
-    """The templates of a model. `is_fallback` is true if the model has none and ChatML is used."""
+    """The templates of a model. `is_fallback` is True if the model has none, so that ChatML is used."""
 
     default: ChatTemplate
     tool_use: ChatTemplate | None = None
@@ -212,10 +215,9 @@ class ChatTemplates:
     def compile(
         cls, source: str | Mapping[str, str] | Sequence[Mapping[str, str]] | None, **options: Any
     ) -> ChatTemplates:
-        """Compile one template, several named ones (`{name: source}` or `[{name, template}]`), or ChatML if there is
-        none.
+        """Compile one template, or named ones (`{name: source}` or `[{name, template}]`), or ChatML if there is none.
 
-        `options` are those of ChatTemplate.
+        `options` are the options of ChatTemplate. Raises TemplateError.
         """
         if not source:
             return cls(ChatTemplate(CHATML, **options), is_fallback=True)
@@ -232,7 +234,7 @@ class ChatTemplates:
         return cls(compiled.get("default") or compiled["tool_use"], tool_use)
 
     def for_tools(self, tools: Sequence[Mapping[str, Any]] | None) -> ChatTemplate:
-        """Choose like Transformers: `tool_use` for a request with tools, `default` for others."""
+        """Choose as in Transformers: `tool_use` for a request with tools, `default` for others."""
         return self.tool_use if tools is not None and self.tool_use else self.default
 
 

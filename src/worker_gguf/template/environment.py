@@ -1,7 +1,7 @@
-"""The Jinja environment of chat templates, as in Transformers, in a sandbox.
+"""The sandboxed Jinja environment of chat templates.
 
-Names, filters, tags and whitespace rules are those of Transformers' `apply_chat_template`;
-tests/template/test_conformance.py compares both.
+Its names, filters, tags and whitespace rules are those of `apply_chat_template` in Transformers.
+tests/template/test_conformance.py compares the two.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ __all__ = ["ChatEnvironment", "TemplateRefusal"]
 
 
 class TemplateRefusal(jinja2.TemplateError):
-    """The template called `raise_exception`, because it cannot render the conversation."""
+    """The template called `raise_exception`, because it does not support the conversation."""
 
 
 class GenerationTag(Extension):
-    """The tag `{% generation %}`, which marks the assistant's text for training. Its body is rendered normally here.
+    """The tag `{% generation %}`, which marks text of the assistant for training. Here it only renders its body.
 
-    It is a call block, as in Transformers, so that a name that is set inside it is not visible outside.
+    It is a call block, as in Transformers, so that names set inside it are not visible outside.
     """
 
     tags: ClassVar[set[str]] = {"generation"}  # type: ignore[misc]
@@ -48,7 +48,7 @@ class GenerationTag(Extension):
 
 
 class _PlainNamespace(Namespace):
-    """`namespace()` without underscore names, which no template needs and sandbox escapes use."""
+    """`namespace()` without names that start with an underscore, which only sandbox escapes need."""
 
     def __init__(*args: Any, **kwargs: Any) -> None:
         attributes = dict(*args[1:], **kwargs)
@@ -63,11 +63,11 @@ class _PlainNamespace(Namespace):
 
 def _refuse_private(name: object) -> None:
     if isinstance(name, str) and name.startswith("_"):
-        raise SecurityError(f"a namespace takes no name that starts with an underscore: {name!r}")
+        raise SecurityError(f"a name in a namespace must not start with an underscore: {name!r}")
 
 
 class _PlainDict:
-    """`dict` as a function only, because the type itself would lead out of the sandbox."""
+    """`dict` as a plain function. The type itself would allow an escape from the sandbox."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
         return dict(*args, **kwargs)
@@ -91,12 +91,12 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Return JSON without HTML escapes. Jinja's own `tojson` writes `<` as `\\u003c`, which no model was trained on."""
+    """Replace Jinja's `tojson`, which writes `<` as `\\u003c`: no model was trained with that."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 class ChatEnvironment(ImmutableSandboxedEnvironment):
-    """Compiles chat templates. All code that it runs must be inside `limits.limited`."""
+    """Compiles and renders chat templates. Use it only inside `limits.limited`."""
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols])
@@ -107,13 +107,13 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             dict=_PlainDict(),
             namespace=_PlainNamespace,
         )
-        # Makes random filler text of any length, which no prompt needs.
+        # It returns random text of any length, which no prompt needs.
         del self.globals["lipsum"]
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
-        check_time()  # every macro, recursion and inner `range` passes here
+        check_time()  # every macro, recursion and inner `range` calls this method
         return super().call(context, obj, *args, **kwargs)
 
     def rendered(self, template: jinja2.Template, variables: dict[str, Any]) -> str:
-        """Render within the limits."""
+        """Render a template within the limits. Raises LimitExceeded."""
         return joined(template.generate(variables))

@@ -1,8 +1,8 @@
-"""Limits for one rendering of a chat template: its time, and the length of its text.
+"""Limits the time and the output of one rendering of a chat template.
 
-A template comes with a model file or from the operator; clients cannot send one. The sandbox keeps it from reaching
-Python. These limits stop a broken template: endless loops and recursion end at the next call or the next piece of
-output. A single long operation, such as `9 ** 99999999`, is not stopped.
+A template comes from a model file or the operator; clients cannot send one. The sandbox prevents access to Python. The
+limits stop broken templates: endless loops and recursion end at the next call or the next piece of output. A single
+long operation, for example `9 ** 99999999`, is not stopped.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class LimitExceeded(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TemplateLimits:
-    """Sizes in characters. They are far above any real prompt: a million tokens are about four million characters."""
+    """The limits. Sizes are in characters; a prompt of a million tokens has about four million."""
 
     max_source: int = 1_000_000
     max_output: int = 16 * 2**20
@@ -35,13 +35,13 @@ class _Rendering:
     deadline_s: float
 
 
-# A context variable, because one compiled template renders in several threads.
+# This is a context variable because one compiled template can be rendered in several threads at the same time.
 _current: ContextVar[_Rendering] = ContextVar("template_rendering")
 
 
 @contextmanager
 def limited(limits: TemplateLimits) -> Iterator[None]:
-    """Start the clock for the rendering inside this context."""
+    """Limit the rendering inside this context, whose time starts now."""
     token = _current.set(_Rendering(limits, monotonic() + limits.timeout_s))
     try:
         yield
@@ -57,7 +57,7 @@ def check_time() -> None:
 
 
 def joined(pieces: Iterable[str]) -> str:
-    """Join the output of a template piece by piece. Raises LimitExceeded if it is too long or takes too long."""
+    """Join the pieces of a template's output. Raises LimitExceeded if it is too long or takes too long."""
     most = _current.get().limits.max_output
     kept: list[str] = []
     size = 0
@@ -65,6 +65,6 @@ def joined(pieces: Iterable[str]) -> str:
         check_time()
         size += len(piece)
         if size > most:
-            raise LimitExceeded(f"it makes a text of more than {most} characters")
+            raise LimitExceeded(f"its output has more than {most} characters")
         kept.append(piece)
     return "".join(kept)

@@ -1,6 +1,7 @@
-"""Converts messages to the form that chat templates take: plain JSON, no nulls, reasoning under every name.
+"""Converts messages for chat templates: plain JSON types, no nulls, reasoning under all of its names.
 
-This module does what Transformers does before it renders; shape.py does what a particular template needs.
+This module does the same as Transformers before it renders. shape.py makes the changes that a particular template
+needs.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from worker_gguf.errors import TemplateError
 
 __all__ = ["cut_at_mark", "mark_end", "plain", "plain_messages", "plain_objects", "with_reasoning"]
 
-# The standard name is first. A message with one of these names gets the others that templates read.
+# The standard name first. A message with one of them also gets the others that templates read.
 _REASONING = ("reasoning_content", "thinking", "reasoning")
-# Added after the text to continue, and found again in the output. The space shows whether the template trims.
+# Added to the text to continue and searched in the output. Its space shows whether the template strips texts.
 _MARK = "WORKER-GGUF-CONTINUES-HERE "
 
 
@@ -27,7 +28,7 @@ def plain_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
 
 
 def plain_objects(values: Sequence[Mapping[str, Any]] | None, param: str) -> list[dict[str, Any]] | None:
-    """Copy a list of JSON objects; `param` is its name in the request."""
+    """Copy a list of JSON objects. Raises TemplateError. `param` is its name in the request."""
     if values is None:
         return None
     if not all(isinstance(value, Mapping) for value in values):
@@ -36,7 +37,7 @@ def plain_objects(values: Sequence[Mapping[str, Any]] | None, param: str) -> lis
 
 
 def plain(value: Mapping[str, Any], param: str) -> dict[str, Any]:
-    """Copy a value into plain JSON types. A template must not get an object whose methods the sandbox does not know."""
+    """Copy an object to plain JSON types, because the sandbox may not restrict the methods of other types."""
     try:
         return {str(key): _copy(item) for key, item in value.items()}
     except RecursionError as error:
@@ -62,7 +63,7 @@ def _copy(value: Any) -> Any:
 
 
 def with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
-    """Add a message's reasoning under all names by which templates read it."""
+    """Return the message with its reasoning under all names that templates read."""
     reasoning = next((message[name] for name in _REASONING if message.get(name) is not None), None)
     if reasoning is None:
         return message
@@ -70,7 +71,7 @@ def with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def mark_end(message: dict[str, Any], field: str, source: str) -> str:
-    """Add the mark after the text to continue, in place, and return that text."""
+    """Add the mark to the text to continue, in place, and return that text. Raises TemplateError."""
     text = message.get(field)
     fields = [name for name in _REASONING if message.get(name) == text] if field in _REASONING else [field]
     if text is None:
@@ -89,12 +90,12 @@ def mark_end(message: dict[str, Any], field: str, source: str) -> str:
 
 
 def cut_at_mark(rendered: str, text: str) -> str:
-    """Cut the prompt at the end of the text to continue."""
+    """Cut off the prompt at the end of the text to continue. Raises TemplateError."""
     end = rendered.rfind(_MARK.strip())
     if end < 0 or text.strip() not in rendered:
         raise _cannot_continue("the chat template leaves out part of the last message")
     kept = rendered[:end]
-    # A template that trims removed the mark's space, so the trailing space of the text must not stay either.
+    # If the template removed the space of the mark, it strips texts, so spaces at the end of the text are removed, too.
     return kept if rendered.startswith(_MARK, end) else kept.rstrip()
 
 

@@ -1,9 +1,9 @@
-"""The shapes of messages that a chat template takes, and the conversion of OpenAI messages to them.
+"""Finds the shapes of messages that a chat template supports, and converts OpenAI messages to them.
 
-Templates differ: content is text or parts, tool arguments are an object or JSON text, a system message is accepted only
-at the head or anywhere, and so on. Their source does not say so plainly. So small conversations with a needle in them
-are rendered once and the output is searched, as llama-server does. A conversation that already has the template's shape
-is not changed.
+Templates differ: content is text or parts, tool arguments are an object or JSON text, a system message is allowed at
+the beginning only or anywhere, and so on. This is hard to read from their source. So small conversations with a marker
+text, the needle, are rendered once and the needle is searched in the output, as in llama-server. A conversation that
+already has the right shape is not changed.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ __all__ = ["TemplateShape", "probe_shape", "reshape"]
 
 Message = dict[str, Any]
 Render = Callable[..., str]
-# The content of an assistant message that only calls tools.
+# The form of empty content in an assistant message that only calls tools.
 Blank = Literal["missing", "null", "empty"]
 
 _ROLES = ("assistant", "system", "tool", "user")
-# In the order of preference. Transformers leaves the content out.
+# In the order of preference. Transformers passes messages without content.
 _BLANKS: dict[Blank, Message] = {"missing": {}, "null": {"content": None}, "empty": {"content": ""}}
 _USER: Message = {"role": "user", "content": "a"}
 _ASSISTANT: Message = {"role": "assistant", "content": "b"}
-# The variables by which published templates turn thinking on and off.
+# The names of the variables by which published templates turn thinking on and off.
 _SWITCHES = ("enable_thinking", "thinking", "enable_reasoning", "reasoning")
 _NEEDLE, _SECOND = "Needle7391", "Needle8264"
 _ARGUMENTS = {"needle_name": "needle_value"}
-# Nine letters and digits: Mistral's templates refuse any other id.
+# It has nine letters and digits, because Mistral's templates refuse any other id.
 _CALL_ID = "call73910"
 _TOOL = {
     "type": "function",
@@ -47,11 +47,13 @@ _TOOL = {
 
 @dataclass(frozen=True, slots=True)
 class TemplateShape:
-    """The shapes that one template takes. The defaults are for a template that no probe could render.
+    """The shapes that one template supports. The defaults apply if the template can render none of the probes.
 
-    With `has_two_systems`, several system messages at the head all reach the prompt. With `has_late_system`, so does a
-    system message in the middle of the conversation. `thinking_switch` is the variable that turns thinking on and off.
-    `reads_effort` is true if the template reads `reasoning_effort`.
+    `text_roles` and `parts_roles` are the roles whose content can be text or parts. `has_two_systems`: several system
+    messages at the beginning all reach the prompt. `has_late_system`: a system message in the middle of the
+    conversation reaches the prompt. `object_arguments` and `text_arguments` are the forms of a tool call's arguments.
+    `thinking_switch` is the variable that turns thinking on and off, or None. `reads_effort` is True if the template
+    reads `reasoning_effort`.
     """
 
     text_roles: frozenset[str] = frozenset(_ROLES)
@@ -69,15 +71,16 @@ class TemplateShape:
 
 
 def probe_shape(source: str, render: Render) -> TemplateShape:
-    """Render a few small conversations and return which shapes appear completely in the output."""
+    """Render small conversations and find the shapes that reach the output completely."""
     return TemplateShape(
         text_roles=frozenset(role for role in _ROLES if _takes(render, role, _NEEDLE + "\n" + _SECOND)),
         parts_roles=frozenset(role for role in _ROLES if _takes(render, role, [_part(_NEEDLE), _part(_SECOND)])),
         has_system=_takes(render, "system", _NEEDLE + _SECOND) or _takes(render, "system", [_part(_NEEDLE + _SECOND)]),
         has_two_systems=_arrive(render, [_system(_NEEDLE), _system(_SECOND), _USER]),
-        # With another one at the head, because some templates keep only the last one.
+        # The test has another one at the beginning, because some templates keep only the last one.
         has_late_system=_arrive(render, [_system(_NEEDLE), _USER, _ASSISTANT, _system(_SECOND), _USER]),
-        # A template that writes any role into its output does not know this role, and its model never saw it.
+        # Its name must be in the source. A template that writes every role's name would render this role, too, although
+        # its model was not trained with it.
         has_developer=bool(re.search(r"""['"]developer['"]""", source))
         and _takes(render, "developer", _NEEDLE + _SECOND),
         **_probe_calls(render),
@@ -86,13 +89,13 @@ def probe_shape(source: str, render: Render) -> TemplateShape:
 
 
 def reshape(messages: Sequence[Message], shape: TemplateShape) -> list[Message]:
-    """Convert OpenAI messages to the template's shape. Raises TemplateError if that would lose something."""
+    """Convert OpenAI messages to the template's shape. Raises TemplateError if this would lose content."""
     known = list(messages) if shape.has_developer else [_as_system(message) for message in messages]
     return [_reshape_message(message, shape) for message in _place_systems(known, shape)]
 
 
 def _takes(render: Render, role: str, content: str | list[Message]) -> bool:
-    """Return whether both needles arrive as text, without Python or JSON printed around them."""
+    """Return whether both needles reach the output as text, not inside printed Python or JSON objects."""
     for conversation in _conversations(role, content):
         rendered = _rendered(render, conversation)
         if rendered is not None:
@@ -116,9 +119,9 @@ def _system(text: str) -> Message:
 
 
 def _conversations(role: str, content: str | list[Message]) -> Iterator[list[Message]]:
-    """Put a message of this role where templates expect one. A stricter template takes only the later conversations."""
+    """Yield conversations with a message of a role at the usual place. Strict templates support only the later ones."""
     message: Message = {"role": role, "content": content}
-    # A template that takes only parts must not fail the probes of other roles for that reason.
+    # A template that only supports parts must not fail the probes of other roles because of the user's messages.
     users: list[Message] = [_USER, {"role": "user", "content": [_part("a")]}]
     if role == "user":
         yield [message]
@@ -134,18 +137,18 @@ def _conversations(role: str, content: str | list[Message]) -> Iterator[list[Mes
 
 
 def _probe_calls(render: Render) -> dict[str, Any]:
-    """Find how a tool call reaches the output: its arguments, and the content next to it."""
+    """Find the supported form of a tool call: of its arguments, and of the empty content next to it."""
     for with_result in (True, False):
         for blank in _BLANKS:
             as_object = _rendered_call(render, _ARGUMENTS, blank, with_result=with_result)
             as_text = _rendered_call(render, json.dumps(_ARGUMENTS), blank, with_result=with_result)
-            # `{'name': 'value'}` is Python's way to print an object: the template meant to print text.
+            # `{'name': 'value'}` is a printed Python object, so the template expects a text.
             object_fits = as_object is not None and "'needle_name': 'needle_value'" not in as_object
-            # `{\"name\": ...}` is text written as JSON a second time: the template meant to write an object.
+            # `{\"name\": ...}` is a text that was encoded as JSON again, so the template expects an object.
             text_fits = as_text is not None and '\\"needle_value' not in as_text
             if object_fits or text_fits:
-                # Where both fit and say the same, the template looks at the type, and the caller's own text is better:
-                # the model wrote it, so the cached prefix matches. Where they differ, templates document the object.
+                # If both forms render the same, the template checks the type. Then the client's text is better: the
+                # model wrote it, so it matches the cached prefix. If they differ, templates document the object.
                 takes_text = text_fits and (not object_fits or as_text == as_object)
                 return {"object_arguments": object_fits, "text_arguments": takes_text, "blank_content": blank}
     renders = _rendered(render, [_USER, _call(_ARGUMENTS, "empty"), _USER]) is not None
@@ -153,22 +156,22 @@ def _probe_calls(render: Render) -> dict[str, Any]:
 
 
 def _probe_thinking(render: Render) -> dict[str, Any]:
-    """Find the variables about thinking that change the prompt."""
+    """Find the variables for thinking that change the prompt."""
 
     def prompts(name: str, *values: object) -> set[str]:
-        found = (_rendered(render, [_USER], **{name: value}) for value in values)
-        return {prompt for prompt in found if prompt is not None}
+        rendered = (_rendered(render, [_USER], **{name: value}) for value in values)
+        return {prompt for prompt in rendered if prompt is not None}
 
     switch = next((name for name in _SWITCHES if len(prompts(name, True, False)) > 1), None)
     return {"thinking_switch": switch, "reads_effort": len(prompts("reasoning_effort", "low", "high")) > 1}
 
 
 def _rendered_call(render: Render, arguments: object, blank: Blank, *, with_result: bool) -> str | None:
-    """Render a tool call. Returns None if the template refuses it or omits it."""
+    """Render a tool call. Returns None if the template refuses it or leaves it out."""
     result: Message = {"role": "tool", "tool_call_id": _CALL_ID, "name": "needle_tool", "content": "b"}
     results = [result] if with_result else []
     rendered = _rendered(render, [_USER, _call(arguments, blank), *results])
-    # The tool's own definition holds its argument's name as well; the value is in the call alone.
+    # Search for the value, because the name of the argument is also in the definition of the tool.
     if rendered is None or "needle_value" not in rendered:
         return None
     if blank == "null":
@@ -184,7 +187,7 @@ def _call(arguments: object, blank: Blank) -> Message:
 
 
 def _rendered(render: Render, conversation: list[Message], **variables: object) -> str | None:
-    # Some templates write calls only if tools are offered, and some fail without tools.
+    # Some templates render calls only if the conversation has tools, and some fail without tools.
     with_tools = any("tool_calls" in message for message in conversation)
     for tools in ([_TOOL], None) if with_tools else (None, [_TOOL]):
         try:
@@ -203,11 +206,11 @@ def _as_system(message: Message) -> Message:
 
 
 def _place_systems(messages: Sequence[Message], shape: TemplateShape) -> list[Message]:
-    """Move system messages to places where the template takes them, so that none is lost.
+    """Move system messages to places that the template supports, so that none is lost.
 
-    Several at the head become one if the template takes only one. A later one that the template does not take is
-    appended to the user's message before it, or put before the text of the next user's message. With a template that
-    has no system role, this happens to all of them.
+    System messages at the beginning are joined if the template supports only one. If the template does not support a
+    later one, it is added to the end of the user message before it, or to the beginning of the next user message. If
+    the template has no system role, this is done with all of them.
     """
     n_head = next((n for n, message in enumerate(messages) if message.get("role") != "system"), len(messages))
     head, rest = list(messages[:n_head]), list(messages[n_head:])
@@ -252,11 +255,11 @@ def _reshape_message(message: Message, shape: TemplateShape) -> Message:
     role = message.get("role")
     calls = message.get("tool_calls")
     if calls == []:
-        del shaped["tool_calls"]  # removed, because some templates only check whether the key exists
+        del shaped["tool_calls"]  # some templates only check whether the key exists
     if isinstance(calls, list) and calls:
         shaped["tool_calls"] = [_reshape_call(call, shape) for call in calls]
         if not shape.has_calls:
-            # A result whose call is left out makes no sense to the model.
+            # Without its call, the result of a tool would make no sense to the model.
             shaped["content"] = _with_calls(message.get("content"), shaped["tool_calls"])
     content = shaped.get("content")
     if content is None and role in _ROLES:
@@ -280,7 +283,7 @@ def _text_of(part: object) -> str:
         return text
     kind = part.get("type", "unknown") if isinstance(part, dict) else type(part).__name__
     raise TemplateError(
-        f"This model's chat template takes text only, and a message has a part of type '{kind}'. Send text parts.",
+        f"This model's chat template supports only text, but a message has a part of type '{kind}'. Send text parts.",
         param="messages",
     )
 
@@ -300,8 +303,8 @@ def _reshape_call(call: Any, shape: TemplateShape) -> Any:
 def _parsed(arguments: str) -> dict[str, Any]:
     """Return the arguments as an object.
 
-    A text that is not a JSON object, such as one that was cut off, is the model's own earlier text. It is kept
-    completely under one name, so that the conversation can continue. An empty text and `null` are no arguments.
+    The model may have written a text that is not a JSON object, for example one that was cut off. It is put under one
+    name, so that the conversation can continue. An empty text and `null` mean no arguments.
     """
     try:
         value = json.loads(arguments or "null")
