@@ -45,6 +45,14 @@ def test_the_model_of_the_environment_is_read() -> None:
     begun.close()
 
 
+@pytest.mark.parametrize("models", ["embedded, b=org/other:Q8_0", "a = embedded", "a=embedded,b=org/other:Q8_0"])
+def test_the_first_model_of_a_list_is_read(models: str) -> None:
+    started = head_start.begin(None, {"MODELS": models})
+    assert started is not None
+    assert started.paths == (MODEL_PATH,)
+    started.close()
+
+
 def test_a_model_of_the_image_is_read(tmp_path: Path) -> None:
     baked = tmp_path / "org" / "tiny-GGUF" / "tiny-Q8_0.gguf"
     baked.parent.mkdir(parents=True)
@@ -68,6 +76,8 @@ def test_an_argument_wins_over_the_environment() -> None:
         {"MODEL": "org/not-here-GGUF:Q4_K_M", "MODEL_CACHE_DIR": "/nowhere"},
         {"MODEL": "no reference at all!"},
         {"MODEL": "\0"},
+        {"MODELS": '[{"alias": "a", "model": "embedded"}]'},
+        {"MODELS": "/nowhere/models.yaml"},
         {"PREFETCH": "off"},
         {"PREFETCH": "sideways"},
         {"PREFETCH_READERS": "many"},

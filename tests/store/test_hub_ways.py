@@ -15,6 +15,7 @@ from worker_gguf.errors import DownloadError
 from worker_gguf.store import HubRef, UrlRef, ensure, read_remote
 from worker_gguf.store.hub import Hub
 from worker_gguf.store.tuning import Tuning
+from worker_gguf.store.web import open_url
 
 CONTENT = b"GGUF" + random.Random(3).randbytes(700_000)
 REF = HubRef("org/repo", quant="Q4_K_M")
@@ -68,6 +69,14 @@ def test_a_file_that_changes_during_the_download_is_not_mixed(hub: FakeHub, tmp_
     assert not list(tmp_path.glob("urls/*/*.gguf"))
     hub.bytes_per_s = None
     assert ensure(UrlRef(f"{hub.url}/m.gguf"), [tmp_path], tuning=SWIFT).path.read_bytes() == hub.pages["/m.gguf"]
+
+
+def test_a_file_that_becomes_shorter_than_a_range_has_changed(hub: FakeHub) -> None:
+    hub.pages["/m.gguf"] = CONTENT
+    file = open_url(f"{hub.url}/m.gguf")
+    hub.pages["/m.gguf"] = CONTENT[:10]
+    with pytest.raises(DownloadError, match="changed on its server"):
+        next(file.read(100, 200))
 
 
 def test_split_model_in_a_folder_is_inspected_by_its_headers_alone(hub: FakeHub, tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 width=16,
             ),
             Panel(
-                "Steps back from the memory plan",
+                "Steps to smaller memory plans",
                 "short",
                 "0 is as planned. More: memory was short at the load; the log and /health say what was given up.",
                 (("{{instance}}", "worker_gguf_plan_degraded_steps{@}"),),

@@ -55,7 +55,8 @@ def searched(variables: Mapping[str, str], volume: Path = RUNPOD_VOLUME) -> list
 def _reference(variables: Mapping[str, str]) -> str:
     if "models" in variables:
         # The start loads the first model of the list. Only the short form is read here, because a file needs YAML.
-        return variables["models"].partition(",")[0].partition("=")[2].strip()
+        first = variables["models"].partition(",")[0]
+        return (first.partition("=")[2] or first).strip()
     if "model_repository_id" in variables and "model_filename" in variables:
         return str(ModelRef.from_pair(variables["model_repository_id"], variables["model_filename"]))
     return variables.get("model", "embedded")

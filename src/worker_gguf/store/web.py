@@ -108,7 +108,8 @@ class WebFile:
     def _check(self, response: Response, url: str, first: int) -> int:
         """Return the number of bytes in the body that come before `first`."""
         status = response.status_code
-        if status in (200, 206) and self.etag and response.headers.get("ETag", self.etag) != self.etag:
+        has_changed = status in (200, 206) and self.etag and response.headers.get("ETag", self.etag) != self.etag
+        if has_changed or status == 416:  # 416: the file has become shorter than the requested range
             raise DownloadError(f"{self.title} changed on its server while it was fetched. Start again.")
         if status == 206:
             found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
