@@ -50,11 +50,12 @@ class OpenAISide:
             return _failed(job)
         first = job.chunks[0].get("output")
         if isinstance(first, str):
-            return StreamingResponse(self._events(job), media_type="text/event-stream")
+            return StreamingResponse(self._events(job, job.n_tries), media_type="text/event-stream")
         return JSONResponse(first)
 
-    async def _events(self, job: Job) -> AsyncIterator[str]:
-        n_sent, n_tries = 0, job.n_tries
+    async def _events(self, job: Job, n_tries: int) -> AsyncIterator[str]:
+        """Yield the events of the worker that took the job as the `n_tries`th one."""
+        n_sent = 0
         try:
             while True:
                 # the events that were sent cannot be taken back, and the next worker would begin anew

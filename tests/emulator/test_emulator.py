@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -163,14 +164,25 @@ def test_an_openai_stream_whose_worker_dies_ends_with_an_error_event() -> None:
         ThreadPoolExecutor(1) as pool,
     ):
         body = {"messages": [], "stream": True}
-        answer = pool.submit(client.post, "/openai/v1/chat/completions", json=body)
+        has_first = threading.Event()
+
+        def read() -> str:
+            texts = []
+            with client.stream("POST", "/openai/v1/chat/completions", json=body) as answer:
+                for text in answer.iter_text():
+                    texts.append(text)
+                    has_first.set()
+            return "".join(texts)
+
+        answer = pool.submit(read)
         while (taken := worker.get("/job-take/w?gpu=x")).status_code == 204:
             pass
         post(worker, "job-stream", taken.json()["id"], {"output": "data: {}\n\n"})
+        assert has_first.wait(30)
         platform.gone("w")
         while worker.get("/job-take/other?gpu=x").status_code == 204:
             pass
-        text = answer.result().text
+        text = answer.result()
     assert text.startswith("data: {}\n\n")
     assert '"code": "worker_lost"' in text
 
