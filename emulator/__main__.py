@@ -28,7 +28,7 @@ _STOP_TIMEOUT_S = 60.0
 _HOLD_S = 10.0
 
 _WELCOME = """
-The queue is at {url} and nobody is asked for a key. Send it a job:
+The queue is at {url} and needs no key. Send it a job:
 
   curl -s {url}/runsync -H 'Content-Type: application/json' \\
     -d '{{"input": {{"messages": [{{"role": "user", "content": "Capital of Italy?"}}], "temperature": 0}}}}'
@@ -46,7 +46,7 @@ or use the OpenAI client as with https://api.runpod.ai/v2/ENDPOINT/openai/v1:
       print(chunk.choices[0].delta.content or "", end="", flush=True)
 
 Also {url}/run, /stream/ID, /status/ID, /cancel/ID, /retry/ID, /purge-queue, /health.
-A job waits until a worker is ready. Ctrl-C lets what runs finish; a second one does not.
+A job waits until a worker is ready. Ctrl-C lets running jobs finish; a second Ctrl-C ends them.
 {kept}
 """
 _LOGS_GO = "The workers' logs are removed at the end unless a worker failed; --logs FOLDER keeps them."
