@@ -1,7 +1,7 @@
 """Sets how long a thread may hold the interpreter lock while another thread waits for it.
 
 Each function sets the interval for the whole process and replaces the previous one. Loading another model while others
-serve needs no special interval: nothing is imported then, and the threads that serve mostly wait.
+serve needs no special interval: little is imported then, and the threads that serve mostly wait.
 """
 
 from __future__ import annotations

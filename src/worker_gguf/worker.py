@@ -183,7 +183,7 @@ class Worker:
         self._loading.wait(timeout_s)
 
     async def wait_ready(self) -> None:
-        """Return when the worker is ready. Raises the error that stopped the start."""
+        """Return when the start is over. Raises the error that stopped it."""
         await self._settled.wait()
         if self._error is not None:
             raise self._error

@@ -6,6 +6,7 @@ import asyncio
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -230,6 +231,27 @@ def test_the_end_of_a_request_is_sent_before_the_next_decode() -> None:
         if fake.gate is not None:
             fake.gate.set()
         engine.stop()
+
+
+class Guessing(FakeRunner):
+    """Draws four tokens for a sequence in each step."""
+
+    def run(self, batch: Batch) -> StepResult:
+        result = super().run(batch)
+        several = (replace(sampled, tokens=tuple(range(50, 54))) for sampled in result.sampled)
+        return replace(result, sampled=tuple(several))
+
+
+def test_tokens_after_a_stop_text_in_the_same_step_are_not_counted() -> None:
+    engine = Engine(Guessing(limits()), piece, max_queue=5)
+    engine.start()
+    try:
+        events = asyncio.run(_run(engine, request("a", stop=("51 ",))))[0]
+    finally:
+        engine.stop()
+    last = ending(events)
+    assert (answer(events), last.reason, last.stop) == ("50 ", "stop", "51 ")
+    assert last.usage.completion_tokens == engine.stats.completion_tokens == 2
 
 
 class Broken(FakeRunner):

@@ -46,6 +46,15 @@ def test_another_path_does_not_pass_by_the_key(keyed: Served, path: str) -> None
     assert reply.status_code == 401
 
 
+@pytest.mark.parametrize(("method", "path"), [("GET", "/v1/models%0A"), ("POST", f"{CHAT}%0A")])
+def test_a_line_break_after_a_path_is_a_404_with_an_envelope(keyed: Served, method: str, path: str) -> None:
+    reply = keyed.client.request(method, f"{keyed.url}{path}", json=BODY)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (404, "not_found")
+    assert reply.headers["x-request-id"]
+    reply = keyed.client.request(method, f"{keyed.url}{path}", headers={"Authorization": "Bearer wrong"})
+    assert reply.status_code == 401
+
+
 @pytest.mark.parametrize("path", ["//ping", "/ping/", "/health/", "/openapi.json/"])
 def test_a_slash_too_many_does_not_hide_the_probes(keyed: Served, path: str) -> None:
     assert keyed.client.get(f"{keyed.url}{path}").status_code == 200

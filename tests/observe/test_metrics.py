@@ -93,7 +93,8 @@ def test_every_code_that_a_request_can_be_answered_with_begins_at_zero() -> None
     seen = samples(Metrics("x"))
     codes = {labels[0][1] for name, labels in seen if name == "worker_gguf_errors_total"}
     assert {"engine_failed", "internal_error", "invalid_api_key", "deadline_exceeded", "not_ready"} <= codes
-    assert not {"bad_setting", "model_not_found", "download_failed", "deployment_failed", "bad_manifest"} & codes
+    assert {"model_not_found", "download_failed", "not_enough_memory"} <= codes  # of one of several models
+    assert not {"bad_setting", "deployment_failed", "bad_manifest"} & codes
 
 
 def test_the_state_is_one_of_its_series() -> None:

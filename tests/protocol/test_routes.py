@@ -93,6 +93,6 @@ def test_every_route_is_served_over_http() -> None:
 def test_a_route_words_an_error_as_a_body_and_as_the_end_of_a_stream() -> None:
     error = EngineFailed("Broken.")
     assert CHAT.errors.body(error)["error"]["code"] == "engine_failed"
-    event = CHAT.errors.event(error)
-    assert event.startswith(b'data: {"error":')
-    assert event.endswith(b"}\n\n")
+    ending = CHAT.errors.ending(error)
+    assert ending.startswith(b'data: {"error":')
+    assert ending.endswith(b"}\n\ndata: [DONE]\n\n")

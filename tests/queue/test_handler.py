@@ -140,7 +140,7 @@ async def test_error_in_the_middle_is_the_last_event() -> None:
     backend.fail_mid_stream = EngineFailed("llama_decode failed.")
     items = await run(backend, STREAM)
     assert '"code":"engine_failed"' in str(items[-1])
-    assert "[DONE]" not in str(items)
+    assert str(items[-1]).endswith("data: [DONE]\n\n")
 
 
 async def test_stop_while_waiting_for_an_event_cancels_the_generation() -> None:

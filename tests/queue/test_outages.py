@@ -78,6 +78,17 @@ async def test_an_empty_answer_at_once_is_not_asked_again_at_once(monkeypatch: p
     assert slept == [0.25]
 
 
+async def test_a_poll_with_only_running_jobs_pauses_like_an_empty_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    assert await fetching(Platform([JOB]), {"a"})(None, 1) is None
+    assert slept == [0.25]
+
+
 async def test_too_many_requests_is_left_to_the_sdk() -> None:
     with pytest.raises(Answered):
         await fetching(Platform(Answered(429)))(None, 1)

@@ -77,7 +77,7 @@ async def test_an_error_after_the_first_event_is_the_last_event_in_the_form_of_t
     replied, stream, account = reply([Delta("a", ())], [Delta("b", ()), LATE])
     events = [event async for event in replied]
     assert "".join(texts(b"".join(events))) == "ab"
-    assert events[-1].endswith(b"event: error\ndata: Too late.\n\n" + DONE)
+    assert events[-1].endswith(b"event: error\ndata: Too late.\n\n")
     assert stream.is_cancelled
     assert isinstance(account.error, DeadlineExceeded)
 

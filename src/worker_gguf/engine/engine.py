@@ -254,13 +254,17 @@ class Engine:
     # --- updates --------------------------------------------------------------------------------------------------
 
     def _take(self, updates: list[Update]) -> None:
+        stopped: list[str] = []
         for update in updates:
             if not isinstance(update, Token):
                 if (reason := self._answers.ended(update)) is not None:
                     self._count_ending(reason)
             elif self._answers.token(update):
-                # The scheduler sees tokens and no text. Only here can a stop text end the sequence.
-                self._take(self._scheduler.finish(update.sequence.id, "stop"))
+                stopped.append(update.sequence.id)
+        # The scheduler sees tokens and no text, so only here can a stop text end a sequence. It ends after the loop,
+        # because the step may have drawn more tokens after the stop text.
+        for request_id in stopped:
+            self._take(self._scheduler.finish(request_id, "stop"))
 
     def _count_ending(self, reason: str) -> None:
         self.stats.finished[reason] += 1

@@ -22,7 +22,7 @@ from worker_gguf.observe.metrics import Metrics, ModelCounts
 from worker_gguf.protocol.models import ModelStatus, model_body, models_body
 from worker_gguf.protocol.routes import MODELS
 from worker_gguf.service.request import Answer, Request, Stream
-from worker_gguf.service.service import parse, time_limit_s
+from worker_gguf.service.service import check_generates, parse, time_limit_s
 from worker_gguf.start.loaded import describe_machine
 
 __all__ = ["Fleet"]
@@ -83,6 +83,7 @@ class Fleet:
             return Answer(model_body(model.card, self._status(model)))
         model = self._named(_model_named_in(request.body))
         # No model is loaded for a request that any model would refuse.
+        check_generates(model.card)
         call = await parse(generation, request.body, model.defaults)
         account = request.account
         limit_s = time_limit_s(call.options, model.settings.request_timeout_s)

@@ -178,7 +178,7 @@ class Loader:
         return least(machine, room.left_by(room.taken))
 
     def _note_memory(self) -> None:
-        """Update the memory that models take, after each load and unload. Only the thread that does both calls it."""
+        """Update the memory that models take. The boot thread calls this, and later only the loader's own thread."""
         taken = {
             model.name: footprint_of(model.loaded.plan, self.machine, model.settings)
             for model in self._models.values()

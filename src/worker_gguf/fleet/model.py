@@ -95,6 +95,8 @@ class FleetModel:
                     self._keep(local, UsageMark(local.paths, settings.cache_dir()))
         except WorkerError as error:
             logger.warning("model cannot be read yet", extra={"model": self.name, "reason": error.message})
+        except Exception:
+            logger.exception("model cannot be read yet", extra={"model": self.name})
 
     def find(self) -> Found:
         """Find the model on disk or download it. Raises the WorkerError of a failure."""

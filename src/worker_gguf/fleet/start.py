@@ -33,7 +33,12 @@ def boot_fleet(start: Start, head_start: Prefetch | None) -> Fleet:
     Raises the WorkerError of the first model if it cannot be loaded. The failure of another model is only logged.
     """
     settings = start.settings
-    roster = read_roster(settings)
+    try:
+        roster = read_roster(settings)
+    except BaseException:
+        if head_start is not None:
+            head_start.close()
+        raise
     leaving, is_up = threading.Event(), threading.Event()
 
     def go_on() -> bool:
@@ -50,9 +55,11 @@ def boot_fleet(start: Start, head_start: Prefetch | None) -> Fleet:
 
         loader = Loader(models, loaded.machine, read_machine, leaving, time.monotonic)
         fleet = Fleet(models, _rules(settings), loader, leaving)
-        for model in others[: min(settings.models_preload, settings.models_max or len(models)) - 1]:
+        chosen = others[: min(settings.models_preload, settings.models_max or len(models)) - 1]
+        for number, model in enumerate(chosen, start=1):
             with start.phase("preload"):
                 _preload(loader, model, go_on)
+            start.gate("preload", number / len(chosen))
         is_up.set()
         fleet.start()
     except BaseException:
@@ -81,3 +88,5 @@ def _preload(loader: Loader, model: FleetModel, go_on: Callable[[], bool]) -> No
         if not go_on():
             raise NotReady(CANCELLED) from None
         logger.error("model not preloaded", extra={"model": model.name, "code": error.code, "error": error.message})
+    except Exception:
+        logger.exception("model not preloaded", extra={"model": model.name})

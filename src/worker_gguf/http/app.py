@@ -29,7 +29,7 @@ from worker_gguf.observe.ending import note_ending
 from worker_gguf.observe.log import bound
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.protocol.errors import error_body
-from worker_gguf.protocol.routes import ROUTES, Route, find, method_label, no_such_route, wrong_method
+from worker_gguf.protocol.routes import ROUTES, Route, method_label, no_such_route, wrong_method
 from worker_gguf.service.backend import Backend
 from worker_gguf.service.envelope import json_bytes, request_id_from
 
@@ -111,7 +111,7 @@ def _add_probes(app: Starlette, backend: Backend, keys: ApiKeys, metrics: Metric
 
 def _add_api(app: Starlette, frame: Frame, route: Route) -> None:
     async def endpoint(request: Request) -> Response:
-        return Exchange(frame, find(route.method, request.scope["path"]))
+        return Exchange(frame, route)
 
     _add(app, route.method, route.path.replace("}", ":path}"), endpoint)
 

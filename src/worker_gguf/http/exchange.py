@@ -22,7 +22,7 @@ from worker_gguf.observe.account import CANCELLED, Account
 from worker_gguf.observe.ending import note_ending
 from worker_gguf.observe.log import bound
 from worker_gguf.observe.metrics import Metrics
-from worker_gguf.protocol.routes import Match
+from worker_gguf.protocol.routes import Route, find
 from worker_gguf.protocol.screening import ignored_header
 from worker_gguf.service.backend import Backend
 from worker_gguf.service.envelope import header_pairs, json_bytes, log_unexpected, request_id_from
@@ -60,10 +60,10 @@ class Frame:
 class Exchange(Response):
     """A Starlette response that does all the work when it is called, to watch the client during the work."""
 
-    def __init__(self, frame: Frame, match: Match) -> None:
+    def __init__(self, frame: Frame, route: Route) -> None:
         super().__init__()
         self._frame = frame
-        self._match = match
+        self._route = route
         self._status = 0  # nothing sent yet
         self._n_events = 0
 
@@ -76,7 +76,7 @@ class Exchange(Response):
             traceparent=headers.get("traceparent"),
             tracestate=headers.get("tracestate"),
         )
-        self._account.routed(scope["method"], self._match.route.path, self._match.route.operation)
+        self._account.routed(scope["method"], self._route.path, self._route.operation)
         with bound(request_id=self._request_id):
             try:
                 await self._exchange(scope, headers, receive, send)
@@ -93,13 +93,14 @@ class Exchange(Response):
     async def _exchange(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         frame = self._frame
         frame.keys.check(headers.get("authorization"))
+        match = find(self._route.method, scope["path"])  # Starlette's router accepts some paths that are no route
         raw = await read_body(receive, headers.get("content-length"), frame.max_body_bytes)
         body = (
             None if scope["method"] == "GET" else await self._parse(raw, ", ".join(headers.getlist("content-encoding")))
         )
         connection = Connection(receive)
         try:
-            result = await connection.run(frame.backend.answer(Request(self._match, body, self._account)))
+            result = await connection.run(frame.backend.answer(Request(match, body, self._account)))
             if isinstance(result, Answer):
                 await self._answer(result, send)
                 return
@@ -151,13 +152,13 @@ class Exchange(Response):
 
     async def _end_stream(self, error: WorkerError, sender: EventSender) -> None:
         self._account.error = error
-        await sender.send(self._match.route.errors.event(error))
+        await sender.send(self._route.errors.ending(error))
 
     async def _refuse(self, error: WorkerError, send: Send) -> None:
         self._account.error = error
         if self._status:  # part of an answer was already sent; uvicorn closes the connection
             return
-        await self._send_json(error.status, self._match.route.errors.body(error), error.headers, send)
+        await self._send_json(error.status, self._route.errors.body(error), error.headers, send)
 
     async def _send_json(self, status: int, body: dict[str, Any], headers: dict[str, str], send: Send) -> None:
         content = json_bytes(body)

@@ -28,7 +28,6 @@ T = TypeVar("T")
 _KEEP_ALIVE_S = 75
 # Time for the current step of the engine to end and for the errors to be sent.
 _CUT_OFF_S = 2.0
-_LOOK_AGAIN_S = 0.05
 _MIN_GRACE_S = 1
 
 Listener = tuple[ASGIApp, socket.socket]

@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from worker_gguf.engine.stats import BATCH_BOUNDS, EngineStats
-from worker_gguf.errors import DeploymentError, DownloadError, ModelError, SettingsError, WorkerError
+from worker_gguf.errors import DeploymentError, SettingsError, Unfit, WorkerError
 from worker_gguf.observe.status import Status
 
 if TYPE_CHECKING:
@@ -172,8 +172,8 @@ class Metrics:
 
 def _codes(error: type[WorkerError]) -> set[str]:
     """Return the error codes that an answer can have."""
-    # The first three end the worker, and only the command line raises the last one.
-    others = (SettingsError, ModelError, DownloadError, DeploymentError)
+    # The first two end the worker, and only the command line raises the last one.
+    others = (SettingsError, Unfit, DeploymentError)
     return {error.code}.union(*(_codes(child) for child in error.__subclasses__() if child not in others))
 
 
@@ -219,7 +219,7 @@ class _EngineCollector:
         for name, text, total in (
             ("prompt_tokens", "Prompt tokens, including cached ones", stats.prompt_tokens),
             ("cached_tokens", "Prompt tokens that were not computed again", stats.cached_tokens),
-            ("completion_tokens", "Tokens drawn", stats.completion_tokens),
+            ("completion_tokens", "Tokens of answers", stats.completion_tokens),
             ("steps", "Steps of the engine", stats.steps),
             ("schedule_seconds", "Seconds of scheduling", stats.schedule_seconds),
             ("decode_seconds", "Seconds in llama_decode", stats.decode_seconds),

@@ -50,7 +50,7 @@ class Options:
     `text_biases` will be applied to every token of their texts. The ids in `sampling.logit_bias` are not yet compared
     with the size of the vocabulary. If `max_tokens` is None, the answer continues to the end of the context; 0 only
     evaluates the prompt. If `top_logprobs` is None, no log-probabilities are returned. `timeout_s` counts from the
-    arrival of the request. `ignored` has the sorted names of parameters without effect.
+    arrival of the request. `ignored` has the names of parameters without effect.
     """
 
     model: str | None

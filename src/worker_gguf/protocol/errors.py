@@ -9,15 +9,17 @@ from typing import Any, Final
 
 from worker_gguf.errors import ContextLengthExceeded, WorkerError
 
-__all__ = ["OPENAI_ERRORS", "ErrorShape", "error_body", "error_event"]
+__all__ = ["DONE", "OPENAI_ERRORS", "ErrorShape", "error_body", "error_event"]
+
+DONE: Final = b"data: [DONE]\n\n"
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorShape:
-    """The form of an error in a dialect: the JSON of a whole answer, and the event that ends a stream."""
+    """The form of an error in a dialect: the JSON of a whole answer, and the events that end a stream."""
 
     body: Callable[[WorkerError], dict[str, Any]]
-    event: Callable[[WorkerError], bytes]
+    ending: Callable[[WorkerError], bytes]
 
 
 def error_body(error: WorkerError) -> dict[str, Any]:
@@ -38,4 +40,4 @@ def error_event(error: WorkerError) -> bytes:
     return b"data: " + json.dumps(error_body(error), separators=(",", ":")).encode() + b"\n\n"
 
 
-OPENAI_ERRORS: Final = ErrorShape(error_body, error_event)
+OPENAI_ERRORS: Final = ErrorShape(error_body, lambda error: error_event(error) + DONE)

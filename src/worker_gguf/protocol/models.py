@@ -13,7 +13,7 @@ __all__ = ["ModelCard", "ModelStatus", "model_body", "models_body"]
 class ModelCard:
     """The public facts of a model. None means unknown. `n_ctx` is the context size of one request, in tokens.
 
-    `capabilities` has "completion", "embedding" or "rerank", which are llama-server's names if it has one.
+    `capabilities` has "completion", "embedding", "rerank" or "vision": llama-server's names if it has one.
     """
 
     id: str

@@ -13,12 +13,11 @@ from typing import Any
 
 from worker_gguf.engine.events import Delta, Event, Finished, TokenLogprob, Usage
 from worker_gguf.errors import EngineFailed, NotReady, WorkerError
+from worker_gguf.protocol.errors import DONE
 from worker_gguf.protocol.parts import Content, ContentParser, NewParser, Part
 from worker_gguf.protocol.usage import usage_body
 
 __all__ = ["DONE", "Heading", "Rendering"]
-
-DONE = b"data: [DONE]\n\n"
 
 # Escaped to ASCII: some readers of event streams also end lines at U+0085 and U+2028 (Python's str.splitlines).
 encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode

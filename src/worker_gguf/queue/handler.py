@@ -134,7 +134,7 @@ class _JobRun:
     def _late(self, error: WorkerError) -> str:
         """Return an error as the last event of a stream. A failed job would lose the events that it has streamed."""
         self._status, self._account.error = error.status, error
-        return self._errors.event(error).decode()
+        return self._errors.ending(error).decode()
 
     def _failed(self, error: WorkerError) -> dict[str, Any]:
         self._status, self._account.error = error.status, error

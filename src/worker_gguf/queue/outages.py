@@ -66,10 +66,9 @@ def patient_fetch(fetch: Fetch, is_running: Callable[[str], bool], pauses_s: Pau
                 raise  # the SDK waits 5 s after this status
             await pauses.after(error)
             return None
-        if jobs:
-            pauses.over()
-            return [job for job in jobs if _can_run(job, is_running)]
         pauses.over()
+        if runnable := [job for job in jobs or () if _can_run(job, is_running)]:
+            return runnable
         if loop.time() - started_s < _FAST_POLL_S:
             await asyncio.sleep(_FAST_POLL_PAUSE_S)
         return None

@@ -77,7 +77,7 @@ class Posts:
             self._reader.cancel()
 
     async def close(self) -> None:
-        """Cancel the generation and return when its slot is free."""
+        """Cancel the generation and stop reading. The slot is free before the engine's next step."""
         self.cancel()
         await asyncio.wait({self._reader})
         await close_events(self._events)  # the reader does not, if it was cancelled before its first step

@@ -28,7 +28,7 @@ class Backend(Protocol):
         ...
 
     async def wait_ready(self) -> None:
-        """Return when the worker is ready. Raises the WorkerError that stopped the start."""
+        """Return when the start is over. Raises the WorkerError that stopped the start."""
         ...
 
     async def drain(self) -> None:

@@ -52,7 +52,7 @@ class Reply:
                 await self.aclose()
                 if not self._has_sent:
                     raise error
-                return data + self._errors.event(error) + self.rendering.stream_end()
+                return data + self._errors.ending(error)
             if data:
                 self._has_sent = True
                 return data

@@ -18,14 +18,14 @@ from worker_gguf.errors import NotFound, UnsupportedParameter
 from worker_gguf.observe.account import Account
 from worker_gguf.protocol.calls import Call, Defaults, Options
 from worker_gguf.protocol.models import ModelCard, model_body, models_body
-from worker_gguf.protocol.rendering import Heading
+from worker_gguf.protocol.rendering import Heading, Rendering
 from worker_gguf.protocol.routes import MODELS, Generation
 from worker_gguf.service.prompts import Prompts, Tokenizer
 from worker_gguf.service.reply import Reply, collect
 from worker_gguf.service.request import Answer, Request, Stream
 from worker_gguf.template.chat_template import ChatTemplates
 
-__all__ = ["Service", "parse", "time_limit_s"]
+__all__ = ["Service", "check_generates", "parse", "time_limit_s"]
 
 T = TypeVar("T")
 
@@ -91,11 +91,14 @@ class Service:
         """Submit a call to the engine. Nothing can fail after that, so an error means that the engine never got it."""
         generation = request.route.generation
         assert generation is not None
-        if not self.card.generates:
-            raise UnsupportedParameter(_generates_nothing(self.card), param="model")
-        prompts, options = await _off_loop_if_long(request.body, lambda: self._prompts.prepare(call))
+        check_generates(self.card)
         heading = self._heading(generation)
-        rendering = generation.render(call, heading, self._prompts.echoed(call))
+
+        def prepare() -> tuple[list[tuple[int, ...]], Options, Rendering]:
+            prompts, options = self._prompts.prepare(call)
+            return prompts, options, generation.render(call, heading, self._prompts.echoed(call))
+
+        prompts, options, rendering = await _off_loop_if_long(request.body, prepare)
         account = request.account
         deadline_s = _deadline_s(account, time_limit_s(options, self._timeout_s))
         events = self._engine.submit(*self._requests(prompts, options, heading.id, deadline_s), on_ended=on_ended)
@@ -148,9 +151,12 @@ def time_limit_s(options: Options, limit_s: float | None) -> float | None:
     return min((seconds for seconds in (options.timeout_s, limit_s) if seconds is not None), default=None)
 
 
-def _generates_nothing(card: ModelCard) -> str:
-    can = " and ".join(card.capabilities) or "nothing that this worker serves"
-    return f"The model {card.id!r} does not generate text; it can do: {can}. Use a model that generates text."
+def check_generates(card: ModelCard) -> None:
+    """Raise UnsupportedParameter if a model does not generate text."""
+    if not card.generates:
+        can = " and ".join(card.capabilities) or "nothing that this worker serves"
+        message = f"The model {card.id!r} does not generate text; it can do: {can}. Use a model that generates text."
+        raise UnsupportedParameter(message, param="model")
 
 
 def _deadline_s(account: Account, limit_s: float | None) -> float | None:

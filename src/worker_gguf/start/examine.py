@@ -77,7 +77,7 @@ def _file(start: Start, header: ModelHeader, local: LocalModel, part: int) -> Fi
     facts = FileFacts(path.name, path.stat().st_size, needed_bytes)
     if start.settings.verify_model != "sha256":
         return facts
-    if local.source == "download":
+    if local.source == "download" and local.repo is not None:  # a plain URL has no digest to verify
         return replace(facts, digest="right")  # verified during the download
     n_parts, is_cancelled = len(local.paths), False
 

@@ -58,7 +58,10 @@ class ModelHost(Protocol):
         ...
 
     def abandon(self, error: WorkerError) -> None:
-        """End every open request with this error although an engine's thread hangs. No other call may follow."""
+        """End every open request with this error although an engine's thread hangs.
+
+        Only `stats`, `describe` and `stop` may follow, and `stop` may hang.
+        """
         ...
 
     def stop(self) -> None:

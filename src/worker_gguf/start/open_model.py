@@ -33,7 +33,7 @@ __all__ = ["LATE_IMPORTS", "open_model"]
 
 logger = logging.getLogger(__name__)
 
-# The modules that this module imports during or after the load. `worker-gguf serve` imports them while the model loads.
+# The modules that this module imports late. `worker-gguf serve` imports them while the model loads.
 # tests/start/test_open_model.py compares the list with the imports below.
 LATE_IMPORTS = (
     "worker_gguf.engine.engine",
