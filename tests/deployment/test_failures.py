@@ -26,7 +26,7 @@ def test_a_missing_key_is_an_error_before_anything_is_sent(
     monkeypatch.setenv("RUNPOD_API_KEY", key)
     ended = command.deploy()
     assert ended.code == 1
-    assert "RUNPOD_API_KEY is missing or not a key" in ended.err
+    assert f"RUNPOD_API_KEY {'contains' if key else 'is not set'}" in ended.err
     assert runpod.seen == []
 
 

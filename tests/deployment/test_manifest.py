@@ -176,6 +176,22 @@ def test_a_file_that_is_not_a_manifest_is_an_error(tmp_path: Path, text: str) ->
         read(text, tmp_path)
 
 
+def test_all_mistakes_are_reported_together_with_their_lines(tmp_path: Path) -> None:
+    text = MANIFEST.replace("N_CTX: 4096", "N_CTX: 8k\n  N_PARALEL: 3\n  TOP_P: 3").replace("30", "many")
+    with pytest.raises(ManifestError) as caught:
+        read(f"{text}foo: 1\n", tmp_path)
+    lines = caught.value.message.splitlines()
+    assert all("deploy.yaml, line " in line for line in lines)
+    for words in (
+        "Did you mean N_PARALLEL?",
+        "N_CTX='8k' is not valid",
+        "TOP_P='3' is not valid",
+        "volume.size_gb must be",
+        "foo is",
+    ):
+        assert sum(words in line for line in lines) == 1, lines
+
+
 def test_a_secret_in_a_bad_value_is_masked(tmp_path: Path) -> None:
     with pytest.raises(ManifestError) as caught:
         read(MANIFEST.replace("N_CTX: 4096", "N_CTX: ${HF_TOKEN}"), tmp_path)

@@ -142,9 +142,10 @@ def _connect(arguments: argparse.Namespace, clock: Clock) -> Iterator[tuple[Chan
     variables = environment.given()
     key = variables.get(_API_KEY, "")
     if not key or not key.isascii() or not key.isprintable():
+        fault = "contains characters that no key has" if key else "is not set"
         raise DeploymentError(
-            "RUNPOD_API_KEY is missing or not a key. Create one with write access in RunPod's console (Settings, API "
-            "keys) and export it."
+            f"RUNPOD_API_KEY {fault}. Create a key with write access in RunPod's console (Settings, API keys) and "
+            "export it."
         )
     with Channel(key) as channel:
         yield channel, RunpodApi(channel, arguments.api_url or variables.get("runpod_rest_url") or DEFAULT_URL, clock)

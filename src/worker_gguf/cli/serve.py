@@ -51,6 +51,10 @@ def serve(
     try:
         settings = Settings.load(model=model, mode=mode, host=host, port=port)
         _check_exposure(settings)
+        if settings.models is not None:
+            from worker_gguf.fleet.roster import read_roster
+
+            read_roster(settings)  # now, because a wrong entry is a wrong setting
     except SettingsError as error:
         print(error.message, file=sys.stderr)
         return 2

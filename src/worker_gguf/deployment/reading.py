@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from worker_gguf.deployment.document import Document, key_path
-from worker_gguf.deployment.manifest import Cpu, Gpu, Manifest, Names, Scaling, Volume, Workers
+from worker_gguf.deployment.manifest import Cpu, EnvValue, Gpu, Manifest, Names, Scaling, Volume, Workers
 from worker_gguf.deployment.variables import read_env
 from worker_gguf.errors import ManifestError
 
@@ -79,7 +79,19 @@ def read_manifest(path: Path, environ: Mapping[str, str], *, image: str | None =
     """
     document = Document.read(path)
     values = document.values | ({"image": image} if image else {})
-    return _validate(Manifest, document, values | {"env": read_env(document, environ)})
+    faults: list[str] = []
+    env: Mapping[str, EnvValue] = {}
+    try:
+        env = read_env(document, environ)
+    except ManifestError as error:
+        faults.append(error.message)
+    try:
+        manifest = _validate(Manifest, document, values | {"env": env})
+    except ManifestError as error:
+        faults.append(error.message)
+    if faults:
+        raise ManifestError("\n".join(faults))
+    return manifest
 
 
 def read_names(path: Path) -> Names:

@@ -108,9 +108,11 @@ def _value(document: Document, name: str, value: Any, environ: Mapping[str, str]
 
 def _check(document: Document, env: Mapping[str, EnvValue], *, is_queue: bool) -> None:
     """Check the values with the worker's Settings, so that a bad value is found before anything is created."""
-    for name in env:
-        if (near := meant(name)) is not None:
-            raise document.error(f"env.{name}", f"is not a setting of the worker. Did you mean {near}?")
+    faults = [
+        document.error(f"env.{name}", f"is not a setting of the worker. Did you mean {near}?").message
+        for name in env
+        if (near := meant(name)) is not None
+    ]
     platform = {"RUNPOD_ENDPOINT_ID": "planned"} | ({"RUNPOD_WEBHOOK_GET_JOB": "planned"} if is_queue else {})
     # The values of RunPod's secrets are unknown, and a reference would be refused where a number is required.
     known = {name: value.text for name, value in env.items() if not _FROM_RUNPOD.fullmatch(value.text)}
@@ -118,4 +120,13 @@ def _check(document: Document, env: Mapping[str, EnvValue], *, is_queue: bool) -
         Settings.load(known | platform)
     except SettingsError as error:
         secrets = Redactor(value.text for value in env.values() if value.is_secret)
-        raise ManifestError(f"{document.title}, env: {secrets.clean(error.message)}") from None
+        faults += [_with_line(document, env, sentence) for sentence in secrets.clean(error.message).splitlines()]
+    if faults:
+        raise ManifestError("\n".join(faults))
+
+
+def _with_line(document: Document, env: Mapping[str, EnvValue], sentence: str) -> str:
+    """Add the line of its variable to a sentence of the settings, such as "N_CTX='8k' is not valid: …"."""
+    name = next((name for name in env if sentence.startswith(f"{name.upper()}=")), None)
+    line = document.lines.get(f"env.{name}")
+    return f"{document.title}{f', line {line}' if line else ', env'}: {sentence}"

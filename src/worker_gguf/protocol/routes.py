@@ -115,7 +115,7 @@ def find(method: str, path: str) -> Match:
 
 def wrong_method(method: str, allowed: str) -> MethodNotAllowed:
     """Return the error for a path that has other methods. `allowed` lists them."""
-    return MethodNotAllowed(f"{method} is not for this route. Use {allowed}.")
+    return MethodNotAllowed(f"This route does not accept {method}. Use {allowed}.")
 
 
 def method_label(method: str) -> str:

@@ -54,8 +54,9 @@ def differing(first: str, second: str) -> InvalidRequest:
 def check_strict(ignored: Sequence[str]) -> None:
     """Raise UnsupportedParameter if a parameter would be ignored. For STRICT_PARAMETERS."""
     if ignored:
-        what = f"{_listed(ignored)} changes nothing here, and STRICT_PARAMETERS is set."
-        raise UnsupportedParameter(f"{what} Leave it out.", param=ignored[0][:MAX_NAME])
+        change, them = ("changes", "it") if len(ignored) == 1 else ("change", "them")
+        message = f"{_listed(ignored)} {change} nothing here, and STRICT_PARAMETERS is set. Leave {them} out."
+        raise UnsupportedParameter(message, param=ignored[0][:MAX_NAME])
 
 
 def ignored_header(ignored: Iterable[str]) -> str:

@@ -10,7 +10,9 @@ from pydantic_core import ErrorDetails
 
 from worker_gguf.errors import InvalidRequest
 
-__all__ = ["invalid", "validated"]
+__all__ = ["REQUIRED", "invalid", "validated"]
+
+REQUIRED = "is required"
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -44,8 +46,9 @@ def validated(model: type[Body], fields: Mapping[str, Any], sent: Mapping[str, s
 
 
 def invalid(param: str, what: str) -> InvalidRequest:
-    """Build an error such as "Invalid 'top_p': must be at most 1, not 3."."""
-    return InvalidRequest(f"Invalid '{param}': {what}.", param=param)
+    """Build an error such as "Invalid 'top_p': must be at most 1, not 3.", or "'prompt' is required."."""
+    message = f"'{param}' is required." if what == REQUIRED else f"Invalid '{param}': {what}."
+    return InvalidRequest(message, param=param)
 
 
 def _first_error(error: ValidationError, fields: Mapping[str, Any], sent: Mapping[str, str]) -> InvalidRequest:
@@ -95,7 +98,7 @@ def _limit(detail: ErrorDetails) -> str:
     shown = f", not {value}" if isinstance(value, int | float) and abs(value) < 10**18 else ""
     match detail["type"]:
         case "missing":
-            return "is required"
+            return REQUIRED
         case "greater_than_equal":
             return f"must be at least {_number(context['ge'])}{shown}"
         case "greater_than":

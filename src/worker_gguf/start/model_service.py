@@ -94,8 +94,10 @@ def _read_template(text_or_path: str) -> str:
     try:
         return Path(text_or_path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise TemplateError(
-            f"CHAT_TEMPLATE={text_or_path!r} is neither a template nor a readable file: {error}"
+            f"CHAT_TEMPLATE={text_or_path!r} is neither a template nor a readable file ({reason}). Set it to a "
+            "template, or to the path of one."
         ) from error
 
 

@@ -83,7 +83,10 @@ class Hub:
                 wait_s = max(wait_s, error.retry_after_s or 0)
                 if wait_s > self.most_wait_s:
                     raise
-                logger.warning("hub asked again", extra={"repo": repo, "wait_s": wait_s, "reason": error.message})
+                logger.warning(
+                    "the Hub did not answer; trying again",
+                    extra={"repo": repo, "wait_s": wait_s, "reason": error.message},
+                )
                 time.sleep(wait_s)
         if not info.sha or not _COMMIT.fullmatch(info.sha):
             raise DownloadError(f"{self._host} sent no valid commit for {repo}. Check HF_ENDPOINT.")

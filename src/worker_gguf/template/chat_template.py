@@ -65,7 +65,7 @@ class ChatTemplate:
                 f"The chat template has {len(source)} characters, more than the limit of {self._limits.max_source}. "
                 "Set CHAT_TEMPLATE to another."
             )
-        with self._guarded("cannot be compiled"):
+        with self._guarded("cannot be compiled", "Set CHAT_TEMPLATE to another."):
             self._environment = ChatEnvironment(now)
             self._template = self._environment.from_string(source)
 
@@ -175,8 +175,12 @@ class ChatTemplate:
             return self._environment.rendered(self._template, variables)
 
     @contextmanager
-    def _guarded(self, failed: str) -> Iterator[None]:
-        """Limit the template and convert all errors that it raises to TemplateError."""
+    def _guarded(
+        self,
+        failed: str,
+        advice: str = "Change the conversation to one that the model supports, or set CHAT_TEMPLATE to another.",
+    ) -> Iterator[None]:
+        """Limit the template and convert all errors that it raises to TemplateError, with `advice` for unknown ones."""
         try:
             with limited(self._limits):
                 yield
@@ -197,8 +201,7 @@ class ChatTemplate:
             where = _template_line(error)
             at = f" (line {where} of the template)" if where else ""
             raise TemplateError(
-                f"The chat template {failed}{at}: {_short(str(error)) or type(error).__name__}. Change the "
-                "conversation to one that the model supports, or set CHAT_TEMPLATE to another.",
+                f"The chat template {failed}{at}: {_short(str(error)) or type(error).__name__}. {advice}",
                 param="messages",
             ) from error
 
