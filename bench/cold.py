@@ -22,7 +22,7 @@ from bench import models, words
 from bench.process import busy_share, serving
 from bench.report import machine
 from bench.slow_mount import Mount, mounted, served_bytes, why_not
-from worker_gguf.cli.cold_start import READERS, Limit, Start, measure_start, picture, plain_read
+from worker_gguf.cli.cold_start import READERS, Limit, MeasuredStart, measure_start, picture, plain_read
 from worker_gguf.worker_process import free_port
 
 RESULTS = Path(__file__).parent / "results"
@@ -169,7 +169,7 @@ def bare_seconds(path: Path, mode: str) -> tuple[float, float]:
     return seconds, json.loads(line)["native_s"]
 
 
-def worker_start(model: Path) -> Start:
+def worker_start(model: Path) -> MeasuredStart:
     settings = {"MODEL": str(model), "N_CTX": str(N_CTX), "N_PARALLEL": "1"}
     return measure_start(settings, words.prompt(8, "cold"))
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker_gguf.errors import InvalidRequest
-from worker_gguf.queue.job_input import Call, read_job_input
+from worker_gguf.queue.job_input import JobCall, read_job_input
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
@@ -19,28 +19,28 @@ MESSAGES = [{"role": "user", "content": "hi"}]
 @pytest.mark.parametrize(
     ("given_input", "call"),
     [
-        ({"openai_route": CHAT, "openai_input": {"messages": MESSAGES}}, Call("POST", CHAT, {"messages": MESSAGES})),
-        ({"openai_route": "/v1/models"}, Call("GET", "/v1/models", None)),
-        ({"openai_route": "/v1/models", "openai_input": None}, Call("GET", "/v1/models", None)),
-        ({"openai_route": "/v1/models", "openai_input": {}}, Call("GET", "/v1/models", None)),
-        ({"openai_route": CHAT, "openai_input": []}, Call("POST", CHAT, [])),
-        ({"route": CHAT, "body": {"a": 1}, "method": "post"}, Call("POST", CHAT, {"a": 1})),
-        ({"route": CHAT, "body": {}}, Call("POST", CHAT, {})),
-        ({"route": "/v1/models"}, Call("GET", "/v1/models", None)),
-        ({"route": "/v1/models", "method": None}, Call("GET", "/v1/models", None)),
-        ({"messages": MESSAGES, "stream": True}, Call("POST", CHAT, {"messages": MESSAGES, "stream": True})),
-        ({"prompt": "a", "top_k": 1}, Call("POST", COMPLETIONS, {"prompt": "a", "top_k": 1})),
-        ({"prompt": "a", "sampling_params": {"n": 2}}, Call("POST", COMPLETIONS, {"prompt": "a", "n": 2})),
-        ({"prompt": "a", "sampling_params": None}, Call("POST", COMPLETIONS, {"prompt": "a"})),
+        ({"openai_route": CHAT, "openai_input": {"messages": MESSAGES}}, JobCall("POST", CHAT, {"messages": MESSAGES})),
+        ({"openai_route": "/v1/models"}, JobCall("GET", "/v1/models", None)),
+        ({"openai_route": "/v1/models", "openai_input": None}, JobCall("GET", "/v1/models", None)),
+        ({"openai_route": "/v1/models", "openai_input": {}}, JobCall("GET", "/v1/models", None)),
+        ({"openai_route": CHAT, "openai_input": []}, JobCall("POST", CHAT, [])),
+        ({"route": CHAT, "body": {"a": 1}, "method": "post"}, JobCall("POST", CHAT, {"a": 1})),
+        ({"route": CHAT, "body": {}}, JobCall("POST", CHAT, {})),
+        ({"route": "/v1/models"}, JobCall("GET", "/v1/models", None)),
+        ({"route": "/v1/models", "method": None}, JobCall("GET", "/v1/models", None)),
+        ({"messages": MESSAGES, "stream": True}, JobCall("POST", CHAT, {"messages": MESSAGES, "stream": True})),
+        ({"prompt": "a", "top_k": 1}, JobCall("POST", COMPLETIONS, {"prompt": "a", "top_k": 1})),
+        ({"prompt": "a", "sampling_params": {"n": 2}}, JobCall("POST", COMPLETIONS, {"prompt": "a", "n": 2})),
+        ({"prompt": "a", "sampling_params": None}, JobCall("POST", COMPLETIONS, {"prompt": "a"})),
         (
             {"prompt": "a", "n": 2, "sampling_params": {"n": 2}},
-            Call("POST", COMPLETIONS, {"prompt": "a", "n": 2}),
+            JobCall("POST", COMPLETIONS, {"prompt": "a", "n": 2}),
         ),
-        ({"prompt": "hi", "apply_chat_template": True}, Call("POST", CHAT, {"messages": MESSAGES})),
-        ({"prompt": "hi", "apply_chat_template": False}, Call("POST", COMPLETIONS, {"prompt": "hi"})),
+        ({"prompt": "hi", "apply_chat_template": True}, JobCall("POST", CHAT, {"messages": MESSAGES})),
+        ({"prompt": "hi", "apply_chat_template": False}, JobCall("POST", COMPLETIONS, {"prompt": "hi"})),
     ],
 )
-def test_shape_becomes_one_call(given_input: object, call: Call) -> None:
+def test_shape_becomes_one_call(given_input: object, call: JobCall) -> None:
     assert read_job_input(given_input) == call
 
 
@@ -81,4 +81,4 @@ NAMES = st.sampled_from(["openai_route", "openai_input", "route", "body", "metho
 @given(JSON | st.dictionaries(NAMES | st.just("sampling_params"), JSON, max_size=4))
 def test_no_input_is_a_bug(given_input: object) -> None:
     with contextlib.suppress(InvalidRequest):
-        assert isinstance(read_job_input(given_input), Call)
+        assert isinstance(read_job_input(given_input), JobCall)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from worker_gguf.errors import SettingsError, WorkerError
 
 if TYPE_CHECKING:
-    from worker_gguf.cli.cold_start import Limit, Start
+    from worker_gguf.cli.cold_start import Limit, MeasuredStart
     from worker_gguf.settings import Settings
     from worker_gguf.store import LocalModel
 
@@ -62,7 +62,7 @@ def _fetch(settings: Settings) -> LocalModel:
     return fetch(start.Start(settings))
 
 
-def _round(settings: Settings, local: LocalModel) -> tuple[Limit, Start]:
+def _round(settings: Settings, local: LocalModel) -> tuple[Limit, MeasuredStart]:
     from worker_gguf.cli.cold_start import drop_pages, fastest_read, measure_start
 
     limit = fastest_read(local.paths)
@@ -70,13 +70,13 @@ def _round(settings: Settings, local: LocalModel) -> tuple[Limit, Start]:
     return limit, measure_start({"MODEL": settings.model_reference})
 
 
-def _from_cache_bytes(start: Start, size_bytes: int) -> int:
+def _from_cache_bytes(start: MeasuredStart, size_bytes: int) -> int:
     """Return the bytes of the file that were in the page cache, or 0 if there was no prefetch."""
     read = [phase.size_bytes for phase in start.phases if phase.name == "prefetch" and phase.size_bytes is not None]
     return max(0, size_bytes - sum(read)) if read else 0
 
 
-def _figures(rounds: Sequence[tuple[Limit, Start]], size_bytes: int) -> dict[str, float]:
+def _figures(rounds: Sequence[tuple[Limit, MeasuredStart]], size_bytes: int) -> dict[str, float]:
     return {
         "file_mb": size_bytes / 1e6,
         "from_page_cache_mb": median(_from_cache_bytes(start, size_bytes) / 1e6 for _, start in rounds),

@@ -19,7 +19,7 @@ from typing import Final
 from worker_gguf.observe.timeline import Phase, draw, read_phases
 from worker_gguf.worker_process import ProcessFailed, WorkerProcess, fetch_json
 
-__all__ = ["READERS", "Limit", "Start", "drop_pages", "fastest_read", "measure_start", "picture", "plain_read"]
+__all__ = ["READERS", "Limit", "MeasuredStart", "drop_pages", "fastest_read", "measure_start", "picture", "plain_read"]
 
 READERS: Final = (8, 16, 32)
 _BLOCK_BYTES: Final = 8 << 20
@@ -37,7 +37,7 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class MeasuredStart:
     """One start: the seconds since the start of the process, and the phases that the worker reports."""
 
     ready_s: float
@@ -94,7 +94,7 @@ def drop_pages(paths: Sequence[Path]) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def measure_start(environment: Mapping[str, str], prompt: str = _PROMPT) -> Start:
+def measure_start(environment: Mapping[str, str], prompt: str = _PROMPT) -> MeasuredStart:
     """Start a worker with MODEL in `environment`, wait until it is ready, and request one token.
 
     Raises ProcessFailed with the last lines of its log.
@@ -107,14 +107,16 @@ def measure_start(environment: Mapping[str, str], prompt: str = _PROMPT) -> Star
             ready_s = time.perf_counter() - worker.began_s
             fetch_json(f"{worker.url}/v1/completions", {"prompt": prompt, "max_tokens": 1, "temperature": 0})
             first_answer_s = time.perf_counter() - worker.began_s
-            return Start(ready_s, first_answer_s, tuple(read_phases(fetch_json(f"{worker.url}/health")["timeline"])))
+            return MeasuredStart(
+                ready_s, first_answer_s, tuple(read_phases(fetch_json(f"{worker.url}/health")["timeline"]))
+            )
         except ProcessFailed as error:
             raise ProcessFailed(f"{error}\nThe last lines of the worker's log:\n{worker.last_lines()}") from None
         finally:
             worker.stop()
 
 
-def picture(start: Start, size_bytes: int, limit: Limit | None = None) -> str:
+def picture(start: MeasuredStart, size_bytes: int, limit: Limit | None = None) -> str:
     """Draw the phases of the start, after the limit and before the first request."""
     phases = [*start.phases, Phase("first answer", start.ready_s, start.first_answer_s - start.ready_s)]
     if limit is not None:

@@ -12,7 +12,7 @@ from worker_gguf.protocol.bodies import ChatBody, Common, CompletionBody
 from worker_gguf.protocol.messages import check_messages
 from worker_gguf.protocol.parameters import CHAT_REFUSED, REFUSED
 from worker_gguf.protocol.sampling import read_sampling
-from worker_gguf.protocol.screening import canonical, check_strict, differing, refuse
+from worker_gguf.protocol.screening import check_strict, differing, refuse, renamed
 from worker_gguf.protocol.validation import invalid, validated
 from worker_gguf.protocol.wellformed import read_object
 
@@ -100,7 +100,7 @@ Call = ChatCall | CompletionCall
 
 def parse_chat(body: object, defaults: Defaults) -> ChatCall:
     """Parse the body of POST /v1/chat/completions. Raises InvalidRequest."""
-    fields, sent = canonical(read_object(body))
+    fields, sent = renamed(read_object(body))
     refuse(fields, CHAT_REFUSED)
     chat = validated(ChatBody, fields, sent)
     messages: list[Mapping[str, Any]] = fields["messages"]
@@ -127,7 +127,7 @@ def parse_chat(body: object, defaults: Defaults) -> ChatCall:
 
 def parse_completion(body: object, defaults: Defaults) -> CompletionCall:
     """Parse the body of POST /v1/completions. Raises InvalidRequest."""
-    fields, sent = canonical(read_object(body))
+    fields, sent = renamed(read_object(body))
     refuse(fields, REFUSED)
     completion = validated(CompletionBody, fields, sent)
     prompts = _prompts(completion.prompt)

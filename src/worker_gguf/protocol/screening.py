@@ -9,7 +9,7 @@ from urllib.parse import quote
 from worker_gguf.errors import InvalidRequest, UnsupportedParameter
 from worker_gguf.protocol.parameters import ALIASES, INSTEAD
 
-__all__ = ["canonical", "check_strict", "differing", "ignored_header", "ignored_names", "refuse"]
+__all__ = ["check_strict", "differing", "ignored_header", "ignored_names", "refuse", "renamed"]
 
 MAX_HEADER = 2000
 MAX_NAME = 64
@@ -26,7 +26,7 @@ def refuse(fields: Mapping[str, Any], table: Mapping[str, tuple[object, ...]]) -
         raise UnsupportedParameter(f"{what} {advice or 'Leave it out.'}", param=refused[0])
 
 
-def canonical(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def renamed(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Rename aliases. Returns the fields, and a mapping from each renamed field to the alias that was sent.
 
     Raises InvalidRequest if two names of a parameter have different values, because one of them would be lost.

@@ -21,7 +21,7 @@ from worker_gguf.observe.log import bind
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.protocol.routes import CHAT, Match, find, method_label
 from worker_gguf.protocol.screening import ignored_names
-from worker_gguf.queue.job_input import Call, read_job_input
+from worker_gguf.queue.job_input import JobCall, read_job_input
 from worker_gguf.queue.posts import Posts, StreamCount
 from worker_gguf.service.backend import Backend
 from worker_gguf.service.envelope import json_bytes, log_unexpected, request_id_from
@@ -92,7 +92,7 @@ class _JobRun:
         finally:
             self._note()
 
-    def _find(self, call: Call) -> Match:
+    def _find(self, call: JobCall) -> Match:
         """Find the route of the job and note it. Jobs with an unknown route are counted as `other`."""
         self._account.ignored = call.ignored
         self._account.routed(method_label(call.method), "other")

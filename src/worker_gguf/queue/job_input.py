@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from worker_gguf.errors import InvalidRequest
 from worker_gguf.protocol.routes import CHAT, COMPLETIONS
 
-__all__ = ["Call", "read_job_input"]
+__all__ = ["JobCall", "read_job_input"]
 
 _SHAPES = (
     "Send {'openai_route', 'openai_input'}, {'route', 'body', 'method'}, or 'messages' or 'prompt' with its parameters."
@@ -20,7 +20,7 @@ _SHAPES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class JobCall:
     """The request in a job's input."""
 
     method: str
@@ -30,7 +30,7 @@ class Call:
     """Other names in the job's input, which have no meaning."""
 
 
-def read_job_input(job_input: object) -> Call:
+def read_job_input(job_input: object) -> JobCall:
     """Recognise the shape of an input and return its call. Raises InvalidRequest. The service checks the body."""
     if not isinstance(job_input, dict):
         raise InvalidRequest(f"The job's input must be a JSON object. {_SHAPES}")
@@ -43,28 +43,28 @@ def read_job_input(job_input: object) -> Call:
     raise InvalidRequest(f"The job's input names no route and has nothing to answer. {_SHAPES}")
 
 
-def _passthrough(job_input: dict[str, object]) -> Call:
+def _passthrough(job_input: dict[str, object]) -> JobCall:
     route = _text(job_input, "openai_route")
     body = job_input.get("openai_input")
     # The platform does not send the method. For a GET, the input is absent, null or empty.
     if body is None or body == {}:
-        return Call("GET", route, None, _others(job_input, "openai_route", "openai_input"))
-    return Call("POST", route, body, _others(job_input, "openai_route", "openai_input"))
+        return JobCall("GET", route, None, _others(job_input, "openai_route", "openai_input"))
+    return JobCall("POST", route, body, _others(job_input, "openai_route", "openai_input"))
 
 
-def _routed(job_input: dict[str, object]) -> Call:
+def _routed(job_input: dict[str, object]) -> JobCall:
     route = _text(job_input, "route")
     body = job_input.get("body")
     if job_input.get("method") is None:
-        return Call("GET" if body is None else "POST", route, body, _others(job_input, "route", "body", "method"))
-    return Call(_text(job_input, "method").upper(), route, body, _others(job_input, "route", "body", "method"))
+        return JobCall("GET" if body is None else "POST", route, body, _others(job_input, "route", "body", "method"))
+    return JobCall(_text(job_input, "method").upper(), route, body, _others(job_input, "route", "body", "method"))
 
 
 def _others(job_input: dict[str, object], *known: str) -> tuple[str, ...]:
     return tuple(sorted(job_input.keys() - set(known)))
 
 
-def _plain(job_input: dict[str, object]) -> Call:
+def _plain(job_input: dict[str, object]) -> JobCall:
     if "messages" in job_input and "prompt" in job_input:
         raise InvalidRequest("The job's input has both 'messages' and 'prompt'. Send one of them.", param="prompt")
     body = {name: value for name, value in job_input.items() if name != "sampling_params"}
@@ -75,7 +75,7 @@ def _plain(job_input: dict[str, object]) -> Call:
     # In worker-vllm, this parameter turns a prompt into a chat with one message.
     if body.pop("apply_chat_template", None) is True and isinstance(body.get("prompt"), str):
         body["messages"] = [{"role": "user", "content": body.pop("prompt")}]
-    return Call("POST", CHAT.path if "messages" in body else COMPLETIONS.path, body)
+    return JobCall("POST", CHAT.path if "messages" in body else COMPLETIONS.path, body)
 
 
 def _sampling_params(job_input: dict[str, object]) -> dict[str, object]:
