@@ -160,7 +160,7 @@ def check_response(status: int, headers: httpx.Headers, content: bytes) -> None:
     assert status < 500 or status == 504, content
     kind = headers.get("content-type", "")
     if status == 200 and kind.startswith("text/event-stream"):
-        assert content.endswith(b"data: [DONE]\n\n")
+        assert content.endswith(b"data: [DONE]\n\n"), content[-1000:]
     if status < 400 or not content:
         return
     assert kind == "application/json"

@@ -17,6 +17,7 @@ from tests import asking
 from tests.fleet.asking import ask, generating, states
 from tests.fleet.conftest import several
 from tests.hanging import Hanging
+from tests.http.serving import wait_until
 from tests.tiny_models import write_encoder
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.errors import (
@@ -338,7 +339,8 @@ async def test_a_model_that_is_unloaded_gives_its_memory_back(worker: Worker, fl
     bytes_with_b = anonymous_bytes()
     await ask(worker, "a")
     assert kv_bytes > 30e6
-    assert anonymous_bytes() < bytes_with_b - 0.7 * kv_bytes
+    # Other threads of this process allocate and free memory, too.
+    await asyncio.to_thread(wait_until, lambda: anonymous_bytes() < bytes_with_b - 0.7 * kv_bytes)
 
 
 async def test_many_swaps_leave_nothing_behind(worker: Worker) -> None:
