@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import shutil
 import subprocess
 import sys
 import threading
@@ -18,7 +16,6 @@ from tests.fleet.asking import ask, generating, states
 from tests.fleet.conftest import several
 from tests.hanging import Hanging
 from tests.http.serving import wait_until
-from tests.tiny_models import write_encoder
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.errors import (
     DeadlineExceeded,
@@ -27,19 +24,15 @@ from worker_gguf.errors import (
     NotFound,
     NotReady,
     QueueFull,
-    SettingsError,
-    UnsupportedParameter,
 )
 from worker_gguf.fleet.fleet import Fleet
-from worker_gguf.fleet.model import FleetModel, Found
+from worker_gguf.fleet.model import FleetModel
 from worker_gguf.observe.account import Account
 from worker_gguf.observe.ending import line_of
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.queue.fitness import checks_of
 from worker_gguf.queue.handler import make_handler
-from worker_gguf.readahead.prefetch import Prefetch
 from worker_gguf.service.request import Answer, Stream
-from worker_gguf.settings import Settings
 from worker_gguf.store.verify import matches_record
 from worker_gguf.worker import Worker
 
@@ -47,11 +40,6 @@ from worker_gguf.worker import Worker
 def anonymous_bytes() -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
-
-
-def open_files() -> list[str]:
-    links = Path("/proc/self/fd").iterdir()
-    return [str(link.readlink()) for link in links if link.exists()]
 
 
 async def test_each_request_is_answered_by_the_model_it_names(worker: Worker) -> None:
@@ -107,53 +95,6 @@ async def test_a_bad_request_loads_nothing(worker: Worker, fleet: Fleet) -> None
         await ask(worker, "b", temperature="hot")
     assert fleet.describe()["unloads"] == before
     assert (await states(worker))["a"] == "loaded"
-
-
-async def test_a_model_that_does_not_generate_is_not_loaded_for_a_chat(tmp_path: Path) -> None:
-    encoder = write_encoder(tmp_path / "encoder.gguf")
-    models = json.dumps([{"alias": "a", "model": "embedded"}, {"alias": "e", "model": str(encoder)}])
-    worker = Worker(several(tmp_path, models=models), Metrics("test"))
-    worker.start()
-    await worker.wait_ready()
-    fleet = worker._host
-    assert isinstance(fleet, Fleet)
-    await asyncio.to_thread(fleet.models["e"].look)
-    with pytest.raises(UnsupportedParameter, match="does not generate text"):
-        await ask(worker, "e")
-    assert fleet.describe()["unloads"] == 0
-    assert (await states(worker))["a"] == "loaded"
-    worker.stop()
-
-
-async def test_another_model_that_fails_in_any_way_does_not_fail_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    find = FleetModel.find
-
-    def fail(model: FleetModel) -> Found:
-        if model.name == "b":
-            raise OSError(5, "Input/output error")
-        return find(model)
-
-    monkeypatch.setattr(FleetModel, "find", fail)
-    worker = Worker(several(tmp_path, models_preload=2, models_max=2), Metrics("test"))
-    worker.start()
-    await worker.wait_ready()
-    assert worker.status() == "ready"
-    assert (await ask(worker, "a"))["model"] == "a"
-    worker.stop()
-
-
-def test_a_wrong_list_of_models_closes_the_head_start(tmp_path: Path) -> None:
-    path = Path(shutil.copy(MODEL_PATH, tmp_path / "model.gguf"))
-    head_start = Prefetch((path,)).start()
-    assert str(path) in open_files()
-    worker = Worker(Settings(models="[1]"), Metrics("test"), head_start=head_start)
-    worker.start()
-    with pytest.raises(SettingsError):
-        asyncio.run(worker.wait_ready())
-    assert str(path) not in open_files()
-    worker.stop()
 
 
 async def test_a_model_that_cannot_be_loaded_says_why_and_the_others_go_on(
