@@ -12,7 +12,7 @@ import pytest
 
 from tests.asking import ask
 from tests.hanging import Hanging
-from tests.http.serving import wait_until
+from tests.waiting import wait_until
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.errors import EngineWedged, ModelError, NotReady, TemplateError
 from worker_gguf.llama.model import Model, ModelParams

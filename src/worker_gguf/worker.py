@@ -25,7 +25,7 @@ from worker_gguf.observe.timeline import Timeline
 from worker_gguf.settings import Settings
 from worker_gguf.start.boot import boot
 from worker_gguf.start.loaded import ModelHost
-from worker_gguf.start.start import CANCELLED, Start
+from worker_gguf.start.start import CANCELLED, SHUTTING_DOWN, Start
 
 if TYPE_CHECKING:
     from worker_gguf.observe.metrics import Metrics
@@ -267,7 +267,7 @@ class Worker:
             return "The worker could not start its model. Its log and /health have the reason."
         if self._status == "starting":
             return f"The model is not ready yet (phase: {self.timeline.current or 'start'}). Try again shortly."
-        return "The worker is shutting down. Try again: another worker will answer."
+        return SHUTTING_DOWN
 
     def health(self) -> dict[str, Any]:
         """Return the JSON of /health. It is public, so it has no keys, tokens, prompts or paths."""

@@ -14,7 +14,7 @@ import httpx
 import openai
 import pytest
 
-from tests.http.serving import wait_until
+from tests.waiting import wait_until
 from worker_gguf.http.binding import bind
 
 TIMEOUT_S = 90

@@ -18,7 +18,7 @@ from emulator.workers import Worker, Workers
 from tests.emulator.faults import Answer, bad_polls
 from tests.emulator.odd_worker import HANG
 from tests.fake_backend import event
-from tests.http.serving import wait_until
+from tests.waiting import wait_until
 from worker_gguf.http.binding import bind
 from worker_gguf.worker import EXIT_WEDGED
 

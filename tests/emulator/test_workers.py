@@ -12,7 +12,7 @@ import pytest
 import emulator
 from emulator.failed_start import FailedStart, read_failed_start
 from emulator.workers import Workers
-from tests.http.serving import wait_until
+from tests.waiting import wait_until
 
 TIMEOUT_S = 30
 ERROR = {"level": "error", "event": "cannot serve", "code": "download_error", "error": "The hub's not there."}

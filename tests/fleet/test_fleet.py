@@ -15,7 +15,7 @@ from tests import asking
 from tests.fleet.asking import ask, generating, states
 from tests.fleet.conftest import several
 from tests.hanging import Hanging
-from tests.http.serving import wait_until
+from tests.waiting import wait_until
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.errors import (
     DeadlineExceeded,

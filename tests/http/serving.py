@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from worker_gguf.http.binding import bind
 from worker_gguf.http.server import ServerThread
 from worker_gguf.observe.metrics import Metrics
 
-__all__ = ["CHAT", "KEY", "Served", "raw_post", "serving", "wait_until"]
+__all__ = ["CHAT", "KEY", "Served", "raw_post", "serving"]
 
 CHAT = "/v1/chat/completions"
 KEY = "sk-right"
@@ -65,11 +64,3 @@ def raw_post(port: int, body: object, path: str = CHAT) -> socket.socket:
     sock = socket.create_connection(("127.0.0.1", port), timeout=10)
     sock.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content)
     return sock
-
-
-def wait_until(is_so: Callable[[], bool], timeout_s: float = 10) -> None:
-    """Poll a condition that has no event to wait for, with a time limit."""
-    deadline_s = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline_s, "the condition was not met in time"
-        time.sleep(0.002)

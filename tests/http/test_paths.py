@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.http.serving import CHAT, KEY, Served, serving, wait_until
+from tests.http.serving import CHAT, KEY, Served, serving
 from tests.log_lines import log_lines
+from tests.waiting import wait_until
 
 BODY = {"messages": [{"role": "user", "content": "Hi"}]}
 

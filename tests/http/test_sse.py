@@ -9,7 +9,8 @@ import pytest
 from starlette.types import Message
 
 from tests.fake_backend import FakeBackend, event
-from tests.http.serving import CHAT, raw_post, serving, wait_until
+from tests.http.serving import CHAT, raw_post, serving
+from tests.waiting import wait_until
 from worker_gguf.errors import DeadlineExceeded, QueueFull
 from worker_gguf.http.sse import COMMENT, EventSender, Pings
 

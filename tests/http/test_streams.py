@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from tests.fake_backend import SECRET_ANSWER, FakeBackend, event
-from tests.http.serving import CHAT, raw_post, serving, wait_until
+from tests.http.serving import CHAT, raw_post, serving
+from tests.waiting import wait_until
 from worker_gguf.errors import DeadlineExceeded, EngineFailed
 
 STREAM = {"messages": [], "stream": True}

@@ -19,7 +19,7 @@ import pytest
 
 import emulator
 from tests.fake_backend import SECRET_ANSWER, SECRET_PROMPT, event
-from tests.http.serving import wait_until
+from tests.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
 MESSAGES = [{"role": "user", "content": SECRET_PROMPT}]

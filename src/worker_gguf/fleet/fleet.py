@@ -12,7 +12,7 @@ from typing import Any
 
 from worker_gguf.engine.engine import Engine
 from worker_gguf.engine.stats import EngineStats
-from worker_gguf.errors import DeadlineExceeded, NotFound, NotReady, WorkerError
+from worker_gguf.errors import DeadlineExceeded, NotReady, WorkerError
 from worker_gguf.fleet.loader import Loader
 from worker_gguf.fleet.model import FleetModel
 from worker_gguf.fleet.residence import Admit, Effect, Refuse, Residence, Rules
@@ -22,12 +22,11 @@ from worker_gguf.observe.metrics import Metrics, ModelCounts
 from worker_gguf.protocol.models import ModelStatus, model_body, models_body
 from worker_gguf.protocol.routes import MODELS
 from worker_gguf.service.request import Answer, Request, Stream
-from worker_gguf.service.service import check_generates, parse, time_limit_s
+from worker_gguf.service.service import check_generates, not_served, parse, time_limit_s
 from worker_gguf.start.loaded import describe_machine
+from worker_gguf.start.start import SHUTTING_DOWN
 
 __all__ = ["Fleet"]
-
-_LEAVING = "The worker is shutting down. Try again: another worker will answer."
 
 
 class _Waiter:
@@ -69,7 +68,7 @@ class Fleet:
         """End the running requests as cancelled, refuse the waiting ones, and free all memory and files."""
         self._leaving.set()
         with self._lock:
-            self._carry_out(self._residence.give_up(NotReady(_LEAVING)))
+            self._carry_out(self._residence.give_up(NotReady(SHUTTING_DOWN)))
         self._loader.stop()
 
     # --- requests -------------------------------------------------------------------------------------------------
@@ -94,7 +93,7 @@ class Fleet:
         loaded = model.loaded
         if loaded is None:  # the fleet is stopping and unloaded the model after it admitted this request
             self._end(ticket)
-            raise NotReady(_LEAVING)
+            raise NotReady(SHUTTING_DOWN)
         return await loaded.service.generate(call, request, on_ended=partial(self._end, ticket))
 
     async def _enter(self, model: FleetModel, limit_s: float | None, started_s: float) -> int:
@@ -106,7 +105,7 @@ class Fleet:
         waiter = _Waiter()
         with self._lock:
             if self._leaving.is_set():
-                raise NotReady(_LEAVING)
+                raise NotReady(SHUTTING_DOWN)
             ticket = next(self._tickets)
             effects = self._residence.request(ticket, model.name, self._clock())
             self._waiters[ticket] = waiter
@@ -146,8 +145,7 @@ class Fleet:
         for model in self.models.values():
             if model.goes_by(name):
                 return model
-        served = ", ".join(repr(model.name) for model in self.models.values())
-        raise NotFound(f"The model {name[:200]!r} is not served here. This worker serves {served}.", param="model")
+        raise not_served(name, self.models)
 
     def _status(self, model: FleetModel) -> ModelStatus:
         return status_of(self._residence.places[model.name])

@@ -40,9 +40,11 @@ def boot_fleet(start: Start, head_start: Prefetch | None) -> Fleet:
             head_start.close()
         raise
     leaving, is_up = threading.Event(), threading.Event()
+    n_others = min(settings.models_preload, settings.models_max or len(roster), len(roster)) - 1
+    n_preloaded = 0
 
     def go_on() -> bool:
-        return not leaving.is_set() and (is_up.is_set() or start.gate("preload", 0.0))
+        return not leaving.is_set() and (is_up.is_set() or start.gate("preload", n_preloaded / n_others))
 
     created_s = int(time.time())
     models = {entry.name: FleetModel(entry, go_on, created_s) for entry in roster}
@@ -55,11 +57,11 @@ def boot_fleet(start: Start, head_start: Prefetch | None) -> Fleet:
 
         loader = Loader(models, loaded.machine, read_machine, leaving, time.monotonic)
         fleet = Fleet(models, _rules(settings), loader, leaving)
-        chosen = others[: min(settings.models_preload, settings.models_max or len(models)) - 1]
-        for number, model in enumerate(chosen, start=1):
+        for model in others[:n_others]:
             with start.phase("preload"):
                 _preload(loader, model, go_on)
-            start.gate("preload", number / len(chosen))
+            n_preloaded += 1
+            start.gate("preload", n_preloaded / n_others)
         is_up.set()
         fleet.start()
     except BaseException:

@@ -7,7 +7,7 @@ from typing import Any
 
 from worker_gguf.errors import UnsupportedParameter
 from worker_gguf.protocol.bodies import Message
-from worker_gguf.protocol.validation import REQUIRED, invalid
+from worker_gguf.protocol.validation import invalid, required
 
 __all__ = ["check_messages"]
 
@@ -29,7 +29,7 @@ def check_messages(messages: Sequence[Message], raw: Sequence[Mapping[str, Any]]
         if fields.get("audio") is not None:
             raise UnsupportedParameter("Audio in messages is not supported.", param=f"messages.{place}.audio")
         if message.content is None and not _may_lack_content(message, fields):
-            raise invalid(param, REQUIRED)
+            raise required(param)
         if isinstance(message.content, list):
             for number, part in enumerate(message.content):
                 _check_part(f"{param}.{number}", part)

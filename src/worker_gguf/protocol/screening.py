@@ -31,18 +31,18 @@ def renamed(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 
     Raises InvalidRequest if two names of a parameter have different values, because one of them would be lost.
     """
-    renamed: dict[str, Any] = {}
+    by_name: dict[str, Any] = {}
     sent: dict[str, str] = {}
     for name, value in fields.items():
         target = ALIASES.get(name, name)
-        if target in renamed and not _is_same(renamed[target], value):
+        if target in by_name and not _is_same(by_name[target], value):
             first = sent.get(target, target)
             raise differing(first, name)
-        if target not in renamed:
-            renamed[target] = value
+        if target not in by_name:
+            by_name[target] = value
             if name != target:
                 sent[target] = name
-    return renamed, sent
+    return by_name, sent
 
 
 def differing(first: str, second: str) -> InvalidRequest:

@@ -10,9 +10,7 @@ from pydantic_core import ErrorDetails
 
 from worker_gguf.errors import InvalidRequest
 
-__all__ = ["REQUIRED", "invalid", "validated"]
-
-REQUIRED = "is required"
+__all__ = ["invalid", "required", "validated"]
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -46,9 +44,13 @@ def validated(model: type[Body], fields: Mapping[str, Any], sent: Mapping[str, s
 
 
 def invalid(param: str, what: str) -> InvalidRequest:
-    """Build an error such as "Invalid 'top_p': must be at most 1, not 3.", or "'prompt' is required."."""
-    message = f"'{param}' is required." if what == REQUIRED else f"Invalid '{param}': {what}."
-    return InvalidRequest(message, param=param)
+    """Build an error such as "Invalid 'top_p': must be at most 1, not 3."."""
+    return InvalidRequest(f"Invalid '{param}': {what}.", param=param)
+
+
+def required(param: str) -> InvalidRequest:
+    """Build the error for a missing field."""
+    return InvalidRequest(f"'{param}' is required.", param=param)
 
 
 def _first_error(error: ValidationError, fields: Mapping[str, Any], sent: Mapping[str, str]) -> InvalidRequest:
@@ -60,7 +62,7 @@ def _first_error(error: ValidationError, fields: Mapping[str, Any], sent: Mappin
     path = next(path for path, _ in paths if len(path) == deepest)
     same = [detail for other, detail in paths if other == path]
     name = ".".join(str(part) for part in (sent.get(str(path[0]), path[0]), *path[1:]))
-    return invalid(name, _what(same))
+    return required(name) if same[0]["type"] == "missing" else invalid(name, _what(same))
 
 
 def _path(detail: ErrorDetails, fields: Mapping[str, Any]) -> tuple[int | str, ...]:
@@ -97,8 +99,6 @@ def _limit(detail: ErrorDetails) -> str:
     # Do not include texts, because messages are logged, or numbers with many digits.
     shown = f", not {value}" if isinstance(value, int | float) and abs(value) < 10**18 else ""
     match detail["type"]:
-        case "missing":
-            return REQUIRED
         case "greater_than_equal":
             return f"must be at least {_number(context['ge'])}{shown}"
         case "greater_than":

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -25,7 +25,7 @@ from worker_gguf.service.reply import Reply, collect
 from worker_gguf.service.request import Answer, Request, Stream
 from worker_gguf.template.chat_template import ChatTemplates
 
-__all__ = ["Service", "check_generates", "parse", "time_limit_s"]
+__all__ = ["Service", "check_generates", "not_served", "parse", "time_limit_s"]
 
 T = TypeVar("T")
 
@@ -132,9 +132,7 @@ class Service:
 
     def _check_model(self, name: str | None) -> None:
         if name is not None and name.lower() not in self._names:
-            raise NotFound(
-                f"The model {name[:200]!r} is not served here. This worker serves {self.card.id!r}.", param="model"
-            )
+            raise not_served(name, [self.card.id])
 
     def _heading(self, generation: Generation) -> Heading:
         answer_id = f"{generation.id_prefix}-{uuid.uuid4().hex}"
@@ -149,6 +147,12 @@ async def parse(generation: Generation, body: object, defaults: Defaults) -> Cal
 def time_limit_s(options: Options, limit_s: float | None) -> float | None:
     """Return the seconds that a request may take from its arrival: the shorter of its own limit and the worker's."""
     return min((seconds for seconds in (options.timeout_s, limit_s) if seconds is not None), default=None)
+
+
+def not_served(name: str, served: Iterable[str]) -> NotFound:
+    """Return the error for the name of a model that this worker does not serve. `served` are the names it serves."""
+    names = ", ".join(map(repr, served))
+    return NotFound(f"The model {name[:200]!r} is not served here. This worker serves {names}.", param="model")
 
 
 def check_generates(card: ModelCard) -> None:

@@ -10,9 +10,10 @@ from functools import partial
 from worker_gguf.observe.timeline import Phase, Timeline
 from worker_gguf.settings import Settings
 
-__all__ = ["CANCELLED", "ProgressGate", "Start"]
+__all__ = ["CANCELLED", "SHUTTING_DOWN", "ProgressGate", "Start"]
 
 CANCELLED = "Startup was cancelled."
+SHUTTING_DOWN = "The worker is shutting down. Try again: another worker will answer."
 
 ProgressGate = Callable[[str, float], bool]
 """Called with the name of a phase and the fraction of it that is done, 0 to 1. Returns False to cancel the start."""
