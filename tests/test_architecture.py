@@ -83,7 +83,7 @@ PURE = {
     "worker_gguf.engine.memory",
     "worker_gguf.engine.scheduler",
     "worker_gguf.engine.slots",
-    "worker_gguf.engine.turnover",
+    "worker_gguf.generation.turnover",
     "worker_gguf.fleet.eviction",
     "worker_gguf.fleet.residence",
     "worker_gguf.fleet.room",

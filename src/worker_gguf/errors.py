@@ -17,7 +17,8 @@ WorkerError
 │   ├── DeadlineExceeded       504  the request timed out
 │   ├── NotReady               503  the worker is loading, draining or failed
 │   └── EngineFailed           500  llama.cpp returned an error
-│       └── EngineWedged           503  llama.cpp did not return: the worker restarts
+│       ├── EngineCrashed          503  the engine process ended: another one takes its place
+│       └── EngineWedged           503  llama.cpp did not return: the engine process restarts
 ├── ModelError                 the model cannot be served: the start fails
 │   ├── ModelNotFound          the model of the reference does not exist
 │   ├── ModelInvalid           the file is not a GGUF file that can be loaded
@@ -41,6 +42,7 @@ __all__ = [
     "DeadlineExceeded",
     "DeploymentError",
     "DownloadError",
+    "EngineCrashed",
     "EngineFailed",
     "EngineWedged",
     "InvalidRequest",
@@ -245,8 +247,20 @@ class EngineFailed(ServingError):
     code = "engine_failed"
 
 
+class EngineCrashed(EngineFailed):
+    """The engine process ended during the request. Another process loads the model again."""
+
+    code = "engine_crashed"
+    status = 503
+    kind = "unavailable_error"
+
+    @classmethod
+    def because(cls, why: str) -> EngineCrashed:
+        return cls(f"{why} The model is loaded again: send the request again.", retry_after_s=5)
+
+
 class EngineWedged(EngineFailed):
-    """A computation in llama.cpp did not return. The worker ends, and the platform starts another one."""
+    """A computation in llama.cpp did not return. The engine process is ended, and another one loads the model."""
 
     code = "engine_wedged"
     status = 503
@@ -255,7 +269,7 @@ class EngineWedged(EngineFailed):
     @classmethod
     def after(cls, seconds: float) -> EngineWedged:
         return cls(
-            f"No step of the model has finished for {seconds:.0f} s, so the worker restarts. Send the request again.",
+            f"No step of the model has finished for {seconds:.0f} s, so the engine restarts. Send the request again.",
             retry_after_s=5,
         )
 

@@ -12,13 +12,12 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from worker_gguf import __version__
 from worker_gguf.engine.stats import EngineStats
-from worker_gguf.engine.watchdog import Watchdog
-from worker_gguf.errors import EngineWedged, NotReady, Unfit, WorkerError
+from worker_gguf.errors import EngineCrashed, EngineWedged, NotReady, Unfit, WorkerError
+from worker_gguf.generation.watchdog import Watchdog
 from worker_gguf.latch import Latch
 from worker_gguf.observe.status import Status
 from worker_gguf.observe.timeline import Timeline
@@ -28,16 +27,17 @@ from worker_gguf.start.loaded import ModelHost
 from worker_gguf.start.start import CANCELLED, SHUTTING_DOWN, Start
 
 if TYPE_CHECKING:
+    from worker_gguf.generation.engine import Engine
     from worker_gguf.observe.metrics import Metrics
-    from worker_gguf.readahead.prefetch import Prefetch
     from worker_gguf.service.request import Answer, Request, Stream
+    from worker_gguf.start.head_start import HeadStart
 
 __all__ = ["Worker"]
 
 logger = logging.getLogger(__name__)
 
-EXIT_WEDGED = 70
-"""The exit code after the engine hung. Equal to EX_SOFTWARE in sysexits.h."""
+EXIT_GIVEN_UP = 70
+"""The exit code after the engine was given up. Equal to EX_SOFTWARE in sysexits.h."""
 _LAST_WORDS_S = 3.0
 """Time for clients to receive their errors before the process ends."""
 
@@ -54,10 +54,10 @@ class Worker:
         settings: Settings,
         metrics: Metrics | None = None,
         timeline: Timeline | None = None,
-        head_start: Prefetch | None = None,
+        head_start: HeadStart | None = None,
         leave: Callable[[int], None] = os._exit,
     ) -> None:
-        """`head_start` is a prefetch that is already running. `leave` ends the process with an exit code.
+        """`head_start` is what has begun already. `leave` ends the process with an exit code.
 
         Without `metrics`, call `measure` later: the worker becomes ready only after that. So the import of the metrics
         does not delay the load.
@@ -66,7 +66,7 @@ class Worker:
         self.timeline = timeline or Timeline()
         self._head_start = head_start
         self._leave = leave
-        self._watchdog: Watchdog | None = None
+        self._watchdog: Watchdog[Engine] | None = None
         self._metrics: Future[Metrics] = Future()
         self._loading = threading.Event()
         self._status: Status = "starting"
@@ -142,26 +142,19 @@ class Worker:
             host.stop()
             return
         if self.settings.watchdog_s:
-            on_wedged = partial(self._wedged, host)
-            self._watchdog = Watchdog(host.engines, self.settings.watchdog_s, on_wedged).start()
+            self._watchdog = Watchdog(host.engines, self.settings.watchdog_s, _end_wedged).start()
+        host.watch(self._given_up)
         self.metrics.set_phase_seconds(self.timeline.seconds() | {"total": self.timeline.now_s})
         host.publish(self.metrics)
         logger.info("ready", extra={"model": host.name, "seconds": round(self.timeline.now_s, 3)})
 
-    def _wedged(self, host: ModelHost, seconds: float) -> None:
-        """End the process: the engine's thread hangs and cannot free the model's memory.
-
-        All open requests get an error first.
-        """
-        # Start the timer before anything that could wait, because the thread may hang in a write to the log.
-        leaving = threading.Timer(_LAST_WORDS_S, self._leave, (EXIT_WEDGED,))
-        leaving.daemon = True
-        leaving.start()
-        error = EngineWedged.after(seconds)
+    def _given_up(self, error: WorkerError) -> None:
+        """End the process after its clients have received their errors: its engine does not last."""
         with self._changing:
             self._error, self._status = error, "failed"
-        host.abandon(error)
-        logger.critical("the engine is wedged", extra={"seconds": round(seconds, 1), "exit_code": EXIT_WEDGED})
+        leaving = threading.Timer(_LAST_WORDS_S, self._leave, (EXIT_GIVEN_UP,))
+        leaving.daemon = True
+        leaving.start()
 
     def _fail(self, error: WorkerError) -> None:
         if self._is_leaving.is_set():
@@ -230,7 +223,6 @@ class Worker:
             if host is not None:
                 host.stop()
         finally:
-            # The watchdog must run until the engine has stopped, because `host.stop` waits for an engine that hangs.
             if self._watchdog is not None:
                 self._watchdog.stop()
 
@@ -251,12 +243,13 @@ class Worker:
         return host.n_parallel if host else 1
 
     def status(self) -> Status:
-        return self._status
+        host = self._host
+        return "reloading" if self._status == "ready" and host is not None and host.is_reloading else self._status
 
     async def answer(self, request: Request) -> Answer | Stream:
         """Answer one request. Raises the WorkerError that refuses it."""
         host = self._host
-        if isinstance(self._error, EngineWedged):
+        if isinstance(self._error, EngineCrashed):
             raise self._error
         if host is None or not (self._status == "ready" or self._is_lingering):
             raise NotReady(self._why_not(), retry_after_s=5)
@@ -273,9 +266,9 @@ class Worker:
         """Return the JSON of /health. It is public, so it has no keys, tokens, prompts or paths."""
         host = self._host
         value: dict[str, Any] = {
-            "status": self._status,
+            "status": self.status(),
             "version": __version__,
-            "phase": self.timeline.current if self._status == "starting" else self._status,
+            "phase": self.timeline.current if self._status == "starting" else self.status(),
             "progress": {phase: round(fraction, 4) for phase, fraction in dict(self._progress).items()},
             "timeline": self.timeline.as_list(),
         }
@@ -286,3 +279,8 @@ class Worker:
         if host is not None:
             value |= host.describe()
         return value
+
+
+def _end_wedged(engine: Engine, seconds: float) -> None:
+    logger.critical("the engine is wedged", extra={"seconds": round(seconds, 1)})
+    engine.kill(EngineWedged.after(seconds))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import openai
 import pytest
 
-from worker_gguf.engine.engine import Engine
+from worker_gguf.generation.engine import Engine
 from worker_gguf.http.app import create_app
 from worker_gguf.http.binding import bind
 from worker_gguf.http.server import ServerThread

@@ -13,8 +13,8 @@ import pytest
 from tests.e2e.conftest import Running
 from worker_gguf.embedded import MODEL_PATH, Prompt, published_prompts
 from worker_gguf.engine.batch import Batch, StepResult
-from worker_gguf.engine.engine import Engine
-from worker_gguf.engine.events import Delta
+from worker_gguf.generation.engine import Engine
+from worker_gguf.generation.events import Delta
 from worker_gguf.engine.request import GenerationRequest, SamplingParams
 from worker_gguf.gguf import read_header
 from worker_gguf.llama.context import Context, ContextParams

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from worker_gguf.engine.events import Finished, Usage
-from worker_gguf.engine.progress import Progress
+from worker_gguf.generation.events import Finished, Usage
+from worker_gguf.generation.progress import Progress
 from worker_gguf.observe.account import Account, Record
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from worker_gguf import errors
-from worker_gguf.engine.events import Delta, Event, Finished, TokenLogprob, Usage
+from worker_gguf.generation.events import Delta, Event, Finished, TokenLogprob, Usage
 from worker_gguf.protocol.chat_rendering import ChatRendering
 from worker_gguf.protocol.completion_rendering import CompletionRendering
 from worker_gguf.protocol.errors import error_body, error_event

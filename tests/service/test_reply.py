@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from worker_gguf.engine.events import Delta, Event, Finished, Usage
+from worker_gguf.generation.events import Delta, Event, Finished, Usage
 from worker_gguf.errors import DeadlineExceeded
 from worker_gguf.observe.account import Account
 from worker_gguf.protocol.chat_rendering import ChatRendering

@@ -59,6 +59,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _serve(model: str | None = None, mode: str | None = None, host: str | None = None, port: int | None = None) -> int:
+    from worker_gguf.link.spawn import spawn
+
+    process = spawn()  # first, because it has the longest way to go
     from worker_gguf import switch_interval
     from worker_gguf.start import head_start
 
@@ -66,7 +69,8 @@ def _serve(model: str | None = None, mode: str | None = None, host: str | None =
     prefetch = head_start.begin(model, in_child=True)  # before the slow imports of the next line
     from worker_gguf.cli.serve import serve
 
-    return serve(model=model, mode=mode, host=host, port=port, head_start=prefetch)
+    begun = head_start.HeadStart(prefetch, process)
+    return serve(model=model, mode=mode, host=host, port=port, head_start=begun)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -56,10 +56,11 @@ def bench(arguments: argparse.Namespace) -> int:
 
 def _fetch(settings: Settings) -> LocalModel:
     """Find the files in the same way as the worker. A missing model is downloaded, which is not measured."""
+    from worker_gguf.llama.machine import read_machine
     from worker_gguf.start import start
     from worker_gguf.start.fetch import fetch
 
-    return fetch(start.Start(settings))
+    return fetch(start.Start(settings), read_machine)
 
 
 def _round(settings: Settings, local: LocalModel) -> tuple[Limit, MeasuredStart]:

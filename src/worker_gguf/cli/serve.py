@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from worker_gguf.http.server import Listener
     from worker_gguf.observe.metrics import Metrics
     from worker_gguf.observe.telemetry import Telemetry
-    from worker_gguf.readahead.prefetch import Prefetch
+    from worker_gguf.start.head_start import HeadStart
     from worker_gguf.worker import Worker
 
 __all__ = ["serve"]
@@ -41,7 +41,7 @@ _FLUSH_S = 3.0
 
 
 def serve(
-    *, model: str | None, mode: str | None, host: str | None, port: int | None, head_start: Prefetch | None = None
+    *, model: str | None, mode: str | None, host: str | None, port: int | None, head_start: HeadStart | None = None
 ) -> int:
     """Run the worker in this process and return its exit code. Arguments have priority over the environment.
 
@@ -69,7 +69,7 @@ def serve(
         return 130
 
 
-def _http(settings: Settings, timeline: Timeline, head_start: Prefetch | None) -> int:
+def _http(settings: Settings, timeline: Timeline, head_start: HeadStart | None) -> int:
     with timeline.phase("bind"):
         from worker_gguf.http.binding import bind
 
@@ -138,7 +138,7 @@ async def _serve(worker: Worker, listeners: Sequence[Listener], settings: Settin
     watching.cancel()
 
 
-def _queue(settings: Settings, timeline: Timeline, head_start: Prefetch | None) -> int:
+def _queue(settings: Settings, timeline: Timeline, head_start: HeadStart | None) -> int:
     worker, metrics = _start(settings, timeline, head_start)
     telemetry = _open_telemetry(worker, metrics)
     with timeline.phase("sdk"):
@@ -181,7 +181,7 @@ def _queue(settings: Settings, timeline: Timeline, head_start: Prefetch | None) 
     return 0
 
 
-def _start(settings: Settings, timeline: Timeline, head_start: Prefetch | None) -> tuple[Worker, Metrics]:
+def _start(settings: Settings, timeline: Timeline, head_start: HeadStart | None) -> tuple[Worker, Metrics]:
     """Start the load after only the imports that it needs. The other imports run in parallel with it."""
     with timeline.phase("imports"):
         from worker_gguf.worker import Worker

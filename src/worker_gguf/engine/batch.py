@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from worker_gguf.engine.events import TokenLogprob
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.errors import WorkerError
 
-__all__ = ["Batch", "Chunk", "Close", "Copy", "Open", "Operation", "Sampled", "StepResult", "Truncate"]
+__all__ = ["Batch", "Chunk", "Close", "Copy", "Logprob", "Open", "Operation", "Sampled", "StepResult", "Truncate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +81,24 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Logprob:
+    """Log-probability (natural, before any sampler) of a drawn token and of the most likely tokens at its position.
+
+    `top` has (token, log-probability), the most likely first.
+    """
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Sampled:
     """The tokens drawn for a chunk with outputs, in order. `logprobs` has one entry for each token, or is empty."""
 
     slot: int
     tokens: tuple[int, ...]
-    logprobs: tuple[TokenLogprob, ...] = ()
+    logprobs: tuple[Logprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

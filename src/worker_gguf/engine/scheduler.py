@@ -10,13 +10,12 @@ from collections.abc import Iterable
 from itertools import zip_longest
 
 from worker_gguf.engine.batch import Batch, Chunk, Sampled, StepResult
-from worker_gguf.engine.events import FinishReason
 from worker_gguf.engine.memory import Memory
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.engine.runner import Limits
 from worker_gguf.engine.sequence import Sequence, Slot
 from worker_gguf.engine.slots import common_prefix, least_copy
-from worker_gguf.engine.updates import Ended, Token, Update
+from worker_gguf.engine.updates import Ended, FinishReason, Token, Update
 from worker_gguf.errors import (
     DeadlineExceeded,
     EngineFailed,

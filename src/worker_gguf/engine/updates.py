@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from worker_gguf.engine.events import FinishReason, TokenLogprob
+from worker_gguf.engine.batch import Logprob
 from worker_gguf.engine.sequence import Sequence
 from worker_gguf.errors import WorkerError
 
-__all__ = ["Ended", "Token", "Update"]
+__all__ = ["Ended", "FinishReason", "Token", "Update"]
+
+FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +20,7 @@ class Token:
 
     sequence: Sequence
     token: int
-    logprob: TokenLogprob | None
+    logprob: Logprob | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from worker_gguf.engine.engine import Engine
 from worker_gguf.engine.stats import EngineStats
 from worker_gguf.errors import DeadlineExceeded, NotReady, WorkerError
 from worker_gguf.fleet.loader import Loader
 from worker_gguf.fleet.model import FleetModel
 from worker_gguf.fleet.residence import Admit, Effect, Refuse, Residence, Rules
 from worker_gguf.fleet.status import counts_of, describe, status_of
+from worker_gguf.generation.engine import Engine
 from worker_gguf.latch import Latch
 from worker_gguf.observe.metrics import Metrics, ModelCounts
 from worker_gguf.protocol.models import ModelStatus, model_body, models_body
@@ -214,12 +214,12 @@ class Fleet:
     def engines(self) -> list[Engine]:
         return [loaded.engine for model in self.models.values() if (loaded := model.loaded) is not None]
 
-    def abandon(self, error: WorkerError) -> None:
-        """End all open requests with `error`, even if the thread of an engine hangs."""
-        with self._lock:
-            self._carry_out(self._residence.give_up(error))
-        for engine in self.engines():
-            engine.abandon(error)
+    @property
+    def is_reloading(self) -> bool:
+        return False  # /health has the state of each model; the others go on
+
+    def watch(self, on_given_up: Callable[[WorkerError], None]) -> None:
+        """Do nothing: a model that is given up counts as failed, and the others go on."""
 
     def publish(self, metrics: Metrics) -> None:
         """Publish the metrics of the first model's start once, and the counts of every model at each scrape."""

@@ -11,15 +11,17 @@ import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from queue import Empty, SimpleQueue
+from typing import NamedTuple
 
 from worker_gguf.engine.stats import EngineStats
 from worker_gguf.errors import WorkerError
 from worker_gguf.fleet.model import FleetModel
 from worker_gguf.fleet.residence import Effect, Fetch, Load, Residence, Unload, Wake
-from worker_gguf.fleet.room import Room, footprint_of, least
+from worker_gguf.fleet.room import Footprint, Room, footprint_of, least
 from worker_gguf.fleet.status import public
 from worker_gguf.fleet.totals import of_the_past, total
 from worker_gguf.plan import Machine
+from worker_gguf.start.loaded import LoadedModel
 
 __all__ = ["Loader", "Tell"]
 
@@ -27,6 +29,13 @@ logger = logging.getLogger(__name__)
 
 Tell = Callable[[Callable[[float], list[Effect]]], None]
 """Reports an event to Residence under the lock and carries out the effects. Can be called from any thread."""
+
+
+class _GivenUp(NamedTuple):
+    """The engine processes of a model do not last."""
+
+    name: str
+    why: WorkerError
 
 
 class Loader:
@@ -39,7 +48,6 @@ class Loader:
         self,
         models: Mapping[str, FleetModel],
         first_machine: Machine,
-        read_machine: Callable[[], Machine],
         leaving: threading.Event,
         clock: Callable[[], float],
     ) -> None:
@@ -49,11 +57,10 @@ class Loader:
         self._ending: tuple[EngineStats, ...] = ()
         self._counting = threading.Lock()  # without it, `stats` could miss the counters of an engine being unloaded
         self._models = models
-        self._read_machine = read_machine
         self._leaving = leaving
         self._clock = clock
         self._room = Room(first_machine)
-        self._work: SimpleQueue[Load | Unload | Wake | None] = SimpleQueue()
+        self._work: SimpleQueue[Load | Unload | Wake | _GivenUp | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
 
     def start(self, tell: Tell, residence: Residence) -> None:
@@ -62,6 +69,7 @@ class Loader:
         self._note_memory()
         for model in self._models.values():
             if model.loaded:
+                self._watch(model, model.loaded)
                 tell(partial(residence.loaded_now, model.name))
         self._thread.start()
         threading.Thread(target=self._look, name="fleet-look", daemon=True).start()
@@ -133,25 +141,44 @@ class Loader:
                 wake_s = work.at_s if wake_s is None else min(wake_s, work.at_s)
             elif isinstance(work, Unload):
                 self._unload(self._models[work.name])
+            elif isinstance(work, _GivenUp):
+                self._drop(self._models[work.name], work.why)
             else:
                 self._load(self._models[work.name])
 
     def _load(self, model: FleetModel) -> None:
         if self._try(model.name, partial(model.open, self._left_by_loaded, self._clock)):
             self._note_memory()
+            if model.loaded:
+                self._watch(model, model.loaded)
             logger.info("model loaded", extra={"model": model.name, "seconds": round(model.last_load_s, 3)})
             self._tell(partial(self._residence.loaded_now, model.name))
 
-    def _unload(self, model: FleetModel) -> None:
+    def _watch(self, model: FleetModel, loaded: LoadedModel) -> None:
+        loaded.watch(lambda why: self._work.put(_GivenUp(model.name, why)))
+
+    def _drop(self, model: FleetModel, why: WorkerError) -> None:
+        """Count a model as failed whose engine processes do not last."""
+        if self._close(model):
+            logger.error("model failed", extra={"model": model.name, "code": why.code, "error": why.message})
+            self._tell(partial(self._residence.failed, model.name, public(model.name, why)))
+
+    def _close(self, model: FleetModel) -> bool:
+        """Close the model and keep its counters. Returns False if it was not loaded."""
         with self._counting:
             if loaded := model.detach():
                 self._ending = (loaded.stats,)
-        if loaded is not None:
-            model.close(loaded)
-            with self._counting:
-                self._past, self._ending = of_the_past((self._past, *self._ending)), ()
-        model.n_unloads += 1
+        if loaded is None:
+            return False
+        model.close(loaded)
+        with self._counting:
+            self._past, self._ending = of_the_past((self._past, *self._ending)), ()
         self._note_memory()
+        return True
+
+    def _unload(self, model: FleetModel) -> None:
+        self._close(model)
+        model.n_unloads += 1
         logger.info("model unloaded", extra={"model": model.name})
         self._tell(partial(self._residence.unloaded_now, model.name))
 
@@ -174,14 +201,17 @@ class Loader:
     # --- memory ---------------------------------------------------------------------------------------------------
 
     def _left_by_loaded(self, machine: Machine) -> Machine:
-        room = self._room
+        """Return the memory that the loaded models leave. `machine` was read now, by a process that loads a model."""
+        self._room = room = Room.of(self.machine, machine, self._taken())
         return least(machine, room.left_by(room.taken))
 
     def _note_memory(self) -> None:
         """Update the memory that models take. The boot thread calls this, and later only the loader's own thread."""
-        taken = {
+        self._room = Room(self._room.empty, self._taken())
+
+    def _taken(self) -> dict[str, Footprint]:
+        return {
             model.name: footprint_of(model.loaded.plan, self.machine, model.settings)
             for model in self._models.values()
             if model.loaded
         }
-        self._room = Room.of(self.machine, self._read_machine(), taken)

@@ -14,6 +14,7 @@ from worker_gguf.fleet.roster import Entry
 from worker_gguf.gguf import read_headers
 from worker_gguf.plan import Machine
 from worker_gguf.protocol.models import ModelCard
+from worker_gguf.start.engine_start import EngineStart
 from worker_gguf.start.fetch import fetch, find
 from worker_gguf.start.loaded import LoadedModel
 from worker_gguf.start.model_card import card_of, is_private
@@ -91,7 +92,11 @@ class FleetModel:
         settings = self.settings
         try:
             with self._finding:
-                if self._found is None and (local := find(settings)) is not None:
+                if self._found is not None:
+                    return
+                with EngineStart() as engine_start:
+                    local = find(settings, engine_start.machine)
+                if local is not None:
                     self._keep(local, UsageMark(local.paths, settings.cache_dir()))
         except WorkerError as error:
             logger.warning("model cannot be read yet", extra={"model": self.name, "reason": error.message})
@@ -102,7 +107,8 @@ class FleetModel:
         """Find the model on disk or download it. Raises the WorkerError of a failure."""
         with self._finding:
             if self._found is None:
-                local = fetch(self._start())
+                with EngineStart() as engine_start:  # it starts a process only if a quantisation must be chosen
+                    local = fetch(self._start(), engine_start.machine)
                 self._keep(local, UsageMark(local.paths, self.settings.cache_dir()))
             assert self._found is not None
             return self._found
@@ -124,7 +130,9 @@ class FleetModel:
         """
         found, start, started_s = self.find(), self._start(), clock()
         with ReadAhead(start) as ahead:
-            loaded = open_model(start, found.local, found.usage_mark, ahead, checked=self._checked, left_of=left_of)
+            loaded = open_model(
+                start, found.local, found.usage_mark, ahead, EngineStart(), checked=self._checked, left_of=left_of
+            )
         self._is_up(loaded, clock() - started_s)
 
     def detach(self) -> LoadedModel | None:
@@ -136,7 +144,7 @@ class FleetModel:
         """Close a detached model. Its files stay protected from pruning."""
         from worker_gguf.llama.backend import give_memory_back
 
-        loaded.engine.stop()
+        loaded.close()
         give_memory_back()
 
     def shut_down(self) -> None:

@@ -20,14 +20,14 @@ from worker_gguf.start.boot import boot
 from worker_gguf.start.start import CANCELLED, Start
 
 if TYPE_CHECKING:
-    from worker_gguf.readahead.prefetch import Prefetch
+    from worker_gguf.start.head_start import HeadStart
 
 __all__ = ["boot_fleet"]
 
 logger = logging.getLogger(__name__)
 
 
-def boot_fleet(start: Start, head_start: Prefetch | None) -> Fleet:
+def boot_fleet(start: Start, head_start: HeadStart | None) -> Fleet:
     """Load the first model, and as many others as MODELS_PRELOAD allows.
 
     Raises the WorkerError of the first model if it cannot be loaded. The failure of another model is only logged.
@@ -53,9 +53,7 @@ def boot_fleet(start: Start, head_start: Prefetch | None) -> Fleet:
     loaded = boot(replace(start, settings=first.settings), head_start)
     try:
         first.adopt(loaded, time.monotonic() - started_s)
-        from worker_gguf.llama.machine import read_machine
-
-        loader = Loader(models, loaded.machine, read_machine, leaving, time.monotonic)
+        loader = Loader(models, loaded.machine, leaving, time.monotonic)
         fleet = Fleet(models, _rules(settings), loader, leaving)
         for model in others[:n_others]:
             with start.phase("preload"):

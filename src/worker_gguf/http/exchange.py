@@ -171,7 +171,7 @@ class Exchange(Response):
         own = {"X-Request-Id": self._request_id}
         if self._frame.worker_id:
             own["X-Worker-Id"] = self._frame.worker_id
-        if self._frame.backend.status() not in ("starting", "ready"):
+        if self._frame.backend.status() not in ("starting", "ready", "reloading"):
             # A client must not reuse a connection that is about to be closed.
             own["Connection"] = "close"
         pairs = header_pairs(headers | own)

@@ -10,7 +10,14 @@ from worker_gguf.service.backend import Backend
 __all__ = ["Ping"]
 
 # RunPod's load balancer: 204 is "initialising", 200 is "healthy". After any other status it sends no requests.
-_PING_STATUS: dict[Status, int] = {"starting": 204, "ready": 200, "draining": 503, "stopped": 503, "failed": 503}
+_PING_STATUS: dict[Status, int] = {
+    "starting": 204,
+    "ready": 200,
+    "reloading": 204,
+    "draining": 503,
+    "stopped": 503,
+    "failed": 503,
+}
 _BODY: Message = {"type": "http.response.body", "body": b""}
 
 

@@ -43,12 +43,15 @@ def _on_log(level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
         watcher(line)
 
 
-def start() -> None:
-    """Load the backends, once per process. Thread-safe."""
+def start(say_last: Callable[[str], None] = logger.error) -> None:
+    """Load the backends, once per process. Thread-safe.
+
+    `say_last` is called with a sentence before llama.cpp ends the process.
+    """
     with _started:
         if not _state["started"]:
             llama_cpp.llama_log_set(_on_log, ctypes.c_void_p(0))
-            _kept_alive.append(last_words.listen(libggml, logger.error, _loaded_here))
+            _kept_alive.append(last_words.listen(libggml, say_last, _loaded_here))
             llama_cpp.llama_backend_init()
             _state["started"] = True
 

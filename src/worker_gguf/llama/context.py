@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from worker_gguf.engine.batch import Chunk
+from worker_gguf.engine.params import ContextParams
 from worker_gguf.errors import ModelError, NotEnoughMemory
 from worker_gguf.llama import backend
 from worker_gguf.llama.bindings import llama_cpp
 from worker_gguf.llama.candidates import Floats
 from worker_gguf.llama.model import Model
 
-__all__ = ["Context", "ContextParams", "DecodeFailed", "NoSpace"]
+__all__ = ["Context", "DecodeFailed", "NoSpace"]
 
 # ggml.h: enum ggml_type
 KV_TYPES = {
@@ -31,29 +31,6 @@ class NoSpace(Exception):
 
 class DecodeFailed(Exception):
     """llama_decode returned an error. It is unknown which tokens of the batch are in memory now."""
-
-
-@dataclass(frozen=True, slots=True)
-class ContextParams:
-    """`n_ctx` is the number of tokens of one sequence, `n_cells` that of all sequences together.
-
-    `n_outputs` is the maximum number of rows of logits for one sequence in one decode.
-    """
-
-    n_ctx: int
-    n_parallel: int
-    n_cells: int
-    n_batch: int
-    n_ubatch: int
-    n_threads: int
-    n_threads_batch: int
-    unified: bool
-    flash_attn: str = "auto"
-    type_k: str = "f16"
-    type_v: str = "f16"
-    rope_freq_base: float = 0.0
-    rope_freq_scale: float = 0.0
-    n_outputs: int = 1
 
 
 class Context:

@@ -70,4 +70,4 @@ def sentence(message: str, loading: str | None) -> str:
             f"{loading} could not be loaded: llama.cpp stopped at {what}. The file is damaged, or converted in a way "
             "that this llama.cpp does not know: download it again, or take another one."
         )
-    return f"llama.cpp stopped at {what}. The worker ends. If this happens again, report it with the name of the model."
+    return f"llama.cpp stopped at {what}. If this happens again, report it with the name of the model."

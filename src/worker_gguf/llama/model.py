@@ -6,9 +6,9 @@ import ctypes
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
+from worker_gguf.engine.params import ModelParams
 from worker_gguf.errors import ModelInvalid, NotEnoughMemory
 from worker_gguf.llama import backend
 from worker_gguf.llama.bindings import llama_cpp
@@ -16,27 +16,11 @@ from worker_gguf.llama.offload import Offload
 from worker_gguf.llama.overrides import experts_in_main_memory
 from worker_gguf.llama.vocabulary import Vocabulary
 
-__all__ = ["Model", "ModelParams"]
+__all__ = ["Model", "open_stream"]
 
 # llama.h: enum llama_load_mode and enum llama_split_mode
 LOAD_MODES = {"auto": -1, "none": 0, "mmap": 1, "mlock": 2, "direct": 4}
 SPLIT_MODES = {"none": 0, "layer": 1, "row": 2}
-
-
-@dataclass(frozen=True, slots=True)
-class ModelParams:
-    """`n_gpu_layers` -1 means all layers. `tensor_split` is each device's share of the model. The experts of the first
-    `n_cpu_moe` layers stay in main memory. `repack` copies weights into an order that is better for the processor; this
-    can begin only after the whole file is read.
-    """
-
-    n_gpu_layers: int = 0
-    load_mode: str = "auto"
-    split_mode: str = "layer"
-    main_gpu: int = 0
-    tensor_split: tuple[float, ...] = ()
-    n_cpu_moe: int = 0
-    repack: bool = False
 
 
 # llama.cpp logs this when all files of a split model are open and none is mapped or read yet.
@@ -134,15 +118,21 @@ def _load_by_name(
 
 
 def _load_from(fd: int, native: llama_cpp.llama_model_params) -> llama_cpp.llama_model_p | None:
-    """Load through an open descriptor, and move its position in the file."""
+    with open_stream(fd) as stream:
+        return llama_cpp.llama_model_load_from_file_ptr(stream, native)
+
+
+@contextmanager
+def open_stream(fd: int) -> Iterator[ctypes.c_void_p]:
+    """Give a C stream that reads an open descriptor from its beginning. Moves its position in the file."""
     own = os.dup(fd)
     os.lseek(own, 0, os.SEEK_SET)
     stream = _libc.fdopen(own, b"rb")
     if not stream:
         os.close(own)
-        return None
+        raise OSError(ctypes.get_errno(), "the C library cannot open a stream")
     try:
-        return llama_cpp.llama_model_load_from_file_ptr(stream, native)
+        yield ctypes.c_void_p(stream)
     finally:
         _libc.fclose(stream)
 

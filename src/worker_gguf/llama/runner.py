@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from worker_gguf.engine.batch import Batch, Chunk, Close, Copy, Open, Operation, Sampled, StepResult, Truncate
-from worker_gguf.engine.events import TokenLogprob
+from worker_gguf.engine.batch import Batch, Chunk, Close, Copy, Logprob, Open, Operation, Sampled, StepResult, Truncate
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.engine.runner import Limits
 from worker_gguf.errors import EngineFailed, WorkerError
@@ -171,7 +170,7 @@ class LlamaRunner:
             logprobs.append(logprob)
         return Sampled(chunk.slot, tuple(tokens), tuple(logprob for logprob in logprobs if logprob is not None))
 
-    def _draw(self, row: Floats, drawing: _Drawing, scratch: Scratch) -> tuple[int, TokenLogprob | None]:
+    def _draw(self, row: Floats, drawing: _Drawing, scratch: Scratch) -> tuple[int, Logprob | None]:
         request, sampler = drawing.request, drawing.sampler
         log_probabilities = None if request.top_logprobs is None else _log_softmax(row)
         sampler.bias(row, self._eog if drawing.n_generated < request.min_tokens else _NO_TOKENS)
@@ -182,16 +181,13 @@ class LlamaRunner:
             return token, None
         return token, self._logprob(token, log_probabilities, request.top_logprobs)
 
-    def _logprob(self, token: int, log_probabilities: Floats, n_top: int) -> TokenLogprob:
+    def _logprob(self, token: int, log_probabilities: Floats, n_top: int) -> Logprob:
         best = _best(log_probabilities, n_top, self._folds)
         order = np.argsort(-log_probabilities[best], kind="stable")[:n_top]
-        piece = self._vocabulary.control_piece
-        top_ids = [int(i) for i in best[order]]
-        return TokenLogprob(
+        return Logprob(
             token,
-            piece(token),
             float(log_probabilities[token]),
-            tuple((i, piece(i), float(log_probabilities[i])) for i in top_ids),
+            tuple((int(i), float(log_probabilities[i])) for i in best[order]),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from worker_gguf.errors import InvalidRequest
 from worker_gguf.llama.bindings import llama_cpp
@@ -18,7 +18,9 @@ _NO_VOCABULARY, _SENTENCE_PIECE = 0, 1
 class Vocabulary:
     """Wraps llama.cpp's vocabulary. It is valid until its model is closed."""
 
-    def __init__(self, model: llama_cpp.llama_model_p) -> None:
+    def __init__(self, model: llama_cpp.llama_model_p, close: Callable[[], None] = lambda: None) -> None:
+        """`close` frees the model, if the vocabulary owns it."""
+        self.close = close
         pointer = llama_cpp.llama_model_get_vocab(model)
         assert pointer is not None
         self.pointer: llama_cpp.llama_vocab_p = pointer

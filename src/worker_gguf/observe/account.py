@@ -10,9 +10,9 @@ import time
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from worker_gguf.engine.events import Finished
-from worker_gguf.engine.progress import Progress
 from worker_gguf.errors import WorkerError
+from worker_gguf.generation.events import Finished
+from worker_gguf.generation.progress import Progress
 
 __all__ = ["CANCELLED", "Account", "Choice", "Record", "Via"]
 

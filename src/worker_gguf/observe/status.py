@@ -6,4 +6,4 @@ from typing import Literal
 
 __all__ = ["Status"]
 
-Status = Literal["starting", "ready", "draining", "stopped", "failed"]
+Status = Literal["starting", "ready", "reloading", "draining", "stopped", "failed"]

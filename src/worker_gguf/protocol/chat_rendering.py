@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from worker_gguf.engine.events import TokenLogprob
+from worker_gguf.generation.events import TokenLogprob
 from worker_gguf.protocol.calls import ChatCall
 from worker_gguf.protocol.logprobs import chat_logprobs
 from worker_gguf.protocol.parts import Content, Part, Reasoning, ToolCall

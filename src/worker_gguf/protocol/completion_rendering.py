@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from worker_gguf.engine.events import TokenLogprob
+from worker_gguf.generation.events import TokenLogprob
 from worker_gguf.protocol.calls import CompletionCall
 from worker_gguf.protocol.logprobs import CompletionLogprobs
 from worker_gguf.protocol.parts import Content, Part

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from worker_gguf.engine.events import TokenLogprob
+from worker_gguf.generation.events import TokenLogprob
 
 __all__ = ["CompletionLogprobs", "chat_logprobs"]
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from worker_gguf.engine.events import Delta, Event, Finished, TokenLogprob, Usage
 from worker_gguf.errors import EngineFailed, NotReady, WorkerError
+from worker_gguf.generation.events import Delta, Event, Finished, TokenLogprob, Usage
 from worker_gguf.protocol.errors import DONE
 from worker_gguf.protocol.parts import Content, ContentParser, NewParser, Part
 from worker_gguf.protocol.usage import usage_body

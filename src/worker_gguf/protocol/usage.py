@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from worker_gguf.engine.events import Usage
+from worker_gguf.generation.events import Usage
 
 __all__ = ["usage_body"]
 

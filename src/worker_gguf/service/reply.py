@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from worker_gguf.engine.events import Event, Finished
-from worker_gguf.engine.stream import EventStream
+from worker_gguf.generation.events import Event, Finished
+from worker_gguf.generation.stream import EventStream
 from worker_gguf.observe.account import Account
 from worker_gguf.protocol.errors import ErrorShape
 from worker_gguf.protocol.rendering import Rendering

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TypeVar
 
-from worker_gguf.engine.engine import Engine
 from worker_gguf.engine.request import GenerationRequest, SamplingParams
 from worker_gguf.errors import NotFound, UnsupportedParameter
+from worker_gguf.generation.engine import Engine
 from worker_gguf.observe.account import Account
 from worker_gguf.protocol.calls import Call, Defaults, Options
 from worker_gguf.protocol.models import ModelCard, model_body, models_body

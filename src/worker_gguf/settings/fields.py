@@ -143,7 +143,12 @@ class Limits(Group):
         None, ge=1, description="Default length of an answer, in tokens; planned: to the end of the context"
     )
     watchdog_s: float = Field(
-        120.0, ge=0, description="Seconds without progress of running requests until the worker restarts; 0 is off"
+        120.0, ge=0, description="Seconds without progress of running requests until the engine restarts; 0 is off"
+    )
+    engine_deaths_within_s: float = Field(
+        60.0,
+        ge=0,
+        description="The worker ends when its engine process dies three times within so many seconds; 0 is never",
     )
     queue_timeout_s: float | None = Field(
         default_factory=lambda values: 60.0 if behind_balancer(values) else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from worker_gguf.start.engine_start import EngineStart
 from worker_gguf.start.fetch import fetch
 from worker_gguf.start.loaded import LoadedModel
 from worker_gguf.start.open_model import open_model
@@ -12,21 +13,23 @@ from worker_gguf.start.start import Start
 from worker_gguf.store import UsageMark
 
 if TYPE_CHECKING:
-    from worker_gguf.readahead.prefetch import Prefetch
+    from worker_gguf.start.head_start import HeadStart
 
 __all__ = ["boot"]
 
 
-def boot(start: Start, head_start: Prefetch | None) -> LoadedModel:
+def boot(start: Start, head_start: HeadStart | None) -> LoadedModel:
     """Load the model of the settings. Raises the WorkerError of a failure, after which nothing stays loaded.
 
-    `head_start` is a prefetch that is already running, or None. This function closes it.
+    `head_start` is what has begun already, or None. This function closes it.
     """
-    with ReadAhead(start, head_start) as ahead:
-        local = fetch(start)
+    prefetch, process = (head_start.prefetch, head_start.process) if head_start else (None, None)
+    with ReadAhead(start, prefetch) as ahead, EngineStart(process) as engine_start:
+        engine_start.begin()
+        local = fetch(start, engine_start.machine)
         usage_mark = UsageMark(local.paths, start.settings.cache_dir())
         try:
-            return open_model(start, local, usage_mark, ahead)
+            return open_model(start, local, usage_mark, ahead, engine_start)
         except BaseException:
             usage_mark.release()
             raise

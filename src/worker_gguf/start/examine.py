@@ -8,17 +8,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
-from worker_gguf.engine.batch import Sampled
-from worker_gguf.errors import NotReady, WorkerError
+from worker_gguf.errors import NotReady
 from worker_gguf.gguf import ModelHeader
 from worker_gguf.settings import RUNPOD_VOLUME, Settings
-from worker_gguf.start.checks import Check, FileFacts, GpuFacts, TokenFacts, VolumeFacts, model, refusal
+from worker_gguf.start.checks import Check, FileFacts, GpuFacts, VolumeFacts, model, refusal
 from worker_gguf.start.start import CANCELLED, Start
 from worker_gguf.store import LocalModel
 from worker_gguf.store.cache import Cache
 from worker_gguf.store.verify import matches_record, why_not_writable
 
-__all__ = ["check_devices", "check_token", "examine"]
+__all__ = ["check_devices", "examine"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +28,6 @@ _DIGEST: Mapping[bool | None, Literal["unknown", "right", "wrong"]] = {None: "un
 def check_devices(settings: Settings, gpus: GpuFacts) -> None:
     """Check the devices before the load, so that a machine without its GPUs fails early. Raises Unfit."""
     _judge(settings, (gpus.devices(),))
-
-
-def check_token(first: Sampled | WorkerError | None) -> Check:
-    """Check the result of `first_token`."""
-    if isinstance(first, WorkerError):
-        return TokenFacts(error=first.message).check()
-    return TokenFacts(first.logprobs[0].logprob if first and first.logprobs else None).check()
 
 
 def examine(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from worker_gguf.errors import NotReady
-from worker_gguf.plan import preference
+from worker_gguf.plan import Machine, preference
 from worker_gguf.settings import Settings
 from worker_gguf.start.progress_bar import ProgressBar
 from worker_gguf.start.start import CANCELLED, Start
@@ -17,24 +17,29 @@ from worker_gguf.store.select import PREFERENCE, ModelFiles, by_labels
 if TYPE_CHECKING:
     from worker_gguf.store import OriginalTokenizer
 
-__all__ = ["fetch", "find", "original_tokenizer"]
+__all__ = ["ReadMachine", "fetch", "find", "original_tokenizer"]
+
+ReadMachine = Callable[[], Machine]
 
 
-def fetch(start: Start) -> LocalModel:
-    """Find the model on this machine or download it. Raises NotReady if the gate cancels the start."""
+def fetch(start: Start, machine: ReadMachine) -> LocalModel:
+    """Find the model on this machine or download it. Raises NotReady if the gate cancels the start.
+
+    `machine` reads the machine for which a quantisation is chosen, if the reference has none.
+    """
     with start.phase("fetch") as phase:
-        local = find(start.settings) or _download(start)
+        local = find(start.settings, machine) or _download(start, machine)
         phase.size_bytes = local.size_bytes
     return local
 
 
-def find(settings: Settings) -> LocalModel | None:
+def find(settings: Settings, machine: ReadMachine) -> LocalModel | None:
     """Find the model on this machine without a network request. Returns None if it is not there."""
     ref = ModelRef.parse(settings.model_reference)
-    return locate(ref, settings.cache_dirs(), baked_dir=settings.model_baked_dir, prefer=prefer)
+    return locate(ref, settings.cache_dirs(), baked_dir=settings.model_baked_dir, prefer=prefer_on(machine))
 
 
-def _download(start: Start) -> LocalModel:
+def _download(start: Start, machine: ReadMachine) -> LocalModel:
     from worker_gguf.store import download_model  # the import takes 15 ms and is only needed for a download
 
     settings = start.settings
@@ -52,7 +57,7 @@ def _download(start: Start) -> LocalModel:
             _token(settings),
             fetched,
             most_bytes=settings.model_cache_max_bytes,
-            prefer=prefer,
+            prefer=prefer_on(machine),
         )
 
 
@@ -67,11 +72,13 @@ def original_tokenizer(start: Start) -> OriginalTokenizer | None:
         return read_tokenizer(settings.tokenizer, settings.cache_dir(), Hub(_token(settings)))
 
 
-def prefer(models: Sequence[ModelFiles]) -> ModelFiles | None:
-    """Choose the best quantisation that fits this machine, for a reference without one."""
-    from worker_gguf.llama.machine import read_machine
+def prefer_on(machine: ReadMachine) -> Callable[[Sequence[ModelFiles]], ModelFiles | None]:
+    """Return a function that chooses the best quantisation that fits the machine, for a reference without one."""
 
-    return by_labels(partial(preference, order=PREFERENCE, machine=read_machine()))(models)
+    def prefer(models: Sequence[ModelFiles]) -> ModelFiles | None:
+        return by_labels(partial(preference, order=PREFERENCE, machine=machine()))(models)
+
+    return prefer
 
 
 def _token(settings: Settings) -> str | None:

@@ -1,4 +1,4 @@
-"""Finds the model's file and starts to read it before large modules are imported.
+"""Starts the engine process, and finds the model's file and starts to read it, before large modules are imported.
 
 The settings are not read yet, because importing pydantic takes 0.1 s. So the head start guesses the file from the
 environment variables. It does nothing if the model must be downloaded or if a setting is wrong. `ReadAhead` later
@@ -10,16 +10,31 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from worker_gguf import environment
 from worker_gguf.errors import WorkerError
+from worker_gguf.link.spawn import Spawned
 from worker_gguf.readahead.prefetch import Prefetch
 from worker_gguf.readahead.room import page_cache_room_bytes
 from worker_gguf.store.places import BAKED_DIR, RUNPOD_VOLUME, cache_dirs, library_cache_dir
 from worker_gguf.store.ref import ModelRef
 from worker_gguf.store.resolve import locate
 
-__all__ = ["begin", "searched"]
+__all__ = ["HeadStart", "begin", "searched"]
+
+
+class HeadStart(NamedTuple):
+    """What has begun before the settings are read: the engine process, and a prefetch unless nothing can be read."""
+
+    prefetch: Prefetch | None
+    process: Spawned | None = None
+
+    def close(self) -> None:
+        if self.prefetch is not None:
+            self.prefetch.close()
+        if self.process is not None:
+            self.process.socket.close()  # the process notices, and ends
 
 
 def begin(

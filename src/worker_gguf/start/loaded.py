@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,8 +12,9 @@ from worker_gguf.plan import Machine, MemoryPlan
 from worker_gguf.store import LocalModel, UsageMark
 
 if TYPE_CHECKING:
-    from worker_gguf.engine.engine import Engine
     from worker_gguf.engine.stats import EngineStats
+    from worker_gguf.generation.engine import Engine
+    from worker_gguf.llama.vocabulary import Vocabulary
     from worker_gguf.observe.metrics import Metrics
     from worker_gguf.service.request import Answer, Request, Stream
     from worker_gguf.service.service import Service
@@ -57,11 +58,13 @@ class ModelHost(Protocol):
         """Return the engines of the models in memory."""
         ...
 
-    def abandon(self, error: WorkerError) -> None:
-        """End every open request with this error although an engine's thread hangs.
+    @property
+    def is_reloading(self) -> bool:
+        """No model can answer, because its engine process has died and another one loads the model."""
+        ...
 
-        Only `stats`, `describe` and `stop` may follow, and `stop` may hang.
-        """
+    def watch(self, on_given_up: Callable[[WorkerError], None]) -> None:
+        """Call `on_given_up` if no model can answer any more, because its engine processes do not last."""
         ...
 
     def stop(self) -> None:
@@ -83,6 +86,7 @@ class LoadedModel:
 
     service: Service
     engine: Engine
+    vocabulary: Vocabulary
     local: LocalModel
     header: ModelHeader
     plan: MemoryPlan
@@ -115,11 +119,20 @@ class LoadedModel:
     def engines(self) -> Sequence[Engine]:
         return (self.engine,)
 
-    def abandon(self, error: WorkerError) -> None:
-        self.engine.abandon(error)
+    @property
+    def is_reloading(self) -> bool:
+        return self.engine.state == "reloading"
+
+    def watch(self, on_given_up: Callable[[WorkerError], None]) -> None:
+        self.engine.watch(on_given_up)
+
+    def close(self) -> None:
+        """End the engine process and free the vocabulary. The files stay protected from pruning."""
+        self.engine.stop()
+        self.vocabulary.close()
 
     def stop(self) -> None:
-        self.engine.stop()
+        self.close()
         self.usage_mark.release()
 
     def publish(self, metrics: Metrics) -> None:
@@ -151,6 +164,7 @@ def describe_model(loaded: LoadedModel) -> dict[str, Any]:
         },
         "slots": {"total": stats.n_slots, "busy": stats.busy_slots},
         "queue": {"waiting": stats.waiting, "most": loaded.engine.max_queue},
+        "engine": {"state": loaded.engine.state, "deaths": loaded.engine.n_deaths},
         "memory": {"held_tokens": stats.held_tokens, "cells": stats.n_cells},
         "plan": asdict(loaded.plan),
         "checks": [check.as_dict() for check in loaded.checks],

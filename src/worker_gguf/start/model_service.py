@@ -9,11 +9,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from worker_gguf import __version__
-from worker_gguf.engine.engine import Engine
 from worker_gguf.errors import TemplateError
+from worker_gguf.generation.engine import Engine
 from worker_gguf.gguf import ModelHeader, abilities_of
+from worker_gguf.link.messages import ModelLoaded
 from worker_gguf.llama.bindings import VERSION
-from worker_gguf.llama.model import Model
+from worker_gguf.llama.vocabulary import Vocabulary
 from worker_gguf.plan import MemoryPlan
 from worker_gguf.protocol.calls import Defaults
 from worker_gguf.service.service import Service
@@ -33,23 +34,23 @@ _NOT_IN_FINGERPRINT = frozenset({"reasons", "devices", "degraded"})
 def make_service(
     settings: Settings,
     engine: Engine,
-    model: Model,
+    vocabulary: Vocabulary,
+    loaded: ModelLoaded,
     header: ModelHeader,
     local: LocalModel,
     plan: MemoryPlan,
     original: OriginalTokenizer | None,
 ) -> Service:
     """Build the service. Raises TemplateError if the chat template of the model or the settings cannot be used."""
-    vocabulary = model.vocabulary
     return Service(
         engine,
         vocabulary,
-        _templates(settings, header, model, original),
+        _templates(settings, header, vocabulary, original),
         replace(
             card_of(settings, local, header, plan.n_ctx),
-            n_ctx_train=model.n_ctx_train,
+            n_ctx_train=loaded.n_ctx_train,
             n_vocab=vocabulary.n_tokens,
-            n_params=model.n_params,
+            n_params=loaded.n_params,
         ),
         defaults=request_defaults(settings),
         fingerprint=_fingerprint(settings, header, local, plan),
@@ -64,7 +65,7 @@ def request_defaults(settings: Settings) -> Defaults:
 
 
 def _templates(
-    settings: Settings, header: ModelHeader, model: Model, original: OriginalTokenizer | None
+    settings: Settings, header: ModelHeader, vocabulary: Vocabulary, original: OriginalTokenizer | None
 ) -> ChatTemplates:
     source: str | Mapping[str, str] | None = header.chat_template
     if header.chat_templates:
@@ -76,8 +77,8 @@ def _templates(
         source = _read_template(settings.chat_template)
     templates = ChatTemplates.compile(
         source,
-        bos_token=model.vocabulary.token_text(model.vocabulary.bos),
-        eos_token=model.vocabulary.token_text(model.vocabulary.eos),
+        bos_token=vocabulary.token_text(vocabulary.bos),
+        eos_token=vocabulary.token_text(vocabulary.eos),
     )
     if not abilities_of(header).generates:
         return templates  # they are never rendered

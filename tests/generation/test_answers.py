@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.fakes import request
-from worker_gguf.engine.answers import Answers
+from worker_gguf.generation.answers import Answers
 from worker_gguf.engine.commands import Address
-from worker_gguf.engine.events import Delta, Event, Finished
-from worker_gguf.engine.progress import Progress
+from worker_gguf.generation.events import Delta, Event, Finished
+from worker_gguf.generation.progress import Progress
 from worker_gguf.engine.sequence import Sequence
 from worker_gguf.engine.stats import EngineStats
-from worker_gguf.engine.stream import EventStream
+from worker_gguf.generation.stream import EventStream
 from worker_gguf.engine.updates import Ended, Token
 
 TEXT = "one two three four"

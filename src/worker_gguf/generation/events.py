@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
+from worker_gguf.engine.updates import FinishReason
 from worker_gguf.errors import WorkerError
 
 __all__ = ["Delta", "Event", "FinishReason", "Finished", "TokenLogprob", "Usage"]
-
-FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 
 @dataclass(frozen=True, slots=True)

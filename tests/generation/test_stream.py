@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from worker_gguf.engine.events import Finished, Usage
-from worker_gguf.engine.stream import Courier, EventStream
+from worker_gguf.generation.events import Finished, Usage
+from worker_gguf.generation.stream import Courier, EventStream
 
 ENDING = Finished("stop", Usage(1, 0, 1))
 

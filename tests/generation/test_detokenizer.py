@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker_gguf.engine.detokenizer import Detokenizer
+from worker_gguf.generation.detokenizer import Detokenizer
 
 
 def text_of(pieces: list[bytes], stops: tuple[str, ...] = ()) -> tuple[str, str | None]:

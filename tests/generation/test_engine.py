@@ -12,10 +12,10 @@ import pytest
 
 from tests.fakes import FakeRunner, foretold, limits, request, successor
 from worker_gguf.engine.batch import Batch, StepResult
-from worker_gguf.engine.engine import Engine
-from worker_gguf.engine.events import Delta, Event, Finished
+from worker_gguf.generation.engine import Engine
+from worker_gguf.generation.events import Delta, Event, Finished
 from worker_gguf.engine.runner import Limits
-from worker_gguf.engine.stream import EventStream
+from worker_gguf.generation.stream import EventStream
 from worker_gguf.errors import DeadlineExceeded, EngineFailed, InvalidRequest, NotReady, QueueFull
 
 Start = Callable[..., tuple[Engine, FakeRunner]]

@@ -6,7 +6,7 @@ import math
 
 from tests.fakes import FakeRunner, limits
 from worker_gguf.engine.batch import Sampled, StepResult
-from worker_gguf.engine.events import TokenLogprob
+from worker_gguf.generation.events import TokenLogprob
 from worker_gguf.errors import EngineFailed
 from worker_gguf.start.first_token import first_token
 

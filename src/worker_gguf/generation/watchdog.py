@@ -1,11 +1,11 @@
-"""Watches the threads of engines and notices a decode that does not return, whatever the cause."""
+"""Watches engines and notices a decode that does not return, whatever the cause."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Protocol, Self
+from typing import Generic, Protocol, Self, TypeVar
 
 __all__ = ["Stall", "Watchdog", "Watched"]
 
@@ -18,10 +18,16 @@ class Watched(Protocol):
     """The part of an engine that the watchdog reads: the turns of its loop, and the requests that have not ended."""
 
     @property
+    def is_running(self) -> bool: ...
+
+    @property
     def n_turns(self) -> int: ...
 
     @property
     def n_open(self) -> int: ...
+
+
+EngineT = TypeVar("EngineT", bound=Watched)
 
 
 class Stall:
@@ -53,16 +59,16 @@ class Stall:
         return self.seconds > self.allowed_s
 
 
-class Watchdog:
-    """Calls `on_wedged` once, from its own thread, with the seconds of the stall. Then the thread ends."""
+class Watchdog(Generic[EngineT]):
+    """Calls `on_wedged`, from its own thread, with each engine that is wedged and the seconds of its stall."""
 
     def __init__(
-        self, engines: Callable[[], Iterable[Watched]], floor_s: float, on_wedged: Callable[[float], None]
+        self, engines: Callable[[], Iterable[EngineT]], floor_s: float, on_wedged: Callable[[EngineT, float], None]
     ) -> None:
         """`engines` is called at each check, because engines come and go when the worker has several models."""
         self._engines = engines
         self._floor_s = floor_s
-        self._stalls: dict[Watched, Stall] = {}
+        self._stalls: dict[EngineT, Stall] = {}
         self._on_wedged = on_wedged
         self._interval_s = min(_MOST_INTERVAL_S, floor_s / 10)
         self._is_stopped = threading.Event()
@@ -81,14 +87,11 @@ class Watchdog:
             now_s = time.monotonic()
             passed_s = min(now_s - last_s, 2 * self._interval_s)
             last_s = now_s
-            if (stall := self._look(passed_s)) is not None:
-                self._on_wedged(stall.seconds)
-                return
+            self._look(passed_s)
 
-    def _look(self, passed_s: float) -> Stall | None:
-        """Return the stall of the first engine that is wedged, or None."""
+    def _look(self, passed_s: float) -> None:
         self._stalls = {engine: self._stalls.get(engine) or Stall(self._floor_s) for engine in self._engines()}
-        for engine, stall in self._stalls.items():
-            if stall.look(engine.n_turns, engine.n_open > 0, passed_s):
-                return stall
-        return None
+        for engine, stall in list(self._stalls.items()):
+            if stall.look(engine.n_turns, engine.is_running and engine.n_open > 0, passed_s):
+                del self._stalls[engine]  # the next process begins anew
+                self._on_wedged(engine, stall.seconds)

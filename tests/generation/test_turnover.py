@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker_gguf.engine.turnover import Turnover
+from worker_gguf.generation.turnover import Turnover
 
 
 def test_the_wait_is_at_least_a_second() -> None:

@@ -8,9 +8,9 @@ import threading
 import pytest
 
 from tests.fakes import FakeRunner, limits, request
-from worker_gguf.engine.engine import Engine
-from worker_gguf.engine.events import Finished
-from worker_gguf.engine.watchdog import Stall, Watchdog
+from worker_gguf.generation.engine import Engine
+from worker_gguf.generation.events import Finished
+from worker_gguf.generation.watchdog import Stall, Watchdog
 from worker_gguf.errors import EngineWedged, NotReady
 
 

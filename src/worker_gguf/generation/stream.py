@@ -1,4 +1,4 @@
-"""Carries the events of requests from the engine's thread to the event loops that read them.
+"""Carries the events of requests from the thread that reads an engine's reports to the event loops that read them.
 
 All events of a step are handed over in one call for each loop, not in one call for each token.
 """
@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable, Iterable, Mapping
-from queue import SimpleQueue
 
-from worker_gguf.engine.events import Event, Finished
-from worker_gguf.engine.progress import Progress
+from worker_gguf.generation.events import Event, Finished
+from worker_gguf.generation.progress import Progress
 
-__all__ = ["Courier", "EventStream", "Outbox"]
+__all__ = ["EventStream", "Outbox", "deliver"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +34,8 @@ class EventStream:
         progress: tuple[Progress, ...] = (),
         on_ended: Callable[[], None] | None = None,
     ) -> None:
-        """The courier calls `on_ended` once, when all requests have ended, even if nothing reads the stream any more or
-        its loop is closed.
+        """`on_ended` is called once, when all requests have ended, even if nothing reads the stream any more or its
+        loop is closed.
         """
         self.loop = asyncio.get_running_loop()
         self.progress = progress
@@ -60,7 +58,7 @@ class EventStream:
             self._arrived.set_result(None)
 
     def is_last(self, items: Items) -> bool:
-        """Return whether these items end the group. The courier calls it once for each delivery."""
+        """Return whether these items end the group. Called once for each delivery."""
         n_ended = sum(isinstance(events[-1], Finished) for events in items.values())
         self._n_left -= n_ended
         return bool(n_ended) and not self._n_left
@@ -90,35 +88,7 @@ class EventStream:
 Outbox = dict[EventStream, Items]
 
 
-class Courier:
-    """Delivers outboxes to the event loops in its own thread.
-
-    Waking an event loop is a system call and releases the interpreter lock. The loop's thread then takes the lock and
-    holds it while it renders and sends, so the engine's thread would have to wait before its next decode. Putting an
-    outbox into a queue does not release the lock: the courier runs when the decode has begun.
-    """
-
-    def __init__(self) -> None:
-        self._queue: SimpleQueue[Outbox | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def send(self, outbox: Outbox) -> None:
-        self._queue.put(outbox)
-
-    def stop(self) -> None:
-        """Deliver everything that was sent, then end the thread."""
-        self._queue.put(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        while (outbox := self._queue.get()) is not None:
-            _deliver(outbox)
-
-
-def _deliver(outbox: Mapping[EventStream, Items]) -> None:
+def deliver(outbox: Mapping[EventStream, Items]) -> None:
     """Give each stream its events, from any thread. Events for a closed event loop are dropped."""
     over = [stream for stream, items in outbox.items() if stream.is_last(items)]  # before the reader gets the items
     loops: dict[asyncio.AbstractEventLoop, list[tuple[EventStream, Items]]] = {}

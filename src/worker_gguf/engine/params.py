@@ -1,0 +1,47 @@
+"""The parameters with which a model and its context are opened. Plain values, so that they can be sent to the process
+that opens them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["ContextParams", "ModelParams"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelParams:
+    """`n_gpu_layers` -1 means all layers. `tensor_split` is each device's share of the model. The experts of the first
+    `n_cpu_moe` layers stay in main memory. `repack` copies weights into an order that is better for the processor; this
+    can begin only after the whole file is read.
+    """
+
+    n_gpu_layers: int = 0
+    load_mode: str = "auto"
+    split_mode: str = "layer"
+    main_gpu: int = 0
+    tensor_split: tuple[float, ...] = ()
+    n_cpu_moe: int = 0
+    repack: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ContextParams:
+    """`n_ctx` is the number of tokens of one sequence, `n_cells` that of all sequences together.
+
+    `n_outputs` is the maximum number of rows of logits for one sequence in one decode.
+    """
+
+    n_ctx: int
+    n_parallel: int
+    n_cells: int
+    n_batch: int
+    n_ubatch: int
+    n_threads: int
+    n_threads_batch: int
+    unified: bool
+    flash_attn: str = "auto"
+    type_k: str = "f16"
+    type_v: str = "f16"
+    rope_freq_base: float = 0.0
+    rope_freq_scale: float = 0.0
+    n_outputs: int = 1

@@ -1,0 +1,179 @@
+"""The loop of an engine process: takes commands, schedules a step, runs it, and reports what it did."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from worker_gguf.engine.batch import Batch, Logprob, Open, StepResult
+from worker_gguf.engine.runner import Runner
+from worker_gguf.engine.scheduler import Scheduler
+from worker_gguf.engine.updates import Ended, Token, Update
+from worker_gguf.errors import EngineFailed, WorkerError
+from worker_gguf.link.channel import Channel
+from worker_gguf.link.errors import report_of
+from worker_gguf.link.messages import Add, Command, Ending, Finish, Step, Stop
+
+__all__ = ["Loop"]
+
+logger = logging.getLogger(__name__)
+
+
+class Loop:
+    """Runs requests in parallel until it is told to stop. For one thread."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        channel: Channel[Command],
+        *,
+        max_queue: int,
+        prefill_chunk: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.runner = runner
+        self._channel = channel
+        self._clock = clock
+        self._scheduler = Scheduler(runner.limits, max_queue=max_queue, prefill_chunk=prefill_chunk)
+        self._numbers: dict[str, int] = {}
+        self._ids: dict[int, str] = {}
+        self._begin_report()
+
+    def run(self) -> None:
+        """Return after Stop. Raises ChannelClosed if the worker process ends."""
+        while self._take_commands():
+            try:
+                self._step()
+            except Exception:
+                # This is a bug, not the fault of a request. Every request ends with an error, and the next one starts
+                # with an empty memory.
+                logger.exception("engine step failed")
+                self._note(self._scheduler.reset(EngineFailed("The engine failed; see the log.")))
+            self._send_report()
+
+    # --- commands -------------------------------------------------------------------------------------------------
+
+    def _take_commands(self) -> bool:
+        """Apply the commands that have arrived; wait for one if there is nothing else to do. False ends the loop."""
+        while True:
+            command = self._channel.receive(block=self._scheduler.is_idle)
+            if command is None:
+                return True
+            if isinstance(command, Stop):
+                return False
+            self._apply(command)
+            if self._scheduler.is_idle:
+                self._send_report()  # a refusal, before this waits for the next command
+
+    def _apply(self, command: Command) -> None:
+        if isinstance(command, Finish):
+            if (request_id := self._ids.get(command.number)) is not None:
+                self._forget(request_id)
+                self._scheduler.finish(request_id, "cancelled")
+            return
+        assert isinstance(command, Add), f"{type(command).__name__} came after the context was open"
+        request = command.request
+        try:
+            self._scheduler.add(request, command.start_by_s)
+        except WorkerError as error:
+            self._refuse(command.number, error)
+        except AssertionError:  # a bug in the caller, but its request still gets an ending
+            logger.exception("the scheduler refused a request that the service should have refused")
+            self._refuse(command.number, EngineFailed("The engine cannot take this request; see the log."))
+        else:
+            self._numbers[request.id] = command.number
+            self._ids[command.number] = request.id
+
+    def _refuse(self, number: int, error: WorkerError) -> None:
+        ending = Ending(number=number, reason="error", n_generated=0, n_cached=0, error=report_of(error))
+        self._endings.append(ending)
+
+    def _forget(self, request_id: str) -> int | None:
+        number = self._numbers.pop(request_id, None)
+        if number is not None:
+            del self._ids[number]
+        return number
+
+    # --- a step ---------------------------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        if expired := self._scheduler.expire(self._clock()):
+            self._note(expired)
+            self._send_report()  # at once, because the decode may take long
+        started = time.perf_counter()
+        batch = self._scheduler.schedule()
+        self._schedule_seconds = time.perf_counter() - started
+        if batch is None:
+            return
+        self._admitted_s = self._clock()
+        self._note_admitted(batch)
+        result = self.runner.run(batch)
+        self._note_result(batch, result)
+        self._note(self._scheduler.commit(batch, result))
+
+    # --- the report -----------------------------------------------------------------------------------------------
+
+    def _begin_report(self) -> None:
+        self._tokens: list[int] = []
+        self._of: list[int] = []
+        self._logprobs: list[Logprob | None] = []
+        self._has_logprobs = False
+        self._admitted: list[tuple[int, int]] = []
+        self._admitted_s = 0.0
+        self._endings: list[Ending] = []
+        self._n_batch_tokens = 0
+        self._schedule_seconds = self._decode_seconds = self._sample_seconds = 0.0
+
+    def _note_admitted(self, batch: Batch) -> None:
+        for operation in batch.operations:
+            if isinstance(operation, Open) and (number := self._numbers.get(operation.request.id)) is not None:
+                sequence = self._scheduler.memory.slots[operation.slot].sequence
+                if sequence is not None and not sequence.n_generated:
+                    self._admitted.append((number, sequence.n_cached or 0))
+
+    def _note_result(self, batch: Batch, result: StepResult) -> None:
+        self._n_batch_tokens = batch.n_tokens
+        self._decode_seconds, self._sample_seconds = result.decode_seconds, result.sample_seconds
+
+    def _note(self, updates: list[Update]) -> None:
+        for update in updates:
+            if isinstance(update, Token):
+                self._of.append(self._numbers[update.sequence.id])
+                self._tokens.append(update.token)
+                self._logprobs.append(update.logprob)
+                self._has_logprobs = self._has_logprobs or update.logprob is not None
+            elif (number := self._forget(update.sequence.id)) is not None:
+                self._endings.append(_ending(number, update))
+
+    def _send_report(self) -> None:
+        """Send what has happened since the last report."""
+        self._channel.send(
+            Step(
+                time_s=self._clock(),
+                admitted_s=self._admitted_s,
+                numbers=self._of,
+                tokens=self._tokens,
+                logprobs=self._logprobs if self._has_logprobs else [],
+                admitted=self._admitted,
+                endings=self._endings,
+                busy_slots=len(self._scheduler.running),
+                waiting=len(self._scheduler.waiting),
+                held_tokens=self._scheduler.memory.n_held,
+                n_batch_tokens=self._n_batch_tokens,
+                schedule_seconds=self._schedule_seconds,
+                decode_seconds=self._decode_seconds,
+                sample_seconds=self._sample_seconds,
+            )
+        )
+        self._begin_report()
+
+
+def _ending(number: int, ended: Ended) -> Ending:
+    return Ending(
+        number=number,
+        reason=ended.reason,
+        n_generated=ended.sequence.n_generated,
+        n_cached=ended.sequence.n_cached or 0,
+        error=None if ended.error is None else report_of(ended.error),
+    )

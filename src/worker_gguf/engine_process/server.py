@@ -1,0 +1,147 @@
+"""Carries out the commands of the worker process: looks at the machine, loads a model, opens its context, serves."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from worker_gguf.engine_process.first_token import first_token
+from worker_gguf.engine_process.log import LogSender, say_last
+from worker_gguf.engine_process.loop import Loop
+from worker_gguf.errors import WorkerError
+from worker_gguf.link.channel import Channel
+from worker_gguf.link.errors import report_of
+from worker_gguf.link.messages import (
+    Command,
+    ContextOpened,
+    Failed,
+    FilesOpened,
+    Found,
+    LoadModel,
+    Look,
+    ModelLoaded,
+    OpenContext,
+    Progress,
+    Report,
+    Stop,
+)
+from worker_gguf.llama import backend
+from worker_gguf.llama.context import Context
+from worker_gguf.llama.machine import read_machine
+from worker_gguf.llama.model import Model
+from worker_gguf.llama.offload import gpu_backends
+from worker_gguf.llama.runner import LlamaRunner
+
+__all__ = ["Server"]
+
+logger = logging.getLogger(__name__)
+
+# Progress is reported at most so often, in parts of the whole.
+_STEP = 0.005
+
+
+class Server:
+    """Answers commands until the context is open, and then serves requests until it is told to stop."""
+
+    def __init__(self, channel: Channel[Command], began_s: float) -> None:
+        """`began_s` is the reading of `time.perf_counter` at which this process began to import."""
+        self._channel = channel
+        root = logging.getLogger()
+        root.addHandler(LogSender(channel))
+        root.setLevel(logging.WARNING)  # until LoadModel brings the level of the settings
+        backend.start(lambda sentence: say_last(channel, sentence))
+        self._began_s, self._imported_s = began_s, time.perf_counter()
+        self._model: Model | None = None
+
+    def run(self) -> None:
+        """Return when the worker process sends Stop. Raises ChannelClosed if it ends."""
+        while True:
+            command = self._channel.receive()
+            assert command is not None
+            if isinstance(command, Stop):
+                return
+            try:
+                if isinstance(command, OpenContext):
+                    loop = self._open(command)
+                else:
+                    self._channel.send(self._answer(command))
+                    continue
+            except WorkerError as error:
+                self._channel.send(Failed(error=report_of(error)))
+                continue
+            loop.run()
+            return
+
+    def _answer(self, command: Command) -> Report:
+        match command:
+            case Look():
+                return Found(
+                    machine=read_machine(),
+                    gpu_backends=gpu_backends(),
+                    began_s=self._began_s,
+                    imported_s=self._imported_s,
+                )
+            case LoadModel():
+                fd = self._channel.take_fd() if command.has_file else None
+                try:
+                    return self._load(command, fd)
+                finally:
+                    if fd is not None:
+                        os.close(fd)
+            case _:
+                raise RuntimeError(f"{type(command).__name__} came before the context was open")
+
+    def _load(self, command: LoadModel, fd: int | None) -> ModelLoaded:
+        logging.getLogger().setLevel(command.log_level)
+        if self._model is not None:
+            self._model.close()
+            self._model = None
+        before = sum(gpu.free_bytes for gpu in read_machine().gpus)
+        self._model = Model(
+            Path(command.path),
+            command.params,
+            progress=self._report_progress(),
+            fd=fd,
+            opened=lambda: self._channel.send(FilesOpened()),
+        )
+        return ModelLoaded(
+            n_ctx_train=self._model.n_ctx_train,
+            n_params=self._model.n_params,
+            offloaded=self._model.offloaded,
+            taken_bytes=before - sum(gpu.free_bytes for gpu in read_machine().gpus),
+        )
+
+    def _report_progress(self) -> Callable[[float], bool]:
+        last = -1.0
+
+        def report(fraction: float) -> bool:
+            nonlocal last
+            if fraction - last >= _STEP or fraction >= 1.0:
+                last = fraction
+                self._channel.send(Progress(fraction=fraction))
+            return True
+
+        return report
+
+    def _open(self, command: OpenContext) -> Loop:
+        model = self._model
+        assert model is not None, "no model is loaded"
+        model.vocabulary.adopt(None, command.eog)
+        context = Context(model, command.params)
+        opened_s = time.perf_counter()
+        runner = LlamaRunner(model, context, n_sampling_threads=command.n_sampling_threads)
+        logprob, error = None, None
+        if command.bos is not None:
+            first = first_token(runner, command.bos)
+            if isinstance(first, WorkerError):
+                error = first.message
+            elif first is not None and first.logprobs:
+                logprob = first.logprobs[0].logprob
+        loop = Loop(runner, self._channel, max_queue=command.max_queue, prefill_chunk=command.params.n_ubatch)
+        self._channel.send(
+            ContextOpened(limits=runner.limits, opened_s=opened_s, first_logprob=logprob, first_error=error)
+        )
+        return loop

@@ -1,0 +1,214 @@
+"""The messages between the worker process and an engine process. Both sides run the same version of this package.
+
+The worker process sends commands. Until the context is open, the engine process answers each command with one report,
+after any number of `Progress`, `FilesOpened` and `Logged`. After that it sends one `Step` for each turn of its loop.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from worker_gguf.engine.batch import Logprob
+from worker_gguf.engine.params import ContextParams, ModelParams
+from worker_gguf.engine.request import GenerationRequest
+from worker_gguf.engine.runner import Limits
+from worker_gguf.engine.updates import FinishReason
+from worker_gguf.plan import Machine
+
+__all__ = [
+    "Add",
+    "Command",
+    "ContextOpened",
+    "Ending",
+    "ErrorReport",
+    "Failed",
+    "FilesOpened",
+    "Finish",
+    "Found",
+    "LastWords",
+    "LoadModel",
+    "Logged",
+    "Look",
+    "ModelLoaded",
+    "OpenContext",
+    "Progress",
+    "Report",
+    "Step",
+    "Stop",
+]
+
+
+class Message(Struct, frozen=True, array_like=True, tag=True):
+    """A message is encoded as an array: the name of its class, then its fields in order."""
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+class Look(Message, frozen=True):
+    """Read the state of the machine. Answered by Found."""
+
+
+class LoadModel(Message, frozen=True):
+    """Load a model. Answered by ModelLoaded. A model that is already loaded is closed first.
+
+    If `has_file`, the descriptor of the open file comes with this message, and `path` is only its name. `log_level` is
+    a level of `logging`; lines below it are not sent.
+    """
+
+    path: str
+    params: ModelParams
+    has_file: bool
+    log_level: int
+
+
+class OpenContext(Message, frozen=True):
+    """Open the context of the loaded model, and begin to serve. Answered by ContextOpened.
+
+    `eog` are end-of-generation tokens that the model's file lacks. `bos` begins the prompt of the first token; it is
+    None for a model that does not generate.
+    """
+
+    params: ContextParams
+    eog: tuple[int, ...]
+    bos: int | None
+    max_queue: int
+    n_sampling_threads: int
+
+
+class Add(Message, frozen=True):
+    """Add a request. `number` stands for it in all other messages. It is refused if it has no slot by `start_by_s`."""
+
+    number: int
+    request: GenerationRequest
+    start_by_s: float | None
+
+
+class Finish(Message, frozen=True):
+    """End a request. Does nothing if it has ended already. Nothing is reported about it any more."""
+
+    number: int
+
+
+class Stop(Message, frozen=True):
+    """End the process."""
+
+
+Command = Look | LoadModel | OpenContext | Add | Finish | Stop
+
+
+# --- reports ----------------------------------------------------------------------------------------------------------
+
+
+class ErrorReport(Message, frozen=True):
+    """A WorkerError: the name of its class, its message, and its seconds to wait."""
+
+    kind: str
+    message: str
+    retry_after_s: int | None = None
+
+
+class Failed(Message, frozen=True):
+    """The command failed."""
+
+    error: ErrorReport
+
+
+class Found(Message, frozen=True):
+    """The state of the machine, and the GPU backends with which llama.cpp was built.
+
+    `began_s` and `imported_s` are readings of `time.perf_counter`: when the process began to import, and when it was
+    ready for commands.
+    """
+
+    machine: Machine
+    gpu_backends: tuple[str, ...]
+    began_s: float
+    imported_s: float
+
+
+class Progress(Message, frozen=True):
+    """The part of the model that is loaded, 0 to 1."""
+
+    fraction: float
+
+
+class FilesOpened(Message, frozen=True):
+    """All files of a split model are open, and none of them has been read."""
+
+
+class ModelLoaded(Message, frozen=True):
+    """`offloaded` is the number of layers on GPUs and of all layers, or None if llama.cpp did not log it.
+
+    `taken_bytes` is the memory that the load took on GPUs.
+    """
+
+    n_ctx_train: int
+    n_params: int
+    offloaded: tuple[int, int] | None
+    taken_bytes: int
+
+
+class ContextOpened(Message, frozen=True):
+    """The context is open. `first_logprob` is the log-probability of the first token, None if none could be drawn.
+
+    `first_error` is the error of its computation. `opened_s` is the reading of `time.perf_counter` when the context was
+    open and the first token not yet drawn.
+    """
+
+    limits: Limits
+    opened_s: float
+    first_logprob: float | None
+    first_error: str | None
+
+
+class Ending(Message, frozen=True):
+    """The end of a request. `n_generated` counts all drawn tokens, with the end-of-generation token."""
+
+    number: int
+    reason: FinishReason
+    n_generated: int
+    n_cached: int
+    error: ErrorReport | None = None
+
+
+class Step(Message, frozen=True):
+    """What a turn of the engine's loop did.
+
+    `numbers[i]` drew `tokens[i]`; end-of-generation tokens are left out. `logprobs` is empty, or has an entry for each
+    token. `admitted` has the requests that got their first slot, with their number of cached tokens. `time_s` is a
+    reading of `time.monotonic` after the step. `n_batch_tokens` is 0 if nothing was computed.
+    """
+
+    time_s: float
+    admitted_s: float
+    numbers: list[int]
+    tokens: list[int]
+    logprobs: list[Logprob | None]
+    admitted: list[tuple[int, int]]
+    endings: list[Ending]
+    busy_slots: int
+    waiting: int
+    held_tokens: int
+    n_batch_tokens: int
+    schedule_seconds: float
+    decode_seconds: float
+    sample_seconds: float
+
+
+class Logged(Message, frozen=True):
+    """A line of the log. `level` is a level of `logging`."""
+
+    logger: str
+    level: int
+    event: str
+    fields: dict[str, str | int | float | bool | None]
+
+
+class LastWords(Message, frozen=True):
+    """llama.cpp ends the process. `sentence` says why."""
+
+    sentence: str
+
+
+Report = Failed | Found | Progress | FilesOpened | ModelLoaded | ContextOpened | Step | Logged | LastWords

@@ -1,0 +1,96 @@
+"""Starts the engine process of a model: asks it for the machine, and lets it load the model and open its context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from worker_gguf import environment
+from worker_gguf.errors import EngineFailed, ModelInvalid
+from worker_gguf.link.messages import ContextOpened, Found, LoadModel, Look, ModelLoaded, OpenContext
+from worker_gguf.link.process import EngineDied, EngineProcess
+from worker_gguf.link.spawn import Spawned
+from worker_gguf.plan import Machine
+
+if TYPE_CHECKING:
+    from worker_gguf.generation.engine import Link
+
+__all__ = ["EngineStart"]
+
+AnswerT = TypeVar("AnswerT")
+
+
+class EngineStart:
+    """The engine process of one model until it serves. A context manager that ends it, unless it was released."""
+
+    def __init__(self, spawned: Spawned | None = None) -> None:
+        """`spawned` is a process that has been started already. Without it, one is started when it is needed."""
+        self._process = EngineProcess(spawned) if spawned else None
+        environment.hide_gpus()
+
+    def __enter__(self) -> EngineStart:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if (process := self._process) is not None:
+            self._process = None
+            process.kill()
+            process.end()
+
+    def begin(self) -> EngineProcess:
+        """Start the process if it has not been started."""
+        if self._process is None:
+            self._process = EngineProcess()
+        return self._process
+
+    def release(self) -> EngineProcess:
+        """Return the process, which this object no longer ends."""
+        process, self._process = self.begin(), None
+        return process
+
+    def look(self) -> Found:
+        """Return the state of the machine. Raises Unfit if llama.cpp cannot be loaded there."""
+        return _asked(lambda: self.begin().ask(Look(), Found))
+
+    def machine(self) -> Machine:
+        return self.look().machine
+
+    def load(
+        self,
+        command: LoadModel,
+        fd: int | None,
+        progress: Callable[[float], bool] = lambda fraction: True,
+        opened: Callable[[], None] = lambda: None,
+    ) -> ModelLoaded:
+        """Load a model. Raises ModelInvalid if the process dies, and the WorkerError of a failure."""
+        process = self.begin()
+        try:
+            return process.ask(command, ModelLoaded, fd=fd, progress=progress, opened=opened)
+        except EngineDied as death:
+            raise ModelInvalid(str(death)) from None
+
+    def open(self, command: OpenContext) -> ContextOpened:
+        """Open the context. Raises the WorkerError of a failure."""
+        return _asked(lambda: self.begin().ask(command, ContextOpened))
+
+    def again(self, load: LoadModel, context: OpenContext) -> Callable[[], Link]:
+        """Return a function that brings up another process in the same way, from the files of the model.
+
+        It raises EngineDied, or the WorkerError of a failure.
+        """
+
+        def revive() -> EngineProcess:
+            with EngineStart() as other:
+                process = other.begin()
+                process.ask(load, ModelLoaded)
+                process.ask(context, ContextOpened)
+                return other.release()
+
+        return revive
+
+
+def _asked(ask: Callable[[], AnswerT]) -> AnswerT:
+    try:
+        return ask()
+    except EngineDied as death:
+        raise EngineFailed(str(death)) from None
