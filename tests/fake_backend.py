@@ -7,8 +7,8 @@ import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
-from worker_gguf.generation.progress import Progress
 from worker_gguf.errors import InvalidRequest, NotFound, NotReady, QueueFull, WorkerError
+from worker_gguf.generation.progress import Progress
 from worker_gguf.observe.account import Account
 from worker_gguf.observe.status import Status
 from worker_gguf.protocol.routes import MODELS

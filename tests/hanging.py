@@ -1,28 +1,31 @@
-"""A runner that hangs, as llama.cpp does on a broken GPU."""
+"""An engine process that hangs, as llama.cpp does on a broken GPU: it is stopped, so that it computes nothing."""
 
 from __future__ import annotations
 
-import threading
-from typing import Any
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from worker_gguf.engine.batch import Batch, StepResult
-from worker_gguf.engine.runner import Runner
+from worker_gguf.generation.engine import Engine
+from worker_gguf.link.process import EngineProcess
 
-__all__ = ["Hanging"]
+__all__ = ["hanging", "process_of"]
 
 
-class Hanging:
-    """A runner whose decode does not return until the gate is open."""
+def process_of(engine: Engine) -> EngineProcess:
+    link = engine._link
+    assert isinstance(link, EngineProcess)
+    return link
 
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
-        self.gate = threading.Event()
-        self.is_running = threading.Event()
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._runner, name)
-
-    def run(self, batch: Batch) -> StepResult:
-        self.is_running.set()
-        self.gate.wait()
-        return self._runner.run(batch)
+@contextmanager
+def hanging(engine: Engine) -> Iterator[None]:
+    """Stop the engine's process inside this context."""
+    process = process_of(engine)
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        if process.is_alive:
+            os.kill(process.pid, signal.SIGCONT)

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.asking import ask
-from tests.hanging import Hanging
+from tests.hanging import hanging, process_of
 from tests.waiting import wait_until
 from worker_gguf.embedded import MODEL_PATH
-from worker_gguf.errors import EngineWedged, ModelError, NotReady, TemplateError
-from worker_gguf.llama.model import Model, ModelParams
+from worker_gguf.engine.params import ModelParams
+from worker_gguf.errors import EngineCrashed, EngineWedged, ModelError, NotReady, TemplateError, WorkerError
+from worker_gguf.generation.engine import Engine
+from worker_gguf.llama.model import Model
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.service.request import Answer
 from worker_gguf.settings import Settings
 from worker_gguf.store.cache import Cache
-from worker_gguf.worker import Worker
+from worker_gguf.worker import EXIT_GIVEN_UP, Worker
 
 
 def worker(leave: Callable[[int], None] = os._exit, **changes: object) -> Worker:
@@ -135,25 +139,58 @@ def test_a_stop_during_the_start_cancels_it() -> None:
     assert started.status() == "stopped"
 
 
-async def test_an_engine_that_hangs_while_the_worker_stops_is_noticed() -> None:
-    left: list[int] = []
-    running = worker(watchdog_s=0.2, leave=left.append)
-    running.start()
-    await running.wait_ready()
+CHAT = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+
+
+def engine_of(running: Worker) -> Engine:
     assert running._host is not None
     (engine,) = running._host.engines()
-    engine.runner = hanging = Hanging(engine.runner)
-    body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
-    asked = asyncio.create_task(ask(running, "POST", "/v1/chat/completions", body))
-    await asyncio.to_thread(hanging.is_running.wait, 20)
-    stopping = asyncio.create_task(asyncio.to_thread(running.stop))
-    try:
+    return engine
+
+
+async def test_an_engine_that_hangs_is_replaced_and_the_next_request_is_answered() -> None:
+    running = worker(watchdog_s=0.3)
+    running.start()
+    await running.wait_ready()
+    with hanging(engine_of(running)):
         with pytest.raises(EngineWedged):
-            await asyncio.wait_for(asked, 10)
-        assert running.status() == "failed"
-    finally:
-        hanging.gate.set()
-    await stopping
+            await asyncio.wait_for(ask(running, "POST", "/v1/chat/completions", CHAT), 20)
+        assert running.status() == "reloading"
+        answer = await asyncio.wait_for(ask(running, "POST", "/v1/chat/completions", CHAT), 20)
+    assert isinstance(answer, Answer)
+    assert running.status() == "ready"
+    assert running.health()["engine"] == {"state": "running", "deaths": 1}
+    running.stop()
+
+
+async def test_a_worker_stops_although_its_engine_hangs() -> None:
+    running = worker()
+    running.start()
+    await running.wait_ready()
+    with hanging(engine_of(running)):
+        asked = asyncio.create_task(ask(running, "POST", "/v1/chat/completions", CHAT))
+        await asyncio.sleep(0)
+        await asyncio.wait_for(asyncio.to_thread(running.stop), 20)
+        with contextlib.suppress(WorkerError):
+            await asyncio.wait_for(asked, 5)
+    assert running.status() == "stopped"
+
+
+async def test_an_engine_process_that_is_killed_three_times_ends_the_worker() -> None:
+    left: list[int] = []
+    running = worker(leave=left.append)
+    running.start()
+    await running.wait_ready()
+    engine = engine_of(running)
+    for n_deaths in (1, 2, 3):
+        os.kill(process_of(engine).pid, signal.SIGKILL)
+        await asyncio.to_thread(wait_until, lambda n=n_deaths: engine.n_deaths == n and engine.state != "reloading", 30)
+    assert running.status() == "failed"
+    assert "died 3 times within 60 s" in running.health()["error"]["message"]
+    with pytest.raises(EngineCrashed):
+        await ask(running, "POST", "/v1/chat/completions", CHAT)
+    await asyncio.to_thread(wait_until, lambda: left == [EXIT_GIVEN_UP], 10)
+    running.stop()
 
 
 def test_the_alias_is_the_models_name() -> None:

@@ -11,14 +11,16 @@ import openai
 import pytest
 
 from tests.e2e.conftest import Running
+from tests.threaded_link import engine_of
 from worker_gguf.embedded import MODEL_PATH, Prompt, published_prompts
 from worker_gguf.engine.batch import Batch, StepResult
+from worker_gguf.engine.params import ContextParams, ModelParams
+from worker_gguf.engine.request import GenerationRequest, SamplingParams
 from worker_gguf.generation.engine import Engine
 from worker_gguf.generation.events import Delta
-from worker_gguf.engine.request import GenerationRequest, SamplingParams
 from worker_gguf.gguf import read_header
-from worker_gguf.llama.context import Context, ContextParams
-from worker_gguf.llama.model import Model, ModelParams
+from worker_gguf.llama.context import Context
+from worker_gguf.llama.model import Model
 from worker_gguf.llama.runner import LlamaRunner
 from worker_gguf.template.chat_template import CHATML, ChatTemplate
 
@@ -141,7 +143,7 @@ def test_a_wrong_template_or_a_wrong_position_fails_many(wrong: str) -> None:
         n_ctx=1024, n_parallel=1, n_cells=1024, n_batch=512, n_ubatch=512, n_threads=1, n_threads_batch=1, unified=True
     )
     runner = (Shifted if wrong == "positions" else LlamaRunner)(model, Context(model, params))
-    engine = Engine(runner, model.vocabulary.piece, max_queue=1)
+    engine = engine_of(runner, model.vocabulary, max_queue=1)
     engine.start()
     template = ChatTemplate(CHATML) if wrong == "template" else own_template()
     some = PROMPTS[::3]

@@ -20,7 +20,6 @@ from tests.emulator.odd_worker import HANG
 from tests.fake_backend import event
 from tests.waiting import wait_until
 from worker_gguf.http.binding import bind
-from worker_gguf.worker import EXIT_WEDGED
 
 TIMEOUT_S = 90
 REPOSITORY = Path(__file__).parents[2]
@@ -123,7 +122,7 @@ def test_20_streams_are_complete_after_an_outage_of_the_platform(tmp_path: Path)
         assert workers.running[1].process.poll() is None
 
 
-def test_a_decode_that_hangs_is_answered_and_reported_and_ends_the_worker(tmp_path: Path) -> None:
+def test_a_decode_that_hangs_fails_its_job_and_the_worker_goes_on(tmp_path: Path) -> None:
     chat = {"messages": [{"role": "user", "content": HANG}], "max_tokens": 4}
     own = {"MODEL": "embedded", "N_PARALLEL": "2", "N_CTX": "512", "WATCHDOG_S": "1"}
     with (
@@ -132,15 +131,12 @@ def test_a_decode_that_hangs_is_answered_and_reported_and_ends_the_worker(tmp_pa
         working(platform, tmp_path, ODD, **own) as workers,
     ):
         hangs = submit(client, chat)
-        worker = workers.running[1]
         wait_until(lambda: status(client, hangs)["status"] == "FAILED", TIMEOUT_S)
         error = json.loads(status(client, hangs)["error"])["error"]
         assert (error["code"], HANG in str(error)) == ("engine_wedged", False)
-        assert httpx.get(f"http://127.0.0.1:{worker.port}/ping", trust_env=False).status_code == 503
-        health = httpx.get(f"http://127.0.0.1:{worker.port}/health", trust_env=False).json()
-        assert (health["status"], health["error"]["code"]) == ("failed", "engine_wedged")
-        wait_until(lambda: "No step" in platform.board.unhealthy.get(worker.id, ""), TIMEOUT_S)
-        assert worker.process.wait(TIMEOUT_S) == EXIT_WEDGED
+        next_job = submit(client, chat | {"messages": [{"role": "user", "content": "Hi"}]})
+        wait_until(lambda: status(client, next_job)["status"] == "COMPLETED", TIMEOUT_S)
+        assert workers.running[1].process.poll() is None
 
 
 @pytest.mark.parametrize("moment", ["download", "load"])

@@ -6,9 +6,9 @@ import math
 
 from tests.fakes import FakeRunner, limits
 from worker_gguf.engine.batch import Sampled, StepResult
-from worker_gguf.generation.events import TokenLogprob
+from worker_gguf.engine_process.first_token import first_token
 from worker_gguf.errors import EngineFailed
-from worker_gguf.start.first_token import first_token
+from worker_gguf.generation.events import TokenLogprob
 
 
 def test_it_leaves_the_memory_empty_and_no_request_open() -> None:

@@ -14,7 +14,6 @@ import pytest
 from tests import asking
 from tests.fleet.asking import ask, generating, states
 from tests.fleet.conftest import several
-from tests.hanging import Hanging
 from tests.waiting import wait_until
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.errors import (
@@ -222,25 +221,6 @@ async def test_the_time_limit_of_a_request_counts_from_its_arrival(worker: Worke
     async with generating(worker, "a"):
         with pytest.raises(DeadlineExceeded, match="was not loaded within the 60 s"):
             await asking.ask(worker, "POST", "/v1/completions", body, account)
-
-
-async def test_a_cancelled_request_keeps_its_model_until_the_engine_has_ended_it(worker: Worker, fleet: Fleet) -> None:
-    await ask(worker, "a")
-    await fleet.idle()
-    loaded = fleet.models["a"].loaded
-    assert loaded is not None
-    hanging = Hanging(loaded.engine.runner)
-    loaded.engine.runner = hanging
-    try:
-        asked = asyncio.create_task(ask(worker, "a"))
-        await asyncio.to_thread(hanging.is_running.wait, 20)
-        asked.cancel()
-        await asyncio.wait({asked})
-        assert len(fleet._residence.places["a"].running) == 1
-    finally:
-        hanging.gate.set()
-    await fleet.idle()
-    assert not fleet._residence.places["a"].running
 
 
 @pytest.mark.parametrize("body", [{"prompt": "Once", "n": 100}, {"prompt": "word " * 5000}])

@@ -19,6 +19,7 @@ from worker_gguf.fleet.model import FleetModel, Found
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.readahead.prefetch import Prefetch
 from worker_gguf.settings import Settings
+from worker_gguf.start.head_start import HeadStart
 from worker_gguf.worker import Worker
 
 
@@ -64,7 +65,7 @@ async def test_another_model_that_fails_in_any_way_does_not_fail_the_start(
 
 def test_a_wrong_list_of_models_closes_the_head_start(tmp_path: Path) -> None:
     path = Path(shutil.copy(MODEL_PATH, tmp_path / "model.gguf"))
-    head_start = Prefetch((path,)).start()
+    head_start = HeadStart(Prefetch((path,)).start())
     assert str(path) in open_files()
     worker = Worker(Settings(models="[1]"), Metrics("test"), head_start=head_start)
     worker.start()

@@ -5,36 +5,58 @@ from __future__ import annotations
 import pytest
 
 from tests.fakes import request
+from tests.threaded_link import Numerals
+from worker_gguf.engine.batch import Logprob
+from worker_gguf.engine.stats import EngineStats
+from worker_gguf.errors import QueueFull
 from worker_gguf.generation.answers import Answers
-from worker_gguf.engine.commands import Address
 from worker_gguf.generation.events import Delta, Event, Finished
 from worker_gguf.generation.progress import Progress
-from worker_gguf.engine.sequence import Sequence
-from worker_gguf.engine.stats import EngineStats
 from worker_gguf.generation.stream import EventStream
-from worker_gguf.engine.updates import Ended, Token
+from worker_gguf.link.messages import Ending, ErrorReport, Step
 
 TEXT = "one two three four"
 
 
-class Step:
+def step(number: int, text: str, *, endings: tuple[Ending, ...] = (), logprobs: tuple[Logprob, ...] = ()) -> Step:
+    """Return the report of a step that drew the characters of a text."""
+    tokens = list(text.encode())
+    return Step(
+        time_s=2.0,
+        admitted_s=1.0,
+        numbers=[number] * len(tokens),
+        tokens=tokens,
+        logprobs=list(logprobs),
+        admitted=[(number, 1)],
+        endings=list(endings),
+        busy_slots=1,
+        waiting=0,
+        held_tokens=3,
+        n_batch_tokens=1,
+        schedule_seconds=0.0,
+        decode_seconds=0.0,
+        sample_seconds=0.0,
+    )
+
+
+class Answering:
     """One request whose tokens are the characters of its answer."""
 
     def __init__(self, *stop: str) -> None:
         self.stats = EngineStats()
-        self.answers = Answers(lambda token: bytes([token]), self.stats, lambda: 1.0)
-        self.sequence = Sequence(request("a", [1, 2, 3], stop=stop), 0)
+        self.answers = Answers(Numerals(lambda token: bytes([token])), self.stats)
         stream = EventStream(("a",), lambda _: None, (Progress(0.0, 3),))
-        self.answers.open(self.sequence.request, Address(stream, 0))
+        self.progress = stream.progress[0]
+        self.number = self.answers.open(request("a", [1, 2, 3], stop=stop), stream, 0, None)
 
-    def draw(self, text: str) -> list[bool]:
-        """Draw the tokens of one step. Returns, for each token, whether it completes a stop text."""
-        tokens = list(text.encode())
-        self.sequence.tokens += tokens
-        return [self.answers.token(Token(self.sequence, token, None)) for token in tokens]
+    def draw(self, text: str) -> list[int]:
+        """Draw the tokens of one step. Returns the numbers of the answers that a stop text ended."""
+        return self.answers.step(step(self.number, text))
 
-    def end(self, reason: str) -> tuple[str, Finished]:
-        assert self.answers.ended(Ended(self.sequence, reason)) is not None  # type: ignore[arg-type]
+    def end(self, reason: str, n_generated: int = 9) -> object:
+        return self.answers.ended(Ending(self.number, reason, n_generated, 1), 3.0, 1)  # type: ignore[arg-type]
+
+    def told(self) -> tuple[str, Finished]:
         events: list[Event] = [event for items in self.answers.collect().values() for event in items[0]]
         last = events[-1]
         assert isinstance(last, Finished)
@@ -42,35 +64,63 @@ class Step:
 
 
 async def test_tokens_after_a_stop_text_in_the_same_step_are_not_part_of_the_answer() -> None:
-    step = Step("two")
-    ends = step.draw(TEXT)
-    assert [index for index, is_end in enumerate(ends) if is_end] == [TEXT.index("two") + 2]
-    text, last = step.end("stop")
+    answering = Answering("two")
+    assert answering.draw(TEXT) == [answering.number]
+    text, last = answering.told()
     assert text == "one "
     assert (last.reason, last.stop) == ("stop", "two")
-    assert last.usage.completion_tokens == step.stats.completion_tokens == len("one two")
+    assert last.usage.completion_tokens == answering.stats.completion_tokens == len("one two")
 
 
 @pytest.mark.parametrize("n_first", range(len(TEXT) + 1))
 async def test_a_stop_text_that_spans_two_steps_ends_the_answer_at_the_same_place(n_first: int) -> None:
-    step = Step("two")
-    ends = step.draw(TEXT[:n_first]) + step.draw(TEXT[n_first:])
-    assert sum(ends) == 1
-    text, last = step.end("stop")
+    answering = Answering("two")
+    assert answering.draw(TEXT[:n_first]) + answering.draw(TEXT[n_first:]) == [answering.number]
+    text, last = answering.told()
     assert (text, last.usage.completion_tokens) == ("one ", len("one two"))
 
 
 async def test_a_stop_text_in_the_step_that_reaches_the_limit_of_tokens_is_the_reason() -> None:
-    step = Step("two")
-    step.draw(TEXT)
-    _, last = step.end("length")
-    assert last.reason == "stop"
+    answering = Answering("two")
+    answering.draw(TEXT)
+    assert answering.end("length") is None
+    assert answering.told()[1].reason == "stop"
 
 
 async def test_an_answer_ends_once() -> None:
-    step = Step()
-    step.draw("one")
-    assert step.end("length")[0] == "one"
-    assert step.answers.ended(Ended(step.sequence, "cancelled")) is None
-    assert step.draw("two") == [False] * 3
-    assert step.answers.collect() == {}
+    answering = Answering()
+    answering.draw("one")
+    assert answering.end("length") == "length"
+    assert answering.told()[0] == "one"
+    assert answering.end("cancelled") is None
+    assert answering.draw("two") == []
+    assert answering.answers.collect() == {}
+
+
+async def test_usage_counts_the_end_of_generation_token_and_the_cached_tokens() -> None:
+    answering = Answering()
+    answering.draw("ab")
+    answering.end("stop", n_generated=3)
+    usage = answering.told()[1].usage
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens) == (3, 3, 1)
+    assert answering.progress.completion_tokens == 2
+    assert (answering.progress.admitted_s, answering.progress.first_token_s) == (1.0, 2.0)
+
+
+async def test_log_probabilities_get_the_bytes_of_their_tokens() -> None:
+    answering = Answering()
+    answering.answers.step(step(answering.number, "a", logprobs=(Logprob(97, -0.5, ((97, -0.5), (98, -1.0))),)))
+    (items,) = answering.answers.collect().values()
+    (delta,) = items[0]
+    assert isinstance(delta, Delta)
+    (logprob,) = delta.logprobs
+    assert (logprob.piece, logprob.top) == (b"a", ((97, b"a", -0.5), (98, b"b", -1.0)))
+
+
+async def test_a_request_that_waited_too_long_is_told_when_to_come_again() -> None:
+    answering = Answering()
+    refused = ErrorReport(kind="QueueFull", message="It waited too long.", retry_after_s=1)
+    answering.answers.ended(Ending(answering.number, "error", 0, 0, refused), 3.0, 17)
+    error = answering.told()[1].error
+    assert isinstance(error, QueueFull)
+    assert error.retry_after_s == 17

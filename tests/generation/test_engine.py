@@ -11,18 +11,15 @@ from dataclasses import replace
 import pytest
 
 from tests.fakes import FakeRunner, foretold, limits, request, successor
+from tests.threaded_link import engine_of
 from worker_gguf.engine.batch import Batch, StepResult
+from worker_gguf.engine.runner import Limits
+from worker_gguf.errors import DeadlineExceeded, EngineFailed, InvalidRequest, NotReady, QueueFull
 from worker_gguf.generation.engine import Engine
 from worker_gguf.generation.events import Delta, Event, Finished
-from worker_gguf.engine.runner import Limits
 from worker_gguf.generation.stream import EventStream
-from worker_gguf.errors import DeadlineExceeded, EngineFailed, InvalidRequest, NotReady, QueueFull
 
 Start = Callable[..., tuple[Engine, FakeRunner]]
-
-
-def piece(token: int) -> bytes:
-    return b"%d " % token
 
 
 def text(tokens: Sequence[int]) -> str:
@@ -35,7 +32,7 @@ def start() -> Iterator[Start]:
 
     def make(given: Limits | None = None, *, max_queue: int = 100, **runner: object) -> tuple[Engine, FakeRunner]:
         fake = FakeRunner(given or limits(), **runner)  # type: ignore[arg-type]
-        engine = Engine(fake, piece, max_queue=max_queue)
+        engine = engine_of(fake, max_queue=max_queue)
         engines.append(engine)
         engine.start()
         return engine, fake
@@ -166,7 +163,7 @@ def test_a_deadline_ends_with_its_error() -> None:
         return successor(history)
 
     fake.draw = draw
-    engine = Engine(fake, piece, max_queue=1, clock=lambda: now)
+    engine = engine_of(fake, max_queue=1, clock=lambda: now)
     engine.start()
     try:
         events = asyncio.run(_run(engine, request("a", max_tokens=900, deadline_s=5.0)))[0]
@@ -185,12 +182,14 @@ def test_a_request_that_waits_too_long_is_refused_and_its_group_with_it() -> Non
         return successor(history)
 
     fake.draw = draw
-    engine = Engine(fake, piece, max_queue=9, queue_timeout_s=5.0, clock=lambda: now)
+    engine = engine_of(fake, max_queue=9, queue_timeout_s=5.0, clock=lambda: now)
     engine.start()
 
     async def scenario() -> None:
+        fake.gate = threading.Event()
         long = engine.submit(request("a", max_tokens=50), request("b", max_tokens=2))
         late = engine.submit(request("c"))
+        fake.gate.set()
         refused = ending((await read(late))[0]).error
         assert isinstance(refused, QueueFull)
         assert (refused.retry_after_s or 0) >= 5  # nothing has ended since it came
@@ -200,36 +199,6 @@ def test_a_request_that_waits_too_long_is_refused_and_its_group_with_it() -> Non
     try:
         asyncio.run(scenario())
     finally:
-        engine.stop()
-
-
-def test_the_end_of_a_request_is_sent_before_the_next_decode() -> None:
-    now = 0.0
-    fake = FakeRunner(limits(n_slots=1, n_ctx=1000, n_cells=1000))
-
-    def draw(history: Sequence[int]) -> int:
-        nonlocal now
-        now = 100.0
-        fake.gate = fake.gate or threading.Event()  # the next decode blocks until the gate opens
-        return successor(history)
-
-    fake.draw = draw
-    engine = Engine(fake, piece, max_queue=9, queue_timeout_s=5.0, clock=lambda: now)
-
-    async def scenario() -> None:
-        long, late = engine.submit(request("a")), engine.submit(request("b"))
-        engine.start()
-        async with asyncio.timeout(10):
-            assert isinstance(ending((await read(late))[0]).error, QueueFull)
-        assert fake.gate is not None
-        fake.gate.set()
-        assert ending((await read(long))[0]).reason == "length"
-
-    try:
-        asyncio.run(scenario())
-    finally:
-        if fake.gate is not None:
-            fake.gate.set()
         engine.stop()
 
 
@@ -243,7 +212,7 @@ class Guessing(FakeRunner):
 
 
 def test_tokens_after_a_stop_text_in_the_same_step_are_not_counted() -> None:
-    engine = Engine(Guessing(limits()), piece, max_queue=5)
+    engine = engine_of(Guessing(limits()), max_queue=5)
     engine.start()
     try:
         events = asyncio.run(_run(engine, request("a", stop=("51 ",))))[0]
@@ -265,7 +234,7 @@ class Broken(FakeRunner):
 
 
 def test_a_runner_that_raises_ends_the_request_and_serves_the_next(caplog: pytest.LogCaptureFixture) -> None:
-    engine = Engine(Broken(limits()), piece, max_queue=5)
+    engine = engine_of(Broken(limits()), max_queue=5)
     engine.start()
     try:
         events = asyncio.run(_run(engine, request("a")))[0]

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from worker_gguf.generation.events import Finished, Usage
-from worker_gguf.generation.stream import Courier, EventStream
+from worker_gguf.generation.stream import EventStream, deliver
 
 ENDING = Finished("stop", Usage(1, 0, 1))
 
@@ -20,11 +20,8 @@ async def test_a_callback_that_fails_does_not_stop_the_events_of_other_streams(
 
     first = EventStream(("1",), lambda _: None, on_ended=fails)
     second = EventStream(("2",), lambda _: None)
-    courier = Courier()
-    courier.start()
     with caplog.at_level(logging.ERROR):
-        courier.send({first: {0: [ENDING]}})
-        courier.send({second: {0: [ENDING]}})
+        deliver({first: {0: [ENDING]}})
+        deliver({second: {0: [ENDING]}})
         assert [items async for items in second] == [{0: [ENDING]}]
-        courier.stop()
     assert "the callback for the end of a request failed" in caplog.text

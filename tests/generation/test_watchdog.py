@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 
-import pytest
-
 from tests.fakes import FakeRunner, limits, request
+from tests.threaded_link import engine_of
+from worker_gguf.errors import EngineWedged
 from worker_gguf.generation.engine import Engine
 from worker_gguf.generation.events import Finished
 from worker_gguf.generation.watchdog import Stall, Watchdog
-from worker_gguf.errors import EngineWedged, NotReady
 
 
 def test_a_turn_that_does_not_end_is_a_stall_after_the_floor() -> None:
@@ -47,30 +46,24 @@ def test_a_slow_machine_gets_twenty_times_its_slowest_step() -> None:
 async def test_requests_of_a_wedged_engine_end_with_a_retryable_error() -> None:
     runner = FakeRunner(limits())
     runner.gate = threading.Event()
-    engine = Engine(runner, lambda token: b"x", max_queue=10)
+    engine = engine_of(runner, max_queue=10)
     engine.start()
     stalls: list[float] = []
-    noticed = asyncio.Event()
-    loop = asyncio.get_running_loop()
 
-    def on_wedged(seconds: float) -> None:
+    def on_wedged(wedged: Engine, seconds: float) -> None:
         stalls.append(seconds)
-        engine.abandon(EngineWedged.after(seconds))
-        loop.call_soon_threadsafe(noticed.set)
+        wedged.kill(EngineWedged.after(seconds))
 
     watchdog = Watchdog(lambda: (engine,), 0.2, on_wedged).start()
-    streams = [engine.submit(request(str(i))) for i in range(5)]  # two in slots, three in the inbox behind the step
+    streams = [engine.submit(request(str(i))) for i in range(5)]  # two in slots, three in the socket behind the step
     endings = []
     for stream in streams:
         async for items in stream:
             endings += [event for events in items.values() for event in events]
-    await noticed.wait()
     errors = [ending.error for ending in endings if isinstance(ending, Finished)]
     assert len(errors) == len(endings) == 5
     assert all(isinstance(error, EngineWedged) and error.retryable and error.status == 503 for error in errors)
     assert stalls[0] >= 0.2
-    with pytest.raises(NotReady):
-        engine.submit(request("late"))
     await engine.idle()
     runner.gate.set()
     engine.stop()
@@ -79,10 +72,10 @@ async def test_requests_of_a_wedged_engine_end_with_a_retryable_error() -> None:
 
 def test_an_engine_that_works_is_left_alone() -> None:
     runner = FakeRunner(limits())
-    engine = Engine(runner, lambda token: b"x", max_queue=10)
+    engine = engine_of(runner, max_queue=10)
     engine.start()
     stalls: list[float] = []
-    watchdog = Watchdog(lambda: (engine,), 0.05, stalls.append).start()
+    watchdog = Watchdog(lambda: (engine,), 0.5, lambda _, seconds: stalls.append(seconds)).start()
 
     async def run() -> None:
         for i in range(20):
@@ -92,4 +85,4 @@ def test_an_engine_that_works_is_left_alone() -> None:
     asyncio.run(run())
     watchdog.stop()
     engine.stop()
-    assert not stalls
+    assert stalls == []

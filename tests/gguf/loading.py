@@ -19,14 +19,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from worker_gguf.engine.params import ModelParams
+from worker_gguf.engine_process.first_token import first_token
 from worker_gguf.errors import WorkerError
 from worker_gguf.gguf import read_headers
-from worker_gguf.llama.model import Model, ModelParams
+from worker_gguf.llama.context import Context
+from worker_gguf.llama.model import Model
+from worker_gguf.llama.runner import LlamaRunner
 from worker_gguf.plan import Machine
 from worker_gguf.plan.planning import plan_for
 from worker_gguf.settings import Settings
-from worker_gguf.start.first_token import first_token
-from worker_gguf.start.open_model import _engine
+from worker_gguf.start.opening import context_params
 
 __all__ = ["Outcome", "load_all", "load_apart"]
 
@@ -102,9 +105,9 @@ def _load(path: Path) -> tuple[str, str]:
         with contextlib.suppress(WorkerError):
             model.vocabulary.tokenize(_ODD, add_special=True, parse_special=True)
         model.vocabulary.text(range(model.vocabulary.n_tokens))
-        engine = _engine(settings, model, plan)
-        first = first_token(engine.runner, model.vocabulary.bos)
-        engine.runner.close()
+        runner = LlamaRunner(model, Context(model, context_params(settings, plan)))
+        first = first_token(runner, model.vocabulary.bos)
+        runner.close()
         if isinstance(first, WorkerError):
             raise first
     except WorkerError as error:

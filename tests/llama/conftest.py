@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from worker_gguf.embedded import MODEL_PATH
-from worker_gguf.llama.model import Model, ModelParams
+from worker_gguf.engine.params import ModelParams
+from worker_gguf.llama.model import Model
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,8 @@ import llama_cpp
 import pytest
 
 from worker_gguf.embedded import MODEL_PATH
-from worker_gguf.llama.model import Model, ModelParams
+from worker_gguf.engine.params import ModelParams
+from worker_gguf.llama.model import Model
 from worker_gguf.llama.offload import Offload, gpu_backends
 
 

@@ -9,9 +9,10 @@ import pytest
 
 from tests.tiny_models import write_recurrent
 from worker_gguf.engine.batch import Chunk
+from worker_gguf.engine.params import ContextParams, ModelParams
 from worker_gguf.llama.candidates import Floats
-from worker_gguf.llama.context import Context, ContextParams
-from worker_gguf.llama.model import Model, ModelParams
+from worker_gguf.llama.context import Context
+from worker_gguf.llama.model import Model
 from worker_gguf.llama.runner import LlamaRunner
 
 TOKENS = [int(token) for token in np.random.default_rng(13).integers(0, 256, 40)]

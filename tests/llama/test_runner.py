@@ -10,8 +10,9 @@ import pytest
 
 from tests.fakes import request
 from worker_gguf.engine.batch import Batch, Chunk, Close, Copy, Open, StepResult, Truncate
+from worker_gguf.engine.params import ContextParams
 from worker_gguf.engine.request import GenerationRequest, SamplingParams
-from worker_gguf.llama.context import Context, ContextParams
+from worker_gguf.llama.context import Context
 from worker_gguf.llama.model import Model
 from worker_gguf.llama.runner import LlamaRunner
 
@@ -125,8 +126,8 @@ def test_logprobs_are_a_distribution_and_name_the_likeliest(runner: LlamaRunner,
     logprob = sampled.logprobs[0]
     assert logprob is not None
     assert logprob.top[0][0] == sampled.tokens[0]
-    assert logprob.top[0][2] == logprob.logprob
-    values = [value for _, _, value in logprob.top]
+    assert logprob.top[0][1] == logprob.logprob
+    values = [value for _, value in logprob.top]
     assert values == sorted(values, reverse=True)
     assert 0.3 < float(np.exp(values).sum()) <= 1.0 + 1e-5
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker_gguf.embedded import MODEL_PATH
+from worker_gguf.engine.params import ModelParams
 from worker_gguf.llama import backend
-from worker_gguf.llama.model import Model, ModelParams
+from worker_gguf.llama.model import Model
 from worker_gguf.llama.vocabulary import Vocabulary
 
 SHARED = Path(__file__).parents[3] / "shared" / "vocab"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from worker_gguf.generation.progress import Progress
 from worker_gguf.engine.stats import EngineStats
 from worker_gguf.errors import QueueFull
+from worker_gguf.generation.progress import Progress
 from worker_gguf.observe.account import Account
 from worker_gguf.observe.metrics import Metrics
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from worker_gguf.generation.events import Delta, Event, Finished, TokenLogprob, Usage
 from worker_gguf.errors import DeadlineExceeded, EngineFailed, NotReady, WorkerError
+from worker_gguf.generation.events import Delta, Event, Finished, TokenLogprob, Usage
 from worker_gguf.protocol.chat_rendering import ChatRendering
 from worker_gguf.protocol.completion_rendering import CompletionRendering
 from worker_gguf.protocol.rendering import DONE, Heading, Rendering

@@ -15,6 +15,7 @@ from bench.process import serving
 from tests.real.peer import Peer
 from tools.cache import MODELS, llama_server_path
 from worker_gguf.settings import Settings
+from worker_gguf.start.engine_start import EngineStart
 from worker_gguf.start.loaded import LoadedModel
 from worker_gguf.start.open_model import open_model
 from worker_gguf.start.read_ahead import ReadAhead
@@ -50,7 +51,7 @@ def opened(path: Path, **settings: object) -> LoadedModel:
     local = locate(ModelRef.parse(str(path)), ())
     assert local is not None
     with ReadAhead(start) as ahead:
-        return open_model(start, local, UsageMark(local.paths, start.settings.cache_dir()), ahead)
+        return open_model(start, local, UsageMark(local.paths, start.settings.cache_dir()), ahead, EngineStart())
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ import pytest
 
 from tests.real.conftest import worker_client
 from tests.real.peer import Peer
-from worker_gguf.generation.events import Delta, Finished, TokenLogprob, Usage
 from worker_gguf.engine.request import GenerationRequest, SamplingParams
+from worker_gguf.generation.events import Delta, Finished, TokenLogprob, Usage
 from worker_gguf.start.loaded import LoadedModel
 
 pytestmark = pytest.mark.real

@@ -9,8 +9,8 @@ import pytest
 
 from tests.real.conftest import N_CTX
 from tests.real.peer import Peer, bare_loop
-from worker_gguf.generation.events import Delta, Finished
 from worker_gguf.engine.request import GenerationRequest, SamplingParams
+from worker_gguf.generation.events import Delta, Finished
 from worker_gguf.start.loaded import LoadedModel
 
 pytestmark = pytest.mark.real

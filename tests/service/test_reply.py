@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from worker_gguf.generation.events import Delta, Event, Finished, Usage
 from worker_gguf.errors import DeadlineExceeded
+from worker_gguf.generation.events import Delta, Event, Finished, Usage
 from worker_gguf.observe.account import Account
 from worker_gguf.protocol.chat_rendering import ChatRendering
 from worker_gguf.protocol.errors import ErrorShape, error_body

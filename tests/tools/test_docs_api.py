@@ -11,8 +11,8 @@ import pytest
 
 from tests.pages import blocks, broken_links
 from tools.docs.api import api_page, bounds_text, tables, type_text
-from worker_gguf.generation.events import Delta, Finished, Usage
 from worker_gguf.errors import ContextLengthExceeded, WorkerError
+from worker_gguf.generation.events import Delta, Finished, Usage
 from worker_gguf.protocol.calls import Defaults, parse_chat, parse_completion
 from worker_gguf.protocol.chat_rendering import ChatRendering
 from worker_gguf.protocol.errors import error_body

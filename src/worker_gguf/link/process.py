@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from queue import SimpleQueue
 from typing import TypeVar
 
 import msgspec
@@ -16,6 +15,7 @@ import msgspec
 from worker_gguf.link.channel import Channel, ChannelClosed
 from worker_gguf.link.errors import error_of
 from worker_gguf.link.messages import Command, Failed, FilesOpened, LastWords, Logged, Progress, Report
+from worker_gguf.link.sender import Sender
 from worker_gguf.link.spawn import Spawned, spawn
 
 __all__ = ["EngineDied", "EngineProcess"]
@@ -35,9 +35,7 @@ class EngineProcess:
         """`spawned` is a process that has been started already. Without it, one is started."""
         self.pid, sock = spawned or spawn()
         self._channel: Channel[Report] = Channel(sock, Report)
-        self._commands: SimpleQueue[tuple[Command, int | None] | None] = SimpleQueue()
-        # A thread, because a send waits while the engine process computes and its socket is full.
-        self._sender = threading.Thread(target=self._send_all, name="engine-commands", daemon=True)
+        self._sender = Sender(self._channel)
         self._ending = threading.Lock()
         self._status: int | None = None
         self._why: str | None = None
@@ -45,11 +43,7 @@ class EngineProcess:
 
     def send(self, command: Command, fd: int | None = None) -> None:
         """Send a command, with a descriptor that must stay open until the answer. Never waits, and never fails."""
-        self._commands.put((command, fd))
-        with self._ending:
-            # Not earlier: the first process is started before the only fork of this one, which must have no threads.
-            if self._sender.ident is None:
-                self._sender.start()
+        self._sender.send(command, fd)
 
     def receive(self) -> Report:
         """Return the next report. Writes the lines of the process to the log. Raises EngineDied."""
@@ -110,7 +104,7 @@ class EngineProcess:
             time.sleep(0.002)
         self.kill()
         self._wait()
-        self._commands.put(None)
+        self._sender.stop()
         self._channel.close()
 
     @property
@@ -132,13 +126,6 @@ class EngineProcess:
         while (status := self._poll()) is None:
             time.sleep(0.001)
         return status
-
-    def _send_all(self) -> None:
-        while (item := self._commands.get()) is not None:
-            try:
-                self._channel.send(*item)
-            except ChannelClosed:
-                return  # the receiving thread notices the end, too
 
     def _sentence(self, closed: str) -> str:
         """Return why the process has ended. It is killed if it only closed its channel."""

@@ -16,6 +16,7 @@ from worker_gguf.gguf import ModelHeader, abilities_of
 from worker_gguf.link.messages import ContextOpened, LoadModel, ModelLoaded, OpenContext
 from worker_gguf.plan import MemoryPlan
 from worker_gguf.plan.planning import repacks
+from worker_gguf.settings import Settings
 from worker_gguf.start.engine_start import EngineStart
 from worker_gguf.start.read_ahead import ReadAhead
 from worker_gguf.start.start import Start
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from worker_gguf.llama.vocabulary import Vocabulary
     from worker_gguf.store import OriginalTokenizer
 
-__all__ = ["Opening", "Weights"]
+__all__ = ["Opening", "Weights", "context_params", "model_params"]
 
 _MOST_SAMPLING_THREADS = 4
 
@@ -147,41 +148,47 @@ class Opening:
         return vocabulary
 
     def _load_command(self, plan: MemoryPlan, *, has_file: bool) -> LoadModel:
-        settings = self._start.settings
-        params = ModelParams(
-            n_gpu_layers=plan.n_gpu_layers,
-            load_mode=settings.load_mode,
-            split_mode=settings.split_mode,
-            main_gpu=settings.main_gpu,
-            tensor_split=plan.tensor_split,
-            n_cpu_moe=plan.n_cpu_moe,
-            repack=repacks(settings, os.uname().machine),
-        )
+        params = model_params(self._start.settings, plan)
         level = logging.getLogger().getEffectiveLevel()
         return LoadModel(path=str(self._local.path), params=params, has_file=has_file, log_level=level)
 
     def _context_command(self, plan: MemoryPlan, vocabulary: Vocabulary) -> OpenContext:
         settings = self._start.settings
-        params = ContextParams(
-            n_ctx=plan.n_ctx,
-            n_parallel=plan.n_parallel,
-            n_cells=plan.n_cells,
-            n_batch=plan.n_batch,
-            n_ubatch=plan.n_ubatch,
-            n_threads=plan.n_threads,
-            n_threads_batch=plan.n_threads_batch,
-            unified=plan.kv_unified,
-            flash_attn=settings.flash_attn,
-            type_k=plan.type_k,
-            type_v=plan.type_v,
-            rope_freq_base=settings.rope_freq_base or 0.0,
-            rope_freq_scale=settings.rope_freq_scale or 0.0,
-        )
         bos = vocabulary.bos if vocabulary.bos is not None else 0
         return OpenContext(
-            params=params,
+            params=context_params(settings, plan),
             eog=tuple(self._original.eos_ids) if self._original else (),
             bos=bos if abilities_of(self._header).generates else None,
             max_queue=settings.max_queue,
             n_sampling_threads=min(plan.n_threads, _MOST_SAMPLING_THREADS),
         )
+
+
+def model_params(settings: Settings, plan: MemoryPlan) -> ModelParams:
+    return ModelParams(
+        n_gpu_layers=plan.n_gpu_layers,
+        load_mode=settings.load_mode,
+        split_mode=settings.split_mode,
+        main_gpu=settings.main_gpu,
+        tensor_split=plan.tensor_split,
+        n_cpu_moe=plan.n_cpu_moe,
+        repack=repacks(settings, os.uname().machine),
+    )
+
+
+def context_params(settings: Settings, plan: MemoryPlan) -> ContextParams:
+    return ContextParams(
+        n_ctx=plan.n_ctx,
+        n_parallel=plan.n_parallel,
+        n_cells=plan.n_cells,
+        n_batch=plan.n_batch,
+        n_ubatch=plan.n_ubatch,
+        n_threads=plan.n_threads,
+        n_threads_batch=plan.n_threads_batch,
+        unified=plan.kv_unified,
+        flash_attn=settings.flash_attn,
+        type_k=plan.type_k,
+        type_v=plan.type_v,
+        rope_freq_base=settings.rope_freq_base or 0.0,
+        rope_freq_scale=settings.rope_freq_scale or 0.0,
+    )

@@ -21,9 +21,9 @@ import emulator
 from tests.fake_backend import FakeBackend
 from tests.log_lines import log_lines
 from tests.observe.telemetry.conftest import Receiver, Spans
+from worker_gguf.errors import DeadlineExceeded, InvalidRequest, WorkerError
 from worker_gguf.generation.events import Finished, Usage
 from worker_gguf.generation.progress import Progress
-from worker_gguf.errors import DeadlineExceeded, InvalidRequest, WorkerError
 from worker_gguf.latch import Latch
 from worker_gguf.observe.account import Account, Record
 from worker_gguf.observe.metrics import Metrics

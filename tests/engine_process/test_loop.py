@@ -1,0 +1,115 @@
+"""Tests of the loop of an engine process: commands in, one report for each turn."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+
+from tests.fakes import FakeRunner, foretold, limits, request, successor
+from worker_gguf.engine_process.loop import Loop
+from worker_gguf.link.channel import Channel, ChannelClosed
+from worker_gguf.link.messages import Add, Command, Finish, Report, Step, Stop
+
+
+class Driven:
+    """A loop, and the worker's end of its channel."""
+
+    def __init__(self, runner: FakeRunner, **options: object) -> None:
+        ours, theirs = socket.socketpair()
+        self.worker: Channel[Report] = Channel(ours, Report)
+        self.channel: Channel[Command] = Channel(theirs, Command)
+        self.loop = Loop(runner, self.channel, max_queue=9, **options)  # type: ignore[arg-type]
+        self.thread = threading.Thread(target=self.loop.run)
+
+    def send(self, *commands: Command) -> None:
+        for command in commands:
+            self.worker.send(command)
+
+    def step(self) -> Step:
+        report = self.worker.receive()
+        assert isinstance(report, Step)
+        return report
+
+
+@contextmanager
+def driven(runner: FakeRunner, *commands: Command, **options: object) -> Iterator[Driven]:
+    """A loop that runs in a thread, with commands that were sent before it began."""
+    drive = Driven(runner, **options)
+    drive.send(*commands)
+    drive.thread.start()
+    try:
+        yield drive
+    finally:
+        drive.send(Stop())
+        drive.thread.join(10)
+        drive.worker.close()
+        drive.channel.close()
+
+
+def test_a_turn_reports_the_tokens_of_all_requests_in_one_message() -> None:
+    first, second = request("a", [1, 2]), request("b", [3])
+    with driven(FakeRunner(limits()), Add(7, first, None), Add(8, second, None)) as drive:
+        step = drive.step()
+        assert list(zip(step.numbers, step.tokens, strict=True)) == [
+            (7, foretold([1, 2], 1)[0]),
+            (8, foretold([3], 1)[0]),
+        ]
+        assert (step.admitted, step.n_batch_tokens, step.busy_slots) == ([(7, 0), (8, 0)], 3, 2)
+        assert step.logprobs == []
+
+
+def test_the_end_of_a_request_is_reported_before_the_next_decode() -> None:
+    now = 0.0
+    runner = FakeRunner(limits(n_slots=1, n_ctx=1000, n_cells=1000))
+
+    def draw(history: Sequence[int]) -> int:
+        nonlocal now
+        now = 100.0
+        runner.gate = runner.gate or threading.Event()  # the next decode blocks until the gate opens
+        return successor(history)
+
+    runner.draw = draw
+    with driven(runner, Add(1, request("a"), None), Add(2, request("b"), 5.0), clock=lambda: now) as drive:
+        while not (endings := drive.step().endings):
+            pass
+        assert [(ending.number, ending.error and ending.error.kind) for ending in endings] == [(2, "QueueFull")]
+        assert runner.gate is not None
+        runner.gate.set()
+        while not (endings := drive.step().endings):
+            pass
+        assert [(ending.number, ending.reason) for ending in endings] == [(1, "length")]
+
+
+def test_a_finished_request_frees_its_slot_and_is_not_reported_again() -> None:
+    runner = FakeRunner(limits(n_slots=1, n_ctx=1000, n_cells=1000))
+    with driven(runner, Add(1, request("a", max_tokens=900), None), Add(2, request("b", [5]), None)) as drive:
+        assert drive.step().numbers == [1]
+        drive.send(Finish(1))
+        steps = []
+        while not (steps and steps[-1].endings):
+            steps.append(drive.step())
+        after = next(i for i, step in enumerate(steps) if step.numbers != [1])
+        assert all(1 not in step.numbers for step in steps[after:])
+        assert [ending.number for ending in steps[-1].endings] == [2]
+
+
+def test_a_command_for_a_request_that_has_ended_does_nothing() -> None:
+    with driven(FakeRunner(limits()), Add(1, request("a", max_tokens=1), None)) as drive:
+        while not drive.step().endings:
+            pass
+        drive.send(Finish(1), Finish(99), Add(2, request("b", max_tokens=1), None))
+        while not (endings := drive.step().endings):
+            pass
+        assert [ending.number for ending in endings] == [2]
+
+
+def test_the_loop_ends_when_the_worker_process_has_ended() -> None:
+    drive = Driven(FakeRunner(limits()))
+    drive.worker.close()
+    with pytest.raises(ChannelClosed):
+        drive.loop.run()
+    drive.channel.close()
