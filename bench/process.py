@@ -13,7 +13,16 @@ STOP_TIMEOUT_S = 20
 
 
 def peak_memory_mb(pid: int | str) -> float:
-    """Return the most memory the process ever had resident, mapped pages of the model file among it."""
+    """Return the most memory the process and its children ever had resident, mapped pages of the model file among it.
+
+    The peaks of all processes are added up, and pages that they share count for each.
+    """
+    children = Path(f"/proc/{pid}/task/{pid}/children") if pid != "self" else None
+    pids = children.read_text().split() if children else []
+    return _own_peak_mb(pid) + sum(_own_peak_mb(child) for child in pids)
+
+
+def _own_peak_mb(pid: int | str) -> float:
     status = Path(f"/proc/{pid}/status").read_text()
     for line in status.splitlines():
         if line.startswith("VmHWM:"):

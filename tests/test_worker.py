@@ -8,6 +8,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -176,6 +177,10 @@ async def test_a_worker_stops_although_its_engine_hangs() -> None:
     assert running.status() == "stopped"
 
 
+def has_settled(engine: Engine, n_deaths: int) -> bool:
+    return engine.n_deaths == n_deaths and engine.state != "reloading"
+
+
 async def test_an_engine_process_that_is_killed_three_times_ends_the_worker() -> None:
     left: list[int] = []
     running = worker(leave=left.append)
@@ -184,7 +189,7 @@ async def test_an_engine_process_that_is_killed_three_times_ends_the_worker() ->
     engine = engine_of(running)
     for n_deaths in (1, 2, 3):
         os.kill(process_of(engine).pid, signal.SIGKILL)
-        await asyncio.to_thread(wait_until, lambda n=n_deaths: engine.n_deaths == n and engine.state != "reloading", 30)
+        await asyncio.to_thread(wait_until, partial(has_settled, engine, n_deaths), 30)
     assert running.status() == "failed"
     assert "died 3 times within 60 s" in running.health()["error"]["message"]
     with pytest.raises(EngineCrashed):

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,11 +15,13 @@ from bench.slow_mount import Mount, mounted, served_bytes, why_not
 from tests.split_model import split_model
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.errors import NotEnoughMemory
+from worker_gguf.link.messages import ContextOpened
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.plan import MemoryPlan
 from worker_gguf.readahead.prefetch import Prefetch, drops_on_open
 from worker_gguf.settings import Settings
 from worker_gguf.start import open_model
+from worker_gguf.start.opening import Opening, Weights
 from worker_gguf.worker import Worker
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=f"no FUSE mount: {why_not()}")
@@ -80,18 +81,18 @@ def test_a_start_reads_a_split_model_once(volume: Path) -> None:
 def short_once(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Refuse the first context for lack of memory, so that the next plan places the layers differently.
 
-    Returns the models for which contexts were requested.
+    Returns the loaded models for which contexts were requested.
     """
     asked: list[object] = []
-    engine = open_model._engine
+    real_open = Opening.open
 
-    def refuse_once(settings: Any, model: Any, plan: MemoryPlan) -> Any:
-        asked.append(model)
+    def refuse_once(opening: Opening, weights: Weights, plan: MemoryPlan) -> ContextOpened:
+        asked.append(weights)
         if len(asked) == 1:
             raise NotEnoughMemory("It does not fit.")
-        return engine(settings, model, plan)
+        return real_open(opening, weights, plan)
 
-    monkeypatch.setattr(open_model, "_engine", refuse_once)
+    monkeypatch.setattr(Opening, "open", refuse_once)
     monkeypatch.setattr(
         open_model,
         "smaller_plan",

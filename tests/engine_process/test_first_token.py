@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 
 from tests.fakes import FakeRunner, limits
-from worker_gguf.engine.batch import Sampled, StepResult
+from worker_gguf.engine.batch import Logprob, Sampled, StepResult
 from worker_gguf.engine_process.first_token import first_token
 from worker_gguf.errors import EngineFailed
-from worker_gguf.generation.events import TokenLogprob
 
 
 def test_it_leaves_the_memory_empty_and_no_request_open() -> None:
@@ -36,7 +35,7 @@ def test_a_token_that_could_not_be_drawn_is_none() -> None:
 
 def test_a_token_without_a_number_is_still_a_token() -> None:
     runner = FakeRunner(limits())
-    runner.next_results = [StepResult((Sampled(0, (3,), (TokenLogprob(3, b"", math.nan, ()),)),))]
+    runner.next_results = [StepResult((Sampled(0, (3,), (Logprob(3, math.nan, ()),)),))]
     drawn = first_token(runner, 1)
     assert isinstance(drawn, Sampled)
     assert drawn.logprobs

@@ -89,7 +89,7 @@ def test_a_finished_request_frees_its_slot_and_is_not_reported_again() -> None:
     with driven(runner, Add(1, request("a", max_tokens=900), None), Add(2, request("b", [5]), None)) as drive:
         assert drive.step().numbers == [1]
         drive.send(Finish(1))
-        steps = []
+        steps: list[Step] = []
         while not (steps and steps[-1].endings):
             steps.append(drive.step())
         after = next(i for i, step in enumerate(steps) if step.numbers != [1])

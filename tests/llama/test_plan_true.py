@@ -18,10 +18,10 @@ from bench import models
 from bench.gguf_file import TensorType
 from tests import shapes
 from worker_gguf.embedded import MODEL_PATH
-from worker_gguf.engine.params import ModelParams
+from worker_gguf.engine.params import ContextParams, ModelParams
 from worker_gguf.gguf import read_header
 from worker_gguf.llama import backend
-from worker_gguf.llama.context import ContextParams, _native
+from worker_gguf.llama.context import _native
 from worker_gguf.llama.model import Model
 from worker_gguf.plan import DeviceUse, Layout, Machine, measure
 from worker_gguf.plan.planning import shape_of

@@ -101,7 +101,7 @@ def test_the_state_is_one_of_its_series() -> None:
     metrics = Metrics("x")
     metrics.watch_status(lambda: "draining")
     states = {labels[0][1]: n for (name, labels), n in samples(metrics).items() if name == "worker_gguf_status"}
-    assert states == {"starting": 0, "ready": 0, "draining": 1, "stopped": 0, "failed": 0}
+    assert states == {"starting": 0, "ready": 0, "reloading": 0, "draining": 1, "stopped": 0, "failed": 0}
 
 
 def test_two_workers_in_one_process_share_nothing() -> None:
