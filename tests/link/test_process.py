@@ -1,0 +1,168 @@
+"""Tests of an engine process from outside: it answers, dies, and never outlives its worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.waiting import wait_until
+from worker_gguf.embedded import MODEL_PATH
+from worker_gguf.engine.params import ContextParams, ModelParams
+from worker_gguf.engine.request import GenerationRequest, SamplingParams
+from worker_gguf.errors import ModelInvalid
+from worker_gguf.link.messages import (
+    Add,
+    ContextOpened,
+    Found,
+    LoadModel,
+    Look,
+    ModelLoaded,
+    OpenContext,
+    Step,
+    Stop,
+)
+from worker_gguf.link.process import EngineDied, EngineProcess
+
+LOAD = LoadModel(str(MODEL_PATH), ModelParams(), False, 30)
+CONTEXT = ContextParams(
+    n_ctx=256, n_parallel=1, n_cells=256, n_batch=64, n_ubatch=64, n_threads=1, n_threads_batch=1, unified=True
+)
+OPEN = OpenContext(CONTEXT, (), 0, 8, 1)
+ENDLESS = GenerationRequest("a", (1,), SamplingParams(temperature=0.0, ignore_eos=True), 200)
+
+
+@pytest.fixture
+def process() -> Iterator[EngineProcess]:
+    started = EngineProcess()
+    yield started
+    started.kill()
+    started.end()
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_it_looks_loads_opens_and_serves(process: EngineProcess) -> None:
+    found = process.ask(Look(), Found)
+    assert found.machine.n_cores >= 1
+    assert found.began_s < found.imported_s
+    fractions: list[float] = []
+
+    def note(fraction: float) -> bool:
+        fractions.append(fraction)
+        return True
+
+    loaded = process.ask(LOAD, ModelLoaded, progress=note)
+    assert loaded.n_params > 1e6
+    assert fractions[-1] == 1.0
+    opened = process.ask(OPEN, ContextOpened)
+    assert opened.limits.n_ctx == 256
+    assert opened.first_logprob is not None
+    assert opened.first_logprob <= 0
+    process.send(Add(1, ENDLESS, None))
+    n_tokens, reason = 0, None
+    while reason is None:
+        step = process.receive()
+        assert isinstance(step, Step)
+        n_tokens += len(step.tokens)
+        reason = next((ending.reason for ending in step.endings), None)
+    assert (n_tokens, reason) == (200, "length")
+    process.send(Stop())
+    process.end()
+    assert not process.is_alive
+
+
+def test_a_failed_command_raises_its_error_and_the_next_one_is_carried_out(
+    process: EngineProcess, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF" + b"\xff" * 100)
+    with pytest.raises(ModelInvalid, match=r"broken\.gguf could not be loaded"):
+        process.ask(LoadModel(str(broken), ModelParams(), False, 50), ModelLoaded)
+    assert process.ask(LOAD, ModelLoaded).n_params > 1e6
+
+
+def test_a_load_that_is_not_wanted_any_more_is_killed(process: EngineProcess) -> None:
+    with pytest.raises(EngineDied):
+        process.ask(LOAD, ModelLoaded, progress=lambda _: False)
+    assert not process.is_alive
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [(signal.SIGKILL, "was killed (SIGKILL), most likely because"), (signal.SIGSEGV, "was ended by SIGSEGV")],
+)
+def test_the_reason_of_a_death_is_a_sentence(process: EngineProcess, how: signal.Signals, sentence: str) -> None:
+    process.ask(Look(), Found)
+    os.kill(process.pid, how)
+    with pytest.raises(EngineDied) as caught:
+        process.receive()
+    assert sentence in str(caught.value)
+
+
+def test_a_process_that_closes_its_channel_is_ended(process: EngineProcess) -> None:
+    process.ask(Look(), Found)
+    process._channel.close()
+    with pytest.raises(EngineDied):
+        process.receive()
+    wait_until(lambda: not process.is_alive, 10)
+
+
+def test_signals_of_a_terminal_or_a_platform_do_not_end_it(process: EngineProcess) -> None:
+    process.ask(Look(), Found)
+    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.ask(Look(), Found).machine.n_cores >= 1
+
+
+PARENT = """
+import sys, time
+from tests.link.test_process import LOAD, OPEN, ENDLESS
+from worker_gguf.link.process import EngineProcess
+from worker_gguf.link.messages import *
+process = EngineProcess()
+process.ask(Look(), Found)
+if sys.argv[1] == "serving":
+    process.ask(LOAD, ModelLoaded)
+    process.ask(OPEN, ContextOpened)
+    process.send(Add(1, ENDLESS, None))
+print(process.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("moment", ["idle", "serving", "stopped"])
+def test_it_ends_when_its_worker_is_killed(moment: str) -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT, moment], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        if moment == "stopped":
+            os.kill(pid, signal.SIGSTOP)
+        parent.kill()
+    if moment == "stopped":
+        os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: not is_running(pid), 10)
+
+
+def test_a_file_in_the_current_folder_does_not_stand_in_for_a_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "select.py").write_text("raise RuntimeError('the wrong module')")
+    monkeypatch.chdir(tmp_path)
+    process = EngineProcess()
+    assert process.ask(Look(), Found).machine.n_cores >= 1
+    began_s = time.monotonic()
+    process.send(Stop())
+    process.end()
+    assert time.monotonic() - began_s < 5
