@@ -34,7 +34,7 @@ LOAD = LoadModel(str(MODEL_PATH), ModelParams(), False, 30)
 CONTEXT = ContextParams(
     n_ctx=256, n_parallel=1, n_cells=256, n_batch=64, n_ubatch=64, n_threads=1, n_threads_batch=1, unified=True
 )
-OPEN = OpenContext(CONTEXT, (), 0, 8, 1)
+OPEN = OpenContext(CONTEXT, (), True, 8, 1)
 ENDLESS = GenerationRequest("a", (1,), SamplingParams(temperature=0.0, ignore_eos=True), 200)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -129,13 +130,19 @@ class Server:
     def _open(self, command: OpenContext) -> Loop:
         model = self._model
         assert model is not None, "no model is loaded"
-        model.vocabulary.adopt(None, command.eog)
-        context = Context(model, command.params)
+        vocabulary = model.vocabulary
+        # The search for the tokens takes 0.1 s in a large vocabulary, and llama.cpp needs no Python meanwhile.
+        searching = threading.Thread(target=vocabulary.adopt, args=(vocabulary.bos, command.eog))
+        searching.start()
+        try:
+            context = Context(model, command.params)
+        finally:
+            searching.join()
         opened_s = time.perf_counter()
         runner = LlamaRunner(model, context, n_sampling_threads=command.n_sampling_threads)
         logprob, error = None, None
-        if command.bos is not None:
-            first = first_token(runner, command.bos)
+        if command.draws_first:
+            first = first_token(runner, vocabulary.bos)
             if isinstance(first, WorkerError):
                 error = first.message
             elif first is not None and first.logprobs:

@@ -65,13 +65,13 @@ class LoadModel(Message, frozen=True):
 class OpenContext(Message, frozen=True):
     """Open the context of the loaded model, and begin to serve. Answered by ContextOpened.
 
-    `eog` are end-of-generation tokens that the model's file lacks. `bos` begins the prompt of the first token; it is
-    None for a model that does not generate.
+    `eog` are end-of-generation tokens that the model's file lacks. With `draws_first`, a first token is drawn, which
+    shows whether the model computes.
     """
 
     params: ContextParams
     eog: tuple[int, ...]
-    bos: int | None
+    draws_first: bool
     max_queue: int
     n_sampling_threads: int
 

@@ -30,7 +30,7 @@ class Vocabulary:
         self._eos: int | None = None
         self._pieces: list[bytes | None] = [None] * self.n_tokens
         self.suppressed = self._read_suppressed()
-        self.eog = frozenset(t for t in range(self.n_tokens) if llama_cpp.llama_vocab_is_eog(self.pointer, t))
+        self._eog: frozenset[int] | None = None
 
     def why_unusable(self) -> str | None:
         """Return why llama.cpp, which does not check these facts, would end the process at the first text, or None."""
@@ -52,11 +52,22 @@ class Vocabulary:
         return len(left)
 
     def adopt(self, bos: int | None, eos: Sequence[int]) -> None:
-        """Replace special tokens that are wrong in the model's file. Call it before anything else reads them."""
+        """Replace special tokens that are wrong in the model's file. Call it before anything else reads them.
+
+        Searches for the end-of-generation tokens.
+        """
         self._bos = bos if bos != self.bos else None  # llama.cpp adds the BOS of the file on its own
         if eos:
             self._eos = eos[0]
-            self.eog |= frozenset(eos)
+        self._eog = self.eog | frozenset(eos)
+
+    @property
+    def eog(self) -> frozenset[int]:
+        """The end-of-generation tokens. The first call asks for each token of the vocabulary."""
+        if self._eog is None:
+            is_eog, pointer = llama_cpp.llama_vocab_is_eog, self.pointer
+            self._eog = frozenset(token for token in range(self.n_tokens) if is_eog(pointer, token))
+        return self._eog
 
     @property
     def bos(self) -> int | None:

@@ -84,11 +84,10 @@ class Opening:
 
     def open(self, _: Weights, plan: MemoryPlan) -> ContextOpened:
         """Open the context and draw the first token. Raises NotEnoughMemory."""
-        vocabulary = self.vocabulary()
         timeline = self._start.timeline
         phase = timeline.begin("context")
         try:
-            opened = self._engine_start.open(self._context_command(plan, vocabulary))
+            opened = self._engine_start.open(self._context_command(plan))
         except BaseException:
             phase.has_failed = True
             timeline.end(phase)
@@ -101,15 +100,15 @@ class Opening:
         """Return the engine, which owns the process from now on."""
         from worker_gguf.generation.engine import Engine
 
-        vocabulary, settings = self.vocabulary(), self._start.settings
+        settings = self._start.settings
         load = self._load_command(plan, has_file=False)
         return Engine(
             self._engine_start.release(),
             opened.limits,
-            vocabulary,
+            self.vocabulary(),
             max_queue=settings.max_queue,
             queue_timeout_s=settings.queue_timeout_s,
-            revive=self._engine_start.again(load, self._context_command(plan, vocabulary)),
+            revive=self._engine_start.again(load, self._context_command(plan)),
             deaths_within_s=settings.engine_deaths_within_s,
         )
 
@@ -152,13 +151,12 @@ class Opening:
         level = logging.getLogger().getEffectiveLevel()
         return LoadModel(path=str(self._local.path), params=params, has_file=has_file, log_level=level)
 
-    def _context_command(self, plan: MemoryPlan, vocabulary: Vocabulary) -> OpenContext:
+    def _context_command(self, plan: MemoryPlan) -> OpenContext:
         settings = self._start.settings
-        bos = vocabulary.bos if vocabulary.bos is not None else 0
         return OpenContext(
             params=context_params(settings, plan),
             eog=tuple(self._original.eos_ids) if self._original else (),
-            bos=bos if abilities_of(self._header).generates else None,
+            draws_first=abilities_of(self._header).generates,
             max_queue=settings.max_queue,
             n_sampling_threads=min(plan.n_threads, _MOST_SAMPLING_THREADS),
         )
