@@ -28,7 +28,7 @@ def for_requests() -> None:
 def for_the_sdk() -> None:
     """Set a short interval for the time while the SDK runs.
 
-    The SDK's event loop is pure Python and can hold the lock for the whole interval while the engine's thread waits for
-    its next step.
+    The SDK's event loop is pure Python and can hold the lock for the whole interval while the thread that reads the
+    engine's reports waits.
     """
     sys.setswitchinterval(0.0005)

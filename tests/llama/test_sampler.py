@@ -11,13 +11,12 @@ import pytest
 from tests.fakes import request
 from worker_gguf.engine.request import DEFAULT_SAMPLERS, SamplingParams
 from worker_gguf.errors import EngineFailed
-from worker_gguf.llama.candidates import Floats, column_maxima
+from worker_gguf.llama.candidates import Floats, shortlists
 from worker_gguf.llama.chain import ChainFactory
 from worker_gguf.llama.model import Model
 from worker_gguf.llama.sampler import Scratch, SequenceSampler, draws_greedily, shortlist_rule
 
 NEUTRAL = SamplingParams(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, seed=1)
-NO_BAN = np.empty(0, np.int64)
 
 Draw = Callable[..., list[int]]
 
@@ -45,13 +44,15 @@ def draw(model: Model, factory: ChainFactory) -> Draw:
         shortlist: bool = False,
         banned: Sequence[int] = (),
     ) -> list[int]:
-        sampler = SequenceSampler(request("r", prompt, sampling=params), factory, 512, banned)
+        sampler = SequenceSampler(request("r", prompt, sampling=params), factory, 512, banned, searches=shortlist)
         sampler.remember(prompt)
         scratch = Scratch(model.vocabulary.n_tokens)
         tokens = []
         for row in logits.copy():
-            sampler.bias(row, NO_BAN)
-            tokens.append(sampler.draw(row, column_maxima(row) if shortlist else None, scratch))
+            sampler.bias(row, ())
+            want = sampler.wants(row.shape[0])
+            found = shortlists(row[None], [want])[0] if want is not None else None
+            tokens.append(sampler.draw(row, found, scratch))
         sampler.close()
         return tokens
 

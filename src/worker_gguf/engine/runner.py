@@ -32,7 +32,7 @@ class Limits:
 
 
 class Runner(Protocol):
-    """Carries out batches. Called only from the engine's thread."""
+    """Carries out batches. Called only from the thread of the engine's loop."""
 
     @property
     def limits(self) -> Limits: ...

@@ -1,4 +1,4 @@
-"""The engine's counters. Only the engine's thread writes them; a read from another thread may be one step old."""
+"""The engine's counters, kept in the worker process. They may be one step old."""
 
 from __future__ import annotations
 

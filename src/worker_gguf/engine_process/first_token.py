@@ -16,7 +16,7 @@ _ID = "first-token"
 
 
 def first_token(runner: Runner, bos: int | None) -> Sampled | WorkerError | None:
-    """Draw the first token, with its log-probability. Call it before the engine's thread starts.
+    """Draw the first token, with its log-probability. Call it before the loop runs.
 
     Returns None if no token could be drawn, or the error if the decode failed. The KV memory is empty afterwards.
     """

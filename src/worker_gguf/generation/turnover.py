@@ -15,7 +15,7 @@ _LONGEST_S: Final = 120
 class Turnover:
     """Mean seconds between endings. Counts only while requests wait: pauses of an idle worker would distort it.
 
-    The engine's thread writes it and any thread reads it.
+    Used under the lock of its engine.
     """
 
     def __init__(self) -> None:

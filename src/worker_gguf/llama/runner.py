@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from worker_gguf.engine.batch import Batch, Chunk, Close, Copy, Logprob, Open, O
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.engine.runner import Limits
 from worker_gguf.errors import EngineFailed, WorkerError
-from worker_gguf.llama.candidates import Floats, Ints, column_maxima, top, worth_folding
+from worker_gguf.llama.candidates import Candidates, Floats, Ints, Largest, shortlists, worth_folding
 from worker_gguf.llama.chain import ChainFactory
 from worker_gguf.llama.context import Context, DecodeFailed, NoSpace
 from worker_gguf.llama.model import Model
@@ -22,8 +23,8 @@ from worker_gguf.llama.sampler import Scratch, SequenceSampler
 __all__ = ["LlamaRunner"]
 
 _NO_TOKENS: Ints = np.empty(0, np.int64)
-# Handing rows to another thread takes about 50 microseconds, so each thread gets at least this many rows.
-_MIN_ROWS_PER_THREAD = 4
+# One search of many rows costs little more than one of a few, so each thread gets at least this many rows.
+_MIN_ROWS_PER_THREAD = 16
 
 
 Refusal = tuple[int, WorkerError]
@@ -36,10 +37,21 @@ class _Drawing:
     request: GenerationRequest
     sampler: SequenceSampler
     n_generated: int
+    log_probabilities: Floats | None = None
+
+
+@dataclass(slots=True)
+class _Turn:
+    """A chunk that draws now: its first row of logits, and the candidates that were found in it."""
+
+    chunk: Chunk
+    drawing: _Drawing
+    row: int
+    found: Candidates | None = None
 
 
 class LlamaRunner:
-    """One model, one context and one sampler for each request. Owned by the engine's thread."""
+    """One model, one context and one sampler for each request. Owned by the thread of the engine's loop."""
 
     def __init__(self, model: Model, context: Context, *, n_sampling_threads: int = 1) -> None:
         self._model = model
@@ -48,7 +60,7 @@ class LlamaRunner:
         self._factory = ChainFactory(model.vocabulary)
         self._drawings: dict[str, _Drawing] = {}
         self._slots: dict[int, _Drawing] = {}
-        self._eog = np.fromiter(model.vocabulary.eog, np.int64)
+        self._eog = tuple(model.vocabulary.eog)
         self._folds = worth_folding(model.vocabulary.n_tokens)
         self._scratch = [Scratch(model.vocabulary.n_tokens) for _ in range(n_sampling_threads)]
         self._pool = ThreadPoolExecutor(n_sampling_threads - 1, "sampling") if n_sampling_threads > 1 else None
@@ -114,7 +126,7 @@ class LlamaRunner:
             banned = self._vocabulary.suppressed
             if request.sampling.ignore_eos:
                 banned = banned | self._vocabulary.eog
-            sampler = SequenceSampler(request, self._factory, self._limits.n_ctx, banned)
+            sampler = SequenceSampler(request, self._factory, self._limits.n_ctx, banned, searches=self._folds)
             sampler.remember(history)
             drawing = self._drawings[request.id] = _Drawing(request, sampler, len(history) - len(request.prompt))
         self._slots[slot] = drawing
@@ -132,54 +144,72 @@ class LlamaRunner:
 
         Returns the drawn tokens, and the slots that could not draw with their errors.
         """
-        rows: list[tuple[Chunk, Floats]] = []
+        turns: list[_Turn] = []
         at = 0
         for chunk in chunks:
             if chunk.n_outputs:
-                if chunk.slot in self._slots:
-                    rows.append((chunk, logits[at : at + chunk.n_outputs]))
+                if (drawing := self._slots.get(chunk.slot)) is not None:
+                    turns.append(_Turn(chunk, drawing, at))
                 at += chunk.n_outputs
-        n_parts = min(len(self._scratch), max(1, len(rows) // _MIN_ROWS_PER_THREAD))
-        parts = [rows[i::n_parts] for i in range(n_parts)]
-        others = [self._pool.submit(self._draw_part, parts[i], i) for i in range(1, n_parts)] if self._pool else []
-        outcomes = self._draw_part(parts[0], 0)
+        n_parts = min(len(self._scratch), max(1, len(turns) // _MIN_ROWS_PER_THREAD))
+        cuts = [len(turns) * part // n_parts for part in range(n_parts + 1)]
+        parts = [turns[start:end] for start, end in pairwise(cuts)]
+        pool, rest = self._pool, range(1, n_parts)
+        others = [pool.submit(self._draw_part, parts[i], logits, i) for i in rest] if pool else []
+        outcomes = self._draw_part(parts[0], logits, 0)
         for other in others:
             outcomes += other.result()
         sampled = tuple(outcome for outcome in outcomes if isinstance(outcome, Sampled))
         return sampled, tuple(outcome for outcome in outcomes if not isinstance(outcome, Sampled))
 
-    def _draw_part(self, chunks: list[tuple[Chunk, Floats]], part: int) -> list[Sampled | Refusal]:
+    def _draw_part(self, turns: list[_Turn], logits: Floats, part: int) -> list[Sampled | Refusal]:
+        for turn in turns:
+            self._prepare(turn.drawing, logits[turn.row])
+        self._search(turns, logits)
         outcomes: list[Sampled | Refusal] = []
-        for chunk, rows in chunks:
+        for turn in turns:
             try:
-                outcomes.append(self._draw_chunk(chunk, rows, self._slots[chunk.slot], self._scratch[part]))
+                outcomes.append(self._draw_turn(turn, logits, self._scratch[part]))
             except WorkerError as error:
-                outcomes.append((chunk.slot, error))
+                outcomes.append((turn.chunk.slot, error))
         return outcomes
 
-    def _draw_chunk(self, chunk: Chunk, rows: Floats, drawing: _Drawing, scratch: Scratch) -> Sampled:
-        """Draw from each row in turn, until a drawn token differs from the guess of the chunk."""
-        guesses = chunk.tokens[len(chunk.tokens) - chunk.n_outputs + 1 :]
-        token, logprob = self._draw(rows[0], drawing, scratch)
-        tokens, logprobs = [token], [logprob]
-        for row, guess in zip(rows[1:], guesses, strict=True):
-            if token != guess:
-                break
-            token, logprob = self._draw(row, drawing, scratch)
-            tokens.append(token)
-            logprobs.append(logprob)
-        return Sampled(chunk.slot, tuple(tokens), tuple(logprob for logprob in logprobs if logprob is not None))
+    def _prepare(self, drawing: _Drawing, row: Floats) -> None:
+        """Keep the log-probabilities of a row if they are wanted, and write biases and bans into it."""
+        request = drawing.request
+        drawing.log_probabilities = None if request.top_logprobs is None else _log_softmax(row)
+        drawing.sampler.bias(row, self._eog if drawing.n_generated < request.min_tokens else ())
 
-    def _draw(self, row: Floats, drawing: _Drawing, scratch: Scratch) -> tuple[int, Logprob | None]:
-        request, sampler = drawing.request, drawing.sampler
-        log_probabilities = None if request.top_logprobs is None else _log_softmax(row)
-        sampler.bias(row, self._eog if drawing.n_generated < request.min_tokens else _NO_TOKENS)
-        maxima = column_maxima(row) if self._folds and not sampler.takes_argmax else None
-        token = sampler.draw(row, maxima, scratch)
-        drawing.n_generated += 1
-        if log_probabilities is None or request.top_logprobs is None:
-            return token, None
-        return token, self._logprob(token, log_probabilities, request.top_logprobs)
+    def _search(self, turns: list[_Turn], logits: Floats) -> None:
+        """Find the candidates of all rows that want some, in one search."""
+        wanted = [(turn, want) for turn in turns if (want := turn.drawing.sampler.wants(logits.shape[1])) is not None]
+        if not wanted:
+            return
+        first, last = wanted[0][0].row, wanted[-1][0].row
+        is_whole = last - first + 1 == len(wanted)
+        block = logits[first : last + 1] if is_whole else logits[[turn.row for turn, _ in wanted]]
+        for (turn, _), found in zip(wanted, shortlists(block, [want for _, want in wanted]), strict=True):
+            turn.found = found
+
+    def _draw_turn(self, turn: _Turn, logits: Floats, scratch: Scratch) -> Sampled:
+        """Draw from each row of a chunk in turn, until a drawn token differs from the guess of the chunk."""
+        chunk, drawing, first = turn.chunk, turn.drawing, turn.row
+        tokens: list[int] = []
+        logprobs: list[Logprob] = []
+        for index in range(chunk.n_outputs):
+            row = first + index
+            if index:
+                if tokens[-1] != chunk.tokens[len(chunk.tokens) - chunk.n_outputs + index]:
+                    break
+                turn = _Turn(chunk, drawing, row)
+                self._prepare(drawing, logits[row])
+                self._search([turn], logits)
+            token = drawing.sampler.draw(logits[row], turn.found, scratch)
+            drawing.n_generated += 1
+            tokens.append(token)
+            if drawing.log_probabilities is not None:
+                logprobs.append(self._logprob(token, drawing.log_probabilities, drawing.request.top_logprobs or 0))
+        return Sampled(chunk.slot, tuple(tokens), tuple(logprobs))
 
     def _logprob(self, token: int, log_probabilities: Floats, n_top: int) -> Logprob:
         best = _best(log_probabilities, n_top, self._folds)
@@ -204,7 +234,7 @@ def _best(values: Floats, n: int, folds: bool) -> Ints:
     if n == 0:
         return _NO_TOKENS
     if folds:
-        return top(values, column_maxima(values), n)
+        return shortlists(values[None], [Largest(n)])[0].ids
     return np.argpartition(values, -n)[-n:] if n < values.shape[0] else np.arange(values.shape[0])
 
 

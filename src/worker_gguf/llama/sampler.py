@@ -6,20 +6,23 @@ import ctypes
 import math
 import secrets
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from worker_gguf.engine.request import GenerationRequest, SamplingParams
 from worker_gguf.errors import EngineFailed
 from worker_gguf.llama.bindings import llama_cpp
-from worker_gguf.llama.candidates import Floats, Ints, reaching, top
+from worker_gguf.llama.candidates import FOLD, Candidates, Floats, Largest, Near, shortlists
 from worker_gguf.llama.chain import ChainFactory, dry_is_active, penalties_are_active, resolve_windows
 
 __all__ = ["Scratch", "SequenceSampler", "draws_greedily", "shortlist_rule"]
 
 _DTYPE = np.dtype([("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])
 _MAX_SHORTLIST = 2048
+_FEW = 8
+# llama.cpp compares probabilities, whose rounding may differ from that of logits.
+_SLACK = 1e-3
 _NOTHING_TO_DRAW = (
     "No token could be drawn: the samplers and biases of the request excluded all, or the model's output is not finite."
 )
@@ -32,16 +35,17 @@ class Scratch:
 
     def __init__(self, n_vocab: int) -> None:
         self._rows = np.zeros(n_vocab, _DTYPE)
+        self._ids, self._logits = self._rows["id"], self._rows["logit"]
         self._all = np.arange(n_vocab, dtype=np.int32)
         self._start = ctypes.cast(self._rows.ctypes.data, ctypes.POINTER(llama_cpp.llama_token_data))
         self.array = llama_cpp.llama_token_data_array(data=self._start, size=0, selected=-1, sorted=False)
 
-    def fill(self, logits: Floats, ids: Ints | None) -> llama_cpp.llama_token_data_array:
-        """Write the candidates `ids`, or every token, into the buffer and return it."""
-        n = logits.shape[0] if ids is None else ids.shape[0]
-        rows = self._rows[:n]
-        rows["id"] = self._all if ids is None else ids
-        rows["logit"] = logits if ids is None else logits[ids]
+    def fill(self, logits: Floats, found: Candidates | None) -> llama_cpp.llama_token_data_array:
+        """Write the candidates, or every token of the row `logits`, into the buffer and return it."""
+        ids, values = found or (self._all, logits)
+        n = ids.shape[0]
+        self._ids[:n] = ids
+        self._logits[:n] = values
         # Reset this pointer each time: xtc moves it forward to drop the most likely tokens.
         self.array.data = self._start
         self.array.size = n
@@ -111,17 +115,28 @@ def _changes_candidates(name: str, params: SamplingParams) -> bool:
 class SequenceSampler:
     """The sampling state of one request: the sampler chain, the window of recent tokens, the banned tokens."""
 
-    def __init__(self, request: GenerationRequest, factory: ChainFactory, n_ctx: int, banned: Iterable[int]) -> None:
-        """`banned` tokens are never drawn. Raises EngineFailed if llama.cpp cannot create the chain."""
+    def __init__(
+        self,
+        request: GenerationRequest,
+        factory: ChainFactory,
+        n_ctx: int,
+        banned: Iterable[int],
+        *,
+        searches: bool = True,
+    ) -> None:
+        """`banned` tokens are never drawn. Without `searches`, the chain sees all tokens.
+
+        Raises EngineFailed if llama.cpp cannot create the chain.
+        """
         params = resolve_windows(request.sampling, n_ctx)
         seed = secrets.randbits(32) if params.seed is None else params.seed & 0xFFFFFFFF
         self.is_greedy = draws_greedily(params)
-        self._rule = shortlist_rule(params)
+        self._rule = shortlist_rule(params) if searches else None
         self._window = self._window_length(params)
         self._chain = factory.greedy(params) if self.is_greedy else factory.sampling(params, seed)
         self._recent: deque[int] = deque()
         self._counts: Counter[int] = Counter()
-        self._banned = np.fromiter(banned, np.int64)
+        self._banned = tuple(banned)
         self._bias_ids = np.array([token for token, _ in params.logit_bias], np.int64)
         self._bias = np.array([bias for _, bias in params.logit_bias], np.float32)
 
@@ -142,27 +157,37 @@ class SequenceSampler:
                 self._chain.accept(token)
                 self._note(token)
 
-    def bias(self, logits: Floats, ban: Ints) -> None:
+    def bias(self, logits: Floats, ban: Sequence[int]) -> None:
         """Write biases and bans into the logits (n_vocab,) in place.
 
         `ban` has tokens that are banned only this time.
         """
         if self._bias_ids.size:
             logits[self._bias_ids] += self._bias
-        if self._banned.size:
-            logits[self._banned] = -np.inf
-        if ban.size:
-            logits[ban] = -np.inf
+        for tokens in (self._banned, ban):
+            if len(tokens) <= _FEW:
+                for token in tokens:  # faster than an array of indices, as long as they are few
+                    logits[token] = -np.inf
+            else:
+                logits[np.asarray(tokens)] = -np.inf
 
-    def draw(self, logits: Floats, maxima: Floats | None, scratch: Scratch) -> int:
-        """Draw a token from biased logits (n_vocab,).
+    def wants(self, n_vocab: int) -> Largest | Near | None:
+        """Return the candidates that a row needs now, or None if it needs all tokens, or only the largest logit."""
+        if self._rule is None or self.takes_argmax:
+            return None
+        kind, value = self._rule
+        if kind == "min_p":
+            return None if self._counts else Near(value + _SLACK)
+        # A token that no penalty touches has at most k - 1 untouched ones above it, so its rank is at most k + the
+        # number of touched ones.
+        k = int(value) + len(self._counts)
+        return Largest(k) if k < min(_MAX_SHORTLIST, n_vocab // FOLD) else None
 
-        `maxima` are their column maxima, or None for a small vocabulary.
-        """
+    def draw(self, logits: Floats, found: Candidates | None, scratch: Scratch) -> int:
+        """Draw a token from a row of biased logits (n_vocab,). `found` are the candidates that it wants, if it does."""
         if self.takes_argmax:
             return _drawable(int(logits.argmax()), logits)
-        ids = None if maxima is None else self._shortlist(logits, maxima)
-        self._chain.apply(scratch.fill(logits, ids))
+        self._chain.apply(scratch.fill(logits, self._completed(logits, found)))
         token = _drawable(scratch.selected_token(), logits)
         self._chain.accept(token)
         if self._window:
@@ -181,35 +206,30 @@ class SequenceSampler:
             if not self._counts[old]:
                 del self._counts[old]
 
-    def _shortlist(self, logits: Floats, maxima: Floats) -> Ints | None:
-        """Return the tokens that can be drawn: those with the largest logits, and those that a penalty may change."""
-        if self._rule is None:
-            return None
-        touched = np.fromiter(self._counts, np.int64, len(self._counts))
-        kind, value = self._rule
-        if kind == "min_p":
-            ids = self._within(logits, maxima, value, touched)
-        else:
-            # A token that no penalty touches has at most k - 1 untouched ones above it, so its rank is at most
-            # k + the number of touched ones.
-            k = int(value) + touched.size
-            if k >= min(_MAX_SHORTLIST, maxima.shape[0]):
-                return None
-            ids = top(logits, maxima, k)
-            if ids.size < min(k, logits.shape[0]):
-                return None  # a logit is not a number: let the chain see all tokens
-        return np.union1d(ids, touched) if touched.size else ids
+    def _completed(self, logits: Floats, found: Candidates | None) -> Candidates | None:
+        """Add the tokens that a penalty may change. Returns None if the chain must see all tokens."""
+        if found is None:
+            return self._near(logits) if self._rule is not None and self._rule[0] == "min_p" and self._counts else None
+        kind, value = self._rule or ("", 0.0)
+        if not found.ids.size:
+            return None  # no logit is a number
+        if kind == "top_k" and found.ids.size < min(int(value) + len(self._counts), logits.shape[0]):
+            return None  # a logit is not a number
+        if not self._counts:
+            return found
+        ids = np.union1d(found.ids, np.fromiter(self._counts, np.int64, len(self._counts)))
+        return Candidates(ids, logits[ids])
 
-    @staticmethod
-    def _within(logits: Floats, maxima: Floats, distance: float, touched: Ints) -> Ints:
-        """Return the tokens within `distance` of the largest untouched logit.
+    def _near(self, logits: Floats) -> Candidates:
+        """Return the tokens near the largest untouched logit, and the touched ones.
 
         These include all that the chain keeps, because the largest logit after penalties is at least as large.
         """
-        if not touched.size:
-            return reaching(logits, maxima, float(maxima.max()) - distance - 1e-3)
+        assert self._rule is not None
+        touched = np.fromiter(self._counts, np.int64, len(self._counts))
         kept = logits[touched]
         logits[touched] = -np.inf
-        largest = float(logits.max())
+        (found,) = shortlists(logits[None], [Near(self._rule[1] + _SLACK)])
         logits[touched] = kept
-        return reaching(logits, maxima, largest - distance - 1e-3)
+        ids = np.union1d(found.ids, touched)
+        return Candidates(ids, logits[ids])

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Opening", "Weights", "context_params", "model_params"]
 
+# Next to a GPU, one thread: the others would wait for the interpreter lock more than they draw.
 _MOST_SAMPLING_THREADS = 4
 
 
@@ -158,7 +159,7 @@ class Opening:
             eog=tuple(self._original.eos_ids) if self._original else (),
             draws_first=abilities_of(self._header).generates,
             max_queue=settings.max_queue,
-            n_sampling_threads=min(plan.n_threads, _MOST_SAMPLING_THREADS),
+            n_sampling_threads=1 if plan.n_gpu_layers else min(plan.n_threads, _MOST_SAMPLING_THREADS),
         )
 
 
