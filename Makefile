@@ -46,6 +46,9 @@ chaos: setup ## 1,000 queue jobs while workers are killed, drained and poisoned 
 balancer-test: setup ## restart two workers behind nginx in turn, under load, ten times; nothing may be lost
 	$(BIN)/python -m tests.e2e.balancer $(ARGS)
 
+crash-test: setup ## kill 200 engine processes under 1,000 requests; each request must end exactly once
+	$(BIN)/python -m tests.e2e.crash $(ARGS)
+
 test-volume: setup ## three workers on a real MooseFS: one download, a killed leader, a master that goes away (needs root)
 	$(BIN)/python -m tests.volume $(ARGS)
 

@@ -7,17 +7,29 @@ import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import pytest
 
 from tests.fakes import FakeRunner, foretold, limits, request, successor
-from tests.threaded_link import engine_of
+from tests.threaded_link import ThreadedLink, engine_of
+from tests.waiting import wait_until
 from worker_gguf.engine.batch import Batch, StepResult
 from worker_gguf.engine.runner import Limits
-from worker_gguf.errors import DeadlineExceeded, EngineFailed, InvalidRequest, NotReady, QueueFull
-from worker_gguf.generation.engine import Engine
+from worker_gguf.errors import (
+    DeadlineExceeded,
+    EngineCrashed,
+    EngineFailed,
+    InvalidRequest,
+    NotReady,
+    QueueFull,
+    WorkerError,
+)
+from worker_gguf.generation.engine import Engine, Link
 from worker_gguf.generation.events import Delta, Event, Finished
 from worker_gguf.generation.stream import EventStream
+from worker_gguf.link.process import EngineDied
 
 Start = Callable[..., tuple[Engine, FakeRunner]]
 
@@ -296,3 +308,108 @@ def test_200_requests_with_a_third_cancelled_each_end_once_with_their_own_tokens
     assert sum(engine.stats.finished.values()) == 200
     assert engine.stats.busy_slots == 0
     assert engine.stats.waiting == 0
+
+
+class Reviving:
+    """An engine whose process can be killed; `processes` are the runners of all its processes."""
+
+    def __init__(self, n_reloads: int = 9, **options: Any) -> None:
+        self.runners = [FakeRunner(limits(n_ctx=1000, n_cells=2000))]
+        self.may_reload = threading.Event()
+        self.may_reload.set()
+        self._n_reloads = n_reloads
+        self.engine = engine_of(self.runners[0], revive=self._revive, **options)
+        self.engine.start()
+
+    def kill(self) -> None:
+        self.engine._link.kill("It was killed.")
+
+    def _revive(self, go_on: Callable[[], bool]) -> Link:
+        while not self.may_reload.wait(0.01):
+            if not go_on():
+                raise EngineDied("It is not wanted any more.")
+        if len(self.runners) > self._n_reloads:
+            raise EngineDied("It cannot be loaded again.")
+        self.runners.append(FakeRunner(limits(n_ctx=1000, n_cells=2000)))
+        return ThreadedLink(self.runners[-1], max_queue=100)
+
+
+@pytest.fixture
+def reviving() -> Iterator[Callable[..., Reviving]]:
+    made: list[Reviving] = []
+
+    def make(**options: object) -> Reviving:
+        made.append(Reviving(**options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.engine.stop()
+
+
+async def test_requests_of_a_dead_process_end_once_with_a_retryable_error(reviving: Callable[..., Reviving]) -> None:
+    each = reviving()
+    streams = [each.engine.submit(request(str(i), max_tokens=900)) for i in range(4)]
+    await anext(streams[0])
+    each.kill()
+    for stream in streams:
+        error = ending((await read(stream))[0]).error
+        assert isinstance(error, EngineCrashed)
+        assert error.retryable
+        assert "It was killed." in error.message
+    await asyncio.wait_for(each.engine.idle(), 10)
+    assert (each.engine.n_deaths, each.engine.stats.finished["error"]) == (1, 4)
+
+
+async def test_a_request_that_comes_while_the_model_is_reloaded_waits_and_is_answered(
+    reviving: Callable[..., Reviving],
+) -> None:
+    each = reviving()
+    each.may_reload.clear()
+    each.kill()
+    await asyncio.to_thread(wait_until, lambda: each.engine.state == "reloading", 10)
+    stream, left = each.engine.submit(request("a", [1, 2])), each.engine.submit(request("b"))
+    left.cancel()
+    each.may_reload.set()
+    assert answer((await read(stream))[0]) == text(foretold([1, 2], 4))
+    assert each.engine.state == "running"
+    assert each.runners[1].opened == ["a"]
+
+
+async def test_an_engine_whose_processes_do_not_last_is_given_up(reviving: Callable[..., Reviving]) -> None:
+    each = reviving(n_reloads=1)
+    given_up: list[WorkerError] = []
+    each.engine.watch(given_up.append)
+    each.kill()
+    await asyncio.to_thread(wait_until, lambda: len(each.runners) == 2 and each.engine.is_running, 10)
+    each.may_reload.clear()
+    each.kill()
+    await asyncio.to_thread(wait_until, lambda: each.engine.state == "reloading", 10)
+    waiting = each.engine.submit(request("a"))
+    each.may_reload.set()
+    assert isinstance(ending((await read(waiting))[0]).error, EngineCrashed)
+    assert each.engine.state == "given up"
+    assert ["died 3 times within 60 s" in error.message for error in given_up] == [True]
+    with pytest.raises(NotReady, match="died 3 times"):
+        each.engine.submit(request("b"))
+
+
+def has_reloaded(each: Reviving, n_deaths: int) -> bool:
+    return len(each.runners) == n_deaths + 1 and each.engine.is_running
+
+
+async def test_deaths_far_apart_are_forgiven(reviving: Callable[..., Reviving]) -> None:
+    each = reviving(deaths_within_s=0)
+    for n_deaths in range(1, 6):
+        each.kill()
+        await asyncio.to_thread(wait_until, partial(has_reloaded, each, n_deaths), 10)
+    assert answer((await read(each.engine.submit(request("a", [3]))))[0]) == text(foretold([3], 4))
+
+
+async def test_a_stop_does_not_wait_for_a_reload(reviving: Callable[..., Reviving]) -> None:
+    each = reviving()
+    each.may_reload.clear()
+    each.kill()
+    await asyncio.to_thread(wait_until, lambda: each.engine.state == "reloading", 10)
+    await asyncio.wait_for(asyncio.to_thread(each.engine.stop), 10)
+    assert len(each.runners) == 1

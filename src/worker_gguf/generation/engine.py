@@ -26,13 +26,15 @@ from worker_gguf.latch import Latch
 from worker_gguf.link.messages import Command, Finish, Report, Step, Stop
 from worker_gguf.link.process import EngineDied
 
-__all__ = ["MOST_DEATHS", "Engine", "Link", "State"]
+__all__ = ["MOST_DEATHS", "Engine", "Link", "Revive", "State"]
 
 logger = logging.getLogger(__name__)
 
 MOST_DEATHS = 3
 """An engine is given up when its process has died so often within the window."""
 
+Revive = Callable[[Callable[[], bool]], "Link"]
+"""Starts another process with the same model and limits. Gives up when its argument returns False."""
 State = Literal["running", "reloading", "given up", "stopped"]
 
 
@@ -63,15 +65,14 @@ class Engine:
         *,
         max_queue: int,
         queue_timeout_s: float | None = None,
-        revive: Callable[[], Link] | None = None,
+        revive: Revive | None = None,
         deaths_within_s: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """At most `max_queue` requests may wait, each for at most `queue_timeout_s`.
 
-        `revive` starts another process with the same model and limits. It is called in the engine's thread after a
-        process has died, unless that was the third death within `deaths_within_s` seconds. Without `revive`, the first
-        death is final.
+        `revive` is called in the engine's thread after a process has died, unless that was the third death within
+        `deaths_within_s` seconds. Without `revive`, the first death is final.
         """
         self.limits = limits
         self.max_queue = max_queue
@@ -279,7 +280,7 @@ class Engine:
         self._link.end()
         while given_up is None and self._revive is not None:
             try:
-                link = self._revive()
+                link = self._revive(lambda: not self._stopping)
             except (EngineDied, WorkerError) as error:
                 why = str(error)
                 if (given_up := self._note_failed_reload(why)) is not None or self._stopping:

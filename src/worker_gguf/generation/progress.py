@@ -1,7 +1,7 @@
 """The progress of one request in the engine: times and counts, but no content.
 
-The thread that reads the engine's reports writes it. Any thread may read it and may see values that are one step old. A cancelled request has
-its counts here, too, although no caller waits for its ending.
+The thread that reads the engine's reports writes it. Any thread may read it and may see values that are one step old.
+A cancelled request has its counts here, too, although no caller waits for its ending.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from worker_gguf.link.spawn import Spawned
 from worker_gguf.plan import Machine
 
 if TYPE_CHECKING:
-    from worker_gguf.generation.engine import Link
+    from worker_gguf.generation.engine import Revive
 
 __all__ = ["EngineStart"]
 
@@ -73,16 +73,16 @@ class EngineStart:
         """Open the context. Raises the WorkerError of a failure."""
         return _asked(lambda: self.begin().ask(command, ContextOpened))
 
-    def again(self, load: LoadModel, context: OpenContext) -> Callable[[], Link]:
+    def again(self, load: LoadModel, context: OpenContext) -> Revive:
         """Return a function that brings up another process in the same way, from the files of the model.
 
         It raises EngineDied, or the WorkerError of a failure.
         """
 
-        def revive() -> EngineProcess:
+        def revive(go_on: Callable[[], bool]) -> EngineProcess:
             with EngineStart() as other:
                 process = other.begin()
-                process.ask(load, ModelLoaded)
+                process.ask(load, ModelLoaded, progress=lambda _: go_on())
                 process.ask(context, ContextOpened)
                 return other.release()
 
