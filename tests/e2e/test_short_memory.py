@@ -54,4 +54,4 @@ def test_it_serves_fewer_sequences() -> None:
 
 
 def test_it_fails_with_the_right_error_when_nothing_is_left_to_give_up() -> None:
-    assert start(150)["error"] == "NotEnoughMemory"
+    assert start(100)["error"] == "NotEnoughMemory"

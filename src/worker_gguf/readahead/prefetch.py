@@ -270,13 +270,15 @@ def drops_on_open(path: Path, fd: int) -> bool:
     """Return whether opening the file again drops its cached pages.
 
     The kernel has no direct test for this. A mapped page that is cached causes no major fault, which is more reliable
-    than a measurement of time. Raises OSError.
+    than a measurement of time. The last page is used, because other threads read the header meanwhile. Raises OSError.
     """
-    if os.fstat(fd).st_size == 0:
+    size = os.fstat(fd).st_size
+    if size == 0:
         return False
-    os.pread(fd, 1, 0)
+    last = (size - 1) // _PAGE * _PAGE
+    os.pread(fd, 1, last)
     os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-    with mmap.mmap(fd, _PAGE if os.fstat(fd).st_size >= _PAGE else 0, prot=mmap.PROT_READ) as mapped:
+    with mmap.mmap(fd, size - last, prot=mmap.PROT_READ, offset=last) as mapped:
         before = resource.getrusage(resource.RUSAGE_THREAD).ru_majflt
         mapped[0]
         return resource.getrusage(resource.RUSAGE_THREAD).ru_majflt > before

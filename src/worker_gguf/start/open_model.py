@@ -80,6 +80,7 @@ def open_model(
             return smaller_plan(plan, stage, shape_of(header), visible(room, settings), constraints_of(settings))
 
         weights, opened, plan = load_within_memory(plan, opening.load, opening.open, smaller)
+        opening.begin_vocabulary()
         ahead.close()  # not earlier: a second load with a smaller plan uses the same open file
         facts = _offloaded(gpus, plan, weights.report)
         checks = _check(start, facts, header, local, _token(header, opened), checked)

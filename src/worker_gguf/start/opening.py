@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Thread
@@ -61,15 +60,16 @@ class Opening:
         self._vocabulary: Future[Vocabulary] | None = None
 
     def begin_vocabulary(self) -> None:
-        """Load the vocabulary in another thread, while the engine process loads the model."""
-        self._vocabulary = Future()
-        Thread(target=self._load_vocabulary, args=(self._vocabulary,), name="vocabulary", daemon=True).start()
+        """Load the vocabulary in another thread. Does nothing if that has begun. Call it before `ahead` is closed."""
+        if self._vocabulary is None:
+            self._vocabulary = Future()
+            # Read now: some mounts drop a file's pages when it is opened once more.
+            arguments = (self._vocabulary, self._header_bytes())
+            Thread(target=self._load_vocabulary, args=arguments, name="vocabulary", daemon=True).start()
 
     def vocabulary(self) -> Vocabulary:
         """Return the vocabulary when it is loaded. Raises ModelInvalid."""
-        if self._vocabulary is None:
-            self.begin_vocabulary()
-        assert self._vocabulary is not None
+        assert self._vocabulary is not None, "begin_vocabulary was not called"
         return self._vocabulary.result()
 
     def load(self, plan: MemoryPlan) -> Weights:
@@ -118,23 +118,24 @@ class Opening:
         if self._vocabulary is not None and self._vocabulary.exception() is None:
             self._vocabulary.result().close()
 
-    def _load_vocabulary(self, loaded: Future[Vocabulary]) -> None:
+    def _header_bytes(self) -> bytes:
+        size = self._header.data_offset
+        if files := self._ahead.files():
+            return os.pread(files[0].fileno(), size, 0)
+        with self._local.path.open("rb") as file:
+            return file.read(size)
+
+    def _load_vocabulary(self, loaded: Future[Vocabulary], header: bytes) -> None:
         try:
             with self._start.phase("vocabulary"):
-                loaded.set_result(self._read_vocabulary())
+                loaded.set_result(self._read_vocabulary(header))
         except BaseException as error:  # noqa: BLE001 - `vocabulary` raises it
             loaded.set_exception(error)
 
-    def _read_vocabulary(self) -> Vocabulary:
+    def _read_vocabulary(self, header: bytes) -> Vocabulary:
         from worker_gguf.llama.vocabulary_only import load_vocabulary
 
-        path, size = self._local.path, self._header.data_offset
-        files: Sequence[object] = self._ahead.files()
-        if files:
-            header = os.pread(self._ahead.files()[0].fileno(), size, 0)
-        else:
-            with path.open("rb") as file:
-                header = file.read(size)
+        path = self._local.path
         vocabulary = load_vocabulary(path, header, path.stat().st_size)
         try:
             if why := vocabulary.why_unusable():
