@@ -10,6 +10,7 @@ from worker_gguf.fleet.room import Footprint, Need, Room, footprint_of, least, n
 from worker_gguf.gguf import read_header
 from worker_gguf.plan import Device, Machine
 from worker_gguf.plan.planning import plan_for
+from worker_gguf.plan.usage import GPU_CONTEXT_BYTES
 from worker_gguf.settings import Settings
 
 GIB = 1 << 30
@@ -63,7 +64,7 @@ def test_a_footprint_lies_on_the_gpus_that_the_settings_leave_in_use() -> None:
     plan = plan_for(HEADER, machine, settings)
     footprint = footprint_of(plan, machine, settings)
     assert footprint.gpus[0] == 0
-    assert footprint.gpus[1] > plan.kv_bytes
+    assert footprint.gpus[1] == plan.devices[0].used_bytes + GPU_CONTEXT_BYTES
     both = footprint_of(plan_for(HEADER, machine, Settings()), machine, Settings())
     assert all(taken > 0 for taken in both.gpus)
     left = without(machine, [footprint])

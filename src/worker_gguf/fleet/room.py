@@ -15,6 +15,7 @@ from worker_gguf.errors import NotEnoughMemory
 from worker_gguf.gguf import ModelHeader
 from worker_gguf.plan import Constraints, Machine, MemoryPlan, ModelShape, plan_memory
 from worker_gguf.plan.planning import constraints_of, shape_of, visible
+from worker_gguf.plan.usage import GPU_CONTEXT_BYTES
 from worker_gguf.settings import Settings
 
 __all__ = ["Footprint", "Need", "Room", "footprint_of", "least", "need_of", "without"]
@@ -42,12 +43,12 @@ def need_of(header: ModelHeader, settings: Settings) -> Need:
 
 
 def footprint_of(plan: MemoryPlan, machine: Machine, settings: Settings) -> Footprint:
-    """Return the memory of a plan by the machine's GPUs.
+    """Return the memory of a plan by the machine's GPUs, with the context of its engine process on each.
 
     `plan.devices` has only the GPUs that the settings use, in order, and then main memory.
     """
     first = settings.main_gpu if settings.split_mode == "none" else 0
-    on_gpus = [use.used_bytes for use in plan.devices if use.is_gpu]
+    on_gpus = [use.used_bytes + GPU_CONTEXT_BYTES if use.used_bytes else 0 for use in plan.devices if use.is_gpu]
     behind = len(machine.gpus) - first - len(on_gpus)
     main = sum(use.used_bytes for use in plan.devices if not use.is_gpu)
     return Footprint((*[0] * first, *on_gpus, *[0] * behind), main)

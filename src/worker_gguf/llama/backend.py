@@ -19,12 +19,14 @@ logger = logging.getLogger("llama.cpp")
 # ggml.h: enum ggml_log_level; CONT continues the previous line.
 _LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
 _CONT = 5
+# These functions of llama.cpp report an error if they find no GPU.
+_DEVICES = ("ggml_cuda_init", "ggml_vulkan", "ggml_vk")
 _recent: deque[str] = deque(maxlen=20)
 _watchers: list[Callable[[str], None]] = []
 _loading: dict[int, str] = {}  # by thread, because another thread may generate at the same time
 _kept_alive: list[object] = []
 _started = threading.Lock()
-_state = {"started": False, "level": logging.DEBUG}
+_state = {"started": False, "uses_gpus": True, "level": logging.DEBUG}
 
 
 @llama_cpp.llama_log_callback
@@ -36,6 +38,8 @@ def _on_log(level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
         level_now = _state["level"] = _LEVELS.get(level, logging.DEBUG)
     if not line.strip("."):
         return
+    if not _state["uses_gpus"] and line.startswith(_DEVICES):
+        level_now = logging.DEBUG
     if level_now >= logging.WARNING:
         _recent.append(line)
     logger.log(level_now, line)
@@ -43,13 +47,15 @@ def _on_log(level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
         watcher(line)
 
 
-def start(say_last: Callable[[str], None] = logger.error) -> None:
+def start(say_last: Callable[[str], None] = logger.error, *, uses_gpus: bool = True) -> None:
     """Load the backends, once per process. Thread-safe.
 
-    `say_last` is called with a sentence before llama.cpp ends the process.
+    `say_last` is called with a sentence before llama.cpp ends the process. Without `uses_gpus`, it is no error that no
+    GPU is found.
     """
     with _started:
         if not _state["started"]:
+            _state["uses_gpus"] = uses_gpus
             llama_cpp.llama_log_set(_on_log, ctypes.c_void_p(0))
             _kept_alive.append(last_words.listen(libggml, say_last, _loaded_here))
             llama_cpp.llama_backend_init()

@@ -23,7 +23,7 @@ def load_vocabulary(path: Path, header: bytes, size_bytes: int) -> Vocabulary:
 
     `path` is only the name of the file. The vocabulary owns its memory: call its `close`. Raises ModelInvalid.
     """
-    backend.start()
+    backend.start(uses_gpus=False)
     backend.forget_errors()
     fd = os.memfd_create("vocabulary")
     try:

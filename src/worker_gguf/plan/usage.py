@@ -15,6 +15,8 @@ RESERVE_GPU_BYTES: Final = 640 << 20
 """Reserve on each GPU for the library's own buffers (kernels, matrix workspaces, pools) and for everything that the
 plan does not count.
 """
+GPU_CONTEXT_BYTES: Final = 512 << 20
+"""The CUDA context of each process that uses a GPU (about 0.5 GB on an H200, 2026-11-27)."""
 RESERVE_CPU_BYTES: Final = 1 << 29
 """Reserve for Python, the HTTP stack and requests."""
 CELL_PAD: Final = 256
