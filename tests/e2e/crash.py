@@ -62,6 +62,7 @@ async def crash(n_requests: int, n_kills: int, *, at_once: int = 12, seed: int =
     settings = Settings(
         model="embedded", n_threads=1, n_parallel=4, n_ctx=512, max_queue=100, engine_deaths_within_s=0, watchdog_s=0
     )
+    n_before = _children()
     worker = Worker(settings, Metrics("crash"))
     worker.start()
     await worker.wait_ready()
@@ -87,7 +88,7 @@ async def crash(n_requests: int, n_kills: int, *, at_once: int = 12, seed: int =
     await killing
     await asyncio.wait_for(loaded.engine.idle(), ENDED_WITHIN_S)
     await asyncio.to_thread(worker.stop)
-    outcome.n_processes = _children()
+    outcome.n_processes = _children() - n_before
     return outcome
 
 

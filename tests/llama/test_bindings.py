@@ -21,7 +21,7 @@ def test_a_later_import_of_the_library_is_complete_and_has_the_same_bindings() -
         "from worker_gguf.llama import bindings\n"
         "import llama_cpp\n"
         "print(llama_cpp.Llama.__name__, llama_cpp.llama_decode is bindings.llama_cpp.llama_decode)\n"
-        "print(llama_cpp.__version__ == bindings.VERSION)"
+        "print(llama_cpp.__version__ == bindings.version())"
     )
     assert said(code).split() == ["Llama", "True", "True"]
 

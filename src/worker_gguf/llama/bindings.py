@@ -6,7 +6,6 @@ Importing this module raises Unfit if llama.cpp's libraries cannot be loaded.
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 import sys
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     import llama_cpp
     from llama_cpp._ggml import libggml
 
-__all__ = ["VERSION", "libggml", "llama_cpp"]
+__all__ = ["libggml", "llama_cpp", "version"]
 
 _PACKAGE = "llama_cpp"
 
@@ -63,4 +62,9 @@ if not TYPE_CHECKING:
         raise (_unfit(error) or error) from None
     libggml = _ggml.libggml
 
-VERSION = importlib.metadata.version("llama-cpp-python")
+
+def version() -> str:
+    """Return the version of llama-cpp-python. The import takes 25 ms, which an engine process does not need."""
+    import importlib.metadata
+
+    return importlib.metadata.version("llama-cpp-python")

@@ -13,7 +13,7 @@ from worker_gguf.errors import TemplateError
 from worker_gguf.generation.engine import Engine
 from worker_gguf.gguf import ModelHeader, abilities_of
 from worker_gguf.link.messages import ModelLoaded
-from worker_gguf.llama.bindings import VERSION
+from worker_gguf.llama.bindings import version
 from worker_gguf.llama.vocabulary import Vocabulary
 from worker_gguf.plan import MemoryPlan
 from worker_gguf.protocol.calls import Defaults
@@ -109,5 +109,5 @@ def _fingerprint(settings: Settings, header: ModelHeader, local: LocalModel, pla
     """
     shape = {name: value for name, value in asdict(plan).items() if name not in _NOT_IN_FINGERPRINT}
     how = (settings.type_k, settings.type_v, settings.flash_attn, settings.rope_freq_base, settings.rope_freq_scale)
-    facts = (__version__, VERSION, header.name, local.size_bytes, header.quantisation, shape, how)
+    facts = (__version__, version(), header.name, local.size_bytes, header.quantisation, shape, how)
     return "fp_" + hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
