@@ -96,7 +96,7 @@ def test_a_failed_command_raises_its_error_and_the_next_one_is_carried_out(
 def test_a_load_that_is_not_wanted_any_more_is_killed(process: EngineProcess) -> None:
     with pytest.raises(EngineDied):
         process.ask(LOAD, ModelLoaded, progress=lambda _: False)
-    assert not process.is_alive
+    wait_until(lambda: not process.is_alive, 10)
 
 
 @pytest.mark.parametrize(

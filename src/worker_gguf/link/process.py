@@ -84,6 +84,7 @@ class EngineProcess:
             if isinstance(report, Progress):
                 if progress is not None and not progress(report.fraction):
                     self.kill()
+                    raise EngineDied("The load was cancelled, and the engine process was killed.")
             elif isinstance(report, FilesOpened):
                 opened()
             else:
