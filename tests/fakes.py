@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from worker_gguf.engine.batch import Batch, Chunk, Close, Copy, Open, Sampled, StepResult, Truncate
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.engine.runner import Limits
+from worker_gguf.link.messages import Step
 
 EOG = 0
 
@@ -20,6 +21,13 @@ def limits(**changes: object) -> Limits:
 def request(request_id: str, prompt: Sequence[int] = (1, 2, 3), **changes: object) -> GenerationRequest:
     values: dict[str, object] = {"max_tokens": 4}
     return GenerationRequest(request_id, tuple(prompt), **{**values, **changes})  # type: ignore[arg-type]
+
+
+def step(**changes: object) -> Step:
+    values: dict[str, object] = {"time_s": 2.0, "admitted_s": 1.0, "busy_slots": 1, "waiting": 0, "held_tokens": 3}
+    values |= {"numbers": [], "tokens": [], "logprobs": [], "admitted": [], "endings": [], "n_batch_tokens": 1}
+    values |= {"schedule_seconds": 0.1, "decode_seconds": 0.2, "sample_seconds": 0.3}
+    return Step(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def successor(history: Sequence[int]) -> int:

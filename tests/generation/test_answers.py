@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fakes import request
+from tests.fakes import request, step
 from tests.threaded_link import Numerals
 from worker_gguf.engine.batch import Logprob
 from worker_gguf.engine.stats import EngineStats
@@ -18,25 +18,10 @@ from worker_gguf.link.messages import Ending, ErrorReport, Step
 TEXT = "one two three four"
 
 
-def step(number: int, text: str, *, endings: tuple[Ending, ...] = (), logprobs: tuple[Logprob, ...] = ()) -> Step:
+def drawn(number: int, text: str, *logprobs: Logprob) -> Step:
     """Return the report of a step that drew the characters of a text."""
     tokens = list(text.encode())
-    return Step(
-        time_s=2.0,
-        admitted_s=1.0,
-        numbers=[number] * len(tokens),
-        tokens=tokens,
-        logprobs=list(logprobs),
-        admitted=[(number, 1)],
-        endings=list(endings),
-        busy_slots=1,
-        waiting=0,
-        held_tokens=3,
-        n_batch_tokens=1,
-        schedule_seconds=0.0,
-        decode_seconds=0.0,
-        sample_seconds=0.0,
-    )
+    return step(numbers=[number] * len(tokens), tokens=tokens, logprobs=list(logprobs), admitted=[(number, 1)])
 
 
 class Answering:
@@ -51,7 +36,7 @@ class Answering:
 
     def draw(self, text: str) -> list[int]:
         """Draw the tokens of one step. Returns the numbers of the answers that a stop text ended."""
-        return self.answers.step(step(self.number, text))
+        return self.answers.step(drawn(self.number, text))
 
     def end(self, reason: str, n_generated: int = 9) -> object:
         return self.answers.ended(Ending(self.number, reason, n_generated, 1), 3.0, 1)  # type: ignore[arg-type]
@@ -109,7 +94,7 @@ async def test_usage_counts_the_end_of_generation_token_and_the_cached_tokens() 
 
 async def test_log_probabilities_get_the_bytes_of_their_tokens() -> None:
     answering = Answering()
-    answering.answers.step(step(answering.number, "a", logprobs=(Logprob(97, -0.5, ((97, -0.5), (98, -1.0))),)))
+    answering.answers.step(drawn(answering.number, "a", Logprob(97, -0.5, ((97, -0.5), (98, -1.0)))))
     (items,) = answering.answers.collect().values()
     (delta,) = items[0]
     assert isinstance(delta, Delta)

@@ -25,7 +25,7 @@ def main() -> int:
     # A terminal or a platform sends these to all processes. The worker process ends this one in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sock = socket.socket(fileno=os.dup(_SOCKET))
+    sock = socket.socket(fileno=os.dup(_SOCKET))  # a copy that no child of this process inherits
     os.close(_SOCKET)
     threading.Thread(target=_end_with_worker, args=(sock.fileno(),), name="lifeline", daemon=True).start()
     channel: Channel[Command] = Channel(sock, Command)

@@ -38,8 +38,6 @@ from worker_gguf.llama.runner import LlamaRunner
 
 __all__ = ["Server"]
 
-logger = logging.getLogger(__name__)
-
 # Progress is reported at most so often, in parts of the whole.
 _STEP = 0.005
 

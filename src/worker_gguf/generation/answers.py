@@ -134,13 +134,6 @@ class Answers:
         self._stats.cached_tokens += usage.cached_tokens
         self._emit(answer, Finished(reason, usage, answer.text.stop, error))
 
-    def end_all(self, reason: FinishReason, time_s: float, error: WorkerError | None = None) -> int:
-        """End every open answer and return their number."""
-        numbers = list(self._open)
-        for number in numbers:
-            self.end(number, reason, time_s, error)
-        return len(numbers)
-
     def collect(self) -> Outbox:
         """Return the events gathered since the last call."""
         outbox, self._outbox = self._outbox, {}

@@ -147,7 +147,7 @@ class Engine:
                 # Only the first request of a group must start in time: the others may have to wait for each other.
                 start_by_s = None if index or self._queue_timeout_s is None else now_s + self._queue_timeout_s
                 number = self._answers.open(request, stream, index, start_by_s)
-                if self.state == "running":
+                if self.is_running:
                     self._link.send(self._answers.command(number))
             if self._is_full:
                 self._turnover.filled(now_s)
@@ -169,9 +169,7 @@ class Engine:
         """Cancel a request. Its slot is free before a later request needs it. Does nothing if it has ended."""
         with self._changing():
             if (number := self._answers.number_of(request_id)) is not None:
-                self._finish(number)
-                self._answers.end(number, "cancelled", self._clock())
-                self._count_endings("cancelled")
+                self._end(number, "cancelled")
 
     def cut_off(self, error: WorkerError) -> None:
         """End every open request with this error."""
@@ -227,11 +225,11 @@ class Engine:
             self._measure(step)
             for number in self._answers.step(step):
                 self._link.send(Finish(number=number))
-                self._count_endings("stop")
+                self._count_ending("stop")
             for ending in step.endings:
                 retry_after_s = self._turnover.seconds_until(1, step.time_s)
                 if (reason := self._answers.ended(ending, step.time_s, retry_after_s)) is not None:
-                    self._count_endings(reason)
+                    self._count_ending(reason)
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -250,18 +248,19 @@ class Engine:
         stats.sample_seconds += step.sample_seconds
         stats.busy_slots, stats.waiting, stats.held_tokens = step.busy_slots, step.waiting, step.held_tokens
 
-    def _finish(self, number: int) -> None:
-        if self.state == "running":
+    def _end(self, number: int, reason: FinishReason, error: WorkerError | None = None) -> None:
+        """End an open answer here, and its request in the process, if one serves."""
+        if self.is_running:
             self._link.send(Finish(number=number))
+        self._answers.end(number, reason, self._clock(), error)
+        self._count_ending(reason)
 
     def _end_all(self, reason: FinishReason, error: WorkerError | None = None) -> None:
         for number in self._answers.numbers():
-            self._finish(number)
-        if n := self._answers.end_all(reason, self._clock(), error):
-            self._count_endings(reason, n)
+            self._end(number, reason, error)
 
-    def _count_endings(self, reason: str, n: int = 1) -> None:
-        self.stats.finished[reason] += n
+    def _count_ending(self, reason: str) -> None:
+        self.stats.finished[reason] += 1
         self._turnover.ended(self._clock(), is_full=self._is_full)
         if not self.n_open:
             waiting, self._on_idle = self._on_idle, []
@@ -300,7 +299,7 @@ class Engine:
         """Note the death of a process. Its requests end; those that arrive from now on wait for the next process."""
         self.n_deaths += 1
         self._deaths.append(self._clock())
-        is_first = self.state == "running"
+        is_first = self.is_running
         self.state = "reloading"
         self.stats.busy_slots = self.stats.held_tokens = 0
         error, self._cause = self._cause, None

@@ -176,8 +176,9 @@ class Step(Message, frozen=True):
     """What a turn of the engine's loop did.
 
     `numbers[i]` drew `tokens[i]`; end-of-generation tokens are left out. `logprobs` is empty, or has an entry for each
-    token. `admitted` has the requests that got their first slot, with their number of cached tokens. `time_s` is a
-    reading of `time.monotonic` after the step. `n_batch_tokens` is 0 if nothing was computed.
+    token. `admitted` has the requests that got their first slot, with their number of cached tokens. `admitted_s`
+    and `time_s` are readings of `time.monotonic` before and after the computation. `n_batch_tokens` is 0 if nothing was
+    computed.
     """
 
     time_s: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import threading
@@ -39,7 +40,6 @@ class EngineProcess:
         self._ending = threading.Lock()
         self._status: int | None = None
         self._why: str | None = None
-        self._was_killed = False
 
     def send(self, command: Command, fd: int | None = None) -> None:
         """Send a command, with a descriptor that must stay open until the answer. Never waits, and never fails."""
@@ -94,17 +94,14 @@ class EngineProcess:
         """Kill the process. `why` is the sentence of EngineDied."""
         with self._ending:
             if self._status is None:
-                self._was_killed = True
                 self._why = self._why or why
                 os.kill(self.pid, signal.SIGKILL)
 
     def end(self, timeout_s: float = _ENDING_S) -> None:
         """Wait until the process has ended, kill it after `timeout_s`, and free what belongs to it."""
-        deadline_s = time.monotonic() + timeout_s
-        while self._poll() is None and time.monotonic() < deadline_s:
-            time.sleep(0.002)
-        self.kill()
-        self._wait()
+        if self._wait(timeout_s) is None:
+            self.kill()
+            self._wait()
         self._sender.stop()
         self._channel.close()
 
@@ -123,20 +120,18 @@ class EngineProcess:
                     self._status = os.waitstatus_to_exitcode(status)
             return self._status
 
-    def _wait(self) -> int:
-        while (status := self._poll()) is None:
+    def _wait(self, timeout_s: float = math.inf) -> int | None:
+        """Return the exit status as soon as the process has ended, or None after `timeout_s`."""
+        deadline_s = time.monotonic() + timeout_s
+        while (status := self._poll()) is None and time.monotonic() < deadline_s:
             time.sleep(0.001)
         return status
 
     def _sentence(self, closed: str) -> str:
         """Return why the process has ended. It is killed if it only closed its channel."""
-        if not self._was_killed:
-            deadline_s = time.monotonic() + _ENDING_S
-            while self._poll() is None and time.monotonic() < deadline_s:
-                time.sleep(0.001)
-        if self._poll() is None:
+        if self._wait(_ENDING_S) is None:
             self.kill(f"The engine process closed its channel ({closed}) and was killed.")
-        status = self._wait()
+        status = self._wait() or 0
         if self._why is not None:
             return self._why
         if status == -signal.SIGKILL:

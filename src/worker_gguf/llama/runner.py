@@ -37,16 +37,20 @@ class _Drawing:
     request: GenerationRequest
     sampler: SequenceSampler
     n_generated: int
-    log_probabilities: Floats | None = None
 
 
 @dataclass(slots=True)
 class _Turn:
-    """A chunk that draws now: its first row of logits, and the candidates that were found in it."""
+    """A row of logits from which a chunk draws now.
+
+    `log_probabilities` are those of the row before biases, if the request wants them. `found` are the candidates that
+    the sampler wants.
+    """
 
     chunk: Chunk
     drawing: _Drawing
     row: int
+    log_probabilities: Floats | None = None
     found: Candidates | None = None
 
 
@@ -163,9 +167,7 @@ class LlamaRunner:
         return sampled, tuple(outcome for outcome in outcomes if not isinstance(outcome, Sampled))
 
     def _draw_part(self, turns: list[_Turn], logits: Floats, part: int) -> list[Sampled | Refusal]:
-        for turn in turns:
-            self._prepare(turn.drawing, logits[turn.row])
-        self._search(turns, logits)
+        self._prepare(turns, logits)
         outcomes: list[Sampled | Refusal] = []
         for turn in turns:
             try:
@@ -174,14 +176,16 @@ class LlamaRunner:
                 outcomes.append((turn.chunk.slot, error))
         return outcomes
 
-    def _prepare(self, drawing: _Drawing, row: Floats) -> None:
-        """Keep the log-probabilities of a row if they are wanted, and write biases and bans into it."""
-        request = drawing.request
-        drawing.log_probabilities = None if request.top_logprobs is None else _log_softmax(row)
-        drawing.sampler.bias(row, self._eog if drawing.n_generated < request.min_tokens else ())
+    def _prepare(self, turns: list[_Turn], logits: Floats) -> None:
+        """Keep the log-probabilities that are wanted, write biases and bans into the rows, and find the candidates.
 
-    def _search(self, turns: list[_Turn], logits: Floats) -> None:
-        """Find the candidates of all rows that want some, in one search."""
+        All rows that want candidates are searched together.
+        """
+        for turn in turns:
+            drawing, row = turn.drawing, logits[turn.row]
+            if drawing.request.top_logprobs is not None:
+                turn.log_probabilities = _log_softmax(row)
+            drawing.sampler.bias(row, self._eog if drawing.n_generated < drawing.request.min_tokens else ())
         wanted = [(turn, want) for turn in turns if (want := turn.drawing.sampler.wants(logits.shape[1])) is not None]
         if not wanted:
             return
@@ -202,13 +206,12 @@ class LlamaRunner:
                 if tokens[-1] != chunk.tokens[len(chunk.tokens) - chunk.n_outputs + index]:
                     break
                 turn = _Turn(chunk, drawing, row)
-                self._prepare(drawing, logits[row])
-                self._search([turn], logits)
+                self._prepare([turn], logits)
             token = drawing.sampler.draw(logits[row], turn.found, scratch)
             drawing.n_generated += 1
             tokens.append(token)
-            if drawing.log_probabilities is not None:
-                logprobs.append(self._logprob(token, drawing.log_probabilities, drawing.request.top_logprobs or 0))
+            if turn.log_probabilities is not None:
+                logprobs.append(self._logprob(token, turn.log_probabilities, drawing.request.top_logprobs or 0))
         return Sampled(chunk.slot, tuple(tokens), tuple(logprobs))
 
     def _logprob(self, token: int, log_probabilities: Floats, n_top: int) -> Logprob:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from worker_gguf import environment
 from worker_gguf.errors import EngineFailed, ModelInvalid
 from worker_gguf.link.messages import ContextOpened, Found, LoadModel, Look, ModelLoaded, OpenContext
 from worker_gguf.link.process import EngineDied, EngineProcess
@@ -26,7 +25,6 @@ class EngineStart:
     def __init__(self, spawned: Spawned | None = None) -> None:
         """`spawned` is a process that has been started already. Without it, one is started when it is needed."""
         self._process = EngineProcess(spawned) if spawned else None
-        environment.hide_gpus()
 
     def __enter__(self) -> EngineStart:
         return self
@@ -59,8 +57,8 @@ class EngineStart:
         self,
         command: LoadModel,
         fd: int | None,
-        progress: Callable[[float], bool] = lambda fraction: True,
-        opened: Callable[[], None] = lambda: None,
+        progress: Callable[[float], bool],
+        opened: Callable[[], None],
     ) -> ModelLoaded:
         """Load a model. Raises ModelInvalid if the process dies, and the WorkerError of a failure."""
         process = self.begin()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from worker_gguf import environment
 from worker_gguf.engine.params import ContextParams, ModelParams
 from worker_gguf.errors import ModelInvalid
 from worker_gguf.gguf import ModelHeader, abilities_of
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Opening", "Weights", "context_params", "model_params"]
 
-# Next to a GPU, one thread: the others would wait for the interpreter lock more than they draw.
 _MOST_SAMPLING_THREADS = 4
 
 
@@ -135,6 +135,7 @@ class Opening:
     def _read_vocabulary(self, header: bytes) -> Vocabulary:
         from worker_gguf.llama.vocabulary_only import load_vocabulary
 
+        environment.hide_gpus()
         path = self._local.path
         vocabulary = load_vocabulary(path, header, path.stat().st_size)
         try:
@@ -155,12 +156,14 @@ class Opening:
 
     def _context_command(self, plan: MemoryPlan) -> OpenContext:
         settings = self._start.settings
+        # Next to a GPU, one thread: others would wait for the interpreter lock more than they draw.
+        n_sampling_threads = 1 if plan.n_gpu_layers else min(plan.n_threads, _MOST_SAMPLING_THREADS)
         return OpenContext(
             params=context_params(settings, plan),
             eog=tuple(self._original.eos_ids) if self._original else (),
             draws_first=abilities_of(self._header).generates,
             max_queue=settings.max_queue,
-            n_sampling_threads=1 if plan.n_gpu_layers else min(plan.n_threads, _MOST_SAMPLING_THREADS),
+            n_sampling_threads=n_sampling_threads,
         )
 
 
