@@ -4,8 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from worker_gguf.engine.batch import Batch, Chunk, Close, Copy, Open, Sampled, StepResult, Truncate
+from worker_gguf.engine.batch import (
+    Batch,
+    Chunk,
+    Close,
+    Copy,
+    Drop,
+    Load,
+    Open,
+    Sampled,
+    Save,
+    Saved,
+    StepResult,
+    Truncate,
+)
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.engine.runner import Limits
 from worker_gguf.link.messages import Step
@@ -49,8 +63,20 @@ class FakeRunner:
     more tokens than the memory has cells are assertion errors: the real memory would be silently wrong.
     """
 
-    def __init__(self, limits: Limits, draw: Callable[[Sequence[int]], int] = successor) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        draw: Callable[[Sequence[int]], int] = successor,
+        seconds: Callable[[int, int], float] = lambda n_rows, n_prompt: 0.0,
+    ) -> None:
+        """`seconds` is what a step with so many rows and further tokens of prompts takes."""
         self._limits = limits
+        self.seconds = seconds
+        self.states: dict[int, list[int]] = {}
+        self.saves: list[Saved] = []
+        self.lost: list[int] = []
+        self.loads_fail = False
+        self.state_bytes = 1
         self.draw = draw
         self.memory: list[list[int]] = [[] for _ in range(limits.n_slots)]
         self.open: dict[str, GenerationRequest] = {}
@@ -68,16 +94,25 @@ class FakeRunner:
         if self.gate is not None:
             self.gate.wait()
         self.batches.append(batch)
+        self.saves, self.lost = [], []
         for operation in batch.operations:
             self._operate(operation)
+        if self.lost:
+            return StepResult(saved=tuple(self.saves), not_loaded=tuple(self.lost))
         assert batch.n_tokens <= self._limits.n_batch
         assert [chunk.slot for chunk in batch.chunks] == sorted({chunk.slot for chunk in batch.chunks})
         if self.next_results:
-            return self.next_results.pop(0)
+            return replace(self.next_results.pop(0), saved=tuple(self.saves))
         for chunk in batch.chunks:
             self._append(chunk)
         assert self._limits.partitioned or sum(map(len, self.memory)) <= self._limits.n_cells
-        return StepResult(tuple(self._draw_chunk(chunk) for chunk in batch.chunks if chunk.n_outputs))
+        n_rows = sum(chunk.n_outputs for chunk in batch.chunks)
+        assert n_rows <= max(self._limits.n_rows, self._limits.n_slots)
+        return StepResult(
+            tuple(self._draw_chunk(chunk) for chunk in batch.chunks if chunk.n_outputs),
+            saved=tuple(self.saves),
+            decode_seconds=self.seconds(n_rows, batch.n_tokens - n_rows),
+        )
 
     def close(self) -> None:
         self.is_closed = True
@@ -94,10 +129,13 @@ class FakeRunner:
 
     def _operate(self, operation: object) -> None:
         match operation:
-            case Truncate(slot, n_tokens):
+            case Truncate(slot, n_tokens) if slot not in self.lost:
                 assert n_tokens <= len(self.memory[slot])
                 assert self._limits.prefix == "any" or n_tokens in (0, len(self.memory[slot]))
                 del self.memory[slot][n_tokens:]
+            case Copy(source, target, _) if source in self.lost:
+                self.memory[target] = []
+                self.lost.append(target)
             case Copy(source, target, n_tokens):
                 assert source != target
                 assert n_tokens <= len(self.memory[source])
@@ -108,6 +146,20 @@ class FakeRunner:
                 self.opened.append(opened.id)
             case Close(request_id):
                 self.open.pop(request_id, None)
+            case Save(slot, key) if slot in self.lost:
+                self.saves.append(Saved(key, 0, 0.0))
+            case Save(slot, key):
+                assert key not in self.states
+                self.states[key] = list(self.memory[slot])
+                self.saves.append(Saved(key, self.state_bytes * len(self.memory[slot]), 0.0))
+            case Load(slot, key):
+                if self.loads_fail:
+                    self.memory[slot] = []
+                    self.lost.append(slot)
+                else:
+                    self.memory[slot] = list(self.states[key])
+            case Drop(key):
+                self.states.pop(key, None)
 
     def _append(self, chunk: Chunk) -> None:
         memory = self.memory[chunk.slot]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fakes import EOG, FakeRunner, foretold, limits, request
+from tests.fakes import EOG, FakeRunner, foretold, limits, request, successor
 from worker_gguf.engine.batch import Batch, Copy, Sampled, StepResult, Truncate
 from worker_gguf.engine.request import SamplingParams
 from worker_gguf.engine.runner import Limits
-from worker_gguf.engine.scheduler import Scheduler
+from worker_gguf.engine.scheduler import PLACES, Scheduler
 from worker_gguf.engine.updates import Ended, Token, Update
 from worker_gguf.errors import DeadlineExceeded, EngineFailed, QueueFull
 
@@ -21,8 +22,15 @@ from worker_gguf.errors import DeadlineExceeded, EngineFailed, QueueFull
 class Drive:
     """A scheduler and a fake runner, and their results for each request."""
 
-    def __init__(self, given: Limits, max_queue: int = 100, prefill_chunk: int | None = None, **runner: object) -> None:
-        self.scheduler = Scheduler(given, max_queue=max_queue, prefill_chunk=prefill_chunk)
+    def __init__(
+        self,
+        given: Limits,
+        max_queue: int = 100,
+        prefill_chunk: int | None = None,
+        cache_bytes: int = 0,
+        **runner: object,
+    ) -> None:
+        self.scheduler = Scheduler(given, max_queue=max_queue, prefill_chunk=prefill_chunk, cache_bytes=cache_bytes)
         self.runner = FakeRunner(given, **runner)  # type: ignore[arg-type]
         self.tokens: dict[str, list[int]] = {}
         self.endings: dict[str, list[Ended]] = {}
@@ -353,8 +361,44 @@ def test_partitioned_slots_stay_together() -> None:
     assert [chunk.slot for chunk in drive.runner.batches[-1].chunks] == [0, 1, 2]
 
 
+def repetitive(history: Sequence[int]) -> int:
+    """Draw from few tokens by the last two, so that most answers soon repeat themselves, and some end."""
+    return (history[-1] * 3 + history[-2] + 1) % 7 if len(history) > 1 else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """The limits and costs of an engine, and what happens to it."""
+
+    limits: Limits
+    prefill_chunk: int | None
+    cache_bytes: int
+    draw: Callable[[Sequence[int]], int]
+    row_seconds: float
+    steps: list[tuple[str, int, int]]
+
+    def drive(self) -> Drive:
+        return Drive(
+            self.limits,
+            max_queue=5,
+            prefill_chunk=self.prefill_chunk,
+            cache_bytes=self.cache_bytes,
+            draw=self.draw,
+            seconds=lambda n_rows, n_prompt: 0.01 + self.row_seconds * n_rows + 0.02 * n_prompt,
+        )
+
+    def answer(self, prompt: list[int], most: int) -> tuple[list[int], str]:
+        """Return the tokens and the reason of an answer that nothing interrupts."""
+        history = list(prompt)
+        while len(history) < self.limits.n_ctx and len(history) - len(prompt) < most:
+            if (token := self.draw(history)) == EOG:
+                return history[len(prompt) :], "stop"
+            history.append(token)
+        return history[len(prompt) :], "length"
+
+
 @st.composite
-def scripts(draw: st.DrawFn) -> tuple[Limits, int | None, list[tuple[str, int, int]]]:
+def scripts(draw: st.DrawFn) -> Script:
     n_ctx = draw(st.integers(8, 40))
     partitioned = draw(st.booleans())
     n_slots = draw(st.integers(1, 4))
@@ -365,47 +409,57 @@ def scripts(draw: st.DrawFn) -> tuple[Limits, int | None, list[tuple[str, int, i
         n_batch=draw(st.integers(max(n_slots, 2), 32)),
         partitioned=partitioned,
         prefix=draw(st.sampled_from(["any", "whole"])),
+        n_rows=n_slots + draw(st.integers(0, 8)),
     )
-    action = st.sampled_from(["add", "add", "add", "cancel", "step", "step", "no_space"])
-    steps = draw(st.lists(st.tuples(action, st.integers(0, 10**6), st.integers(0, 10**6)), max_size=60))
-    return given, draw(st.none() | st.integers(1, 8)), steps
+    action = st.sampled_from(["add", "add", "add", "cancel", "step", "step", "no_space", "lose"])
+    return Script(
+        given,
+        draw(st.none() | st.integers(1, 8)),
+        draw(st.sampled_from([0, 10, 30, 100])),
+        draw(st.sampled_from([successor, repetitive])),
+        draw(st.sampled_from([0.0, 0.001, 0.1])),
+        draw(st.lists(st.tuples(action, st.integers(0, 10**6), st.integers(0, 10**6)), max_size=60)),
+    )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(scripts())
-def test_any_interleaving_ends_each_request_once_with_its_own_tokens(
-    script: tuple[Limits, int | None, list[tuple[str, int, int]]],
-) -> None:
-    given, prefill_chunk, steps = script
-    drive = Drive(given, max_queue=5, prefill_chunk=prefill_chunk)
-    prompts: dict[str, list[int]] = {}
+def test_any_interleaving_ends_each_request_once_with_its_own_tokens(script: Script) -> None:
+    given, drive = script.limits, script.drive()
+    asked: dict[str, tuple[list[int], int]] = {}
     cancelled: set[str] = set()
-    for i, (action, x, y) in enumerate(steps):
+    for i, (action, x, y) in enumerate(script.steps):
+        name = f"r{i}"
         if action == "add":
             # Few different prompts, many shared beginnings.
             prompt = [1 + (j * (x % 3)) % 7 for j in range(1 + y % (given.n_ctx - 1))]
             try:
-                drive.add(f"r{i}", prompt, max_tokens=x % 9)
+                drive.add(name, prompt, max_tokens=x % 9, priority=y % 3)
             except QueueFull:
                 continue
-            prompts[f"r{i}"] = prompt
-        elif action == "cancel" and prompts:
-            name = sorted(prompts)[x % len(prompts)]
+            asked[name] = prompt, x % 9
+        elif action == "cancel" and asked:
+            name = sorted(asked)[x % len(asked)]
             if name not in drive.endings:
                 cancelled.add(name)
             drive.take(drive.scheduler.finish(name, "cancelled"))
         else:
+            drive.runner.loads_fail = action == "lose"
             drive.step(refuse=action == "no_space")
     drive.finish()
-    assert set(drive.endings) == set(prompts)
-    for name, prompt in prompts.items():
-        expected = foretold(prompt, given.n_ctx)
+    assert set(drive.endings) == set(asked)
+    for name, (prompt, most) in asked.items():
+        tokens, reason = script.answer(prompt, most)
         drawn = drive.tokens.get(name, [])
-        assert drawn == expected[: len(drawn)]
-        assert drive.reason(name) == ("cancelled" if name in cancelled else "length")
+        assert drawn == tokens[: len(drawn)]
+        assert drive.reason(name) == ("cancelled" if name in cancelled else reason)
+        assert name in cancelled or drawn == tokens
     assert all(slot.is_idle for slot in drive.scheduler.memory.slots)
     assert drive.scheduler.is_idle
     assert not drive.runner.open
+    assert [slot.tokens for slot in drive.scheduler.memory.slots] == drive.runner.memory
+    cache = drive.scheduler.memory.cache
+    assert sum(map(len, drive.runner.states.values())) == (cache.n_bytes if cache else 0) <= script.cache_bytes
 
 
 # --- several tokens in a step -----------------------------------------------------------------------------------------
@@ -423,7 +477,7 @@ def guess(drive: Drive, *guesses: int) -> Batch:
 
 
 def prefilled(max_tokens: int = 12, **runner: Any) -> Drive:
-    drive = Drive(limits(), **runner)
+    drive = Drive(limits(n_rows=8), **runner)
     drive.add("a", [5, 6, 7], max_tokens=max_tokens)
     drive.step()
     return drive
@@ -505,3 +559,213 @@ def test_a_sequence_with_forced_tokens_leaves_room_for_prompts_within_the_batch(
     following = drive.scheduler.schedule()
     assert following is not None
     assert [len(chunk.tokens) for chunk in following.chunks] == [3, 5]
+
+
+# --- guesses ----------------------------------------------------------------------------------------------------------
+
+
+def drawing_itself(*, cost: float) -> Drive:
+    """A sequence that repeats three tokens, in an engine where each further row costs so much of a step."""
+    drive = Drive(
+        limits(n_slots=1, n_ctx=500, n_cells=500, n_batch=64, n_rows=17),
+        draw=lambda history: 1 + len(history) % 3,
+        seconds=lambda n_rows, n_prompt: 1.0 + cost * (n_rows - 1) + 0.01 * n_prompt,
+    )
+    drive.add("a", [1, 2], max_tokens=200)
+    drive.finish()
+    return drive
+
+
+def test_a_sequence_that_repeats_itself_takes_few_steps_where_rows_cost_little() -> None:
+    drive = drawing_itself(cost=0.05)
+    assert drive.tokens["a"] == [1 + (2 + i) % 3 for i in range(200)]
+    assert len(drive.runner.batches) < 60
+
+
+def test_where_each_row_costs_a_whole_step_guesses_are_not_worth_it() -> None:
+    drive = drawing_itself(cost=1.0)
+    n_guesses = sum(chunk.n_outputs - 1 for batch in drive.runner.batches for chunk in batch.chunks if chunk.n_outputs)
+    assert n_guesses < 40  # those that showed the cost
+
+
+def test_a_sequence_whose_guesses_are_wrong_stops_guessing() -> None:
+    script = [1, 2, 3, 9, 1, 2, 3, 8, 1, 2, 3, 7, 1, 2, 3, 6, 1, 2, 3, 5]
+    drive = Drive(
+        limits(n_slots=1, n_ctx=500, n_cells=500, n_batch=64, n_rows=17),
+        draw=lambda history: script[len(history) % 20] + 10 * (len(history) // 20 * (len(history) % 4 == 3)),
+        seconds=lambda n_rows, n_prompt: 1.0 + 0.2 * (n_rows - 1) + 0.01 * n_prompt,
+    )
+    drive.add("a", [1, 2, 3], max_tokens=400)
+    drive.finish()
+    guessed = [sum(chunk.n_outputs - 1 for chunk in batch.chunks) for batch in drive.runner.batches[-100:]]
+    assert sum(guessed) < 100
+    assert len(drive.tokens["a"]) == 400
+
+
+def test_guesses_never_make_another_sequence_wait() -> None:
+    drive = Drive(
+        limits(n_slots=2, n_ctx=40, n_cells=46, n_batch=64, n_rows=10),
+        draw=lambda history: 1 + len(history) % 3,
+        seconds=lambda n_rows, n_prompt: 1.0 + 0.01 * n_prompt,
+    )
+    drive.add("a", [1, 2], max_tokens=20)
+    drive.add("b", [3, 2], max_tokens=20)
+    drive.finish()
+    assert drive.runner.opened == ["a", "b"]
+
+
+# --- order and fairness -----------------------------------------------------------------------------------------------
+
+
+def test_a_lower_priority_goes_first() -> None:
+    drive = Drive(limits(n_slots=1))
+    drive.add("first", [1, 2])
+    drive.step()
+    for name, priority in (("later", 1), ("normal", 0), ("urgent", -1)):
+        drive.add(name, [1, 2], priority=priority)
+    drive.finish()
+    assert drive.runner.opened == ["first", "urgent", "normal", "later"]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 2), st.integers(1, 3))
+def test_a_request_of_low_priority_is_passed_by_a_bounded_number_of_others(n_slots: int, behind: int) -> None:
+    drive = Drive(limits(n_slots=n_slots), max_queue=1000)
+    drive.add("patient", [1, 2], max_tokens=1, priority=behind)
+    for i in range(behind * PLACES + 10):
+        drive.add(f"r{i}", [1, 2], max_tokens=1)
+        drive.add(f"s{i}", [1, 2], max_tokens=1)
+        if "patient" in drive.endings:
+            break
+        drive.step()
+    drive.finish()
+    assert drive.runner.opened.index("patient") <= behind * PLACES + n_slots
+
+
+def test_a_long_prompt_takes_as_much_time_of_a_step_as_the_sequences_beside_it() -> None:
+    drive = Drive(
+        limits(n_slots=9, n_ctx=5000, n_cells=9000, n_batch=512, n_rows=9),
+        prefill_chunk=512,
+        seconds=lambda n_rows, n_prompt: 0.002 + 0.001 * n_rows + 0.0001 * n_prompt,
+    )
+    for i in range(8):
+        drive.add(f"s{i}", [10 + i, 20], max_tokens=200)
+    for _ in range(20):
+        drive.step()
+    drive.add("long", [7] * 4000, max_tokens=1)
+    sizes = []
+    while "long" not in drive.endings:
+        drive.step()
+        sizes.append(drive.runner.batches[-1].n_tokens - 8)
+    assert max(sizes) <= 110  # a step of eight rows takes 0.01 s
+    assert min(sizes[10:-1]) >= 90
+
+
+def test_many_prompts_beside_one_sequence_are_not_held_up_by_it() -> None:
+    drive = Drive(
+        limits(n_slots=9, n_ctx=500, n_cells=4500, n_batch=512, n_rows=9),
+        prefill_chunk=512,
+        seconds=lambda n_rows, n_prompt: 0.002 + 0.001 * n_rows + 0.0001 * n_prompt,
+    )
+    drive.add("one", [1, 2], max_tokens=100)
+    for _ in range(10):
+        drive.step()
+    for i in range(8):
+        drive.add(f"p{i}", [10 + i] * 100, max_tokens=1)
+    drive.step()
+    drive.step()
+    assert drive.runner.batches[-1].n_tokens > 200
+
+
+# --- the prompt cache -------------------------------------------------------------------------------------------------
+
+
+def cached(n_slots: int = 1, cache_bytes: int = 1000, **changes: Any) -> Drive:
+    """An engine that knows the costs of its steps and has a prompt cache of one byte for each token."""
+    given = limits(n_slots=n_slots, **{"n_ctx": 100, "n_cells": 100 * n_slots, "n_batch": 100, **changes})
+    drive = Drive(given, cache_bytes=cache_bytes, seconds=lambda n_rows, n_prompt: 0.01 + 0.01 * n_prompt)
+    drive.add("before", [99, 98], max_tokens=3)
+    drive.finish()
+    drive.runner.opened.clear()
+    drive.runner.batches.clear()
+    del drive.tokens["before"]
+    return drive
+
+
+def test_a_conversation_that_lost_its_slot_comes_back_from_the_cache() -> None:
+    drive = cached()
+    drive.add("a", list(range(1, 41)), max_tokens=2)
+    drive.finish()
+    drive.add("b", [50] * 40, max_tokens=2)
+    drive.finish()
+    prompt = [*range(1, 41), *drive.tokens["a"], 60]
+    drive.add("again", prompt, max_tokens=3)
+    drive.finish()
+    assert drive.tokens["again"] == foretold(prompt, 3)
+    assert drive.endings["again"][0].sequence.n_cached == 41
+    drive.add("b again", [50] * 40, max_tokens=2)
+    drive.finish()
+    assert drive.endings["b again"][0].sequence.n_cached == 39
+
+
+def test_without_cache_prompt_nothing_is_loaded() -> None:
+    drive = cached()
+    for name in ("a", "b", "a again"):
+        drive.add(
+            name, list(range(1, 41)) if name[0] == "a" else [50] * 40, max_tokens=2, cache_prompt=name != "a again"
+        )
+        drive.finish()
+    assert drive.endings["a again"][0].sequence.n_cached == 0
+
+
+def test_the_least_recently_used_state_is_dropped_for_a_new_one() -> None:
+    drive = cached(cache_bytes=100)
+    for first in (1, 2, 3, 4):
+        drive.add(f"r{first}", [first] * 40, max_tokens=1)
+        drive.finish()
+    held = [tokens[0] for tokens in drive.runner.states.values()]
+    assert held == [2, 3]  # 4 is in the slot
+
+
+def test_a_state_larger_than_the_cache_drops_nothing_for_itself() -> None:
+    drive = cached(cache_bytes=50)
+    for first, n in ((1, 30), (2, 60), (3, 30), (4, 30)):
+        drive.add(f"r{first}", [first] * n, max_tokens=1)
+        drive.finish()
+    assert [tokens[0] for tokens in drive.runner.states.values()] == [3]
+
+
+def test_a_state_that_cannot_be_loaded_is_computed_anew() -> None:
+    drive = cached()
+    for name, first in (("a", 1), ("b", 2)):
+        drive.add(name, [first] * 40, max_tokens=2)
+        drive.finish()
+    drive.runner.loads_fail = True
+    drive.add("again", [1] * 40, max_tokens=2)
+    drive.finish()
+    assert drive.tokens["again"] == drive.tokens["a"]
+    assert drive.endings["again"][0].sequence.n_cached == 0
+
+
+def test_a_sequence_that_must_wait_goes_on_from_its_saved_state() -> None:
+    drive = cached(n_slots=2, n_ctx=60, n_cells=70)
+    drive.add("a", [1] * 30, max_tokens=20)
+    drive.add("b", [2] * 30, max_tokens=20)
+    drive.finish()
+    assert drive.tokens == {"a": foretold([1] * 30, 20), "b": foretold([2] * 30, 20)}
+    assert drive.runner.opened == ["a", "b", "b"]
+    assert sum(batch.n_tokens for batch in drive.runner.batches) < 110
+
+
+def test_a_memory_that_cannot_be_cut_goes_back_to_the_end_of_the_prompt() -> None:
+    drive = cached(prefix="whole")
+    drive.add("warm", [9] * 90, max_tokens=1)
+    drive.finish()
+    drive.add("a", list(range(1, 61)), max_tokens=5)
+    drive.finish()
+    # The next turn renders the answer differently, so nothing after the prompt can be reused.
+    prompt = [*range(1, 58), 90, 91, 92]
+    drive.add("next", prompt, max_tokens=2)
+    drive.finish()
+    assert drive.tokens["next"] == foretold(prompt, 2)
+    assert drive.endings["next"][0].sequence.n_cached == 60 - 16

@@ -157,10 +157,10 @@ def test_several_rows_of_a_chunk_draw_the_same_tokens_as_single_steps(
     model: Model, generate: Generate, prompt: list[int], runner: LlamaRunner
 ) -> None:
     expected = generate(0, prompt, 4)
-    params = replace(runner._context.params, n_outputs=4)
+    params = replace(runner._context.params, n_rows=4)
     wide = _Lent(model, Context(model, params), n_sampling_threads=2)
     try:
-        assert wide.limits.n_outputs == 4
+        assert wide.limits.n_rows == 4
         for n_right in range(4):
             asked = request(f"r{n_right}", prompt, sampling=GREEDY)
             wide.run(Batch((Truncate(1, 0), Open(1, asked, prompt)), (Chunk(1, 0, prompt, 1),)))
@@ -175,7 +175,7 @@ def test_several_rows_of_a_chunk_draw_the_same_tokens_as_single_steps(
 
 
 def test_each_row_has_its_log_probabilities(model: Model, prompt: list[int], runner: LlamaRunner) -> None:
-    params = replace(runner._context.params, n_outputs=2)
+    params = replace(runner._context.params, n_rows=2)
     wide = _Lent(model, Context(model, params))
     try:
         asked = asked_logprobs(prompt, 3)

@@ -11,7 +11,22 @@ from dataclasses import dataclass
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.errors import WorkerError
 
-__all__ = ["Batch", "Chunk", "Close", "Copy", "Logprob", "Open", "Operation", "Sampled", "StepResult", "Truncate"]
+__all__ = [
+    "Batch",
+    "Chunk",
+    "Close",
+    "Copy",
+    "Drop",
+    "Load",
+    "Logprob",
+    "Open",
+    "Operation",
+    "Sampled",
+    "Save",
+    "Saved",
+    "StepResult",
+    "Truncate",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +62,30 @@ class Close:
     request_id: str
 
 
-Operation = Copy | Truncate | Open | Close
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Keep the state of `slot` in main memory, under `key`. The slot does not change."""
+
+    slot: int
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Make `slot` hold the state under `key`, which stays saved, and nothing else."""
+
+    slot: int
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Forget the state under `key`, if it was saved."""
+
+    key: int
+
+
+Operation = Copy | Truncate | Open | Close | Save | Load | Drop
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +140,19 @@ class Sampled:
 
 
 @dataclass(frozen=True, slots=True)
+class Saved:
+    """A state that was saved: its size, and the time that it took. 0 bytes mean that it could not be saved."""
+
+    key: int
+    n_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class StepResult:
     """The result of a step. With `no_space` the memory is unchanged; with `error` the slots of the chunks are empty.
 
+    If the states of some slots could not be loaded, these are in `not_loaded` and empty, and no chunk was computed.
     `refused` pairs a slot with the error of its sampler, which could not be created or found no token to draw.
     """
 
@@ -112,5 +160,7 @@ class StepResult:
     no_space: bool = False
     error: WorkerError | None = None
     refused: tuple[tuple[int, WorkerError], ...] = ()
+    saved: tuple[Saved, ...] = ()
+    not_loaded: tuple[int, ...] = ()
     decode_seconds: float = 0.0
     sample_seconds: float = 0.0

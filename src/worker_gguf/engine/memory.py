@@ -8,10 +8,11 @@ sequence.tokens[:n_computed]   equals the tokens of the slot in which the sequen
 
 from __future__ import annotations
 
-from worker_gguf.engine.batch import Close, Copy, Open, Operation, Truncate
+from worker_gguf.engine.batch import Close, Copy, Load, Open, Operation, Save, Saved, Truncate
+from worker_gguf.engine.prompt_cache import Entry, PromptCache
 from worker_gguf.engine.runner import Limits
 from worker_gguf.engine.sequence import Sequence, Slot
-from worker_gguf.engine.slots import Placement, place
+from worker_gguf.engine.slots import MIN_SHARED_TOKENS, Placement, place
 
 __all__ = ["Memory"]
 
@@ -19,8 +20,10 @@ __all__ = ["Memory"]
 class Memory:
     """The slots, and the operations that have not been carried out yet."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, cache: PromptCache | None = None) -> None:
+        """`cache` keeps the content of slots that would be lost."""
         self.limits = limits
+        self.cache = cache
         self.slots = [Slot(i) for i in range(limits.n_slots)]
         self._operations: list[Operation] = []
         self._tick = 0
@@ -51,10 +54,33 @@ class Memory:
 
         Returns False if no slot or too little room is free.
         """
-        placement = place(self.slots, sequence.tokens, self.limits, reuse=sequence.request.cache_prompt)
-        if placement is None or not self._make_room(sequence, placement.target):
+        reuse = sequence.request.cache_prompt
+        placement = place(self.slots, sequence.tokens, self.limits, reuse=reuse)
+        if placement is None:
+            return False
+        if self.cache is not None and reuse and (found := self.cache.find(sequence.tokens)) is not None:
+            entry, n_reused = found
+            if n_reused >= placement.n_reused + MIN_SHARED_TOKENS:
+                return self._claim_saved(sequence, entry, n_reused)
+        if not self._make_room(len(sequence.tokens) + 1, placement.target):
             return False
         self._occupy(sequence, placement)
+        return True
+
+    def _claim_saved(self, sequence: Sequence, entry: Entry, n_reused: int) -> bool:
+        """Give the sequence a slot with a saved state. Returns False if too little room is free."""
+        placement = place(self.slots, sequence.tokens, self.limits, reuse=False)
+        assert self.cache is not None
+        assert placement is not None
+        target = placement.target
+        self.cache.touch(entry)
+        if not self._make_room(max(len(sequence.tokens) + 1, len(entry.tokens)), target, entry):
+            return False
+        self._save(target, 0, entry)
+        self._operations.append(Load(target.id, entry.key))
+        if n_reused < len(entry.tokens):
+            self._operations.append(Truncate(target.id, n_reused))
+        self._seat(sequence, target, entry.tokens[:n_reused])
         return True
 
     def release(self, sequence: Sequence) -> Slot:
@@ -78,17 +104,63 @@ class Memory:
         self._tick += 1
         slot.last_used = self._tick
 
-    def empty(self, slot: Slot) -> None:
+    def empty(self, slot: Slot, *, save: bool = True, keep: Entry | None = None) -> None:
+        """Empty a slot. Its content is saved if that is worth it, unless `save` is False."""
+        if save:
+            self._save(slot, 0, keep)
         slot.tokens = []
         self._operations.append(Truncate(slot.id, 0))
 
-    def forget_oldest(self, keep: Slot | None = None) -> bool:
-        """Drop the least recently used prefix, but never the one in `keep`. Returns False if there is none to drop."""
+    def forget_oldest(self, keep: Slot | None = None, keep_entry: Entry | None = None) -> bool:
+        """Take the least recently used prefix out of its slot, but never the one in `keep`.
+
+        Returns False if there is none.
+        """
         idle = [slot for slot in self.slots if slot.is_idle and slot.tokens and slot is not keep]
         if not idle:
             return False
-        self.empty(min(idle, key=lambda slot: slot.last_used))
+        self.empty(min(idle, key=lambda slot: slot.last_used), keep=keep_entry)
         return True
+
+    # --- saved states ---------------------------------------------------------------------------------------------
+
+    def checkpoint(self, slot: Slot) -> None:
+        """Save the content of a slot as it is now."""
+        if self.cache is not None and not self.cache.has(slot.tokens):
+            self._add(slot, None)
+
+    def note_saved(self, saved: Saved) -> None:
+        if self.cache is not None:
+            self._operations += self.cache.note(saved)
+
+    def forget_saved(self) -> None:
+        if self.cache is not None:
+            self._operations += self.cache.clear()
+
+    def note_not_loaded(self, slot: Slot) -> None:
+        """The state of a slot could not be loaded, and the slot is empty. Its sequence computes all its tokens."""
+        slot.tokens = []
+        if slot.sequence is not None:
+            slot.sequence.n_computed = slot.sequence.n_cached = 0
+
+    def _save(self, slot: Slot, n_kept: int, keep: Entry | None = None) -> None:
+        """Save a slot that is about to lose all but `n_kept` tokens, if that is worth it and they are nowhere else."""
+        cache, tokens = self.cache, slot.tokens
+        n_lost = len(tokens) - n_kept
+        if cache is None or n_lost <= n_kept or not cache.is_worth(n_lost) or cache.has(tokens):
+            return
+        if self.limits.prefix == "any" and any(
+            other.tokens[: len(tokens)] == tokens for other in self.slots if other is not slot
+        ):
+            return
+        self._add(slot, keep)
+
+    def _add(self, slot: Slot, keep: Entry | None) -> None:
+        assert self.cache is not None
+        key, drops = self.cache.add(slot.tokens, keep)
+        self._operations += drops
+        if key is not None:
+            self._operations.append(Save(slot.id, key))
 
     def close(self, sequence: Sequence) -> None:
         """Free what belongs to a request that has ended."""
@@ -96,15 +168,17 @@ class Memory:
 
     # --- placing --------------------------------------------------------------------------------------------------
 
-    def _make_room(self, sequence: Sequence, target: Slot) -> bool:
-        """Drop cached prefixes until the sequence fits. Returns False if running sequences leave too little room."""
+    def _make_room(self, needed: int, target: Slot, keep: Entry | None = None) -> bool:
+        """Drop cached prefixes until `needed` tokens fit into `target`.
+
+        Returns False if running sequences leave too little room.
+        """
         if self.limits.partitioned:
             return True
-        needed = len(sequence.tokens) + 1
         busy = sum(len(slot.tokens) for slot in self.slots if not slot.is_idle)
         if busy + needed > self.limits.n_cells:
             return False
-        while self.n_held - len(target.tokens) + needed > self.limits.n_cells and self.forget_oldest(target):
+        while self.n_held - len(target.tokens) + needed > self.limits.n_cells and self.forget_oldest(target, keep):
             pass
         return True
 
@@ -113,18 +187,23 @@ class Memory:
         if source is not target:
             # The source may have been dropped to make room, and then nothing is left to copy.
             n_reused = min(n_reused, len(source.tokens))
+            self._save(target, 0)
             self._operations.append(Copy(source.id, target.id, n_reused))
             if source.is_idle:
                 source.last_used = 0  # the copy replaces it, so drop this prefix first
             else:
                 self.touch(source)
         elif n_reused < len(target.tokens):
+            self._save(target, n_reused)
             self._operations.append(Truncate(target.id, n_reused))
+        self._seat(sequence, target, sequence.tokens[:n_reused])
+
+    def _seat(self, sequence: Sequence, target: Slot, held: list[int]) -> None:
         self._operations.append(Open(target.id, sequence.request, sequence.tokens))
-        target.tokens = sequence.tokens[:n_reused]
+        target.tokens = held
         target.sequence = sequence
         self.touch(target)
         sequence.slot = target
-        sequence.n_computed = n_reused
+        sequence.n_computed = len(held)
         if sequence.n_cached is None:
-            sequence.n_cached = n_reused
+            sequence.n_cached = len(held)

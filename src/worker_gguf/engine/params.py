@@ -28,7 +28,7 @@ class ModelParams:
 class ContextParams:
     """`n_ctx` is the number of tokens of one sequence, `n_cells` that of all sequences together.
 
-    `n_outputs` is the maximum number of rows of logits for one sequence in one decode.
+    `n_rows` is the maximum number of rows of logits in one decode, of all sequences together.
     """
 
     n_ctx: int
@@ -44,4 +44,4 @@ class ContextParams:
     type_v: str = "f16"
     rope_freq_base: float = 0.0
     rope_freq_scale: float = 0.0
-    n_outputs: int = 1
+    n_rows: int = 0

@@ -61,6 +61,7 @@ class GenerationRequest:
     `max_tokens` None means up to the end of the context. End-of-generation tokens are banned until `min_tokens` tokens
     have been drawn. `stop` lists texts that end the answer and are not part of it. `top_logprobs` None means no
     log-probabilities, and 0 means only those of the drawn tokens. `deadline_s` is a reading of `time.monotonic()`.
+    Requests with a lower `priority` go first.
     """
 
     id: str
@@ -72,3 +73,4 @@ class GenerationRequest:
     top_logprobs: int | None = None
     cache_prompt: bool = True
     deadline_s: float | None = None
+    priority: int = 0

@@ -18,7 +18,8 @@ class Limits:
     tokens that all slots together can hold. `n_batch` is the maximum number of tokens in one step. With `partitioned`,
     each slot has its own part of the memory, and neighbouring slots compute fastest together. `prefix` is "any" if any
     prefix of a slot's tokens can be reused, and "whole" if only all of them can (a recurrent memory keeps one state and
-    cannot be cut). `n_outputs` is the maximum number of rows of logits for one slot in one step.
+    cannot be cut). `n_rows` is the maximum number of rows of logits in one step; more than `n_slots` leave room for
+    guessed tokens.
     """
 
     n_slots: int
@@ -28,7 +29,7 @@ class Limits:
     eog: frozenset[int]
     partitioned: bool = False
     prefix: Literal["any", "whole"] = "any"
-    n_outputs: int = 1
+    n_rows: int = 0
 
 
 class Runner(Protocol):

@@ -5,16 +5,20 @@ A sequence is waiting (without a slot) or running (in a slot, first prefilling, 
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import insort
 from collections.abc import Iterable
+from collections.abc import Sequence as Tokens
 from itertools import zip_longest
 
 from worker_gguf.engine.batch import Batch, Chunk, Sampled, StepResult
+from worker_gguf.engine.costs import StepCosts
 from worker_gguf.engine.memory import Memory
+from worker_gguf.engine.prompt_cache import PromptCache
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.engine.runner import Limits
 from worker_gguf.engine.sequence import Sequence, Slot
 from worker_gguf.engine.slots import common_prefix, least_copy
+from worker_gguf.engine.speculation import Speculation
 from worker_gguf.engine.updates import Ended, FinishReason, Token, Update
 from worker_gguf.errors import (
     DeadlineExceeded,
@@ -23,26 +27,42 @@ from worker_gguf.errors import (
     WorkerError,
 )
 
-__all__ = ["Scheduler"]
+__all__ = ["PLACES", "Scheduler"]
+
+PLACES = 64
+"""A priority that is lower by one is worth so many places in the queue. So nobody waits for ever."""
+# Beside running sequences, a step computes at least so many tokens of prompts.
+_LEAST_CHUNK = 16
+# And so many as long as the cost of prompts is unknown.
+_FIRST_CHUNK = 64
+# The end of a chat's prompt, which opens the answer, takes less than so many tokens.
+_CHECKPOINT_BEFORE_END = 16
 
 
 class Scheduler:
-    """Continuous batching over a fixed number of slots, first come, first served."""
+    """Continuous batching over a fixed number of slots: by priority, then first come, first served."""
 
-    def __init__(self, limits: Limits, *, max_queue: int, prefill_chunk: int | None = None) -> None:
-        """`max_queue` is the number of requests that may wait while all slots are busy.
+    def __init__(
+        self, limits: Limits, *, max_queue: int, prefill_chunk: int | None = None, cache_bytes: int = 0
+    ) -> None:
+        """`cache_bytes` is the size of the prompt cache in main memory, 0 for none.
 
-        `prefill_chunk` is the maximum number of prompt tokens in a step while other sequences decode, so that a long
-        prompt does not stall them.
+        `max_queue` is the number of requests that may wait while all slots are busy. `prefill_chunk` is the maximum
+        number of prompt tokens in a step while other sequences decode. As soon as the costs of steps are known, their
+        number is chosen by time.
         """
         self.limits = limits
         self.max_queue = max_queue
         self.prefill_chunk = min(prefill_chunk or limits.n_batch, limits.n_batch)
-        self.memory = Memory(limits)
-        self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []  # oldest arrival first
+        self._costs = StepCosts()
+        self.memory = Memory(limits, PromptCache(cache_bytes, limits, self._costs) if cache_bytes else None)
+        self.waiting: list[Sequence] = []  # both lists in the order of turns
+        self.running: list[Sequence] = []
         self._by_id: dict[str, Sequence] = {}
         self._arrivals = 0
+        # A memory that cannot be cut cannot take back a wrong guess.
+        can_guess = limits.n_rows > limits.n_slots and limits.prefix == "any"
+        self._speculation = Speculation(limits, self._costs) if can_guess else None
 
     @property
     def is_idle(self) -> bool:
@@ -57,10 +77,10 @@ class Scheduler:
         assert 0 < len(request.prompt) < self.limits.n_ctx, "the context cannot hold the prompt"
         if len(self._by_id) >= self.limits.n_slots + self.max_queue:
             raise QueueFull.of(len(self._by_id), self.limits.n_slots + self.max_queue)
-        sequence = Sequence(request, self._arrivals, start_by_s)
+        sequence = Sequence(request, self._arrivals + PLACES * request.priority, start_by_s)
         self._arrivals += 1
         self._by_id[request.id] = sequence
-        self.waiting.append(sequence)
+        self._queue(sequence)
 
     def finish(self, request_id: str, reason: FinishReason, error: WorkerError | None = None) -> list[Update]:
         """End a sequence now. Its slot is free before the next step. Does nothing if the id is unknown or has ended."""
@@ -74,7 +94,8 @@ class Scheduler:
         """End every sequence and clear the memory. For use when the content of the memory is unknown."""
         updates = self.finish_all("error", error)
         for slot in self.memory.slots:
-            self.memory.empty(slot)
+            self.memory.empty(slot, save=False)
+        self.memory.forget_saved()
         return updates
 
     def expire(self, now_s: float, retry_after_s: int = 1) -> list[Update]:
@@ -100,45 +121,41 @@ class Scheduler:
 
     def commit(self, batch: Batch, result: StepResult) -> list[Update]:
         """Apply the result of a step."""
+        for saved in result.saved:
+            self.memory.note_saved(saved)
         updates: list[Update] = []
         for slot_id, refusal in result.refused:
             if (sequence := self.memory.slots[slot_id].sequence) is not None:
                 updates.append(self._end(sequence, "error", refusal))
+        if result.not_loaded:
+            for slot_id in result.not_loaded:
+                self.memory.note_not_loaded(self.memory.slots[slot_id])
+            return updates
         if result.no_space:
             return updates + self._make_room_after_refusal(batch)
         if result.error is not None:
             return updates + self._fail(batch, result.error)
-        for chunk in batch.chunks:
-            slot = self.memory.slots[chunk.slot]
-            self.memory.append(slot, chunk.tokens)
-            if slot.sequence is not None:
-                slot.sequence.n_computed += len(chunk.tokens)
-                if slot.sequence.only_evaluates and slot.sequence.n_pending == 0:
-                    updates.append(self._end(slot.sequence, "length"))
-        for sampled in result.sampled:
-            sequence = self.memory.slots[sampled.slot].sequence
-            if sequence is not None:
-                updates += self._draw(sequence, sampled)
-        for chunk in batch.chunks:
-            if chunk.n_outputs > 1:
-                self._drop_wrong_guesses(chunk)
-        return updates
+        return updates + self._apply(batch, result)
 
     # --- admission ------------------------------------------------------------------------------------------------
 
     def _admit(self) -> None:
         passed: list[Sequence] = []
-        while self.waiting and len(self.running) < self.limits.n_slots:
-            sequence = self.waiting.popleft()
+        for place, sequence in enumerate(self.waiting):
+            if len(self.running) >= self.limits.n_slots:
+                passed += self.waiting[place:]
+                break
             if self._soon_cached(sequence):
                 passed.append(sequence)
             elif self.memory.claim(sequence):
-                self.running.append(sequence)
-                self.running.sort(key=lambda running: running.arrival)
+                insort(self.running, sequence, key=_turn)
             else:
-                passed.append(sequence)
+                passed += self.waiting[place:]
                 break
-        self.waiting.extendleft(reversed(passed))
+        self.waiting = passed
+
+    def _queue(self, sequence: Sequence) -> None:
+        insort(self.waiting, sequence, key=_turn)
 
     def _soon_cached(self, sequence: Sequence) -> bool:
         """Return whether this sequence should wait for a prefix that a running one is computing, to copy it."""
@@ -155,33 +172,89 @@ class Scheduler:
     # --- building a batch -----------------------------------------------------------------------------------------
 
     def _chunks(self) -> list[Chunk]:
-        """Build chunks: drawn tokens of all decoding sequences, and prompt tokens up to the budget, oldest first."""
-        n_decoding = sum(sequence.n_pending for sequence in self.running if sequence.is_decoding)
-        budget = self.limits.n_batch - n_decoding
-        if n_decoding:
-            budget = min(budget, self.prefill_chunk)
+        """Build chunks: drawn tokens of all decoding sequences, and prompt tokens up to the budget, by turn."""
+        decoding = [sequence for sequence in self.running if sequence.is_decoding]
+        budget = self._prompt_budget(decoding)
         room = self.memory.room
-        chunks: list[Chunk] = []
+        parts: dict[Sequence, int] = {}
         for sequence in list(self.running):
             if sequence.slot is None:
                 continue  # an older sequence took its memory, in an earlier turn of this loop
-            wanted = sequence.n_pending if sequence.is_decoding else min(sequence.n_pending, budget)
+            is_decoding = sequence.is_decoding
+            wanted = sequence.n_pending if is_decoding else min(self._until_checkpoint(sequence), budget)
             if room < wanted:
                 room += self._reclaim(wanted - room, sequence)
             n = min(wanted, room)
             if n <= 0 or sequence.slot is None:
                 continue
-            chunks.append(self._chunk(sequence, sequence.slot, n))
+            parts[sequence] = n
             room -= n
-            if not sequence.is_decoding:
+            if not is_decoding:
                 budget -= n
-        return chunks
+        guesses = self._guesses(decoding, parts, room) if decoding and self._speculation is not None else {}
+        return [self._chunk(sequence, n, guesses.get(sequence, ())) for sequence, n in parts.items()]
 
-    def _chunk(self, sequence: Sequence, slot: Slot, n: int) -> Chunk:
+    def _prompt_budget(self, decoding: list[Sequence]) -> int:
+        """Return the number of prompt tokens for this step.
+
+        Beside decoding sequences, prompts may take as long as the decoding itself, or longer if more prompts than
+        decoding sequences are there: each sequence counts the same.
+        """
+        n_decoding = sum(sequence.n_pending for sequence in decoding)
+        budget = self.limits.n_batch - n_decoding
+        if not decoding:
+            return budget
+        budget = min(budget, self.prefill_chunk)
+        step, per_token = self._costs.of_rows(len(decoding)), self._costs.per_prompt_token
+        if not step or not per_token:
+            return min(budget, _FIRST_CHUNK)
+        n_prefilling = len(self.running) - len(decoding)
+        seconds = step * max(1.0, n_prefilling / len(decoding))
+        return min(budget, max(_LEAST_CHUNK, int(seconds / per_token)))
+
+    def _until_checkpoint(self, sequence: Sequence) -> int:
+        """Return how many pending tokens to compute before the state is saved, or all of them.
+
+        A memory that cannot be cut can only go on from a saved state. The next turn of a chat repeats the prompt
+        except its end, which opens the answer, so a state is saved there.
+        """
+        left = sequence.n_prompt - _CHECKPOINT_BEFORE_END - sequence.n_computed
+        cache = self.memory.cache
+        if self.limits.prefix == "any" or cache is None or not sequence.request.cache_prompt or left < 0:
+            return sequence.n_pending
+        if left > 0:
+            return left if cache.is_worth(left) else sequence.n_pending
+        assert sequence.slot is not None
+        self.memory.checkpoint(sequence.slot)
+        return sequence.n_pending
+
+    def _guesses(self, decoding: list[Sequence], parts: dict[Sequence, int], room: int) -> dict[Sequence, Tokens[int]]:
+        """Return guesses for sequences of this step, if there is room for them without making another one wait."""
+        assert self._speculation is not None
+        n_rows = sum(n == sequence.n_pending for sequence, n in parts.items())
+        n_prompt = sum(parts.values()) - n_rows
+        seconds = n_prompt * (self._costs.per_prompt_token or 0.0)
+        guesses = self._speculation.choose([s for s in decoding if s in parts], n_rows, seconds)
+        n_guesses = sum(map(len, guesses.values()))
+        if n_guesses + sum(parts.values()) > self.limits.n_batch:
+            return {}
+        while n_guesses > room:
+            held = self.memory.n_held
+            if not self.memory.forget_oldest():
+                return {}
+            room += held - self.memory.n_held
+        return guesses
+
+    def _chunk(self, sequence: Sequence, n: int, guesses: Tokens[int]) -> Chunk:
+        assert sequence.slot is not None
         start = sequence.n_computed
-        tokens = sequence.tokens[start : start + n]
         draws = n == sequence.n_pending and not sequence.only_evaluates
-        return Chunk(slot.id, start, tokens, n_outputs=int(draws))
+        return Chunk(
+            sequence.slot.id,
+            start,
+            [*sequence.tokens[start : start + n], *guesses],
+            n_outputs=draws + len(guesses),
+        )
 
     def _reclaim(self, wanted: int, sequence: Sequence) -> int:
         """Free at least `wanted` tokens if possible, and return how many were freed.
@@ -200,12 +273,37 @@ class Scheduler:
         return before - self.memory.n_held
 
     def _make_wait(self, sequence: Sequence) -> None:
-        """Empty the sequence's slot and put the sequence first in the queue. It computes all its tokens again later."""
+        """Empty the sequence's slot and let the sequence wait again. It computes all its tokens again later."""
         self.memory.empty(self._leave(sequence))
         sequence.n_computed = 0
-        self.waiting.appendleft(sequence)
+        self._queue(sequence)
 
     # --- applying results ---------------------------------------------------------------------------------------
+
+    def _apply(self, batch: Batch, result: StepResult) -> list[Update]:
+        """Apply the result of a step that was computed."""
+        updates: list[Update] = []
+        self._note_costs(batch, result)
+        for chunk in batch.chunks:
+            slot = self.memory.slots[chunk.slot]
+            self.memory.append(slot, chunk.tokens)
+            if slot.sequence is not None:
+                slot.sequence.n_computed += len(chunk.tokens)
+                if slot.sequence.only_evaluates and slot.sequence.n_pending == 0:
+                    updates.append(self._end(slot.sequence, "length"))
+        for sampled in result.sampled:
+            sequence = self.memory.slots[sampled.slot].sequence
+            if sequence is not None:
+                updates += self._draw(sequence, sampled)
+        for chunk in batch.chunks:
+            if chunk.n_outputs > 1:
+                self._drop_wrong_guesses(chunk)
+        return updates
+
+    def _note_costs(self, batch: Batch, result: StepResult) -> None:
+        if batch.chunks:
+            n_rows = sum(chunk.n_outputs for chunk in batch.chunks)
+            self._costs.note(n_rows, batch.n_tokens - n_rows, result.decode_seconds + result.sample_seconds)
 
     def _draw(self, sequence: Sequence, sampled: Sampled) -> Iterable[Update]:
         """Add the drawn tokens up to the one that ends the sequence, and drop the rest."""
@@ -219,6 +317,8 @@ class Scheduler:
             updates.append(Token(sequence, token, logprob))
             if (limit is not None and sequence.n_generated >= limit) or len(sequence.tokens) >= self.limits.n_ctx:
                 return [*updates, self._end(sequence, "length")]
+        if self._speculation is not None:
+            self._speculation.note(sequence, len(sampled.tokens))
         return updates
 
     def _drop_wrong_guesses(self, chunk: Chunk) -> None:
@@ -255,11 +355,13 @@ class Scheduler:
             slot = self.memory.slots[chunk.slot]
             if slot.sequence is not None:
                 updates.append(self._end(slot.sequence, "error", error))
-            self.memory.empty(slot)
+            self.memory.empty(slot, save=False)
         return updates
 
     def _end(self, sequence: Sequence, reason: FinishReason, error: WorkerError | None = None) -> Ended:
         del self._by_id[sequence.id]
+        if self._speculation is not None:
+            self._speculation.forget(sequence)
         if sequence.slot is None:
             self.waiting.remove(sequence)
         else:
@@ -270,3 +372,7 @@ class Scheduler:
     def _leave(self, sequence: Sequence) -> Slot:
         self.running.remove(sequence)
         return self.memory.release(sequence)
+
+
+def _turn(sequence: Sequence) -> int:
+    return sequence.turn

@@ -13,12 +13,12 @@ __all__ = ["Sequence", "Slot"]
 class Sequence:
     """`tokens` is the prompt followed by all drawn tokens. The first `n_computed` of them are in the slot's memory.
 
-    `n_cached` is the number of tokens that the first slot had in memory; None before that. `n_drawn` is the number of
-    tokens that the last step drew.
+    `turn` is its place in the order of all sequences: the lowest goes first. `n_cached` is the number of tokens that
+    the first slot had in memory; None before that. `n_drawn` is the number of tokens that the last step drew.
     """
 
     request: GenerationRequest
-    arrival: int
+    turn: int
     start_by_s: float | None = None
     tokens: list[int] = field(default_factory=list)
     n_computed: int = 0

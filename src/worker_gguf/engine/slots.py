@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from worker_gguf.engine.runner import Limits
 from worker_gguf.engine.sequence import Slot
 
-__all__ = ["Placement", "common_prefix", "least_copy", "place", "reusable"]
+__all__ = ["MIN_SHARED_TOKENS", "Placement", "common_prefix", "least_copy", "place", "reusable"]
 
-# A copy of fewer tokens than this takes as long as computing them. In a shared memory, a copy only marks cells as
-# belonging to one more sequence. Between partitions, llama.cpp always copies a whole part, even for a few tokens.
+# In a shared memory, a copy only marks cells as belonging to one more sequence. Between partitions, llama.cpp always
+# copies a whole part, even for a few tokens.
 MIN_SHARED_TOKENS = 16
+"""A copy of fewer tokens takes as long as computing them."""
 PART_TOKENS_PER_COPIED = 64
 
 

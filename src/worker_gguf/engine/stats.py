@@ -13,7 +13,7 @@ BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 
 @dataclass(slots=True)
 class EngineStats:
-    """Totals since the start. `busy_slots`, `waiting` and `held_tokens` are current values.
+    """Totals since the start. `busy_slots`, `waiting`, `held_tokens` and `saved_bytes` are current values.
 
     `batch_sizes[i]` counts steps of at most `BATCH_BOUNDS[i]` tokens; the last item counts larger ones.
     """
@@ -24,10 +24,13 @@ class EngineStats:
     busy_slots: int = 0
     waiting: int = 0
     held_tokens: int = 0
+    saved_bytes: int = 0
     steps: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    guessed_tokens: int = 0
+    guessed_right_tokens: int = 0
     finished: Counter[str] = field(default_factory=Counter)
     batch_sizes: list[int] = field(default_factory=lambda: [0] * (len(BATCH_BOUNDS) + 1))
     batch_tokens: int = 0

@@ -30,12 +30,15 @@ class Loop:
         *,
         max_queue: int,
         prefill_chunk: int | None = None,
+        cache_bytes: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.runner = runner
         self._channel = channel
         self._clock = clock
-        self._scheduler = Scheduler(runner.limits, max_queue=max_queue, prefill_chunk=prefill_chunk)
+        self._scheduler = Scheduler(
+            runner.limits, max_queue=max_queue, prefill_chunk=prefill_chunk, cache_bytes=cache_bytes
+        )
         self._numbers: dict[str, int] = {}
         self._ids: dict[int, str] = {}
         self._begin_report()
@@ -122,7 +125,7 @@ class Loop:
         self._admitted: list[tuple[int, int]] = []
         self._admitted_s = 0.0
         self._endings: list[Ending] = []
-        self._n_batch_tokens = 0
+        self._n_batch_tokens = self._n_guessed = self._n_right = 0
         self._schedule_seconds = self._decode_seconds = self._sample_seconds = 0.0
 
     def _note_admitted(self, batch: Batch) -> None:
@@ -134,6 +137,9 @@ class Loop:
 
     def _note_result(self, batch: Batch, result: StepResult) -> None:
         self._n_batch_tokens = batch.n_tokens
+        self._n_guessed = sum(chunk.n_outputs - 1 for chunk in batch.chunks if chunk.n_outputs > 1)
+        if self._n_guessed:
+            self._n_right = sum(len(sampled.tokens) - 1 for sampled in result.sampled)
         self._decode_seconds, self._sample_seconds = result.decode_seconds, result.sample_seconds
 
     def _note(self, updates: list[Update]) -> None:
@@ -164,6 +170,9 @@ class Loop:
                 schedule_seconds=self._schedule_seconds,
                 decode_seconds=self._decode_seconds,
                 sample_seconds=self._sample_seconds,
+                guessed=self._n_guessed,
+                guessed_right=self._n_right,
+                saved_bytes=0 if (cache := self._scheduler.memory.cache) is None else cache.n_bytes,
             )
         )
         self._begin_report()

@@ -145,7 +145,13 @@ class Server:
                 error = first.message
             elif first is not None and first.logprobs:
                 logprob = first.logprobs[0].logprob
-        loop = Loop(runner, self._channel, max_queue=command.max_queue, prefill_chunk=command.params.n_ubatch)
+        loop = Loop(
+            runner,
+            self._channel,
+            max_queue=command.max_queue,
+            prefill_chunk=command.params.n_ubatch,
+            cache_bytes=command.cache_bytes,
+        )
         self._channel.send(
             ContextOpened(limits=runner.limits, opened_s=opened_s, first_logprob=logprob, first_error=error)
         )

@@ -246,7 +246,10 @@ class Engine:
         stats.schedule_seconds += step.schedule_seconds
         stats.decode_seconds += step.decode_seconds
         stats.sample_seconds += step.sample_seconds
+        stats.guessed_tokens += step.guessed
+        stats.guessed_right_tokens += step.guessed_right
         stats.busy_slots, stats.waiting, stats.held_tokens = step.busy_slots, step.waiting, step.held_tokens
+        stats.saved_bytes = step.saved_bytes
 
     def _end(self, number: int, reason: FinishReason, error: WorkerError | None = None) -> None:
         """End an open answer here, and its request in the process, if one serves."""
@@ -301,7 +304,7 @@ class Engine:
         self._deaths.append(self._clock())
         is_first = self.is_running
         self.state = "reloading"
-        self.stats.busy_slots = self.stats.held_tokens = 0
+        self.stats.busy_slots = self.stats.held_tokens = self.stats.saved_bytes = 0
         error, self._cause = self._cause, None
         logger.error("engine process died", extra={"reason": why, "requests": self.n_open if is_first else 0})
         if is_first:

@@ -66,7 +66,7 @@ class OpenContext(Message, frozen=True):
     """Open the context of the loaded model, and begin to serve. Answered by ContextOpened.
 
     `eog` are end-of-generation tokens that the model's file lacks. With `draws_first`, a first token is drawn, which
-    shows whether the model computes.
+    shows whether the model computes. `cache_bytes` is the size of the prompt cache in main memory.
     """
 
     params: ContextParams
@@ -74,6 +74,7 @@ class OpenContext(Message, frozen=True):
     draws_first: bool
     max_queue: int
     n_sampling_threads: int
+    cache_bytes: int = 0
 
 
 class Add(Message, frozen=True):
@@ -178,7 +179,8 @@ class Step(Message, frozen=True):
     `numbers[i]` drew `tokens[i]`; end-of-generation tokens are left out. `logprobs` is empty, or has an entry for each
     token. `admitted` has the requests that got their first slot, with their number of cached tokens. `admitted_s`
     and `time_s` are readings of `time.monotonic` before and after the computation. `n_batch_tokens` is 0 if nothing was
-    computed.
+    computed. `guessed` of these were guesses, and `guessed_right` of them became part of an answer. `saved_bytes` is
+    the content of the prompt cache.
     """
 
     time_s: float
@@ -195,6 +197,9 @@ class Step(Message, frozen=True):
     schedule_seconds: float
     decode_seconds: float
     sample_seconds: float
+    guessed: int = 0
+    guessed_right: int = 0
+    saved_bytes: int = 0
 
 
 class Logged(Message, frozen=True):

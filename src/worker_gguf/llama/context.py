@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from worker_gguf.engine.batch import Chunk
 from worker_gguf.engine.params import ContextParams
@@ -15,7 +16,10 @@ from worker_gguf.llama.bindings import llama_cpp
 from worker_gguf.llama.candidates import Floats
 from worker_gguf.llama.model import Model
 
-__all__ = ["Context", "DecodeFailed", "NoSpace"]
+__all__ = ["Context", "DecodeFailed", "NoSpace", "States"]
+
+States = NDArray[np.uint8]
+"""The memory of one sequence as bytes, in llama.cpp's own format."""
 
 # ggml.h: enum ggml_type
 KV_TYPES = {
@@ -97,6 +101,24 @@ class Context:
         llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
         return self.truncate(target, n_tokens)
 
+    def save(self, slot: int) -> States | None:
+        """Return the state of a slot. Returns None if there is too little memory, or llama.cpp cannot copy it."""
+        size = llama_cpp.llama_state_seq_get_size(self._pointer, slot)
+        try:
+            state = np.empty(size, np.uint8)
+        except MemoryError:
+            return None
+        written = llama_cpp.llama_state_seq_get_data(self._pointer, _bytes_of(state), size, slot)
+        return state if written == size > 0 else None
+
+    def load(self, slot: int, state: States) -> bool:
+        """Make a slot hold a state, and nothing else. Returns False if it cannot, and the slot is empty then."""
+        llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        if llama_cpp.llama_state_seq_set_data(self._pointer, _bytes_of(state), state.size, slot) == state.size:
+            return True
+        llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        return False
+
     def close(self) -> None:
         if self._pointer is not None:
             llama_cpp.llama_free(self._pointer)
@@ -142,6 +164,10 @@ class _BatchBuffers:
         return n_outputs
 
 
+def _bytes_of(state: States) -> ctypes._Pointer[ctypes.c_uint8]:
+    return state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+
+
 def _native(params: ContextParams) -> llama_cpp.llama_context_params:
     native = llama_cpp.llama_context_default_params()
     native.n_ctx = params.n_cells
@@ -150,7 +176,7 @@ def _native(params: ContextParams) -> llama_cpp.llama_context_params:
     native.n_seq_max = params.n_parallel
     # Rows of logits only for the tokens that need them: rows for a whole batch of 512 tokens over a vocabulary of 128k
     # would take 260 MB of the compute buffer.
-    native.n_outputs_max = params.n_parallel * params.n_outputs
+    native.n_outputs_max = max(params.n_parallel, params.n_rows)
     native.n_threads = params.n_threads
     native.n_threads_batch = params.n_threads_batch
     native.flash_attn_type = FLASH_ATTN[params.flash_attn]

@@ -5,18 +5,33 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
-from worker_gguf.engine.batch import Batch, Chunk, Close, Copy, Logprob, Open, Operation, Sampled, StepResult, Truncate
+from worker_gguf.engine.batch import (
+    Batch,
+    Chunk,
+    Close,
+    Copy,
+    Drop,
+    Load,
+    Logprob,
+    Open,
+    Operation,
+    Sampled,
+    Save,
+    Saved,
+    StepResult,
+    Truncate,
+)
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.engine.runner import Limits
 from worker_gguf.errors import EngineFailed, WorkerError
-from worker_gguf.llama.candidates import Candidates, Floats, Ints, Largest, shortlists, worth_folding
+from worker_gguf.llama.candidates import Candidates, Floats, Ints, Largest, Near, shortlists, worth_folding
 from worker_gguf.llama.chain import ChainFactory
-from worker_gguf.llama.context import Context, DecodeFailed, NoSpace
+from worker_gguf.llama.context import Context, DecodeFailed, NoSpace, States
 from worker_gguf.llama.model import Model
 from worker_gguf.llama.sampler import Scratch, SequenceSampler
 
@@ -40,18 +55,25 @@ class _Drawing:
 
 
 @dataclass(slots=True)
-class _Turn:
-    """A row of logits from which a chunk draws now.
+class _Row:
+    """A row of logits from which a token may be drawn.
 
-    `log_probabilities` are those of the row before biases, if the request wants them. `found` are the candidates that
-    the sampler wants.
+    `log_probabilities` are those before biases, if the request wants them. `found` are the candidates that the sampler
+    wants.
     """
+
+    at: int
+    log_probabilities: Floats | None = None
+    found: Candidates | None = None
+
+
+@dataclass(slots=True)
+class _Turn:
+    """A chunk that draws now: from its first row, and from the next one as long as its guess was right."""
 
     chunk: Chunk
     drawing: _Drawing
-    row: int
-    log_probabilities: Floats | None = None
-    found: Candidates | None = None
+    rows: list[_Row]
 
 
 class LlamaRunner:
@@ -64,6 +86,7 @@ class LlamaRunner:
         self._factory = ChainFactory(model.vocabulary)
         self._drawings: dict[str, _Drawing] = {}
         self._slots: dict[int, _Drawing] = {}
+        self._states: dict[int, States] = {}
         self._eog = tuple(model.vocabulary.eog)
         self._folds = worth_folding(model.vocabulary.n_tokens)
         self._scratch = [Scratch(model.vocabulary.n_tokens) for _ in range(n_sampling_threads)]
@@ -75,9 +98,13 @@ class LlamaRunner:
         return self._limits
 
     def run(self, batch: Batch) -> StepResult:
-        refused = self._operate(batch)
-        if not batch.chunks:
-            return StepResult(refused=refused)
+        saved: list[Saved] = []
+        refused, not_loaded = self._operate(batch, saved)
+        if not batch.chunks or not_loaded:
+            return StepResult(refused=refused, saved=tuple(saved), not_loaded=not_loaded)
+        return replace(self._compute(batch, refused), saved=tuple(saved)) if saved else self._compute(batch, refused)
+
+    def _compute(self, batch: Batch, refused: tuple[Refusal, ...]) -> StepResult:
         started = time.perf_counter()
         try:
             logits = self._context.decode(batch.chunks)
@@ -99,6 +126,7 @@ class LlamaRunner:
             drawing.sampler.close()
         self._drawings.clear()
         self._slots.clear()
+        self._states.clear()
         self._factory.close()
         if self._pool is not None:
             self._pool.shutdown()
@@ -107,12 +135,17 @@ class LlamaRunner:
 
     # --- memory and samplers --------------------------------------------------------------------------------------
 
-    def _operate(self, batch: Batch) -> tuple[Refusal, ...]:
+    def _operate(self, batch: Batch, saved: list[Saved]) -> tuple[tuple[Refusal, ...], tuple[int, ...]]:
+        """Carry out the operations. Returns the refused requests, and the slots whose state could not be loaded."""
         refused: list[Refusal] = []
+        not_loaded: list[int] = []
         for operation in batch.operations:
             match operation:
-                case Truncate(slot, n_tokens):
+                case Truncate(slot, n_tokens) if slot not in not_loaded:
                     _must(self._context.truncate(slot, n_tokens), operation)
+                case Copy(source, target, _) if source in not_loaded:
+                    self._context.truncate(target, 0)
+                    not_loaded.append(target)
                 case Copy(source, target, n_tokens):
                     _must(self._context.copy(source, target, n_tokens), operation)
                 case Open(slot, request, history):
@@ -122,7 +155,23 @@ class LlamaRunner:
                         refused.append((slot, error))
                 case Close(request_id):
                     self._close(request_id)
-        return tuple(refused)
+                case Save(slot, key):
+                    saved.append(self._save(slot, key) if slot not in not_loaded else Saved(key, 0, 0.0))
+                case Load(slot, key):
+                    state = self._states.get(key)
+                    if state is None or not self._context.load(slot, state):
+                        not_loaded.append(slot)
+                case Drop(key):
+                    self._states.pop(key, None)
+        return tuple(refused), tuple(not_loaded)
+
+    def _save(self, slot: int, key: int) -> Saved:
+        started = time.perf_counter()
+        state = self._context.save(slot)
+        if state is None:
+            return Saved(key, 0, 0.0)
+        self._states[key] = state
+        return Saved(key, state.size, time.perf_counter() - started)
 
     def _open(self, slot: int, request: GenerationRequest, history: Sequence[int]) -> None:
         drawing = self._drawings.get(request.id)
@@ -153,9 +202,9 @@ class LlamaRunner:
         for chunk in chunks:
             if chunk.n_outputs:
                 if (drawing := self._slots.get(chunk.slot)) is not None:
-                    turns.append(_Turn(chunk, drawing, at))
+                    turns.append(_Turn(chunk, drawing, [_Row(at + index) for index in range(chunk.n_outputs)]))
                 at += chunk.n_outputs
-        n_parts = min(len(self._scratch), max(1, len(turns) // _MIN_ROWS_PER_THREAD))
+        n_parts = min(len(self._scratch), max(1, at // _MIN_ROWS_PER_THREAD))
         cuts = [len(turns) * part // n_parts for part in range(n_parts + 1)]
         parts = [turns[start:end] for start, end in pairwise(cuts)]
         pool, rest = self._pool, range(1, n_parts)
@@ -181,37 +230,39 @@ class LlamaRunner:
 
         All rows that want candidates are searched together.
         """
+        wanted: list[tuple[_Row, Largest | Near]] = []
+        n_vocab = logits.shape[1]
         for turn in turns:
-            drawing, row = turn.drawing, logits[turn.row]
-            if drawing.request.top_logprobs is not None:
-                turn.log_probabilities = _log_softmax(row)
-            drawing.sampler.bias(row, self._eog if drawing.n_generated < drawing.request.min_tokens else ())
-        wanted = [(turn, want) for turn in turns if (want := turn.drawing.sampler.wants(logits.shape[1])) is not None]
+            drawing = turn.drawing
+            for ahead, row in enumerate(turn.rows):
+                values = logits[row.at]
+                if drawing.request.top_logprobs is not None:
+                    row.log_probabilities = _log_softmax(values)
+                is_short = drawing.n_generated + ahead < drawing.request.min_tokens
+                drawing.sampler.bias(values, self._eog if is_short else ())
+                if (want := drawing.sampler.wants(n_vocab, ahead)) is not None:
+                    wanted.append((row, want))
         if not wanted:
             return
-        first, last = wanted[0][0].row, wanted[-1][0].row
+        first, last = wanted[0][0].at, wanted[-1][0].at
         is_whole = last - first + 1 == len(wanted)
-        block = logits[first : last + 1] if is_whole else logits[[turn.row for turn, _ in wanted]]
-        for (turn, _), found in zip(wanted, shortlists(block, [want for _, want in wanted]), strict=True):
-            turn.found = found
+        block = logits[first : last + 1] if is_whole else logits[[row.at for row, _ in wanted]]
+        for (row, _), found in zip(wanted, shortlists(block, [want for _, want in wanted]), strict=True):
+            row.found = found
 
     def _draw_turn(self, turn: _Turn, logits: Floats, scratch: Scratch) -> Sampled:
         """Draw from each row of a chunk in turn, until a drawn token differs from the guess of the chunk."""
-        chunk, drawing, first = turn.chunk, turn.drawing, turn.row
+        chunk, drawing = turn.chunk, turn.drawing
         tokens: list[int] = []
         logprobs: list[Logprob] = []
-        for index in range(chunk.n_outputs):
-            row = first + index
-            if index:
-                if tokens[-1] != chunk.tokens[len(chunk.tokens) - chunk.n_outputs + index]:
-                    break
-                turn = _Turn(chunk, drawing, row)
-                self._prepare([turn], logits)
-            token = drawing.sampler.draw(logits[row], turn.found, scratch)
+        for index, row in enumerate(turn.rows):
+            if index and tokens[-1] != chunk.tokens[len(chunk.tokens) - chunk.n_outputs + index]:
+                break
+            token = drawing.sampler.draw(logits[row.at], row.found, scratch)
             drawing.n_generated += 1
             tokens.append(token)
-            if turn.log_probabilities is not None:
-                logprobs.append(self._logprob(token, turn.log_probabilities, drawing.request.top_logprobs or 0))
+            if row.log_probabilities is not None:
+                logprobs.append(self._logprob(token, row.log_probabilities, drawing.request.top_logprobs or 0))
         return Sampled(chunk.slot, tuple(tokens), tuple(logprobs))
 
     def _logprob(self, token: int, log_probabilities: Floats, n_top: int) -> Logprob:
@@ -259,5 +310,5 @@ def _limits(model: Model, context: Context) -> Limits:
         # A recurrent memory keeps only its last state. One with a sliding window keeps all tokens (Context sets
         # `swa_full`).
         prefix="whole" if model.is_recurrent else "any",
-        n_outputs=params.n_outputs,
+        n_rows=max(params.n_rows, params.n_parallel),
     )

@@ -171,16 +171,19 @@ class SequenceSampler:
             else:
                 logits[np.asarray(tokens)] = -np.inf
 
-    def wants(self, n_vocab: int) -> Largest | Near | None:
-        """Return the candidates that a row needs now, or None if it needs all tokens, or only the largest logit."""
+    def wants(self, n_vocab: int, ahead: int = 0) -> Largest | Near | None:
+        """Return the candidates that a row needs, or None if it needs all tokens, or only the largest logit.
+
+        `ahead` is the number of tokens that will be drawn before it.
+        """
         if self._rule is None or self.takes_argmax:
             return None
         kind, value = self._rule
         if kind == "min_p":
-            return None if self._counts else Near(value + _SLACK)
+            return None if self._counts or (ahead and self._window) else Near(value + _SLACK)
         # A token that no penalty touches has at most k - 1 untouched ones above it, so its rank is at most k + the
         # number of touched ones.
-        k = int(value) + len(self._counts)
+        k = int(value) + len(self._counts) + (ahead if self._window else 0)
         return Largest(k) if k < min(_MAX_SHORTLIST, n_vocab // FOLD) else None
 
     def draw(self, logits: Floats, found: Candidates | None, scratch: Scratch) -> int:

@@ -212,6 +212,7 @@ class _EngineCollector:
             ("busy_slots", "Sequences running now", stats.busy_slots),
             ("cells", "Tokens the KV memory can hold", stats.n_cells),
             ("held_tokens", "Tokens in the KV memory now", stats.held_tokens),
+            ("prompt_cache_bytes", "Bytes of sequences that lost their slot, in main memory", stats.saved_bytes),
             ("queue_depth", "Requests waiting for a slot", stats.waiting),
             ("queue_limit", "Requests that may wait; others are refused with 429", stats.max_queue),
         ):
@@ -220,6 +221,8 @@ class _EngineCollector:
             ("prompt_tokens", "Prompt tokens, including cached ones", stats.prompt_tokens),
             ("cached_tokens", "Prompt tokens that were not computed again", stats.cached_tokens),
             ("completion_tokens", "Tokens of answers", stats.completion_tokens),
+            ("guessed_tokens", "Tokens that were guessed and computed (speculation)", stats.guessed_tokens),
+            ("guessed_right_tokens", "Guessed tokens that became part of answers", stats.guessed_right_tokens),
             ("steps", "Steps of the engine", stats.steps),
             ("schedule_seconds", "Seconds of scheduling", stats.schedule_seconds),
             ("decode_seconds", "Seconds in llama_decode", stats.decode_seconds),

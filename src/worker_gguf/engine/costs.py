@@ -1,0 +1,90 @@
+"""What a step costs in seconds, learned from the results of earlier steps. Reads no clock."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+__all__ = ["StepCosts"]
+
+# The weight of the newest measurement. Single steps are disturbed by other processes.
+_NEWEST = 0.25
+# The cost of a prompt token is the mean of so many tokens. A step of a few tokens says little about it, or nothing if
+# the cost of the step's rows is unknown.
+_MEAN_TOKENS = 512
+_LEAST_TOKENS = 64
+# A measurement is forgotten after so many steps, because contexts grow and the machine changes.
+_MOST_AGE = 1024
+
+
+class StepCosts:
+    """Estimates the duration of a step from its rows and its prompt tokens.
+
+    A row is a token whose logits are computed: it passes through the output matrix, which a prompt token does not. The
+    cost of rows is not linear. As long as the weights must be read from memory for each step, further rows cost little.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[int, float] = {}
+        self._noted: dict[int, int] = {}
+        self._known: list[int] = []
+        self._n_steps = 0
+        # A step without rows may return before a GPU has computed it. Its time then shows in the next step with rows.
+        self._unread_prompt, self._unread_seconds = 0, 0.0
+        self._prompt_tokens, self._prompt_seconds = 0.0, 0.0
+
+    def note(self, n_rows: int, n_prompt: int, seconds: float) -> None:
+        """Learn from a step with `n_rows` rows and `n_prompt` further tokens of prompts."""
+        self._n_steps += 1
+        n_prompt, seconds = n_prompt + self._unread_prompt, seconds + self._unread_seconds
+        self._unread_prompt, self._unread_seconds = (0, 0.0) if n_rows else (n_prompt, seconds)
+        if not n_rows:
+            return
+        if n_prompt:
+            self._note_prompt(n_prompt, seconds, self.of_rows(n_rows))
+        else:
+            if n_rows not in self._rows:
+                self._known.insert(bisect_right(self._known, n_rows), n_rows)
+            self._rows[n_rows] = _mean(self._rows.get(n_rows), seconds)
+            self._noted[n_rows] = self._n_steps
+            if self._n_steps % _MOST_AGE == 0:
+                self._forget_old()
+
+    def of_rows(self, n_rows: int) -> float | None:
+        """Return the seconds of a step with `n_rows` rows and no prompt; None if nothing was measured yet.
+
+        Between two measured numbers of rows, the cost is linear. Beyond them it is that of the nearest one: a low
+        guess, which is corrected as soon as such a step is tried.
+        """
+        known = self._known
+        if not known:
+            return None
+        above = bisect_right(known, n_rows)
+        if above == 0:
+            return self._rows[known[0]]
+        low = known[above - 1]
+        if low == n_rows or above == len(known):
+            return self._rows[low]
+        high = known[above]
+        share = (n_rows - low) / (high - low)
+        return (1 - share) * self._rows[low] + share * self._rows[high]
+
+    @property
+    def per_prompt_token(self) -> float | None:
+        """Seconds that a prompt token adds to a step; None if too few were computed yet."""
+        return self._prompt_seconds / self._prompt_tokens if self._prompt_tokens else None
+
+    def _note_prompt(self, n_tokens: int, seconds: float, of_rows: float | None) -> None:
+        if of_rows is None and n_tokens < _LEAST_TOKENS:
+            return
+        keep = min(1.0, max(0.0, 1 - n_tokens / _MEAN_TOKENS))
+        self._prompt_tokens = keep * self._prompt_tokens + n_tokens
+        self._prompt_seconds = keep * self._prompt_seconds + max(seconds - (of_rows or 0.0), 0.1 * seconds)
+
+    def _forget_old(self) -> None:
+        for n_rows in [n for n in self._known if self._n_steps - self._noted[n] > _MOST_AGE]:
+            self._known.remove(n_rows)
+            del self._rows[n_rows], self._noted[n_rows]
+
+
+def _mean(old: float | None, new: float) -> float:
+    return new if old is None else old + _NEWEST * (new - old)

@@ -1,0 +1,127 @@
+"""The states of sequences that lost their slot, kept in main memory: which to save, which to load, which to drop.
+
+Only the tokens and sizes are here. The states themselves are kept by the runner, under the same keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass
+
+from worker_gguf.engine.batch import Drop, Saved
+from worker_gguf.engine.costs import StepCosts
+from worker_gguf.engine.runner import Limits
+from worker_gguf.engine.slots import reusable
+
+__all__ = ["Entry", "PromptCache"]
+
+# A state is saved if computing its tokens anew would take at least so many seconds.
+_LEAST_SECONDS = 0.1
+# Or, while the time of a token is unknown, if there are so many.
+_LEAST_TOKENS = 256
+# And if saving it takes at most this share of that time. A memory that is slow to read is better computed anew.
+_MOST_SHARE = 0.5
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A saved state. `n_bytes` is an estimate until it is saved."""
+
+    key: int
+    tokens: list[int]
+    n_bytes: float
+    last_used: int
+
+
+class PromptCache:
+    """The saved states of one engine. At most `limit_bytes` in all; the least recently used go first."""
+
+    def __init__(self, limit_bytes: int, limits: Limits, costs: StepCosts) -> None:
+        self.limit_bytes = limit_bytes
+        self._limits = limits
+        self._costs = costs
+        self._entries: dict[int, Entry] = {}
+        self._last_key = 0
+        self._tick = 0
+        self._token_bytes = 0.0
+        self._token_seconds = 0.0
+
+    @property
+    def n_bytes(self) -> int:
+        return int(sum(entry.n_bytes for entry in self._entries.values()))
+
+    def find(self, tokens: Tokens[int]) -> tuple[Entry, int] | None:
+        """Return the entry that shares most tokens with a sequence, and how many of them can be reused."""
+        found = [(entry, reusable(entry.tokens, tokens, self._limits)) for entry in self._entries.values()]
+        return max(found, key=lambda pair: pair[1], default=None)
+
+    def touch(self, entry: Entry) -> None:
+        self._tick += 1
+        entry.last_used = self._tick
+
+    def is_worth(self, n_tokens: int) -> bool:
+        """Return whether a state of so many tokens is worth its place."""
+        per_token = self._costs.per_prompt_token
+        if per_token is None:
+            return n_tokens >= _LEAST_TOKENS
+        return n_tokens * per_token >= _LEAST_SECONDS and self._token_seconds <= _MOST_SHARE * per_token
+
+    def has(self, tokens: Tokens[int]) -> bool:
+        """Return whether a saved state holds all of these tokens."""
+        return any(_begins(entry.tokens, tokens) for entry in self._entries.values())
+
+    def add(self, tokens: list[int], keep: Entry | None = None) -> tuple[int | None, list[Drop]]:
+        """Make room for a state. Returns its key, or None if it is too large, and what is to be dropped for it.
+
+        States that hold nothing more than the new one are dropped, unless only whole states can be used: there, an
+        earlier one is a place to which a conversation can return. `keep` is not dropped.
+        """
+        n_bytes = len(tokens) * self._token_bytes
+        drops: list[Drop] = []
+        if n_bytes > self.limit_bytes:
+            return None, drops
+        if self._limits.prefix == "any":
+            covered = [entry for entry in self._entries.values() if entry is not keep and _begins(tokens, entry.tokens)]
+            drops += [self._drop(entry) for entry in covered]
+        drops += self._shrink(n_bytes, keep)
+        if self.n_bytes + n_bytes > self.limit_bytes:
+            return None, drops
+        self._last_key += 1
+        entry = Entry(self._last_key, list(tokens), n_bytes, 0)
+        self.touch(entry)
+        self._entries[entry.key] = entry
+        return entry.key, drops
+
+    def note(self, saved: Saved) -> list[Drop]:
+        """Learn the size of a state that was saved, or that it could not be. Returns what is to be dropped for it."""
+        entry = self._entries.get(saved.key)
+        if entry is None:
+            return []
+        if not saved.n_bytes:
+            del self._entries[saved.key]
+            return []
+        entry.n_bytes = saved.n_bytes
+        self._token_bytes = saved.n_bytes / len(entry.tokens)
+        self._token_seconds = saved.seconds / len(entry.tokens)
+        return self._shrink(0)
+
+    def clear(self) -> list[Drop]:
+        return [self._drop(entry) for entry in list(self._entries.values())]
+
+    def _shrink(self, n_bytes: float, keep: Entry | None = None) -> list[Drop]:
+        """Drop the least recently used states until there is room for `n_bytes`."""
+        drops: list[Drop] = []
+        while self.n_bytes + n_bytes > self.limit_bytes:
+            others = [entry for entry in self._entries.values() if entry is not keep]
+            if not others:
+                break
+            drops.append(self._drop(min(others, key=lambda entry: entry.last_used)))
+        return drops
+
+    def _drop(self, entry: Entry) -> Drop:
+        del self._entries[entry.key]
+        return Drop(entry.key)
+
+
+def _begins(tokens: Tokens[int], beginning: Tokens[int]) -> bool:
+    return len(beginning) <= len(tokens) and tokens[: len(beginning)] == beginning
