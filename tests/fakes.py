@@ -79,6 +79,7 @@ class FakeRunner:
         self.state_bytes = 1
         self.draw = draw
         self.memory: list[list[int]] = [[] for _ in range(limits.n_slots)]
+        self.n_uncut = [0] * limits.n_slots
         self.open: dict[str, GenerationRequest] = {}
         self.opened: list[str] = []
         self.batches: list[Batch] = []
@@ -132,6 +133,8 @@ class FakeRunner:
             case Truncate(slot, n_tokens) if slot not in self.lost:
                 assert n_tokens <= len(self.memory[slot])
                 assert self._limits.prefix == "any" or n_tokens in (0, len(self.memory[slot]))
+                assert n_tokens == 0 or n_tokens >= self.n_uncut[slot]
+                self.n_uncut[slot] = self.n_uncut[slot] if n_tokens else 0
                 del self.memory[slot][n_tokens:]
             case Copy(source, target, _) if source in self.lost:
                 self.memory[target] = []
@@ -139,6 +142,8 @@ class FakeRunner:
             case Copy(source, target, n_tokens):
                 assert source != target
                 assert n_tokens <= len(self.memory[source])
+                assert n_tokens == 0 or n_tokens >= self.n_uncut[source]
+                self.n_uncut[target] = self.n_uncut[source] if n_tokens else 0
                 self.memory[target] = self.memory[source][:n_tokens]
             case Open(_, opened, history):
                 assert tuple(history[: len(opened.prompt)]) == opened.prompt
@@ -154,10 +159,11 @@ class FakeRunner:
                 self.saves.append(Saved(key, self.state_bytes * len(self.memory[slot]), 0.0))
             case Load(slot, key):
                 if self.loads_fail:
-                    self.memory[slot] = []
+                    self.memory[slot], self.n_uncut[slot] = [], 0
                     self.lost.append(slot)
                 else:
                     self.memory[slot] = list(self.states[key])
+                    self.n_uncut[slot] = len(self.memory[slot]) if self._limits.saved_prefix == "whole" else 0
             case Drop(key):
                 self.states.pop(key, None)
 

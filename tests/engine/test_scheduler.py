@@ -408,7 +408,8 @@ def scripts(draw: st.DrawFn) -> Script:
         n_cells=n_ctx * n_slots if partitioned else draw(st.integers(n_ctx, n_ctx * n_slots)),
         n_batch=draw(st.integers(max(n_slots, 2), 32)),
         partitioned=partitioned,
-        prefix=draw(st.sampled_from(["any", "whole"])),
+        prefix=(prefix := draw(st.sampled_from(["any", "whole"]))),
+        saved_prefix=draw(st.sampled_from(["any", "whole"])) if prefix == "any" else "whole",
         n_rows=n_slots + draw(st.integers(0, 8)),
     )
     action = st.sampled_from(["add", "add", "add", "cancel", "step", "step", "no_space", "lose"])
@@ -758,7 +759,7 @@ def test_a_sequence_that_must_wait_goes_on_from_its_saved_state() -> None:
 
 
 def test_a_memory_that_cannot_be_cut_goes_back_to_the_end_of_the_prompt() -> None:
-    drive = cached(prefix="whole")
+    drive = cached(prefix="whole", saved_prefix="whole")
     drive.add("warm", [9] * 90, max_tokens=1)
     drive.finish()
     drive.add("a", list(range(1, 61)), max_tokens=5)

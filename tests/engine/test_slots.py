@@ -23,12 +23,12 @@ def test_common_prefix_equals_counting(a: list[int], b: list[int]) -> None:
 
 
 def test_the_last_token_is_never_reused() -> None:
-    assert reusable([1, 2, 3], [1, 2, 3], limits()) == 2
+    assert reusable([1, 2, 3], [1, 2, 3], n_uncut=0) == 2
 
 
 def test_a_memory_that_cannot_be_cut_is_reused_whole_or_not_at_all() -> None:
-    assert reusable([1, 2], [1, 2, 3], limits(prefix="whole")) == 2
-    assert reusable([1, 2, 9], [1, 2, 3, 4], limits(prefix="whole")) == 0
+    assert reusable([1, 2], [1, 2, 3], n_uncut=2) == 2
+    assert reusable([1, 2, 9], [1, 2, 3, 4], n_uncut=3) == 0
 
 
 def test_without_an_idle_slot_there_is_no_placement() -> None:

@@ -81,6 +81,7 @@ class Memory:
         if n_reused < len(entry.tokens):
             self._operations.append(Truncate(target.id, n_reused))
         self._seat(sequence, target, entry.tokens[:n_reused])
+        target.n_uncut = n_reused if self.limits.saved_prefix == "whole" else 0
         return True
 
     def release(self, sequence: Sequence) -> Slot:
@@ -108,7 +109,7 @@ class Memory:
         """Empty a slot. Its content is saved if that is worth it, unless `save` is False."""
         if save:
             self._save(slot, 0, keep)
-        slot.tokens = []
+        slot.tokens, slot.n_uncut = [], 0
         self._operations.append(Truncate(slot.id, 0))
 
     def forget_oldest(self, keep: Slot | None = None, keep_entry: Entry | None = None) -> bool:
@@ -139,7 +140,7 @@ class Memory:
 
     def note_not_loaded(self, slot: Slot) -> None:
         """The state of a slot could not be loaded, and the slot is empty. Its sequence computes all its tokens."""
-        slot.tokens = []
+        slot.tokens, slot.n_uncut = [], 0
         if slot.sequence is not None:
             slot.sequence.n_computed = slot.sequence.n_cached = 0
 
@@ -149,7 +150,7 @@ class Memory:
         n_lost = len(tokens) - n_kept
         if cache is None or n_lost <= n_kept or not cache.is_worth(n_lost) or cache.has(tokens):
             return
-        if self.limits.prefix == "any" and any(
+        if self.limits.saved_prefix == "any" and any(
             other.tokens[: len(tokens)] == tokens for other in self.slots if other is not slot
         ):
             return
@@ -189,6 +190,7 @@ class Memory:
             n_reused = min(n_reused, len(source.tokens))
             self._save(target, 0)
             self._operations.append(Copy(source.id, target.id, n_reused))
+            target.n_uncut = source.n_uncut
             if source.is_idle:
                 source.last_used = 0  # the copy replaces it, so drop this prefix first
             else:
@@ -196,6 +198,8 @@ class Memory:
         elif n_reused < len(target.tokens):
             self._save(target, n_reused)
             self._operations.append(Truncate(target.id, n_reused))
+        if not n_reused:
+            target.n_uncut = 0
         self._seat(sequence, target, sequence.tokens[:n_reused])
 
     def _seat(self, sequence: Sequence, target: Slot, held: list[int]) -> None:

@@ -28,7 +28,8 @@ class ModelParams:
 class ContextParams:
     """`n_ctx` is the number of tokens of one sequence, `n_cells` that of all sequences together.
 
-    `n_rows` is the maximum number of rows of logits in one decode, of all sequences together.
+    `n_rows` is the maximum number of rows of logits in one decode, of all sequences together. Without `swa_full`,
+    layers with a sliding window keep only the window.
     """
 
     n_ctx: int
@@ -45,3 +46,4 @@ class ContextParams:
     rope_freq_base: float = 0.0
     rope_freq_scale: float = 0.0
     n_rows: int = 0
+    swa_full: bool = True

@@ -52,7 +52,11 @@ class PromptCache:
 
     def find(self, tokens: Tokens[int]) -> tuple[Entry, int] | None:
         """Return the entry that shares most tokens with a sequence, and how many of them can be reused."""
-        found = [(entry, reusable(entry.tokens, tokens, self._limits)) for entry in self._entries.values()]
+        can_cut = self._limits.saved_prefix == "any"
+        found = [
+            (entry, reusable(entry.tokens, tokens, n_uncut=0 if can_cut else len(entry.tokens)))
+            for entry in self._entries.values()
+        ]
         return max(found, key=lambda pair: pair[1], default=None)
 
     def touch(self, entry: Entry) -> None:
@@ -80,7 +84,7 @@ class PromptCache:
         drops: list[Drop] = []
         if n_bytes > self.limit_bytes:
             return None, drops
-        if self._limits.prefix == "any":
+        if self._limits.saved_prefix == "any":
             covered = [entry for entry in self._entries.values() if entry is not keep and _begins(tokens, entry.tokens)]
             drops += [self._drop(entry) for entry in covered]
         drops += self._shrink(n_bytes, keep)

@@ -18,7 +18,8 @@ class Limits:
     tokens that all slots together can hold. `n_batch` is the maximum number of tokens in one step. With `partitioned`,
     each slot has its own part of the memory, and neighbouring slots compute fastest together. `prefix` is "any" if any
     prefix of a slot's tokens can be reused, and "whole" if only all of them can (a recurrent memory keeps one state and
-    cannot be cut). `n_rows` is the maximum number of rows of logits in one step; more than `n_slots` leave room for
+    cannot be cut). `saved_prefix` is the same for a state that was saved and loaded again (one of a sliding window has
+    only the window). `n_rows` is the maximum number of rows of logits in one step; more than `n_slots` leave room for
     guessed tokens.
     """
 
@@ -29,6 +30,7 @@ class Limits:
     eog: frozenset[int]
     partitioned: bool = False
     prefix: Literal["any", "whole"] = "any"
+    saved_prefix: Literal["any", "whole"] = "any"
     n_rows: int = 0
 
 

@@ -63,12 +63,16 @@ class Sequence:
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """A slot of the model's memory. `tokens` is its content, with or without a running sequence."""
+    """A slot of the model's memory. `tokens` is its content, with or without a running sequence.
+
+    Its content cannot be cut to fewer than `n_uncut` tokens, unless it is emptied.
+    """
 
     id: int
     tokens: list[int] = field(default_factory=list)
     sequence: Sequence | None = None
     last_used: int = 0
+    n_uncut: int = 0
 
     @property
     def is_idle(self) -> bool:

@@ -48,12 +48,17 @@ def common_prefix(a: Tokens[int], b: Tokens[int]) -> int:
     return low
 
 
-def reusable(held: Tokens[int], tokens: Tokens[int], limits: Limits) -> int:
-    """Return how many tokens of `held` a sequence can reuse. Its last token is always computed, for the logits."""
+def reusable(held: Tokens[int], tokens: Tokens[int], *, n_uncut: int) -> int:
+    """Return how many tokens of `held` a sequence can reuse. Its last token is always computed, for the logits.
+
+    They are at least `n_uncut`, or none.
+    """
     n = common_prefix(held, tokens[:-1])
-    if limits.prefix == "whole" and n < len(held):
-        return 0
-    return n
+    return n if n >= n_uncut else 0
+
+
+def _reusable(slot: Slot, tokens: Tokens[int], limits: Limits) -> int:
+    return reusable(slot.tokens, tokens, n_uncut=len(slot.tokens) if limits.prefix == "whole" else slot.n_uncut)
 
 
 def place(slots: Tokens[Slot], tokens: Tokens[int], limits: Limits, *, reuse: bool) -> Placement | None:
@@ -71,7 +76,7 @@ def place(slots: Tokens[Slot], tokens: Tokens[int], limits: Limits, *, reuse: bo
         return None
     if limits.partitioned:
         idle = _next_to_busy(slots, idle)
-    scores = {slot.id: reusable(slot.tokens, tokens, limits) if reuse else 0 for slot in slots}
+    scores = {slot.id: _reusable(slot, tokens, limits) if reuse else 0 for slot in slots}
     best_idle = max(idle, key=lambda slot: (scores[slot.id], -len(slot.tokens), -slot.last_used, -slot.id))
     best = max(slots, key=lambda slot: scores[slot.id])
     if scores[best.id] >= scores[best_idle.id] + least_copy(limits) and _can_copy(best, scores[best.id], limits):

@@ -45,6 +45,8 @@ class Context:
         self.params = params
         self._n_vocab = model.vocabulary.n_tokens
         self._is_recurrent = model.is_recurrent
+        # A saved state has no tokens before the sliding window, so a loaded one cannot be cut below its length.
+        self._n_uncut = [0] * params.n_parallel
         backend.forget_errors()
         pointer = llama_cpp.llama_init_from_model(model.pointer, _native(params))
         if not pointer:
@@ -82,7 +84,11 @@ class Context:
         """Keep only the first `n_tokens`. Returns False if this kind of memory cannot be cut there."""
         if not llama_cpp.llama_memory_seq_rm(self._memory, slot, n_tokens, -1):
             return False
-        if n_tokens == 0 or self._is_recurrent:  # a recurrent memory has only the position of its last token
+        if n_tokens == 0:
+            self._n_uncut[slot] = 0
+            return True
+        # A recurrent memory has only the position of its last token.
+        if self._is_recurrent or 0 < self._n_uncut[slot] <= n_tokens:
             return True
         # A memory that has dropped the tokens before a sliding window accepts the cut and then computes wrong logits.
         return llama_cpp.llama_memory_seq_pos_min(self._memory, slot) == 0
@@ -94,6 +100,7 @@ class Context:
         Returns False if this kind of memory cannot be cut at `n_tokens`.
         """
         llama_cpp.llama_memory_seq_rm(self._memory, target, -1, -1)
+        self._n_uncut[target] = self._n_uncut[source]
         if self.params.unified:
             llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, n_tokens)
             return True
@@ -114,7 +121,10 @@ class Context:
     def load(self, slot: int, state: States) -> bool:
         """Make a slot hold a state, and nothing else. Returns False if it cannot, and the slot is empty then."""
         llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        self._n_uncut[slot] = 0
         if llama_cpp.llama_state_seq_set_data(self._pointer, _bytes_of(state), state.size, slot) == state.size:
+            if llama_cpp.llama_memory_seq_pos_min(self._memory, slot) > 0:
+                self._n_uncut[slot] = llama_cpp.llama_memory_seq_pos_max(self._memory, slot) + 1
             return True
         llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
         return False
@@ -185,8 +195,8 @@ def _native(params: ContextParams) -> llama_cpp.llama_context_params:
     native.rope_freq_base = params.rope_freq_base
     native.rope_freq_scale = params.rope_freq_scale
     native.kv_unified = params.unified
-    # Keep the tokens before a sliding window, so that prefixes can be reused. The memory plan counts them.
-    native.swa_full = True
+    # With it, the tokens before a sliding window are kept, so that prefixes can be reused.
+    native.swa_full = params.swa_full
     native.no_perf = True
     return native
 

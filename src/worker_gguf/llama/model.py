@@ -81,6 +81,7 @@ class Model:
         self.is_recurrent = bool(
             llama_cpp.llama_model_is_recurrent(pointer) or llama_cpp.llama_model_is_hybrid(pointer)
         )
+        self.has_window: bool = llama_cpp.llama_model_n_swa(pointer) > 0
         with self._closing_on_error():
             if why := _why_unserved(pointer) or self.vocabulary.why_unusable():
                 raise ModelInvalid(f"{path.name} cannot be served: it is {why}. Choose another model.")

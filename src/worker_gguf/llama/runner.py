@@ -300,6 +300,8 @@ def _log_softmax(logits: Floats) -> Floats:
 
 def _limits(model: Model, context: Context) -> Limits:
     params = context.params
+    # A recurrent memory keeps only its last state, and a sliding window that is not full only the window.
+    is_whole = model.is_recurrent or (model.has_window and not params.swa_full)
     return Limits(
         n_slots=params.n_parallel,
         n_ctx=min(params.n_ctx, context.n_ctx_seq),
@@ -307,8 +309,7 @@ def _limits(model: Model, context: Context) -> Limits:
         n_batch=params.n_batch,
         eog=model.vocabulary.eog,
         partitioned=not params.unified and params.n_parallel > 1,
-        # A recurrent memory keeps only its last state. One with a sliding window keeps all tokens (Context sets
-        # `swa_full`).
-        prefix="whole" if model.is_recurrent else "any",
+        prefix="whole" if is_whole else "any",
+        saved_prefix="whole" if is_whole or model.has_window else "any",
         n_rows=max(params.n_rows, params.n_parallel),
     )

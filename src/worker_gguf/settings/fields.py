@@ -77,6 +77,12 @@ class Memory(Group):
     )
     type_k: CacheType | None = Field(None, description="Type of the K cache; planned: f16, or q8_0 if memory is short")
     type_v: CacheType | None = Field(None, description="Type of the V cache; a quantised one needs FLASH_ATTN")
+    cache_ram: int | None = Field(
+        None,
+        ge=0,
+        description="Main memory for conversations that lost their slot, in MiB; 0 is off; planned: a quarter of what is "
+        "free, at most 8192",
+    )
     load_mode: Literal["auto", "mmap", "none", "mlock", "direct"] = Field(
         "auto", description="How the file is loaded into memory"
     )
@@ -109,6 +115,9 @@ class Engine(Group):
     n_threads: int | None = Field(None, ge=1, le=1024, description="Threads for generation")
     n_threads_batch: int | None = Field(None, ge=1, le=1024, description="Threads for prompts")
     flash_attn: Literal["auto", "on", "off"] = Field("auto", description="Flash attention")
+    speculation: Literal["auto", "off"] = Field(
+        "auto", description="Guess tokens that repeat the prompt or the answer, as long as that is faster"
+    )
     repack: Literal["auto", "on", "off"] = Field(
         "auto", description="Rearrange weights for the processor at the start; auto: not on x86 (docs/cold-start.md)"
     )
