@@ -147,6 +147,12 @@ class Server:
                 logprob = first.logprobs[0].logprob
         loop = Loop(runner, self._channel, max_queue=command.max_queue, prefill_chunk=command.params.n_ubatch)
         self._channel.send(
-            ContextOpened(limits=runner.limits, opened_s=opened_s, first_logprob=logprob, first_error=error)
+            ContextOpened(
+                limits=runner.limits,
+                opened_s=opened_s,
+                first_logprob=logprob,
+                first_error=error,
+                gpu_free_bytes=tuple(gpu.free_bytes for gpu in read_machine().gpus),
+            )
         )
         return loop
