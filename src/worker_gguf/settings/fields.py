@@ -63,8 +63,15 @@ class Model(Group):
 class Memory(Group):
     """Context, sequences and the placement of layers. Unset values are planned from the model and the machine."""
 
-    n_ctx: int | None = Field(None, ge=32, le=2**24, description="Context of one request, in tokens")
-    n_parallel: int | None = Field(None, ge=1, le=256, description="Requests that run at the same time")
+    n_ctx: int | None = Field(
+        None,
+        ge=32,
+        le=2**24,
+        description="Context of one request, in tokens; planned: the model's training length, as far as memory allows",
+    )
+    n_parallel: int | None = Field(
+        None, ge=1, le=256, description="Requests that run at the same time; planned: 8 with a GPU, 4 without"
+    )
     kv_unified: bool | None = Field(None, description="One KV memory shared by all requests, or a part for each")
     n_cells: int | None = Field(
         None,
