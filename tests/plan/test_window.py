@@ -138,6 +138,7 @@ def shapes(draw: st.DrawFn) -> ModelShape:
 
 
 MEMORY = st.integers(1 * GIB, 160 * GIB)
+EXTRA = st.integers(2 * GIB, 120 * GIB)
 CONSTRAINTS = st.builds(
     Constraints,
     n_ctx=st.sampled_from([None, None, 512, 16_384]),
@@ -183,14 +184,14 @@ def test_more_main_memory_never_shortens_the_window(model: ModelShape, a: int, b
 
 
 @settings(deadline=None, max_examples=100)
-@given(shapes(), MEMORY, MEMORY, st.sampled_from([None, 1, 4]))
+@given(shapes(), EXTRA, EXTRA, st.sampled_from([None, 1, 4]))
 def test_more_gpu_memory_never_shortens_the_window_of_a_model_that_is_all_on_the_gpu(
     model: ModelShape, a: int, b: int, n_parallel: int | None
 ) -> None:
-    def on(free_bytes: int) -> MemoryPlan:
-        return plan_memory(
-            model, Machine(4, 512 * GIB, (Device("card", free_bytes, free_bytes),)), Constraints(n_parallel=n_parallel)
-        )
+    def on(extra_bytes: int) -> MemoryPlan:
+        free_bytes = model.weights_bytes + model.output_bytes + extra_bytes
+        machine = Machine(4, 512 * GIB, (Device("card", free_bytes, free_bytes),))
+        return plan_memory(model, machine, Constraints(n_parallel=n_parallel))
 
     less, more = on(min(a, b)), on(max(a, b))
     assume(less.n_gpu_layers == -1 and not less.n_cpu_moe)
