@@ -68,7 +68,7 @@ class Memory(Group):
         description="Context of one request, in tokens; planned: as long as memory and model allow",
     )
     n_parallel: int | None = Field(
-        None, ge=1, le=256, description="Requests at the same time; planned: 8 on a GPU, else 4"
+        None, ge=1, le=256, description="Requests that run at the same time; planned: 8 with a GPU, 4 without"
     )
     kv_unified: bool | None = Field(None, description="One KV memory shared by all requests, or a part for each")
     n_cells: int | None = Field(
@@ -124,9 +124,7 @@ class Fleet(Group):
         None,
         description="Several models instead of MODEL: `alias=reference, …`, a list as JSON or YAML, or a YAML file",
     )
-    models_max: int | None = Field(
-        None, ge=1, le=64, description="Maximum number of models in memory; unset: as many as fit"
-    )
+    models_max: int | None = Field(None, ge=1, le=64, description="Most models in memory; unset: as many as fit")
     models_preload: int = Field(1, ge=1, le=64, description="Models loaded at the start, from the first, if they fit")
     model_min_residence_s: float = Field(
         3.0, ge=0, le=3600, description="Minimum seconds that a loaded model stays in memory"
