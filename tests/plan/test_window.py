@@ -113,11 +113,11 @@ def test_it_grows_over_several_gpus() -> None:
 def test_one_sentence_says_what_was_weighed() -> None:
     assert planned(SMALL, GPU).weighed == (
         "22528 tokens for each of 8 requests (all that fits in the memory that is left): 24.0 GiB on card 0 are free, "
-        "the weights take 2.0 GiB, and a token takes 112 KiB of KV memory."
+        "the weights take 2.0 GiB, and a token takes 112 KiB of KV memory; the model was trained for 131072."
     )
     assert planned(SMALL, CPU, n_ctx=1024, n_parallel=1).weighed == (
         "1024 tokens for 1 request (set): 16.0 GiB of main memory are free, the weights take 2.0 GiB, and a token "
-        "takes 112 KiB of KV memory."
+        "takes 112 KiB of KV memory; the model was trained for 131072."
     )
 
 

@@ -108,10 +108,11 @@ def _weighed(
     # Layers differ in their KV entries, and recurrent ones have a state for each sequence.
     per_token = model.kv_bytes_per_token(layout.type_k, layout.type_v)
     sequences = "1 request" if layout.n_parallel == 1 else f"each of {layout.n_parallel} requests"
+    trained = f"; the model was trained for {model.n_ctx_train}" if model.n_ctx_train > layout.n_ctx else ""
     weights = size_text(sum(use.weights_bytes for use in devices))
     return (
         f"{layout.n_ctx} tokens for {sequences} ({reasons['n_ctx']}): {' and '.join(free)} are free, the weights take "
-        f"{weights}, and a token takes {per_token / 2**10:.0f} KiB of KV memory."
+        f"{weights}, and a token takes {per_token / 2**10:.0f} KiB of KV memory{trained}."
     )
 
 

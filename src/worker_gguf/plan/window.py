@@ -1,4 +1,4 @@
-"""Grows the window of a request into the memory that is left, and says in one sentence what was weighed.
+"""Grows the window of a request, its context, into the memory that is left.
 
 The rule: if N_CTX is not set and nothing had to be given up, the number of requests stays and the window grows, up to
 the length that the model was trained for, while the plan stays within `GROWTH_SHARE` of the room on each device.
