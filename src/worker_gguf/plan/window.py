@@ -21,11 +21,11 @@ __all__ = ["CLEARED_BYTES", "GROWTH_SHARE", "LONGEST_N_CTX", "grown"]
 
 GROWTH_SHARE: Final = 0.95
 """The part of the room on a device that a grown window may fill. The plan is right within 5 %."""
-CLEARED_BYTES: Final = 1 << 30
-"""The KV cache in main memory to which a window may grow.
+CLEARED_BYTES: Final = 512 << 20
+"""The KV cache in main memory to which a window may grow, so that opening the context takes less than a second.
 
-llama.cpp clears the whole cache when it opens the context: 0.4 s for each GB on two idle cores, several times as long
-on busy ones (docs/cold-start.md). A GPU clears its memory in milliseconds.
+llama.cpp clears the whole cache at that moment: 0.4 s for each GB on idle cores, 2 s on busy ones (docs/cold-start.md).
+The time follows the bytes; the number of cells does not matter. A GPU clears its memory in milliseconds.
 """
 LONGEST_N_CTX: Final = 1 << 18
 """The longest window that is planned unless N_CTX is set. Files state lengths of up to 10 million tokens, at which the
