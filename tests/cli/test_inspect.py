@@ -36,6 +36,21 @@ def test_the_embedded_model_on_this_machine(capsys: pytest.CaptureFixture[str]) 
     assert "trained for:" not in out
 
 
+def test_a_gpu_has_the_context_of_the_process_and_the_processor_has_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "embedded", "--gpu", "24GB", "--ram", "64GB"]) == 0
+    out = capsys.readouterr().out
+    assert "\nprocess: 0.6 GiB on each GPU for the CUDA context" in out
+    assert main(["inspect", "embedded", "--gpu", "none", "--ram", "64GB"]) == 0
+    assert "\nprocess: " not in capsys.readouterr().out
+
+
+def test_what_was_weighed_is_one_line(moe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", moe, "--gpu", "80GB", "--ram", "64GB"]) == 0
+    out = capsys.readouterr().out
+    assert "\nwindow: 40960 tokens for each of 8 requests (the training length of the model): 77.6 GiB on GPU 0" in out
+    assert "N_CTX              40960  the training length of the model\n" in out
+
+
 def test_a_context_beyond_the_training_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "embedded", "--n-ctx", "4096", "--n-parallel", "1"]) == 0
     assert "N_CTX=4096 is beyond the 2048 tokens the model was trained for: expect" in capsys.readouterr().out

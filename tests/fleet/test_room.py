@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from tests import shapes
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.errors import NotEnoughMemory
 from worker_gguf.fleet.room import Footprint, Need, Room, footprint_of, least, need_of, without
 from worker_gguf.gguf import read_header
-from worker_gguf.plan import Device, Machine
+from worker_gguf.plan import GPU_CONTEXT_BYTES, Device, Machine, plan_memory
 from worker_gguf.plan.planning import plan_for
-from worker_gguf.plan.usage import GPU_CONTEXT_BYTES
 from worker_gguf.settings import Settings
 
 GIB = 1 << 30
@@ -63,12 +65,12 @@ def test_a_footprint_lies_on_the_gpus_that_the_settings_leave_in_use() -> None:
     settings = Settings(split_mode="none", main_gpu=1)
     plan = plan_for(HEADER, machine, settings)
     footprint = footprint_of(plan, machine, settings)
-    assert footprint.gpus[0] == 0
-    assert footprint.gpus[1] == plan.devices[0].used_bytes + GPU_CONTEXT_BYTES
+    assert footprint.gpus[0] == GPU_CONTEXT_BYTES
+    assert footprint.gpus[1] == plan.devices[0].used_bytes
     both = footprint_of(plan_for(HEADER, machine, Settings()), machine, Settings())
     assert all(taken > 0 for taken in both.gpus)
     left = without(machine, [footprint])
-    assert [gpu.free_bytes for gpu in left.gpus] == [8 * GIB, 8 * GIB - footprint.gpus[1]]
+    assert [gpu.free_bytes for gpu in left.gpus] == [8 * GIB - taken for taken in footprint.gpus]
     assert least(machine, left) == left
 
 
@@ -78,3 +80,28 @@ def test_a_model_for_another_gpu_takes_no_room() -> None:
     on_first, on_second = (need(split_mode="none", main_gpu=n) for n in (0, 1))
     assert not room.fits("first", on_first, frozenset({"other"}))
     assert room.fits("second", on_second, frozenset({"other"}))
+
+
+def test_the_context_of_each_process_is_counted_once_where_models_share_a_card() -> None:
+    """Both numbers of free memory are without the context of the process that reads them."""
+    n_context, n_model = GPU_CONTEXT_BYTES, 3 * GIB
+
+    def card(free_bytes: int) -> Machine:
+        return Machine(2, 64 * GIB, (Device("card", free_bytes, 24 * GIB, has_context=True),))
+
+    first, second = card(24 * GIB - n_context), card(24 * GIB - 2 * n_context - n_model)
+    room = Room.of(first, second, {"a": Footprint((n_model + n_context,), 0)})
+    assert room.empty == first
+    assert room.left_by("a") == second
+    assert room.left_by("a").gpus[0].room_bytes == 24 * GIB - n_context - n_model - RESERVE
+
+
+def test_windows_do_not_grow_where_models_share_the_memory(tmp_path: Path) -> None:
+    header = read_header(shapes.write(shapes.SHAPES["LFM2-1.2B"], tmp_path / "model.gguf"))
+    machine = Machine(2, 64 * GIB, (Device("card", 24 * GIB, 24 * GIB),))
+    need = need_of(header, Settings())
+    alone = plan_for(header, machine, Settings())
+    shared = plan_memory(need.shape, machine, need.constraints)
+    assert (alone.n_ctx, shared.n_ctx) == (128_000, 8192)
+    footprint = footprint_of(shared, machine, Settings())
+    assert Room(machine, {"other": footprint}).fits("x", need, frozenset({"other"}))

@@ -35,6 +35,8 @@ LAYOUTS = {
     "many short": Layout(512, 32, False, 512, 512),
     "large batch": Layout(8192, 4, False, 2048, 2048),
     "quantised": Layout(4096, 4, False, 512, 512, "q8_0", "q8_0"),
+    "grown": Layout(65_536, 8, False, 2048, 512),
+    "longest": Layout(262_144, 1, True, 2048, 512),
     "no flash attention": Layout(4096, 4, False, 512, 512, flash_attn=False),
 }
 

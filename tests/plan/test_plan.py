@@ -8,6 +8,7 @@ import pytest
 
 from worker_gguf.errors import NotEnoughMemory
 from worker_gguf.plan import (
+    GPU_CONTEXT_BYTES,
     Constraints,
     Device,
     LayerShape,
@@ -60,7 +61,7 @@ def test_kv_bytes_follow_layers_heads_and_types() -> None:
 
 
 def test_everything_goes_to_a_gpu_that_holds_it() -> None:
-    plan = plan_memory(SMALL, GPU, Constraints())
+    plan = plan_memory(SMALL, GPU, Constraints(n_ctx=8192))
     assert (plan.n_gpu_layers, plan.n_ctx, plan.n_parallel) == (-1, 8192, 8)
     assert plan.n_cells == 8 * 8192
     card, main = plan.devices
@@ -194,18 +195,60 @@ def test_values_that_do_not_fit_are_reported_with_values_that_would() -> None:
         plan_memory(SMALL, Machine(2, 5 * GIB), Constraints(n_parallel=16, n_ctx=32_768))
 
 
-def test_smaller_plans_reduce_sequences_then_context_then_layers() -> None:
+def test_smaller_plans_reduce_a_grown_context_then_sequences_then_context_then_layers() -> None:
     plan = plan_memory(SMALL, GPU, Constraints())
+    assert plan.n_ctx == 22_528
     steps = []
     while smaller := smaller_plan(plan, "context", SMALL, GPU, Constraints()):
         plan = smaller
         steps.append((plan.n_parallel, plan.n_ctx, plan.n_gpu_layers))
-    assert steps[:7] == [
-        (4, 8192, -1), (2, 8192, -1), (1, 8192, -1), (1, 4096, -1), (1, 2048, -1), (1, 2048, 21), (1, 2048, 15)
+    assert steps[:9] == [
+        (8, 11_264, -1), (8, 8192, -1), (4, 8192, -1),
+        (2, 8192, -1), (1, 8192, -1), (1, 4096, -1), (1, 2048, -1), (1, 2048, 21), (1, 2048, 15)
     ]  # fmt: skip
     assert steps[-1] == (1, 512, 0)
-    assert plan.degraded[0] == "N_PARALLEL=4 instead of 8: the load ran out of memory"
+    assert plan.degraded[0] == "N_CTX=11264 instead of 22528: the load ran out of memory"
+    assert plan.degraded[2] == "N_PARALLEL=4 instead of 8: the load ran out of memory"
+    assert f"{plan.n_ctx} tokens for 1 request (the load ran out of memory)" in plan.weighed
     assert len(plan.degraded) == len(steps)
+
+
+def test_a_smaller_plan_after_a_death_says_so() -> None:
+    plan = plan_memory(SMALL, CPU, Constraints())
+    smaller = smaller_plan(plan, "death", SMALL, CPU, Constraints())
+    assert smaller
+    assert smaller.degraded == ("N_PARALLEL=2 instead of 4: the engine process died while it opened the context",)
+
+
+def test_each_gpu_with_layers_has_the_context_of_the_process() -> None:
+    for machine in (GPU, gpus(24, 24)):
+        *cards, main = plan_memory(SMALL, machine, Constraints()).devices
+        assert [card.process_bytes for card in cards] == [600 << 20] * len(cards)
+        assert main.process_bytes == 0
+    assert plan_memory(SMALL, GPU, Constraints(n_gpu_layers=0)).devices[0].used_bytes == 0
+    assert plan_memory(SMALL, CPU, Constraints()).devices[-1].process_bytes == 0
+
+
+def test_a_context_that_is_open_already_is_counted_once() -> None:
+    closed = gpus(12)
+    (card,) = closed.gpus
+    opened = replace(closed, gpus=(replace(card, free_bytes=card.free_bytes - GPU_CONTEXT_BYTES, has_context=True),))
+    assert plan_memory(LARGE, opened, Constraints()).devices == plan_memory(LARGE, closed, Constraints()).devices
+
+
+def test_the_context_leaves_room_for_fewer_layers() -> None:
+    plan = plan_memory(LARGE, GPU, Constraints())
+    card = plan.devices[0]
+    assert card.used_bytes + LARGE.layers[0].size_bytes > card.room_bytes
+    assert card.used_bytes - card.process_bytes + LARGE.layers[0].size_bytes < card.room_bytes
+
+
+def test_a_quantised_kv_needs_a_copy_of_one_layer_in_f16_on_a_gpu_only() -> None:
+    f16, q8_0 = (Layout(4096, 4, False, 512, 512, kind, kind, n_gpu_layers=-1) for kind in ("f16", "q8_0"))
+    more = measure(SMALL, GPU, q8_0)[0].compute_bytes - measure(SMALL, GPU, f16)[0].compute_bytes
+    assert more == 4 * 4096 * 2 * 1024 * 2
+    on_cpu = [measure(SMALL, CPU, replace(layout, n_gpu_layers=0))[-1].compute_bytes for layout in (f16, q8_0)]
+    assert on_cpu[0] == on_cpu[1]
 
 
 def test_weights_that_do_not_fit_lose_layers_on_the_gpu_only() -> None:

@@ -8,9 +8,10 @@ from functools import partial
 import pytest
 
 from tests.plan.test_plan import CPU, GPU, SMALL
-from worker_gguf.errors import ModelInvalid, NotEnoughMemory
+from worker_gguf.errors import EngineFailed, ModelInvalid, NotEnoughMemory
+from worker_gguf.link.process import EngineDied
 from worker_gguf.plan import Constraints, Machine, MemoryPlan, plan_memory, smaller_plan
-from worker_gguf.start.load import load_within_memory
+from worker_gguf.start.load import MOST_DEATHS, load_within_memory
 
 
 @dataclass
@@ -25,10 +26,14 @@ class FakeModel:
 
 @dataclass
 class Card:
-    """A GPU with room for so many layers and so many cells. It records what was tried."""
+    """A GPU with room for so many layers and so many cells. It records what was tried.
+
+    More than `deadly_cells` end the engine process.
+    """
 
     most_layers: int
     most_cells: int
+    deadly_cells: int = 1 << 30
     models: list[FakeModel] = field(default_factory=list)
     tried: list[int] = field(default_factory=list)
 
@@ -42,12 +47,14 @@ class Card:
     def open_engine(self, model: FakeModel, plan: MemoryPlan) -> str:
         assert not model.is_closed
         self.tried.append(plan.n_cells)
+        if plan.n_cells > self.deadly_cells:
+            raise EngineDied("llama.cpp stopped at CUDA error (ggml-cuda.cu:97).")
         if plan.n_cells > self.most_cells:
             raise NotEnoughMemory("No memory for the sequences.")
         return "engine"
 
     def run(self, machine: Machine = GPU, constraints: Constraints | None = None) -> tuple[FakeModel, str, MemoryPlan]:
-        constraints = constraints or Constraints()
+        constraints = constraints or Constraints(shares_memory=True)
         next_plan = partial(smaller_plan, model=SMALL, machine=machine, constraints=constraints)
         plan = plan_memory(SMALL, machine, constraints)
         return load_within_memory(plan, self.load, self.open_engine, next_plan)
@@ -98,6 +105,40 @@ def test_the_last_error_is_raised_and_nothing_stays() -> None:
 def test_settings_are_kept_to_the_end() -> None:
     with pytest.raises(NotEnoughMemory):
         Card(29, 10).run(constraints=Constraints(n_ctx=4096, n_parallel=2, n_gpu_layers=-1))
+
+
+def test_a_grown_window_shrinks_first() -> None:
+    card = Card(29, 8 * 8192)
+    _, _, plan = card.run(constraints=Constraints())
+    assert (plan.n_parallel, plan.n_ctx) == (8, 8192)
+    assert card.tried == [8 * 22_528, 8 * 11_264, 8 * 8192]
+
+
+def test_a_model_whose_process_dies_is_loaded_again_with_a_smaller_plan(caplog: pytest.LogCaptureFixture) -> None:
+    card = Card(29, 1 << 20, deadly_cells=2 * 8192)
+    model, engine, plan = card.run()
+    assert (engine, plan.n_parallel) == ("engine", 2)
+    assert [loaded.is_closed for loaded in card.models] == [True, True, False]
+    assert model is card.models[-1]
+    assert plan.degraded[-1] == "N_PARALLEL=2 instead of 4: the engine process died while it opened the context"
+    lines = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert [(vars(line)["death"], vars(line)["most"]) for line in lines] == [(1, MOST_DEATHS), (2, MOST_DEATHS)]
+    assert all("ggml-cuda.cu:97" in vars(line)["reason"] for line in lines)
+
+
+def test_deaths_are_bounded_and_the_last_words_are_the_error() -> None:
+    card = Card(29, 1 << 20, deadly_cells=0)
+    with pytest.raises(EngineFailed, match=rf"stopped at CUDA error.*It died {MOST_DEATHS} times"):
+        card.run()
+    assert len(card.models) == MOST_DEATHS
+    assert all(loaded.is_closed for loaded in card.models)
+
+
+def test_a_death_with_a_plan_that_is_all_set_fails_at_once() -> None:
+    card = Card(29, 1 << 20, deadly_cells=0)
+    with pytest.raises(EngineFailed, match=r"ggml-cuda.cu:97\)\.$"):
+        card.run(constraints=Constraints(n_ctx=4096, n_parallel=2, n_gpu_layers=-1))
+    assert len(card.models) == 1
 
 
 def test_other_errors_are_not_answered_with_less() -> None:

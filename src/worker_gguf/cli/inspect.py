@@ -68,7 +68,8 @@ def inspect(arguments: argparse.Namespace, *, endpoint: str | None = None) -> in
     except WorkerError as error:
         print(f"worker-gguf: {error.message}", file=sys.stderr)
         return 1
-    print("\n".join([*_columns(_devices(plan), "<" + ">" * 7), "", *_columns(_settings(plan), "<><")]))
+    notes = filter(None, (_process(plan), f"window: {plan.weighed}"))
+    print("\n".join([*_columns(_devices(plan), "<" + ">" * 8), *notes, "", *_columns(_settings(plan), "<><")]))
     if warning := beyond_training(header, plan):
         print(f"\n{warning}")
     return 0
@@ -159,14 +160,25 @@ def _describe(header: ModelHeader) -> str:
 
 
 def _devices(plan: MemoryPlan) -> Iterator[tuple[str, ...]]:
-    yield "device", "layers", "weights", "KV", "compute", "other", "used", "room"
+    yield "device", "layers", "weights", "KV", "compute", "other", "process", "used", "room"
     for use in plan.devices:
         yield _device_row(use)
 
 
 def _device_row(use: DeviceUse) -> tuple[str, ...]:
-    sizes = (use.weights_bytes, use.kv_bytes, use.compute_bytes, use.other_bytes, use.used_bytes, use.room_bytes)
-    return (use.name, str(use.n_layers), *map(_gib, sizes))
+    sizes = (use.weights_bytes, use.kv_bytes, use.compute_bytes, use.other_bytes, use.process_bytes)
+    return (use.name, str(use.n_layers), *map(_gib, (*sizes, use.used_bytes, use.room_bytes)))
+
+
+def _process(plan: MemoryPlan) -> str | None:
+    """Explain the column of the same name. Returns None if no GPU is used."""
+    process_bytes = max((use.process_bytes for use in plan.devices), default=0)
+    if not process_bytes:
+        return None
+    return (
+        f"process: {_gib(process_bytes)} on each GPU for the CUDA context and llama.cpp's workspaces, once for each "
+        "model in memory"
+    )
 
 
 def _settings(plan: MemoryPlan) -> Iterator[tuple[str, ...]]:
@@ -193,4 +205,6 @@ def _count(n: int) -> str:
 
 
 def _gib(n_bytes: int) -> str:
-    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 100 << 20 else f"{n_bytes / 2**20:.1f} MiB"
+    from worker_gguf.plan import size_text
+
+    return size_text(n_bytes)

@@ -153,6 +153,12 @@ class Server:
             cache_bytes=command.cache_bytes,
         )
         self._channel.send(
-            ContextOpened(limits=runner.limits, opened_s=opened_s, first_logprob=logprob, first_error=error)
+            ContextOpened(
+                limits=runner.limits,
+                opened_s=opened_s,
+                first_logprob=logprob,
+                first_error=error,
+                gpu_free_bytes=tuple(gpu.free_bytes for gpu in read_machine().gpus),
+            )
         )
         return loop

@@ -163,7 +163,7 @@ class FleetModel:
         self.progress = {}
 
     def _start(self) -> Start:
-        return Start(self.settings, gate=self._note)
+        return Start(self.settings, gate=self._note, shares_memory=True)
 
     def _keep(self, local: LocalModel, usage_mark: UsageMark) -> None:
         try:

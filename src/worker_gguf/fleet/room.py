@@ -13,9 +13,8 @@ from dataclasses import dataclass, field, replace
 
 from worker_gguf.errors import NotEnoughMemory
 from worker_gguf.gguf import ModelHeader
-from worker_gguf.plan import Constraints, Machine, MemoryPlan, ModelShape, plan_memory
-from worker_gguf.plan.planning import constraints_of, shape_of, visible
-from worker_gguf.plan.usage import GPU_CONTEXT_BYTES
+from worker_gguf.plan import GPU_CONTEXT_BYTES, Constraints, Machine, MemoryPlan, ModelShape, plan_memory
+from worker_gguf.plan.planning import constraints_of, first_visible, shape_of, visible
 from worker_gguf.settings import Settings
 
 __all__ = ["Footprint", "Need", "Room", "footprint_of", "least", "need_of", "without"]
@@ -39,19 +38,21 @@ class Need:
 
 
 def need_of(header: ModelHeader, settings: Settings) -> Need:
-    return Need(shape_of(header), constraints_of(settings), lambda machine: visible(machine, settings))
+    constraints = constraints_of(settings, shares_memory=True)
+    return Need(shape_of(header), constraints, lambda machine: visible(machine, settings))
 
 
 def footprint_of(plan: MemoryPlan, machine: Machine, settings: Settings) -> Footprint:
-    """Return the memory of a plan by the machine's GPUs, with the context of its engine process on each.
+    """Return the memory of a plan by the machine's GPUs.
 
-    `plan.devices` has only the GPUs that the settings use, in order, and then main memory.
+    `plan.devices` has only the GPUs that the settings use, in order, and then main memory. An engine process has a
+    context on the other GPUs, too, because it reads the free memory of all.
     """
-    first = settings.main_gpu if settings.split_mode == "none" else 0
-    on_gpus = [use.used_bytes + GPU_CONTEXT_BYTES if use.used_bytes else 0 for use in plan.devices if use.is_gpu]
+    first = first_visible(settings)
+    on_gpus = [use.used_bytes or GPU_CONTEXT_BYTES for use in plan.devices if use.is_gpu]
     behind = len(machine.gpus) - first - len(on_gpus)
     main = sum(use.used_bytes for use in plan.devices if not use.is_gpu)
-    return Footprint((*[0] * first, *on_gpus, *[0] * behind), main)
+    return Footprint((*[GPU_CONTEXT_BYTES] * first, *on_gpus, *[GPU_CONTEXT_BYTES] * behind), main)
 
 
 def without(machine: Machine, taken: Iterable[Footprint]) -> Machine:

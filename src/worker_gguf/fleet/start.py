@@ -50,7 +50,7 @@ def boot_fleet(start: Start, head_start: HeadStart | None) -> Fleet:
     models = {entry.name: FleetModel(entry, go_on, created_s) for entry in roster}
     first, *others = models.values()
     started_s = time.monotonic()
-    loaded = boot(replace(start, settings=first.settings), head_start)
+    loaded = boot(replace(start, settings=first.settings, shares_memory=True), head_start)
     try:
         first.adopt(loaded, time.monotonic() - started_s)
         loader = Loader(models, loaded.machine, leaving, time.monotonic)

@@ -154,13 +154,15 @@ class ContextOpened(Message, frozen=True):
     """The context is open. `first_logprob` is the log-probability of the first token, None if none could be drawn.
 
     `first_error` is the error of its computation. `opened_s` is the reading of `time.perf_counter` when the context was
-    open and the first token not yet drawn.
+    open and the first token not yet drawn. `gpu_free_bytes` is the free memory of each GPU after that token, for which
+    llama.cpp loads kernels and takes workspaces.
     """
 
     limits: Limits
     opened_s: float
     first_logprob: float | None
     first_error: str | None
+    gpu_free_bytes: tuple[int, ...] = ()
 
 
 class Ending(Message, frozen=True):

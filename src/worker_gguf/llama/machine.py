@@ -82,7 +82,8 @@ def _gpus() -> tuple[Device, ...]:
             free, total = ctypes.c_size_t(0), ctypes.c_size_t(0)
             libggml.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
             name = libggml.ggml_backend_dev_description(device).decode("utf-8", "replace")
-            gpus.append(Device(name, free.value, total.value))
+            # CUDA opens the context of this process to answer, so what is free now is without it.
+            gpus.append(Device(name, free.value, total.value, has_context=True))
     return tuple(gpus)
 
 

@@ -2,20 +2,21 @@
 
 Takes the numbers of the header and of the machine and returns a frozen plan. Knows nothing of llama.cpp. `shape` has
 the needs of the model, `usage` measures the memory of a layout on each device, `choose` picks the layout, `kv_steps`
-reduces the KV memory step by step, `weight_placements` lists the ways to place the weights, and `smaller` makes the
-next plan after a load ran out of memory.
+reduces the KV memory step by step, `weight_placements` lists the ways to place the weights, `window` grows the context
+into the memory that is left, and `smaller` makes the next plan after a load ran out of memory.
 """
 
 from __future__ import annotations
 
 from worker_gguf.plan.choose import plan_memory
-from worker_gguf.plan.memory_plan import Constraints, MemoryPlan
+from worker_gguf.plan.memory_plan import Constraints, MemoryPlan, size_text
 from worker_gguf.plan.quants import preference
 from worker_gguf.plan.shape import LayerShape, ModelShape
 from worker_gguf.plan.smaller import Stage, smaller_plan
-from worker_gguf.plan.usage import Device, DeviceUse, Layout, Machine, measure
+from worker_gguf.plan.usage import GPU_CONTEXT_BYTES, Device, DeviceUse, Layout, Machine, measure
 
 __all__ = [
+    "GPU_CONTEXT_BYTES",
     "Constraints",
     "Device",
     "DeviceUse",
@@ -28,5 +29,6 @@ __all__ = [
     "measure",
     "plan_memory",
     "preference",
+    "size_text",
     "smaller_plan",
 ]

@@ -2,7 +2,7 @@
 
 Fewer sequences (to 2), a shorter context (to 4096), one sequence, a q8_0 KV cache, a still shorter context. With GPUs,
 all of these are tried with the whole model on them (to 2048 tokens) before experts, and then layers, stay in main
-memory.
+memory. If nothing had to be given up, the context grows into the memory that is left (`window`).
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Final
 
 from worker_gguf.errors import NotEnoughMemory
 from worker_gguf.plan.kv_steps import MIN_N_CTX, Choice, first_choice, kv_steps
-from worker_gguf.plan.memory_plan import Constraints, MemoryPlan, describe
+from worker_gguf.plan.memory_plan import Constraints, MemoryPlan, describe, size_text
 from worker_gguf.plan.shape import ModelShape
 from worker_gguf.plan.usage import Layout, Machine, measure
 from worker_gguf.plan.weight_placements import FitCheck, as_chosen, weight_placements
+from worker_gguf.plan.window import grown
 
 __all__ = ["USEFUL_N_CTX", "plan_memory"]
 
@@ -29,7 +30,8 @@ def plan_memory(model: ModelShape, machine: Machine, constraints: Constraints) -
     found = _search(model, machine, constraints)
     if found is None:
         raise NotEnoughMemory(_what_would_fit(model, machine, constraints))
-    return describe(found.layout, found.reasons, model, machine, constraints)
+    best = grown(found, model, machine, constraints)
+    return describe(best.layout, best.reasons, model, machine, constraints)
 
 
 def _search(model: ModelShape, machine: Machine, constraints: Constraints) -> Choice | None:
@@ -50,7 +52,7 @@ def _few(steps: list[Choice], constraints: Constraints) -> list[Choice]:
     if constraints.n_parallel is not None or not few:
         return steps
     why = "few, to leave room for more of the model on the GPU"
-    return [Choice(step.layout, step.reasons | {"n_parallel": why}) for step in few]
+    return [Choice(step.layout, step.reasons | {"n_parallel": why}, step.gave_up) for step in few]
 
 
 def _what_would_fit(model: ModelShape, machine: Machine, constraints: Constraints) -> str:
@@ -61,8 +63,8 @@ def _what_would_fit(model: ModelShape, machine: Machine, constraints: Constraint
     room = sum(use.room_bytes for use in uses if not use.fits)
     where = " and ".join(use.name for use in uses if not use.fits)
     shortage = (
-        f"The model needs {_gib(needed)} with {_sequences(layout)}, of which {_gib(model.weights_bytes)} are weights, "
-        f"and {where} {'have' if ' and ' in where else 'has'} room for {_gib(room)}."
+        f"The model needs {size_text(needed)} with {_sequences(layout)}, of which {size_text(model.weights_bytes)} are "
+        f"weights, and {where} {'have' if ' and ' in where else 'has'} room for {size_text(room)}."
     )
     eased = replace(
         constraints,
@@ -88,13 +90,9 @@ def _what_would_fit(model: ModelShape, machine: Machine, constraints: Constraint
     overhead = sum(use.used_bytes - use.weights_bytes for use in measure(model, machine, least))
     return (
         f"{shortage} Even N_PARALLEL=1 N_CTX={MIN_N_CTX} does not fit: take a smaller quantisation, of at most "
-        f"{_gib(max(0, room - overhead))}, or a larger machine."
+        f"{size_text(max(0, room - overhead))}, or a larger machine."
     )
 
 
 def _sequences(layout: Layout) -> str:
     return f"{layout.n_parallel} sequence{'s' if layout.n_parallel > 1 else ''} of {layout.n_ctx} tokens"
-
-
-def _gib(n_bytes: float) -> str:
-    return f"{n_bytes / 2**30:.1f} GiB"

@@ -10,7 +10,7 @@ from worker_gguf.plan.memory_plan import Constraints
 from worker_gguf.plan.shape import ModelShape
 from worker_gguf.plan.usage import Layout, Machine
 
-__all__ = ["MIN_N_CTX", "Choice", "first_choice", "kv_steps"]
+__all__ = ["DEFAULT_N_CTX", "MIN_N_CTX", "Choice", "first_choice", "kv_steps"]
 
 DEFAULT_N_CTX: Final = 8192
 GOOD_N_CTX: Final = 4096
@@ -20,13 +20,21 @@ HALVED: Final = "halved until it fits in free memory"
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A candidate layout, with the reason for each of its numbers."""
+    """A candidate layout, with the reason for each of its numbers.
+
+    `gave_up` tells that it has less than the first choice, because memory is short.
+    """
 
     layout: Layout
     reasons: dict[str, str]
+    gave_up: bool = False
 
     def changed(self, why: str, **changes: object) -> Choice:
-        return Choice(replace(self.layout, **changes), self.reasons | dict.fromkeys(changes, why))  # type: ignore[arg-type]
+        layout = replace(self.layout, **changes)  # type: ignore[arg-type]
+        return Choice(layout, self.reasons | dict.fromkeys(changes, why), self.gave_up)
+
+    def reduced(self, why: str, **changes: object) -> Choice:
+        return replace(self.changed(why, **changes), gave_up=True)
 
 
 def first_choice(model: ModelShape, machine: Machine, constraints: Constraints) -> Choice:
@@ -40,7 +48,7 @@ def first_choice(model: ModelShape, machine: Machine, constraints: Constraints) 
     device = "default for this device"
     n_parallel = choose("n_parallel", constraints.n_parallel, 8 if machine.gpus else 4, device)
     longest = min(DEFAULT_N_CTX, model.n_ctx_train or DEFAULT_N_CTX)
-    n_ctx = choose("n_ctx", constraints.n_ctx, longest, f"the training length of the model, at most {DEFAULT_N_CTX}")
+    n_ctx = choose("n_ctx", constraints.n_ctx, longest, "the default")
     if constraints.n_ctx and model.n_ctx_train and constraints.n_ctx > model.n_ctx_train:
         reasons["n_ctx"] = f"set, beyond the {model.n_ctx_train} tokens the model was trained for"
     n_batch = choose("n_batch", constraints.n_batch, 2048 if machine.gpus else 512, device)
@@ -93,7 +101,7 @@ def kv_steps(first: Choice, constraints: Constraints) -> Iterator[Choice]:
         nonlocal now
         while constraints.n_parallel is None and now.layout.n_parallel > least:
             n_parallel = now.layout.n_parallel // 2
-            now = now.changed(HALVED, n_parallel=n_parallel)
+            now = now.reduced(HALVED, n_parallel=n_parallel)
             unified, why = _unified(constraints, n_parallel)
             now = now.changed(why, kv_unified=unified)
             yield now
@@ -101,13 +109,13 @@ def kv_steps(first: Choice, constraints: Constraints) -> Iterator[Choice]:
     def shorter(least: int) -> Iterator[Choice]:
         nonlocal now
         while constraints.n_ctx is None and now.layout.n_ctx > least:
-            now = now.changed(HALVED, n_ctx=max(least, now.layout.n_ctx // 2))
+            now = now.reduced(HALVED, n_ctx=max(least, now.layout.n_ctx // 2))
             yield now
 
     yield from fewer(2)
     yield from shorter(GOOD_N_CTX)
     yield from fewer(1)
     if constraints.type_k is None and constraints.type_v is None and constraints.flash_attn:
-        now = now.changed("half the memory of f16", type_k="q8_0", type_v="q8_0")
+        now = now.reduced("half the memory of f16", type_k="q8_0", type_v="q8_0")
         yield now
     yield from shorter(MIN_N_CTX)

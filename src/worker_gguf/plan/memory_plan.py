@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from worker_gguf.plan.shape import ModelShape
 from worker_gguf.plan.usage import DeviceUse, Layout, Machine, measure
 
-__all__ = ["Constraints", "MemoryPlan", "describe"]
+__all__ = ["Constraints", "MemoryPlan", "describe", "size_text"]
 
 
 @dataclass(frozen=True, slots=True)
 class Constraints:
-    """The values that the settings fix. The plan chooses those that are None."""
+    """The values that the settings fix. The plan chooses those that are None.
+
+    With `shares_memory`, other models are loaded on the same machine when there is room, so the window does not grow.
+    """
 
     n_ctx: int | None = None
     n_parallel: int | None = None
@@ -28,13 +31,15 @@ class Constraints:
     type_k: str | None = None
     type_v: str | None = None
     flash_attn: bool = True
+    shares_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
     """`n_ctx` is the context of one request, `n_cells` that of all requests together; `reasons` explains each number.
 
-    `devices` lists the memory on each device. `degraded` has one line for each reduction that a failed load forced.
+    `devices` lists the memory on each device. `weighed` says in one sentence how the memory led to the window.
+    `degraded` has one line for each reduction that a failed load forced.
     """
 
     n_gpu_layers: int
@@ -55,6 +60,7 @@ class MemoryPlan:
     compute_bytes: int
     devices: tuple[DeviceUse, ...] = ()
     reasons: dict[str, str] = field(default_factory=dict)
+    weighed: str = ""
     degraded: tuple[str, ...] = ()
 
 
@@ -87,4 +93,28 @@ def describe(
         compute_bytes=sum(device.compute_bytes for device in devices),
         devices=devices,
         reasons=reasons | more,
+        weighed=_weighed(layout, reasons, model, machine, devices),
     )
+
+
+def _weighed(
+    layout: Layout, reasons: dict[str, str], model: ModelShape, machine: Machine, devices: tuple[DeviceUse, ...]
+) -> str:
+    """Return one sentence: the window, and the free memory, the weights and the KV memory that led to it."""
+    uses = zip(machine.gpus, devices, strict=False)
+    free = [f"{size_text(gpu.free_bytes)} on {gpu.name}" for gpu, use in uses if use.used_bytes]
+    if devices[-1].n_layers or not free:
+        free.append(f"{size_text(machine.free_bytes)} of main memory")
+    # Layers differ in their KV entries, and recurrent ones have a state for each sequence.
+    per_token = model.kv_bytes_per_token(layout.type_k, layout.type_v)
+    sequences = "1 request" if layout.n_parallel == 1 else f"each of {layout.n_parallel} requests"
+    trained = f"; the model was trained for {model.n_ctx_train}" if model.n_ctx_train > layout.n_ctx else ""
+    weights = size_text(sum(use.weights_bytes for use in devices))
+    return (
+        f"{layout.n_ctx} tokens for {sequences} ({reasons['n_ctx']}): {' and '.join(free)} are free, the weights take "
+        f"{weights}, and a token takes {per_token / 2**10:.0f} KiB of KV memory{trained}."
+    )
+
+
+def size_text(n_bytes: float) -> str:
+    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 100 << 20 else f"{n_bytes / 2**20:.1f} MiB"

@@ -16,7 +16,7 @@ from worker_gguf.gguf import ArrayInfo, ModelHeader, TensorInfo
 from worker_gguf.plan import Constraints, LayerShape, Machine, MemoryPlan, ModelShape, plan_memory
 from worker_gguf.settings import Settings
 
-__all__ = ["beyond_training", "constraints_of", "plan_for", "repacks", "shape_of", "visible"]
+__all__ = ["beyond_training", "constraints_of", "first_visible", "plan_for", "repacks", "shape_of", "visible"]
 
 _LAYER: Final = re.compile(r"blk\.(\d+)\.(.+)")
 _EXPERTS: Final = re.compile(r"ffn_(?:up|down|gate|gate_up)_(?:ch)?exps\.")
@@ -28,9 +28,10 @@ TOKEN_BYTES: Final = 290
 """Bytes that llama.cpp uses for one token of the vocabulary, merges included (measured with 128k tokens)."""
 
 
-def plan_for(header: ModelHeader, machine: Machine, settings: Settings) -> MemoryPlan:
+def plan_for(header: ModelHeader, machine: Machine, settings: Settings, *, shares_memory: bool = False) -> MemoryPlan:
     """Plan the memory. Raises NotEnoughMemory with a proposal that would fit."""
-    return plan_memory(shape_of(header), visible(machine, settings), constraints_of(settings))
+    constraints = constraints_of(settings, shares_memory=shares_memory)
+    return plan_memory(shape_of(header), visible(machine, settings), constraints)
 
 
 def beyond_training(header: ModelHeader, plan: MemoryPlan) -> str | None:
@@ -52,8 +53,14 @@ def visible(machine: Machine, settings: Settings) -> Machine:
     return replace(machine, gpus=(machine.gpus[settings.main_gpu],))
 
 
-def constraints_of(settings: Settings) -> Constraints:
+def first_visible(settings: Settings) -> int:
+    """Return the index of the first GPU that the settings use. It is the first one of `visible`."""
+    return settings.main_gpu if settings.split_mode == "none" else 0
+
+
+def constraints_of(settings: Settings, *, shares_memory: bool = False) -> Constraints:
     return Constraints(
+        shares_memory=shares_memory,
         n_ctx=settings.n_ctx,
         n_parallel=settings.n_parallel,
         kv_unified=settings.kv_unified,

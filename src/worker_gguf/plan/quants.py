@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from worker_gguf.plan.usage import RESERVE_CPU_BYTES, RESERVE_GPU_BYTES, Machine
+from worker_gguf.plan.usage import GPU_CONTEXT_BYTES, GPU_WORKSPACE_BYTES, RESERVE_CPU_BYTES, Machine
 
 __all__ = ["preference"]
 
@@ -20,7 +20,8 @@ def preference(sizes: Mapping[str, int], order: Sequence[str], machine: Machine)
     Labels that are not in `order` come last in their group.
     """
     main = max(0, machine.free_bytes - RESERVE_CPU_BYTES)
-    gpus = sum(max(0, gpu.free_bytes - RESERVE_GPU_BYTES) for gpu in machine.gpus)
+    process = GPU_CONTEXT_BYTES + GPU_WORKSPACE_BYTES
+    gpus = sum(max(0, gpu.room_bytes - process) for gpu in machine.gpus)
     rank = {label: index for index, label in enumerate(order)}
 
     def key(label: str) -> tuple[int, int, int]:

@@ -7,26 +7,33 @@ from dataclasses import replace
 from typing import Final, Literal
 
 from worker_gguf.plan.choose import USEFUL_N_CTX
-from worker_gguf.plan.kv_steps import MIN_N_CTX
+from worker_gguf.plan.kv_steps import DEFAULT_N_CTX, MIN_N_CTX
 from worker_gguf.plan.memory_plan import Constraints, MemoryPlan, describe
 from worker_gguf.plan.shape import ModelShape
 from worker_gguf.plan.usage import Layout, Machine, even_split
 
 __all__ = ["Stage", "smaller_plan"]
 
-Stage = Literal["load", "context"]
-"""The part that ran out of memory: the weights ("load"), or the KV cache and compute buffers ("context")."""
+Stage = Literal["load", "context", "death"]
+"""What failed: the weights ("load") or the KV cache and compute buffers ("context") ran out of memory, or the engine
+process died while it opened the context ("death"), for which a lack of memory is the most likely cause.
+"""
 
-OUT_OF_MEMORY: Final = "the load ran out of memory"
+_WHY: Final[dict[Stage, str]] = {
+    "load": "the load ran out of memory",
+    "context": "the load ran out of memory",
+    "death": "the engine process died while it opened the context",
+}
 
 
 def smaller_plan(
     plan: MemoryPlan, stage: Stage, model: ModelShape, machine: Machine, constraints: Constraints
 ) -> MemoryPlan | None:
-    """Return a plan that is smaller by one step: fewer sequences, a shorter context, or fewer layers on the GPU.
+    """Return a plan that is smaller by one step: a shorter context if it has grown, fewer sequences, a still shorter
+    context, or fewer layers on the GPU.
 
     Values that are set stay, and `degraded` lists the step. Returns None when no step is left. At the stage "load" the
-    only step is fewer layers on the GPU, because the other two do not make the weights smaller.
+    only step is fewer layers on the GPU, because the others do not make the weights smaller.
     """
     layout = Layout(
         n_ctx=plan.n_ctx,
@@ -47,8 +54,8 @@ def smaller_plan(
         return None
     names = [name for name in ("n_parallel", "n_ctx", "n_gpu_layers") if getattr(step, name) != getattr(layout, name)]
     changes = " ".join(f"{name.upper()}={getattr(step, name)} instead of {getattr(layout, name)}" for name in names)
-    smaller = describe(step, plan.reasons | dict.fromkeys(names, OUT_OF_MEMORY), model, machine, constraints)
-    return replace(smaller, degraded=(*plan.degraded, f"{changes}: {OUT_OF_MEMORY}"))
+    smaller = describe(step, plan.reasons | dict.fromkeys(names, _WHY[stage]), model, machine, constraints)
+    return replace(smaller, degraded=(*plan.degraded, f"{changes}: {_WHY[stage]}"))
 
 
 def _steps(
@@ -57,7 +64,9 @@ def _steps(
     n_ctx, n_parallel = layout.n_ctx, layout.n_parallel
     n_offloaded = model.n_layers + 1 if layout.n_gpu_layers < 0 else layout.n_gpu_layers
     can_move = bool(machine.gpus) and constraints.n_gpu_layers is None and n_offloaded > 0
-    if stage == "context":
+    if stage != "load":
+        if constraints.n_ctx is None and n_ctx > DEFAULT_N_CTX:
+            yield replace(layout, n_ctx=max(DEFAULT_N_CTX, n_ctx // 2))
         if constraints.n_parallel is None and n_parallel > 1:
             is_set = constraints.kv_unified is not None or constraints.n_cells is not None
             unified = layout.kv_unified if is_set else n_parallel // 2 == 1

@@ -1,9 +1,11 @@
-"""The memory that a layout uses on each device: weights, KV cache, compute buffers. Places layers as llama.cpp does."""
+"""The memory that a layout uses on each device: weights, KV cache, compute buffers, and what each process takes of a
+GPU. Places layers as llama.cpp does.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
 
@@ -11,12 +13,23 @@ from worker_gguf.plan.shape import ModelShape
 
 __all__ = ["Device", "DeviceUse", "Layout", "Machine", "even_split", "kv_bytes_by_layer", "measure"]
 
-RESERVE_GPU_BYTES: Final = 640 << 20
-"""Reserve on each GPU for the library's own buffers (kernels, matrix workspaces, pools) and for everything that the
-plan does not count.
-"""
 GPU_CONTEXT_BYTES: Final = 512 << 20
-"""The CUDA context of each process that uses a GPU (about 0.5 GB on an H200, 2026-11-27)."""
+"""The CUDA context that each process opens on each GPU.
+
+Its size belongs to the card and the driver. 107 MiB on an RTX 4060 Ti and 555 MiB on an RTX PRO 6000 were reported in
+https://github.com/ggml-org/llama.cpp/pull/23604, 330 MiB on a card of 24 GB in
+https://github.com/unslothai/unsloth/pull/6718, and 612 MiB on a B200 in https://github.com/unslothai/unsloth/pull/8669.
+An error in this number cancels out on the machine that loads the model, because a context that is already open is in
+its free memory as well (`Device.has_context`).
+"""
+GPU_WORKSPACE_BYTES: Final = 88 << 20
+"""What llama.cpp takes of each GPU beside its buffers: kernels, streams, pools, workspaces of cuBLAS.
+
+With the context, 600 MiB: the mean of what an H200 had in use beyond the buffers of two very different models, 586 and
+614 MiB (tests/plan/test_measured.py). So the measurements support no part that grows with the model.
+"""
+RESERVE_GPU_BYTES: Final = 512 << 20
+"""Reserve on each GPU for everything that the plan does not count, such as pools that grow under load."""
 RESERVE_CPU_BYTES: Final = 1 << 29
 """Reserve for Python, the HTTP stack and requests."""
 CELL_PAD: Final = 256
@@ -28,11 +41,22 @@ MASK_BYTES: Final = 2  # f16 with flash attention; f32, twice as large, without
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A GPU and its memory in bytes."""
+    """A GPU and its memory in bytes.
+
+    With `has_context`, the process that will load the model has opened its context already, so that `free_bytes` is
+    without it. Reading the free memory opens it.
+    """
 
     name: str
     free_bytes: int
     total_bytes: int
+    has_context: bool = False
+
+    @property
+    def room_bytes(self) -> int:
+        """The bytes for a model, with the context and the workspaces of its process."""
+        held = GPU_CONTEXT_BYTES if self.has_context else 0
+        return max(0, self.free_bytes + held - RESERVE_GPU_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +114,11 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class DeviceUse:
-    """The planned bytes of one device, and the bytes it has room for. `other_bytes` are outputs and the vocabulary."""
+    """The planned bytes of one device, and the bytes it has room for.
+
+    `other_bytes` are outputs and the vocabulary. `process_bytes` are the context and the workspaces of the process on a
+    GPU, whatever the model; it is 0 on a GPU without a layer, because it then keeps no layout from fitting.
+    """
 
     name: str
     is_gpu: bool
@@ -99,11 +127,12 @@ class DeviceUse:
     kv_bytes: int
     compute_bytes: int
     other_bytes: int
+    process_bytes: int
     room_bytes: int
 
     @property
     def used_bytes(self) -> int:
-        return self.weights_bytes + self.kv_bytes + self.compute_bytes + self.other_bytes
+        return self.weights_bytes + self.kv_bytes + self.compute_bytes + self.other_bytes + self.process_bytes
 
     @property
     def fits(self) -> bool:
@@ -116,7 +145,10 @@ class _Load:
     weights: int = 0
     kv: float = 0.0
     has_output: bool = False
-    layers: list[int] = field(default_factory=list)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.n_layers and not self.has_output
 
 
 def measure(model: ModelShape, machine: Machine, layout: Layout) -> tuple[DeviceUse, ...]:
@@ -137,13 +169,16 @@ def measure(model: ModelShape, machine: Machine, layout: Layout) -> tuple[Device
         output.weights += model.output_bytes
     on_gpu = output is not main
     uses = [
-        _use(
+        DeviceUse(
             gpu.name,
-            True,
-            load,
-            _gpu_compute(model, layout, load, main, len(machine.gpus)),
-            0,
-            gpu.free_bytes - RESERVE_GPU_BYTES,
+            is_gpu=True,
+            n_layers=load.n_layers,
+            weights_bytes=load.weights,
+            kv_bytes=round(load.kv),
+            compute_bytes=_gpu_compute(model, layout, load, main, len(machine.gpus)),
+            other_bytes=0,
+            process_bytes=0 if load.is_empty else GPU_CONTEXT_BYTES + GPU_WORKSPACE_BYTES,
+            room_bytes=gpu.room_bytes,
         )
         for gpu, load in zip(machine.gpus, loads, strict=False)
     ]
@@ -151,8 +186,18 @@ def measure(model: ModelShape, machine: Machine, layout: Layout) -> tuple[Device
     compute = _compute(model, layout, logits=not on_gpu)
     if on_gpu and not main.n_layers and not layout.n_cpu_moe:
         compute = _inputs(model, layout)
-    room = machine.free_bytes - RESERVE_CPU_BYTES
-    return (*uses, _use("main memory", False, main, compute, outputs, room))
+    main_use = DeviceUse(
+        "main memory",
+        is_gpu=False,
+        n_layers=main.n_layers,
+        weights_bytes=main.weights,
+        kv_bytes=round(main.kv),
+        compute_bytes=compute,
+        other_bytes=outputs,
+        process_bytes=0,
+        room_bytes=max(0, machine.free_bytes - RESERVE_CPU_BYTES),
+    )
+    return (*uses, main_use)
 
 
 def kv_bytes_by_layer(model: ModelShape, layout: Layout) -> list[float]:
@@ -174,18 +219,14 @@ def even_split(model: ModelShape, machine: Machine, layout: Layout) -> tuple[flo
         for index, (layer, kv_bytes) in enumerate(zip(model.layers, kv_bytes_by_layer(model, layout), strict=True))
     ]
     costs = [*costs, float(model.output_bytes)][model.n_layers + 1 - n_offloaded :]
-    fixed = _compute(model, layout, logits=True) + RESERVE_GPU_BYTES
-    rooms = list(accumulate(max(1, gpu.free_bytes - fixed) for gpu in machine.gpus))
+    fixed = _compute(model, layout, logits=True) + GPU_CONTEXT_BYTES + GPU_WORKSPACE_BYTES
+    rooms = list(accumulate(max(1, gpu.room_bytes - fixed) for gpu in machine.gpus))
     counts, done, total = [0] * len(rooms), 0.0, sum(costs) or 1.0
     for cost in costs:
         middle = (done + cost / 2) / total
         counts[min(bisect_right([room / rooms[-1] for room in rooms], middle), len(rooms) - 1)] += 1
         done += cost
     return tuple(float(count) for count in counts)
-
-
-def _use(name: str, is_gpu: bool, load: _Load, compute: int, other: int, room: int) -> DeviceUse:
-    return DeviceUse(name, is_gpu, load.n_layers, load.weights, round(load.kv), compute, other, max(0, room))
 
 
 def _n_offloaded(model: ModelShape, layout: Layout) -> int:
@@ -224,13 +265,30 @@ def _compute(model: ModelShape, layout: Layout, *, logits: bool) -> int:
 
 
 def _gpu_compute(model: ModelShape, layout: Layout, load: _Load, main: _Load, n_gpus: int) -> int:
-    if not load.n_layers and not load.has_output:
+    if load.is_empty:
         return 0
-    compute = _compute(model, layout, logits=load.has_output)
+    compute = _compute(model, layout, logits=load.has_output) + _f16_copies(model, layout)
     # llama.cpp computes long prompts on the GPU even with weights in main memory: it copies one tensor at a time there.
     if main.n_layers or layout.n_cpu_moe:
         return compute + model.largest_tensor_bytes
     return compute + ((PIPELINE_COPIES - 1) * _inputs(model, layout) if n_gpus > 1 else 0)
+
+
+def _f16_copies(model: ModelShape, layout: Layout) -> int:
+    """Return the buffer for the keys and values of one layer in f16, which flash attention on a GPU computes with.
+
+    Source: ggml_cuda_flash_attn_ext_get_f16_extra_data in ggml-cuda/fattn-common.cuh (llama-cpp-python 0.3.36).
+    """
+    if not layout.flash_attn:
+        return 0
+    elements = max(
+        (
+            (layer.k_elements if layout.type_k != "f16" else 0) + (layer.v_elements if layout.type_v != "f16" else 0)
+            for layer in model.layers
+        ),
+        default=0,
+    )
+    return 2 * elements * layout.cells * layout.n_streams
 
 
 def _inputs(model: ModelShape, layout: Layout) -> int:

@@ -59,10 +59,10 @@ def _without_some_experts(fit_check: FitCheck, base: Choice) -> Choice | None:
     n_layers = fit_check.model.n_layers
 
     if fit_check.constraints.n_gpu_layers is None:
-        base = base.changed("all, without some experts", n_gpu_layers=-1)
+        base = base.reduced("all, without some experts", n_gpu_layers=-1)
 
     def with_n(n: int) -> Choice:
-        return base.changed(f"the experts of {n} of {n_layers} layers stay in main memory", n_cpu_moe=n)
+        return base.reduced(f"the experts of {n} of {n_layers} layers stay in main memory", n_cpu_moe=n)
 
     # Bisection works because a layer's experts in main memory never use more of a GPU.
     n = bisect_left(range(1, n_layers), True, key=lambda n: fit_check.complete(with_n(n)) is not None) + 1
@@ -73,7 +73,7 @@ def _without_some_layers(fit_check: FitCheck, base: Choice) -> Choice | None:
     n_layers = fit_check.model.n_layers
 
     def with_n(n: int) -> Choice:
-        return base.changed(f"GPU memory holds {n} of {n_layers} layers", n_gpu_layers=n)
+        return base.reduced(f"GPU memory holds {n} of {n_layers} layers", n_gpu_layers=n)
 
     gpus = [*range(len(fit_check.machine.gpus))]
 
@@ -95,4 +95,4 @@ def _without_experts_and_some_layers(fit_check: FitCheck, base: Choice) -> Choic
 
 
 def _without_gpu(fit_check: FitCheck, base: Choice) -> Choice | None:
-    return fit_check.complete(base.changed("not one layer fits on the GPU", n_gpu_layers=0))
+    return fit_check.complete(base.reduced("not one layer fits on the GPU", n_gpu_layers=0))

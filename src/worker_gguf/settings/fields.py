@@ -39,9 +39,7 @@ class Model(Group):
         None, description="Folder of the Hub's cache; planned: on the network volume if there is one, else the default"
     )
     model_cache_max_gb: float | None = Field(
-        None,
-        gt=0,
-        description="GiB of models kept in that folder; the least recently used are removed first; unset keeps all",
+        None, gt=0, description="GiB of models kept in that folder; the least recently used go first; unset keeps all"
     )
     model_baked_dir: Path = Field(
         Path("/models"), description="Folder of the image with models: `org/repo/file.gguf`, or a Hub cache"
@@ -63,18 +61,21 @@ class Model(Group):
 class Memory(Group):
     """Context, sequences and the placement of layers. Unset values are planned from the model and the machine."""
 
-    n_ctx: int | None = Field(None, ge=32, le=2**24, description="Context of one request, in tokens")
-    n_parallel: int | None = Field(None, ge=1, le=256, description="Requests that run at the same time")
-    kv_unified: bool | None = Field(None, description="One KV memory shared by all requests, or a part for each")
-    n_cells: int | None = Field(
+    n_ctx: int | None = Field(
         None,
         ge=32,
-        description="KV memory in tokens, all requests together; less than N_CTX x N_PARALLEL overcommits it",
+        le=2**24,
+        description="Context of one request, in tokens; planned: as long as memory and model allow",
+    )
+    n_parallel: int | None = Field(
+        None, ge=1, le=256, description="Requests that run at the same time; planned: 8 with a GPU, 4 without"
+    )
+    kv_unified: bool | None = Field(None, description="One KV memory shared by all requests, or a part for each")
+    n_cells: int | None = Field(
+        None, ge=32, description="KV memory in tokens for all requests; less than N_CTX x N_PARALLEL overcommits it"
     )
     n_gpu_layers: int | None = Field(None, ge=-1, description="Layers on the GPU; -1 is all of them")
-    n_cpu_moe: int | None = Field(
-        None, ge=0, description="Layers whose experts stay in main memory, counted from the first"
-    )
+    n_cpu_moe: int | None = Field(None, ge=0, description="Layers, from the first, whose experts stay in main memory")
     type_k: CacheType | None = Field(None, description="Type of the K cache; planned: f16, or q8_0 if memory is short")
     type_v: CacheType | None = Field(None, description="Type of the V cache; a quantised one needs FLASH_ATTN")
     cache_ram: int | None = Field(
@@ -132,9 +133,7 @@ class Fleet(Group):
         None,
         description="Several models instead of MODEL: `alias=reference, …`, a list as JSON or YAML, or a YAML file",
     )
-    models_max: int | None = Field(
-        None, ge=1, le=64, description="Maximum number of models in memory; unset: as many as fit"
-    )
+    models_max: int | None = Field(None, ge=1, le=64, description="Most models in memory; unset: as many as fit")
     models_preload: int = Field(1, ge=1, le=64, description="Models loaded at the start, from the first, if they fit")
     model_min_residence_s: float = Field(
         3.0, ge=0, le=3600, description="Minimum seconds that a loaded model stays in memory"

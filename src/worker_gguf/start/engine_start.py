@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from worker_gguf.errors import EngineFailed, ModelInvalid
 from worker_gguf.link.messages import ContextOpened, Found, LoadModel, Look, ModelLoaded, OpenContext
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from worker_gguf.generation.engine import Revive
 
 __all__ = ["EngineStart"]
-
-AnswerT = TypeVar("AnswerT")
 
 
 class EngineStart:
@@ -30,6 +28,9 @@ class EngineStart:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
         if (process := self._process) is not None:
             self._process = None
             process.kill()
@@ -48,7 +49,10 @@ class EngineStart:
 
     def look(self) -> Found:
         """Return the state of the machine. Raises Unfit if llama.cpp cannot be loaded there."""
-        return _asked(lambda: self.begin().ask(Look(), Found))
+        try:
+            return self.begin().ask(Look(), Found)
+        except EngineDied as death:
+            raise EngineFailed(str(death)) from None
 
     def machine(self) -> Machine:
         return self.look().machine
@@ -68,8 +72,15 @@ class EngineStart:
             raise ModelInvalid(str(death)) from None
 
     def open(self, command: OpenContext) -> ContextOpened:
-        """Open the context. Raises the WorkerError of a failure."""
-        return _asked(lambda: self.begin().ask(command, ContextOpened))
+        """Open the context. Raises the WorkerError of a failure.
+
+        Raises EngineDied if the process dies. The model is gone with it, and the next call of `load` starts another.
+        """
+        try:
+            return self.begin().ask(command, ContextOpened)
+        except EngineDied:
+            self._end()
+            raise
 
     def again(self, load: LoadModel, context: OpenContext) -> Revive:
         """Return a function that brings up another process in the same way, from the files of the model.
@@ -85,10 +96,3 @@ class EngineStart:
                 return other.release()
 
         return revive
-
-
-def _asked(ask: Callable[[], AnswerT]) -> AnswerT:
-    try:
-        return ask()
-    except EngineDied as death:
-        raise EngineFailed(str(death)) from None

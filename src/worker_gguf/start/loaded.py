@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from worker_gguf.service.request import Answer, Request, Stream
     from worker_gguf.service.service import Service
     from worker_gguf.start.checks import Check
+    from worker_gguf.start.gpu_memory import GpuMemory
 
 __all__ = ["LoadedModel", "ModelHost", "describe_machine", "describe_model"]
 
@@ -94,6 +95,7 @@ class LoadedModel:
     usage_mark: UsageMark
     """Prevents other workers on the volume from pruning the model's files."""
     checks: tuple[Check, ...] = ()
+    gpu_memory: tuple[GpuMemory, ...] = ()
 
     @property
     def name(self) -> str:
@@ -167,6 +169,7 @@ def describe_model(loaded: LoadedModel) -> dict[str, Any]:
         "engine": {"state": loaded.engine.state, "deaths": loaded.engine.n_deaths},
         "memory": {"held_tokens": stats.held_tokens, "cells": stats.n_cells},
         "plan": asdict(loaded.plan),
+        "gpu_memory": [gpu.as_dict() for gpu in loaded.gpu_memory],
         "checks": [check.as_dict() for check in loaded.checks],
     }
 

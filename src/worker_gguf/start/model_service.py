@@ -28,7 +28,7 @@ __all__ = ["make_service", "request_defaults"]
 logger = logging.getLogger(__name__)
 
 # These fields of the plan depend on the free memory at the start but cannot change an answer.
-_NOT_IN_FINGERPRINT = frozenset({"reasons", "devices", "degraded"})
+_NOT_IN_FINGERPRINT = frozenset({"reasons", "devices", "weighed", "degraded"})
 
 
 def make_service(

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from worker_gguf.gguf import ModelHeader, abilities_of, read_headers
@@ -18,6 +19,7 @@ from worker_gguf.plan.planning import beyond_training, constraints_of, plan_for,
 from worker_gguf.settings import Settings
 from worker_gguf.start.engine_start import EngineStart
 from worker_gguf.start.fetch import original_tokenizer
+from worker_gguf.start.gpu_memory import compare_gpu_memory
 from worker_gguf.start.load import load_within_memory
 from worker_gguf.start.loaded import LoadedModel
 from worker_gguf.start.opening import Opening
@@ -70,16 +72,14 @@ def open_model(
         machine, gpus = _machine(start, engine_start)
         room = left_of(machine) if left_of else machine
         with start.phase("plan"):
-            plan = _plan(header, room, settings)
+            plan = _plan(header, room, start)
         opening = Opening(start, local, header, ahead, engine_start, original)
         undo.callback(opening.close)
         if left_of is None:
             opening.begin_vocabulary()
-
-        def smaller(plan: MemoryPlan, stage: Stage) -> MemoryPlan | None:
-            return smaller_plan(plan, stage, shape_of(header), visible(room, settings), constraints_of(settings))
-
+        smaller = partial(_smaller, header=header, room=room, settings=settings)
         weights, opened, plan = load_within_memory(plan, opening.load, opening.open, smaller)
+        gpu_memory = compare_gpu_memory(plan, machine, opened.gpu_free_bytes, settings)
         opening.begin_vocabulary()
         ahead.close()  # not earlier: a second load with a smaller plan uses the same open file
         facts = _offloaded(gpus, plan, weights.report)
@@ -93,7 +93,13 @@ def open_model(
             service = make_service(settings, engine, vocabulary, weights.report, header, local, plan, original)
         engine.start()
         undo.pop_all()
-    return LoadedModel(service, engine, vocabulary, local, header, plan, machine, usage_mark, checks)
+    return LoadedModel(service, engine, vocabulary, local, header, plan, machine, usage_mark, checks, gpu_memory)
+
+
+def _smaller(
+    plan: MemoryPlan, stage: Stage, *, header: ModelHeader, room: Machine, settings: Settings
+) -> MemoryPlan | None:
+    return smaller_plan(plan, stage, shape_of(header), visible(room, settings), constraints_of(settings))
 
 
 def _machine(start: Start, engine_start: EngineStart) -> tuple[Machine, GpuFacts | None]:
@@ -149,8 +155,9 @@ def _check(
         return examine(start, gpus, header, local, token, checked)
 
 
-def _plan(header: ModelHeader, room: Machine, settings: Settings) -> MemoryPlan:
-    plan = plan_for(header, room, settings)
+def _plan(header: ModelHeader, room: Machine, start: Start) -> MemoryPlan:
+    plan = plan_for(header, room, start.settings, shares_memory=start.shares_memory)
+    logger.info("memory weighed", extra={"reason": plan.weighed})
     for name, reason in plan.reasons.items():
         logger.info("planned", extra={"setting": name.upper(), "value": getattr(plan, name), "reason": reason})
     if warning := beyond_training(header, plan):

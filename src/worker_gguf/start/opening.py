@@ -84,7 +84,7 @@ class Opening:
             return Weights(self._engine_start.load(command, fd, progress, ahead.opened))
 
     def open(self, _: Weights, plan: MemoryPlan) -> ContextOpened:
-        """Open the context and draw the first token. Raises NotEnoughMemory."""
+        """Open the context and draw the first token. Raises NotEnoughMemory, or EngineDied."""
         timeline = self._start.timeline
         phase = timeline.begin("context")
         try:

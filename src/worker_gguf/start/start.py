@@ -25,11 +25,12 @@ def _open_gate(_phase: str, _fraction: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """One start of one model. A worker with several models creates one for each load."""
+    """One start of one model. A worker with several models creates one for each load, with `shares_memory`."""
 
     settings: Settings
     timeline: Timeline = field(default_factory=Timeline)
     gate: ProgressGate = _open_gate
+    shares_memory: bool = False
 
     def phase(self, name: str) -> AbstractContextManager[Phase]:
         """Return a context that times, logs and publishes a phase."""
