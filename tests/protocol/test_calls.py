@@ -56,6 +56,7 @@ def test_a_request_that_says_nothing_gets_the_defaults() -> None:
         stream=False,
         include_usage=False,
         cache_prompt=True,
+        priority=0,
         timeout_s=None,
         ignored=(),
     )

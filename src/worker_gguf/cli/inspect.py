@@ -30,6 +30,7 @@ SHOWN = (
     "kv_unified",
     "type_k",
     "type_v",
+    "cache_ram",
     "n_batch",
     "n_ubatch",
     "n_threads",

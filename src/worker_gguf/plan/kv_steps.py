@@ -77,6 +77,8 @@ def first_choice(model: ModelShape, machine: Machine, constraints: Constraints) 
         type_k=constraints.type_k or "f16",
         type_v=constraints.type_v or "f16",
         flash_attn=constraints.flash_attn,
+        swa_full=constraints.swa_full,
+        speculates=constraints.speculates,
         n_gpu_layers=n_gpu_layers,
         n_cpu_moe=n_cpu_moe,
         tensor_split=constraints.tensor_split or (),

@@ -9,6 +9,10 @@ from worker_gguf.plan.usage import DeviceUse, Layout, Machine, measure
 
 __all__ = ["Constraints", "MemoryPlan", "describe", "size_text"]
 
+# The prompt cache takes this part of the main memory that is left. Where several models share it, each takes less.
+_CACHE_SHARE, _CACHE_SHARE_OF_MANY = 4, 16
+_MOST_CACHE_RAM = 8192
+
 
 @dataclass(frozen=True, slots=True)
 class Constraints:
@@ -32,14 +36,18 @@ class Constraints:
     type_v: str | None = None
     flash_attn: bool = True
     shares_memory: bool = False
+    swa_full: bool = True
+    speculates: bool = True
+    cache_ram: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
     """`n_ctx` is the context of one request, `n_cells` that of all requests together; `reasons` explains each number.
 
-    `devices` lists the memory on each device. `weighed` says in one sentence how the memory led to the window.
-    `degraded` has one line for each reduction that a failed load forced.
+    `n_rows` is the number of rows of logits in one step, with those of guessed tokens. `cache_ram` is the prompt cache
+    in main memory, in MiB. `devices` lists the memory on each device. `weighed` says in one sentence how the memory led
+    to the window. `degraded` has one line for each reduction that a failed load forced.
     """
 
     n_gpu_layers: int
@@ -58,6 +66,8 @@ class MemoryPlan:
     weights_bytes: int
     kv_bytes: int
     compute_bytes: int
+    n_rows: int = 0
+    cache_ram: int = 0
     devices: tuple[DeviceUse, ...] = ()
     reasons: dict[str, str] = field(default_factory=dict)
     weighed: str = ""
@@ -70,7 +80,9 @@ def describe(
     """Make a plan from a layout, adding the numbers that do not affect memory."""
     devices = measure(model, machine, layout)
     n_threads = constraints.n_threads or machine.n_cores
+    cache_ram, why_cache = _cache_ram(devices[-1], constraints)
     more = {
+        "cache_ram": why_cache,
         "n_threads": "set" if constraints.n_threads else "the cores this process may use",
         "n_threads_batch": "set" if constraints.n_threads_batch else "the same as N_THREADS",
     }
@@ -91,10 +103,21 @@ def describe(
         weights_bytes=sum(device.weights_bytes for device in devices),
         kv_bytes=sum(device.kv_bytes for device in devices),
         compute_bytes=sum(device.compute_bytes for device in devices),
+        n_rows=layout.n_rows,
+        cache_ram=cache_ram,
         devices=devices,
         reasons=reasons | more,
         weighed=_weighed(layout, reasons, model, machine, devices),
     )
+
+
+def _cache_ram(main: DeviceUse, constraints: Constraints) -> tuple[int, str]:
+    """Return the size of the prompt cache in MiB, and the reason."""
+    if constraints.cache_ram is not None:
+        return constraints.cache_ram, "set"
+    share = _CACHE_SHARE_OF_MANY if constraints.shares_memory else _CACHE_SHARE
+    size = min(_MOST_CACHE_RAM, max(0, main.room_bytes - main.used_bytes) // share >> 20)
+    return size, f"{'the most that is planned' if size == _MOST_CACHE_RAM else f'1/{share} of the main memory left'}"
 
 
 def _weighed(

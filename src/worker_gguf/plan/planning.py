@@ -75,6 +75,9 @@ def constraints_of(settings: Settings, *, shares_memory: bool = False) -> Constr
         type_k=settings.type_k,
         type_v=settings.type_v,
         flash_attn=settings.flash_attn != "off",
+        swa_full=settings.swa_full,
+        speculates=settings.speculation != "off",
+        cache_ram=settings.cache_ram,
     )
 
 
@@ -147,7 +150,8 @@ def _layer(header: ModelHeader, index: int, tensors: list[TensorInfo]) -> LayerS
         is_latent = _integer(header, "attention.key_length_mla") > 0
         v = 0 if is_latent else n_heads * (_integer(header, f"attention.value_length{windowed}") or header.head_dim_v)
     state = _state_bytes(header) if recurrent else 0
-    return LayerShape(_size(tensors) - experts, experts, k, v, state)
+    window = _integer(header, _WINDOW) if _has_window(header, index) else 0
+    return LayerShape(_size(tensors) - experts, experts, k, v, state, window)
 
 
 def _has_window(header: ModelHeader, index: int) -> bool:

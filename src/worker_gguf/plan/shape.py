@@ -18,13 +18,17 @@ KV_BYTES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
-    """One layer. It keeps `k_elements` and `v_elements` for each token, and `state_bytes` for each sequence."""
+    """One layer. It keeps `k_elements` and `v_elements` for each token, and `state_bytes` for each sequence.
+
+    `window` is the number of tokens that it looks back on, if the file says so; 0 means all.
+    """
 
     weights_bytes: int
     experts_bytes: int = 0
     k_elements: int = 0
     v_elements: int = 0
     state_bytes: int = 0
+    window: int = 0
 
     @property
     def size_bytes(self) -> int:

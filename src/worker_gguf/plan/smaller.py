@@ -44,6 +44,8 @@ def smaller_plan(
         type_k=plan.type_k,
         type_v=plan.type_v,
         flash_attn=constraints.flash_attn,
+        swa_full=constraints.swa_full,
+        speculates=constraints.speculates,
         n_gpu_layers=plan.n_gpu_layers,
         n_cpu_moe=plan.n_cpu_moe,
         tensor_split=plan.tensor_split,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
 
-from worker_gguf.plan.shape import ModelShape
+from worker_gguf.plan.shape import LayerShape, ModelShape
 
 __all__ = ["Device", "DeviceUse", "Layout", "Machine", "even_split", "kv_bytes_by_layer", "measure"]
 
@@ -32,6 +32,10 @@ RESERVE_GPU_BYTES: Final = 512 << 20
 """Reserve on each GPU for everything that the plan does not count, such as pools that grow under load."""
 RESERVE_CPU_BYTES: Final = 1 << 29
 """Reserve for Python, the HTTP stack and requests."""
+LEAST_ROWS: Final = 17
+"""With guessed tokens, a single sequence can have so many rows of logits in a step."""
+MOST_ROWS: Final = 64
+"""Guessed tokens add no rows beyond these. A row takes 0.5 MB in a vocabulary of 128k tokens, twice."""
 CELL_PAD: Final = 256
 """llama.cpp pads a context to a multiple of this."""
 PIPELINE_COPIES: Final = 4
@@ -89,6 +93,17 @@ class Layout:
     tensor_split: tuple[float, ...] = ()
     n_cells: int | None = None
     """Size of a shared memory in tokens. None means the whole context for each sequence."""
+    swa_full: bool = True
+    """Whether layers with a sliding window keep all tokens."""
+    speculates: bool = True
+    """Whether a step may have rows of logits for guessed tokens."""
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of logits in one step: one for each sequence, and those of guessed tokens."""
+        if not self.speculates:
+            return self.n_parallel
+        return max(self.n_parallel, min(2 * self.n_parallel, MOST_ROWS), LEAST_ROWS)
 
     @property
     def total_cells(self) -> int:
@@ -182,7 +197,7 @@ def measure(model: ModelShape, machine: Machine, layout: Layout) -> tuple[Device
         )
         for gpu, load in zip(machine.gpus, loads, strict=False)
     ]
-    outputs = layout.n_parallel * model.n_vocab * 4 + model.vocabulary_bytes
+    outputs = layout.n_rows * model.n_vocab * 4 + model.vocabulary_bytes
     compute = _compute(model, layout, logits=not on_gpu)
     if on_gpu and not main.n_layers and not layout.n_cpu_moe:
         compute = _inputs(model, layout)
@@ -201,12 +216,23 @@ def measure(model: ModelShape, machine: Machine, layout: Layout) -> tuple[Device
 
 
 def kv_bytes_by_layer(model: ModelShape, layout: Layout) -> list[float]:
-    """Return the KV cache of each layer. A sliding window saves nothing: the context keeps all tokens for reuse."""
-    n_tokens = layout.cells * layout.n_streams
+    """Return the KV cache of each layer. With `swa_full`, a sliding window saves nothing."""
     return [
-        layer.kv_bytes_per_token(layout.type_k, layout.type_v) * n_tokens + layer.state_bytes * layout.n_parallel
+        layer.kv_bytes_per_token(layout.type_k, layout.type_v) * _cells_of(layer, layout) * layout.n_streams
+        + layer.state_bytes * layout.n_parallel
         for layer in model.layers
     ]
+
+
+def _cells_of(layer: LayerShape, layout: Layout) -> int:
+    """Return the cells of a stream in one layer: all, or those of the windows of its sequences and of one batch.
+
+    Source: llama_kv_cache_iswa in llama-kv-cache-iswa.cpp (llama-cpp-python 0.3.36).
+    """
+    if layout.swa_full or not layer.window:
+        return layout.cells
+    needed = layer.window * (layout.n_parallel if layout.kv_unified else 1) + layout.n_ubatch
+    return min(layout.cells, -(-needed // CELL_PAD) * CELL_PAD)
 
 
 def even_split(model: ModelShape, machine: Machine, layout: Layout) -> tuple[float, ...]:
@@ -260,7 +286,7 @@ def _compute(model: ModelShape, layout: Layout, *, logits: bool) -> int:
         scores = 4 * layout.cells * n_tokens * model.n_head
         widest = max(widest, scores + 4 * n_tokens * model.attended_elements)
     if logits:
-        widest = max(widest, 4 * min(layout.n_parallel, n_tokens) * model.n_vocab + 4 * n_tokens * model.n_embd)
+        widest = max(widest, 4 * min(layout.n_rows, n_tokens) * model.n_vocab + 4 * n_tokens * model.n_embd)
     return masks + widest
 
 

@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 MAX_N = 16
+MOST_PRIORITY = 1000
 MAX_TOP_LOGPROBS = 20
 MAX_INT32 = 2**31 - 1
 # The longest stop text and the longest breaker, in characters.
@@ -84,6 +85,9 @@ class Common(_Strict):
         None, gt=0, le=LONGEST_TIMEOUT_S, description="Seconds until the request fails with 504."
     )
     cache_prompt: bool | None = Field(None, description="Reuse tokens that are already in memory.")
+    priority: Annotated[int, Field(ge=-MOST_PRIORITY, le=MOST_PRIORITY), _WHOLE] | None = Field(
+        None, description="Requests with a lower number go first, as in vLLM."
+    )
     n_probs: TopLogprobs | None = Field(None, description="The number of log-probabilities, as in llama-server.")
 
     temperature: float | None = Field(None, ge=0, le=100, description="0 always takes the most likely token.")

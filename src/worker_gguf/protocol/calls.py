@@ -64,6 +64,7 @@ class Options:
     stream: bool
     include_usage: bool
     cache_prompt: bool
+    priority: int
     timeout_s: float | None
     ignored: tuple[str, ...]
 
@@ -164,6 +165,7 @@ def _options(body: Common, top_logprobs: int | None, ignored: tuple[str, ...], d
         stream=stream,
         include_usage=stream and body.stream_options is not None and bool(body.stream_options.include_usage),
         cache_prompt=body.cache_prompt is not False,
+        priority=body.priority or 0,
         timeout_s=body.timeout,
         ignored=ignored,
     )

@@ -208,7 +208,6 @@ IGNORED: Mapping[str, str] = {
     "params": "Open WebUI",
     "parse_tool_calls": "llama-server: with tools",
     "prediction": "OpenAI: a hint for speed",
-    "priority": "vLLM",
     "prompt_cache_key": "OpenAI",
     "prompt_cache_options": "OpenAI",
     "prompt_cache_retention": "OpenAI",

@@ -126,6 +126,7 @@ class Service:
                 top_logprobs=options.top_logprobs,
                 cache_prompt=options.cache_prompt,
                 deadline_s=deadline_s,
+                priority=options.priority,
             )
             for index in range(len(prompts) * options.n)
         ]

@@ -164,7 +164,7 @@ class Opening:
             draws_first=abilities_of(self._header).generates,
             max_queue=settings.max_queue,
             n_sampling_threads=n_sampling_threads,
-            cache_bytes=plan.cache_bytes,
+            cache_bytes=plan.cache_ram << 20,
         )
 
 
@@ -196,4 +196,5 @@ def context_params(settings: Settings, plan: MemoryPlan) -> ContextParams:
         rope_freq_base=settings.rope_freq_base or 0.0,
         rope_freq_scale=settings.rope_freq_scale or 0.0,
         n_rows=plan.n_rows,
+        swa_full=settings.swa_full,
     )
