@@ -16,8 +16,8 @@ WRONG_USE, NO_GPU = 2, 3
 _NEEDED = ("llama_cpp", "numpy", "pydantic", "msgspec", "starlette", "uvicorn", "uvloop", "prometheus_client")
 
 
-def main() -> int:
-    """Return an exit code, or replace this process by the check."""
+def main() -> None:
+    """Replace this process by the check. Raises SystemExit if it cannot run."""
     args = parse()
     begun_s = time.monotonic()
     changes: dict[str, str] = {}
@@ -36,10 +36,10 @@ def main() -> int:
             )
     except NoCard as error:
         print(f"{error} With --cpu, the check runs on the processor.", file=sys.stderr)
-        return NO_GPU
+        raise SystemExit(NO_GPU) from None
     except BundleError as error:
         print(error, file=sys.stderr)
-        return WRONG_USE
+        raise SystemExit(WRONG_USE) from None
     # The loader reads LD_LIBRARY_PATH when a process starts, so the check is another program.
     environment = {**os.environ, **changes}
     own = [str(ROOT), str(ROOT / "src"), *filter(None, [environment.get("PYTHONPATH")])]
@@ -54,4 +54,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -25,7 +25,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", type=_parts, metavar="PARTS", help=f"some of {', '.join(PARTS)}; `bench` is both")
     parser.add_argument("--resume", action="store_true", help="run only the parts without a good result of today")
     parser.add_argument("--cpu", action="store_true", help="run every part on the processor, with tiny models")
-    parser.add_argument("--limit-s", type=float, default=LIMIT_S, help="of the whole check (default: %(default).0f), and four times as long with --cpu")
+    parser.add_argument(
+        "--limit-s",
+        type=float,
+        default=LIMIT_S,
+        help="of the whole check (default: %(default).0f), and four times as long with --cpu",
+    )
     parser.add_argument("--llama-server", type=Path, help="measured beside the worker; default: that of the bundle")
     parser.add_argument("--results", type=Path, default=_RESULTS, help="folder of the results (default: bench/results)")
     parser.add_argument("--work", type=Path, default=_work(), help="folder of models and logs (default: %(default)s)")

@@ -212,8 +212,8 @@ def _check_size(folder: Path, limit_mib: float) -> None:
         return
     largest = ", ".join(f"{name} {sizes[name]:.1f}" for name in sorted(sizes, key=sizes.__getitem__)[:-5:-1])
     raise BundleError(
-        f"The bundle has {total:.1f} MiB, more than {limit_mib:g}. The largest files, in MiB: {largest}. Leave out what "
-        "the machine has itself (GPU_PRESENT='numpy uvloop'), or llama-server."
+        f"The bundle has {total:.1f} MiB, more than {limit_mib:g}. The largest files, in MiB: {largest}. Leave out "
+        "what the machine has itself (GPU_PRESENT='numpy uvloop'), or llama-server."
     )
 
 

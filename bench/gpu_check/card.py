@@ -33,7 +33,9 @@ class Cards(NamedTuple):
 
 def read_cards() -> Cards:
     """Ask nvidia-smi for the GPUs. Raises NoCard."""
-    program = shutil.which("nvidia-smi") or next(filter(None, (shutil.which("nvidia-smi", path=p) for p in _PLACES)), "")
+    program = shutil.which("nvidia-smi") or next(
+        filter(None, (shutil.which("nvidia-smi", path=p) for p in _PLACES)), ""
+    )
     if not program:
         raise NoCard("This machine has no GPU that can be used: nvidia-smi, which comes with the driver, is missing.")
     command = [program, f"--query-gpu={_FIELDS}", "--format=csv,noheader,nounits"]

@@ -64,8 +64,7 @@ class Results:
         """Return the whole report: the machine, a line for each check, what failed, and last the figures."""
         lines = [f"{name}: {value}" for name, value in self.machine.items()]
         for name, part in self._in_order().items():
-            for check in part["checks"]:
-                lines.append(f"{'ok    ' if check['ok'] else 'FAILED'} {name}, {check['name']}: {check['reason']}")
+            lines += [f"{_word(check)} {name}, {check['name']}: {check['reason']}" for check in part["checks"]]
         failed = [name for name in self._in_order() if not self.holds(name)]
         missing = [name for name in PARTS if name not in self.parts]
         lines += ["", f"Failed: {', '.join(failed)}." if failed else "All checks hold."]
@@ -95,6 +94,10 @@ def _sources() -> str:
     for path in sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "bench").rglob("*.py")]):
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
+
+
+def _word(check: dict[str, Any]) -> str:
+    return "ok    " if check["ok"] else "FAILED"
 
 
 def _plain(value: float) -> str:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,14 +21,14 @@ from bench.gpu_check.arguments import parse
 from bench.gpu_check.card import Cards, read_cards
 from bench.gpu_check.environment import ROOT
 from bench.gpu_check.job import Job
-from bench.gpu_check.outcome import Check, Outcome
+from bench.gpu_check.outcome import Outcome
 from bench.gpu_check.profile import CARD, CPU, PARTS, Part
 from bench.gpu_check.results import Results
 from worker_gguf.settings import Settings
 
 __all__ = ["Run"]
 
-# Every process of a run has this variable, so that one that is left over can be found.
+# Every process of a part has this variable, so that one that is left over can be found.
 _MARK = "WORKER_GGUF_GPU_CHECK"
 _LEAST_S = 5.0
 _RELEASE_S = 10.0
@@ -42,11 +43,11 @@ class Run:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
         self.profile = CPU if args.cpu else CARD
-        self.deadline_s = time.monotonic() + args.limit_s * self.profile.patience
+        self.deadline_s: float = time.monotonic() + args.limit_s * self.profile.patience
         self.cards: Cards | None = None if args.cpu else read_cards()
         self.results = Results.open(args.results, self.cards)
         self.mark = secrets.token_hex(8)
-        self.env = _without_settings() | {_MARK: self.mark}
+        self.env = _without_settings()
         self.writer: subprocess.Popen[bytes] | None = None
 
     def run(self) -> int:
@@ -60,7 +61,7 @@ class Run:
         finally:
             if self.writer is not None:
                 _end_group(self.writer)
-        self._keep("memory", self._memory(), 0.0)
+        self.results.keep("memory", self._memory(), 0.0)
         print(self.results.text())
         return 0 if self.results.all_hold else 1
 
@@ -110,12 +111,14 @@ class Run:
         if why := self._wait_for_models(part):
             outcome.check("completed", False, why)
         elif self._left_s < _LEAST_S:
-            why = f"the time of the check was over; run it with --only {part.name}, or all that is missing with --resume"
+            why = (
+                f"the time of the check was over; run it with --only {part.name}, or all that is missing with --resume"
+            )
             outcome.check("completed", False, why)
         else:
             outcome = self._measure(part, outcome)
         seconds = time.monotonic() - begun_s
-        self._keep(part.name, outcome, seconds)
+        self.results.keep(part.name, outcome, seconds)
         words = "ok" if all(check.ok for check in outcome.checks) else "FAILED"
         print(f"{part.name}: {words}, {seconds:.0f} s", file=sys.stderr, flush=True)
 
@@ -125,7 +128,7 @@ class Run:
         server = self.args.llama_server
         job = Job(part.name, self.cards is not None, paths, str(self.args.work), budget_s, server and str(server))
         command = [sys.executable, "-m", "bench.gpu_check.part", json.dumps(asdict(job)), str(outcome.path)]
-        process = subprocess.Popen(command, env=self.env, cwd=ROOT, start_new_session=True)
+        process = subprocess.Popen(command, env=self.env | {_MARK: self.mark}, cwd=ROOT, start_new_session=True)
         try:
             code = process.wait(budget_s)
             why = None if code == 0 else f"its process ended with {code}"
@@ -133,6 +136,7 @@ class Run:
             why = f"its time was over ({budget_s:.0f} s)"
         finally:
             _end_group(process)
+        self._wait_for_ends()  # so that the next part does not count the memory of this one
         outcome = Outcome.read(outcome.path)
         if why is None and not outcome.checks:
             why = "it has checked nothing"
@@ -140,8 +144,12 @@ class Run:
             outcome.check("completed", False, why)
         return outcome
 
-    def _keep(self, name: str, outcome: Outcome, seconds: float) -> None:
-        self.results.keep(name, outcome, seconds)
+    def _wait_for_ends(self) -> list[int]:
+        """Wait for the ends of all processes of the parts so far. Returns those that are left after some seconds."""
+        deadline_s = time.monotonic() + _RELEASE_S
+        while (left := _marked(self.mark)) and time.monotonic() < deadline_s:
+            time.sleep(_POLL_S)
+        return left
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
@@ -151,14 +159,12 @@ class Run:
         The driver takes a moment to give back the memory of a process that has ended.
         """
         outcome = Outcome(self.args.work / "memory.json")
-        deadline_s = time.monotonic() + _RELEASE_S
-        while (left := _marked(self.mark)) and time.monotonic() < deadline_s:
-            time.sleep(_POLL_S)
+        left = self._wait_for_ends()
         outcome.add({"memory_processes_left": len(left)})
         outcome.check("processes", not left, f"{len(left)} processes of the check are left")
         if self.cards is None:
             return outcome
-        before = self.cards.used_mib
+        before, deadline_s = self.cards.used_mib, time.monotonic() + _RELEASE_S
         while (used := read_cards().used_mib) > before + _LEFT_MIB and time.monotonic() < deadline_s:
             time.sleep(_POLL_S)
         outcome.add({"memory_before_mib": before, "memory_after_mib": used})
@@ -174,7 +180,7 @@ def _without_settings() -> dict[str, str]:
 
 
 def _marked(mark: str) -> list[int]:
-    """Return the processes of this run, without this one and its parents, which do not have the mark."""
+    """Return the processes of the parts of a run."""
     found, wanted = [], f"{_MARK}={mark}".encode()
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
@@ -187,10 +193,8 @@ def _marked(mark: str) -> list[int]:
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
     """End a process and all processes that it started. An engine process ends when its worker does."""
-    try:
+    with suppress(ProcessLookupError):  # all of them have ended
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # all of them have ended
     process.wait()
 
 

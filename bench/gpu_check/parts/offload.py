@@ -50,7 +50,9 @@ def _check_layers(job: Job, loaded: ModelLoaded, outcome: Outcome) -> None:
 
 
 def _check_memory(job: Job, plan: MemoryPlan, loaded: ModelLoaded, risen_mib: float, outcome: Outcome) -> None:
-    planned_mib = sum(use.weights_bytes for use in plan.devices if use.is_gpu == job.on_card) / MIB
+    # In main memory, the load also brings the vocabulary.
+    uses = [use for use in plan.devices if use.is_gpu == job.on_card]
+    planned_mib = sum(use.weights_bytes + use.other_bytes for use in uses) / MIB
     taken_mib = loaded.taken_bytes / MIB
     outcome.add({"offload_weights_mib": planned_mib, "offload_risen_mib": risen_mib})
     where = "nvidia-smi" if job.on_card else "the process"

@@ -35,7 +35,9 @@ def measure(job: Job, outcome: Outcome) -> None:
 def _planned_mib(devices: list[dict[str, Any]], *, on_card: bool) -> float:
     """Return the planned memory of all cards, with the context of the engine process on each, or of main memory."""
     uses = [use for use in devices if use["is_gpu"] == on_card]
-    counted = [value for use in uses for name, value in use.items() if name.endswith("_bytes") and name != "room_bytes"]
+    counted: list[int] = [
+        value for use in uses for name, value in use.items() if name.endswith("_bytes") and name != "room_bytes"
+    ]
     contexts = GPU_CONTEXT_BYTES * sum(use["weights_bytes"] > 0 for use in uses) if on_card else 0
     return (sum(counted) + contexts) / MIB
 

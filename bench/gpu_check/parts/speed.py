@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bench.gpu_check.job import Job
 from bench.gpu_check.outcome import Outcome
+from bench.gpu_check.profile import Profile
 
 __all__ = ["dense", "experts"]
 
@@ -28,7 +29,7 @@ def measure(kind: str, job: Job, outcome: Outcome) -> None:
     command += ["--name", name, "--results", str(results), "--cache", job.work]
     command += [word for name, value in profile.settings.items() for word in _setting(name, value)]
     if job.llama_server:
-        command += ["--peer-name", "llama-server", "--peer-command", _peer(job.llama_server, profile.layers)]
+        command += ["--peer-name", "llama-server", "--peer-command", _peer(job.llama_server, profile)]
     why = "every request was answered"
     try:
         done = subprocess.run(command, stdout=subprocess.DEVNULL, timeout=job.budget_s - _ENDING_S, check=False)
@@ -46,7 +47,7 @@ def measure(kind: str, job: Job, outcome: Outcome) -> None:
 
 
 def _setting(name: str, value: str) -> tuple[str, ...]:
-    """Return the benchmark's arguments for a setting. It sets N_PARALLEL itself, and some settings for the limit, too."""
+    """Return the arguments of the benchmark for a setting. Some count for the limit, too; it sets N_PARALLEL itself."""
     if name == "N_PARALLEL":
         return ()
     if name in ("N_GPU_LAYERS", "N_THREADS"):
@@ -54,10 +55,12 @@ def _setting(name: str, value: str) -> tuple[str, ...]:
     return "--worker-env", f"{name}={value}"
 
 
-def _peer(server: str, layers: int) -> str:
+def _peer(server: str, profile: Profile) -> str:
     """Return the command for llama-server, which takes its libraries beside it after those of the bundle."""
     folders = os.pathsep.join(filter(None, [os.environ.get("LD_LIBRARY_PATH"), str(Path(server).parent)]))
-    options = f"--host 127.0.0.1 --port {{port}} -np {{n_parallel}} -c {{n_ctx_total}} -ngl {layers}"
+    options = f"--host 127.0.0.1 --port {{port}} -np {{n_parallel}} -c {{n_ctx_total}} -ngl {profile.layers}"
+    if n_threads := profile.settings.get("N_THREADS"):
+        options += f" -t {n_threads}"
     return f"env LD_LIBRARY_PATH={folders} {server} -m {{model}} {options}"
 
 
