@@ -6,8 +6,9 @@ import importlib.util
 import os
 import sys
 import time
+from pathlib import Path
 
-from bench.gpu_check.arguments import parse
+from bench.gpu_check.arguments import WORK, parse
 from bench.gpu_check.card import NoCard, read_cards
 from bench.gpu_check.environment import ROOT, prepare
 from bench.gpu_check.manifest import BundleError
@@ -22,6 +23,7 @@ def main() -> None:
     begun_s = time.monotonic()
     changes: dict[str, str] = {}
     try:
+        _make_folders(args.work, args.models)
         if not args.cpu:
             cards = read_cards()
             print(f"{', '.join(cards.names)}, driver {cards.driver}, {cards.total_mib} MiB", file=sys.stderr)
@@ -45,12 +47,21 @@ def main() -> None:
     own = [str(ROOT), str(ROOT / "src"), *filter(None, [environment.get("PYTHONPATH")])]
     environment.update(PYTHONPATH=os.pathsep.join(own), PYTHONUNBUFFERED="1")
     left_s = args.limit_s - (time.monotonic() - begun_s)
-    final = [f"--results={args.results}", f"--work={args.work}", f"--limit-s={left_s}"]
+    final = [f"--results={args.results}", f"--work={args.work}", f"--models={args.models}"]
+    final.append(f"--limit-s={left_s}")
     if args.llama_server is not None:
         final.append(f"--llama-server={args.llama_server}")
     os.chdir(ROOT)
     # Of an argument that comes twice, the last one counts.
     os.execve(sys.executable, [sys.executable, "-m", "bench.gpu_check.run", *sys.argv[1:], *final], environment)
+
+
+def _make_folders(work: Path, models: Path) -> None:
+    """Make the folders. Raises BundleError if a default one, whose name is known, belongs to another user."""
+    for folder in (work, models):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.name == WORK.name and folder.stat().st_uid != os.getuid():
+            raise BundleError(f"{folder} belongs to another user. Name other folders with --work and --models.")
 
 
 if __name__ == "__main__":

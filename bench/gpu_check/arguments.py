@@ -10,8 +10,9 @@ from pathlib import Path
 
 PARTS = ("prompts", "offload", "crash", "plan", "bench-dense", "bench-experts", "memory")
 LIMIT_S = 360.0
+WORK = Path(tempfile.gettempdir()) / f"worker-gguf-gpu-check-{os.getuid()}"
 _RESULTS = Path(__file__).parents[1] / "results"
-_SHARED_MEMORY = Path("/dev/shm")  # models there are read from memory, as from a warm page cache
+_SHARED_MEMORY = Path("/dev/shm")
 _MODELS_BYTES = 14 << 30
 
 
@@ -33,10 +34,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--llama-server", type=Path, help="measured beside the worker; default: that of the bundle")
     parser.add_argument("--results", type=Path, default=_RESULTS, help="folder of the results (default: bench/results)")
-    parser.add_argument("--work", type=Path, default=_work(), help="folder of models and logs (default: %(default)s)")
+    parser.add_argument("--work", type=Path, default=WORK, help="folder of programs and logs (default: %(default)s)")
+    parser.add_argument("--models", type=Path, help="folder of models (default: in /dev/shm if it has room)")
     args = parser.parse_args(arguments)
+    if args.models is None:
+        args.models = _models(args.work)
     # The check runs in the root of the checkout.
-    for name in ("bundle", "llama_server", "results", "work"):
+    for name in ("bundle", "llama_server", "results", "work", "models"):
         if (path := getattr(args, name)) is not None:
             setattr(args, name, path.resolve())
     return args
@@ -50,7 +54,8 @@ def _parts(text: str) -> tuple[str, ...]:
     return chosen
 
 
-def _work() -> Path:
-    name = f"worker-gguf-gpu-check-{os.getuid()}"
-    has_room = _SHARED_MEMORY.is_dir() and shutil.disk_usage(_SHARED_MEMORY).free > _MODELS_BYTES
-    return (_SHARED_MEMORY if has_room or (_SHARED_MEMORY / name).is_dir() else Path(tempfile.gettempdir())) / name
+def _models(work: Path) -> Path:
+    """Return a folder in memory, as in a warm page cache. Programs cannot be there: it may be mounted with `noexec`."""
+    folder = _SHARED_MEMORY / WORK.name
+    has_room = folder.is_dir() or (_SHARED_MEMORY.is_dir() and shutil.disk_usage(_SHARED_MEMORY).free > _MODELS_BYTES)
+    return folder if has_room and work == WORK else work / "models"

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -114,7 +113,7 @@ def _cuda_folders(libraries: list[Path]) -> list[Path]:
     """
     found: list[Path] = []
     unknown: set[str] = set()
-    while missing := set(_missing_libraries([*libraries, *found])) - unknown:
+    while missing := _missing_libraries(libraries, found) - unknown:
         for name in sorted(missing):
             if (path := _find(name)) is not None and path.parent not in found:
                 found.append(path.parent)
@@ -125,12 +124,11 @@ def _cuda_folders(libraries: list[Path]) -> list[Path]:
     return found
 
 
-def _missing_libraries(folders: list[Path]) -> Iterator[str]:
-    files = [path for folder in folders for path in folder.glob("*.so*") if "llama" in str(path) and path.is_file()]
-    env = {**os.environ, "LD_LIBRARY_PATH": _joined(folders, "LD_LIBRARY_PATH")}
-    done = subprocess.run(["ldd", *map(str, files)], env=env, capture_output=True, text=True, check=False)
-    for found in re.finditer(r"^\s*(\S+) => not found", done.stdout, re.MULTILINE):
-        yield found[1]
+def _missing_libraries(libraries: list[Path], found: list[Path]) -> set[str]:
+    files = [str(path) for folder in libraries for path in folder.glob("*.so*")]
+    env = {**os.environ, "LD_LIBRARY_PATH": _joined([*libraries, *found], "LD_LIBRARY_PATH")}
+    done = subprocess.run(["ldd", *files], env=env, capture_output=True, text=True, check=False)
+    return set(re.findall(r"^\s*(\S+) => not found", done.stdout, re.MULTILINE))
 
 
 def _find(name: str) -> Path | None:

@@ -15,6 +15,7 @@ from bench.gpu_check.arguments import PARTS
 from bench.gpu_check.card import Cards
 from bench.gpu_check.environment import ROOT
 from bench.gpu_check.outcome import Outcome
+from worker_gguf import __version__
 
 __all__ = ["Results"]
 
@@ -84,7 +85,12 @@ class Results:
 
 def _machine(cards: Cards | None) -> dict[str, Any]:
     card = cards and {"card": ", ".join(cards.names), "driver": cards.driver, "card_memory_mib": cards.total_mib}
-    software = {"python": platform.python_version(), "numpy": report.installed("numpy"), "sources": _sources()}
+    software = {
+        "worker_gguf": __version__,
+        "python": platform.python_version(),
+        "numpy": report.installed("numpy"),
+        "sources": _sources(),
+    }
     return {**report.machine(), **(card or {"card": "none: on the processor, with tiny models"}), **software}
 
 

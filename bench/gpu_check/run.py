@@ -38,7 +38,7 @@ _LEFT_MIB = 64
 
 
 class Run:
-    """One run of the check. `work` has the models, the logs and the outcomes."""
+    """One run of the check."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
@@ -74,16 +74,16 @@ class Run:
     # --- models -----------------------------------------------------------------------------------------------------
 
     def _path(self, kind: str) -> Path:
-        path: Path = models.path_of(models.SHAPES[self.profile.models[kind]], self.args.work)
+        path: Path = models.path_of(models.SHAPES[self.profile.models[kind]], self.args.models)
         return path
 
     def _write_models(self, kinds: set[str]) -> None:
         """Begin to write the models that are missing, in the order of the parts."""
         names = [self.profile.models[kind] for kind in ("dense", "experts") if kind in kinds]
-        missing = [name for name in names if not models.path_of(models.SHAPES[name], self.args.work).exists()]
+        missing = [name for name in names if not models.path_of(models.SHAPES[name], self.args.models).exists()]
         if missing:
-            command = [sys.executable, "-m", "bench.models", *missing, "--cache", str(self.args.work)]
-            self.writer = subprocess.Popen(command, env=self.env, stdout=subprocess.DEVNULL, start_new_session=True)
+            command = [sys.executable, "-m", "bench.models", *missing, "--cache", str(self.args.models)]
+            self.writer = subprocess.Popen(command, env=self.env, stdout=subprocess.DEVNULL, process_group=0)
 
     def _wait_for_models(self, part: Part) -> str | None:
         """Return when the part's models are there, or why they are not."""
@@ -128,7 +128,7 @@ class Run:
         server = self.args.llama_server
         job = Job(part.name, self.cards is not None, paths, str(self.args.work), budget_s, server and str(server))
         command = [sys.executable, "-m", "bench.gpu_check.part", json.dumps(asdict(job)), str(outcome.path)]
-        process = subprocess.Popen(command, env=self.env | {_MARK: self.mark}, cwd=ROOT, start_new_session=True)
+        process = subprocess.Popen(command, env=self.env | {_MARK: self.mark}, cwd=ROOT, process_group=0)
         try:
             code = process.wait(budget_s)
             why = None if code == 0 else f"its process ended with {code}"
@@ -200,10 +200,10 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
 
 def main() -> int:
     args = parse()
-    args.work.mkdir(mode=0o700, parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the processes of a part are ended then, too
     code = Run(args).run()
-    print(f"Models and logs stay in {args.work}; remove it when you are done.", file=sys.stderr)
+    folders = {str(args.work), str(args.models)}
+    print(f"Programs, logs and models stay in {' and '.join(sorted(folders))}.", file=sys.stderr)
     return code
 
 

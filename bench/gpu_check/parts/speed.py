@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from functools import partial
@@ -61,7 +62,7 @@ def _peer(server: str, profile: Profile) -> str:
     options = f"--host 127.0.0.1 --port {{port}} -np {{n_parallel}} -c {{n_ctx_total}} -ngl {profile.layers}"
     if n_threads := profile.settings.get("N_THREADS"):
         options += f" -t {n_threads}"
-    return f"env LD_LIBRARY_PATH={folders} {server} -m {{model}} {options}"
+    return f"env LD_LIBRARY_PATH={shlex.quote(folders)} {shlex.quote(server)} -m {{model}} {options}"
 
 
 dense, experts = partial(measure, "dense"), partial(measure, "experts")

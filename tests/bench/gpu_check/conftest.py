@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 import re
+import shutil
 import sys
 import tarfile
 import zipfile
@@ -70,14 +71,28 @@ def pack_library(path: Path, version: str, name: str = "llama_cpp") -> Path:
     return path
 
 
-@pytest.fixture
-def wanted(tmp_path: Path) -> bundle.Wanted:
+@pytest.fixture(scope="session")
+def wanted(tmp_path_factory: pytest.TempPathFactory) -> bundle.Wanted:
     """Two small wheels in place of the real ones; all other packages are in this environment."""
-    wheels = tmp_path / "made-wheels"
+    folder = tmp_path_factory.mktemp("wanted")
+    wheels = folder / "wheels"
     wheels.mkdir()
     pins = bundle.locked(LOCK.read_text()) | {name: write_wheel(wheels, name) for name in CARRIED}
-    lock = tmp_path / "lock.txt"
+    lock = folder / "lock.txt"
     lock.write_text("\n".join(pins.values()) + "\n")
     pinned = re.findall(r"^llama-cpp-python==(\S+)", lock.read_text(), re.MULTILINE)[0]
-    library = pack_library(tmp_path / "llama_cpp-cuda.tar.xz", pinned)
+    library = pack_library(folder / "llama_cpp-cuda.tar.xz", pinned)
     return bundle.Wanted(library, None, HERE, frozenset(ALL).difference(CARRIED), wheels, lock=lock)
+
+
+@pytest.fixture(scope="session")
+def bundle_made_once(wanted: bundle.Wanted, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bundles") / "bundle"
+    bundle.make(wanted, out)
+    return out
+
+
+@pytest.fixture
+def made(bundle_made_once: Path, tmp_path: Path) -> Path:
+    """A bundle that a test may change."""
+    return Path(shutil.copytree(bundle_made_once, tmp_path / "bundle"))

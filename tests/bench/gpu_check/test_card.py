@@ -16,7 +16,7 @@ Install = Callable[..., None]
 def test_one_card_is_read(nvidia_smi: Install) -> None:
     nvidia_smi("NVIDIA H200, 580.159.03, 143771, 4")
     cards = read_cards()
-    assert cards == (("NVIDIA H200",), "580.159.03", 143771, 4)
+    assert tuple(cards) == (("NVIDIA H200",), "580.159.03", 143771, 4)
     assert cards.slug == "nvidia-h200"
 
 
@@ -37,7 +37,7 @@ def test_the_memory_of_several_cards_is_added_up(nvidia_smi: Install) -> None:
 )
 def test_without_a_card_there_is_a_sentence(nvidia_smi: Install, says: str, code: int, sentence: str) -> None:
     nvidia_smi(says, code)
-    with pytest.raises(NoCard, match="GPU|nvidia-smi") as caught:
+    with pytest.raises(NoCard) as caught:
         read_cards()
     assert sentence in str(caught.value)
 

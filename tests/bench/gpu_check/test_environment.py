@@ -10,15 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.gpu_check import bundle
 from bench.gpu_check.environment import prepare
 from bench.gpu_check.manifest import BundleError, read_manifest
-
-
-@pytest.fixture
-def made(wanted: bundle.Wanted, tmp_path: Path) -> Path:
-    bundle.make(wanted, tmp_path / "bundle")
-    return tmp_path / "bundle"
 
 
 def change(made: Path, **values: object) -> None:
