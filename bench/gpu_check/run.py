@@ -128,7 +128,9 @@ class Run:
         server = self.args.llama_server
         job = Job(part.name, self.cards is not None, paths, str(self.args.work), budget_s, server and str(server))
         command = [sys.executable, "-m", "bench.gpu_check.part", json.dumps(asdict(job)), str(outcome.path)]
-        process = subprocess.Popen(command, env=self.env | {_MARK: self.mark}, cwd=ROOT, process_group=0)
+        process = subprocess.Popen(
+            command, env=self.env | {_MARK: self.mark}, cwd=ROOT, stdout=sys.stderr, process_group=0
+        )
         try:
             code = process.wait(budget_s)
             why = None if code == 0 else f"its process ended with {code}"
