@@ -6,6 +6,13 @@ ARGS ?=
 # Extra arguments for pip install, and an index of prebuilt llama-cpp-python wheels, which skips the compile.
 PIP_EXTRA ?=
 LLAMA_WHEEL_INDEX ?=
+# For a machine with a GPU and without network (docs/gpu.md): the folder of the bundle, a CUDA build of llama_cpp,
+# llama-server (may be left out), the machine's version of Python, and the packages that it has itself.
+BUNDLE ?= .gpu-bundle
+LLAMA_CPP_CUDA ?=
+LLAMA_SERVER ?=
+GPU_PYTHON ?= 3.12
+GPU_PRESENT ?=
 
 BIN := .venv/bin
 # A lock file names every package, so pip never resolves anything: a newer release elsewhere cannot change a set-up.
@@ -87,6 +94,16 @@ bench-swap: setup ## measure two models that take turns where there is room for 
 
 bench-queue: setup ## measure what the queue costs against plain HTTP
 	$(BIN)/python -m bench.queue $(ARGS)
+
+gpu-bundle: setup ## pack what a GPU machine without network needs for `make gpu-check`; LLAMA_CPP_CUDA=/path/to/archive
+	$(BIN)/python -m bench.gpu_check.bundle "$(BUNDLE)" --llama-cpp "$(LLAMA_CPP_CUDA)" \
+		--llama-server "$(LLAMA_SERVER)" --python "$(GPU_PYTHON)" --present "$(GPU_PRESENT)" $(ARGS)
+
+# A machine with a bundle has no .venv, and its python3 may be the one that brings CUDA's libraries.
+BUNDLE_IS_USED = $(or $(filter-out file,$(origin BUNDLE)),$(if $(wildcard $(BIN)/python),,yes))
+gpu-check: ## check a worker on this machine's GPU, in six minutes; BUNDLE=folder, ARGS="--only bench", ARGS=--cpu
+	@$(if $(BUNDLE_IS_USED),$(if $(filter file,$(origin PYTHON)),python3,$(PYTHON)) -m bench.gpu_check \
+		--bundle "$(BUNDLE)",$(BIN)/python -m bench.gpu_check) $(ARGS)
 
 format: setup ## format the code and mend what lint can mend
 	$(BIN)/ruff format .

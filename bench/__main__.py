@@ -50,6 +50,11 @@ class Bench:
                 # Every other round the other way about, so that a drift of the machine favours nobody.
                 for step in steps if n % 2 == 0 else reversed(steps):
                     step(concurrency)
+                self.save()  # so that an interrupted run keeps what it has measured
+
+    def save(self) -> str:
+        """Write the results so far and return them as text."""
+        return report.save(self.record, self.args.results, self.args.name)
 
     def note_other_load(self) -> None:
         """Two threads that wait for each other lose far more than their share to a third."""
@@ -61,7 +66,11 @@ class Bench:
             )
 
     def requests(self, concurrency: int) -> int:
-        return concurrency * (self.args.waves or max(3, 48 // concurrency))
+        if self.args.waves is None:
+            return concurrency * max(3, 48 // concurrency)
+        at = self.args.concurrency.index(concurrency) if len(self.args.waves) > 1 else 0
+        waves: int = self.args.waves[at]
+        return concurrency * waves
 
     def measure_limits(self, concurrency: int) -> None:
         for kv_unified, name in report.LIMITS.items():
@@ -159,8 +168,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="small", help=f"{', '.join(models.SHAPES)}, or a GGUF file")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one round")
-    parser.add_argument("--concurrency", type=lambda text: [int(n) for n in text.split(",")], default=[1, 8, 32])
-    parser.add_argument("--waves", type=int, help="requests for each connection; default: 3, and 48 in all at least")
+    parser.add_argument("--concurrency", type=_numbers, default=[1, 8, 32])
+    parser.add_argument(
+        "--waves",
+        type=_numbers,
+        help="requests for each connection, one number or one for each of --concurrency; default: 3, and 48 in all at "
+        "least",
+    )
     parser.add_argument("--n-ctx", type=int, default=512, help="of one request")
     for name in ("n-batch", "n-ubatch", "n-threads", "n-gpu-layers"):
         parser.add_argument(f"--{name}", type=int, help="for both; default: what each takes by itself")
@@ -171,12 +185,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--peer-name", default="peer")
     parser.add_argument("--peer-ready", default="/health", help="the path that answers 200 once the peer is ready")
     parser.add_argument("--api-key")
-    parser.add_argument("--name", default="last", help="of the files in bench/results")
+    parser.add_argument("--name", default="last", help="of the files in --results")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder; default: bench/results")
     parser.add_argument("--cache", type=Path, default=models.CACHE)
     args = parser.parse_args()
+    if args.waves is not None and len(args.waves) not in (1, len(args.concurrency)):
+        parser.error("--waves needs one number, or as many as --concurrency")
     if args.quick:
         args.rounds = 1
     return args
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
 
 
 def main() -> None:
@@ -187,7 +208,7 @@ def main() -> None:
         model = Path(args.model).resolve(strict=True)
     bench = Bench(args, model)
     bench.run()
-    print(report.save(bench.record, RESULTS, args.name))
+    print(bench.save())
 
 
 if __name__ == "__main__":

@@ -42,6 +42,9 @@ class Shape:
 SHAPES = {
     shape.name: shape
     for shape in (
+        # For a quick run of a benchmark or a check itself: their figures mean nothing.
+        Shape("tiny", 1, 256, 256, 4, 2, 1024, 15, TensorType.Q4_K, TensorType.Q6_K),
+        Shape("tiny-moe", 1, 256, 256, 4, 2, 1024, 15, TensorType.Q4_K, TensorType.Q6_K, 4, 2),
         Shape("small", 6, 384, 1024, 6, 6, 8192, 7, TensorType.Q8_0, TensorType.Q8_0),
         Shape("1b", 16, 2048, 8192, 32, 8, 131_072, 15, TensorType.Q4_K, TensorType.Q6_K),
         Shape("moe-8x3b", 28, 3072, 8192, 24, 8, 131_072, 15, TensorType.Q4_K, TensorType.Q6_K, 8, 2),
@@ -49,9 +52,14 @@ SHAPES = {
 }
 
 
+def path_of(shape: Shape, cache: Path = CACHE) -> Path:
+    """Return where the model's file is, or will be."""
+    return cache / f"{shape.name}-v{VERSION}.gguf"
+
+
 def ensure(shape: Shape, cache: Path = CACHE) -> Path:
     """Return the model's file, writing it first where it is missing."""
-    path = cache / f"{shape.name}-v{VERSION}.gguf"
+    path = path_of(shape, cache)
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
         gguf_file.write(path, metadata(shape), list(tensors(shape)))

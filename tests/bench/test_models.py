@@ -11,10 +11,8 @@ import pytest
 
 from bench import models, words
 from bench.gguf_file import BLOCKS, TensorType
-from bench.models import Shape
 
-TINY = Shape("tiny", 1, 256, 256, 4, 2, 1024, 15, TensorType.Q4_K, TensorType.Q6_K)
-TINY_MOE = Shape("tiny-moe", 1, 256, 256, 4, 2, 1024, 15, TensorType.Q4_K, TensorType.Q6_K, 4, 2)
+TINY, TINY_MOE = models.SHAPES["tiny"], models.SHAPES["tiny-moe"]
 ignore_log = llama_cpp.llama_log_callback(lambda level, text, user_data: None)
 
 
