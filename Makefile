@@ -88,6 +88,12 @@ bench-swap: setup ## measure two models that take turns where there is room for 
 bench-queue: setup ## measure what the queue costs against plain HTTP
 	$(BIN)/python -m bench.queue $(ARGS)
 
+bench-serving: setup ## measure shared prefixes, returning conversations, long prompts and lookup, each with its bound
+	$(BIN)/python -m bench.serving $(ARGS)
+
+soak: setup ## 10,000 mixed requests; the memory of the worker's processes may not grow
+	$(BIN)/python -m bench.serving soak $(ARGS)
+
 format: setup ## format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .

@@ -6,6 +6,7 @@ computed, over their 99th percentile before it came.
 
 import asyncio
 import secrets
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from bench.serving.picture import Panel, gap_picture
 from bench.serving.servers import Server, Setup
 
 _POLL_S = 0.01
+# At least so many of each stream in the quiet time, however slow the machine.
+_QUIET_TOKENS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class Sizes:
     short_tokens: int = 40
     max_tokens: int = 8  # of the answer to the long prompt
     settled_tokens: int = 20  # of each stream, before the quiet time
-    quiet_s: float = 2.0
+    quiet_s: float = 2.0  # at least
     after_s: float = 1.0  # for the picture
 
 
@@ -40,7 +43,7 @@ class Watched:
 
     gaps: tuple[tuple[float, float], ...]
     first_token_s: float  # of the long prompt
-    quiet_s: float
+    quiet_s: float  # between the settling of the streams and the long prompt
 
     @property
     def before(self) -> list[float]:
@@ -102,10 +105,10 @@ async def _watch(server: Server, sizes: Sizes) -> Watched:
         request = server.request(prompt, sizes.stream_tokens, ignore_eos=True, temperature=0.8)
         running.append(asyncio.create_task(stream(server.url, request, connection, answer)))
     try:
-        while min(len(answer.arrivals) for answer in streams) < sizes.settled_tokens:
-            _check(running, streams)
-            await asyncio.sleep(_POLL_S)
+        await _wait_for_tokens(sizes.settled_tokens, running, streams)
+        quiet_from = time.perf_counter()
         await asyncio.sleep(sizes.quiet_s)
+        await _wait_for_tokens(sizes.settled_tokens + _QUIET_TOKENS, running, streams)
         connection = Connection()
         long = await server.ask(connection, _long_request(server, sizes))
         connection.close()
@@ -122,7 +125,14 @@ async def _watch(server: Server, sizes: Sizes) -> Watched:
         for answer in streams
         for begin, end in zip(answer.arrivals, answer.arrivals[1:], strict=False)
     ]
-    return Watched(tuple(gaps), long.arrivals[0] - long.sent, sizes.quiet_s)
+    return Watched(tuple(gaps), long.arrivals[0] - long.sent, long.sent - quiet_from)
+
+
+async def _wait_for_tokens(n: int, running: list[asyncio.Task[None]], streams: list[Answer]) -> None:
+    """Wait until each stream has so many."""
+    while min(len(answer.arrivals) for answer in streams) < n:
+        _check(running, streams)
+        await asyncio.sleep(_POLL_S)
 
 
 def _check(running: list[asyncio.Task[None]], streams: list[Answer]) -> None:

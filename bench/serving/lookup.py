@@ -65,7 +65,7 @@ def _compare_quoting(setup: Setup, auto: Server, off: Server, sizes: Sizes) -> N
         setup.findings.add(f"{prefix}lookup_speedup_c1", rates[0] / rates[1])
     shares = [quoted_share(answer.text, prompt) for prompt, (_, answer) in zip(prompts, answers, strict=True)]
     if not prefix:
-        setup.findings.add("lookup_quoted", min(shares))
+        setup.findings.add("lookup_quoted", sum(shares) / len(shares))
 
 
 def _compare_answers(setup: Setup, auto: Server, off: Server, sizes: Sizes) -> None:

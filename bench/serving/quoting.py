@@ -5,14 +5,15 @@ import random
 _ITEMS = "lamps chairs mirrors blankets kettles clocks candles baskets ladders buckets bottles carpets".split()
 _COLORS = "red green blue white black yellow brown grey".split()
 _CITIES = "Lisbon Oslo Ankara Madrid Vienna Dublin Prague Athens".split()
+_NAMES = "Anna Peter Maria Thomas Julia Martin Clara Simon".split()
 _FIELDS = "price weight width height age score speed size".split()
 # Words in a row that count as a quotation.
 _RUN = 4
 
 
 def quoting_prompts(count: int) -> list[str]:
-    """Return so many prompts: lists, letters and programs to copy, in turn. They are always the same."""
-    kinds = (_list, _code)
+    """Return so many prompts: programs and letters to copy, in turn. They are always the same."""
+    kinds = (_code, _letter)
     return [kinds[n % len(kinds)](random.Random(n)) for n in range(count)]
 
 
@@ -27,14 +28,6 @@ def quoted_share(answer: str, prompt: str) -> float:
     return sum(quoted) / len(said) if said else 0.0
 
 
-def _list(chance: random.Random) -> str:
-    lines = [
-        f"{n}. {chance.randint(2, 99)} {chance.choice(_COLORS)} {item} for the shop in {chance.choice(_CITIES)}"
-        for n, item in enumerate(chance.sample(_ITEMS, 10), 1)
-    ]
-    return "Repeat the following list exactly, line by line:\n\n" + "\n".join(lines)
-
-
 def _code(chance: random.Random) -> str:
     functions = [
         f"def {name}_of(item):\n    if item is None:\n        return {chance.randint(0, 9)}\n"
@@ -42,3 +35,19 @@ def _code(chance: random.Random) -> str:
         for name in chance.sample(_FIELDS, 5)
     ]
     return "Repeat the following Python code exactly:\n\n```python\n" + "\n".join(functions) + "```"
+
+
+def _letter(chance: random.Random) -> str:
+    reader, other = chance.sample(_NAMES, 2)
+    things = [f"{chance.choice(_COLORS)} {item}" for item in chance.sample(_ITEMS, 3)]
+    cities = chance.sample(_CITIES, 3)
+    lines = (
+        f"Dear {reader},",
+        f"I arrived in {cities[0]} on day {chance.randint(2, 28)} and found a room near the old market.",
+        f"On the first morning I bought {chance.randint(2, 40)} {things[0]} and sent them to {cities[1]} by train.",
+        f"Please tell {other} that the {things[1]} are still in the cellar, next to the {things[2]}.",
+        f"The journey home takes {chance.randint(3, 30)} hours, so I will bring {chance.randint(2, 9)} books.",
+        f"If it rains in {cities[2]}, we can meet at the station at {chance.randint(2, 11)} in the evening.",
+        "Yours,",
+    )
+    return "Repeat the following letter exactly:\n\n" + "\n".join(lines)

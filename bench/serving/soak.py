@@ -23,7 +23,7 @@ from bench.serving.servers import Server, Setup
 from bench.wire import EventLines
 
 _LIMIT_S = 60.0
-_SHARED = " ".join(f"rule {n}: answer in short sentences." for n in range(24))
+_SHARED = " ".join(f"rule {n}: answer in short sentences." for n in range(10))
 _GOOD = ("chat", "completion", "shared prefix", "long prompt", "long answer")
 _BAD: dict[str, tuple[str, dict[str, object], int]] = {
     "no such route": ("/nonsense", {}, 404),
