@@ -18,7 +18,7 @@ LLAMA := $(shell sed -n 's/^\(llama-cpp-python==[^ ]*\).*/\1/p' requirements/wor
 .PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' Makefile)
 
 help: ## list the commands
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 setup: .venv/.dev ## create .venv with pinned, hashed requirements and this package; compiles llama.cpp once
 
@@ -88,7 +88,7 @@ bench-swap: setup ## measure two models that take turns where there is room for 
 bench-queue: setup ## measure what the queue costs against plain HTTP
 	$(BIN)/python -m bench.queue $(ARGS)
 
-bench-serving: setup ## measure shared prefixes, returning conversations, long prompts and lookup, each with its bound
+bench-serving: setup ## measure shared prefixes, returning conversations, long prompts and lookup, with bounds
 	$(BIN)/python -m bench.serving $(ARGS)
 
 soak: setup ## 10,000 mixed requests; the memory of the worker's processes may not grow

@@ -7,7 +7,6 @@ request at a time and with 32 at once. `lookup_equal` is the share of prompts wh
 
 import secrets
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +26,8 @@ class Sizes:
     others: int = 24  # prompts whose answers are only compared
     other_tokens: int = 48
     at_once: int = 32
-    requests: int = 128
+    requests: int = 96
+    noise_rounds: int = 2  # for each round of the others, because the bound is narrow
     prompt_tokens: int = 120
     max_tokens: int = 64
     n_ctx: int = 1536
@@ -37,43 +37,43 @@ def measure(setup: Setup, chat_model: Path, model: Path, sizes: Sizes = Sizes(),
     """`chat_model` answers the prompts that ask for a quotation, and `model`, whose vocabulary is that of
     bench/words.py, makes noise. `peer_options` switch the peer's lookup on.
     """
+    quoting = quoting_prompts(sizes.quoting)
     with setup.worker(chat_model, 1, sizes.n_ctx) as auto, setup.worker(chat_model, 1, sizes.n_ctx, OFF) as off:
-        _compare_quoting(setup, auto, off, sizes)
-        _compare_answers(setup, auto, off, sizes)
+        pairs = _compare_quoting(setup, auto, off, quoting, sizes)
+        shares = [quoted_share(without.text, prompt) for prompt, (_, without) in zip(quoting, pairs, strict=True)]
+        setup.findings.add("lookup_quoted", sum(shares) / len(shares))
+        pairs += _ask_in_turn(auto, off, _other_prompts(sizes.others), sizes.other_tokens)
+        setup.findings.add("lookup_compared", len(pairs))
+        setup.findings.add("lookup_equal", sum(with_it.text == without.text for with_it, without in pairs) / len(pairs))
     if setup.peer_command and peer_options:
         with (
             setup.peer(chat_model, 1, sizes.n_ctx, peer_options) as auto,
             setup.peer(chat_model, 1, sizes.n_ctx) as off,
         ):
-            _compare_quoting(setup, auto, off, sizes)
-    with ExitStack() as stack:
-        n_ctx = sizes.prompt_tokens + sizes.max_tokens + 8
-        auto = stack.enter_context(setup.worker(model, sizes.at_once, n_ctx))
-        off = stack.enter_context(setup.worker(model, sizes.at_once, n_ctx, OFF))
+            _compare_quoting(setup, auto, off, quoting, sizes)
+    n_ctx = sizes.prompt_tokens + sizes.max_tokens + 8
+    with setup.worker(model, sizes.at_once, n_ctx) as auto, setup.worker(model, sizes.at_once, n_ctx, OFF) as off:
         _compare_noise(setup, auto, off, sizes)
 
 
-def _compare_quoting(setup: Setup, auto: Server, off: Server, sizes: Sizes) -> None:
-    prompts, prefix = quoting_prompts(sizes.quoting), auto.prefix
-    for n in range(setup.rounds + 1):
-        answers = _ask_in_turn(auto, off, prompts, sizes.quoting_tokens)
-        if n == 0:  # memory that the servers touch for the first time
-            continue
-        rates = [_tokens_per_s([pair[which] for pair in answers]) for which in (0, 1)]
-        setup.findings.add(f"{prefix}lookup_tokens_per_s", rates[0])
-        setup.findings.add(f"{prefix}lookup_off_tokens_per_s", rates[1])
-        setup.findings.add(f"{prefix}lookup_speedup_c1", rates[0] / rates[1])
-    shares = [quoted_share(answer.text, prompt) for prompt, (_, answer) in zip(prompts, answers, strict=True)]
-    if not prefix:
-        setup.findings.add("lookup_quoted", sum(shares) / len(shares))
+def _compare_quoting(
+    setup: Setup, auto: Server, off: Server, prompts: Sequence[str], sizes: Sizes
+) -> list[tuple[Answer, Answer]]:
+    """Return the last round's answers."""
+    _ask_in_turn(auto, off, prompts[:1], sizes.quoting_tokens)  # memory that the servers touch for the first time
+    for _ in range(setup.rounds):
+        pairs = _ask_in_turn(auto, off, prompts, sizes.quoting_tokens)
+        rates = [_tokens_per_s([pair[which] for pair in pairs]) for which in (0, 1)]
+        setup.findings.add(f"{auto.prefix}lookup_tokens_per_s", rates[0])
+        setup.findings.add(f"{auto.prefix}lookup_off_tokens_per_s", rates[1])
+        setup.findings.add(f"{auto.prefix}lookup_speedup_c1", rates[0] / rates[1])
+    return pairs
 
 
-def _compare_answers(setup: Setup, auto: Server, off: Server, sizes: Sizes) -> None:
-    questions = [str(prompt.messages[-1]["content"]) for prompt in published_prompts()[:: 149 // max(1, sizes.others)]]
-    pairs = _ask_in_turn(auto, off, quoting_prompts(sizes.quoting), sizes.quoting_tokens)
-    pairs += _ask_in_turn(auto, off, questions[: sizes.others], sizes.other_tokens)
-    setup.findings.add("lookup_compared", len(pairs))
-    setup.findings.add("lookup_equal", sum(with_it.text == without.text for with_it, without in pairs) / len(pairs))
+def _other_prompts(count: int) -> list[str]:
+    """Return questions that the embedded model was trained on; to other models they are plain questions."""
+    known = [str(prompt.messages[-1]["content"]) for prompt in published_prompts() if not prompt.tools]
+    return known[:: max(1, len(known) // max(1, count))][:count]
 
 
 def _ask_in_turn(auto: Server, off: Server, prompts: Sequence[str], max_tokens: int) -> list[tuple[Answer, Answer]]:
@@ -101,7 +101,7 @@ def _tokens_per_s(answers: Sequence[Answer]) -> float:
 
 
 def _compare_noise(setup: Setup, auto: Server, off: Server, sizes: Sizes) -> None:
-    for n in range(setup.rounds):
+    for n in range(sizes.noise_rounds * setup.rounds):
         rates: dict[Server, float] = {}
         for server in (auto, off) if n % 2 == 0 else (off, auto):
             lengths = (sizes.prompt_tokens, sizes.max_tokens)
