@@ -21,9 +21,13 @@ def peak_memory_mb(pid: int | str) -> float:
     return sum(_megabytes(Path(f"/proc/{process}/status"), "VmHWM") for process in family(pid))
 
 
-def memory_mb(pid: int) -> float:
-    """Return the memory of the process and its children now: each page counts once, however many of them share it."""
-    return sum(_megabytes(Path(f"/proc/{process}/smaps_rollup"), "Pss") for process in family(pid))
+def memory_mb(pid: int, kind: str = "Pss") -> float:
+    """Return the memory of the process and its children now. `kind` is a name in /proc/pid/smaps_rollup.
+
+    Pss divides each page by the number of processes that share it, those of others among them. Pss_Anon leaves out the
+    pages of files, such as libraries and the model.
+    """
+    return sum(_megabytes(Path(f"/proc/{process}/smaps_rollup"), kind) for process in family(pid))
 
 
 def family(pid: int | str) -> list[int | str]:

@@ -48,6 +48,11 @@ class _Axes:
     lowest: int  # power of ten of the milliseconds
     highest: int
 
+    def seconds(self) -> range:
+        """Return the marked seconds, 0 among them and at most about 15."""
+        step = next(step for step in (1, 2, 5, 10, 20, 50, 10**6) if (self.last_s - self.first_s) / step <= 15)
+        return range(math.ceil(self.first_s / step) * step, math.floor(self.last_s) + 1, step)
+
     def x(self, seconds: float) -> float:
         return _LEFT + (seconds - self.first_s) / (self.last_s - self.first_s) * _WIDTH
 
@@ -67,7 +72,7 @@ def _draw(panel: Panel, axes: _Axes, top: float, color: str) -> list[str]:
         y = top + axes.y(10.0**power)
         parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{10.0**power:g}</text>')
         parts.append(f'<line x1="{_LEFT}" x2="{_LEFT + _WIDTH}" y1="{y:.1f}" y2="{y:.1f}" stroke="#dde2e7"/>')
-    for second in range(math.ceil(axes.first_s), math.floor(axes.last_s) + 1):
+    for second in axes.seconds():
         x = axes.x(second)
         parts.append(f'<text x="{x:.1f}" y="{top + _HEIGHT + 16}" text-anchor="middle">{second} s</text>')
     parts += [

@@ -56,18 +56,21 @@ def measure(setup: Setup, model: Path | str = "embedded", sizes: Sizes = Sizes()
     chance, count = random.Random(7), Count()
     with setup.worker(Path(model), sizes.n_parallel, sizes.n_ctx, env) as server:
         begun = time.perf_counter()
-        memory: list[float] = []
+        memory: list[tuple[float, float]] = []  # MB: all, and without the pages of files
         for n in _blocks(sizes):
             run_loop(_ask_all(server, n, sizes.at_once, chance, count))
-            memory.append(_memory_when_idle(server))
-            setup.findings.add("soak_memory_mb", memory[-1])
+            _wait_until_idle(server)
+            memory.append((memory_mb(server.pid), memory_mb(server.pid, "Pss_Anon")))
+            setup.findings.add("soak_memory_mb", memory[-1][0])
         setup.findings.add("soak_seconds", time.perf_counter() - begun)
     for name, number in sorted(count.ends.items()):
         setup.findings.add(f"soak_{name}", number)
-    setup.findings.add("soak_memory_first_mb", memory[0])
-    setup.findings.add("soak_memory_last_mb", memory[-1])
+    (first, first_anonymous), (last, last_anonymous) = memory[0], memory[-1]
+    setup.findings.add("soak_memory_first_mb", first)
+    setup.findings.add("soak_memory_last_mb", last)
+    setup.findings.add("soak_growth_anonymous", last_anonymous / first_anonymous)
     setup.findings.add("soak_wrong", len(count.wrong))
-    setup.findings.add("soak_growth", memory[-1] / memory[0])
+    setup.findings.add("soak_growth", last / first)
     setup.findings.notes += count.wrong[:10]
 
 
@@ -77,15 +80,15 @@ def _blocks(sizes: Sizes) -> Iterator[int]:
         yield min(sizes.first, sizes.requests - begin)
 
 
-def _memory_when_idle(server: Server) -> float:
-    """Wait until no request runs, those of clients that left among them, and return the memory in MB."""
+def _wait_until_idle(server: Server) -> None:
+    """Wait until no request runs, those of clients that left among them."""
     deadline = time.monotonic() + _LIMIT_S
     health = f"{server.url.removesuffix('/v1')}/health"
     while time.monotonic() < deadline:
         with urllib.request.urlopen(health, timeout=30) as answer:
             said = json.load(answer)
         if said["slots"]["busy"] == said["queue"]["waiting"] == 0:
-            return memory_mb(server.pid)
+            return
         time.sleep(0.05)
     raise RuntimeError(f"requests still run {_LIMIT_S} s after the last one: {said['slots']}")
 
