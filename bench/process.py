@@ -21,11 +21,11 @@ def peak_memory_mb(pid: int | str) -> float:
     return sum(_megabytes(Path(f"/proc/{process}/status"), "VmHWM") for process in family(pid))
 
 
-def memory_mb(pid: int, kind: str = "Pss") -> float:
+def memory_mb(pid: int, kind: str = "Rss") -> float:
     """Return the memory of the process and its children now. `kind` is a name in /proc/pid/smaps_rollup.
 
-    Pss divides each page by the number of processes that share it, those of others among them. Pss_Anon leaves out the
-    pages of files, such as libraries and the model.
+    Rss counts pages that they share for each of them. Pss would divide such a page by the number of processes that
+    share it, those of others among them, so it changes when another worker on the machine starts or ends.
     """
     return sum(_megabytes(Path(f"/proc/{process}/smaps_rollup"), kind) for process in family(pid))
 

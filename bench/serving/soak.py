@@ -60,7 +60,7 @@ def measure(setup: Setup, model: Path | str = "embedded", sizes: Sizes = Sizes()
         for n in _blocks(sizes):
             run_loop(_ask_all(server, n, sizes.at_once, chance, count))
             _wait_until_idle(server)
-            memory.append((memory_mb(server.pid), memory_mb(server.pid, "Pss_Anon")))
+            memory.append((memory_mb(server.pid), memory_mb(server.pid, "Anonymous")))
             setup.findings.add("soak_memory_mb", memory[-1][0])
         setup.findings.add("soak_seconds", time.perf_counter() - begun)
     for name, number in sorted(count.ends.items()):
