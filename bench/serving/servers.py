@@ -56,10 +56,10 @@ class Setup:
     def worker(
         self, model: Path, n_parallel: int, n_ctx: int, env: Mapping[str, str] | None = None
     ) -> Iterator[Server]:
-        """Run a worker while the block runs. `n_ctx` is the context of one request, in tokens."""
+        """Run a worker while the block runs. `n_ctx` is the least context of one request, in tokens."""
         port = free_port()
         own = {"MODE": "http", "HOST": "127.0.0.1", "PORT": str(port), "MODEL": str(model), "LOG_LEVEL": "warning"}
-        own |= {"N_PARALLEL": str(n_parallel), "N_CTX": str(n_ctx), **self.worker_env, **(env or {})}
+        own |= {"N_PARALLEL": str(n_parallel), "N_CTX": str(_rounded(n_ctx)), **self.worker_env, **(env or {})}
         with serving(SERVE, port, "/ping", self.cache / f"worker-{port}.log", own) as pid:
             yield _server("", port, pid)
 
@@ -67,7 +67,7 @@ class Setup:
     def peer(self, model: Path, n_parallel: int, n_ctx: int, options: str = "") -> Iterator[Server]:
         """Run the peer with further options while the block runs."""
         port = free_port()
-        command = fill_command(f"{self.peer_command} {options}", model, port, n_parallel, n_ctx)
+        command = fill_command(f"{self.peer_command} {options}", model, port, n_parallel, _rounded(n_ctx))
         with serving(command, port, self.peer_ready, self.cache / f"peer-{port}.log") as pid:
             yield _server(f"{self.peer_name}_", port, pid)
 
@@ -93,6 +93,11 @@ class Setup:
         self.findings.busy_shares.append(share)
         if share > 0.05:
             print(f"  {share:.0%} of the processor is in use by others: expect bad figures", file=sys.stderr)
+
+
+def _rounded(n_ctx: int) -> int:
+    """Round up to what llama.cpp allocates: servers that round by themselves differ in the direction."""
+    return -(-n_ctx // 256) * 256
 
 
 def _server(prefix: str, port: int, pid: int) -> Server:
