@@ -25,7 +25,7 @@ LLAMA := $(shell sed -n 's/^\(llama-cpp-python==[^ ]*\).*/\1/p' requirements/wor
 .PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' Makefile)
 
 help: ## list the commands
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 setup: .venv/.dev ## create .venv with pinned, hashed requirements and this package; compiles llama.cpp once
 
@@ -104,6 +104,11 @@ BUNDLE_IS_USED = $(or $(filter-out file,$(origin BUNDLE)),$(if $(wildcard $(BIN)
 gpu-check: ## check a worker on this machine's GPU, in six minutes; BUNDLE=folder, ARGS="--only bench", ARGS=--cpu
 	@$(if $(BUNDLE_IS_USED),$(if $(filter file,$(origin PYTHON)),python3,$(PYTHON)) -m bench.gpu_check \
 		--bundle "$(BUNDLE)",$(BIN)/python -m bench.gpu_check) $(ARGS)
+bench-serving: setup ## measure shared prefixes, returning conversations, long prompts and lookup, with bounds
+	$(BIN)/python -m bench.serving $(ARGS)
+
+soak: setup ## 10,000 mixed requests; the memory of the worker's processes may not grow
+	$(BIN)/python -m bench.serving soak $(ARGS)
 
 format: setup ## format the code and mend what lint can mend
 	$(BIN)/ruff format .

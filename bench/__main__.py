@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import secrets
-import shlex
 import subprocess
 import sys
 import urllib.error
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from bench import models, report
 from bench.load import Load, ping_p99_ms, run, run_loop
-from bench.process import busy_share, peak_memory_mb, serving
+from bench.process import busy_share, fill_command, peak_memory_mb, serving
 from worker_gguf.worker_process import free_port
 
 RESULTS = Path(__file__).parent / "results"
@@ -126,14 +125,8 @@ class Bench:
             self.add(concurrency, name, self.put_under_load(self.load(self.args.peer_url, concurrency)))
             return
         port = free_port()
-        filled = self.args.peer_command.format(
-            model=shlex.quote(str(self.model)),
-            port=port,
-            n_parallel=concurrency,
-            n_ctx=self.args.n_ctx,
-            n_ctx_total=self.args.n_ctx * concurrency,
-        )
-        with serving(shlex.split(filled), port, self.args.peer_ready, self.args.cache / "peer.log") as pid:
+        command = fill_command(self.args.peer_command, self.model, port, concurrency, self.args.n_ctx)
+        with serving(command, port, self.args.peer_ready, self.args.cache / "peer.log") as pid:
             measured = self.put_under_load(self.load(f"http://127.0.0.1:{port}/v1", concurrency))
             self.add(concurrency, name, measured | {"peak_memory_mb": peak_memory_mb(pid)})
 

@@ -11,7 +11,7 @@ import json
 import math
 import secrets
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from statistics import median
@@ -24,6 +24,8 @@ from bench.wire import EventLines
 
 T = TypeVar("T")
 PING_INTERVAL_S = 0.02
+TIMEOUT_S = 600.0
+STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Load:
     seed: str
     api_key: str | None = None
     chat: bool = False
-    timeout_s: float = 600.0
+    timeout_s: float = TIMEOUT_S
 
 
 @dataclass(slots=True)
@@ -50,6 +52,9 @@ class Answer:
     completion_tokens: int = 0
     finish_reason: str | None = None
     error: str | None = None
+    cached_tokens: int = 0  # of the prompt
+    text: str = ""
+    ended: float = 0.0
 
     @property
     def first_token_ms(self) -> float:
@@ -80,8 +85,20 @@ class Figures:
 
 async def ask(load: Load, number: int, connection: Connection) -> Answer:
     """Make one request; whatever goes wrong becomes the answer's error."""
-    request = encode(load, number)
-    answer, events, body = Answer(), EventLines(), bytearray()
+    answer = Answer()
+    await stream(load.url, encode(load, number), connection, answer, load.timeout_s)
+    answer.error = answer.error or fault(load, answer)
+    return answer
+
+
+async def stream(
+    url: str, request: bytes, connection: Connection, answer: Answer, timeout_s: float = TIMEOUT_S
+) -> None:
+    """Send a request for a stream and note in `answer` what arrives, and what goes wrong.
+
+    A stream that is cancelled leaves the connection closed, which is how a client leaves.
+    """
+    events, body = EventLines(), bytearray()
 
     def take(piece: bytes) -> None:
         arrived = time.perf_counter()
@@ -90,42 +107,41 @@ async def ask(load: Load, number: int, connection: Connection) -> Answer:
             if event != b"[DONE]":
                 note(answer, json.loads(event), arrived)
 
-    host, port, _ = address(load.url)
+    host, port, _ = address(url)
     answer.sent = time.perf_counter()
     try:
-        async with asyncio.timeout(load.timeout_s):
+        async with asyncio.timeout(timeout_s):
             status = await connection.exchange(host, port, request, take)
+    except asyncio.CancelledError:
+        connection.close()
+        raise
     except (OSError, TimeoutError, ValueError) as error:
         connection.close()
         answer.error = f"{type(error).__name__}: {error}"
     else:
-        answer.error = answer.error or fault(load, answer, status, bytes(body))
-    return answer
+        if status != 200:
+            answer.error = f"status {status}: {body.decode(errors='replace')}"
+    answer.ended = time.perf_counter()
 
 
 def encode(load: Load, number: int) -> bytes:
     text = words.prompt(load.prompt_tokens, f"{load.seed} {number}")
     prompt: dict[str, Any] = {"messages": [{"role": "user", "content": text}]} if load.chat else {"prompt": text}
-    body = json.dumps(
-        {
-            "model": load.model,
-            **prompt,
-            "max_tokens": load.max_tokens,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "ignore_eos": True,
-            "temperature": 0.8,
-            "top_k": 40,
-            "top_p": 0.95,
-        }
-    ).encode()
-    host, port, base = address(load.url)
-    authorization = f"Authorization: Bearer {load.api_key}\r\n" if load.api_key else ""
+    sampled = {"temperature": 0.8, "top_k": 40, "top_p": 0.95}
+    body = {"model": load.model, **prompt, "max_tokens": load.max_tokens, **STREAMED, "ignore_eos": True, **sampled}
+    return post(load.url, "/chat/completions" if load.chat else "/completions", body, load.api_key)
+
+
+def post(url: str, path: str, body: Mapping[str, object], api_key: str | None = None) -> bytes:
+    """Return the bytes of a request to a path below `url`."""
+    host, port, base = address(url)
+    authorization = f"Authorization: Bearer {api_key}\r\n" if api_key else ""
+    content = json.dumps(body).encode()
     head = (
-        f"POST {base}{'/chat/completions' if load.chat else '/completions'} HTTP/1.1\r\nHost: {host}:{port}\r\n"
-        f"Content-Type: application/json\r\n{authorization}Content-Length: {len(body)}\r\n\r\n"
+        f"POST {base}{path} HTTP/1.1\r\nHost: {host}:{port}\r\n"
+        f"Content-Type: application/json\r\n{authorization}Content-Length: {len(content)}\r\n\r\n"
     )
-    return head.encode() + body
+    return head.encode() + content
 
 
 def address(url: str) -> tuple[str, int, str]:
@@ -140,16 +156,16 @@ def note(answer: Answer, event: dict[str, Any], arrived: float) -> None:
     if error := event.get("error"):
         answer.error = f"the stream says: {error}"
     for choice in event.get("choices") or ():
-        if choice.get("text") or (choice.get("delta") or {}).get("content"):
+        if text := choice.get("text") or (choice.get("delta") or {}).get("content"):
             answer.arrivals.append(arrived)
+            answer.text += text
         answer.finish_reason = choice.get("finish_reason") or answer.finish_reason
     if usage := event.get("usage"):
         answer.prompt_tokens, answer.completion_tokens = usage["prompt_tokens"], usage["completion_tokens"]
+        answer.cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
 
 
-def fault(load: Load, answer: Answer, status: int, body: bytes) -> str | None:
-    if status != 200:
-        return f"status {status}: {body.decode(errors='replace')}"
+def fault(load: Load, answer: Answer) -> str | None:
     if answer.completion_tokens != load.max_tokens:
         return f"asked for {load.max_tokens} tokens, got {answer.completion_tokens} ({answer.finish_reason})"
     if len(answer.arrivals) < 2:

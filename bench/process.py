@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,17 +18,31 @@ def peak_memory_mb(pid: int | str) -> float:
 
     The peaks of all processes are added up, and pages that they share count for each.
     """
-    children = Path(f"/proc/{pid}/task/{pid}/children") if pid != "self" else None
-    pids = children.read_text().split() if children else []
-    return _own_peak_mb(pid) + sum(_own_peak_mb(child) for child in pids)
+    return sum(_megabytes(Path(f"/proc/{process}/status"), "VmHWM") for process in family(pid))
 
 
-def _own_peak_mb(pid: int | str) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    for line in status.splitlines():
-        if line.startswith("VmHWM:"):
+def memory_mb(pid: int, kind: str = "Rss") -> float:
+    """Return the memory of the process and its children now. `kind` is a name in /proc/pid/smaps_rollup.
+
+    Rss counts pages that they share for each of them. Pss would divide such a page by the number of processes that
+    share it, those of others among them, so it changes when another worker on the machine starts or ends.
+    """
+    return sum(_megabytes(Path(f"/proc/{process}/smaps_rollup"), kind) for process in family(pid))
+
+
+def family(pid: int | str) -> list[int | str]:
+    """Return the process and the children that any of its threads started."""
+    if pid == "self":
+        return [pid]
+    children = Path(f"/proc/{pid}/task").glob("*/children")
+    return [pid, *(int(child) for some in children for child in some.read_text().split())]
+
+
+def _megabytes(table: Path, name: str) -> float:
+    for line in table.read_text().splitlines():
+        if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024 / 1e6
-    raise RuntimeError(f"/proc/{pid}/status has no VmHWM")
+    raise RuntimeError(f"{table} has no {name}")
 
 
 def busy_share(seconds: float = 1.0) -> float:
@@ -41,6 +56,14 @@ def busy_share(seconds: float = 1.0) -> float:
     time.sleep(seconds)
     total_after, idle_after = ticks()
     return 1 - (idle_after - idle) / max(1, total_after - total)
+
+
+def fill_command(template: str, model: Path, port: int, n_parallel: int, n_ctx: int) -> list[str]:
+    """Return the words of a server's command, with its placeholders replaced."""
+    filled = template.format(
+        model=shlex.quote(str(model)), port=port, n_parallel=n_parallel, n_ctx=n_ctx, n_ctx_total=n_ctx * n_parallel
+    )
+    return shlex.split(filled)
 
 
 @contextmanager

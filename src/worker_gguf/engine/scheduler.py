@@ -14,6 +14,7 @@ from worker_gguf.engine.batch import Batch, Chunk, Sampled, StepResult
 from worker_gguf.engine.costs import StepCosts
 from worker_gguf.engine.memory import Memory
 from worker_gguf.engine.prompt_cache import PromptCache
+from worker_gguf.engine.prompt_share import prompt_budget, until_checkpoint
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.engine.runner import Limits
 from worker_gguf.engine.sequence import Sequence, Slot
@@ -31,12 +32,6 @@ __all__ = ["PLACES", "Scheduler"]
 
 PLACES = 64
 """A priority that is lower by one is worth so many places in the queue. So nobody waits for ever."""
-# Beside running sequences, a step computes at least so many tokens of prompts.
-_LEAST_CHUNK = 16
-# And so many as long as the cost of prompts is unknown.
-_FIRST_CHUNK = 64
-# The end of a chat's prompt, which opens the answer, takes less than so many tokens.
-_CHECKPOINT_BEFORE_END = 16
 
 
 class Scheduler:
@@ -174,14 +169,17 @@ class Scheduler:
     def _chunks(self) -> list[Chunk]:
         """Build chunks: drawn tokens of all decoding sequences, and prompt tokens up to the budget, by turn."""
         decoding = [sequence for sequence in self.running if sequence.is_decoding]
-        budget = self._prompt_budget(decoding)
+        budget = self.limits.n_batch - sum(sequence.n_pending for sequence in decoding)
+        if decoding:
+            most = min(budget, self.prefill_chunk)
+            budget = prompt_budget(most, self._costs, len(decoding), len(self.running) - len(decoding))
         room = self.memory.room
         parts: dict[Sequence, int] = {}
         for sequence in list(self.running):
             if sequence.slot is None:
                 continue  # an older sequence took its memory, in an earlier turn of this loop
             is_decoding = sequence.is_decoding
-            wanted = sequence.n_pending if is_decoding else min(self._until_checkpoint(sequence), budget)
+            wanted = sequence.n_pending if is_decoding else min(until_checkpoint(sequence, self.memory), budget)
             if room < wanted:
                 room += self._reclaim(wanted - room, sequence)
             n = min(wanted, room)
@@ -193,40 +191,6 @@ class Scheduler:
                 budget -= n
         guesses = self._guesses(decoding, parts, room) if decoding and self._speculation is not None else {}
         return [self._chunk(sequence, n, guesses.get(sequence, ())) for sequence, n in parts.items()]
-
-    def _prompt_budget(self, decoding: list[Sequence]) -> int:
-        """Return the number of prompt tokens for this step.
-
-        Beside decoding sequences, prompts may take as long as the decoding itself, or longer if more prompts than
-        decoding sequences are there: each sequence counts the same.
-        """
-        n_decoding = sum(sequence.n_pending for sequence in decoding)
-        budget = self.limits.n_batch - n_decoding
-        if not decoding:
-            return budget
-        budget = min(budget, self.prefill_chunk)
-        step, per_token = self._costs.of_rows(len(decoding)), self._costs.per_prompt_token
-        if not step or not per_token:
-            return min(budget, _FIRST_CHUNK)
-        n_prefilling = len(self.running) - len(decoding)
-        seconds = step * max(1.0, n_prefilling / len(decoding))
-        return min(budget, max(_LEAST_CHUNK, int(seconds / per_token)))
-
-    def _until_checkpoint(self, sequence: Sequence) -> int:
-        """Return how many pending tokens to compute before the state is saved, or all of them.
-
-        A memory that cannot be cut can only go on from a saved state. The next turn of a chat repeats the prompt
-        except its end, which opens the answer, so a state is saved there.
-        """
-        left = sequence.n_prompt - _CHECKPOINT_BEFORE_END - sequence.n_computed
-        cache = self.memory.cache
-        if self.limits.prefix == "any" or cache is None or not sequence.request.cache_prompt or left < 0:
-            return sequence.n_pending
-        if left > 0:
-            return left if cache.is_worth(left) else sequence.n_pending
-        assert sequence.slot is not None
-        self.memory.checkpoint(sequence.slot)
-        return sequence.n_pending
 
     def _guesses(self, decoding: list[Sequence], parts: dict[Sequence, int], room: int) -> dict[Sequence, Tokens[int]]:
         """Return guesses for sequences of this step, if there is room for them without making another one wait."""

@@ -19,6 +19,7 @@ from worker_gguf.engine.stats import EngineStats
 from worker_gguf.engine.updates import FinishReason
 from worker_gguf.errors import EngineCrashed, InvalidRequest, NotReady, QueueFull, WorkerError
 from worker_gguf.generation.answers import Answers, Pieces
+from worker_gguf.generation.measures import measure
 from worker_gguf.generation.progress import Progress
 from worker_gguf.generation.stream import EventStream, deliver
 from worker_gguf.generation.turnover import Turnover
@@ -222,7 +223,7 @@ class Engine:
     def _take(self, step: Step) -> None:
         with self._changing():
             self.n_turns += 1
-            self._measure(step)
+            measure(self.stats, step)
             for number in self._answers.step(step):
                 self._link.send(Finish(number=number))
                 self._count_ending("stop")
@@ -238,18 +239,6 @@ class Engine:
             yield
             outbox = self._answers.collect()
         deliver(outbox)
-
-    def _measure(self, step: Step) -> None:
-        stats = self.stats
-        if step.n_batch_tokens:
-            stats.count_batch(step.n_batch_tokens)
-        stats.schedule_seconds += step.schedule_seconds
-        stats.decode_seconds += step.decode_seconds
-        stats.sample_seconds += step.sample_seconds
-        stats.guessed_tokens += step.guessed
-        stats.guessed_right_tokens += step.guessed_right
-        stats.busy_slots, stats.waiting, stats.held_tokens = step.busy_slots, step.waiting, step.held_tokens
-        stats.saved_bytes = step.saved_bytes
 
     def _end(self, number: int, reason: FinishReason, error: WorkerError | None = None) -> None:
         """End an open answer here, and its request in the process, if one serves."""
