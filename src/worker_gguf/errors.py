@@ -25,6 +25,7 @@ WorkerError
 │   └── NotEnoughMemory        the model does not fit
 ├── Unfit                      a fitness check failed: the start fails
 ├── DownloadError              the Hub or the volume failed
+├── BatchError                 `worker-gguf batch` stopped: a file or the worker failed
 └── DeploymentError            `worker-gguf deploy` or `destroy` failed
     └── ManifestError          a key of deploy.yaml is missing, wrong or unknown
 """
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 __all__ = [
+    "BatchError",
     "ContextLengthExceeded",
     "DeadlineExceeded",
     "DeploymentError",
@@ -319,6 +321,12 @@ class DownloadError(WorkerError):
     code = "download_failed"
     status = 502
     retryable = True
+
+
+class BatchError(WorkerError):
+    """`worker-gguf batch` stopped: a file cannot be read or written, or the worker failed. What is answered is kept."""
+
+    code = "batch_failed"
 
 
 class DeploymentError(WorkerError):

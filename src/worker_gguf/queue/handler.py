@@ -14,18 +14,18 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from worker_gguf.errors import InvalidRequest, WorkerError
+from worker_gguf.errors import WorkerError
 from worker_gguf.observe.account import CANCELLED, Account
 from worker_gguf.observe.ending import note_ending
 from worker_gguf.observe.log import bind
 from worker_gguf.observe.metrics import Metrics
-from worker_gguf.protocol.routes import CHAT, Match, find, method_label
+from worker_gguf.protocol.routes import CHAT, Match
 from worker_gguf.protocol.screening import ignored_names
 from worker_gguf.queue.job_input import JobCall, read_job_input
 from worker_gguf.queue.posts import Posts, StreamCount
 from worker_gguf.service.backend import Backend
 from worker_gguf.service.envelope import json_bytes, log_unexpected, request_id_from
-from worker_gguf.service.request import Answer, Request, Stream
+from worker_gguf.service.request import Answer, Request, Stream, find_route
 
 if TYPE_CHECKING:
     from worker_gguf.observe.telemetry import Telemetry
@@ -93,13 +93,9 @@ class _JobRun:
             self._note()
 
     def _find(self, call: JobCall) -> Match:
-        """Find the route of the job and note it. Jobs with an unknown route are counted as `other`."""
+        """Find the route of the job and note it."""
         self._account.ignored = call.ignored
-        self._account.routed(method_label(call.method), "other")
-        if not call.route.startswith("/"):
-            raise InvalidRequest("The route must start with '/', as in /v1/chat/completions.")
-        match = find(call.method, call.route)
-        self._account.routed(match.route.method, match.route.path, match.route.operation)
+        match = find_route(call.method, call.route, self._account)
         self._errors = match.route.errors
         return match
 
