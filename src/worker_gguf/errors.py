@@ -211,11 +211,8 @@ class QueueFull(RequestError):
 
     @classmethod
     def waited(cls, retry_after_s: int) -> QueueFull:
-        return cls(
-            "The request waited QUEUE_TIMEOUT_S for a slot and was not started. Try again later, add workers, or raise "
-            "QUEUE_TIMEOUT_S.",
-            retry_after_s=retry_after_s,
-        )
+        why = "The request waited QUEUE_TIMEOUT_S for a slot and was not started. "
+        return cls(f"{why}Try again later, add workers, or raise QUEUE_TIMEOUT_S.", retry_after_s=retry_after_s)
 
 
 class ServingError(WorkerError):
@@ -270,10 +267,8 @@ class EngineWedged(EngineFailed):
 
     @classmethod
     def after(cls, seconds: float) -> EngineWedged:
-        return cls(
-            f"No step of the model has finished for {seconds:.0f} s, so the engine restarts. Send the request again.",
-            retry_after_s=5,
-        )
+        why = f"No step of the model has finished for {seconds:.0f} s, so the engine restarts. Send the request again."
+        return cls(why, retry_after_s=5)
 
 
 class ModelError(WorkerError):

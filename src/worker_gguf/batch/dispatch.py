@@ -106,9 +106,7 @@ def _result(
     return Result(line, _content(line, request.custom_id, response, None), error, record.completion_tokens)
 
 
-def _content(
-    line: Line, custom_id: str | None, response: dict[str, Any] | None, error: dict[str, Any] | None
-) -> bytes:
+def _content(line: Line, custom_id: str | None, response: dict[str, Any] | None, error: dict[str, Any] | None) -> bytes:
     return _line({"id": result_id(line), "custom_id": custom_id, "response": response, "error": error})
 
 

@@ -23,14 +23,19 @@ def width_for(n_parallel: int) -> int:
 
 
 async def run_batch(
-    lines: Iterator[Line], dispatch: Dispatch, *, width: int, deaths_within_s: float = 60.0, stop: asyncio.Event
+    lines: Iterator[Line],
+    dispatch: Dispatch,
+    *,
+    width: int,
+    deaths_within_s: float = 60.0,
+    stop: asyncio.Event | None = None,
 ) -> AsyncGenerator[Result, None]:
     """Yield the result of each line, in the order in which the answers are complete.
 
     After `stop`, no more requests are sent, and the running ones are finished. Closing the generator cancels them.
     Raises BatchError if the worker has failed for good; the requests that it had then have no result.
     """
-    run = _Run(Agenda(lines, width, deaths_within_s), dispatch, stop)
+    run = _Run(Agenda(lines, width, deaths_within_s), dispatch, stop or asyncio.Event())
     try:
         while await run.step():
             for result in run.take():

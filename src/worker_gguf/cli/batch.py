@@ -81,15 +81,17 @@ def _batch(source: Path, target: Path, settings: Settings) -> int:
 
     if target.exists() and source.exists() and target.samefile(source):
         raise BatchError("The output must be another file than the input.")
-    with closing(RequestFile(source, settings.max_body_mb << 20)) as requests:
-        with closing(ResultFile(target, requests.n_requests)) as results:
-            requests.check(results.answered, target)
-            n_before = len(results.answered)
-            with BatchProgress(Tally(requests.n_requests, n_before, time.monotonic()), target) as progress:
-                stopped_by = None
-                if n_before < requests.n_requests:
-                    stopped_by = _with_worker(settings, requests, results, progress)
-                progress.finish(len(results.answered))
+    with (
+        closing(RequestFile(source, settings.max_body_mb << 20)) as requests,
+        closing(ResultFile(target, requests.n_requests)) as results,
+    ):
+        requests.check(results.answered, target)
+        n_before = len(results.answered)
+        with BatchProgress(Tally(requests.n_requests, n_before, time.monotonic()), target) as progress:
+            stopped_by = None
+            if n_before < requests.n_requests:
+                stopped_by = _with_worker(settings, requests, results, progress)
+            progress.finish(len(results.answered))
     return 0 if stopped_by is None else 128 + stopped_by
 
 
@@ -119,9 +121,7 @@ class _Answering:
     After the first SIGINT or SIGTERM, running requests may finish within DRAIN_TIMEOUT_S. A second one ends them.
     """
 
-    def __init__(
-        self, worker: Worker, requests: RequestFile, results: ResultFile, progress: BatchProgress
-    ) -> None:
+    def __init__(self, worker: Worker, requests: RequestFile, results: ResultFile, progress: BatchProgress) -> None:
         self._worker = worker
         self._requests = requests
         self._results = results

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from worker_gguf.http.server import Listener
     from worker_gguf.observe.metrics import Metrics
     from worker_gguf.observe.telemetry import Telemetry
+    from worker_gguf.queue.batch_job import BatchLimits
     from worker_gguf.start.head_start import HeadStart
     from worker_gguf.worker import Worker
 
@@ -167,18 +168,30 @@ def _queue(settings: Settings, timeline: Timeline, head_start: HeadStart | None)
                 raise
             switch_interval.for_requests()
             warn_of_misspellings()
-            concurrency = settings.concurrency or worker.n_parallel
             run_queue(
                 worker,
                 metrics,
-                concurrency=concurrency,
+                concurrency=settings.concurrency or worker.n_parallel,
                 drain_timeout_s=settings.drain_timeout_s,
                 telemetry=telemetry,
+                batch_limits=_batch_limits(settings, worker.n_parallel),
             )
         finally:
             close_telemetry(telemetry, settings)
             worker.stop()
     return 0
+
+
+def _batch_limits(settings: Settings, n_parallel: int) -> BatchLimits:
+    from worker_gguf.batch.run import width_for
+    from worker_gguf.queue.batch_job import BatchLimits
+
+    return BatchLimits(
+        width_for(n_parallel),
+        most_line_bytes=settings.max_body_mb << 20,
+        deaths_within_s=settings.engine_deaths_within_s,
+        may_be_private=settings.batch_private_urls,
+    )
 
 
 def start_worker(
