@@ -34,10 +34,10 @@ def read_lines(file: BinaryIO, most_bytes: int) -> Iterator[Line]:
     """Yield the lines of a file from its beginning. A line over `most_bytes` is skipped through and has no content."""
     file.seek(0)
     number = place = 0
-    while piece := file.readline(most_bytes + 1):
+    while piece := file.readline(most_bytes + len(b"\r\n")):
         place += 1
         raw = (piece.removeprefix(_BYTE_ORDER_MARK) if place == 1 else piece).strip()
-        if len(piece) > most_bytes and not piece.endswith(b"\n"):
+        if len(piece.rstrip(b"\r\n")) > most_bytes:
             number += 1
             yield Line(number, f"Line {place}", None, _digest_to_the_end(file, piece))
         elif raw:
