@@ -23,18 +23,15 @@ from worker_gguf.protocol.errors import ErrorShape, error_body
 from worker_gguf.queue.job_input import BatchCall
 from worker_gguf.store.public_file import fetch_public_file
 
-__all__ = ["BATCH_ERRORS", "MOST_OUTPUT_BYTES", "BatchJobs", "BatchLimits", "PostProgress"]
+__all__ = ["BATCH_ERRORS", "BatchJobs", "BatchLimits", "PostProgress"]
 
 logger = logging.getLogger(__name__)
 
 PostProgress = Callable[[str, dict[str, Any]], Awaitable[None]]
 """Posts the progress of a job, which has this id."""
 
-MOST_OUTPUT_BYTES: Final = 8_000_000
-"""After so many bytes of results, no more requests are sent: RunPod takes at most 10 MB for a job."""
 _MOST_FILE_BYTES: Final = 200 << 20
 """As for a file of OpenAI's batches."""
-_PROGRESS_EVERY_S: Final = 5.0
 
 BATCH_ERRORS: Final = ErrorShape(error_body, error_result)
 
@@ -51,6 +48,9 @@ class BatchLimits:
     deaths_within_s: float = 60.0
     may_be_private: bool = False
     """A URL may lead to addresses that are not public."""
+    most_output_bytes: int = 8_000_000
+    """After so many bytes of results, no more requests are sent: RunPod takes at most 10 MB for a job."""
+    progress_every_s: float = 5.0
 
 
 class BatchJobs:
@@ -75,13 +75,13 @@ class BatchJobs:
 
             def sent() -> Iterator[Line]:
                 for line in lines:
-                    if n_bytes >= MOST_OUTPUT_BYTES:
+                    if n_bytes >= limits.most_output_bytes:
                         first_unsent.append(line)
                         return
                     yield line
 
             run = run_batch(sent(), self._dispatch, width=limits.width, deaths_within_s=limits.deaths_within_s)
-            progress = _Progress(tally, job_id, self._post_progress)
+            progress = _Progress(tally, job_id, self._post_progress, limits.progress_every_s)
             try:
                 async with aclosing(run) as results:
                     async for result in results:
@@ -92,7 +92,7 @@ class BatchJobs:
             finally:
                 await progress.close()
             for line in first_unsent:
-                yield error_result(_too_much(line, n_requests))
+                yield error_result(_too_much(line, n_requests, limits.most_output_bytes))
 
     def _open(self, call: BatchCall, stack: ExitStack) -> tuple[Iterable[Line], int]:
         """Return the lines and their number. Blocks while a file is fetched."""
@@ -105,9 +105,9 @@ class BatchJobs:
         return read_lines(file, most_bytes), sum(1 for _ in read_lines(file, most_bytes))
 
 
-def _too_much(line: Line, n_requests: int) -> BatchError:
+def _too_much(line: Line, n_requests: int, most_bytes: int) -> BatchError:
     return BatchError(
-        f"The results of a job may have {MOST_OUTPUT_BYTES // 1_000_000} MB, so {line.name} and all later requests "
+        f"The results of a job may have {most_bytes / 1e6:g} MB, so {line.name} and all later requests "
         f"({n_requests - line.number + 1} of {n_requests}) were not sent. Send them as another job."
     )
 
@@ -115,17 +115,18 @@ def _too_much(line: Line, n_requests: int) -> BatchError:
 class _Progress:
     """Posts the progress of a job every few seconds, one post at a time."""
 
-    def __init__(self, tally: Tally, job_id: str, post: PostProgress | None) -> None:
+    def __init__(self, tally: Tally, job_id: str, post: PostProgress | None, every_s: float) -> None:
         self._tally = tally
         self._job_id = job_id
         self._post = post
+        self._every_s = every_s
         self._posting: asyncio.Task[None] | None = None
         self._posted_s = tally.started_s
 
     def show(self) -> None:
         now_s = asyncio.get_running_loop().time()
         is_idle = self._posting is None or self._posting.done()
-        if self._post is not None and is_idle and now_s - self._posted_s >= _PROGRESS_EVERY_S:
+        if self._post is not None and is_idle and now_s - self._posted_s >= self._every_s:
             self._posted_s = now_s
             self._posting = asyncio.ensure_future(self._send(self._post, self._state(now_s)))
 

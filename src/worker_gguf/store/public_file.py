@@ -31,7 +31,10 @@ def fetch_public_file(url: str, *, most_bytes: int, within_s: float = 300.0, may
     Raises InvalidRequest for a URL that is refused or that its server refuses, PayloadTooLarge for a file that is too
     large, and DownloadError for failures that another attempt may not have. `may_be_private` allows all addresses.
     """
-    title = title_of(url)
+    try:
+        title = title_of(url)
+    except ValueError as error:
+        raise InvalidRequest(f"The URL cannot be read: {error}.") from None
     file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     transport = _CheckedTransport(may_be_private=may_be_private)
     try:
@@ -94,7 +97,8 @@ class _CheckedTransport(httpx.HTTPTransport):
     """Checks where each request leads, and connects to the checked address."""
 
     def __init__(self, *, may_be_private: bool) -> None:
-        super().__init__()
+        # Connections are kept by address, but a connection of TLS is for one name: another name needs another one.
+        super().__init__(limits=httpx.Limits(max_keepalive_connections=0))
         self._may_be_private = may_be_private
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
