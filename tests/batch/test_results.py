@@ -6,9 +6,8 @@ import json
 import os
 import resource
 import subprocess
-from collections import deque
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,6 +29,11 @@ def write(path: Path, *numbers: int) -> None:
     with closing(ResultFile(path, len(LINES))) as results:
         for number in numbers:
             results.append(LINES[number - 1], result(LINES[number - 1]))
+
+
+def append_all(results: ResultFile, text: str) -> None:
+    for line in LINES:
+        results.append(line, result(line, text))
 
 
 def answered(path: Path) -> set[int]:
@@ -134,14 +138,14 @@ def small_files(folder: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("place", [small_disk, small_files])
 def test_a_full_disk_leaves_whole_lines_and_the_next_run_goes_on(
-    tmp_path: Path, place: type[contextmanager[Path]]
+    tmp_path: Path, place: Callable[[Path], AbstractContextManager[Path]]
 ) -> None:
     long = "x" * 3000  # some results fit, and the last one fits in part
-    with place(tmp_path / "full") as folder:  # type: ignore[attr-defined]
+    with place(tmp_path / "full") as folder:
         path = folder / "out.jsonl"
         results = ResultFile(path, len(LINES))
         with pytest.raises(BatchError, match=r"make room .* goes on after the \d answers"):
-            deque(results.append(line, result(line, long)) for line in LINES)
+            append_all(results, long)
         n_written = len(results.answered)
         assert 0 < n_written < len(LINES)
         assert path.read_bytes() == b"".join(result(line, long) for line in LINES[:n_written])

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from tests.batch.conftest import chat, lines, write_requests
+from tests.pages import blocks, broken_links
 from worker_gguf.batch.dispatch import Result
+from worker_gguf.batch.request import read_request
 from worker_gguf.batch.tally import Tally
 from worker_gguf.cli import main
 from worker_gguf.cli.batch_progress import BatchProgress, duration_text
+from worker_gguf.protocol.calls import Defaults, parse_chat
+from worker_gguf.queue.job_input import read_batch_input
 
 
 @pytest.fixture
@@ -94,8 +99,8 @@ def test_lines_come_every_ten_seconds_without_a_terminal() -> None:
         progress.finish(45)
     assert stream.getvalue().splitlines() == [
         "100 requests, 20 of them answered before. The results go to out.jsonl.",
-        "30 of 100 answered (30%), 0 errors, 1 requests/s, about 1 min 10 s left",
-        "40 of 100 answered (40%), 0 errors, 1 requests/s, about 1 min 0 s left",
+        "30 of 100 answered (30%), 0 errors, 1.0 requests/s, about 1 min 10 s left",
+        "40 of 100 answered (40%), 0 errors, 1.0 requests/s, about 1 min 0 s left",
         "45 of 100 requests have a result in out.jsonl.",
         "This run: 25 results, 0 of them errors, 125 tokens in 25 s (5.0 tokens/s).",
         "Run the same command again to go on.",
@@ -120,3 +125,14 @@ def test_a_terminal_gets_a_bar_with_an_estimate() -> None:
 )
 def test_durations_are_for_people(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "batch.md"
+
+
+def test_the_page_has_only_links_that_lead_somewhere_and_requests_that_are_good() -> None:
+    assert broken_links(PAGE) == []
+    request, _, *jobs = map(json.loads, blocks(PAGE.read_text("utf-8"), "json"))
+    (line,) = lines(request)
+    assert parse_chat(read_request(line).body, Defaults(strict=True)).options.ignored == ()
+    assert [type(call.requests) for job in jobs if (call := read_batch_input(job["input"]))] == [list, str]

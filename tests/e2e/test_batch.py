@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,10 @@ def size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
+def has_grown_or_ended(path: Path, before: int, process: subprocess.Popen[str]) -> bool:
+    return size(path) > before or process.poll() is not None
+
+
 @pytest.fixture
 def paths(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "in.jsonl", tmp_path / "out.jsonl"
@@ -82,7 +87,7 @@ def test_killed_at_any_moment_it_goes_on_and_answers_every_request_exactly_once(
     while True:
         before = size(output)
         process = start(*paths)
-        wait_until(lambda process=process, before=before: size(output) > before or process.poll() is not None, 120)
+        wait_until(partial(has_grown_or_ended, output, before, process), 120)
         if n_kills == 5 or process.poll() is not None:
             break
         process.send_signal(signal.SIGKILL)

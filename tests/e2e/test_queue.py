@@ -123,8 +123,8 @@ def test_no_prompt_and_no_answer_is_logged(ask: Any, log_path: Path) -> None:
 
 
 def test_a_batch_is_answered_as_published_from_a_list_and_from_a_url(ask: Any) -> None:
-    requests = [{"custom_id": str(number), "method": "POST", "url": "/v1/chat/completions"} for number in range(20)]
-    requests = [request | {"body": chat()} for request in requests]
+    route = "/v1/chat/completions"
+    requests = [{"custom_id": str(number), "method": "POST", "url": route, "body": chat()} for number in range(20)]
     content = "".join(json.dumps(request) + "\n" for request in requests)
 
     async def send_file(request: Request) -> Response:

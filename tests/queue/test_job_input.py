@@ -84,7 +84,7 @@ def test_no_input_is_a_bug(given_input: object) -> None:
         assert isinstance(read_job_input(given_input), JobCall)
 
 
-REQUESTS = [{"custom_id": "a"}]
+REQUESTS: list[object] = [{"custom_id": "a"}]
 
 
 @pytest.mark.parametrize(

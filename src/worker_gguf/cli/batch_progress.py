@@ -61,7 +61,7 @@ class BatchProgress:
             share = tally.n_answered / tally.n_requests
             self.say(
                 f"{tally.n_answered} of {tally.n_requests} answered ({share:.0%}), {tally.n_failed} errors, "
-                f"{rate:.2g} requests/s, about {duration_text(left_s)} left"
+                f"{rate:.1f} requests/s, about {duration_text(left_s)} left"
             )
 
     def say(self, text: str) -> None:
