@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.batch.conftest import lines, write_requests
+from tests.small_disk import small_disk
 from worker_gguf.batch.lines import Line
 from worker_gguf.batch.request_file import RequestFile
 from worker_gguf.batch.results import ResultFile, result_id
@@ -109,20 +109,6 @@ def test_what_is_no_plain_file_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none" / "out.jsonl"):
         with pytest.raises(BatchError, match="cannot be opened"):
             ResultFile(path, 9)
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("mounting needs root")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 @contextmanager

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import pytest
 
 from tests.batch.conftest import chat, read_results, write_requests
 from tests.hanging import process_of
+from tests.small_disk import give_room, small_disk
 from tests.waiting import wait_until
 from worker_gguf.batch.dispatch import Dispatch
 from worker_gguf.batch.lines import lines_of_list
@@ -44,7 +44,7 @@ def environment(**own: str) -> dict[str, str]:
 
 def start(*words: object, **own: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "worker_gguf", "batch", *map(str, words)]
-    return subprocess.Popen(command, env=environment(**own), stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=environment(**own), stderr=subprocess.PIPE, text=True, process_group=0)
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -115,7 +115,7 @@ def test_a_signal_lets_running_requests_finish_and_says_how_to_go_on(
     write_requests(source, map(request, range(120)))
     process = start(*paths)
     wait_until(lambda: size(output) > 0, 120)
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # as a terminal does, so the engine process gets it too
     code, said = finish(process)
     assert code == 128 + number, said
     assert "Run the same command again to go on." in said
@@ -134,37 +134,28 @@ def test_a_signal_during_the_load_ends_it(paths: tuple[Path, Path]) -> None:
     process = start(*paths)
     assert process.stderr is not None
     assert process.stderr.readline() == "Loading the model.\n"
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)
     code, said = finish(process)
     assert code == 130, said
     assert "Traceback" not in said
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting needs root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def test_a_full_disk_stops_it_with_a_sentence_and_with_room_it_goes_on(tmp_path: Path, small_disk: Path) -> None:
-    source, output = write_requests(tmp_path / "in.jsonl", map(request, range(60))), small_disk / "out.jsonl"
-    code, said = run(source, output)
-    assert code == 1, said
-    assert "No space left on device" in said
-    assert "make room and run the same command again" in said
-    assert "Traceback" not in said
-    n_answered = len(read_results(output.read_bytes()))
-    assert 0 < n_answered < 60
-    assert f"after the {n_answered} answers" in said
-    subprocess.run(["mount", "-o", "remount,size=1m", str(small_disk)], check=True)
-    code, said = run(source, output)
-    assert code == 0, said
-    check(output, 60)
+def test_a_full_disk_stops_it_with_a_sentence_and_with_room_it_goes_on(tmp_path: Path) -> None:
+    source = write_requests(tmp_path / "in.jsonl", map(request, range(60)))
+    with small_disk(tmp_path / "disk") as disk:
+        output = disk / "out.jsonl"
+        code, said = run(source, output)
+        assert code == 1, said
+        assert "No space left on device" in said
+        assert "make room and run the same command again" in said
+        assert "Traceback" not in said
+        n_answered = len(read_results(output.read_bytes()))
+        assert 0 < n_answered < 60
+        assert f"after the {n_answered} answers" in said
+        give_room(disk)
+        code, said = run(source, output)
+        assert code == 0, said
+        check(output, 60)
 
 
 def test_a_file_that_may_not_grow_stops_it_too(paths: tuple[Path, Path]) -> None:

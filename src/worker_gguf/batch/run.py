@@ -97,5 +97,7 @@ class _Run:
         backend = self._dispatch.backend
         if backend.status() in ("failed", "stopped"):
             why = backend.health().get("error", {}).get("message", "The worker was stopped.")
-            self._failure = BatchError(f"The worker can answer no more requests: {why}")
+            self._failure = BatchError(
+                f"The worker can answer no more requests: {why} Requests without a result can be sent again."
+            )
         return self._failure is not None

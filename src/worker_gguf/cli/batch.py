@@ -79,8 +79,9 @@ def _batch(source: Path, target: Path, settings: Settings) -> int:
     from worker_gguf.batch.tally import Tally
     from worker_gguf.cli.batch_progress import BatchProgress
 
-    if target.exists() and source.exists() and target.samefile(source):
-        raise BatchError("The output must be another file than the input.")
+    with contextlib.suppress(OSError):  # one of them does not exist or cannot be seen
+        if target.samefile(source):
+            raise BatchError("The output must be another file than the input.")
     with (
         closing(RequestFile(source, settings.max_body_mb << 20)) as requests,
         closing(ResultFile(target, requests.n_requests)) as results,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
-from contextlib import ExitStack, aclosing, suppress
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 PostProgress = Callable[[str, dict[str, Any]], Awaitable[None]]
 """Posts the progress of a job, which has this id."""
 
+_SETTLE_S: Final = 5.0
 _MOST_FILE_BYTES: Final = 200 << 20
 """As for a file of OpenAI's batches."""
 
@@ -49,7 +50,7 @@ class BatchLimits:
     may_be_private: bool = False
     """A URL may lead to addresses that are not public."""
     most_output_bytes: int = 8_000_000
-    """After so many bytes of results, no more requests are sent: RunPod takes at most 10 MB for a job."""
+    """When the results would be larger, no more requests are sent: RunPod takes at most 10 MB for a job."""
     progress_every_s: float = 5.0
 
 
@@ -69,30 +70,22 @@ class BatchJobs:
         limits = self._limits
         with ExitStack() as stack:
             lines, n_requests = await asyncio.to_thread(self._open, call, stack)
-            first_unsent: list[Line] = []
             tally = Tally(n_requests, 0, asyncio.get_running_loop().time())
-            n_bytes = 0
-
-            def sent() -> Iterator[Line]:
-                for line in lines:
-                    if n_bytes >= limits.most_output_bytes:
-                        first_unsent.append(line)
-                        return
-                    yield line
-
-            run = run_batch(sent(), self._dispatch, width=limits.width, deaths_within_s=limits.deaths_within_s)
+            output = _Output(lines, limits.most_output_bytes)
+            run = run_batch(output.sent(), self._dispatch, width=limits.width, deaths_within_s=limits.deaths_within_s)
             progress = _Progress(tally, job_id, self._post_progress, limits.progress_every_s)
             try:
                 async with aclosing(run) as results:
                     async for result in results:
                         tally.add(result)
-                        n_bytes += len(result.content)
+                        output.add(result.content)
                         progress.show()
                         yield result.content
+                await progress.settle()
             finally:
-                await progress.close()
-            for line in first_unsent:
-                yield error_result(_too_much(line, n_requests, limits.most_output_bytes))
+                progress.cancel()
+            if output.first_unsent is not None:
+                yield error_result(_too_much(output.first_unsent, n_requests, limits.most_output_bytes))
 
     def _open(self, call: BatchCall, stack: ExitStack) -> tuple[Iterable[Line], int]:
         """Return the lines and their number. Blocks while a file is fetched."""
@@ -110,6 +103,35 @@ def _too_much(line: Line, n_requests: int, most_bytes: int) -> BatchError:
         f"The results of a job may have {most_bytes / 1e6:g} MB, so {line.name} and all later requests "
         f"({n_requests - line.number + 1} of {n_requests}) were not sent. Send them as another job."
     )
+
+
+class _Output:
+    """Sends lines as long as their results have room in the result of the job."""
+
+    def __init__(self, lines: Iterable[Line], most_bytes: int) -> None:
+        self.first_unsent: Line | None = None
+        self._lines = lines
+        self._most_bytes = most_bytes
+        self._n_sent = self._n_results = self._n_bytes = 0
+
+    def sent(self) -> Iterator[Line]:
+        for line in self._lines:
+            if self._is_full:
+                self.first_unsent = line
+                return
+            self._n_sent += 1
+            yield line
+
+    def add(self, content: bytes) -> None:
+        self._n_results += 1
+        # The SDK puts the texts into JSON once more, which writes these three with a backslash.
+        self._n_bytes += len(content) + sum(map(content.count, (b'"', b"\\", b"\n")))
+
+    @property
+    def _is_full(self) -> bool:
+        """Running requests have room, too, if their results have the mean size of the others."""
+        n_running = self._n_sent - self._n_results
+        return self._n_bytes + n_running * self._n_bytes / max(1, self._n_results) >= self._most_bytes
 
 
 class _Progress:
@@ -130,12 +152,14 @@ class _Progress:
             self._posted_s = now_s
             self._posting = asyncio.ensure_future(self._send(self._post, self._state(now_s)))
 
-    async def close(self) -> None:
-        """Wait until no post is on its way: one that arrives after the job's result could take the result's place."""
+    async def settle(self) -> None:
+        """Wait for the last post: if it arrived after the job's result, it could take the place of the result."""
+        if self._posting is not None:
+            await asyncio.wait({self._posting}, timeout=_SETTLE_S)
+
+    def cancel(self) -> None:
         if self._posting is not None:
             self._posting.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._posting
 
     async def _send(self, post: PostProgress, state: dict[str, Any]) -> None:
         try:
