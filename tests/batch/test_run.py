@@ -91,6 +91,14 @@ async def test_each_fault_is_the_result_of_its_own_line() -> None:
     assert SECRET_PROMPT not in str(results)
 
 
+async def test_a_result_is_one_line_for_every_reader() -> None:
+    breaks = "a\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029b"
+    (line,) = lines(chat(breaks))
+    result = await Dispatch(FakeBackend(), Metrics("test")).answer(line)
+    assert len(result.content.decode().splitlines()) == 1
+    assert read_results(result.content)[0]["custom_id"] == breaks
+
+
 async def test_a_stream_is_refused_and_its_generation_cancelled() -> None:
     backend = FakeBackend()
     result = await one(chat("a", stream=True), backend)

@@ -33,6 +33,8 @@ __all__ = ["Dispatch", "Result", "error_result"]
 logger = logging.getLogger(__name__)
 
 _UNEXPECTED = "The worker failed on this request. Its log has the details under this request's id."
+_OTHER_LINE_BREAKS = "\x85\u2028\u2029"
+"""Characters that JSON allows within texts, but at which some readers, such as Python's `str.splitlines`, end a line."""
 _NO_STREAM = "A result is one whole answer: leave 'stream' out of the requests of a batch."
 
 
@@ -115,5 +117,7 @@ def _plain(error: WorkerError) -> dict[str, Any]:
 
 
 def _line(fields: dict[str, Any]) -> bytes:
-    # JSON escapes line breaks within texts, so a result is always one line.
-    return json_bytes(fields) + b"\n"
+    content = json_bytes(fields)  # escapes \n and \r within texts
+    for character in _OTHER_LINE_BREAKS:
+        content = content.replace(character.encode(), f"\\u{ord(character):04x}".encode())
+    return content + b"\n"
