@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 _UNEXPECTED = "The worker failed on this request. Its log has the details under this request's id."
 _OTHER_LINE_BREAKS = "\x85\u2028\u2029"
-"""Characters that JSON allows within texts, but at which some readers, such as Python's `str.splitlines`, end a line."""
+"""JSON allows these characters within texts, but some readers end a line at them, such as Python's `str.splitlines`."""
 _NO_STREAM = "A result is one whole answer: leave 'stream' out of the requests of a batch."
 
 
