@@ -63,7 +63,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("", "engine", "errors", "fleet", "generation", "latch", "observe", "service", "settings", "start"),
     },
     "http": {"", "errors", "observe", "protocol", "service"},
-    "queue": {"environment", "errors", "observe", "protocol", "service", "switch_interval"},
+    "batch": {"errors", "observe", "protocol", "service"},
+    "queue": {"batch", "environment", "errors", "observe", "protocol", "service", "store", "switch_interval"},
     "worker_process": {"http"},
     "deployment": {"errors", "settings"},
 }
@@ -86,6 +87,9 @@ ONLY_IN = {
 }
 _IMPURE = {"time", "threading", "asyncio", "numpy", "ctypes", "logging", "random", "os"}
 PURE = {
+    "worker_gguf.batch.agenda",
+    "worker_gguf.batch.answered",
+    "worker_gguf.batch.tally",
     "worker_gguf.engine.memory",
     "worker_gguf.engine.scheduler",
     "worker_gguf.engine.slots",

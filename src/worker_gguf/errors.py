@@ -25,6 +25,7 @@ WorkerError
 │   └── NotEnoughMemory        the model does not fit
 ├── Unfit                      a fitness check failed: the start fails
 ├── DownloadError              the Hub or the volume failed
+├── BatchError                 `worker-gguf batch` stopped: a file or the worker failed
 └── DeploymentError            `worker-gguf deploy` or `destroy` failed
     └── ManifestError          a key of deploy.yaml is missing, wrong or unknown
 """
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 __all__ = [
+    "BatchError",
     "ContextLengthExceeded",
     "DeadlineExceeded",
     "DeploymentError",
@@ -209,11 +211,8 @@ class QueueFull(RequestError):
 
     @classmethod
     def waited(cls, retry_after_s: int) -> QueueFull:
-        return cls(
-            "The request waited QUEUE_TIMEOUT_S for a slot and was not started. Try again later, add workers, or raise "
-            "QUEUE_TIMEOUT_S.",
-            retry_after_s=retry_after_s,
-        )
+        why = "The request waited QUEUE_TIMEOUT_S for a slot and was not started. "
+        return cls(f"{why}Try again later, add workers, or raise QUEUE_TIMEOUT_S.", retry_after_s=retry_after_s)
 
 
 class ServingError(WorkerError):
@@ -268,10 +267,8 @@ class EngineWedged(EngineFailed):
 
     @classmethod
     def after(cls, seconds: float) -> EngineWedged:
-        return cls(
-            f"No step of the model has finished for {seconds:.0f} s, so the engine restarts. Send the request again.",
-            retry_after_s=5,
-        )
+        why = f"No step of the model has finished for {seconds:.0f} s, so the engine restarts. Send the request again."
+        return cls(why, retry_after_s=5)
 
 
 class ModelError(WorkerError):
@@ -319,6 +316,12 @@ class DownloadError(WorkerError):
     code = "download_failed"
     status = 502
     retryable = True
+
+
+class BatchError(WorkerError):
+    """`worker-gguf batch` stopped: a file cannot be read or written, or the worker failed. What is answered is kept."""
+
+    code = "batch_failed"
 
 
 class DeploymentError(WorkerError):

@@ -14,9 +14,15 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 import emulator
 from worker_gguf.embedded import published_prompts
+from worker_gguf.http.binding import bind
+from worker_gguf.http.server import ServerThread
 
 PROMPT = next(prompt for prompt in published_prompts() if not prompt.tools)
 SECRET = "my grandmother's maiden name is Quillfeather"
@@ -31,6 +37,7 @@ def log_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def platform(log_path: Path) -> Iterator[emulator.RunningEmulator]:
     with emulator.start() as running, log_path.open("wb") as log:
         own = {"MODEL": "embedded", "MODE": "auto", "N_PARALLEL": "4", "N_THREADS": "1", "N_CTX": "1024"}
+        own["BATCH_PRIVATE_URLS"] = "true"  # the files of a test are on this machine
         environment = {**os.environ, **running.worker_environment(), **own}
         worker = subprocess.Popen([sys.executable, "-m", "worker_gguf"], env=environment, stdout=log, stderr=log)
         yield running
@@ -113,3 +120,32 @@ def test_no_prompt_and_no_answer_is_logged(ask: Any, log_path: Path) -> None:
     assert "Quillfeather" not in log
     assert content(job) not in log or not content(job).strip()
     assert PROMPT.expected not in log or len(PROMPT.expected) < 12
+
+
+def test_a_batch_is_answered_as_published_from_a_list_and_from_a_url(ask: Any) -> None:
+    route = "/v1/chat/completions"
+    requests = [{"custom_id": str(number), "method": "POST", "url": route, "body": chat()} for number in range(20)]
+    content = "".join(json.dumps(request) + "\n" for request in requests)
+
+    async def send_file(request: Request) -> Response:
+        return Response(content + "no request\n")
+
+    app = Starlette(routes=[Route("/in.jsonl", send_file)])
+    with ServerThread(app, bind("127.0.0.1", 0)) as server:
+        jobs = [ask({"batch": requests}), ask({"batch": f"{server.url}/in.jsonl?signature=secret"})]
+        refused = ask({"batch": f"{server.url}/none?signature=secret"})
+    for job, n_broken in zip(jobs, (0, 1), strict=True):
+        assert job["status"] == "COMPLETED", job
+        results = [json.loads(line) for line in "".join(job["output"]).splitlines()]
+        answers = {
+            result["custom_id"]: result["response"]["body"]["choices"][0]["message"]["content"]
+            for result in results
+            if result["response"]
+        }
+        assert answers == {str(number): PROMPT.expected for number in range(20)}
+        broken = [result["error"]["message"] for result in results if result["error"]]
+        assert len(broken) == n_broken
+        assert all(message.startswith("Line 21: ") for message in broken)
+    assert refused["status"] == "FAILED"
+    assert "its server answered 404" in refused["error"]
+    assert "secret" not in refused["error"]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker_gguf.errors import InvalidRequest
-from worker_gguf.queue.job_input import JobCall, read_job_input
+from worker_gguf.queue.job_input import BatchCall, JobCall, read_batch_input, read_job_input
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
@@ -82,3 +82,37 @@ NAMES = st.sampled_from(["openai_route", "openai_input", "route", "body", "metho
 def test_no_input_is_a_bug(given_input: object) -> None:
     with contextlib.suppress(InvalidRequest):
         assert isinstance(read_job_input(given_input), JobCall)
+
+
+REQUESTS: list[object] = [{"custom_id": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("given_input", "batch"),
+    [
+        ({"batch": REQUESTS}, BatchCall(REQUESTS)),
+        (REQUESTS, BatchCall(REQUESTS)),
+        ({"batch": "HTTPS://files/in.jsonl"}, BatchCall("HTTPS://files/in.jsonl")),
+        ({"messages": MESSAGES}, None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_many_requests_are_a_batch(given_input: object, batch: BatchCall | None) -> None:
+    assert read_batch_input(given_input) == batch
+
+
+@pytest.mark.parametrize(
+    ("given_input", "said"),
+    [
+        ({"batch": []}, "must be a list of requests"),
+        ({"batch": {"a": 1}}, "must be a list of requests"),
+        ({"batch": None}, "must be a list of requests"),
+        ({"batch": "file:///etc/passwd"}, "must begin with https:// or http://"),
+        ({"batch": "in.jsonl"}, "must begin with https:// or http://"),
+        ({"batch": REQUESTS, "temperature": 0}, "'temperature' has no meaning next to 'batch'"),
+    ],
+)
+def test_a_batch_of_another_form_is_refused(given_input: object, said: str) -> None:
+    with pytest.raises(InvalidRequest, match=said):
+        read_batch_input(given_input)

@@ -18,6 +18,7 @@ import openai
 import pytest
 
 import emulator
+from tests.batch.conftest import chat, read_results
 from tests.fake_backend import SECRET_ANSWER, SECRET_PROMPT, event
 from tests.waiting import wait_until
 
@@ -120,6 +121,27 @@ def test_jobs_of_every_kind_and_nothing_of_them_in_the_log(shared: Running) -> N
     assert SECRET_ANSWER not in shared.output()
 
 
+def test_a_batch_is_a_job_whose_yields_are_the_file_of_results(shared: Running) -> None:
+    requests = [chat(str(number), messages=MESSAGES) for number in range(200)] + ["no request"]
+    job = shared.run_sync({"batch": requests})
+    assert job["status"] == "COMPLETED", shared.output()
+    yields = job["output"]
+    assert isinstance(yields, list)
+    assert len(yields) < 50  # a post has many results
+    results = read_results("".join(yields).encode())
+    good = {str(number): 200 for number in range(200)}
+    assert {result["custom_id"]: result["response"]["status_code"] for result in results if result["response"]} == good
+    (bad,) = [result for result in results if result["error"]]  # which does not fail the job
+    assert bad["error"]["message"].startswith("Request 201: ")
+    assert shared.run_sync(requests[:1])["status"] == "COMPLETED"
+
+    failed = shared.run_sync({"batch": "http://127.0.0.1:1/in.jsonl"})
+    assert failed["status"] == "FAILED"
+    assert "not on the public internet" in json.loads(str(failed["error"]))["error"]["message"]
+    assert SECRET_PROMPT not in shared.output()
+    assert SECRET_ANSWER not in shared.output()
+
+
 def test_official_client_through_the_platforms_openai_route(shared: Running) -> None:
     http_client = openai.DefaultHttpxClient(trust_env=False)
     with openai.OpenAI(base_url=shared.platform.openai_url, api_key="rp", http_client=http_client) as client:
@@ -145,6 +167,25 @@ def test_stopped_job_frees_its_slot_and_sigterm_waits_for_the_others(running: Ru
     assert time.monotonic() - started_s < 10  # not the 90 s of the SDK's long polls
     assert running.status(slow) == "COMPLETED"
     assert "drained True cancelled 1 left 0" in running.output()
+
+
+def test_a_batch_shows_its_progress_and_a_stop_ends_all_its_requests(running: Running) -> None:
+    hanging = [chat(str(number), hang=True) for number in range(3)]
+    job = running.submit({"batch": [chat("quick"), *hanging]})
+
+    def progress() -> object:
+        return running.client.get(f"/status/{job}").json().get("output")
+
+    wait_until(lambda: isinstance(progress(), dict), TIMEOUT_S)
+    shown = progress()
+    assert isinstance(shown, dict)
+    assert (shown["requests"], shown["answered"], shown["errors"]) == (4, 1, 0)
+    chunks = running.client.get(f"/stream/{job}").json()["stream"]
+    assert [result["custom_id"] for result in read_results(chunks[0]["output"].encode())] == ["quick"]
+    assert running.client.post(f"/cancel/{job}").json()["status"] == "CANCELLED"
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(TIMEOUT_S) == 0
+    assert "drained True cancelled 3 left 0" in running.output()
 
 
 def test_a_worker_pings_with_its_jobs_and_no_ping_comes_after_it_is_killed(running: Running) -> None:

@@ -88,6 +88,7 @@ NEXT_STEPS: dict[type[errors.WorkerError], str] = {
     errors.NotEnoughMemory: "Take a smaller quantisation, lower `N_CTX` or `N_PARALLEL`, or a larger machine.",
     errors.Unfit: "Follow the sentence; [the list of checks](fitness.md).",
     errors.DownloadError: "Start again: what was fetched is kept. Check the network, `HF_TOKEN` and free disk.",
+    errors.BatchError: "Follow the message and run the same command again; it continues from there.",
     errors.DeploymentError: "Follow the message and run the command again; it continues from there.",
     errors.ManifestError: "Correct the key of `deploy.yaml` that the message names; [deploy](deploy.md) lists them.",
 }

@@ -49,6 +49,10 @@ def _run(arguments: argparse.Namespace) -> int:
         from worker_gguf.cli.fetch import fetch
 
         return fetch(arguments)
+    if arguments.command == "batch":
+        from worker_gguf.cli.batch import batch
+
+        return batch(arguments)
     if arguments.command == "ping":
         from worker_gguf.cli.ping import ping
 
@@ -85,8 +89,9 @@ def _parser() -> argparse.ArgumentParser:
         target.add_argument("--mode", choices=("auto", "queue", "http"), help="default: MODE")
         target.add_argument("--host", help="default: HOST")
         target.add_argument("--port", type=int, help="default: PORT")
-    from worker_gguf.cli import bench, fetch, inspect  # these modules import no large modules
+    from worker_gguf.cli import batch, bench, fetch, inspect  # these modules import no large modules
 
+    batch.add_arguments(commands.add_parser("batch", help="answer a file of requests, in OpenAI's batch format"))
     inspect.add_arguments(
         commands.add_parser("inspect", help="print a model's memory plan, for this machine or another")
     )

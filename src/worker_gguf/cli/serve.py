@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from worker_gguf.http.server import Listener
     from worker_gguf.observe.metrics import Metrics
     from worker_gguf.observe.telemetry import Telemetry
+    from worker_gguf.queue.batch_job import BatchLimits
     from worker_gguf.start.head_start import HeadStart
     from worker_gguf.worker import Worker
 
-__all__ = ["serve"]
+__all__ = ["close_telemetry", "open_telemetry", "serve", "start_worker", "warn_of_misspellings"]
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +77,8 @@ def _http(settings: Settings, timeline: Timeline, head_start: HeadStart | None) 
         main = bind(settings.host, settings.port)
         is_separate = settings.port_health not in (None, settings.port)
         health = bind(settings.host, settings.health_port) if is_separate else None
-    worker, metrics = _start(settings, timeline, head_start)
-    telemetry = _open_telemetry(worker, metrics)
+    worker, metrics = start_worker(settings, timeline, head_start)
+    telemetry = open_telemetry(worker, metrics)
     with timeline.phase("http"):
         from worker_gguf.http.app import create_app, create_health_app
         from worker_gguf.http.server import run_loop
@@ -104,7 +105,7 @@ def _http(settings: Settings, timeline: Timeline, head_start: HeadStart | None) 
     try:
         run_loop(_serve(worker, listeners, settings))
     finally:
-        _close_telemetry(telemetry, settings)
+        close_telemetry(telemetry, settings)
         worker.stop()
     if worker.error is not None:
         raise worker.error
@@ -121,7 +122,7 @@ async def _serve(worker: Worker, listeners: Sequence[Listener], settings: Settin
         with contextlib.suppress(WorkerError):
             await worker.wait_ready()
         switch_interval.for_requests()
-        _warn_of_misspellings()
+        warn_of_misspellings()
         if worker.error is not None:
             stop.set()
         elif sys.stderr.isatty() and worker.settings.log_format != "json":
@@ -139,8 +140,8 @@ async def _serve(worker: Worker, listeners: Sequence[Listener], settings: Settin
 
 
 def _queue(settings: Settings, timeline: Timeline, head_start: HeadStart | None) -> int:
-    worker, metrics = _start(settings, timeline, head_start)
-    telemetry = _open_telemetry(worker, metrics)
+    worker, metrics = start_worker(settings, timeline, head_start)
+    telemetry = open_telemetry(worker, metrics)
     with timeline.phase("sdk"):
         from worker_gguf.queue.fitness import report_failed_start
         from worker_gguf.queue.sdk import import_sdk, run_queue
@@ -162,31 +163,48 @@ def _queue(settings: Settings, timeline: Timeline, head_start: HeadStart | None)
             try:
                 asyncio.run(worker.wait_ready())
             except WorkerError as error:
-                _close_telemetry(telemetry, settings)  # close it first, because the report ends the process
+                close_telemetry(telemetry, settings)  # close it first, because the report ends the process
                 report_failed_start(sdk, error)
                 raise
             switch_interval.for_requests()
-            _warn_of_misspellings()
-            concurrency = settings.concurrency or worker.n_parallel
+            warn_of_misspellings()
             run_queue(
                 worker,
                 metrics,
-                concurrency=concurrency,
+                concurrency=settings.concurrency or worker.n_parallel,
                 drain_timeout_s=settings.drain_timeout_s,
                 telemetry=telemetry,
+                batch_limits=_batch_limits(settings, worker.n_parallel),
             )
         finally:
-            _close_telemetry(telemetry, settings)
+            close_telemetry(telemetry, settings)
             worker.stop()
     return 0
 
 
-def _start(settings: Settings, timeline: Timeline, head_start: HeadStart | None) -> tuple[Worker, Metrics]:
-    """Start the load after only the imports that it needs. The other imports run in parallel with it."""
+def _batch_limits(settings: Settings, n_parallel: int) -> BatchLimits:
+    from worker_gguf.batch.run import width_for
+    from worker_gguf.queue.batch_job import BatchLimits
+
+    return BatchLimits(
+        width_for(n_parallel),
+        most_line_bytes=settings.max_body_mb << 20,
+        deaths_within_s=settings.engine_deaths_within_s,
+        may_be_private=settings.batch_private_urls,
+    )
+
+
+def start_worker(
+    settings: Settings, timeline: Timeline, head_start: HeadStart | None, leave: Callable[[int], None] = os._exit
+) -> tuple[Worker, Metrics]:
+    """Start the load after only the imports that it needs. The other imports run in parallel with it.
+
+    `leave` ends the process if the engine is given up.
+    """
     with timeline.phase("imports"):
         from worker_gguf.worker import Worker
 
-    worker = Worker(settings, None, timeline, head_start)
+    worker = Worker(settings, None, timeline, head_start, leave)
     worker.start()
     # Wait while the worker's thread imports the modules for the load, because two importing threads slow each other
     # down and the load itself needs no Python. The wait is short, so that /ping answers soon even if the load starts
@@ -209,7 +227,7 @@ def _start(settings: Settings, timeline: Timeline, head_start: HeadStart | None)
     return worker, metrics
 
 
-def _warn_of_misspellings() -> None:
+def warn_of_misspellings() -> None:
     """Warn in another thread, because the search takes some milliseconds and must not delay the first requests."""
 
     def warn() -> None:
@@ -224,7 +242,7 @@ def _warn_of_misspellings() -> None:
     threading.Thread(target=warn, name="misspellings", daemon=True).start()
 
 
-def _open_telemetry(worker: Worker, metrics: Metrics) -> Telemetry | None:
+def open_telemetry(worker: Worker, metrics: Metrics) -> Telemetry | None:
     """Return the telemetry that the variables configure, or None. It sends a trace of the start when that is over."""
     variables = environment.given()
     if not any(name.startswith("otel_exporter_otlp_") for name in variables):
@@ -245,7 +263,7 @@ def _open_telemetry(worker: Worker, metrics: Metrics) -> Telemetry | None:
     return telemetry
 
 
-def _close_telemetry(telemetry: Telemetry | None, settings: Settings) -> None:
+def close_telemetry(telemetry: Telemetry | None, settings: Settings) -> None:
     """Send the remaining telemetry. Call it before the engine stops, so that its last numbers are sent."""
     if telemetry is not None:
         telemetry.close(min(_FLUSH_S, settings.drain_timeout_s))

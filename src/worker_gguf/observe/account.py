@@ -1,6 +1,6 @@
 """The account of one request: its caller, route, times and counts, without its content.
 
-The HTTP or queue interface opens an `Account`, the service and the reply write to it, and the interface closes it. The
+An interface opens an `Account`, the service and the reply write to it, and the interface closes it. The
 result is a frozen `Record`, from which the log line, the metrics and the traces are made.
 """
 
@@ -18,7 +18,7 @@ __all__ = ["CANCELLED", "Account", "Choice", "Record", "Via"]
 
 CANCELLED = 499  # nginx's status for "client closed request"; it is logged and counted but never sent
 
-Via = Literal["http", "queue"]
+Via = Literal["http", "queue", "batch"]
 
 # These are named tuples because this module is imported in the cold start, and creating a dataclass with so many fields
 # takes milliseconds.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -20,23 +21,24 @@ MAX_FIELDS = 1000
 MAX_NAME = 64
 
 
-def read_json(raw: bytes) -> object:
-    """Parse a body. Raises InvalidRequest, also for NaN and Infinity, which are not JSON."""
+def read_json(raw: bytes, what: str = "body") -> object:
+    """Parse a body, or `what` else it is. Raises InvalidRequest, also for NaN and Infinity, which are not JSON."""
+    refuse, unique = partial(_refuse_constant, what), partial(_unique, what)
     try:
         # JSON over HTTP is UTF-8 (RFC 8259, 8.1), but json.loads would also accept UTF-16 and UTF-32.
-        value: object = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_unique)
+        value: object = json.loads(raw.decode("utf-8"), parse_constant=refuse, object_pairs_hook=unique)
     except UnicodeDecodeError:
-        raise InvalidRequest("The body is not UTF-8. Send JSON in UTF-8.") from None
+        raise InvalidRequest(f"The {what} is not UTF-8. Send JSON in UTF-8.") from None
     except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise InvalidRequest(f"The body is not JSON: {error.msg} at {where}.") from None
+        where = f"line {error.lineno}, column {error.colno}" if b"\n" in raw else f"column {error.colno}"
+        raise InvalidRequest(f"The {what} is not JSON: {error.msg} at {where}.") from None
     except InvalidRequest:
         raise
     except RecursionError:
-        raise InvalidRequest("The body is nested too deeply.") from None
+        raise InvalidRequest(f"The {what} is nested too deeply.") from None
     except ValueError:
         # Python refuses to convert integers with more than 4300 digits.
-        raise InvalidRequest("The body holds a number that is out of bounds.") from None
+        raise InvalidRequest(f"The {what} holds a number that is out of bounds.") from None
     return value
 
 
@@ -53,16 +55,16 @@ def read_object(body: object) -> dict[str, Any]:
     return {name: value for name, value in body.items() if value is not None}
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(what: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Build an object. Raises InvalidRequest if a name occurs twice, because one of its values would be lost."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise InvalidRequest("The body gives a name twice in one object. Give each name once.")
+        raise InvalidRequest(f"The {what} gives a name twice in one object. Give each name once.")
     return fields
 
 
-def _refuse_constant(constant: str) -> object:
-    raise InvalidRequest(f"The body holds {constant}, which is not JSON.")
+def _refuse_constant(what: str, constant: str) -> object:
+    raise InvalidRequest(f"The {what} holds {constant}, which is not JSON.")
 
 
 def _check(param: str, value: object) -> None:

@@ -3,7 +3,8 @@
 An answer that is not streamed is one dict. A stream is a sequence of strings of whole server-sent events. An error is
 {"error": "<envelope>"}, where the value is OpenAI's error envelope as a JSON string, because the SDK would make it a
 string anyway. A job has no headers, so an answer lists ignored parameters in its field `x_ignored_parameters`. The
-ignored parameters of a stream are only in the log and the metrics.
+ignored parameters of a stream are only in the log and the metrics. A job with many requests yields lines of JSON, see
+`batch_job`.
 """
 
 from __future__ import annotations
@@ -14,18 +15,20 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from worker_gguf.errors import InvalidRequest, WorkerError
+from worker_gguf.batch.dispatch import Dispatch
+from worker_gguf.errors import WorkerError
 from worker_gguf.observe.account import CANCELLED, Account
 from worker_gguf.observe.ending import note_ending
 from worker_gguf.observe.log import bind
 from worker_gguf.observe.metrics import Metrics
-from worker_gguf.protocol.routes import CHAT, Match, find, method_label
+from worker_gguf.protocol.routes import CHAT, Match
 from worker_gguf.protocol.screening import ignored_names
-from worker_gguf.queue.job_input import JobCall, read_job_input
+from worker_gguf.queue.batch_job import BATCH_ERRORS, BatchJobs, BatchLimits, PostProgress
+from worker_gguf.queue.job_input import JobCall, read_batch_input, read_job_input
 from worker_gguf.queue.posts import Posts, StreamCount
 from worker_gguf.service.backend import Backend
 from worker_gguf.service.envelope import json_bytes, log_unexpected, request_id_from
-from worker_gguf.service.request import Answer, Request, Stream
+from worker_gguf.service.request import Answer, Request, Stream, find_route
 
 if TYPE_CHECKING:
     from worker_gguf.observe.telemetry import Telemetry
@@ -38,16 +41,24 @@ Job = dict[str, Any]
 Yield = str | dict[str, Any]
 Handler = Callable[[Job], AsyncGenerator[Yield, None]]
 
+_LIMITS = BatchLimits()
 _UNEXPECTED = "The worker failed on this job. Its log has the details under this job's id."
 
 
-def make_handler(backend: Backend, metrics: Metrics, telemetry: Telemetry | None = None) -> Handler:
+def make_handler(
+    backend: Backend,
+    metrics: Metrics,
+    telemetry: Telemetry | None = None,
+    batch_limits: BatchLimits = _LIMITS,
+    post_progress: PostProgress | None = None,
+) -> Handler:
     """Build the handler. It is a plain async generator function, because the SDK recognises nothing else."""
 
     stream_count = StreamCount()
+    batch_jobs = BatchJobs(Dispatch(backend, metrics, telemetry), batch_limits, post_progress)
 
     async def handler(job: Job) -> AsyncGenerator[Yield, None]:
-        run = _JobRun(backend, metrics, telemetry, stream_count, str(job.get("id", "")))
+        run = _JobRun(backend, metrics, telemetry, stream_count, batch_jobs, str(job.get("id", "")))
         async with aclosing(run.answer(job.get("input"))) as yields:
             async for item in yields:
                 yield item
@@ -59,9 +70,16 @@ class _JobRun:
     """Runs one job: reads its input, yields its answer and logs one line."""
 
     def __init__(
-        self, backend: Backend, metrics: Metrics, telemetry: Telemetry | None, stream_count: StreamCount, job_id: str
+        self,
+        backend: Backend,
+        metrics: Metrics,
+        telemetry: Telemetry | None,
+        stream_count: StreamCount,
+        batch_jobs: BatchJobs,
+        job_id: str,
     ) -> None:
         self._backend = backend
+        self._batch_jobs = batch_jobs
         self._stream_count = stream_count
         self._metrics = metrics
         self._telemetry = telemetry
@@ -75,9 +93,7 @@ class _JobRun:
         # The fields need no unbinding, because the SDK runs each job in a separate task with its own context.
         bind(job_id=self._job_id, request_id=self._job_id)
         try:
-            call = read_job_input(job_input)
-            match = self._find(call)
-            result = await self._backend.answer(Request(match, call.body, self._account))
+            result = await self._dispatch(job_input)
             if isinstance(result, Answer):
                 yield self._whole(result)
                 return
@@ -92,14 +108,19 @@ class _JobRun:
         finally:
             self._note()
 
+    async def _dispatch(self, job_input: object) -> Answer | Stream:
+        if (batch := read_batch_input(job_input)) is not None:
+            self._account.routed("POST", "batch")
+            self._errors = BATCH_ERRORS
+            return Stream(self._batch_jobs.results(batch, self._job_id))
+        call = read_job_input(job_input)
+        match = self._find(call)
+        return await self._backend.answer(Request(match, call.body, self._account))
+
     def _find(self, call: JobCall) -> Match:
-        """Find the route of the job and note it. Jobs with an unknown route are counted as `other`."""
+        """Find the route of the job and note it."""
         self._account.ignored = call.ignored
-        self._account.routed(method_label(call.method), "other")
-        if not call.route.startswith("/"):
-            raise InvalidRequest("The route must start with '/', as in /v1/chat/completions.")
-        match = find(call.method, call.route)
-        self._account.routed(match.route.method, match.route.path, match.route.operation)
+        match = find_route(call.method, call.route, self._account)
         self._errors = match.route.errors
         return match
 

@@ -1,8 +1,9 @@
-"""Reads the input of a job, which has one of three shapes. Independent of the SDK.
+"""Reads the input of a job, which has one of four shapes. Independent of the SDK.
 
 {"openai_route": "/v1/chat/completions", "openai_input": {...}}     sent by the platform for /openai/v1/...
 {"route": "/v1/chat/completions", "body": {...}, "method": "POST"}
 {"messages" | "prompt": ..., "sampling_params": {...}, ...}         parameters next to it, or under sampling_params
+{"batch": [...] | "https://..."}, or a list                         many requests in OpenAI's batch format
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from dataclasses import dataclass
 from worker_gguf.errors import InvalidRequest
 from worker_gguf.protocol.routes import CHAT, COMPLETIONS
 
-__all__ = ["JobCall", "read_job_input"]
+__all__ = ["BatchCall", "JobCall", "read_batch_input", "read_job_input"]
 
 _SHAPES = (
-    "Send {'openai_route', 'openai_input'}, {'route', 'body', 'method'}, or 'messages' or 'prompt' with its parameters."
+    "Send {'openai_route', 'openai_input'}, {'route', 'body', 'method'}, 'messages' or 'prompt' with its parameters, "
+    "or many requests in 'batch'."
 )
 
 
@@ -30,8 +32,27 @@ class JobCall:
     """Other names in the job's input, which have no meaning."""
 
 
+@dataclass(frozen=True, slots=True)
+class BatchCall:
+    """Many requests: a list of them, or the URL of a file."""
+
+    requests: list[object] | str
+
+
+def read_batch_input(job_input: object) -> BatchCall | None:
+    """Return the requests of an input that has many, or None for the other shapes. Raises InvalidRequest."""
+    if isinstance(job_input, list) and job_input:
+        return BatchCall(job_input)
+    if isinstance(job_input, dict) and "batch" in job_input:
+        return _batch(job_input)
+    return None
+
+
 def read_job_input(job_input: object) -> JobCall:
-    """Recognise the shape of an input and return its call. Raises InvalidRequest. The service checks the body."""
+    """Recognise the shape of an input with one request and return its call. Raises InvalidRequest.
+
+    The service checks the body.
+    """
     if not isinstance(job_input, dict):
         raise InvalidRequest(f"The job's input must be a JSON object. {_SHAPES}")
     if "openai_route" in job_input:
@@ -41,6 +62,19 @@ def read_job_input(job_input: object) -> JobCall:
     if "messages" in job_input or "prompt" in job_input:
         return _plain(job_input)
     raise InvalidRequest(f"The job's input names no route and has nothing to answer. {_SHAPES}")
+
+
+def _batch(job_input: dict[str, object]) -> BatchCall:
+    if others := _others(job_input, "batch"):
+        raise InvalidRequest(f"'{others[0][:64]}' has no meaning next to 'batch': each request has its own parameters.")
+    requests = job_input["batch"]
+    if isinstance(requests, str):
+        if not requests.lower().startswith(("https://", "http://")):
+            raise InvalidRequest("The URL in 'batch' must begin with https:// or http://.", param="batch")
+        return BatchCall(requests)
+    if not isinstance(requests, list) or not requests:
+        raise InvalidRequest("'batch' must be a list of requests, or the URL of a file of them.", param="batch")
+    return BatchCall(requests)
 
 
 def _passthrough(job_input: dict[str, object]) -> JobCall:

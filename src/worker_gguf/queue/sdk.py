@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from worker_gguf import switch_interval
 from worker_gguf.observe.metrics import Metrics
+from worker_gguf.queue.batch_job import BatchLimits
 from worker_gguf.queue.fitness import checks_of, leave_out_the_sdks_checks, register_checks
 from worker_gguf.queue.handler import make_handler
 from worker_gguf.queue.outages import patient_sdk
@@ -52,6 +53,7 @@ def run_queue(
     concurrency: int,
     drain_timeout_s: float,
     telemetry: Telemetry | None = None,
+    batch_limits: BatchLimits | None = None,
 ) -> None:
     """Wait until the backend is ready, then take jobs until SIGTERM or SIGINT. Call it in the main thread.
 
@@ -66,7 +68,9 @@ def run_queue(
     os.register_at_fork(after_in_child=_follow_parent)
     switch_interval.for_the_sdk()
     config = {
-        "handler": make_handler(backend, metrics, telemetry),
+        "handler": make_handler(
+            backend, metrics, telemetry, batch_limits or BatchLimits(2 * concurrency), _post_progress
+        ),
         "concurrency_modifier": _JobControl(backend, concurrency, drain_timeout_s).n_jobs,
         "return_aggregate_stream": True,
     }
@@ -74,6 +78,15 @@ def run_queue(
     with contextlib.suppress(asyncio.CancelledError):  # `_JobControl` ends the SDK's loop with it
         sdk.serverless.start(config)
     asyncio.run(backend.drain())
+
+
+async def _post_progress(job_id: str, progress: dict[str, Any]) -> None:
+    """Post the progress of a job as the SDK's `progress_update` does, which would not wait for the post."""
+    from runpod.http_client import AsyncClientSession
+    from runpod.serverless.modules.rp_http import send_result
+
+    async with AsyncClientSession() as session:
+        await send_result(session, {"status": "IN_PROGRESS", "output": progress}, {"id": job_id})
 
 
 def _follow_parent() -> None:

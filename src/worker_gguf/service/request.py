@@ -1,4 +1,4 @@
-"""The request that the HTTP and queue interfaces pass to the service, and its answer."""
+"""The request that the interfaces pass to the service, and its answer."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+from worker_gguf.errors import InvalidRequest
 from worker_gguf.observe.account import Account
-from worker_gguf.protocol.routes import Match, Route
+from worker_gguf.protocol.routes import Match, Route, find, method_label
 
-__all__ = ["Answer", "Request", "Stream", "close_events"]
+__all__ = ["Answer", "Request", "Stream", "close_events", "find_route"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +50,16 @@ async def close_events(events: AsyncIterator[bytes]) -> None:
     close = getattr(events, "aclose", None)
     if close is not None:
         await close()
+
+
+def find_route(method: str, path: str, account: Account) -> Match:
+    """Find the route of a request that came without HTTP, and note it in the account.
+
+    Raises InvalidRequest, NotFound or MethodNotAllowed. Requests with an unknown route are counted as `other`.
+    """
+    account.routed(method_label(method), "other")
+    if not path.startswith("/"):
+        raise InvalidRequest("The route must start with '/', as in /v1/chat/completions.")
+    match = find(method, path)
+    account.routed(match.route.method, match.route.path, match.route.operation)
+    return match

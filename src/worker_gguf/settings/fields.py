@@ -172,6 +172,7 @@ class Limits(Group):
         description="Size limit of a request body, in MiB",
         json_schema_extra={"default_text": "32, or 28 behind RunPod's balancer"},
     )
+    batch_private_urls: bool = Field(False, description="Let the URL of a batch job lead to private addresses, too")
     strict_parameters: bool = Field(False, description="Refuse parameters that have no effect here, with 400")
 
 
@@ -181,9 +182,7 @@ class Platform(Group):
     runpod_pod_id: str | None = Field(None, description="The id of the worker on RunPod")
     runpod_endpoint_id: str | None = Field(None, description="The id of the Serverless endpoint")
     runpod_gpu_count: int | None = Field(None, ge=0, description="The number of GPUs of the worker")
-    runpod_webhook_get_job: str | None = Field(
-        None, description="The URL from which jobs are taken; MODE=auto reads it"
-    )
+    runpod_webhook_get_job: str | None = Field(None, description="The URL that gives jobs; MODE=auto reads it")
     hf_home: Path | None = Field(None, description="The home folder of huggingface_hub")
     hf_hub_cache: Path | None = Field(None, description="The cache folder of huggingface_hub")
 

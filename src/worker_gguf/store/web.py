@@ -17,7 +17,7 @@ from worker_gguf.errors import DownloadError, ModelNotFound, WorkerError
 if TYPE_CHECKING:
     from httpx import Response
 
-__all__ = ["Interrupted", "WebFile", "open_url", "stable_url"]
+__all__ = ["Interrupted", "WebFile", "open_url", "retry_after_s", "stable_url", "title_of"]
 
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 522, 524})
@@ -135,7 +135,7 @@ def open_url(url: str, timeout_s: float = 30.0) -> WebFile:
 
     Raises Interrupted if another attempt may succeed, and otherwise DownloadError or ModelNotFound.
     """
-    title = urlunsplit(urlsplit(url)._replace(netloc=_host(url), query="", fragment=""))
+    title = title_of(url)
     headers = {"Accept-Encoding": "identity", "Range": "bytes=0-0"}
     try:
         with _stream(url, headers, timeout_s) as response:
@@ -163,6 +163,11 @@ def _described(url: str, title: str, response: Response) -> WebFile:
         error = DownloadError(f"The server of {title} answered {status}. Try again later.", retry_after_s=after)
         raise Interrupted(error)
     raise ModelNotFound(f"{title} cannot be fetched: its server answered {status}. Check the URL and its permissions.")
+
+
+def title_of(url: str) -> str:
+    """Return a URL for messages: without credentials, query and fragment, which may be secret."""
+    return urlunsplit(urlsplit(url)._replace(netloc=_host(url), query="", fragment=""))
 
 
 def stable_url(url: str) -> str:

@@ -1,0 +1,179 @@
+"""Jobs with many requests: a list, or the URL of a file, in OpenAI's batch format.
+
+The job yields lines of JSON, one for each request, as the answers come; joined, they are the file of results. A yield
+has many lines, and it is text: the SDK would fail the job if it yielded a dict that has an error. While the job runs,
+its status shows the progress.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from contextlib import ExitStack, aclosing
+from dataclasses import dataclass
+from typing import Any, Final
+
+from worker_gguf.batch.dispatch import Dispatch, error_result
+from worker_gguf.batch.lines import Line, lines_of_list, read_lines
+from worker_gguf.batch.run import run_batch
+from worker_gguf.batch.tally import Tally
+from worker_gguf.errors import BatchError
+from worker_gguf.protocol.errors import ErrorShape, error_body
+from worker_gguf.queue.job_input import BatchCall
+from worker_gguf.store.public_file import fetch_public_file
+
+__all__ = ["BATCH_ERRORS", "BatchJobs", "BatchLimits", "PostProgress"]
+
+logger = logging.getLogger(__name__)
+
+PostProgress = Callable[[str, dict[str, Any]], Awaitable[None]]
+"""Posts the progress of a job, which has this id."""
+
+_SETTLE_S: Final = 5.0
+_MOST_FILE_BYTES: Final = 200 << 20
+"""As for a file of OpenAI's batches."""
+
+BATCH_ERRORS: Final = ErrorShape(error_body, error_result)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """`width` requests of a job run or wait in the engine at once. A line has at most `most_line_bytes`.
+
+    `deaths_within_s` is ENGINE_DEATHS_WITHIN_S.
+    """
+
+    width: int = 8
+    most_line_bytes: int = 32 << 20
+    deaths_within_s: float = 60.0
+    may_be_private: bool = False
+    """A URL may lead to addresses that are not public."""
+    most_output_bytes: int = 8_000_000
+    """When the results would be larger, no more requests are sent: RunPod takes at most 10 MB for a job."""
+    progress_every_s: float = 5.0
+
+
+class BatchJobs:
+    """Answers jobs with many requests."""
+
+    def __init__(self, dispatch: Dispatch, limits: BatchLimits, post_progress: PostProgress | None = None) -> None:
+        self._dispatch = dispatch
+        self._limits = limits
+        self._post_progress = post_progress
+
+    async def results(self, call: BatchCall, job_id: str) -> AsyncGenerator[bytes, None]:
+        """Yield the lines of the results. Raises the WorkerError that refuses the job, before the first line.
+
+        Closing the generator cancels the requests.
+        """
+        limits = self._limits
+        with ExitStack() as stack:
+            lines, n_requests = await asyncio.to_thread(self._open, call, stack)
+            tally = Tally(n_requests, 0, asyncio.get_running_loop().time())
+            output = _Output(lines, limits.most_output_bytes)
+            run = run_batch(output.sent(), self._dispatch, width=limits.width, deaths_within_s=limits.deaths_within_s)
+            progress = _Progress(tally, job_id, self._post_progress, limits.progress_every_s)
+            try:
+                async with aclosing(run) as results:
+                    async for result in results:
+                        tally.add(result)
+                        output.add(result.content)
+                        progress.show()
+                        yield result.content
+                await progress.settle()
+            finally:
+                progress.cancel()
+            if output.first_unsent is not None:
+                yield error_result(_too_much(output.first_unsent, n_requests, limits.most_output_bytes))
+
+    def _open(self, call: BatchCall, stack: ExitStack) -> tuple[Iterable[Line], int]:
+        """Return the lines and their number. Blocks while a file is fetched."""
+        most_bytes = self._limits.most_line_bytes
+        if not isinstance(call.requests, str):
+            return lines_of_list(call.requests, most_bytes), len(call.requests)
+        may_be_private = self._limits.may_be_private
+        file = fetch_public_file(call.requests, most_bytes=_MOST_FILE_BYTES, may_be_private=may_be_private)
+        stack.callback(file.close)
+        return read_lines(file, most_bytes), sum(1 for _ in read_lines(file, most_bytes))
+
+
+def _too_much(line: Line, n_requests: int, most_bytes: int) -> BatchError:
+    return BatchError(
+        f"The results of a job may have {most_bytes / 1e6:g} MB, so {line.name} and all later requests "
+        f"({n_requests - line.number + 1} of {n_requests}) were not sent. Send them as another job."
+    )
+
+
+class _Output:
+    """Sends lines as long as their results have room in the result of the job."""
+
+    def __init__(self, lines: Iterable[Line], most_bytes: int) -> None:
+        self.first_unsent: Line | None = None
+        self._lines = lines
+        self._most_bytes = most_bytes
+        self._n_sent = self._n_results = self._n_bytes = 0
+
+    def sent(self) -> Iterator[Line]:
+        for line in self._lines:
+            if self._is_full:
+                self.first_unsent = line
+                return
+            self._n_sent += 1
+            yield line
+
+    def add(self, content: bytes) -> None:
+        self._n_results += 1
+        # The SDK puts the texts into JSON once more, which writes these three with a backslash.
+        self._n_bytes += len(content) + sum(map(content.count, (b'"', b"\\", b"\n")))
+
+    @property
+    def _is_full(self) -> bool:
+        """Running requests have room, too, if their results have the mean size of the others."""
+        n_running = self._n_sent - self._n_results
+        return self._n_bytes + n_running * self._n_bytes / max(1, self._n_results) >= self._most_bytes
+
+
+class _Progress:
+    """Posts the progress of a job every few seconds, one post at a time."""
+
+    def __init__(self, tally: Tally, job_id: str, post: PostProgress | None, every_s: float) -> None:
+        self._tally = tally
+        self._job_id = job_id
+        self._post = post
+        self._every_s = every_s
+        self._posting: asyncio.Task[None] | None = None
+        self._posted_s = tally.started_s
+
+    def show(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        is_idle = self._posting is None or self._posting.done()
+        if self._post is not None and is_idle and now_s - self._posted_s >= self._every_s:
+            self._posted_s = now_s
+            self._posting = asyncio.ensure_future(self._send(self._post, self._state(now_s)))
+
+    async def settle(self) -> None:
+        """Wait for the last post: if it arrived after the job's result, it could take the place of the result."""
+        if self._posting is not None:
+            await asyncio.wait({self._posting}, timeout=_SETTLE_S)
+
+    def cancel(self) -> None:
+        if self._posting is not None:
+            self._posting.cancel()
+
+    async def _send(self, post: PostProgress, state: dict[str, Any]) -> None:
+        try:
+            await post(self._job_id, state)
+        except Exception as error:  # noqa: BLE001 - the job goes on without this news
+            logger.warning("the progress could not be posted", extra={"error": type(error).__name__})
+
+    def _state(self, now_s: float) -> dict[str, Any]:
+        tally = self._tally
+        left_s = tally.seconds_left(now_s)
+        return {
+            "requests": tally.n_requests,
+            "answered": tally.n_done,
+            "errors": tally.n_failed,
+            "completion_tokens": tally.n_tokens,
+            "seconds_left": None if left_s is None else round(left_s),
+        }
