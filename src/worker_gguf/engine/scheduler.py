@@ -75,7 +75,7 @@ class Scheduler:
         sequence = Sequence(request, self._arrivals + PLACES * request.priority, start_by_s)
         self._arrivals += 1
         self._by_id[request.id] = sequence
-        self._queue(sequence)
+        insort(self.waiting, sequence, key=_turn)
 
     def finish(self, request_id: str, reason: FinishReason, error: WorkerError | None = None) -> list[Update]:
         """End a sequence now. Its slot is free before the next step. Does nothing if the id is unknown or has ended."""
@@ -148,9 +148,6 @@ class Scheduler:
                 passed += self.waiting[place:]
                 break
         self.waiting = passed
-
-    def _queue(self, sequence: Sequence) -> None:
-        insort(self.waiting, sequence, key=_turn)
 
     def _soon_cached(self, sequence: Sequence) -> bool:
         """Return whether this sequence should wait for a prefix that a running one is computing, to copy it."""
@@ -240,7 +237,7 @@ class Scheduler:
         """Empty the sequence's slot and let the sequence wait again. It computes all its tokens again later."""
         self.memory.empty(self._leave(sequence))
         sequence.n_computed = 0
-        self._queue(sequence)
+        insort(self.waiting, sequence, key=_turn)
 
     # --- applying results ---------------------------------------------------------------------------------------
 
