@@ -17,6 +17,10 @@ CHAT_MODEL = MODELS / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def measure(part: str, setup: Setup, args: argparse.Namespace) -> None:
+    if part == "soak":
+        first = min(soak.Sizes().first, args.requests // 2)
+        soak.measure(setup, sizes=soak.Sizes(requests=args.requests, first=first))
+        return
     model = models.ensure(models.SHAPES[args.model], args.cache)
     match part:
         case "shared-prefix":
@@ -28,9 +32,6 @@ def measure(part: str, setup: Setup, args: argparse.Namespace) -> None:
         case "lookup":
             sizes = lookup.Sizes(quoting=2, others=6) if args.quick else lookup.Sizes()
             lookup.measure(setup, args.chat_model, model, sizes, args.peer_lookup)
-        case "soak":
-            first = min(soak.Sizes().first, args.requests // 2)
-            soak.measure(setup, sizes=soak.Sizes(requests=args.requests, first=first))
 
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:
@@ -44,7 +45,12 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--chat-model", type=Path, default=CHAT_MODEL, help="of lookup; default: SmolLM2-135M-Instruct")
     parser.add_argument("--worker-env", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
     parser.add_argument("--peer-command", help="a server to start; {model} {port} {n_parallel} {n_ctx} {n_ctx_total}")
-    parser.add_argument("--peer-lookup", default="", metavar="OPTIONS", help="that switch the peer's lookup on")
+    parser.add_argument(
+        "--peer-lookup",
+        default="",
+        metavar="OPTIONS",
+        help="that switch the peer's lookup on: --peer-lookup='--spec-type ...'",
+    )
     parser.add_argument("--peer-name", default="peer")
     parser.add_argument("--peer-ready", default="/health", help="the path that answers 200 once the peer is ready")
     parser.add_argument("--name", default="last", help="of the files in --results")

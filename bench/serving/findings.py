@@ -35,7 +35,6 @@ BOUNDS = {
     "lookup_speedup_c1": Bound(1.5, at_least=True),
     "lookup_cost_c32": Bound(0.98, at_least=True),
     "lookup_equal": Bound(1, at_least=True),
-    "soak_growth_anonymous": Bound(1.02),
     "soak_growth": Bound(1.02),
 }
 

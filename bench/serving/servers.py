@@ -60,16 +60,20 @@ class Setup:
         port = free_port()
         own = {"MODE": "http", "HOST": "127.0.0.1", "PORT": str(port), "MODEL": str(model), "LOG_LEVEL": "warning"}
         own |= {"N_PARALLEL": str(n_parallel), "N_CTX": str(_rounded(n_ctx)), **self.worker_env, **(env or {})}
-        with serving(SERVE, port, "/ping", self.cache / f"worker-{port}.log", own) as pid:
+        log = self.cache / f"worker-{port}.log"  # kept only if something fails
+        with serving(SERVE, port, "/ping", log, own) as pid:
             yield _server("", port, pid)
+        log.unlink()
 
     @contextmanager
     def peer(self, model: Path, n_parallel: int, n_ctx: int, options: str = "") -> Iterator[Server]:
         """Run the peer with further options while the block runs."""
         port = free_port()
         command = fill_command(f"{self.peer_command} {options}", model, port, n_parallel, _rounded(n_ctx))
-        with serving(command, port, self.peer_ready, self.cache / f"peer-{port}.log") as pid:
+        log = self.cache / f"peer-{port}.log"
+        with serving(command, port, self.peer_ready, log) as pid:
             yield _server(f"{self.peer_name}_", port, pid)
+        log.unlink()
 
     @contextmanager
     def servers(self, model: Path, n_parallel: int, n_ctx: int) -> Iterator[list[Server]]:

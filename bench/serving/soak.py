@@ -62,6 +62,7 @@ def measure(setup: Setup, model: Path | str = "embedded", sizes: Sizes = Sizes()
             _wait_until_idle(server)
             memory.append((memory_mb(server.pid), memory_mb(server.pid, "Anonymous")))
             setup.findings.add("soak_memory_mb", memory[-1][0])
+            setup.findings.add("soak_anonymous_mb", memory[-1][1])
         setup.findings.add("soak_seconds", time.perf_counter() - begun)
     for name, number in sorted(count.ends.items()):
         setup.findings.add(f"soak_{name}", number)
