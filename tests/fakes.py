@@ -71,6 +71,7 @@ class FakeRunner:
     ) -> None:
         """`seconds` is what a step with so many rows and further tokens of prompts takes."""
         self._limits = limits
+        self.on_decoded: Callable[[], None] = lambda: None
         self.seconds = seconds
         self.states: dict[int, list[int]] = {}
         self.saves: list[Saved] = []
@@ -106,6 +107,7 @@ class FakeRunner:
             return replace(self.next_results.pop(0), saved=tuple(self.saves))
         for chunk in batch.chunks:
             self._append(chunk)
+        self.on_decoded()
         assert self._limits.partitioned or sum(map(len, self.memory)) <= self._limits.n_cells
         n_rows = sum(chunk.n_outputs for chunk in batch.chunks)
         assert n_rows <= max(self._limits.n_rows, self._limits.n_slots)

@@ -113,3 +113,47 @@ def test_the_loop_ends_when_the_worker_process_has_ended() -> None:
     with pytest.raises(ChannelClosed):
         drive.loop.run()
     drive.channel.close()
+
+
+def test_further_tokens_are_reported_after_the_next_computation_and_before_its_drawing() -> None:
+    runner = FakeRunner(limits())
+    drawing = threading.Event()
+
+    def draw(history: Sequence[int]) -> int:
+        if len(history) == 5:  # the third token
+            drawing.wait(10)
+        return successor(history)
+
+    runner.draw = draw
+    with driven(runner, Add(1, request("a", max_tokens=9), None), holds_reports=True) as drive:
+        assert drive.step().tokens == foretold([1, 2, 3], 1)
+        assert drive.step().tokens == foretold([1, 2, 3], 2)[1:]
+        drawing.set()
+
+
+def test_the_first_token_and_the_end_are_not_held() -> None:
+    runner = FakeRunner(limits())
+    gate = runner.gate = threading.Event()
+    gate.set()
+    with driven(runner, Add(1, request("a", max_tokens=3), None), holds_reports=True) as drive:
+        first = drive.step()
+        assert len(first.tokens) == 1
+        second, third = drive.step(), drive.step()
+        assert (len(second.tokens), second.endings) == (1, [])
+        assert (len(third.tokens), [ending.reason for ending in third.endings]) == (1, ["length"])
+
+
+def test_a_report_is_not_held_if_steps_take_long() -> None:
+    runner = FakeRunner(limits(), seconds=lambda n_rows, n_prompt: 0.2)
+    computing = threading.Event()
+
+    def on_append(history: Sequence[int]) -> int:
+        if len(history) == 4:  # the second token is drawn, and the next computation does not begin
+            runner.gate = computing
+        return successor(history)
+
+    runner.draw = on_append
+    with driven(runner, Add(1, request("a", max_tokens=9), None), holds_reports=True) as drive:
+        tokens = [*drive.step().tokens, *drive.step().tokens]
+        computing.set()
+    assert tokens == foretold([1, 2, 3], 2)

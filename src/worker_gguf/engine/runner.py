@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -35,7 +36,12 @@ class Limits:
 
 
 class Runner(Protocol):
-    """Carries out batches. Called only from the thread of the engine's loop."""
+    """Carries out batches. Called only from the thread of the engine's loop.
+
+    `on_decoded` is called in each step between the computation and the drawing.
+    """
+
+    on_decoded: Callable[[], None]
 
     @property
     def limits(self) -> Limits: ...

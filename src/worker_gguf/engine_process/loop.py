@@ -17,6 +17,9 @@ from worker_gguf.link.messages import Add, Command, Ending, Finish, Step, Stop
 
 __all__ = ["Loop"]
 
+# A report is not held if the steps take so long: a user would notice, and little is gained.
+_LONG_DECODE_S = 0.05
+
 logger = logging.getLogger(__name__)
 
 
@@ -31,9 +34,18 @@ class Loop:
         max_queue: int,
         prefill_chunk: int | None = None,
         cache_bytes: int = 0,
+        holds_reports: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """With `holds_reports`, a report that nobody waits for is sent during the drawing of the next step.
+
+        Where llama.cpp computes on all processors, the worker process would take one of them from the computation. The
+        drawing needs only one.
+        """
         self.runner = runner
+        self._holds_reports = holds_reports
+        self._held: Step | None = None
+        runner.on_decoded = self._send_held
         self._channel = channel
         self._clock = clock
         self._scheduler = Scheduler(
@@ -110,6 +122,7 @@ class Loop:
         if batch is None:
             return
         self._admitted_s = self._clock()
+        self._is_urgent = bool(self._endings)
         self._note_admitted(batch)
         result = self.runner.run(batch)
         self._note_result(batch, result)
@@ -125,6 +138,7 @@ class Loop:
         self._admitted: list[tuple[int, int]] = []
         self._admitted_s = 0.0
         self._endings: list[Ending] = []
+        self._is_urgent = True  # unless it has nothing but further tokens of answers
         self._n_batch_tokens = self._n_guessed = self._n_right = 0
         self._schedule_seconds = self._decode_seconds = self._sample_seconds = 0.0
 
@@ -134,6 +148,7 @@ class Loop:
                 sequence = self._scheduler.memory.slots[operation.slot].sequence
                 if sequence is not None and not sequence.n_generated:
                     self._admitted.append((number, sequence.n_cached or 0))
+                    self._is_urgent = True
 
     def _note_result(self, batch: Batch, result: StepResult) -> None:
         self._n_batch_tokens = batch.n_tokens
@@ -149,33 +164,48 @@ class Loop:
                 self._tokens.append(update.token)
                 self._logprobs.append(update.logprob)
                 self._has_logprobs = self._has_logprobs or update.logprob is not None
+                self._is_urgent = self._is_urgent or update.sequence.n_generated == 1
             elif (number := self._forget(update.sequence.id)) is not None:
                 self._endings.append(_ending(number, update))
+                self._is_urgent = True
 
     def _send_report(self) -> None:
-        """Send what has happened since the last report."""
-        self._channel.send(
-            Step(
-                time_s=self._clock(),
-                admitted_s=self._admitted_s,
-                numbers=self._of,
-                tokens=self._tokens,
-                logprobs=self._logprobs if self._has_logprobs else [],
-                admitted=self._admitted,
-                endings=self._endings,
-                busy_slots=len(self._scheduler.running),
-                waiting=len(self._scheduler.waiting),
-                held_tokens=self._scheduler.memory.n_held,
-                n_batch_tokens=self._n_batch_tokens,
-                schedule_seconds=self._schedule_seconds,
-                decode_seconds=self._decode_seconds,
-                sample_seconds=self._sample_seconds,
-                guessed=self._n_guessed,
-                guessed_right=self._n_right,
-                saved_bytes=0 if (cache := self._scheduler.memory.cache) is None else cache.n_bytes,
-            )
-        )
+        """Send what has happened since the last report, or hold it until the next step is computed."""
+        self._send_held()
+        is_held = self._holds_reports and not self._is_urgent and self._decode_seconds < _LONG_DECODE_S
+        report = self._report()
         self._begin_report()
+        if is_held:
+            self._held = report
+        else:
+            self._channel.send(report)
+
+    def _send_held(self) -> None:
+        if self._held is not None:
+            held, self._held = self._held, None
+            self._channel.send(held)
+
+    def _report(self) -> Step:
+        cache = self._scheduler.memory.cache
+        return Step(
+            time_s=self._clock(),
+            admitted_s=self._admitted_s,
+            numbers=self._of,
+            tokens=self._tokens,
+            logprobs=self._logprobs if self._has_logprobs else [],
+            admitted=self._admitted,
+            endings=self._endings,
+            busy_slots=len(self._scheduler.running),
+            waiting=len(self._scheduler.waiting),
+            held_tokens=self._scheduler.memory.n_held,
+            n_batch_tokens=self._n_batch_tokens,
+            schedule_seconds=self._schedule_seconds,
+            decode_seconds=self._decode_seconds,
+            sample_seconds=self._sample_seconds,
+            guessed=self._n_guessed,
+            guessed_right=self._n_right,
+            saved_bytes=0 if cache is None else cache.n_bytes,
+        )
 
 
 def _ending(number: int, ended: Ended) -> Ending:

@@ -151,6 +151,7 @@ class Server:
             max_queue=command.max_queue,
             prefill_chunk=command.params.n_ubatch,
             cache_bytes=command.cache_bytes,
+            holds_reports=command.holds_reports,
         )
         self._channel.send(
             ContextOpened(

@@ -66,7 +66,8 @@ class OpenContext(Message, frozen=True):
     """Open the context of the loaded model, and begin to serve. Answered by ContextOpened.
 
     `eog` are end-of-generation tokens that the model's file lacks. With `draws_first`, a first token is drawn, which
-    shows whether the model computes. `cache_bytes` is the size of the prompt cache in main memory.
+    shows whether the model computes. `cache_bytes` is the size of the prompt cache in main memory. With
+    `holds_reports`, the reports of further tokens are sent one computation later.
     """
 
     params: ContextParams
@@ -75,6 +76,7 @@ class OpenContext(Message, frozen=True):
     max_queue: int
     n_sampling_threads: int
     cache_bytes: int = 0
+    holds_reports: bool = False
 
 
 class Add(Message, frozen=True):

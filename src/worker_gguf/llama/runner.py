@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -92,6 +92,7 @@ class LlamaRunner:
         self._scratch = [Scratch(model.vocabulary.n_tokens) for _ in range(n_sampling_threads)]
         self._pool = ThreadPoolExecutor(n_sampling_threads - 1, "sampling") if n_sampling_threads > 1 else None
         self._limits = _limits(model, context)
+        self.on_decoded: Callable[[], None] = lambda: None
 
     @property
     def limits(self) -> Limits:
@@ -113,6 +114,7 @@ class LlamaRunner:
         except DecodeFailed as error:
             return StepResult(error=EngineFailed(f"The model could not be computed: {error}"), refused=refused)
         decoded = time.perf_counter()
+        self.on_decoded()
         sampled, failed = self._draw_all(batch.chunks, logits)
         return StepResult(
             sampled,

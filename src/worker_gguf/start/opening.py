@@ -165,6 +165,7 @@ class Opening:
             max_queue=settings.max_queue,
             n_sampling_threads=n_sampling_threads,
             cache_bytes=plan.cache_ram << 20,
+            holds_reports=plan.n_gpu_layers == 0,
         )
 
 
