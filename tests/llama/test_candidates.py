@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worker_gguf.llama.candidates import FOLD, MOST_TOGETHER, Floats, Largest, Near, shortlists, worth_folding
+from worker_gguf.llama.candidates import FOLD, MOST_TOGETHER, Floats, Largest, Level, Near, shortlists, worth_folding
 
 SIZES = [128_256, 128 * FOLD, 128 * FOLD + 7, 151_936 + 63]
 
@@ -81,3 +81,37 @@ def test_a_row_without_numbers_has_no_candidates_and_spoils_no_other() -> None:
 def test_a_small_vocabulary_is_not_worth_it() -> None:
     assert not worth_folding(1024)
     assert worth_folding(128_256)
+
+
+@pytest.mark.parametrize("jump", [0.0, 0.3, 5.0, -5.0])
+@pytest.mark.parametrize("want", [Largest(40), Largest(700), Near(2.0)], ids=repr)
+def test_with_the_levels_of_earlier_rows_the_candidates_are_still_complete(want: Largest | Near, jump: float) -> None:
+    levels = [Level(), Level()]
+    for at in range(12):
+        logits = block(2, 151_936 + 63, at) * np.float32(1 + at % 3) + np.float32(at * jump)
+        for row, found in zip(logits, shortlists(logits, [want, want], levels), strict=True):
+            if isinstance(want, Near):
+                assert set(np.flatnonzero(row >= row.max() - want.distance)) <= set(found.ids)
+            else:
+                assert set(np.argsort(-row)[: want.k]) <= set(found.ids)
+            assert (np.diff(found.ids) > 0).all()
+            assert (row[found.ids] == found.logits).all()
+
+
+def test_a_level_that_holds_finds_few_candidates() -> None:
+    level = Level()
+    for at in range(10):
+        (found,) = shortlists(block(1, 128_256, at), [Largest(40)], [level])
+    assert level.expected is not None
+    assert 40 <= found.ids.size <= 512
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf, np.inf])
+def test_a_level_survives_a_row_without_finite_logits(value: float) -> None:
+    level = Level()
+    for at in range(3):
+        shortlists(block(1, 128_256, at), [Largest(40)], [level])
+    shortlists(np.full((1, 128_256), value, np.float32), [Largest(40)], [level])
+    logits = block(1, 128_256, 9)
+    (found,) = shortlists(logits, [Largest(40)], [level])
+    assert set(np.argsort(-logits[0])[:40]) <= set(found.ids)

@@ -4,11 +4,13 @@ A chain over 128k candidates takes about 0.25 ms. Most chains begin with top_k o
 tokens can be drawn. The logits of a row are folded into a matrix, and the maximum of each column is taken. At least k
 logits reach the k-th largest column maximum, so each of the k largest logits is in a column whose maximum reaches it.
 
-All rows of a step are searched together: each call of numpy costs microseconds, whatever the number of rows.
+All rows of a step are searched together: each call of numpy costs microseconds, whatever the number of rows. A few rows
+are first compared with the level that their last rows had: if enough logits reach it, half of the time is saved.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,12 +18,27 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-__all__ = ["FOLD", "MOST_TOGETHER", "Candidates", "Floats", "Ints", "Largest", "Near", "shortlists", "worth_folding"]
+__all__ = [
+    "FOLD",
+    "MOST_TOGETHER",
+    "Candidates",
+    "Floats",
+    "Ints",
+    "Largest",
+    "Level",
+    "Near",
+    "shortlists",
+    "worth_folding",
+]
 
 # Rows of the folded matrix: 64 x 2,004 for a 128,256-token vocabulary balances the scan against the gather.
 FOLD = 64
 MOST_TOGETHER = 128
 """Rows that want at most so many tokens are searched for as many as the one among them that wants most."""
+# With more rows, the comparison takes as long as the search: both wait for the memory.
+_MOST_COMPARED = 8
+# So many candidates are reduced to those that are wanted before a chain looks at them.
+_MANY = 512
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -46,16 +63,83 @@ class Candidates(NamedTuple):
     logits: Floats
 
 
+class Level:
+    """Where the k-th largest logit of a sequence is expected, from its rows so far. A mean and a mean deviation."""
+
+    __slots__ = ("_deviation", "_mean")
+
+    def __init__(self) -> None:
+        self._mean: float | None = None
+        self._deviation = 1.0
+
+    @property
+    def expected(self) -> float | None:
+        """A level that the wanted logits of most rows reach; None before the first row."""
+        return None if self._mean is None else self._mean - 2 * self._deviation - 0.05
+
+    def note(self, value: float) -> None:
+        """Learn from the k-th largest logit of a row."""
+        if self._mean is None or not math.isfinite(value):
+            self._mean = value if math.isfinite(value) else self._mean
+            return
+        self._deviation += 0.2 * (abs(value - self._mean) - self._deviation)
+        self._mean += 0.3 * (value - self._mean)
+
+
 def worth_folding(n_vocab: int) -> bool:
     """Return whether the search pays off. On a small vocabulary, the whole chain is faster than the search."""
     return n_vocab >= 128 * FOLD
 
 
-def shortlists(logits: Floats, wanted: Sequence[Largest | Near]) -> list[Candidates]:
+def shortlists(
+    logits: Floats, wanted: Sequence[Largest | Near], levels: Sequence[Level] | None = None
+) -> list[Candidates]:
     """Return the candidates of each row of `logits`, which has the shape (n_rows, n_vocab).
 
-    Fewer candidates than wanted mean that a logit of the row is not a number.
+    Fewer candidates than wanted mean that a logit of the row is not a number. `levels` has what is known of the
+    sequence of each row, and learns from the row.
     """
+    if levels is None or len(wanted) > _MOST_COMPARED:
+        return _search(logits, wanted)
+    found = [_reaching(logits[i], want, levels[i]) for i, want in enumerate(wanted)]
+    missed = [i for i, candidates in enumerate(found) if candidates is None]
+    if missed:
+        searched = _search(logits if len(missed) == len(found) else logits[missed], [wanted[i] for i in missed])
+        for i, candidates in zip(missed, searched, strict=True):
+            found[i] = candidates
+            levels[i].note(_lowest_wanted(candidates.logits, wanted[i]))
+    return [candidates for candidates in found if candidates is not None]
+
+
+def _reaching(row: Floats, want: Largest | Near, level: Level) -> Candidates | None:
+    """Return the logits that reach the expected level, or None if these may not be all that the row wants."""
+    expected = level.expected
+    if expected is None:
+        return None
+    ids = (row >= expected).nonzero()[0]
+    if not ids.size or (isinstance(want, Largest) and ids.size < want.k):
+        return None
+    values = row[ids]
+    lowest = _lowest_wanted(values, want)
+    if lowest < expected:
+        return None
+    level.note(lowest)
+    if ids.size > _MANY:
+        is_wanted = values >= lowest
+        ids, values = ids[is_wanted], values[is_wanted]
+    return Candidates(ids, values)
+
+
+def _lowest_wanted(values: Floats, want: Largest | Near) -> float:
+    """Return the least logit that a row wants, from values that include the largest ones."""
+    if isinstance(want, Near):
+        return float(values.max()) - want.distance if values.size else math.nan
+    if values.size < want.k:
+        return math.nan
+    return float(np.partition(values, values.size - want.k)[values.size - want.k])
+
+
+def _search(logits: Floats, wanted: Sequence[Largest | Near]) -> list[Candidates]:
     folded = _fold(logits)
     maxima: Floats = folded.max(axis=1)
     thresholds = _thresholds(maxima, wanted)

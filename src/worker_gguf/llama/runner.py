@@ -29,7 +29,7 @@ from worker_gguf.engine.batch import (
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.engine.runner import Limits
 from worker_gguf.errors import EngineFailed, WorkerError
-from worker_gguf.llama.candidates import Candidates, Floats, Ints, Largest, Near, shortlists, worth_folding
+from worker_gguf.llama.candidates import Candidates, Floats, Ints, Largest, Level, Near, shortlists, worth_folding
 from worker_gguf.llama.chain import ChainFactory
 from worker_gguf.llama.context import Context, DecodeFailed, NoSpace, States
 from worker_gguf.llama.model import Model
@@ -232,7 +232,7 @@ class LlamaRunner:
 
         All rows that want candidates are searched together.
         """
-        wanted: list[tuple[_Row, Largest | Near]] = []
+        wanted: list[tuple[_Row, Largest | Near, Level]] = []
         n_vocab = logits.shape[1]
         for turn in turns:
             drawing = turn.drawing
@@ -243,13 +243,14 @@ class LlamaRunner:
                 is_short = drawing.n_generated + ahead < drawing.request.min_tokens
                 drawing.sampler.bias(values, self._eog if is_short else ())
                 if (want := drawing.sampler.wants(n_vocab, ahead)) is not None:
-                    wanted.append((row, want))
+                    wanted.append((row, want, drawing.sampler.level))
         if not wanted:
             return
         first, last = wanted[0][0].at, wanted[-1][0].at
         is_whole = last - first + 1 == len(wanted)
-        block = logits[first : last + 1] if is_whole else logits[[row.at for row, _ in wanted]]
-        for (row, _), found in zip(wanted, shortlists(block, [want for _, want in wanted]), strict=True):
+        rows, wants, levels = zip(*wanted, strict=True)
+        block = logits[first : last + 1] if is_whole else logits[[row.at for row in rows]]
+        for row, found in zip(rows, shortlists(block, wants, levels), strict=True):
             row.found = found
 
     def _draw_turn(self, turn: _Turn, logits: Floats, scratch: Scratch) -> Sampled:

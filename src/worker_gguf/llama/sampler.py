@@ -13,7 +13,7 @@ import numpy as np
 from worker_gguf.engine.request import GenerationRequest, SamplingParams
 from worker_gguf.errors import EngineFailed
 from worker_gguf.llama.bindings import llama_cpp
-from worker_gguf.llama.candidates import FOLD, Candidates, Floats, Largest, Near, shortlists
+from worker_gguf.llama.candidates import FOLD, Candidates, Floats, Largest, Level, Near, shortlists
 from worker_gguf.llama.chain import ChainFactory, dry_is_active, penalties_are_active, resolve_windows
 
 __all__ = ["Scratch", "SequenceSampler", "draws_greedily", "shortlist_rule"]
@@ -137,6 +137,8 @@ class SequenceSampler:
         self._recent: deque[int] = deque()
         self._counts: Counter[int] = Counter()
         self._banned = tuple(banned)
+        self.level = Level()
+        """Where the candidates of its rows were."""
         self._bias_ids = np.array([token for token, _ in params.logit_bias], np.int64)
         self._bias = np.array([bias for _, bias in params.logit_bias], np.float32)
 
