@@ -445,7 +445,7 @@ def test_any_interleaving_ends_each_request_once_with_its_own_tokens(script: Scr
                 cancelled.add(name)
             drive.take(drive.scheduler.finish(name, "cancelled"))
         else:
-            drive.runner.loads_fail = action == "lose"
+            drive.runner.loses = action == "lose"
             drive.step(refuse=action == "no_space")
     drive.finish()
     assert set(drive.endings) == set(asked)
@@ -741,7 +741,7 @@ def test_a_state_that_cannot_be_loaded_is_computed_anew() -> None:
     for name, first in (("a", 1), ("b", 2)):
         drive.add(name, [first] * 40, max_tokens=2)
         drive.finish()
-    drive.runner.loads_fail = True
+    drive.runner.loses = True
     drive.add("again", [1] * 40, max_tokens=2)
     drive.finish()
     assert drive.tokens["again"] == drive.tokens["a"]

@@ -77,7 +77,7 @@ def test_a_loaded_state_can_be_cut_where_the_memory_can(context: Context, any_mo
     state = context.save(0)
     assert state is not None
     assert context.load(2, state)
-    if any_model.is_recurrent or any_model.has_window:
+    if any_model.is_recurrent or any_model.window:
         assert not context.truncate(2, 30)
         return
     assert context.truncate(2, 30)

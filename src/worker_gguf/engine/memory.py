@@ -138,8 +138,8 @@ class Memory:
         if self.cache is not None:
             self._operations += self.cache.clear()
 
-    def note_not_loaded(self, slot: Slot) -> None:
-        """The state of a slot could not be loaded, and the slot is empty. Its sequence computes all its tokens."""
+    def note_lost(self, slot: Slot) -> None:
+        """The content of a slot could not be loaded, cut or copied. Its sequence computes all its tokens again."""
         slot.tokens, slot.n_uncut = [], 0
         if slot.sequence is not None:
             slot.sequence.n_computed = slot.sequence.n_cached = 0
