@@ -748,6 +748,22 @@ def test_a_state_that_cannot_be_loaded_is_computed_anew() -> None:
     assert drive.endings["again"][0].sequence.n_cached == 0
 
 
+@pytest.mark.parametrize("n_shared", [20, 40])
+def test_a_prefix_that_the_memory_lost_is_computed_anew(n_shared: int) -> None:
+    """Cut in its own slot, or copied from a busy one."""
+    drive = Drive(limits(n_slots=2, n_ctx=100, n_cells=200, n_batch=100))
+    drive.add("a", [1] * 40, max_tokens=30)
+    drive.step()
+    if n_shared == 20:
+        drive.finish()
+    drive.runner.loses = True
+    prompt = [1] * n_shared + [2] * 30
+    drive.add("b", prompt, max_tokens=5)
+    drive.finish()
+    assert drive.tokens == {"a": foretold([1] * 40, 30), "b": foretold(prompt, 5)}
+    assert drive.endings["b"][0].sequence.n_cached == 0
+
+
 def test_a_sequence_that_must_wait_goes_on_from_its_saved_state() -> None:
     drive = cached(n_slots=2, n_ctx=60, n_cells=70)
     drive.add("a", [1] * 30, max_tokens=20)
@@ -756,6 +772,15 @@ def test_a_sequence_that_must_wait_goes_on_from_its_saved_state() -> None:
     assert drive.tokens == {"a": foretold([1] * 30, 20), "b": foretold([2] * 30, 20)}
     assert drive.runner.opened == ["a", "b", "b"]
     assert sum(batch.n_tokens for batch in drive.runner.batches) < 110
+
+
+def test_an_empty_slot_is_no_state_to_save() -> None:
+    drive = cached(prefix="whole", saved_prefix="whole")
+    for name, prompt in (("a", [1] * 16), ("b", [2] * 16)):
+        drive.add(name, prompt, max_tokens=3)
+        drive.finish()
+        assert drive.tokens[name] == foretold(prompt, 3)
+    assert all(drive.runner.states.values())
 
 
 def test_a_memory_that_cannot_be_cut_goes_back_to_the_end_of_the_prompt() -> None:

@@ -126,8 +126,8 @@ class Memory:
     # --- saved states ---------------------------------------------------------------------------------------------
 
     def checkpoint(self, slot: Slot) -> None:
-        """Save the content of a slot as it is now."""
-        if self.cache is not None and not self.cache.has(slot.tokens):
+        """Save the content of a slot as it is now, if that is worth it."""
+        if self.cache is not None and self.cache.is_worth(len(slot.tokens)) and not self.cache.has(slot.tokens):
             self._add(slot, None)
 
     def note_saved(self, saved: Saved) -> None:
