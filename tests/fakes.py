@@ -77,6 +77,7 @@ class FakeRunner:
         self.lost: list[int] = []
         self.loses = False
         self.state_bytes = 1
+        self.save_seconds = 0.0
         self.draw = draw
         self.memory: list[list[int]] = [[] for _ in range(limits.n_slots)]
         self.n_uncut = [0] * limits.n_slots
@@ -145,7 +146,7 @@ class FakeRunner:
             case Save(slot, key):
                 assert key not in self.states
                 self.states[key] = list(self.memory[slot])
-                self.saves.append(Saved(key, self.state_bytes * len(self.memory[slot]), 0.0))
+                self.saves.append(Saved(key, self.state_bytes * len(self.memory[slot]), self.save_seconds))
             case Drop(key):
                 self.states.pop(key, None)
 

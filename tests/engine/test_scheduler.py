@@ -774,6 +774,20 @@ def test_a_sequence_that_must_wait_goes_on_from_its_saved_state() -> None:
     assert sum(batch.n_tokens for batch in drive.runner.batches) < 110
 
 
+def test_after_a_slow_save_another_one_is_tried_later() -> None:
+    drive = cached()
+    drive.runner.save_seconds = 0.4  # computing 40 tokens takes as long
+    n_saved = []
+    for i in range(1, 40):
+        drive.add(f"r{i}", [i] * 40, max_tokens=1)
+        drive.finish()
+        n_saved.append(len(drive.runner.states))
+        drive.runner.save_seconds = 0.0 if i > 20 else 0.4
+    assert n_saved[2:6] == [1] * 4
+    assert 2 <= n_saved[20] <= 4
+    assert n_saved[-1] > n_saved[20] + 5
+
+
 def test_an_empty_slot_is_no_state_to_save() -> None:
     drive = cached(prefix="whole", saved_prefix="whole")
     for name, prompt in (("a", [1] * 16), ("b", [2] * 16)):

@@ -148,7 +148,10 @@ class Memory:
         """Save a slot that is about to lose all but `n_kept` tokens, if that is worth it and they are nowhere else."""
         cache, tokens = self.cache, slot.tokens
         n_lost = len(tokens) - n_kept
-        if cache is None or n_lost <= n_kept or not cache.is_worth(n_lost) or cache.has(tokens):
+        if cache is None or n_lost <= n_kept or cache.has(tokens):
+            return
+        if not cache.is_worth(n_lost):
+            cache.note_refused()
             return
         if self.limits.saved_prefix == "any" and any(
             other.tokens[: len(tokens)] == tokens for other in self.slots if other is not slot
