@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.tiny_models import write_recurrent, write_sliding_window
+from tests.tiny_models import write_hybrid, write_recurrent, write_sliding_window
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.engine.batch import Chunk
 from worker_gguf.engine.params import ContextParams, ModelParams
@@ -21,6 +21,7 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     "attention": lambda path: MODEL_PATH,
     "sliding window": write_sliding_window,
     "recurrent": write_recurrent,
+    "hybrid": write_hybrid,
 }
 
 
