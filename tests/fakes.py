@@ -76,8 +76,9 @@ class FakeRunner:
         self.states: dict[int, list[int]] = {}
         self.saves: list[Saved] = []
         self.lost: list[int] = []
-        self.loads_fail = False
+        self.loses = False
         self.state_bytes = 1
+        self.save_seconds = 0.0
         self.draw = draw
         self.memory: list[list[int]] = [[] for _ in range(limits.n_slots)]
         self.n_uncut = [0] * limits.n_slots
@@ -100,7 +101,7 @@ class FakeRunner:
         for operation in batch.operations:
             self._operate(operation)
         if self.lost:
-            return StepResult(saved=tuple(self.saves), not_loaded=tuple(self.lost))
+            return StepResult(saved=tuple(self.saves), lost=tuple(self.lost))
         assert batch.n_tokens <= self._limits.n_batch
         assert [chunk.slot for chunk in batch.chunks] == sorted({chunk.slot for chunk in batch.chunks})
         if self.next_results:
@@ -132,21 +133,10 @@ class FakeRunner:
 
     def _operate(self, operation: object) -> None:
         match operation:
-            case Truncate(slot, n_tokens) if slot not in self.lost:
-                assert n_tokens <= len(self.memory[slot])
-                assert self._limits.prefix == "any" or n_tokens in (0, len(self.memory[slot]))
-                assert n_tokens == 0 or n_tokens >= self.n_uncut[slot]
-                self.n_uncut[slot] = self.n_uncut[slot] if n_tokens else 0
-                del self.memory[slot][n_tokens:]
-            case Copy(source, target, _) if source in self.lost:
-                self.memory[target] = []
-                self.lost.append(target)
-            case Copy(source, target, n_tokens):
-                assert source != target
-                assert n_tokens <= len(self.memory[source])
-                assert n_tokens == 0 or n_tokens >= self.n_uncut[source]
-                self.n_uncut[target] = self.n_uncut[source] if n_tokens else 0
-                self.memory[target] = self.memory[source][:n_tokens]
+            case Truncate(slot, _) | Load(slot, _) | Copy(_, slot, _):
+                if slot not in self.lost and not self._change(operation):
+                    self.memory[slot], self.n_uncut[slot] = [], 0
+                    self.lost.append(slot)
             case Open(_, opened, history):
                 assert tuple(history[: len(opened.prompt)]) == opened.prompt
                 self.open[opened.id] = opened
@@ -158,16 +148,33 @@ class FakeRunner:
             case Save(slot, key):
                 assert key not in self.states
                 self.states[key] = list(self.memory[slot])
-                self.saves.append(Saved(key, self.state_bytes * len(self.memory[slot]), 0.0))
-            case Load(slot, key):
-                if self.loads_fail:
-                    self.memory[slot], self.n_uncut[slot] = [], 0
-                    self.lost.append(slot)
-                else:
-                    self.memory[slot] = list(self.states[key])
-                    self.n_uncut[slot] = len(self.memory[slot]) if self._limits.saved_prefix == "whole" else 0
+                self.saves.append(Saved(key, self.state_bytes * len(self.memory[slot]), self.save_seconds))
             case Drop(key):
                 self.states.pop(key, None)
+
+    def _change(self, operation: Truncate | Load | Copy) -> bool:
+        """Change the content of a slot. Returns False if it is lost."""
+        match operation:
+            case Load(slot, key):
+                self.memory[slot] = list(self.states[key])
+                self.n_uncut[slot] = len(self.memory[slot]) if self._limits.saved_prefix == "whole" else 0
+            case Truncate(slot, 0):
+                self.memory[slot], self.n_uncut[slot] = [], 0
+                return True
+            case Truncate(slot, n_tokens):
+                assert n_tokens <= len(self.memory[slot])
+                assert self._limits.prefix == "any" or n_tokens == len(self.memory[slot])
+                assert n_tokens >= self.n_uncut[slot]
+                del self.memory[slot][n_tokens:]
+            case Copy(source, target, n_tokens):
+                assert source != target
+                if source in self.lost:
+                    return False
+                assert n_tokens <= len(self.memory[source])
+                assert n_tokens == 0 or n_tokens >= self.n_uncut[source]
+                self.n_uncut[target] = self.n_uncut[source] if n_tokens else 0
+                self.memory[target] = self.memory[source][:n_tokens]
+        return not self.loses
 
     def _append(self, chunk: Chunk) -> None:
         memory = self.memory[chunk.slot]

@@ -1,5 +1,5 @@
-"""Tiny models with random weights, of kinds that the embedded model is not: a sliding window, a recurrent memory, an
-encoder, a reranker."""
+"""Tiny models with random weights, of kinds that the embedded model is not: a sliding window, a recurrent memory, a
+hybrid one, a mixture of experts, an encoder, a reranker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ import numpy as np
 from bench import gguf_file, words
 from bench.gguf_file import Tensor, TensorType, Value
 
-__all__ = ["WINDOW", "write_encoder", "write_recurrent", "write_reranker", "write_sliding_window"]
+__all__ = [
+    "WINDOW",
+    "write_attention",
+    "write_encoder",
+    "write_hybrid",
+    "write_mixture",
+    "write_recurrent",
+    "write_reranker",
+    "write_sliding_window",
+]
 
 WINDOW = 16
 """Tokens that a layer of the sliding-window model looks back on."""
@@ -59,6 +68,31 @@ def write_recurrent(path: Path) -> Path:
     return path
 
 
+def write_hybrid(path: Path) -> Path:
+    """Write a model of Jamba's shape: four layers, of which the second has attention and the others a state."""
+    heads = np.array([0, 1, 0, 0], np.int32)
+    metadata = _common("jamba", len(heads)) | {
+        "jamba.attention.head_count_kv": heads,
+        "jamba.attention.layer_norm_rms_epsilon": 1e-5,
+        "jamba.ssm.conv_kernel": 4,
+        "jamba.ssm.inner_size": 2 * _N_EMBD,
+        "jamba.ssm.state_size": _N_STATE,
+        "jamba.ssm.time_step_rank": _N_RANK,
+    }
+    gguf_file.write(path, metadata | _byte_vocabulary(), list(_jamba_tensors(np.random.default_rng(9), list(heads))))
+    return path
+
+
+def write_attention(path: Path) -> Path:
+    """Write a model of Llama's shape, whose answers depend on every token of the prompt."""
+    return _write_llama(path)
+
+
+def write_mixture(path: Path) -> Path:
+    """Write a model of Mixtral's shape: attention, and two of four experts for each token."""
+    return _write_llama(path, 4)
+
+
 def write_encoder(path: Path) -> Path:
     """Write an encoder of BERT's shape whose pooling is the mean."""
     return _write_bert(path, pooling=1, classes=0)
@@ -67,6 +101,20 @@ def write_encoder(path: Path) -> Path:
 def write_reranker(path: Path) -> Path:
     """Write an encoder of BERT's shape with a head that ranks."""
     return _write_bert(path, pooling=4, classes=1)
+
+
+def _write_llama(path: Path, *n_experts: int) -> Path:
+    n_layers = 2
+    metadata = _common("llama", n_layers) | {
+        "llama.attention.head_count_kv": 1,
+        "llama.attention.layer_norm_rms_epsilon": 1e-5,
+        "llama.rope.dimension_count": 16,
+    }
+    if n_experts:
+        metadata |= {"llama.expert_count": n_experts[0], "llama.expert_used_count": 2}
+    tensors = list(_llama_tensors(np.random.default_rng(15), n_layers, *n_experts))
+    gguf_file.write(path, metadata | _byte_vocabulary(), tensors)
+    return path
 
 
 def _write_bert(path: Path, pooling: int, classes: int) -> Path:
@@ -151,23 +199,73 @@ def _gemma_tensors(rng: np.random.Generator, n_layers: int) -> Iterator[Tensor]:
 
 
 def _mamba_tensors(rng: np.random.Generator, n_layers: int) -> Iterator[Tensor]:
-    random = partial(_random, rng)
-    n_inner = 2 * _N_EMBD
-    yield random("token_embd.weight", _N_EMBD, 258)
-    yield random("output.weight", _N_EMBD, 258, gain=3.0)
-    yield _constant("output_norm.weight", _N_EMBD, 1.0)
+    yield from _ends(rng)
+    for layer in range(n_layers):
+        yield _constant(f"blk.{layer}.attn_norm.weight", _N_EMBD, 1.0)
+        yield from _mamba_layer(rng, f"blk.{layer}.")
+
+
+def _jamba_tensors(rng: np.random.Generator, heads: list[int]) -> Iterator[Tensor]:
+    yield from _ends(rng)
+    for layer, n_heads in enumerate(heads):
+        prefix = f"blk.{layer}."
+        for norm in ("attn_norm", "ffn_norm"):
+            yield _constant(f"{prefix}{norm}.weight", _N_EMBD, 1.0)
+        yield from _feed_forward(rng, prefix)
+        if n_heads:
+            yield from _attention(rng, prefix)
+            continue
+        yield from _mamba_layer(rng, prefix)
+        yield _constant(f"{prefix}ssm_dt_norm.weight", _N_RANK, 1.0)
+        yield _constant(f"{prefix}ssm_b_norm.weight", _N_STATE, 1.0)
+        yield _constant(f"{prefix}ssm_c_norm.weight", _N_STATE, 1.0)
+
+
+def _llama_tensors(rng: np.random.Generator, n_layers: int, *n_experts: int) -> Iterator[Tensor]:
+    yield from _ends(rng)
     for layer in range(n_layers):
         prefix = f"blk.{layer}."
-        yield _constant(f"{prefix}attn_norm.weight", _N_EMBD, 1.0)
-        yield random(f"{prefix}ssm_in.weight", _N_EMBD, 2 * n_inner)
-        yield random(f"{prefix}ssm_conv1d.weight", 4, n_inner)
-        yield _constant(f"{prefix}ssm_conv1d.bias", n_inner, 0.0)
-        yield random(f"{prefix}ssm_x.weight", n_inner, _N_RANK + 2 * _N_STATE)
-        yield random(f"{prefix}ssm_dt.weight", _N_RANK, n_inner)
-        yield _constant(f"{prefix}ssm_dt.bias", n_inner, -1.0)
-        yield _constant(f"{prefix}ssm_a", (_N_STATE, n_inner), -0.5)
-        yield _constant(f"{prefix}ssm_d", n_inner, 1.0)
-        yield random(f"{prefix}ssm_out.weight", n_inner, _N_EMBD)
+        for norm in ("attn_norm", "ffn_norm"):
+            yield _constant(f"{prefix}{norm}.weight", _N_EMBD, 1.0)
+        yield from _attention(rng, prefix)
+        if n_experts:
+            yield _random(rng, f"{prefix}ffn_gate_inp.weight", _N_EMBD, *n_experts)
+        yield from _feed_forward(rng, prefix, "_exps" if n_experts else "", *n_experts)
+
+
+def _ends(rng: np.random.Generator) -> Iterator[Tensor]:
+    # The output has a matrix of its own, so that the logits are not those of the very token that stands there.
+    yield _random(rng, "token_embd.weight", _N_EMBD, 258)
+    yield _random(rng, "output.weight", _N_EMBD, 258, gain=3.0)
+    yield _constant("output_norm.weight", _N_EMBD, 1.0)
+
+
+def _attention(rng: np.random.Generator, prefix: str) -> Iterator[Tensor]:
+    # Scores with a spread of about 2, so that the attention looks at few tokens, and each of them counts.
+    yield _random(rng, f"{prefix}attn_q.weight", _N_EMBD, 32, gain=2.0)
+    yield _random(rng, f"{prefix}attn_k.weight", _N_EMBD, 16)
+    yield _random(rng, f"{prefix}attn_v.weight", _N_EMBD, 16)
+    yield _random(rng, f"{prefix}attn_output.weight", 32, _N_EMBD)
+
+
+def _feed_forward(rng: np.random.Generator, prefix: str, suffix: str = "", *n_experts: int) -> Iterator[Tensor]:
+    yield _random(rng, f"{prefix}ffn_gate{suffix}.weight", _N_EMBD, _N_FF, *n_experts)
+    yield _random(rng, f"{prefix}ffn_up{suffix}.weight", _N_EMBD, _N_FF, *n_experts)
+    yield _random(rng, f"{prefix}ffn_down{suffix}.weight", _N_FF, _N_EMBD, *n_experts)
+
+
+def _mamba_layer(rng: np.random.Generator, prefix: str) -> Iterator[Tensor]:
+    random, n_inner = partial(_random, rng), 2 * _N_EMBD
+    yield random(f"{prefix}ssm_in.weight", _N_EMBD, 2 * n_inner)
+    yield random(f"{prefix}ssm_conv1d.weight", 4, n_inner)
+    yield _constant(f"{prefix}ssm_conv1d.bias", n_inner, 0.0)
+    yield random(f"{prefix}ssm_x.weight", n_inner, _N_RANK + 2 * _N_STATE)
+    yield random(f"{prefix}ssm_dt.weight", _N_RANK, n_inner)
+    yield _constant(f"{prefix}ssm_dt.bias", n_inner, -1.0)
+    # The state halves in about 50 tokens, so that far tokens count.
+    yield _constant(f"{prefix}ssm_a", (_N_STATE, n_inner), -0.05)
+    yield _constant(f"{prefix}ssm_d", n_inner, 1.0)
+    yield random(f"{prefix}ssm_out.weight", n_inner, _N_EMBD)
 
 
 def _bert_tensors(rng: np.random.Generator, n_layers: int, classes: int) -> Iterator[Tensor]:

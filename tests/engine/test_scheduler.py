@@ -445,7 +445,7 @@ def test_any_interleaving_ends_each_request_once_with_its_own_tokens(script: Scr
                 cancelled.add(name)
             drive.take(drive.scheduler.finish(name, "cancelled"))
         else:
-            drive.runner.loads_fail = action == "lose"
+            drive.runner.loses = action == "lose"
             drive.step(refuse=action == "no_space")
     drive.finish()
     assert set(drive.endings) == set(asked)
@@ -741,11 +741,27 @@ def test_a_state_that_cannot_be_loaded_is_computed_anew() -> None:
     for name, first in (("a", 1), ("b", 2)):
         drive.add(name, [first] * 40, max_tokens=2)
         drive.finish()
-    drive.runner.loads_fail = True
+    drive.runner.loses = True
     drive.add("again", [1] * 40, max_tokens=2)
     drive.finish()
     assert drive.tokens["again"] == drive.tokens["a"]
     assert drive.endings["again"][0].sequence.n_cached == 0
+
+
+@pytest.mark.parametrize("n_shared", [20, 40])
+def test_a_prefix_that_the_memory_lost_is_computed_anew(n_shared: int) -> None:
+    """Cut in its own slot, or copied from a busy one."""
+    drive = Drive(limits(n_slots=2, n_ctx=100, n_cells=200, n_batch=100))
+    drive.add("a", [1] * 40, max_tokens=30)
+    drive.step()
+    if n_shared == 20:
+        drive.finish()
+    drive.runner.loses = True
+    prompt = [1] * n_shared + [2] * 30
+    drive.add("b", prompt, max_tokens=5)
+    drive.finish()
+    assert drive.tokens == {"a": foretold([1] * 40, 30), "b": foretold(prompt, 5)}
+    assert drive.endings["b"][0].sequence.n_cached == 0
 
 
 def test_a_sequence_that_must_wait_goes_on_from_its_saved_state() -> None:
@@ -756,6 +772,29 @@ def test_a_sequence_that_must_wait_goes_on_from_its_saved_state() -> None:
     assert drive.tokens == {"a": foretold([1] * 30, 20), "b": foretold([2] * 30, 20)}
     assert drive.runner.opened == ["a", "b", "b"]
     assert sum(batch.n_tokens for batch in drive.runner.batches) < 110
+
+
+def test_after_a_slow_save_another_one_is_tried_later() -> None:
+    drive = cached()
+    drive.runner.save_seconds = 0.4  # computing 40 tokens takes as long
+    n_saved = []
+    for i in range(1, 40):
+        drive.add(f"r{i}", [i] * 40, max_tokens=1)
+        drive.finish()
+        n_saved.append(len(drive.runner.states))
+        drive.runner.save_seconds = 0.0 if i > 20 else 0.4
+    assert n_saved[2:6] == [1] * 4
+    assert 2 <= n_saved[20] <= 4
+    assert n_saved[-1] > n_saved[20] + 5
+
+
+def test_an_empty_slot_is_no_state_to_save() -> None:
+    drive = cached(prefix="whole", saved_prefix="whole")
+    for name, prompt in (("a", [1] * 16), ("b", [2] * 16)):
+        drive.add(name, prompt, max_tokens=3)
+        drive.finish()
+        assert drive.tokens[name] == foretold(prompt, 3)
+    assert all(drive.runner.states.values())
 
 
 def test_a_memory_that_cannot_be_cut_goes_back_to_the_end_of_the_prompt() -> None:

@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pytest
 from bench import models
 from bench.gguf_file import TensorType
 from tests import shapes
+from tests.tiny_models import write_hybrid, write_mixture, write_recurrent, write_sliding_window
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.engine.params import ContextParams, ModelParams
 from worker_gguf.gguf import read_header
@@ -38,6 +39,8 @@ LAYOUTS = {
     "grown": Layout(65_536, 8, False, 2048, 512),
     "longest": Layout(262_144, 1, True, 2048, 512),
     "no flash attention": Layout(4096, 4, False, 512, 512, flash_attn=False),
+    "only windows": Layout(16_384, 4, False, 2048, 512, swa_full=False),
+    "only windows, shared": Layout(16_384, 4, True, 2048, 512, swa_full=False),
 }
 
 
@@ -70,6 +73,7 @@ def context_params(layout: Layout) -> llama_cpp.llama_context_params:
             flash_attn="auto" if layout.flash_attn else "off",
             type_k=layout.type_k,
             type_v=layout.type_v,
+            swa_full=layout.swa_full,
         )
     )
 
@@ -108,6 +112,26 @@ def test_the_plan_is_within_5_percent_of_llama_cpps_dry_run(name: str, tmp_path:
             llama_cpp.llama_free(context)
             compare(measure(model, Machine(1, 1 << 40), layout)[-1], said)
         llama_cpp.llama_model_free(loaded)
+
+
+@pytest.mark.parametrize("write", [write_recurrent, write_hybrid, write_sliding_window, write_mixture])
+@pytest.mark.parametrize("swa_full", [True, False])
+@pytest.mark.parametrize("unified", [True, False])
+def test_every_kind_of_memory_has_the_planned_size(
+    write: Callable[[Path], Path], swa_full: bool, unified: bool, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "model.gguf")
+    # Many sequences, because llama.cpp logs hundredths of a MiB.
+    layout = Layout(512, 200, unified, 256, 256, swa_full=swa_full)
+    model = Model(path, ModelParams())
+    with log_lines() as lines:
+        context = llama_cpp.llama_init_from_model(model.pointer, context_params(layout))
+        llama_cpp.llama_free(context)
+    model.close()
+    planned = measure(shape_of(read_header(path)), Machine(1, 1 << 40), layout)[-1]
+    said = total(lines, r" size = +([\d.]+) MiB \( *\d+ cells")
+    assert said > 0.5 * MIB
+    assert planned.kv_bytes == pytest.approx(said, abs=0.01 * MIB)
 
 
 # Loads a model in a process of its own and says what the process grew by, and what llama.cpp said it took.

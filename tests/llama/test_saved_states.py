@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.tiny_models import write_recurrent, write_sliding_window
+from tests.tiny_models import write_hybrid, write_recurrent, write_sliding_window
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.engine.batch import Chunk
 from worker_gguf.engine.params import ContextParams, ModelParams
@@ -21,6 +21,7 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     "attention": lambda path: MODEL_PATH,
     "sliding window": write_sliding_window,
     "recurrent": write_recurrent,
+    "hybrid": write_hybrid,
 }
 
 
@@ -77,7 +78,7 @@ def test_a_loaded_state_can_be_cut_where_the_memory_can(context: Context, any_mo
     state = context.save(0)
     assert state is not None
     assert context.load(2, state)
-    if any_model.is_recurrent or any_model.has_window:
+    if any_model.is_recurrent or any_model.window:
         assert not context.truncate(2, 30)
         return
     assert context.truncate(2, 30)

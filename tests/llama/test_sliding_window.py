@@ -69,5 +69,41 @@ def test_a_copied_prefix_gives_the_logits_of_computing_afresh(context: Context) 
     np.testing.assert_allclose(copied, logits(context, 0, 0, TOKENS[:kept] + OTHER[kept:]), atol=0.01)
 
 
+@pytest.fixture
+def shared(sliding: Model) -> Iterator[Context]:
+    """A shared memory in which slot 2 has lost its beginning: llama.cpp gave that cell to slot 1, next to free ones."""
+    params = ContextParams(
+        n_ctx=256, n_parallel=4, n_cells=1024, n_batch=128, n_ubatch=128, n_threads=1, n_threads_batch=1, unified=True,
+        flash_attn="off", type_k="f32", type_v="f32",
+    )  # fmt: skip
+    made = Context(sliding, params)
+    for slot in (0, 1, 2):
+        logits(made, slot, 0, TOKENS[:60])
+    made.truncate(1, 0)
+    logits(made, 1, 0, OTHER[:61])
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("kept", [1, WINDOW - 1, WINDOW, WINDOW + 3, 59])
+def test_a_cut_is_refused_where_cells_in_the_window_are_gone(shared: Context, kept: int) -> None:
+    assert shared.truncate(2, kept) == (kept >= WINDOW)
+
+
+@pytest.mark.parametrize("kept", [1, WINDOW - 1, WINDOW, WINDOW + 3, 59])
+def test_a_copy_is_refused_where_cells_in_the_window_are_gone(shared: Context, kept: int) -> None:
+    assert shared.copy(2, 3, kept) == (kept >= WINDOW)
+
+
+@pytest.mark.parametrize("kept", [WINDOW, WINDOW + 3, 59, 60])
+@pytest.mark.parametrize("copies", [True, False])
+def test_what_is_not_refused_gives_the_logits_of_computing_afresh(shared: Context, kept: int, copies: bool) -> None:
+    tokens = TOKENS[:kept] + OTHER[kept:]
+    assert shared.copy(2, 3, kept) if copies else shared.truncate(2, kept)
+    reused = logits(shared, 3 if copies else 2, kept, tokens[kept:])
+    shared.truncate(0, 0)
+    np.testing.assert_allclose(reused, logits(shared, 0, 0, tokens), atol=0.01)
+
+
 def test_its_prefixes_may_be_cut_anywhere(sliding: Model, context: Context) -> None:
     assert LlamaRunner(sliding, context).limits.prefix == "any"

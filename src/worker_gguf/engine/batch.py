@@ -152,7 +152,7 @@ class Saved:
 class StepResult:
     """The result of a step. With `no_space` the memory is unchanged; with `error` the slots of the chunks are empty.
 
-    If the states of some slots could not be loaded, these are in `not_loaded` and empty, and no chunk was computed.
+    Slots whose state could not be loaded, cut or copied are in `lost` and empty; then no chunk was computed.
     `refused` pairs a slot with the error of its sampler, which could not be created or found no token to draw.
     """
 
@@ -161,6 +161,6 @@ class StepResult:
     error: WorkerError | None = None
     refused: tuple[tuple[int, WorkerError], ...] = ()
     saved: tuple[Saved, ...] = ()
-    not_loaded: tuple[int, ...] = ()
+    lost: tuple[int, ...] = ()
     decode_seconds: float = 0.0
     sample_seconds: float = 0.0

@@ -126,8 +126,8 @@ class Memory:
     # --- saved states ---------------------------------------------------------------------------------------------
 
     def checkpoint(self, slot: Slot) -> None:
-        """Save the content of a slot as it is now."""
-        if self.cache is not None and not self.cache.has(slot.tokens):
+        """Save the content of a slot as it is now, if that is worth it."""
+        if self.cache is not None and self.cache.is_worth(len(slot.tokens)) and not self.cache.has(slot.tokens):
             self._add(slot, None)
 
     def note_saved(self, saved: Saved) -> None:
@@ -138,8 +138,8 @@ class Memory:
         if self.cache is not None:
             self._operations += self.cache.clear()
 
-    def note_not_loaded(self, slot: Slot) -> None:
-        """The state of a slot could not be loaded, and the slot is empty. Its sequence computes all its tokens."""
+    def note_lost(self, slot: Slot) -> None:
+        """The content of a slot could not be loaded, cut or copied. Its sequence computes all its tokens again."""
         slot.tokens, slot.n_uncut = [], 0
         if slot.sequence is not None:
             slot.sequence.n_computed = slot.sequence.n_cached = 0
@@ -148,7 +148,10 @@ class Memory:
         """Save a slot that is about to lose all but `n_kept` tokens, if that is worth it and they are nowhere else."""
         cache, tokens = self.cache, slot.tokens
         n_lost = len(tokens) - n_kept
-        if cache is None or n_lost <= n_kept or not cache.is_worth(n_lost) or cache.has(tokens):
+        if cache is None or n_lost <= n_kept or cache.has(tokens):
+            return
+        if not cache.is_worth(n_lost):
+            cache.note_refused()
             return
         if self.limits.saved_prefix == "any" and any(
             other.tokens[: len(tokens)] == tokens for other in self.slots if other is not slot

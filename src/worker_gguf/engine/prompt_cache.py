@@ -21,6 +21,9 @@ _LEAST_SECONDS = 0.1
 _LEAST_TOKENS = 256
 # And if saving it takes at most this share of that time. A memory that is slow to read is better computed anew.
 _MOST_SHARE = 0.5
+# A save may have been slow only because of other processes. So with each state that is not saved, its time counts less,
+# until another one is tried.
+_FADING = 0.9
 
 
 @dataclass(slots=True, eq=False)
@@ -69,6 +72,10 @@ class PromptCache:
         if per_token is None:
             return n_tokens >= _LEAST_TOKENS
         return n_tokens * per_token >= _LEAST_SECONDS and self._token_seconds <= _MOST_SHARE * per_token
+
+    def note_refused(self) -> None:
+        """Note that a state was not saved, because it was not worth it."""
+        self._token_seconds *= _FADING
 
     def has(self, tokens: Tokens[int]) -> bool:
         """Return whether a saved state holds all of these tokens."""

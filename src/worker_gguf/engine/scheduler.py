@@ -122,9 +122,9 @@ class Scheduler:
         for slot_id, refusal in result.refused:
             if (sequence := self.memory.slots[slot_id].sequence) is not None:
                 updates.append(self._end(sequence, "error", refusal))
-        if result.not_loaded:
-            for slot_id in result.not_loaded:
-                self.memory.note_not_loaded(self.memory.slots[slot_id])
+        if result.lost:
+            for slot_id in result.lost:
+                self.memory.note_lost(self.memory.slots[slot_id])
             return updates
         if result.no_space:
             return updates + self._make_room_after_refusal(batch)

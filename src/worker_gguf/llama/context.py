@@ -45,8 +45,7 @@ class Context:
         self.params = params
         self._n_vocab = model.vocabulary.n_tokens
         self._is_recurrent = model.is_recurrent
-        # A saved state has no tokens before the sliding window, so a loaded one cannot be cut below its length.
-        self._n_uncut = [0] * params.n_parallel
+        self._window = model.window
         backend.forget_errors()
         pointer = llama_cpp.llama_init_from_model(model.pointer, _native(params))
         if not pointer:
@@ -81,32 +80,39 @@ class Context:
         return self._logits[:n_outputs]
 
     def truncate(self, slot: int, n_tokens: int) -> bool:
-        """Keep only the first `n_tokens`. Returns False if this kind of memory cannot be cut there."""
+        """Keep only the first `n_tokens`.
+
+        Returns False if this kind of memory cannot be cut there, or no longer has the tokens that it needs to go on.
+        The content of the slot is unusable then.
+        """
         if not llama_cpp.llama_memory_seq_rm(self._memory, slot, n_tokens, -1):
             return False
-        if n_tokens == 0:
-            self._n_uncut[slot] = 0
-            return True
-        # A recurrent memory has only the position of its last token.
-        if self._is_recurrent or 0 < self._n_uncut[slot] <= n_tokens:
-            return True
-        # A memory that has dropped the tokens before a sliding window accepts the cut and then computes wrong logits.
-        return llama_cpp.llama_memory_seq_pos_min(self._memory, slot) == 0
+        return n_tokens == 0 or self._can_go_on(slot, n_tokens)
 
     def copy(self, source: int, target: int, n_tokens: int) -> bool:
         """Make `target` hold the first `n_tokens` of `source`, in shared cells if unified, else in a copy of the
         stream.
 
-        Returns False if this kind of memory cannot be cut at `n_tokens`.
+        Returns False where `truncate` would.
         """
         llama_cpp.llama_memory_seq_rm(self._memory, target, -1, -1)
-        self._n_uncut[target] = self._n_uncut[source]
-        if self.params.unified:
-            llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, n_tokens)
+        # Between partitions llama.cpp copies whole sequences only, and everywhere what has a state and no tokens.
+        if self._is_recurrent or not self.params.unified:
+            llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+            return self.truncate(target, n_tokens)
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, n_tokens)
+        return n_tokens == 0 or self._can_go_on(target, n_tokens)
+
+    def _can_go_on(self, slot: int, n_tokens: int) -> bool:
+        """Return whether layers with a sliding window still have all that the next token looks back on.
+
+        llama.cpp cuts anywhere, and then computes wrong logits. It gives cells before the window to other sequences,
+        even while others are free, and a saved state has only the window.
+        """
+        if self._is_recurrent or not self._window:
             return True
-        # Between partitions llama.cpp copies whole sequences only.
-        llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
-        return self.truncate(target, n_tokens)
+        first: int = llama_cpp.llama_memory_seq_pos_min(self._memory, slot)
+        return 0 <= first <= max(0, n_tokens - self._window + 1)
 
     def save(self, slot: int) -> States | None:
         """Return the state of a slot. Returns None if there is too little memory, or llama.cpp cannot copy it."""
@@ -121,10 +127,7 @@ class Context:
     def load(self, slot: int, state: States) -> bool:
         """Make a slot hold a state, and nothing else. Returns False if it cannot, and the slot is empty then."""
         llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
-        self._n_uncut[slot] = 0
         if llama_cpp.llama_state_seq_set_data(self._pointer, _bytes_of(state), state.size, slot) == state.size:
-            if llama_cpp.llama_memory_seq_pos_min(self._memory, slot) > 0:
-                self._n_uncut[slot] = llama_cpp.llama_memory_seq_pos_max(self._memory, slot) + 1
             return True
         llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
         return False

@@ -35,6 +35,8 @@ class Model:
     """The weights in memory, read-only once loaded. Close it after its contexts.
 
     `offloaded` is the number of layers on GPUs and the number of all layers, as llama.cpp logged them, or None.
+    `window` is the number of tokens that layers with a sliding window look back on, 0 if there are none.
+    `is_recurrent` also holds for hybrid models: their memory has one state for each sequence.
     """
 
     def __init__(
@@ -81,7 +83,7 @@ class Model:
         self.is_recurrent = bool(
             llama_cpp.llama_model_is_recurrent(pointer) or llama_cpp.llama_model_is_hybrid(pointer)
         )
-        self.has_window: bool = llama_cpp.llama_model_n_swa(pointer) > 0
+        self.window: int = llama_cpp.llama_model_n_swa(pointer)
         with self._closing_on_error():
             if why := _why_unserved(pointer) or self.vocabulary.why_unusable():
                 raise ModelInvalid(f"{path.name} cannot be served: it is {why}. Choose another model.")

@@ -19,7 +19,6 @@ from worker_gguf.engine.batch import (
     Load,
     Logprob,
     Open,
-    Operation,
     Sampled,
     Save,
     Saved,
@@ -100,9 +99,9 @@ class LlamaRunner:
 
     def run(self, batch: Batch) -> StepResult:
         saved: list[Saved] = []
-        refused, not_loaded = self._operate(batch, saved)
-        if not batch.chunks or not_loaded:
-            return StepResult(refused=refused, saved=tuple(saved), not_loaded=not_loaded)
+        refused, lost = self._operate(batch, saved)
+        if not batch.chunks or lost:
+            return StepResult(refused=refused, saved=tuple(saved), lost=lost)
         return replace(self._compute(batch, refused), saved=tuple(saved)) if saved else self._compute(batch, refused)
 
     def _compute(self, batch: Batch, refused: tuple[Refusal, ...]) -> StepResult:
@@ -138,18 +137,18 @@ class LlamaRunner:
     # --- memory and samplers --------------------------------------------------------------------------------------
 
     def _operate(self, batch: Batch, saved: list[Saved]) -> tuple[tuple[Refusal, ...], tuple[int, ...]]:
-        """Carry out the operations. Returns the refused requests, and the slots whose state could not be loaded."""
+        """Carry out the operations. Returns the refused requests, and the slots that lost their content.
+
+        A lost slot stays empty until the scheduler knows of it.
+        """
         refused: list[Refusal] = []
-        not_loaded: list[int] = []
+        lost: list[int] = []
         for operation in batch.operations:
             match operation:
-                case Truncate(slot, n_tokens) if slot not in not_loaded:
-                    _must(self._context.truncate(slot, n_tokens), operation)
-                case Copy(source, target, _) if source in not_loaded:
-                    self._context.truncate(target, 0)
-                    not_loaded.append(target)
-                case Copy(source, target, n_tokens):
-                    _must(self._context.copy(source, target, n_tokens), operation)
+                case Truncate(slot, _) | Load(slot, _) | Copy(_, slot, _):
+                    if slot not in lost and not self._change(operation, lost):
+                        self._context.truncate(slot, 0)
+                        lost.append(slot)
                 case Open(slot, request, history):
                     try:
                         self._open(slot, request, history)
@@ -158,14 +157,30 @@ class LlamaRunner:
                 case Close(request_id):
                     self._close(request_id)
                 case Save(slot, key):
-                    saved.append(self._save(slot, key) if slot not in not_loaded else Saved(key, 0, 0.0))
-                case Load(slot, key):
-                    state = self._states.get(key)
-                    if state is None or not self._context.load(slot, state):
-                        not_loaded.append(slot)
+                    saved.append(self._save(slot, key) if slot not in lost else Saved(key, 0, 0.0))
                 case Drop(key):
                     self._states.pop(key, None)
-        return tuple(refused), tuple(not_loaded)
+        return tuple(refused), tuple(lost)
+
+    def _change(self, operation: Truncate | Load | Copy, lost: Sequence[int]) -> bool:
+        """Change the content of a slot. Returns False if it is lost.
+
+        Raises RuntimeError if a memory without a window refuses. The scheduler asks only for what `Limits` allows, so
+        that is a bug and the content of the memory unknown.
+        """
+        match operation:
+            case Load(slot, key):
+                state = self._states.get(key)
+                return state is not None and self._context.load(slot, state)
+            case Copy(source, _, _) if source in lost:
+                return False
+            case Copy(source, target, n_tokens):
+                was_done = self._context.copy(source, target, n_tokens)
+            case Truncate(slot, n_tokens):
+                was_done = self._context.truncate(slot, n_tokens)
+        if not was_done and not self._model.window:
+            raise RuntimeError(f"the model's memory refused {operation}")
+        return was_done
 
     def _save(self, slot: int, key: int) -> Saved:
         started = time.perf_counter()
@@ -278,15 +293,6 @@ class LlamaRunner:
         )
 
 
-def _must(was_done: bool, operation: Operation) -> None:
-    """Raise RuntimeError if the memory refused an operation.
-
-    The scheduler asks only for operations that `Limits` allows, so this is a bug and the content of the memory unknown.
-    """
-    if not was_done:
-        raise RuntimeError(f"the model's memory refused {operation}")
-
-
 def _best(values: Floats, n: int, folds: bool) -> Ints:
     if n == 0:
         return _NO_TOKENS
@@ -304,7 +310,7 @@ def _log_softmax(logits: Floats) -> Floats:
 def _limits(model: Model, context: Context) -> Limits:
     params = context.params
     # A recurrent memory keeps only its last state, and a sliding window that is not full only the window.
-    is_whole = model.is_recurrent or (model.has_window and not params.swa_full)
+    is_whole = model.is_recurrent or (model.window > 0 and not params.swa_full)
     return Limits(
         n_slots=params.n_parallel,
         n_ctx=min(params.n_ctx, context.n_ctx_seq),
@@ -313,6 +319,6 @@ def _limits(model: Model, context: Context) -> Limits:
         eog=model.vocabulary.eog,
         partitioned=not params.unified and params.n_parallel > 1,
         prefix="whole" if is_whole else "any",
-        saved_prefix="whole" if is_whole or model.has_window else "any",
+        saved_prefix="whole" if is_whole or model.window else "any",
         n_rows=max(params.n_rows, params.n_parallel),
     )

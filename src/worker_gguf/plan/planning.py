@@ -13,7 +13,7 @@ from typing import Final
 
 from worker_gguf.errors import SettingsError
 from worker_gguf.gguf import ArrayInfo, ModelHeader, TensorInfo
-from worker_gguf.plan import Constraints, LayerShape, Machine, MemoryPlan, ModelShape, plan_memory
+from worker_gguf.plan import Constraints, LayerShape, Machine, MemoryPlan, ModelShape, plan_memory, sliding
 from worker_gguf.settings import Settings
 
 __all__ = ["beyond_training", "constraints_of", "first_visible", "plan_for", "repacks", "shape_of", "visible"]
@@ -22,8 +22,6 @@ _LAYER: Final = re.compile(r"blk\.(\d+)\.(.+)")
 _EXPERTS: Final = re.compile(r"ffn_(?:up|down|gate|gate_up)_(?:ch)?exps\.")
 _KEEPS_KV: Final = re.compile(r"attn_(?:k|kv_a_mqa|k_b)\.")
 _RECURRENT: Final = re.compile(r"(?:ssm_|shortconv|time_mix_)")
-# llama.cpp's code defines which layers have the sliding window, not the file; without this key, or with 0, none has.
-_WINDOW: Final = "attention.sliding_window"
 TOKEN_BYTES: Final = 290
 """Bytes that llama.cpp uses for one token of the vocabulary, merges included (measured with 128k tokens)."""
 
@@ -123,7 +121,7 @@ def shape_of(header: ModelHeader) -> ModelShape:
         n_q=n_head * header.head_dim_k,
         n_kv=max(header.n_head_kv, default=0) * header.head_dim_k,
         n_experts_used=n_used,
-        has_window=bool(header.get(_WINDOW)),
+        has_window=bool(header.get(sliding.KEY)),
         largest_tensor_bytes=max((t.size_bytes for layer in by_layer.values() for t in layer), default=0),
         vocabulary_bytes=header.n_vocab * TOKEN_BYTES if "tokenizer.ggml.tokens" in header.metadata else 0,
     )
@@ -142,22 +140,16 @@ def _layer(header: ModelHeader, index: int, tensors: list[TensorInfo]) -> LayerS
     if index >= header.n_layers - max(shared, extra):
         keeps_kv = False
     k = v = 0
+    window = sliding.window_of(header, index)
     if keeps_kv:
         n_heads = header.n_head_kv[index] if header.n_head_kv else 0
-        windowed = "_swa" if _has_window(header, index) else ""
+        windowed = "_swa" if window else ""
         k = n_heads * (_integer(header, f"attention.key_length{windowed}") or header.head_dim_k)
         # Multi-head latent attention stores one compressed row; keys and values are computed from it.
         is_latent = _integer(header, "attention.key_length_mla") > 0
         v = 0 if is_latent else n_heads * (_integer(header, f"attention.value_length{windowed}") or header.head_dim_v)
     state = _state_bytes(header) if recurrent else 0
-    window = _integer(header, _WINDOW) if _has_window(header, index) else 0
     return LayerShape(_size(tensors) - experts, experts, k, v, state, window)
-
-
-def _has_window(header: ModelHeader, index: int) -> bool:
-    pattern = header.get(f"{_WINDOW}_pattern")
-    values = pattern.values if isinstance(pattern, ArrayInfo) else None
-    return bool(values and index < len(values) and values[index])
 
 
 def _state_bytes(header: ModelHeader) -> int:

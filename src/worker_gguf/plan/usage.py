@@ -216,7 +216,10 @@ def measure(model: ModelShape, machine: Machine, layout: Layout) -> tuple[Device
 
 
 def kv_bytes_by_layer(model: ModelShape, layout: Layout) -> list[float]:
-    """Return the KV cache of each layer. With `swa_full`, a sliding window saves nothing."""
+    """Return the KV cache of each layer, with the states of recurrent ones.
+
+    With `swa_full`, a sliding window saves nothing.
+    """
     return [
         layer.kv_bytes_per_token(layout.type_k, layout.type_v) * _cells_of(layer, layout) * layout.n_streams
         + layer.state_bytes * layout.n_parallel
@@ -279,7 +282,7 @@ def _devices(model: ModelShape, n_gpus: int, layout: Layout) -> list[int]:
 def _compute(model: ModelShape, layout: Layout, *, logits: bool) -> int:
     """Return the compute buffer of a device that has layers: the largest sum of live tensors during a full batch."""
     n_tokens = layout.n_tokens
-    masks = layout.cells * n_tokens * MASK_BYTES * (2 if model.has_window else 1)
+    masks = _mask_cells(model, layout) * n_tokens * MASK_BYTES
     widest = 4 * n_tokens * model.computed_elements
     if not layout.flash_attn:
         masks *= 2
@@ -288,6 +291,13 @@ def _compute(model: ModelShape, layout: Layout, *, logits: bool) -> int:
     if logits:
         widest = max(widest, 4 * min(layout.n_rows, n_tokens) * model.n_vocab + 4 * n_tokens * model.n_embd)
     return masks + widest
+
+
+def _mask_cells(model: ModelShape, layout: Layout) -> int:
+    """Return the cells for which a token has a mask. Layers with a sliding window have a mask of their own."""
+    if not model.has_window:
+        return layout.cells
+    return layout.cells + min((_cells_of(layer, layout) for layer in model.layers), default=layout.cells)
 
 
 def _gpu_compute(model: ModelShape, layout: Layout, load: _Load, main: _Load, n_gpus: int) -> int:
@@ -319,5 +329,5 @@ def _f16_copies(model: ModelShape, layout: Layout) -> int:
 
 def _inputs(model: ModelShape, layout: Layout) -> int:
     """Return the buffers that main memory needs when all layers are on GPUs: embeddings and masks."""
-    masks = layout.cells * layout.n_tokens * MASK_BYTES * (2 if model.has_window else 1)
+    masks = _mask_cells(model, layout) * layout.n_tokens * MASK_BYTES
     return masks + 4 * layout.n_tokens * model.n_embd
