@@ -225,8 +225,8 @@ class FakeDrafter:
                 tokens.append(self.draw(tokens))
             guesses[request.slot] = tuple(tokens[len(request.tokens) :])
         steps = [self._step(len(requests), max(0, n_new - len(requests)))]
-        for i in range(1, max((request.n for request in ready), default=0)):
-            steps.append(self._step(sum(request.n > i for request in ready), 0))
+        further = range(1, max((request.n for request in ready), default=0))
+        steps += [self._step(sum(request.n > i for request in ready), 0) for i in further]
         self.requests += requests
         self.steps += steps
         return Drafts(guesses, missing, tuple(steps))

@@ -25,6 +25,8 @@ class Vocabulary:
         assert pointer is not None
         self.pointer: llama_cpp.llama_vocab_p = pointer
         self.n_tokens: int = llama_cpp.llama_vocab_n_tokens(self.pointer)
+        self.kind: int = llama_cpp.llama_vocab_type(self.pointer)
+        """llama.h: enum llama_vocab_type."""
         self.adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(self.pointer))
         self._bos: int | None = None
         self._eos: int | None = None
@@ -34,10 +36,9 @@ class Vocabulary:
 
     def why_unusable(self) -> str | None:
         """Return why llama.cpp, which does not check these facts, would end the process at the first text, or None."""
-        kind = llama_cpp.llama_vocab_type(self.pointer)
-        if kind == _NO_VOCABULARY:
+        if self.kind == _NO_VOCABULARY:
             return "a model without a vocabulary, which cannot read text"
-        if kind == _SENTENCE_PIECE and (n_missing := self._n_missing_bytes()):
+        if self.kind == _SENTENCE_PIECE and (n_missing := self._n_missing_bytes()):
             return f"a model whose vocabulary lacks {n_missing} of the 256 bytes that encode other characters"
         return None
 
@@ -87,8 +88,11 @@ class Vocabulary:
         """Return a special token as a chat template writes it, or an empty string for None."""
         if token is None:
             return ""
-        text = llama_cpp.llama_vocab_get_text(self.pointer, token)
-        return text.decode("utf-8", "replace") if text else ""
+        return self.raw_text(token).decode("utf-8", "replace")
+
+    def raw_text(self, token: int) -> bytes:
+        """Return the text of a token as it stands in the model's file."""
+        return llama_cpp.llama_vocab_get_text(self.pointer, token) or b""
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Convert text to tokens. Raises InvalidRequest if the text cannot be tokenised.
