@@ -139,9 +139,9 @@ def check_pair(target: Model, target_name: str, draft: Model, draft_name: str) -
 def _why_different(target: Vocabulary, draft: Vocabulary) -> str | None:
     if target.kind != draft.kind:
         return "their vocabularies are of different types"
-    for name, ours, theirs in (("BOS", target.bos, draft.bos), ("EOS", target.eos, draft.eos)):
-        if ours != theirs:
-            return f"{name} is token {theirs} in the draft model and {ours} in the model"
+    for name, special, other in (("BOS", target.bos, draft.bos), ("EOS", target.eos, draft.eos)):
+        if special != other:
+            return f"{name} is token {other} in the draft model and {special} in the model"
     if abs(target.n_tokens - draft.n_tokens) > _MOST_DIFFERENT_TOKENS:
         return f"the draft model has {draft.n_tokens} tokens and the model {target.n_tokens}"
     for token in range(_FIRST_COMMON_TOKEN, min(target.n_tokens, draft.n_tokens)):

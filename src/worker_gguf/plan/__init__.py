@@ -10,7 +10,7 @@ model.
 from __future__ import annotations
 
 from worker_gguf.plan.choose import plan_memory
-from worker_gguf.plan.draft import left_by, plan_draft
+from worker_gguf.plan.draft import left_by, plan_draft, plan_with_draft
 from worker_gguf.plan.memory_plan import Constraints, DraftPlan, MemoryPlan, size_text
 from worker_gguf.plan.quants import preference
 from worker_gguf.plan.shape import LayerShape, ModelShape
@@ -33,6 +33,7 @@ __all__ = [
     "measure",
     "plan_draft",
     "plan_memory",
+    "plan_with_draft",
     "preference",
     "size_text",
     "smaller_plan",

@@ -19,9 +19,8 @@ from worker_gguf.plan import (
     Machine,
     MemoryPlan,
     ModelShape,
-    left_by,
-    plan_draft,
     plan_memory,
+    plan_with_draft,
 )
 from worker_gguf.settings import Settings
 
@@ -45,10 +44,14 @@ def plan_for(
     shares_memory: bool = False,
     draft: ModelHeader | None = None,
 ) -> MemoryPlan:
-    """Plan the memory, with room for the draft model of a header. Raises NotEnoughMemory, with what would fit."""
+    """Plan the memory. Raises NotEnoughMemory with a proposal that would fit.
+
+    `draft` is the header of a draft model, which is planned beside the model.
+    """
     constraints, room = constraints_of(settings, shares_memory=shares_memory), visible(machine, settings)
-    draft_plan = plan_draft(shape_of(draft), room, constraints) if draft is not None else None
-    return replace(plan_memory(shape_of(header), left_by(draft_plan, room), constraints), draft=draft_plan)
+    if draft is None:
+        return plan_memory(shape_of(header), room, constraints)
+    return plan_with_draft(shape_of(header), shape_of(draft), room, constraints)
 
 
 def beyond_training(header: ModelHeader, plan: MemoryPlan) -> str | None:
