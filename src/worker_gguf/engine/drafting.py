@@ -21,6 +21,8 @@ _FIRST_CHANCE = 0.7
 _NEWEST = 0.08
 # An answer whose length is unknown is expected to go on for as long as it has gone on, but for at least so many tokens.
 _LEAST_EXPECTED = 64
+# While guesses are off, they are considered again after so many steps, or when the number of sequences changes.
+_REST = 8
 # Fewer tokens say little about the cost of a token of a prompt.
 _LEAST_PROMPT = 32
 # A sequence for which the draft model guessed in the last step lacks at most so many tokens there.
@@ -84,6 +86,7 @@ class Drafting:
         self._states: dict[str, _State] = {}
         self._unchecked: dict[str, Tokens[int]] = {}
         self._probe_seconds = 0.0
+        self._rest = self._n_resting = 0
         self.seconds = 0.0
         """The seconds that the draft model has taken."""
 
@@ -116,9 +119,16 @@ class Drafting:
 
     # --- a step ---------------------------------------------------------------------------------------------------
 
+    def rests(self, n_sequences: int) -> bool:
+        """Return whether this step, with so many sequences, needs no call of `choose`, because guesses are off."""
+        self._rest -= 1
+        return self._rest > 0 and n_sequences == self._n_resting
+
     def choose(self, candidates: list[Candidate], load: Load) -> dict[Sequence, Tokens[int]]:
         """Return the guesses of the candidates for this step."""
         self._unchecked.clear()
+        self._rest = 0
+        n_given = len(candidates)
         candidates = [c for c in candidates if len(c.sequence.tokens) + MOST_GUESSES <= self._drafter.n_ctx]
         for candidate in candidates:
             self._state(candidate.sequence)
@@ -128,9 +138,12 @@ class Drafting:
         for candidate in candidates:
             self._state(candidate.sequence).is_on = False
         probed = self._to_probe(candidates, worth, load)
+        if probed is None and not worth:
+            self._rest, self._n_resting = _REST, n_given
+            return {}
         if probed is None:
-            return self._draft(worth) if worth else {}
-        cost, before = self._trial_seconds(probed, load), self.seconds
+            return self._draft(worth)
+        cost, before = self._guess_seconds(load) + self._reading_seconds(probed.sequence), self.seconds
         found = self._draft([*worth, (probed, 1)])
         # Next to others, the guess shares the steps of the draft model, and its own part is only estimated.
         self._probe_seconds += cost if worth else max(cost, self.seconds - before)
@@ -195,17 +208,17 @@ class Drafting:
         self, candidates: list[Candidate], worth: list[tuple[Candidate, int]], load: Load
     ) -> Candidate | None:
         """Return the sequence for which one guess is tried although it has none in `worth`, or None if none is due."""
-        due = PROBE_SHARE * self._costs.total_seconds - self._probe_seconds
-        if due <= 0 or load.free <= sum(n for _, n in worth):
+        spare = PROBE_SHARE * self._costs.total_seconds - self._probe_seconds - self._guess_seconds(load)
+        if spare < 0 or load.free <= sum(n for _, n in worth):
             return None
         others = [c for c in candidates if c.most > 0 and not any(c is chosen for chosen, _ in worth)]
-        affordable = [c for c in others if self._trial_seconds(c, load) <= due]
+        affordable = [c for c in others if self._reading_seconds(c.sequence) <= spare]
         return min(affordable, key=lambda c: self._states[c.sequence.id].n_probes, default=None)
 
-    def _trial_seconds(self, candidate: Candidate, load: Load) -> float:
-        """Return the cost of one guess: what it adds to a step, and the draft model's time."""
+    def _guess_seconds(self, load: Load) -> float:
+        """Return the cost of one guess: what its row adds to a step, and the draft model's time."""
         more, now = self._costs.of_rows(load.n_rows + 1) or 0.0, self._costs.of_rows(load.n_rows) or 0.0
-        return max(0.0, more - now) + self._draft_seconds([1]) + self._reading_seconds(candidate.sequence)
+        return max(0.0, more - now) + self._draft_seconds([1])
 
     def _draft(self, counts: list[tuple[Candidate, int]]) -> dict[Sequence, Tokens[int]]:
         requests = [DraftRequest(self._states[c.sequence.id].slot, c.sequence.tokens, n) for c, n in counts]

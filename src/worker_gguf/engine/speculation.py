@@ -100,7 +100,7 @@ class Speculation:
             return {}
         load = Load(n_rows, n_rows, base + prompt_seconds, prompt_seconds, free)
         found, n_right = self._look_up(decoding, load)
-        if self._drafting is None:
+        if self._drafting is None or self._drafting.rests(len(decoding) - len(found)):
             return found
         n_found = sum(map(len, found.values()))
         if n_found:
