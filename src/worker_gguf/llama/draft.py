@@ -144,8 +144,9 @@ def _why_different(target: Vocabulary, draft: Vocabulary) -> str | None:
             return f"{name} is token {other} in the draft model and {special} in the model"
     if abs(target.n_tokens - draft.n_tokens) > _MOST_DIFFERENT_TOKENS:
         return f"the draft model has {draft.n_tokens} tokens and the model {target.n_tokens}"
-    for token in range(_FIRST_COMMON_TOKEN, min(target.n_tokens, draft.n_tokens)):
-        if target.raw_text(token) != draft.raw_text(token):
+    tokens = range(_FIRST_COMMON_TOKEN, min(target.n_tokens, draft.n_tokens))
+    for token, text, other_text in zip(tokens, target.raw_texts(tokens), draft.raw_texts(tokens), strict=True):
+        if text != other_text:
             ours, theirs = target.token_text(token), draft.token_text(token)
             return f"token {token} is {theirs!r} in the draft model and {ours!r} in the model"
     return None

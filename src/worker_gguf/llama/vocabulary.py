@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import repeat
 
 from worker_gguf.errors import InvalidRequest
 from worker_gguf.llama.bindings import llama_cpp
@@ -88,11 +89,12 @@ class Vocabulary:
         """Return a special token as a chat template writes it, or an empty string for None."""
         if token is None:
             return ""
-        return self.raw_text(token).decode("utf-8", "replace")
+        text = llama_cpp.llama_vocab_get_text(self.pointer, token)
+        return text.decode("utf-8", "replace") if text else ""
 
-    def raw_text(self, token: int) -> bytes:
-        """Return the text of a token as it stands in the model's file."""
-        return llama_cpp.llama_vocab_get_text(self.pointer, token) or b""
+    def raw_texts(self, tokens: range) -> Iterator[bytes | None]:
+        """Return the texts of tokens as they stand in the model's file. For all tokens of a large vocabulary."""
+        return map(llama_cpp.llama_vocab_get_text, repeat(self.pointer), tokens)
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Convert text to tokens. Raises InvalidRequest if the text cannot be tokenised.
