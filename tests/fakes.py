@@ -204,10 +204,10 @@ class FakeDrafter:
     def total_seconds(self) -> float:
         return sum(step.seconds for step in self.steps)
 
-    def draft(self, requests: Sequence[DraftRequest]) -> Drafts:
+    def draft(self, requests: Sequence[DraftRequest], most_read: int | None = None) -> Drafts:
         assert len({request.slot for request in requests}) == len(requests) > 0
         missing: dict[int, int] = {}
-        left, n_new = self.n_read, 0
+        left, n_new = min(self.n_read, self.n_read if most_read is None else most_read), 0
         for request in requests:
             assert 0 < request.n <= self.n_ctx - len(request.tokens)
             held = self.held.setdefault(request.slot, [])

@@ -169,6 +169,15 @@ def test_a_long_prompt_is_read_in_pieces_and_no_running_answer_waits() -> None:
     assert run.n_drafted > 100
 
 
+def test_reading_a_prompt_takes_no_longer_than_the_steps_beside_it() -> None:
+    drafter = FakeDrafter(successor, lambda n_rows, n_prompt: DRAFT + 0.01 * n_prompt)
+    run = Run(drafter)
+    run.add("a", list(range(1, 1001)), max_tokens=400)
+    run.finish()
+    assert run.n_drafted > 100
+    assert max(step.seconds for step in drafter.steps) < 1.3  # a step takes 1 second
+
+
 def test_a_prompt_whose_short_answer_cannot_save_its_reading_is_not_read() -> None:
     drafter = FakeDrafter(successor, lambda n_rows, n_prompt: DRAFT + 0.1 * n_prompt)
     run = Run(drafter)

@@ -52,10 +52,10 @@ class Drafter(Protocol):
         """The maximum number of tokens of a sequence, with its guesses."""
         ...
 
-    def draft(self, requests: Sequence[DraftRequest]) -> Drafts:
+    def draft(self, requests: Sequence[DraftRequest], most_read: int | None = None) -> Drafts:
         """Guess the next tokens of several sequences, one request for each slot.
 
-        Reads the tokens of each sequence that it has not read yet, a bounded number in one call. Never raises: a failed
-        computation means that there are no guesses.
+        Reads the tokens of each sequence that it has not read yet: in one call at most `most_read` tokens, and never
+        more than its own limit. Never raises: a failed computation means that there are no guesses.
         """
         ...

@@ -25,6 +25,8 @@ _LEAST_EXPECTED = 64
 _REST = 8
 # Fewer tokens say little about the cost of a token of a prompt.
 _LEAST_PROMPT = 32
+# The draft model reads so many tokens in a step as long as that cost is unknown.
+_FIRST_READ = 64
 # A sequence for which the draft model guessed in the last step lacks at most so many tokens there.
 _CURRENT = MOST_GUESSES + 1
 
@@ -142,9 +144,9 @@ class Drafting:
             self._rest, self._n_resting = _REST, n_given
             return {}
         if probed is None:
-            return self._draft(worth)
+            return self._draft(worth, load)
         cost, before = self._guess_seconds(load) + self._reading_seconds(probed.sequence), self.seconds
-        found = self._draft([*worth, (probed, 1)])
+        found = self._draft([*worth, (probed, 1)], load)
         # Next to others, the guess shares the steps of the draft model, and its own part is only estimated.
         self._probe_seconds += cost if worth else max(cost, self.seconds - before)
         state = self._states[probed.sequence.id]
@@ -220,9 +222,15 @@ class Drafting:
         more, now = self._costs.of_rows(load.n_rows + 1) or 0.0, self._costs.of_rows(load.n_rows) or 0.0
         return max(0.0, more - now) + self._draft_seconds([1])
 
-    def _draft(self, counts: list[tuple[Candidate, int]]) -> dict[Sequence, Tokens[int]]:
+    def _most_read(self, load: Load) -> int:
+        """Return how many tokens the draft model may read, so that this takes no longer than the step itself."""
+        per_token = self._draft_costs.per_prompt_token
+        return max(_LEAST_PROMPT, int(load.seconds / per_token)) if per_token else _FIRST_READ
+
+    def _draft(self, counts: list[tuple[Candidate, int]], load: Load) -> dict[Sequence, Tokens[int]]:
         requests = [DraftRequest(self._states[c.sequence.id].slot, c.sequence.tokens, n) for c, n in counts]
-        drafts = self._drafter.draft(requests)
+        # A sequence that was read before has one or two new tokens.
+        drafts = self._drafter.draft(requests, self._most_read(load) + 2 * len(requests))
         self._note_costs(drafts)
         found: dict[Sequence, Tokens[int]] = {}
         for (candidate, n), request in zip(counts, requests, strict=True):

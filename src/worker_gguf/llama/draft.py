@@ -46,7 +46,7 @@ class LlamaDrafter:
     def n_ctx(self) -> int:
         return min(self._context.params.n_ctx, self._context.n_ctx_seq)
 
-    def draft(self, requests: Sequence[DraftRequest]) -> Drafts:
+    def draft(self, requests: Sequence[DraftRequest], most_read: int | None = None) -> Drafts:
         if self._has_failed:
             return Drafts()
         missing: dict[int, int] = {}
@@ -54,7 +54,8 @@ class LlamaDrafter:
         guesses: dict[int, list[int]] = {}
         wanted = {request.slot: request.n for request in requests}
         try:
-            chunks = self._unread(requests, missing)
+            most = self._context.params.n_ubatch
+            chunks = self._unread(requests, most if most_read is None else min(most, most_read), missing)
             while chunks:
                 drawn = self._decode(chunks, steps)
                 chunks = []
@@ -77,8 +78,8 @@ class LlamaDrafter:
         if self._has_failed:
             raise ModelInvalid("The draft model could not be computed; see the log. Unset DRAFT_MODEL.")
 
-    def _unread(self, requests: Sequence[DraftRequest], missing: dict[int, int]) -> list[Chunk]:
-        """Return the tokens that the draft model must read, at most N_UBATCH, the shortest rest first.
+    def _unread(self, requests: Sequence[DraftRequest], left: int, missing: dict[int, int]) -> list[Chunk]:
+        """Return the tokens that the draft model must read, at most `left`, the shortest rest first.
 
         Writes to `missing` how many tokens of each sequence will still be unread.
         """
@@ -86,7 +87,6 @@ class LlamaDrafter:
             held = self._held[request.slot]
             # The last token is always read, for the logits.
             self._cut(request.slot, common_prefix(held, request.tokens[:-1]))
-        left = self._context.params.n_ubatch
         chunks: list[Chunk] = []
         for request in sorted(requests, key=lambda request: len(request.tokens) - len(self._held[request.slot])):
             start = len(self._held[request.slot])
