@@ -20,8 +20,10 @@ from worker_gguf.engine.batch import (
     StepResult,
     Truncate,
 )
+from worker_gguf.engine.drafter import DraftRequest, Drafts, DraftStep
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.engine.runner import Limits
+from worker_gguf.engine.slots import common_prefix
 from worker_gguf.link.messages import Step
 
 EOG = 0
@@ -182,3 +184,61 @@ class FakeRunner:
         assert chunk.start == len(memory)
         memory += chunk.tokens
         assert len(memory) <= self._limits.n_ctx
+
+
+class FakeDrafter:
+    """A draft model that guesses `draw(history)` and reads at most `n_read` tokens in one call.
+
+    A request for tokens beyond its context, or two requests for one slot, are assertion errors.
+    """
+
+    def __init__(
+        self,
+        draw: Callable[[Sequence[int]], int] = successor,
+        seconds: Callable[[int, int], float] = lambda n_rows, n_prompt: 0.0,
+        *,
+        n_ctx: int = 10_000,
+        n_read: int = 10_000,
+    ) -> None:
+        """`seconds` is what a step with so many rows and further tokens takes."""
+        self.draw = draw
+        self.seconds = seconds
+        self.n_ctx = n_ctx
+        self.n_read = n_read
+        self.held: dict[int, list[int]] = {}
+        self.requests: list[DraftRequest] = []
+        self.steps: list[DraftStep] = []
+
+    @property
+    def total_seconds(self) -> float:
+        return sum(step.seconds for step in self.steps)
+
+    def draft(self, requests: Sequence[DraftRequest], most_read: int | None = None) -> Drafts:
+        assert len({request.slot for request in requests}) == len(requests) > 0
+        missing: dict[int, int] = {}
+        left, n_new = min(self.n_read, self.n_read if most_read is None else most_read), 0
+        for request in requests:
+            assert 0 < request.n <= self.n_ctx - len(request.tokens)
+            held = self.held.setdefault(request.slot, [])
+            del held[common_prefix(held, request.tokens[:-1]) :]
+            new = request.tokens[len(held) :][:left]
+            held += new
+            left, n_new = left - len(new), n_new + len(new)
+            if n_missing := len(request.tokens) - len(held):
+                missing[request.slot] = n_missing
+        ready = [request for request in requests if request.slot not in missing]
+        guesses: dict[int, tuple[int, ...]] = {}
+        for request in ready:
+            tokens = list(request.tokens)
+            for _ in range(request.n):
+                tokens.append(self.draw(tokens))
+            guesses[request.slot] = tuple(tokens[len(request.tokens) :])
+        steps = [self._step(len(requests), max(0, n_new - len(requests)))]
+        further = range(1, max((request.n for request in ready), default=0))
+        steps += [self._step(sum(request.n > i for request in ready), 0) for i in further]
+        self.requests += requests
+        self.steps += steps
+        return Drafts(guesses, missing, tuple(steps))
+
+    def _step(self, n_rows: int, n_prompt: int) -> DraftStep:
+        return DraftStep(n_rows, n_prompt, self.seconds(n_rows, n_prompt))

@@ -52,6 +52,19 @@ def test_the_error_of_a_missing_quant_lists_the_quants_of_the_repository(
     assert "tiny-Q8_0.gguf" in capsys.readouterr().err
 
 
+def test_it_fetches_the_draft_model_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL", f"{REPO}:Q4_K_M")
+    monkeypatch.setenv("DRAFT_MODEL", f"{REPO}:Q8_0")
+    with a_hub() as hub:
+        assert fetch(arguments(None, tmp_path), endpoint=hub.url) == 0
+        names = [Path(line).name for line in capsys.readouterr().out.splitlines()]
+        assert names == ["tiny-Q4_K_M.gguf", "tiny-Q8_0.gguf"]
+        assert fetch(arguments(f"{REPO}:Q4_K_M", tmp_path), endpoint=hub.url) == 0
+    assert [Path(line).name for line in capsys.readouterr().out.splitlines()] == ["tiny-Q4_K_M.gguf"]
+
+
 def test_it_fetches_every_model_that_is_listed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

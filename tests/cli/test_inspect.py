@@ -44,6 +44,25 @@ def test_a_gpu_has_the_context_of_the_process_and_the_processor_has_none(capsys:
     assert "\nprocess: " not in capsys.readouterr().out
 
 
+def test_a_draft_model_has_rows_of_its_own_and_takes_memory_of_the_model(
+    moe: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def room() -> float:
+        assert main(["inspect", moe, "--gpu", "80GB", "--ram", "64GB"]) == 0
+        row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("GPU 0"))
+        return float(row.split()[-2])
+
+    alone = room()
+    draft = shapes.write(shapes.SHAPES["Llama-3.2-1B"], Path(moe).with_name("draft.gguf"))
+    monkeypatch.setenv("DRAFT_MODEL", str(draft))
+    assert room() < alone - 1
+    assert main(["inspect", moe, "--gpu", "80GB", "--ram", "64GB"]) == 0
+    out = capsys.readouterr().out
+    assert "\ndraft model: " in out
+    assert "\ndraft, GPU 0 of 80.0 GiB  " in out
+    assert "\ndraft: guesses for 8 sequences of at most 8192 tokens\n" in out
+
+
 def test_what_was_weighed_is_one_line(moe: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", moe, "--gpu", "80GB", "--ram", "64GB"]) == 0
     out = capsys.readouterr().out

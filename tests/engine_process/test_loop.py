@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.fakes import FakeRunner, foretold, limits, request, successor
+from tests.fakes import FakeDrafter, FakeRunner, foretold, limits, request, successor
 from worker_gguf.engine_process.loop import Loop
 from worker_gguf.link.channel import Channel, ChannelClosed
 from worker_gguf.link.messages import Add, Command, Finish, Report, Step, Stop
@@ -157,3 +157,20 @@ def test_a_report_is_not_held_if_steps_take_long() -> None:
         tokens = [*drive.step().tokens, *drive.step().tokens]
         computing.set()
     assert tokens == foretold([1, 2, 3], 2)
+
+
+def test_a_report_counts_what_a_draft_model_guessed() -> None:
+    def unlike(history: Sequence[int]) -> int:
+        return 1 + 7919 * len(history) + history[-1] % 89
+
+    runner = FakeRunner(limits(n_rows=8), unlike, lambda n_rows, n_prompt: 1.0)
+    drafter = FakeDrafter(unlike, lambda n_rows, n_prompt: 0.01)
+    with driven(runner, Add(1, request("a", max_tokens=12), None), drafter=drafter) as drive:
+        steps = [drive.step()]
+        while not steps[-1].endings:
+            steps.append(drive.step())
+    assert sum(len(step.tokens) for step in steps) == 12
+    n_guessed = sum(step.guessed for step in steps)
+    assert n_guessed == sum(step.drafted for step in steps) == sum(step.drafted_right for step in steps) > 0
+    assert sum(step.draft_seconds for step in steps) == pytest.approx(drafter.total_seconds)
+    assert steps[0].draft_seconds == 0

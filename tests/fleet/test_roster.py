@@ -88,6 +88,7 @@ def test_a_path_or_an_address_is_named_by_its_file() -> None:
         ("[{model: embedded, alias: 5}]", "entry 1: `alias` must be a text"),
         ("[{model: embedded, n_ctxx: 5}]", "MODELS entry 1: N_CTXX is not a setting of a model"),
         ("[{model: embedded, port: 80}]", "MODELS entry 1: PORT is for the whole worker"),
+        ("[{model: embedded, draft_model: embedded}]", "DRAFT_MODEL is for a worker with a single model"),
         ("[{model: embedded, api_keys: x}]", "API_KEYS is for the whole worker"),
         ("[a=embedded, {model: embedded, alias: b, n_ctx: 8k}]", "MODELS entry 2 (b): N_CTX='8k' is not valid"),
         ("[{model: embedded, n_batch: 8, n_ubatch: 16}]", "MODELS entry 1: N_UBATCH=16 exceeds N_BATCH=8"),

@@ -10,7 +10,7 @@ import pytest
 from worker_gguf.engine.stats import EngineStats
 from worker_gguf.fleet.totals import of_the_past, total
 
-OF_NOW = {"n_slots", "n_cells", "max_queue", "busy_slots", "waiting", "held_tokens"}
+OF_NOW = {"n_slots", "n_cells", "max_queue", "busy_slots", "waiting", "held_tokens", "saved_bytes"}
 
 
 def stats() -> EngineStats:

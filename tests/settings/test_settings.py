@@ -187,6 +187,8 @@ def test_what_is_no_origin_is_refused(origins: str) -> None:
         ({"MODEL_FILENAME": "a.gguf"}, "need each other"),
         ({"MODEL_REPOSITORY_ID": "org/repo"}, "need each other"),
         ({"MODEL": "m", "MODEL_REPOSITORY_ID": "org/repo", "MODEL_FILENAME": "a.gguf"}, "set only one of them"),
+        ({"DRAFT_MODEL": "a.gguf", "MODELS": "one=b.gguf"}, "DRAFT_MODEL guesses for a single model"),
+        ({"DRAFT_MODEL": "a.gguf", "SPECULATION": "off"}, "which SPECULATION=off forbids"),
         ({"N_BATCH": "256", "N_UBATCH": "512"}, "N_UBATCH=512 exceeds N_BATCH=256"),
         ({"TYPE_V": "q8_0", "FLASH_ATTN": "off"}, "TYPE_V=q8_0 needs flash attention"),
     ],

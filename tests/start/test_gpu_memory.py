@@ -9,7 +9,7 @@ import pytest
 from tests.plan.test_plan import GIB, SMALL, gpus
 from tests.start.test_open_model import opened
 from worker_gguf.embedded import MODEL_PATH
-from worker_gguf.plan import GPU_CONTEXT_BYTES, Constraints, Machine, MemoryPlan, plan_memory
+from worker_gguf.plan import GPU_CONTEXT_BYTES, Constraints, Machine, MemoryPlan, plan_memory, plan_with_draft
 from worker_gguf.settings import Settings
 from worker_gguf.start.gpu_memory import compare_gpu_memory
 
@@ -38,6 +38,14 @@ def test_what_the_load_took_is_compared_with_the_plan(caplog: pytest.LogCaptureF
     (line,) = caplog.records
     assert (line.levelname, line.getMessage()) == ("INFO", "GPU memory")
     assert vars(line)["used_mib"] - vars(line)["planned_mib"] in (30, 31)
+
+
+def test_the_memory_of_a_draft_model_is_part_of_the_plan() -> None:
+    machine = read(24)
+    plan = plan_with_draft(SMALL, SMALL, machine, Constraints(n_ctx=4096, n_parallel=1))
+    assert plan.draft is not None
+    (gpu,) = compare_gpu_memory(plan, machine, (machine.gpus[0].free_bytes - GIB,), Settings())
+    assert gpu.planned_bytes == plan.devices[0].used_bytes + plan.draft.bytes_on(0) > 2 * SMALL.weights_bytes - GIB // 2
 
 
 def test_more_than_the_plan_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:

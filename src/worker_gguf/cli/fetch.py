@@ -18,12 +18,12 @@ __all__ = ["add_arguments", "fetch"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", nargs="?", help="org/repo:QUANT or a URL; default: MODEL, or all of MODELS")
+    parser.add_argument("model", nargs="?", help="org/repo:QUANT or a URL; default: MODEL and DRAFT_MODEL, or MODELS")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="a cache in the Hub's layout; default: the worker's")
 
 
 def fetch(arguments: argparse.Namespace, *, endpoint: str | None = None) -> int:
-    """Download the model, or every model of MODELS, and print the paths of its files. Returns the exit code.
+    """Download the model and DRAFT_MODEL, or all of MODELS, and print the paths of the files. Returns the exit code.
 
     If the model is on disk, no request is made. Without a quant, the default order decides, because this may not be the
     machine that will run the model.
@@ -34,7 +34,7 @@ def fetch(arguments: argparse.Namespace, *, endpoint: str | None = None) -> int:
 
     try:
         with ExitStack() as marks:
-            for settings in _wanted(settings_for(arguments.model)):
+            for settings in _wanted(settings_for(arguments.model), has_name=arguments.model is not None):
                 local = _ensure(settings, arguments.to, endpoint)
                 # Making room for the next model must not delete this one.
                 marks.callback(UsageMark(local.paths, settings.cache_dir()).release)
@@ -48,10 +48,13 @@ def fetch(arguments: argparse.Namespace, *, endpoint: str | None = None) -> int:
     return 0
 
 
-def _wanted(settings: Settings) -> list[Settings]:
-    """Return the settings of each model to fetch."""
+def _wanted(settings: Settings, *, has_name: bool) -> list[Settings]:
+    """Return the settings of each model to fetch. With `has_name`, only the named one is wanted."""
     if settings.models is None:
-        return [settings]
+        if settings.draft_model is None or has_name:
+            return [settings]
+        names = ("model_repository_id", "model_filename", "model_alias", "draft_model")
+        return [settings, settings.changed(names, {"model": settings.draft_model})]
     from worker_gguf.fleet.roster import read_roster
 
     return [entry.settings for entry in read_roster(settings)]

@@ -8,6 +8,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from worker_gguf.errors import WorkerError
@@ -60,16 +61,21 @@ def inspect(arguments: argparse.Namespace, *, endpoint: str | None = None) -> in
     try:
         settings = settings_for_one(arguments.model, **{name: getattr(arguments, name) for name in SETTINGS})
         machine = _machine(arguments.gpu, arguments.ram)
-        header, where = _header(settings, machine, endpoint)
-        print(f"{_describe(header)}\nfile: {where}\nplanned for: {_place(arguments.gpu, arguments.ram)}\n")
-        plan = plan_for(header, machine, settings)
+        header, where = _header(settings.model_reference, settings, machine, endpoint)
+        print(f"{_describe(header)}\nfile: {where}")
+        draft = None
+        if settings.draft_model is not None:
+            draft, where = _header(settings.draft_model, settings, machine, endpoint)
+            print(f"draft model: {_describe(draft)}\nfile: {where}")
+        print(f"planned for: {_place(arguments.gpu, arguments.ram)}\n")
+        plan = plan_for(header, machine, settings, draft=draft)
     except SettingsError as error:
         print(f"worker-gguf: {error.message}", file=sys.stderr)
         return 2
     except WorkerError as error:
         print(f"worker-gguf: {error.message}", file=sys.stderr)
         return 1
-    notes = filter(None, (_process(plan), f"window: {plan.weighed}"))
+    notes = filter(None, (_process(plan), f"window: {plan.weighed}", _draft(plan)))
     print("\n".join([*_columns(_devices(plan), "<" + ">" * 8), *notes, "", *_columns(_settings(plan), "<><")]))
     if warning := beyond_training(header, plan):
         print(f"\n{warning}")
@@ -125,7 +131,7 @@ def _cards(gpu: str) -> list[int]:
     return [] if gpu.strip().lower() in ("none", "0", "") else parse_sizes(gpu)
 
 
-def _header(settings: Settings, machine: Machine, endpoint: str | None) -> tuple[ModelHeader, str]:
+def _header(reference: str, settings: Settings, machine: Machine, endpoint: str | None) -> tuple[ModelHeader, str]:
     """Return the header and the place where it was read: on disk, or on the Hub if it is not there."""
     from functools import partial
 
@@ -135,7 +141,7 @@ def _header(settings: Settings, machine: Machine, endpoint: str | None) -> tuple
     from worker_gguf.store import Hub, HubRef, ModelRef, locate, read_remote
     from worker_gguf.store.select import PREFERENCE, by_labels
 
-    ref = ModelRef.parse(settings.model_reference)
+    ref = ModelRef.parse(reference)
     if local := locate(ref, settings.cache_dirs(), baked_dir=settings.model_baked_dir):
         return read_headers(local.paths), f"{local.path}{_parts(local.paths)}"
     if not isinstance(ref, HubRef):
@@ -164,6 +170,8 @@ def _devices(plan: MemoryPlan) -> Iterator[tuple[str, ...]]:
     yield "device", "layers", "weights", "KV", "compute", "other", "process", "used", "room"
     for use in plan.devices:
         yield _device_row(use)
+    for use in plan.draft.devices if plan.draft else ():
+        yield _device_row(replace(use, name=f"draft, {use.name}", process_bytes=0))
 
 
 def _device_row(use: DeviceUse) -> tuple[str, ...]:
@@ -180,6 +188,12 @@ def _process(plan: MemoryPlan) -> str | None:
         f"process: {_gib(process_bytes)} on each GPU for the CUDA context and llama.cpp's workspaces, once for each "
         "model in memory"
     )
+
+
+def _draft(plan: MemoryPlan) -> str | None:
+    if plan.draft is None:
+        return None
+    return f"draft: guesses for {plan.draft.n_parallel} sequences of at most {plan.draft.n_ctx} tokens"
 
 
 def _settings(plan: MemoryPlan) -> Iterator[tuple[str, ...]]:

@@ -6,7 +6,7 @@ from bisect import bisect_right
 
 __all__ = ["StepCosts"]
 
-# The weight of the newest measurement. Single steps are disturbed by other processes.
+# The weight of the newest measurement. Single steps are disturbed by other processes, sometimes for ten times as long.
 _NEWEST = 0.25
 # The cost of a prompt token is the mean of so many tokens. A step of a few tokens says little about it, or nothing if
 # the cost of the step's rows is unknown.
@@ -28,6 +28,8 @@ class StepCosts:
         self._noted: dict[int, int] = {}
         self._known: list[int] = []
         self._n_steps = 0
+        self.total_seconds = 0.0
+        """The sum of all measured seconds."""
         # A step without rows may return before a GPU has computed it. Its time then shows in the next step with rows.
         self._unread_prompt, self._unread_seconds = 0, 0.0
         self._prompt_tokens, self._prompt_seconds = 0.0, 0.0
@@ -35,6 +37,7 @@ class StepCosts:
     def note(self, n_rows: int, n_prompt: int, seconds: float) -> None:
         """Learn from a step with `n_rows` rows and `n_prompt` further tokens of prompts."""
         self._n_steps += 1
+        self.total_seconds += seconds
         n_prompt, seconds = n_prompt + self._unread_prompt, seconds + self._unread_seconds
         self._unread_prompt, self._unread_seconds = (0, 0.0) if n_rows else (n_prompt, seconds)
         if not n_rows:
@@ -87,4 +90,5 @@ class StepCosts:
 
 
 def _mean(old: float | None, new: float) -> float:
-    return new if old is None else old + _NEWEST * (new - old)
+    """Return the mean with a new measurement, of which no more than twice the mean counts."""
+    return new if old is None else old + _NEWEST * (min(new, 2 * old) - old)

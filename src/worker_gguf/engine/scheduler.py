@@ -12,6 +12,7 @@ from itertools import zip_longest
 
 from worker_gguf.engine.batch import Batch, Chunk, Sampled, StepResult
 from worker_gguf.engine.costs import StepCosts
+from worker_gguf.engine.drafter import Drafter
 from worker_gguf.engine.memory import Memory
 from worker_gguf.engine.prompt_cache import PromptCache
 from worker_gguf.engine.prompt_share import prompt_budget, until_checkpoint
@@ -19,7 +20,7 @@ from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.engine.runner import Limits
 from worker_gguf.engine.sequence import Sequence, Slot
 from worker_gguf.engine.slots import common_prefix, least_copy
-from worker_gguf.engine.speculation import Speculation
+from worker_gguf.engine.speculation import Drafted, Speculation
 from worker_gguf.engine.updates import Ended, FinishReason, Token, Update
 from worker_gguf.errors import (
     DeadlineExceeded,
@@ -38,9 +39,15 @@ class Scheduler:
     """Continuous batching over a fixed number of slots: by priority, then first come, first served."""
 
     def __init__(
-        self, limits: Limits, *, max_queue: int, prefill_chunk: int | None = None, cache_bytes: int = 0
+        self,
+        limits: Limits,
+        *,
+        max_queue: int,
+        prefill_chunk: int | None = None,
+        cache_bytes: int = 0,
+        drafter: Drafter | None = None,
     ) -> None:
-        """`cache_bytes` is the size of the prompt cache in main memory, 0 for none.
+        """`drafter` guesses tokens. `cache_bytes` is the size of the prompt cache in main memory, 0 for none.
 
         `max_queue` is the number of requests that may wait while all slots are busy. `prefill_chunk` is the maximum
         number of prompt tokens in a step while other sequences decode. As soon as the costs of steps are known, their
@@ -57,7 +64,7 @@ class Scheduler:
         self._arrivals = 0
         # A memory that cannot be cut cannot take back a wrong guess.
         can_guess = limits.n_rows > limits.n_slots and limits.prefix == "any"
-        self._speculation = Speculation(limits, self._costs) if can_guess else None
+        self._speculation = Speculation(limits, self._costs, drafter) if can_guess else None
 
     @property
     def is_idle(self) -> bool:
@@ -113,6 +120,10 @@ class Scheduler:
         if not chunks and not operations:
             return None
         return Batch(operations, tuple(sorted(chunks, key=lambda chunk: chunk.slot)))
+
+    def take_drafted(self) -> Drafted:
+        """Return what the draft model did for the last step."""
+        return Drafted() if self._speculation is None else self._speculation.take_drafted()
 
     def commit(self, batch: Batch, result: StepResult) -> list[Update]:
         """Apply the result of a step."""
@@ -186,25 +197,8 @@ class Scheduler:
             room -= n
             if not is_decoding:
                 budget -= n
-        guesses = self._guesses(decoding, parts, room) if decoding and self._speculation is not None else {}
+        guesses = self._speculation.guesses(parts, self.memory) if decoding and self._speculation else {}
         return [self._chunk(sequence, n, guesses.get(sequence, ())) for sequence, n in parts.items()]
-
-    def _guesses(self, decoding: list[Sequence], parts: dict[Sequence, int], room: int) -> dict[Sequence, Tokens[int]]:
-        """Return guesses for sequences of this step, if there is room for them without making another one wait."""
-        assert self._speculation is not None
-        n_rows = sum(n == sequence.n_pending for sequence, n in parts.items())
-        n_prompt = sum(parts.values()) - n_rows
-        seconds = n_prompt * (self._costs.per_prompt_token or 0.0)
-        guesses = self._speculation.choose([s for s in decoding if s in parts], n_rows, seconds)
-        n_guesses = sum(map(len, guesses.values()))
-        if n_guesses + sum(parts.values()) > self.limits.n_batch:
-            return {}
-        while n_guesses > room:
-            held = self.memory.n_held
-            if not self.memory.forget_oldest():
-                return {}
-            room += held - self.memory.n_held
-        return guesses
 
     def _chunk(self, sequence: Sequence, n: int, guesses: Tokens[int]) -> Chunk:
         assert sequence.slot is not None

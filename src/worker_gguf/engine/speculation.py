@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Tokens
+from dataclasses import dataclass
 
 from worker_gguf.engine.costs import StepCosts
+from worker_gguf.engine.drafter import Drafter
+from worker_gguf.engine.drafting import MOST_GUESSES, Candidate, Drafting, Load
 from worker_gguf.engine.lookup import Chances, Lookup
+from worker_gguf.engine.memory import Memory
 from worker_gguf.engine.runner import Limits
 from worker_gguf.engine.sequence import Sequence
 
-__all__ = ["Speculation"]
+__all__ = ["Drafted", "Speculation"]
 
 # A guess is added if its chance is at least one of these. All are tried, and the one that promises most is taken.
 _LEAST_CHANCES = (0.9, 0.75, 0.6, 0.45, 0.3, 0.15)
 # The estimates are not exact, so a gain must be at least this large.
 _LEAST_GAIN = 1.05
-_NO_GUESSES: dict[Sequence, Tokens[int]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Drafted:
+    """What a draft model did for one step: the slots that got guesses from it, and its seconds."""
+
+    slots: frozenset[int] = frozenset()
+    seconds: float = 0.0
+
+
+_NOTHING = Drafted()
 
 
 class Speculation:
-    """Guesses for the sequences of one engine.
+    """Guesses for the sequences of one engine: from their own tokens, or else from a draft model.
 
     A guess costs a row in the step and gains a token if it and all guesses before it are right. Both are known: the
     cost of rows from the steps so far, the chances from each sequence's own tokens.
     """
 
-    def __init__(self, limits: Limits, costs: StepCosts) -> None:
+    def __init__(self, limits: Limits, costs: StepCosts, drafter: Drafter | None = None) -> None:
         self._limits = limits
         self._costs = costs
         self._common = Chances()
         self._lookups: dict[str, Lookup] = {}
+        self._drafting = Drafting(drafter, costs, _LEAST_GAIN) if drafter is not None else None
+        self._drafted = _NOTHING
 
     def note(self, sequence: Sequence, n_new: int) -> None:
         """Learn from the tokens that a step drew."""
@@ -38,42 +54,101 @@ class Speculation:
             self._lookups[sequence.id] = Lookup(sequence.tokens, self._common)
         else:
             lookup.note(n_new)
+        if self._drafting is not None:
+            self._drafting.note(sequence, n_new)
 
     def forget(self, sequence: Sequence) -> None:
         self._lookups.pop(sequence.id, None)
+        if self._drafting is not None:
+            self._drafting.forget(sequence)
 
-    def choose(self, decoding: list[Sequence], n_rows: int, seconds: float) -> dict[Sequence, Tokens[int]]:
-        """Return the guesses of each sequence for this step.
+    def take_drafted(self) -> Drafted:
+        """Return what the draft model did since the last call."""
+        drafted, self._drafted = self._drafted, _NOTHING
+        return drafted
 
-        `n_rows` are the rows of the step without guesses. `seconds` is what the prompts in it add.
+    def guesses(self, parts: dict[Sequence, int], memory: Memory) -> dict[Sequence, Tokens[int]]:
+        """Return guesses for the decoding sequences of a step, if there is room for them without making another wait.
+
+        `parts` has the number of tokens that the step computes of each sequence.
+        """
+        n_parts = sum(parts.values())
+        decoding = [sequence for sequence, n in parts.items() if n == sequence.n_pending and sequence.is_decoding]
+        # A prompt that is computed to its end has a row, too.
+        n_rows = sum(n == sequence.n_pending for sequence, n in parts.items())
+        prompt_seconds = (n_parts - n_rows) * (self._costs.per_prompt_token or 0.0)
+        room = memory.room - n_parts
+        idle = sum(len(slot.tokens) for slot in memory.slots if slot.is_idle)
+        most = min(self._limits.n_batch - n_parts, room + idle)
+        guesses = self.choose(decoding, n_rows, prompt_seconds, most)
+        n_guesses = sum(map(len, guesses.values()))
+        while n_guesses > memory.room - n_parts:
+            if not memory.forget_oldest():
+                return {}
+        return guesses
+
+    def choose(
+        self, decoding: list[Sequence], n_rows: int, prompt_seconds: float, most: int
+    ) -> dict[Sequence, Tokens[int]]:
+        """Return the guesses of each sequence for this step, at most `most` together.
+
+        `n_rows` are the rows of the step without guesses. `prompt_seconds` is what the prompts in it add.
         """
         base = self._costs.of_rows(n_rows)
-        free = self._limits.n_rows - n_rows
-        if not base or free <= 0:
-            return _NO_GUESSES
+        free = min(self._limits.n_rows - n_rows, most)
+        if not decoding or not base or free <= 0:
+            return {}
+        load = Load(n_rows, n_rows, base + prompt_seconds, prompt_seconds, free)
+        found, n_right = self._look_up(decoding, load)
+        if self._drafting is None or self._drafting.rests(len(decoding) - len(found)):
+            return found
+        n_found = sum(map(len, found.values()))
+        if n_found:
+            rows_s = self._costs.of_rows(n_rows + n_found) or base
+            load = Load(n_rows + n_found, n_rows + n_right, rows_s + prompt_seconds, prompt_seconds, free - n_found)
+        others = [self._candidate(sequence, load.free) for sequence in decoding if sequence not in found]
+        return found | self._draft(self._drafting, others, load)
+
+    def _look_up(self, decoding: list[Sequence], load: Load) -> tuple[dict[Sequence, Tokens[int]], float]:
+        """Return the guesses from the sequences' own tokens, and how many of them are expected to be right."""
         offers: list[tuple[Sequence, Tokens[int], list[float]]] = []
         for sequence in decoding:
             lookup = self._lookups.get(sequence.id)
-            if lookup is not None and (most := self._most(sequence, free)) > 0 and (found := lookup.guesses(most)):
-                offers.append((sequence, found, lookup.chances(len(found))))
-        if not offers:
-            return _NO_GUESSES
-        best, least = _LEAST_GAIN * n_rows / (base + seconds), 0.0
+            most = min(self._left(sequence), load.free)
+            if lookup is not None and most > 0 and (found := lookup.guesses(most)):
+                chances = lookup.chances(len(found))
+                # Any three equal tokens make an offer. Where a draft model guesses better, it goes on.
+                if self._drafting is None or chances[0] >= self._drafting.chance_if_on(sequence):
+                    offers.append((sequence, found, chances))
+        best, least = _LEAST_GAIN * load.n_tokens / load.seconds, 0.0
         for limit in _LEAST_CHANCES:
             taken = [chance for _, _, chances in offers for chance in chances if chance >= limit]
-            if not taken or len(taken) > free:
+            if not taken or len(taken) > load.free:
                 continue
-            rate = (n_rows + sum(taken)) / ((self._costs.of_rows(n_rows + len(taken)) or base) + seconds)
+            rows_s = self._costs.of_rows(load.n_rows + len(taken)) or load.seconds
+            rate = (load.n_tokens + sum(taken)) / (rows_s + load.prompt_seconds)
             if rate > best:
                 best, least = rate, limit
         if not least:
-            return _NO_GUESSES
-        chosen = {s: found[: sum(chance >= least for chance in chances)] for s, found, chances in offers}
-        return {sequence: found for sequence, found in chosen.items() if found}
+            return {}, 0.0
+        counts = [sum(chance >= least for chance in chances) for _, _, chances in offers]
+        n_right = sum(sum(chances[:n]) for (_, _, chances), n in zip(offers, counts, strict=True))
+        return {s: found[:n] for (s, found, _), n in zip(offers, counts, strict=True) if n}, n_right
 
-    def _most(self, sequence: Sequence, free: int) -> int:
+    def _draft(self, drafting: Drafting, candidates: list[Candidate], load: Load) -> dict[Sequence, Tokens[int]]:
+        before = drafting.seconds
+        found = drafting.choose(candidates, load)
+        slots = frozenset(sequence.slot.id for sequence in found if sequence.slot is not None)
+        self._drafted = Drafted(slots, drafting.seconds - before)
+        return found
+
+    def _candidate(self, sequence: Sequence, free: int) -> Candidate:
+        left = self._left(sequence)
+        return Candidate(sequence, max(0, min(left, free, MOST_GUESSES)), left)
+
+    def _left(self, sequence: Sequence) -> int:
         """Return how many guesses can still be part of the answer, if one more token is drawn after them."""
         left = self._limits.n_ctx - len(sequence.tokens) - 1
         if (limit := sequence.request.max_tokens) is not None:
             left = min(left, limit - sequence.n_generated - 1)
-        return min(left, free)
+        return left

@@ -31,12 +31,15 @@ class EngineStats:
     completion_tokens: int = 0
     guessed_tokens: int = 0
     guessed_right_tokens: int = 0
+    drafted_tokens: int = 0
+    drafted_right_tokens: int = 0
     finished: Counter[str] = field(default_factory=Counter)
     batch_sizes: list[int] = field(default_factory=lambda: [0] * (len(BATCH_BOUNDS) + 1))
     batch_tokens: int = 0
     decode_seconds: float = 0.0
     sample_seconds: float = 0.0
     schedule_seconds: float = 0.0
+    draft_seconds: float = 0.0
 
     def count_batch(self, n_tokens: int) -> None:
         self.steps += 1

@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable
 
 from worker_gguf.engine.batch import Batch, Logprob, Open, StepResult
+from worker_gguf.engine.drafter import Drafter
 from worker_gguf.engine.runner import Runner
 from worker_gguf.engine.scheduler import Scheduler
+from worker_gguf.engine.speculation import Drafted
 from worker_gguf.engine.updates import Ended, Token, Update
 from worker_gguf.errors import EngineFailed, WorkerError
 from worker_gguf.link.channel import Channel
@@ -35,6 +37,7 @@ class Loop:
         prefill_chunk: int | None = None,
         cache_bytes: int = 0,
         holds_reports: bool = False,
+        drafter: Drafter | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """With `holds_reports`, a report that nobody waits for is sent during the drawing of the next step.
@@ -49,7 +52,11 @@ class Loop:
         self._channel = channel
         self._clock = clock
         self._scheduler = Scheduler(
-            runner.limits, max_queue=max_queue, prefill_chunk=prefill_chunk, cache_bytes=cache_bytes
+            runner.limits,
+            max_queue=max_queue,
+            prefill_chunk=prefill_chunk,
+            cache_bytes=cache_bytes,
+            drafter=drafter,
         )
         self._numbers: dict[str, int] = {}
         self._ids: dict[int, str] = {}
@@ -118,14 +125,16 @@ class Loop:
             self._send_report()  # at once, because the decode may take long
         started = time.perf_counter()
         batch = self._scheduler.schedule()
-        self._schedule_seconds = time.perf_counter() - started
+        drafted = self._scheduler.take_drafted()
+        self._draft_seconds = drafted.seconds
+        self._schedule_seconds = time.perf_counter() - started - drafted.seconds
         if batch is None:
             return
         self._admitted_s = self._clock()
         self._is_urgent = bool(self._endings)
         self._note_admitted(batch)
         result = self.runner.run(batch)
-        self._note_result(batch, result)
+        self._note_result(batch, result, drafted)
         self._note(self._scheduler.commit(batch, result))
 
     # --- the report -----------------------------------------------------------------------------------------------
@@ -140,7 +149,8 @@ class Loop:
         self._endings: list[Ending] = []
         self._is_urgent = True  # unless it has nothing but further tokens of answers
         self._n_batch_tokens = self._n_guessed = self._n_right = 0
-        self._schedule_seconds = self._decode_seconds = self._sample_seconds = 0.0
+        self._n_drafted = self._n_drafted_right = 0
+        self._schedule_seconds = self._draft_seconds = self._decode_seconds = self._sample_seconds = 0.0
 
     def _note_admitted(self, batch: Batch) -> None:
         for operation in batch.operations:
@@ -150,11 +160,15 @@ class Loop:
                     self._admitted.append((number, sequence.n_cached or 0))
                     self._is_urgent = True
 
-    def _note_result(self, batch: Batch, result: StepResult) -> None:
+    def _note_result(self, batch: Batch, result: StepResult, drafted: Drafted) -> None:
         self._n_batch_tokens = batch.n_tokens
         self._n_guessed = sum(chunk.n_outputs - 1 for chunk in batch.chunks if chunk.n_outputs > 1)
         if self._n_guessed:
             self._n_right = sum(len(sampled.tokens) - 1 for sampled in result.sampled)
+        if drafted.slots:
+            self._n_drafted = sum(chunk.n_outputs - 1 for chunk in batch.chunks if chunk.slot in drafted.slots)
+            right = [len(sampled.tokens) - 1 for sampled in result.sampled if sampled.slot in drafted.slots]
+            self._n_drafted_right = sum(right)
         self._decode_seconds, self._sample_seconds = result.decode_seconds, result.sample_seconds
 
     def _note(self, updates: list[Update]) -> None:
@@ -204,6 +218,9 @@ class Loop:
             sample_seconds=self._sample_seconds,
             guessed=self._n_guessed,
             guessed_right=self._n_right,
+            drafted=self._n_drafted,
+            drafted_right=self._n_drafted_right,
+            draft_seconds=self._draft_seconds,
             saved_bytes=0 if cache is None else cache.n_bytes,
         )
 

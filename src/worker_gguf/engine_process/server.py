@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from worker_gguf.engine.params import ContextParams
+from worker_gguf.engine.runner import Limits
 from worker_gguf.engine_process.first_token import first_token
 from worker_gguf.engine_process.log import LogSender, say_last
 from worker_gguf.engine_process.loop import Loop
-from worker_gguf.errors import WorkerError
+from worker_gguf.errors import ModelInvalid, WorkerError
 from worker_gguf.link.channel import Channel
 from worker_gguf.link.errors import report_of
 from worker_gguf.link.messages import (
@@ -21,6 +23,7 @@ from worker_gguf.link.messages import (
     Failed,
     FilesOpened,
     Found,
+    LoadDraft,
     LoadModel,
     Look,
     ModelLoaded,
@@ -31,10 +34,12 @@ from worker_gguf.link.messages import (
 )
 from worker_gguf.llama import backend
 from worker_gguf.llama.context import Context
+from worker_gguf.llama.draft import LlamaDrafter, check_pair
 from worker_gguf.llama.machine import read_machine
 from worker_gguf.llama.model import Model
 from worker_gguf.llama.offload import gpu_backends
 from worker_gguf.llama.runner import LlamaRunner
+from worker_gguf.llama.vocabulary import Vocabulary
 
 __all__ = ["Server"]
 
@@ -54,6 +59,8 @@ class Server:
         backend.start(lambda sentence: say_last(channel, sentence))
         self._began_s, self._imported_s = began_s, time.perf_counter()
         self._model: Model | None = None
+        self._draft: Model | None = None
+        self._name = ""
 
     def run(self) -> None:
         """Return when the worker process sends Stop. Raises ChannelClosed if it ends."""
@@ -83,10 +90,10 @@ class Server:
                     began_s=self._began_s,
                     imported_s=self._imported_s,
                 )
-            case LoadModel():
+            case LoadModel() | LoadDraft():
                 fd = self._channel.take_fd() if command.has_file else None
                 try:
-                    return self._load(command, fd)
+                    return self._load(command, fd) if isinstance(command, LoadModel) else self._load_draft(command, fd)
                 finally:
                     if fd is not None:
                         os.close(fd)
@@ -95,21 +102,33 @@ class Server:
 
     def _load(self, command: LoadModel, fd: int | None) -> ModelLoaded:
         logging.getLogger().setLevel(command.log_level)
-        if self._model is not None:
-            self._model.close()
-            self._model = None
+        for model in (self._draft, self._model):
+            if model is not None:
+                model.close()
+        self._draft = self._model = None
+        self._name = Path(command.path).name
+        self._model, report = self._open_model(command, fd)
+        return report
+
+    def _load_draft(self, command: LoadDraft, fd: int | None) -> ModelLoaded:
+        assert self._model is not None, "no model is loaded"
+        self._draft, report = self._open_model(command, fd)
+        check_pair(self._model, self._name, self._draft, Path(command.path).name)
+        return report
+
+    def _open_model(self, command: LoadModel | LoadDraft, fd: int | None) -> tuple[Model, ModelLoaded]:
         before = sum(gpu.free_bytes for gpu in read_machine().gpus)
-        self._model = Model(
+        model = Model(
             Path(command.path),
             command.params,
             progress=self._report_progress(),
             fd=fd,
             opened=lambda: self._channel.send(FilesOpened()),
         )
-        return ModelLoaded(
-            n_ctx_train=self._model.n_ctx_train,
-            n_params=self._model.n_params,
-            offloaded=self._model.offloaded,
+        return model, ModelLoaded(
+            n_ctx_train=model.n_ctx_train,
+            n_params=model.n_params,
+            offloaded=model.offloaded,
             taken_bytes=before - sum(gpu.free_bytes for gpu in read_machine().gpus),
         )
 
@@ -138,6 +157,11 @@ class Server:
             searching.join()
         opened_s = time.perf_counter()
         runner = LlamaRunner(model, context, n_sampling_threads=command.n_sampling_threads)
+        try:
+            drafter = self._open_draft(command.draft, runner.limits, vocabulary)
+        except BaseException:
+            context.close()  # a smaller plan opens another one
+            raise
         logprob, error = None, None
         if command.draws_first:
             first = first_token(runner, vocabulary.bos)
@@ -152,6 +176,7 @@ class Server:
             prefill_chunk=command.params.n_ubatch,
             cache_bytes=command.cache_bytes,
             holds_reports=command.holds_reports,
+            drafter=drafter,
         )
         self._channel.send(
             ContextOpened(
@@ -163,3 +188,16 @@ class Server:
             )
         )
         return loop
+
+    def _open_draft(self, params: ContextParams | None, limits: Limits, vocabulary: Vocabulary) -> LlamaDrafter | None:
+        """Open the context of the draft model, if one is loaded, and compute with it. Raises ModelInvalid."""
+        if self._draft is None or params is None:
+            return None
+        if limits.prefix != "any":
+            raise ModelInvalid(
+                f"DRAFT_MODEL cannot be used with {self._name} and SWA_FULL=false: wrong guesses could not be removed "
+                "from its memory. Unset one of them."
+            )
+        drafter = LlamaDrafter(self._draft, Context(self._draft, params), vocabulary)
+        drafter.warm_up(vocabulary.bos or 0)
+        return drafter

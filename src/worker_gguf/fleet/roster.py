@@ -136,6 +136,8 @@ def _entry(settings: Settings, written: Mapping[str, Any], number: int) -> Entry
 
 
 def _why_not(name: str) -> str:
+    if name == "draft_model":
+        return "DRAFT_MODEL is for a worker with a single model: set MODEL and DRAFT_MODEL, and unset MODELS."
     if name in Settings.model_fields:
         return f"{name.upper()} is for the whole worker: set it as a variable, not in MODELS."
     return f"{name.upper()} is not a setting of a model; docs/models.md lists them."

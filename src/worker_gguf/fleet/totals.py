@@ -13,12 +13,17 @@ _COUNTED = (
     "prompt_tokens",
     "cached_tokens",
     "completion_tokens",
+    "guessed_tokens",
+    "guessed_right_tokens",
+    "drafted_tokens",
+    "drafted_right_tokens",
     "batch_tokens",
     "decode_seconds",
     "sample_seconds",
     "schedule_seconds",
+    "draft_seconds",
 )
-_CURRENT = ("n_slots", "n_cells", "max_queue", "busy_slots", "waiting", "held_tokens")
+_CURRENT = ("n_slots", "n_cells", "max_queue", "busy_slots", "waiting", "held_tokens", "saved_bytes")
 
 
 def total(engines: Iterable[EngineStats]) -> EngineStats:

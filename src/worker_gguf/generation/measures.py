@@ -17,5 +17,8 @@ def measure(stats: EngineStats, step: Step) -> None:
     stats.sample_seconds += step.sample_seconds
     stats.guessed_tokens += step.guessed
     stats.guessed_right_tokens += step.guessed_right
+    stats.drafted_tokens += step.drafted
+    stats.drafted_right_tokens += step.drafted_right
+    stats.draft_seconds += step.draft_seconds
     stats.busy_slots, stats.waiting, stats.held_tokens = step.busy_slots, step.waiting, step.held_tokens
     stats.saved_bytes = step.saved_bytes

@@ -26,6 +26,7 @@ __all__ = [
     "Finish",
     "Found",
     "LastWords",
+    "LoadDraft",
     "LoadModel",
     "Logged",
     "Look",
@@ -62,12 +63,24 @@ class LoadModel(Message, frozen=True):
     log_level: int
 
 
+class LoadDraft(Message, frozen=True):
+    """Load the draft model of the loaded model. Answered by ModelLoaded, or by Failed if the two do not match.
+
+    The fields are those of LoadModel. Another LoadModel closes it.
+    """
+
+    path: str
+    params: ModelParams
+    has_file: bool
+
+
 class OpenContext(Message, frozen=True):
     """Open the context of the loaded model, and begin to serve. Answered by ContextOpened.
 
     `eog` are end-of-generation tokens that the model's file lacks. With `draws_first`, a first token is drawn, which
     shows whether the model computes. `cache_bytes` is the size of the prompt cache in main memory. With
-    `holds_reports`, the reports of further tokens are sent one computation later.
+    `holds_reports`, the reports of further tokens are sent one computation later. `draft` has the
+    parameters of the draft model's context, if one is loaded.
     """
 
     params: ContextParams
@@ -77,6 +90,7 @@ class OpenContext(Message, frozen=True):
     n_sampling_threads: int
     cache_bytes: int = 0
     holds_reports: bool = False
+    draft: ContextParams | None = None
 
 
 class Add(Message, frozen=True):
@@ -97,7 +111,7 @@ class Stop(Message, frozen=True):
     """End the process."""
 
 
-Command = Look | LoadModel | OpenContext | Add | Finish | Stop
+Command = Look | LoadModel | LoadDraft | OpenContext | Add | Finish | Stop
 
 
 # --- reports ----------------------------------------------------------------------------------------------------------
@@ -183,8 +197,9 @@ class Step(Message, frozen=True):
     `numbers[i]` drew `tokens[i]`; end-of-generation tokens are left out. `logprobs` is empty, or has an entry for each
     token. `admitted` has the requests that got their first slot, with their number of cached tokens. `admitted_s`
     and `time_s` are readings of `time.monotonic` before and after the computation. `n_batch_tokens` is 0 if nothing was
-    computed. `guessed` of these were guesses, and `guessed_right` of them became part of an answer. `saved_bytes` is
-    the content of the prompt cache.
+    computed. `guessed` of these were guesses, and `guessed_right` of them became part of an answer. `drafted` and
+    `drafted_right` are the parts of these that a draft model guessed, in `draft_seconds`. `saved_bytes` is the content
+    of the prompt cache.
     """
 
     time_s: float
@@ -204,6 +219,9 @@ class Step(Message, frozen=True):
     guessed: int = 0
     guessed_right: int = 0
     saved_bytes: int = 0
+    drafted: int = 0
+    drafted_right: int = 0
+    draft_seconds: float = 0.0
 
 
 class Logged(Message, frozen=True):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import repeat
 
 from worker_gguf.errors import InvalidRequest
 from worker_gguf.llama.bindings import llama_cpp
@@ -25,6 +26,8 @@ class Vocabulary:
         assert pointer is not None
         self.pointer: llama_cpp.llama_vocab_p = pointer
         self.n_tokens: int = llama_cpp.llama_vocab_n_tokens(self.pointer)
+        self.kind: int = llama_cpp.llama_vocab_type(self.pointer)
+        """llama.h: enum llama_vocab_type."""
         self.adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(self.pointer))
         self._bos: int | None = None
         self._eos: int | None = None
@@ -34,10 +37,9 @@ class Vocabulary:
 
     def why_unusable(self) -> str | None:
         """Return why llama.cpp, which does not check these facts, would end the process at the first text, or None."""
-        kind = llama_cpp.llama_vocab_type(self.pointer)
-        if kind == _NO_VOCABULARY:
+        if self.kind == _NO_VOCABULARY:
             return "a model without a vocabulary, which cannot read text"
-        if kind == _SENTENCE_PIECE and (n_missing := self._n_missing_bytes()):
+        if self.kind == _SENTENCE_PIECE and (n_missing := self._n_missing_bytes()):
             return f"a model whose vocabulary lacks {n_missing} of the 256 bytes that encode other characters"
         return None
 
@@ -89,6 +91,10 @@ class Vocabulary:
             return ""
         text = llama_cpp.llama_vocab_get_text(self.pointer, token)
         return text.decode("utf-8", "replace") if text else ""
+
+    def raw_texts(self, tokens: range) -> Iterator[bytes | None]:
+        """Return the texts of tokens as they stand in the model's file. For all tokens of a large vocabulary."""
+        return map(llama_cpp.llama_vocab_get_text, repeat(self.pointer), tokens)
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Convert text to tokens. Raises InvalidRequest if the text cannot be tokenised.

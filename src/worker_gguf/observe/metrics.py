@@ -223,8 +223,11 @@ class _EngineCollector:
             ("completion_tokens", "Tokens of answers", stats.completion_tokens),
             ("guessed_tokens", "Tokens that were guessed and computed (speculation)", stats.guessed_tokens),
             ("guessed_right_tokens", "Guessed tokens that became part of answers", stats.guessed_right_tokens),
+            ("drafted_tokens", "Guessed tokens that DRAFT_MODEL guessed", stats.drafted_tokens),
+            ("drafted_right_tokens", "Tokens of DRAFT_MODEL that became part of answers", stats.drafted_right_tokens),
             ("steps", "Steps of the engine", stats.steps),
             ("schedule_seconds", "Seconds of scheduling", stats.schedule_seconds),
+            ("draft_seconds", "Seconds in which DRAFT_MODEL guessed", stats.draft_seconds),
             ("decode_seconds", "Seconds in llama_decode", stats.decode_seconds),
             ("sample_seconds", "Seconds drawing tokens", stats.sample_seconds),
         ):

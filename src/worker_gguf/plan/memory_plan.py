@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from worker_gguf.plan.shape import ModelShape
 from worker_gguf.plan.usage import DeviceUse, Layout, Machine, measure
 
-__all__ = ["Constraints", "MemoryPlan", "describe", "size_text"]
+__all__ = ["Constraints", "DraftPlan", "MemoryPlan", "describe", "size_text"]
 
 # The prompt cache takes this part of the main memory that is left. Where several models share it, each takes less.
 _CACHE_SHARE, _CACHE_SHARE_OF_MANY = 4, 16
@@ -42,12 +42,40 @@ class Constraints:
 
 
 @dataclass(frozen=True, slots=True)
+class DraftPlan:
+    """The memory of a draft model, on one GPU and main memory. It is wholly on the GPU if there is one.
+
+    `gpu` is the place of that GPU among those of the plan, None for none. `n_ctx` is the maximum number of tokens of a
+    sequence for which it guesses. `devices` lists the memory on the GPU, if there is one, and in main memory.
+    """
+
+    gpu: int | None
+    n_ctx: int
+    n_parallel: int
+    n_ubatch: int
+    devices: tuple[DeviceUse, ...]
+
+    def bytes_on(self, gpu: int | None) -> int:
+        """Return the planned bytes on a GPU of the plan, or in main memory for None, without the process's own."""
+        if gpu is not None and gpu != self.gpu:
+            return 0
+        use = self.devices[0 if gpu is not None else -1]
+        return use.used_bytes - use.process_bytes
+
+    def summary(self) -> dict[str, str | int]:
+        """Return the fields of a line of the log."""
+        sizes = [f"{size_text(use.used_bytes - use.process_bytes)} on {use.name}" for use in self.devices]
+        return {"sequences": self.n_parallel, "n_ctx": self.n_ctx, "memory": " and ".join(sizes)}
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryPlan:
     """`n_ctx` is the context of one request, `n_cells` that of all requests together; `reasons` explains each number.
 
     `n_rows` is the number of rows of logits in one step, with those of guessed tokens. `cache_ram` is the prompt cache
     in main memory, in MiB. `devices` lists the memory on each device. `weighed` says in one sentence how the memory led
-    to the window. `degraded` has one line for each reduction that a failed load forced.
+    to the window. `degraded` has one line for each reduction that a failed load forced. `draft` is the plan of a draft
+    model, whose memory counts as used by others in all other numbers.
     """
 
     n_gpu_layers: int
@@ -72,6 +100,7 @@ class MemoryPlan:
     reasons: dict[str, str] = field(default_factory=dict)
     weighed: str = ""
     degraded: tuple[str, ...] = ()
+    draft: DraftPlan | None = None
 
 
 def describe(

@@ -13,7 +13,16 @@ from typing import Final
 
 from worker_gguf.errors import SettingsError
 from worker_gguf.gguf import ArrayInfo, ModelHeader, TensorInfo
-from worker_gguf.plan import Constraints, LayerShape, Machine, MemoryPlan, ModelShape, plan_memory, sliding
+from worker_gguf.plan import (
+    Constraints,
+    LayerShape,
+    Machine,
+    MemoryPlan,
+    ModelShape,
+    plan_memory,
+    plan_with_draft,
+    sliding,
+)
 from worker_gguf.settings import Settings
 
 __all__ = ["beyond_training", "constraints_of", "first_visible", "plan_for", "repacks", "shape_of", "visible"]
@@ -26,10 +35,22 @@ TOKEN_BYTES: Final = 290
 """Bytes that llama.cpp uses for one token of the vocabulary, merges included (measured with 128k tokens)."""
 
 
-def plan_for(header: ModelHeader, machine: Machine, settings: Settings, *, shares_memory: bool = False) -> MemoryPlan:
-    """Plan the memory. Raises NotEnoughMemory with a proposal that would fit."""
-    constraints = constraints_of(settings, shares_memory=shares_memory)
-    return plan_memory(shape_of(header), visible(machine, settings), constraints)
+def plan_for(
+    header: ModelHeader,
+    machine: Machine,
+    settings: Settings,
+    *,
+    shares_memory: bool = False,
+    draft: ModelHeader | None = None,
+) -> MemoryPlan:
+    """Plan the memory. Raises NotEnoughMemory with a proposal that would fit.
+
+    `draft` is the header of a draft model, which is planned beside the model.
+    """
+    constraints, room = constraints_of(settings, shares_memory=shares_memory), visible(machine, settings)
+    if draft is None:
+        return plan_memory(shape_of(header), room, constraints)
+    return plan_with_draft(shape_of(header), shape_of(draft), room, constraints)
 
 
 def beyond_training(header: ModelHeader, plan: MemoryPlan) -> str | None:

@@ -57,7 +57,7 @@ def smaller_plan(
     names = [name for name in ("n_parallel", "n_ctx", "n_gpu_layers") if getattr(step, name) != getattr(layout, name)]
     changes = " ".join(f"{name.upper()}={getattr(step, name)} instead of {getattr(layout, name)}" for name in names)
     smaller = describe(step, plan.reasons | dict.fromkeys(names, _WHY[stage]), model, machine, constraints)
-    return replace(smaller, degraded=(*plan.degraded, f"{changes}: {_WHY[stage]}"))
+    return replace(smaller, degraded=(*plan.degraded, f"{changes}: {_WHY[stage]}"), draft=plan.draft)
 
 
 def _steps(

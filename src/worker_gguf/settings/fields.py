@@ -25,6 +25,9 @@ class Model(Group):
     model_alias: str | None = Field(
         None, description="Name for clients; planned: the name of the repository, or of the file without its ending"
     )
+    draft_model: str | None = Field(
+        None, description="Small model of the same family that guesses tokens for MODEL, in the same forms"
+    )
     model_repository_id: str | None = Field(None, description="Older pair: the repository, `org/repo`")
     model_filename: str | None = Field(None, description="Older pair: the file in MODEL_REPOSITORY_ID")
     model_cache_dir: Path | None = Field(

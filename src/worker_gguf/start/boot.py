@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from worker_gguf.start.engine_start import EngineStart
-from worker_gguf.start.fetch import fetch
+from worker_gguf.start.fetch import fetch, fetch_draft
 from worker_gguf.start.loaded import LoadedModel
 from worker_gguf.start.open_model import open_model
 from worker_gguf.start.read_ahead import ReadAhead
@@ -24,12 +24,22 @@ def boot(start: Start, head_start: HeadStart | None) -> LoadedModel:
     `head_start` is what has begun already, or None. This function closes it.
     """
     prefetch, process = (head_start.prefetch, head_start.process) if head_start else (None, None)
-    with ReadAhead(start, prefetch) as ahead, EngineStart(process) as engine_start:
+    with (
+        ReadAhead(start, prefetch) as ahead,
+        ReadAhead(start, phase="draft prefetch") as draft_ahead,
+        EngineStart(process) as engine_start,
+    ):
         engine_start.begin()
         local = fetch(start, engine_start.machine)
         usage_mark = UsageMark(local.paths, start.settings.cache_dir())
         try:
-            return open_model(start, local, usage_mark, ahead, engine_start)
+            drafting = fetch_draft(start, engine_start.machine)
+            if drafting is None:
+                return open_model(start, local, usage_mark, ahead, engine_start)
+            first_mark = usage_mark
+            usage_mark = UsageMark((*local.paths, *drafting.paths), start.settings.cache_dir())
+            first_mark.release()
+            return open_model(start, local, usage_mark, ahead, engine_start, drafting=(drafting, draft_ahead))
         except BaseException:
             usage_mark.release()
             raise

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from worker_gguf.errors import EngineFailed, ModelInvalid
-from worker_gguf.link.messages import ContextOpened, Found, LoadModel, Look, ModelLoaded, OpenContext
+from worker_gguf.link.messages import ContextOpened, Found, LoadDraft, LoadModel, Look, ModelLoaded, OpenContext
 from worker_gguf.link.process import EngineDied, EngineProcess
 from worker_gguf.link.spawn import Spawned
 from worker_gguf.plan import Machine
@@ -59,7 +59,7 @@ class EngineStart:
 
     def load(
         self,
-        command: LoadModel,
+        command: LoadModel | LoadDraft,
         fd: int | None,
         progress: Callable[[float], bool],
         opened: Callable[[], None],
@@ -82,8 +82,8 @@ class EngineStart:
             self._end()
             raise
 
-    def again(self, load: LoadModel, context: OpenContext) -> Revive:
-        """Return a function that brings up another process in the same way, from the files of the model.
+    def again(self, loads: Sequence[LoadModel | LoadDraft], context: OpenContext) -> Revive:
+        """Return a function that brings up another process in the same way, from the files of the models.
 
         It raises EngineDied, or the WorkerError of a failure.
         """
@@ -91,7 +91,8 @@ class EngineStart:
         def revive(go_on: Callable[[], bool]) -> EngineProcess:
             with EngineStart() as other:
                 process = other.begin()
-                process.ask(load, ModelLoaded, progress=lambda _: go_on())
+                for load in loads:
+                    process.ask(load, ModelLoaded, progress=lambda _: go_on())
                 process.ask(context, ContextOpened)
                 return other.release()
 

@@ -17,7 +17,7 @@ from worker_gguf.store.select import PREFERENCE, ModelFiles, by_labels
 if TYPE_CHECKING:
     from worker_gguf.store import OriginalTokenizer
 
-__all__ = ["ReadMachine", "fetch", "find", "original_tokenizer"]
+__all__ = ["ReadMachine", "fetch", "fetch_draft", "find", "original_tokenizer"]
 
 ReadMachine = Callable[[], Machine]
 
@@ -27,23 +27,36 @@ def fetch(start: Start, machine: ReadMachine) -> LocalModel:
 
     `machine` reads the machine for which a quantisation is chosen, if the reference has none.
     """
-    with start.phase("fetch") as phase:
-        local = find(start.settings, machine) or _download(start, machine)
+    return _fetch(start, machine, start.settings.model_reference, "fetch")
+
+
+def fetch_draft(start: Start, machine: ReadMachine) -> LocalModel | None:
+    """Find or download the draft model like the model. Returns None if DRAFT_MODEL is not set."""
+    reference = start.settings.draft_model
+    return None if reference is None else _fetch(start, machine, reference, "fetch draft")
+
+
+def _fetch(start: Start, machine: ReadMachine, reference: str, phase_name: str) -> LocalModel:
+    ref = ModelRef.parse(reference)
+    with start.phase(phase_name) as phase:
+        local = _locate(start.settings, ref, machine) or _download(start, ref, machine)
         phase.size_bytes = local.size_bytes
     return local
 
 
 def find(settings: Settings, machine: ReadMachine) -> LocalModel | None:
     """Find the model on this machine without a network request. Returns None if it is not there."""
-    ref = ModelRef.parse(settings.model_reference)
+    return _locate(settings, ModelRef.parse(settings.model_reference), machine)
+
+
+def _locate(settings: Settings, ref: ModelRef, machine: ReadMachine) -> LocalModel | None:
     return locate(ref, settings.cache_dirs(), baked_dir=settings.model_baked_dir, prefer=prefer_on(machine))
 
 
-def _download(start: Start, machine: ReadMachine) -> LocalModel:
+def _download(start: Start, ref: ModelRef, machine: ReadMachine) -> LocalModel:
     from worker_gguf.store import download_model  # the import takes 15 ms and is only needed for a download
 
     settings = start.settings
-    ref = ModelRef.parse(settings.model_reference)
     with ProgressBar(str(ref)) as bar:
 
         def fetched(done: int, total: int) -> None:

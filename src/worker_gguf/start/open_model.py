@@ -14,9 +14,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from worker_gguf.gguf import ModelHeader, abilities_of, read_headers
-from worker_gguf.plan import Machine, MemoryPlan, Stage, smaller_plan
+from worker_gguf.plan import Machine, MemoryPlan, Stage, left_by, smaller_plan
 from worker_gguf.plan.planning import beyond_training, constraints_of, plan_for, shape_of, visible
 from worker_gguf.settings import Settings
+from worker_gguf.start.draft import DraftModel
 from worker_gguf.start.engine_start import EngineStart
 from worker_gguf.start.fetch import original_tokenizer
 from worker_gguf.start.gpu_memory import compare_gpu_memory
@@ -55,12 +56,13 @@ def open_model(
     *,
     checked: tuple[Check, ...] = (),
     left_of: Callable[[Machine], Machine] | None = None,
+    drafting: tuple[LocalModel, ReadAhead] | None = None,
 ) -> LoadedModel:
     """Load the model and build its service. Raises the WorkerError of a failure, after which nothing stays loaded.
 
     Closes `ahead` and ends `engine_start`. `checked` are checks of an earlier load. `left_of` returns a machine without
     other models' memory; with it, the vocabulary is loaded only after the engine process has loaded the model, because
-    a damaged one could end this process, which serves other models.
+    a damaged one could end this process, which serves other models. `drafting` is a draft model and its read-ahead.
     """
     settings = start.settings
     with ExitStack() as undo:
@@ -68,12 +70,13 @@ def open_model(
         ahead.follow(local)
         with start.phase("header"):
             header = read_headers(local.paths, ahead.files())
+            draft = DraftModel.begin(drafting[0], drafting[1], local) if drafting else None
         original = original_tokenizer(start)
         machine, gpus = _machine(start, engine_start)
         room = left_of(machine) if left_of else machine
         with start.phase("plan"):
-            plan = _plan(header, room, start)
-        opening = Opening(start, local, header, ahead, engine_start, original)
+            plan = _plan(header, room, start, draft)
+        opening = Opening(start, local, header, ahead, engine_start, original, draft)
         undo.callback(opening.close)
         if left_of is None:
             opening.begin_vocabulary()
@@ -99,7 +102,8 @@ def open_model(
 def _smaller(
     plan: MemoryPlan, stage: Stage, *, header: ModelHeader, room: Machine, settings: Settings
 ) -> MemoryPlan | None:
-    return smaller_plan(plan, stage, shape_of(header), visible(room, settings), constraints_of(settings))
+    room = left_by(plan.draft, visible(room, settings))
+    return smaller_plan(plan, stage, shape_of(header), room, constraints_of(settings))
 
 
 def _machine(start: Start, engine_start: EngineStart) -> tuple[Machine, GpuFacts | None]:
@@ -155,8 +159,11 @@ def _check(
         return examine(start, gpus, header, local, token, checked)
 
 
-def _plan(header: ModelHeader, room: Machine, start: Start) -> MemoryPlan:
-    plan = plan_for(header, room, start.settings, shares_memory=start.shares_memory)
+def _plan(header: ModelHeader, room: Machine, start: Start, draft: DraftModel | None) -> MemoryPlan:
+    draft_header = draft.header if draft is not None else None
+    plan = plan_for(header, room, start.settings, shares_memory=start.shares_memory, draft=draft_header)
+    if plan.draft is not None:
+        logger.info("draft model planned", extra=plan.draft.summary())
     logger.info("memory weighed", extra={"reason": plan.weighed})
     for name, reason in plan.reasons.items():
         logger.info("planned", extra={"setting": name.upper(), "value": getattr(plan, name), "reason": reason})

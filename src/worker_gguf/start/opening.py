@@ -13,10 +13,11 @@ from worker_gguf import environment
 from worker_gguf.engine.params import ContextParams, ModelParams
 from worker_gguf.errors import ModelInvalid
 from worker_gguf.gguf import ModelHeader, abilities_of
-from worker_gguf.link.messages import ContextOpened, LoadModel, ModelLoaded, OpenContext
+from worker_gguf.link.messages import ContextOpened, LoadDraft, LoadModel, ModelLoaded, OpenContext
 from worker_gguf.plan import MemoryPlan
 from worker_gguf.plan.planning import repacks
 from worker_gguf.settings import Settings
+from worker_gguf.start.draft import DraftModel, draft_context
 from worker_gguf.start.engine_start import EngineStart
 from worker_gguf.start.read_ahead import ReadAhead
 from worker_gguf.start.start import Start
@@ -53,10 +54,12 @@ class Opening:
         ahead: ReadAhead,
         engine_start: EngineStart,
         original: OriginalTokenizer | None,
+        draft: DraftModel | None = None,
     ) -> None:
-        """`original` has special tokens that replace those of the file."""
+        """`original` has special tokens that replace those of the file. `draft` guesses for the model."""
         self._start, self._local, self._header = start, local, header
         self._ahead, self._engine_start, self._original = ahead, engine_start, original
+        self._draft = draft
         self._vocabulary: Future[Vocabulary] | None = None
 
     def begin_vocabulary(self) -> None:
@@ -73,7 +76,7 @@ class Opening:
         return self._vocabulary.result()
 
     def load(self, plan: MemoryPlan) -> Weights:
-        """Load the weights. Raises ModelInvalid, or NotEnoughMemory."""
+        """Load the weights, and those of the draft model. Raises ModelInvalid, or NotEnoughMemory."""
         start, ahead = self._start, self._ahead
         with start.phase("load") as phase:
             phase.size_bytes = self._local.size_bytes
@@ -81,7 +84,14 @@ class Opening:
             progress(0.0)
             fd = ahead.fd(self._header.data_offset)
             command = self._load_command(plan, has_file=fd is not None)
-            return Weights(self._engine_start.load(command, fd, progress, ahead.opened))
+            weights = Weights(self._engine_start.load(command, fd, progress, ahead.opened))
+        if (draft := self._draft) is not None and plan.draft is not None:
+            with start.phase("draft load") as phase:
+                phase.size_bytes = draft.local.size_bytes
+                fd = draft.fd()
+                load = draft.command(start.settings, plan.draft, has_file=fd is not None)
+                self._engine_start.load(load, fd, start.gate_of("draft load"), draft.ahead.opened)
+        return weights
 
     def open(self, _: Weights, plan: MemoryPlan) -> ContextOpened:
         """Open the context and draw the first token. Raises NotEnoughMemory, or EngineDied."""
@@ -102,14 +112,16 @@ class Opening:
         from worker_gguf.generation.engine import Engine
 
         settings = self._start.settings
-        load = self._load_command(plan, has_file=False)
+        commands: list[LoadModel | LoadDraft] = [self._load_command(plan, has_file=False)]
+        if self._draft is not None and plan.draft is not None:
+            commands.append(self._draft.command(settings, plan.draft, has_file=False))
         return Engine(
             self._engine_start.release(),
             opened.limits,
             self.vocabulary(),
             max_queue=settings.max_queue,
             queue_timeout_s=settings.queue_timeout_s,
-            revive=self._engine_start.again(load, self._context_command(plan)),
+            revive=self._engine_start.again(commands, self._context_command(plan)),
             deaths_within_s=settings.engine_deaths_within_s,
         )
 
@@ -166,6 +178,7 @@ class Opening:
             n_sampling_threads=n_sampling_threads,
             cache_bytes=plan.cache_ram << 20,
             holds_reports=plan.n_gpu_layers == 0,
+            draft=draft_context(settings, plan),
         )
 
 

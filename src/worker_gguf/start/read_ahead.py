@@ -27,9 +27,12 @@ class ReadAhead:
         self,
         start: Start,
         head_start: Prefetch | None = None,
+        *,
+        phase: str = "prefetch",
     ) -> None:
         """`head_start` is a prefetch that is already running, maybe with the wrong files."""
         self._start = start
+        self._phase = phase
         self._prefetch = head_start
         self._watch: threading.Thread | None = None
 
@@ -91,11 +94,11 @@ class ReadAhead:
 
     def _follow(self, prefetch: Prefetch) -> None:
         """Report the progress until the readers are done, then end the phase."""
-        phase = self._start.timeline.begin("prefetch", prefetch.began_s)
+        phase = self._start.timeline.begin(self._phase, prefetch.began_s)
         while not prefetch.wait(_LOOK_S):
-            if not self._start.gate("prefetch", prefetch.bytes_done / max(1, prefetch.bytes_total)):
+            if not self._start.gate(self._phase, prefetch.bytes_done / max(1, prefetch.bytes_total)):
                 prefetch.cancel()
-        self._start.gate("prefetch", prefetch.bytes_done / max(1, prefetch.bytes_total))
+        self._start.gate(self._phase, prefetch.bytes_done / max(1, prefetch.bytes_total))
         phase.size_bytes = prefetch.bytes_done - prefetch.bytes_cached
         phase.note = f"{prefetch.most_readers} readers"
         if prefetch.bytes_cached:

@@ -1,0 +1,61 @@
+"""The interface between the engine and a draft model: a small model that guesses the next tokens of a larger one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+__all__ = ["DraftRequest", "DraftStep", "Drafter", "Drafts"]
+
+
+@dataclass(frozen=True, slots=True)
+class DraftRequest:
+    """Ask for `n` guesses after `tokens`, which are all tokens of the sequence in `slot`."""
+
+    slot: int
+    tokens: Sequence[int]
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class DraftStep:
+    """One decode of the draft model: the rows of logits, the further tokens without a row, and the seconds."""
+
+    n_rows: int
+    n_prompt: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drafts:
+    """The guesses for each slot. A slot may have fewer guesses than were asked for, or none.
+
+    `missing` has the number of tokens that the draft model must still read for each slot that has no guesses for this
+    reason. `steps` are the decodes that were necessary, in order.
+    """
+
+    guesses: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    missing: Mapping[int, int] = field(default_factory=dict)
+    steps: tuple[DraftStep, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        return sum(step.seconds for step in self.steps)
+
+
+class Drafter(Protocol):
+    """Guesses tokens. Called only from the thread of the engine's loop."""
+
+    @property
+    def n_ctx(self) -> int:
+        """The maximum number of tokens of a sequence, with its guesses."""
+        ...
+
+    def draft(self, requests: Sequence[DraftRequest], most_read: int | None = None) -> Drafts:
+        """Guess the next tokens of several sequences, one request for each slot.
+
+        Reads the tokens of each sequence that it has not read yet: in one call at most `most_read` tokens, and never
+        more than its own limit. Never raises: a failed computation means that there are no guesses.
+        """
+        ...
