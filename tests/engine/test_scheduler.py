@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes import EOG, FakeRunner, foretold, limits, request, successor
-from worker_gguf.engine.batch import Batch, Copy, Sampled, StepResult, Truncate
+from worker_gguf.engine.batch import Batch, Copy, Load, Sampled, StepResult, Truncate
 from worker_gguf.engine.request import SamplingParams
 from worker_gguf.engine.runner import Limits
-from worker_gguf.engine.scheduler import PLACES, Scheduler
+from worker_gguf.engine.scheduler import PLACES_PER_PRIORITY, Scheduler
 from worker_gguf.engine.updates import Ended, Token, Update
 from worker_gguf.errors import DeadlineExceeded, EngineFailed, QueueFull
 
@@ -146,6 +146,7 @@ def test_a_long_prompt_is_prefilled_in_chunks_next_to_a_running_decode() -> None
     drive.add("short", [1, 2], max_tokens=20)
     drive.step()
     drive.add("long", list(range(10, 40)), max_tokens=1)
+    drive.step()  # shows what decoding alone costs
     before = len(drive.tokens["short"])
     drive.step()
     sizes = {chunk.slot: len(chunk.tokens) for chunk in drive.runner.batches[-1].chunks}
@@ -633,14 +634,14 @@ def test_a_lower_priority_goes_first() -> None:
 def test_a_request_of_low_priority_is_passed_by_a_bounded_number_of_others(n_slots: int, behind: int) -> None:
     drive = Drive(limits(n_slots=n_slots), max_queue=1000)
     drive.add("patient", [1, 2], max_tokens=1, priority=behind)
-    for i in range(behind * PLACES + 10):
+    for i in range(behind * PLACES_PER_PRIORITY + 10):
         drive.add(f"r{i}", [1, 2], max_tokens=1)
         drive.add(f"s{i}", [1, 2], max_tokens=1)
         if "patient" in drive.endings:
             break
         drive.step()
     drive.finish()
-    assert drive.runner.opened.index("patient") <= behind * PLACES + n_slots
+    assert drive.runner.opened.index("patient") <= behind * PLACES_PER_PRIORITY + n_slots
 
 
 def test_a_long_prompt_takes_as_much_time_of_a_step_as_the_sequences_beside_it() -> None:
@@ -809,3 +810,86 @@ def test_a_memory_that_cannot_be_cut_goes_back_to_the_end_of_the_prompt() -> Non
     drive.finish()
     assert drive.tokens["next"] == foretold(prompt, 2)
     assert drive.endings["next"][0].sequence.n_cached == 60 - 16
+
+
+def test_long_prompts_and_short_answers_do_not_stay_at_the_first_small_chunks() -> None:
+    drive = Drive(
+        limits(n_slots=8, n_ctx=2000, n_cells=16000, n_batch=2048, n_rows=8),
+        prefill_chunk=512,
+        seconds=lambda n_rows, n_prompt: 0.01 + 0.001 * n_rows + 0.0001 * n_prompt,
+    )
+    for i in range(60):
+        drive.add(f"r{i}", [10 + i] * 1000, max_tokens=8)
+    drive.finish()
+    assert len(drive.runner.batches) < 400
+
+
+def test_a_checkpoint_is_made_beside_a_running_stream() -> None:
+    drive = cached(n_slots=2, prefix="whole", saved_prefix="whole", n_ctx=400, n_cells=800, n_batch=60)
+    drive.add("stream", [3] * 20, max_tokens=300)
+    drive.step()
+    drive.add("a", list(range(1, 301)), max_tokens=2)
+    while "a" not in drive.endings:
+        drive.step()
+    assert list(range(1, 301 - 16)) in drive.runner.states.values()
+
+
+def test_a_saved_state_is_not_loaded_for_less_than_its_load_costs() -> None:
+    drive = cached(n_slots=2, n_ctx=200, n_cells=400, n_batch=200)
+    drive.runner.save_seconds = 0.5
+    shared = [7] * 30
+    drive.add("long", [*shared, *range(1, 121)], max_tokens=1)
+    drive.finish()
+    for first in (50, 60):
+        drive.add(f"other{first}", [first] * 100, max_tokens=1)
+        drive.finish()
+    assert drive.runner.states
+    drive.add("short", [*shared, 99, 98], max_tokens=1)
+    drive.finish()
+    assert not any(isinstance(op, Load) for batch in drive.runner.batches for op in batch.operations)
+
+
+def test_a_request_whose_saved_state_finds_no_room_runs_without_it() -> None:
+    drive = cached(n_slots=2, n_ctx=100, n_cells=130)
+    drive.add("long", [1] * 90, max_tokens=1)
+    drive.finish()
+    drive.add("other", [2] * 90, max_tokens=1)
+    drive.finish()
+    drive.add("stream", [3] * 20, max_tokens=70)
+    drive.step()
+    drive.add("short", [1] * 30, max_tokens=1)
+    drive.step()
+    drive.step()
+    drive.step()
+    assert drive.reason("short") == "length"
+
+
+def test_a_state_that_cannot_be_loaded_is_dropped() -> None:
+    drive = cached()
+    for name, first in (("a", 1), ("b", 2)):
+        drive.add(name, [first] * 40, max_tokens=2)
+        drive.finish()
+    drive.add("again", [1] * 40, max_tokens=2)
+    drive.runner.loses = True
+    drive.step()
+    drive.runner.loses = False
+    drive.finish()
+    assert [tokens[0] for tokens in drive.runner.states.values()] == [2]
+    assert drive.tokens["again"] == drive.tokens["a"]
+
+
+def test_after_a_refusal_nobody_is_admitted_until_a_step_has_succeeded() -> None:
+    drive = Drive(limits())
+    drive.add("a", [1, 2], max_tokens=3)
+    drive.add("b", [3, 4], max_tokens=3)
+    refusals = 0
+    for _ in range(50):
+        batch = drive.scheduler.schedule()
+        if batch is None:
+            break
+        if len(batch.chunks) > 1:
+            refusals += 1
+            drive.runner.next_results = [StepResult(no_space=True)]
+        drive.take(drive.scheduler.commit(batch, drive.runner.run(batch)))
+    assert drive.tokens == {"a": foretold([1, 2], 3), "b": foretold([3, 4], 3)}
+    assert refusals < 10

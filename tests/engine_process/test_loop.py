@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.fakes import FakeDrafter, FakeRunner, foretold, limits, request, successor
+from worker_gguf.engine.batch import Batch, Close, StepResult
 from worker_gguf.engine_process.loop import Loop
 from worker_gguf.link.channel import Channel, ChannelClosed
 from worker_gguf.link.messages import Add, Command, Finish, Report, Step, Stop
@@ -174,3 +175,24 @@ def test_a_report_counts_what_a_draft_model_guessed() -> None:
     assert n_guessed == sum(step.drafted for step in steps) == sum(step.drafted_right for step in steps) > 0
     assert sum(step.draft_seconds for step in steps) == pytest.approx(drafter.total_seconds)
     assert steps[0].draft_seconds == 0
+
+
+def test_a_failed_step_still_frees_what_it_should_have_freed() -> None:
+    runner = FakeRunner(limits())
+    run, failures = runner.run, []
+
+    def fail_once(batch: Batch) -> StepResult:
+        if any(isinstance(operation, Close) for operation in batch.operations) and not failures:
+            failures.append(batch)
+            raise RuntimeError("a bug")
+        return run(batch)
+
+    runner.run = fail_once  # type: ignore[method-assign]
+    with driven(runner, Add(1, request("a", max_tokens=2), None)) as drive:
+        while not drive.step().endings:
+            pass
+        drive.send(Add(2, request("b", max_tokens=1), None))
+        while not drive.step().endings:
+            pass
+    assert failures
+    assert "a" not in runner.open

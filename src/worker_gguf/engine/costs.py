@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
+from worker_gguf.engine.batch import Batch, StepResult
+
 __all__ = ["StepCosts"]
 
 # The weight of the newest measurement. Single steps are disturbed by other processes, sometimes for ten times as long.
@@ -30,27 +32,27 @@ class StepCosts:
         self._n_steps = 0
         self.total_seconds = 0.0
         """The sum of all measured seconds."""
-        # A step without rows may return before a GPU has computed it. Its time then shows in the next step with rows.
-        self._unread_prompt, self._unread_seconds = 0, 0.0
         self._prompt_tokens, self._prompt_seconds = 0.0, 0.0
+
+    def learn(self, batch: Batch, result: StepResult) -> None:
+        """Learn from the result of a step."""
+        if batch.chunks:
+            n_rows = sum(chunk.n_outputs for chunk in batch.chunks)
+            self.note(n_rows, batch.n_tokens - n_rows, result.decode_seconds + result.sample_seconds)
 
     def note(self, n_rows: int, n_prompt: int, seconds: float) -> None:
         """Learn from a step with `n_rows` rows and `n_prompt` further tokens of prompts."""
         self._n_steps += 1
         self.total_seconds += seconds
-        n_prompt, seconds = n_prompt + self._unread_prompt, seconds + self._unread_seconds
-        self._unread_prompt, self._unread_seconds = (0, 0.0) if n_rows else (n_prompt, seconds)
-        if not n_rows:
-            return
+        if self._n_steps % _MOST_AGE == 0:
+            self._forget_old()
         if n_prompt:
             self._note_prompt(n_prompt, seconds, self.of_rows(n_rows))
-        else:
+        elif n_rows:
             if n_rows not in self._rows:
                 self._known.insert(bisect_right(self._known, n_rows), n_rows)
             self._rows[n_rows] = _mean(self._rows.get(n_rows), seconds)
             self._noted[n_rows] = self._n_steps
-            if self._n_steps % _MOST_AGE == 0:
-                self._forget_old()
 
     def of_rows(self, n_rows: int) -> float | None:
         """Return the seconds of a step with `n_rows` rows and no prompt; None if nothing was measured yet.

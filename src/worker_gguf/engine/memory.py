@@ -8,7 +8,7 @@ sequence.tokens[:n_computed]   equals the tokens of the slot in which the sequen
 
 from __future__ import annotations
 
-from worker_gguf.engine.batch import Close, Copy, Load, Open, Operation, Save, Saved, Truncate
+from worker_gguf.engine.batch import Batch, Close, Copy, Load, Open, Operation, Save, Saved, Truncate
 from worker_gguf.engine.prompt_cache import Entry, PromptCache
 from worker_gguf.engine.runner import Limits
 from worker_gguf.engine.sequence import Sequence, Slot
@@ -60,15 +60,17 @@ class Memory:
             return False
         if self.cache is not None and reuse and (found := self.cache.find(sequence.tokens)) is not None:
             entry, n_reused = found
-            if n_reused >= placement.n_reused + MIN_SHARED_TOKENS:
-                return self._claim_saved(sequence, entry, n_reused)
+            n_saved = n_reused - placement.n_reused
+            is_better = n_saved >= MIN_SHARED_TOKENS and self.cache.is_worth_loading(entry, n_saved)
+            if is_better and self._claim_saved(sequence, entry, n_reused):
+                return True
         if not self._make_room(len(sequence.tokens) + 1, placement.target):
             return False
         self._occupy(sequence, placement)
         return True
 
     def _claim_saved(self, sequence: Sequence, entry: Entry, n_reused: int) -> bool:
-        """Give the sequence a slot with a saved state. Returns False if too little room is free."""
+        """Give the sequence a slot with a saved state. Returns False, and changes nothing, if there is no room."""
         placement = place(self.slots, sequence.tokens, self.limits, reuse=False)
         assert self.cache is not None
         assert placement is not None
@@ -138,11 +140,16 @@ class Memory:
         if self.cache is not None:
             self._operations += self.cache.clear()
 
-    def note_lost(self, slot: Slot) -> None:
-        """The content of a slot could not be loaded, cut or copied. Its sequence computes all its tokens again."""
-        slot.tokens, slot.n_uncut = [], 0
-        if slot.sequence is not None:
-            slot.sequence.n_computed = slot.sequence.n_cached = 0
+    def note_lost(self, batch: Batch, lost: tuple[int, ...]) -> None:
+        """The content of some slots could not be loaded, cut or copied. Their sequences compute all tokens again."""
+        for operation in batch.operations:
+            if isinstance(operation, Load) and operation.slot in lost and self.cache is not None:
+                self._operations += self.cache.forget(operation.key)
+        for slot_id in lost:
+            slot = self.slots[slot_id]
+            slot.tokens, slot.n_uncut = [], 0
+            if slot.sequence is not None:
+                slot.sequence.n_computed = slot.sequence.n_cached = 0
 
     def _save(self, slot: Slot, n_kept: int, keep: Entry | None = None) -> None:
         """Save a slot that is about to lose all but `n_kept` tokens, if that is worth it and they are nowhere else."""
@@ -151,7 +158,6 @@ class Memory:
         if cache is None or n_lost <= n_kept or cache.has(tokens):
             return
         if not cache.is_worth(n_lost):
-            cache.note_refused()
             return
         if self.limits.saved_prefix == "any" and any(
             other.tokens[: len(tokens)] == tokens for other in self.slots if other is not slot

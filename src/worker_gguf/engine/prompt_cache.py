@@ -5,6 +5,7 @@ Only the tokens and sizes are here. The states themselves are kept by the runner
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass
 
@@ -46,8 +47,8 @@ class PromptCache:
         self._entries: dict[int, Entry] = {}
         self._last_key = 0
         self._tick = 0
-        self._token_bytes = 0.0
-        self._token_seconds = 0.0
+        self._size = _Size(has_constant=limits.saved_prefix == "whole")
+        self._byte_seconds = 0.0
 
     @property
     def n_bytes(self) -> int:
@@ -71,11 +72,21 @@ class PromptCache:
         per_token = self._costs.per_prompt_token
         if per_token is None:
             return n_tokens >= _LEAST_TOKENS
-        return n_tokens * per_token >= _LEAST_SECONDS and self._token_seconds <= _MOST_SHARE * per_token
+        computed_s = n_tokens * per_token
+        if computed_s < _LEAST_SECONDS:
+            return False
+        if self.seconds_of(n_tokens) <= _MOST_SHARE * computed_s:
+            return True
+        self._byte_seconds *= _FADING
+        return False
 
-    def note_refused(self) -> None:
-        """Note that a state was not saved, because it was not worth it."""
-        self._token_seconds *= _FADING
+    def seconds_of(self, n_tokens: int) -> float:
+        """Return what it takes to save or load a state of so many tokens; 0 if that is not known yet."""
+        return self._size.of(n_tokens) * self._byte_seconds
+
+    def is_worth_loading(self, entry: Entry, n_saved: int) -> bool:
+        """Return whether loading an entry is faster than computing the `n_saved` tokens that it saves."""
+        return n_saved * (self._costs.per_prompt_token or math.inf) > self.seconds_of(len(entry.tokens))
 
     def has(self, tokens: Tokens[int]) -> bool:
         """Return whether a saved state holds all of these tokens."""
@@ -87,7 +98,7 @@ class PromptCache:
         States that hold nothing more than the new one are dropped, unless only whole states can be used: there, an
         earlier one is a place to which a conversation can return. `keep` is not dropped.
         """
-        n_bytes = len(tokens) * self._token_bytes
+        n_bytes = self._size.of(len(tokens))
         drops: list[Drop] = []
         if n_bytes > self.limit_bytes:
             return None, drops
@@ -112,9 +123,13 @@ class PromptCache:
             del self._entries[saved.key]
             return []
         entry.n_bytes = saved.n_bytes
-        self._token_bytes = saved.n_bytes / len(entry.tokens)
-        self._token_seconds = saved.seconds / len(entry.tokens)
+        self._size.learn(len(entry.tokens), saved.n_bytes)
+        self._byte_seconds = saved.seconds / saved.n_bytes
         return self._shrink(0)
+
+    def forget(self, key: int) -> list[Drop]:
+        """Drop a state that could not be loaded, if it is still there."""
+        return [self._drop(self._entries[key])] if key in self._entries else []
 
     def clear(self) -> list[Drop]:
         return [self._drop(entry) for entry in list(self._entries.values())]
@@ -132,6 +147,34 @@ class PromptCache:
     def _drop(self, entry: Entry) -> Drop:
         del self._entries[entry.key]
         return Drop(entry.key)
+
+
+class _Size:
+    """The size of a state by its tokens: proportional, or with a constant part such as a recurrent state or a window.
+
+    The constant part is learned from the shortest and the longest state so far.
+    """
+
+    def __init__(self, *, has_constant: bool) -> None:
+        self._has_constant = has_constant
+        self._shortest: tuple[int, int] = (0, 0)
+        self._longest: tuple[int, int] = (0, 0)
+
+    def learn(self, n_tokens: int, n_bytes: int) -> None:
+        if not self._shortest[0] or n_tokens <= self._shortest[0]:
+            self._shortest = n_tokens, n_bytes
+        if n_tokens >= self._longest[0]:
+            self._longest = n_tokens, n_bytes
+
+    def of(self, n_tokens: int) -> float:
+        """Return the bytes; 0 before the first state was saved."""
+        (n_short, short), (n_long, long) = self._shortest, self._longest
+        if not n_long:
+            return 0.0
+        if not self._has_constant:
+            return n_tokens * long / n_long
+        slope = (long - short) / (n_long - n_short) if n_long > n_short else 0.0
+        return max(0.0, long + slope * (n_tokens - n_long))
 
 
 def _begins(tokens: Tokens[int], beginning: Tokens[int]) -> bool:

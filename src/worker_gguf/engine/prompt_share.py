@@ -23,24 +23,23 @@ def prompt_budget(most: int, costs: StepCosts, n_decoding: int, n_prefilling: in
     sequence counts the same.
     """
     step, per_token = costs.of_rows(n_decoding), costs.per_prompt_token
+    if step is None:
+        return 0  # a step of nothing but decoding shows what that costs
     if not step or not per_token:
         return min(most, _FIRST_CHUNK)
     seconds = step * max(1.0, n_prefilling / n_decoding)
     return min(most, max(_LEAST_CHUNK, int(seconds / per_token)))
 
 
-def until_checkpoint(sequence: Sequence, memory: Memory) -> int:
-    """Return how many pending tokens to compute before the state is saved, or all of them.
+def until_checkpoint(sequence: Sequence, memory: Memory) -> int | None:
+    """Return how many pending tokens to compute until the state should be saved, or None if it should not.
 
     A memory that cannot be cut can only go on from a saved state. The next turn of a chat repeats the prompt except its
     end, which opens the answer, so a state is saved there.
     """
-    left = sequence.n_prompt - _CHECKPOINT_BEFORE_END - sequence.n_computed
     cache = memory.cache
-    if memory.limits.prefix == "any" or cache is None or not sequence.request.cache_prompt or left < 0:
-        return sequence.n_pending
-    if left > 0:
-        return left if cache.is_worth(left) else sequence.n_pending
-    assert sequence.slot is not None
-    memory.checkpoint(sequence.slot)
-    return sequence.n_pending
+    if memory.limits.prefix == "any" or cache is None or not sequence.request.cache_prompt:
+        return None
+    place = sequence.n_prompt - _CHECKPOINT_BEFORE_END
+    is_behind = sequence.n_computed > place
+    return None if is_behind or not cache.is_worth(place - (sequence.n_cached or 0)) else place - sequence.n_computed

@@ -29,9 +29,9 @@ from worker_gguf.errors import (
     WorkerError,
 )
 
-__all__ = ["PLACES", "Scheduler"]
+__all__ = ["PLACES_PER_PRIORITY", "Scheduler"]
 
-PLACES = 64
+PLACES_PER_PRIORITY = 64
 """A priority that is lower by one is worth so many places in the queue. So nobody waits for ever."""
 
 
@@ -62,6 +62,8 @@ class Scheduler:
         self.running: list[Sequence] = []
         self._by_id: dict[str, Sequence] = {}
         self._arrivals = 0
+        # The memory refused the last step, so nobody is admitted until one has succeeded.
+        self._is_crowded = False
         # A memory that cannot be cut cannot take back a wrong guess.
         can_guess = limits.n_rows > limits.n_slots and limits.prefix == "any"
         self._speculation = Speculation(limits, self._costs, drafter) if can_guess else None
@@ -79,7 +81,7 @@ class Scheduler:
         assert 0 < len(request.prompt) < self.limits.n_ctx, "the context cannot hold the prompt"
         if len(self._by_id) >= self.limits.n_slots + self.max_queue:
             raise QueueFull.of(len(self._by_id), self.limits.n_slots + self.max_queue)
-        sequence = Sequence(request, self._arrivals + PLACES * request.priority, start_by_s)
+        sequence = Sequence(request, self._arrivals + PLACES_PER_PRIORITY * request.priority, start_by_s)
         self._arrivals += 1
         self._by_id[request.id] = sequence
         insort(self.waiting, sequence, key=_turn)
@@ -134,8 +136,7 @@ class Scheduler:
             if (sequence := self.memory.slots[slot_id].sequence) is not None:
                 updates.append(self._end(sequence, "error", refusal))
         if result.lost:
-            for slot_id in result.lost:
-                self.memory.note_lost(self.memory.slots[slot_id])
+            self.memory.note_lost(batch, result.lost)
             return updates
         if result.no_space:
             return updates + self._make_room_after_refusal(batch)
@@ -146,6 +147,8 @@ class Scheduler:
     # --- admission ------------------------------------------------------------------------------------------------
 
     def _admit(self) -> None:
+        if self._is_crowded and self.running:
+            return
         passed: list[Sequence] = []
         for place, sequence in enumerate(self.waiting):
             if len(self.running) >= self.limits.n_slots:
@@ -187,7 +190,7 @@ class Scheduler:
             if sequence.slot is None:
                 continue  # an older sequence took its memory, in an earlier turn of this loop
             is_decoding = sequence.is_decoding
-            wanted = sequence.n_pending if is_decoding else min(until_checkpoint(sequence, self.memory), budget)
+            wanted = sequence.n_pending if is_decoding else min(self._wanted_of_prompt(sequence), budget)
             if room < wanted:
                 room += self._reclaim(wanted - room, sequence)
             n = min(wanted, room)
@@ -199,6 +202,13 @@ class Scheduler:
                 budget -= n
         guesses = self._speculation.guesses(parts, self.memory) if decoding and self._speculation else {}
         return [self._chunk(sequence, n, guesses.get(sequence, ())) for sequence, n in parts.items()]
+
+    def _wanted_of_prompt(self, sequence: Sequence) -> int:
+        """Return how many pending tokens of a prompt to compute, and save its state where that is due."""
+        left = until_checkpoint(sequence, self.memory)
+        if left == 0 and sequence.slot is not None:
+            self.memory.checkpoint(sequence.slot)
+        return left or sequence.n_pending
 
     def _chunk(self, sequence: Sequence, n: int, guesses: Tokens[int]) -> Chunk:
         assert sequence.slot is not None
@@ -238,7 +248,8 @@ class Scheduler:
     def _apply(self, batch: Batch, result: StepResult) -> list[Update]:
         """Apply the result of a step that was computed."""
         updates: list[Update] = []
-        self._note_costs(batch, result)
+        self._is_crowded = False
+        self._costs.learn(batch, result)
         for chunk in batch.chunks:
             slot = self.memory.slots[chunk.slot]
             self.memory.append(slot, chunk.tokens)
@@ -254,11 +265,6 @@ class Scheduler:
             if chunk.n_outputs > 1:
                 self._drop_wrong_guesses(chunk)
         return updates
-
-    def _note_costs(self, batch: Batch, result: StepResult) -> None:
-        if batch.chunks:
-            n_rows = sum(chunk.n_outputs for chunk in batch.chunks)
-            self._costs.note(n_rows, batch.n_tokens - n_rows, result.decode_seconds + result.sample_seconds)
 
     def _draw(self, sequence: Sequence, sampled: Sampled) -> Iterable[Update]:
         """Add the drawn tokens up to the one that ends the sequence, and drop the rest."""
@@ -295,6 +301,7 @@ class Scheduler:
         if self.memory.forget_oldest():
             return []
         if len(self.running) > 1:
+            self._is_crowded = True
             self._make_wait(self.running[-1])
             return []
         error = EngineFailed(

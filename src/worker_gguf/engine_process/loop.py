@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from worker_gguf.engine.batch import Batch, Logprob, Open, StepResult
+from worker_gguf.engine.batch import Batch, Close, Drop, Logprob, Open, StepResult
 from worker_gguf.engine.drafter import Drafter
 from worker_gguf.engine.runner import Runner
 from worker_gguf.engine.scheduler import Scheduler
@@ -48,6 +48,7 @@ class Loop:
         self.runner = runner
         self._holds_reports = holds_reports
         self._held: Step | None = None
+        self._unfinished: Batch | None = None
         runner.on_decoded = self._send_held
         self._channel = channel
         self._clock = clock
@@ -72,6 +73,7 @@ class Loop:
                 # with an empty memory.
                 logger.exception("engine step failed")
                 self._note(self._scheduler.reset(EngineFailed("The engine failed; see the log.")))
+                self._free()
             self._send_report()
 
     # --- commands -------------------------------------------------------------------------------------------------
@@ -130,12 +132,21 @@ class Loop:
         self._schedule_seconds = time.perf_counter() - started - drafted.seconds
         if batch is None:
             return
+        self._unfinished = batch
         self._admitted_s = self._clock()
         self._is_urgent = bool(self._endings)
         self._note_admitted(batch)
         result = self.runner.run(batch)
         self._note_result(batch, result, drafted)
         self._note(self._scheduler.commit(batch, result))
+        self._unfinished = None
+
+    def _free(self) -> None:
+        """Free what the batch of a failed step should have freed."""
+        if self._unfinished is not None:
+            freed = [operation for operation in self._unfinished.operations if isinstance(operation, Close | Drop)]
+            self._unfinished = None
+            self.runner.run(Batch(tuple(freed), ()))
 
     # --- the report -----------------------------------------------------------------------------------------------
 

@@ -51,7 +51,7 @@ def footprint_of(plan: MemoryPlan, machine: Machine, settings: Settings) -> Foot
     first = first_visible(settings)
     on_gpus = [use.used_bytes or GPU_CONTEXT_BYTES for use in plan.devices if use.is_gpu]
     behind = len(machine.gpus) - first - len(on_gpus)
-    main = sum(use.used_bytes for use in plan.devices if not use.is_gpu)
+    main = sum(use.used_bytes for use in plan.devices if not use.is_gpu) + (plan.cache_ram << 20)
     return Footprint((*[GPU_CONTEXT_BYTES] * first, *on_gpus, *[GPU_CONTEXT_BYTES] * behind), main)
 
 

@@ -16,9 +16,9 @@ from worker_gguf.llama.bindings import llama_cpp
 from worker_gguf.llama.candidates import Floats
 from worker_gguf.llama.model import Model
 
-__all__ = ["Context", "DecodeFailed", "NoSpace", "States"]
+__all__ = ["Context", "DecodeFailed", "NoSpace", "State"]
 
-States = NDArray[np.uint8]
+State = NDArray[np.uint8]
 """The memory of one sequence as bytes, in llama.cpp's own format."""
 
 # ggml.h: enum ggml_type
@@ -70,6 +70,8 @@ class Context:
         if code != 0:
             raise DecodeFailed(f"llama_decode answered {code}. {' '.join(backend.recent_errors()[-2:])}")
         if n_outputs == 0:
+            # Otherwise a GPU would compute on, and its time would be measured in the next step or save.
+            llama_cpp.llama_synchronize(self._pointer)
             return np.empty((0, self._n_vocab), np.float32)
         # A new view takes 20 microseconds. The buffer moves only when it grows, so the view is usually still valid.
         address = ctypes.addressof(llama_cpp.llama_get_logits(self._pointer).contents)
@@ -114,7 +116,7 @@ class Context:
         first: int = llama_cpp.llama_memory_seq_pos_min(self._memory, slot)
         return 0 <= first <= max(0, n_tokens - self._window + 1)
 
-    def save(self, slot: int) -> States | None:
+    def save(self, slot: int) -> State | None:
         """Return the state of a slot. Returns None if there is too little memory, or llama.cpp cannot copy it."""
         size = llama_cpp.llama_state_seq_get_size(self._pointer, slot)
         try:
@@ -124,7 +126,7 @@ class Context:
         written = llama_cpp.llama_state_seq_get_data(self._pointer, _bytes_of(state), size, slot)
         return state if written == size > 0 else None
 
-    def load(self, slot: int, state: States) -> bool:
+    def load(self, slot: int, state: State) -> bool:
         """Make a slot hold a state, and nothing else. Returns False if it cannot, and the slot is empty then."""
         llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
         if llama_cpp.llama_state_seq_set_data(self._pointer, _bytes_of(state), state.size, slot) == state.size:
@@ -177,7 +179,7 @@ class _BatchBuffers:
         return n_outputs
 
 
-def _bytes_of(state: States) -> ctypes._Pointer[ctypes.c_uint8]:
+def _bytes_of(state: State) -> ctypes._Pointer[ctypes.c_uint8]:
     return state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 

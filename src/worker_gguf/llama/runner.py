@@ -30,7 +30,7 @@ from worker_gguf.engine.runner import Limits
 from worker_gguf.errors import EngineFailed, WorkerError
 from worker_gguf.llama.candidates import Candidates, Floats, Ints, Largest, Level, Near, shortlists, worth_folding
 from worker_gguf.llama.chain import ChainFactory
-from worker_gguf.llama.context import Context, DecodeFailed, NoSpace, States
+from worker_gguf.llama.context import Context, DecodeFailed, NoSpace, State
 from worker_gguf.llama.model import Model
 from worker_gguf.llama.sampler import Scratch, SequenceSampler
 
@@ -85,7 +85,7 @@ class LlamaRunner:
         self._factory = ChainFactory(model.vocabulary)
         self._drawings: dict[str, _Drawing] = {}
         self._slots: dict[int, _Drawing] = {}
-        self._states: dict[int, States] = {}
+        self._states: dict[int, State] = {}
         self._eog = tuple(model.vocabulary.eog)
         self._folds = worth_folding(model.vocabulary.n_tokens)
         self._scratch = [Scratch(model.vocabulary.n_tokens) for _ in range(n_sampling_threads)]
