@@ -179,7 +179,8 @@ def test_a_report_counts_what_a_draft_model_guessed() -> None:
 
 def test_a_failed_step_still_frees_what_it_should_have_freed() -> None:
     runner = FakeRunner(limits())
-    run, failures = runner.run, []
+    run = runner.run
+    failures: list[Batch] = []
 
     def fail_once(batch: Batch) -> StepResult:
         if any(isinstance(operation, Close) for operation in batch.operations) and not failures:
