@@ -126,6 +126,27 @@ async def test_a_stop_cancels_all_requests() -> None:
     assert (len(backend.cancelled), backend.running) == (5, set())
 
 
+async def test_a_stop_ends_the_fetch_of_a_file() -> None:
+    is_asked, is_closed = asyncio.Event(), asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        is_asked.set()
+        await reader.read()  # to the end of the connection
+        writer.close()
+        await writer.wait_closed()
+        is_closed.set()
+
+    async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
+        url = "http://{}:{}/in.jsonl".format(*server.sockets[0].getsockname())
+        task = asyncio.create_task(run(FakeBackend(), {"batch": url}, BatchLimits(may_be_private=True)))
+        await is_asked.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await is_closed.wait()
+
+
 @pytest.mark.parametrize("given", [{"batch": []}, {"batch": "ftp://files/in.jsonl"}, {"batch": "http://127.0.0.1/"}])
 async def test_a_batch_that_cannot_begin_fails_the_job_with_an_envelope(given: object) -> None:
     (item,) = await run(FakeBackend(), given)

@@ -69,7 +69,7 @@ class BatchJobs:
         """
         limits = self._limits
         with ExitStack() as stack:
-            lines, n_requests = await asyncio.to_thread(self._open, call, stack)
+            lines, n_requests = await self._open(call, stack)
             tally = Tally(n_requests, 0, asyncio.get_running_loop().time())
             output = _Output(lines, limits.most_output_bytes)
             run = run_batch(output.sent(), self._dispatch, width=limits.width, deaths_within_s=limits.deaths_within_s)
@@ -87,15 +87,16 @@ class BatchJobs:
             if output.first_unsent is not None:
                 yield error_result(_too_much(output.first_unsent, n_requests, limits.most_output_bytes))
 
-    def _open(self, call: BatchCall, stack: ExitStack) -> tuple[Iterable[Line], int]:
-        """Return the lines and their number. Blocks while a file is fetched."""
+    async def _open(self, call: BatchCall, stack: ExitStack) -> tuple[Iterable[Line], int]:
+        """Return the lines and their number. A file is closed with the stack."""
         most_bytes = self._limits.most_line_bytes
         if not isinstance(call.requests, str):
             return lines_of_list(call.requests, most_bytes), len(call.requests)
         may_be_private = self._limits.may_be_private
-        file = fetch_public_file(call.requests, most_bytes=_MOST_FILE_BYTES, may_be_private=may_be_private)
+        file = await fetch_public_file(call.requests, most_bytes=_MOST_FILE_BYTES, may_be_private=may_be_private)
         stack.callback(file.close)
-        return read_lines(file, most_bytes), sum(1 for _ in read_lines(file, most_bytes))
+        n_requests = await asyncio.to_thread(lambda: sum(1 for _ in read_lines(file, most_bytes)))
+        return read_lines(file, most_bytes), n_requests
 
 
 def _too_much(line: Line, n_requests: int, most_bytes: int) -> BatchError:
