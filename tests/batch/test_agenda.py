@@ -99,7 +99,7 @@ def test_a_refused_request_is_sent_again_after_its_time_if_no_other_ends() -> No
 
 @given(st.integers(1, 4), st.integers(0, 8), st.integers(1, 12), st.integers(0, 10**9))
 def test_no_slot_is_empty_while_requests_are_left(n_slots: int, max_queue: int, width: int, seed: int) -> None:
-    """Some requests run in slots and others wait in the queue. The time of a refusal is so long that it never passes."""
+    """Some requests run in slots and others wait in the queue. The time of a refusal never passes."""
     chance, todo = random.Random(seed), agenda(40, width)
     now_s, running, n_ended = 0.0, list[Attempt](), 0
     while n_ended < 40:
