@@ -73,6 +73,47 @@ def test_a_full_queue_is_no_try() -> None:
     assert todo.ended(attempt, None, 100)
 
 
+def test_a_full_queue_holds_only_the_refused_request() -> None:
+    todo = agenda(6, 3)
+    first, second, refused = started(todo, 0)
+    assert not todo.ended(refused, QueueFull("Full.", retry_after_s=60), 0)
+    assert started(todo, 0) == []  # it counts towards the width
+    assert todo.wait_s(0) == 60
+    assert todo.ended(first, None, 1)
+    again, fourth = started(todo, 1)  # its place, and one more that may find a place
+    assert numbers([again, fourth]) == [3, 4]
+    assert not todo.ended(fourth, QueueFull("Full.", retry_after_s=5), 2)
+    assert not todo.ended(second, EngineFailed("Failed.", retry_after_s=1), 2)
+    assert started(todo, 2.9) == []  # another error holds all
+    assert numbers(started(todo, 3)) == [4, 2]
+
+
+def test_a_refused_request_is_sent_again_after_its_time_if_no_other_ends() -> None:
+    todo = agenda(2)
+    _, refused = started(todo, 0)
+    todo.ended(refused, QueueFull("Full.", retry_after_s=5), 0)
+    assert started(todo, 4.9) == []
+    assert numbers(started(todo, 5)) == [2]
+    assert todo.wait_s(5) is None
+
+
+@given(st.integers(1, 4), st.integers(0, 8), st.integers(1, 12), st.integers(0, 10**9))
+def test_no_slot_is_empty_while_requests_are_left(n_slots: int, max_queue: int, width: int, seed: int) -> None:
+    """Some requests run in slots and others wait in the queue. The time of a refusal never passes."""
+    chance, todo = random.Random(seed), agenda(40, width)
+    now_s, running, n_ended = 0.0, list[Attempt](), 0
+    while n_ended < 40:
+        for attempt in started(todo, now_s):
+            if len(running) == n_slots + max_queue:
+                assert not todo.ended(attempt, QueueFull("Full.", retry_after_s=10**6), now_s)
+            else:
+                running.append(attempt)
+        assert len(running) >= min(n_slots, width, 40 - n_ended)
+        now_s += 1
+        assert todo.ended(running.pop(chance.randrange(len(running))), None, now_s)
+        n_ended += 1
+
+
 @given(st.integers(0, 10**9), st.sets(st.integers(1, 30)), st.integers(1, 8))
 def test_requests_that_end_the_engine_get_the_only_errors_and_the_engine_is_never_given_up(
     seed: int, poison: set[int], width: int

@@ -12,7 +12,7 @@ from tests.batch.conftest import chat, lines, read_results
 from tests.fake_backend import SECRET_PROMPT, FakeBackend
 from worker_gguf.batch.dispatch import Dispatch
 from worker_gguf.batch.run import run_batch
-from worker_gguf.errors import BatchError, EngineCrashed
+from worker_gguf.errors import BatchError, EngineCrashed, QueueFull
 from worker_gguf.observe.account import Account
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.service.request import Answer, Request, Stream
@@ -160,6 +160,20 @@ async def test_one_that_it_always_loses_gets_the_error() -> None:
     assert lost["response"]["body"]["error"]["code"] == "engine_crashed"
     assert lost["response"]["status_code"] == 503
     assert backend.tries == {1: 3, 2: 1}
+
+
+class TwoPlaces(Counting):
+    async def _complete(self, body: object, account: Account) -> Answer | Stream:
+        if self.n_running == 2:
+            raise QueueFull("Full.", retry_after_s=10_000)
+        return await super()._complete(body, account)
+
+
+async def test_requests_that_find_the_queue_full_do_not_wait_while_others_end() -> None:
+    backend = TwoPlaces()
+    results = await run(backend, *(chat(str(number), key=number) for number in range(20)), width=8)
+    assert [result["response"]["status_code"] for result in results] == [200] * 20
+    assert backend.most == 2
 
 
 class GivenUp(FakeBackend):

@@ -12,6 +12,7 @@ import pytest
 from tests.e2e.conftest import Running
 from worker_gguf.embedded import published_prompts
 from worker_gguf.observe.metrics import Metrics
+from worker_gguf.queue.batch_job import BatchLimits
 from worker_gguf.queue.handler import make_handler
 
 PROMPT = next(prompt for prompt in published_prompts() if not prompt.tools)
@@ -25,7 +26,7 @@ def test_a_jumping_clock_ends_no_job_and_hangs_none(running: Running, monkeypatc
     chat = {"messages": list(PROMPT.messages), "temperature": 0, "max_tokens": PROMPT.max_tokens, "stream": True}
 
     async def run() -> str:
-        handler = make_handler(running.worker, Metrics("test"))
+        handler = make_handler(running.worker, Metrics("test"), BatchLimits(4))
         return "".join([str(item) async for item in handler({"id": "job", "input": chat})])
 
     events = asyncio.run(asyncio.wait_for(run(), 60)).split("\n\n")

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.deploy.promql import DEPLOY, OF_THE_SCRAPE, expressions
 from tests.e2e.conftest import Running
 from worker_gguf.observe.log import configure
+from worker_gguf.queue.batch_job import BatchLimits
 from worker_gguf.queue.handler import make_handler
 
 pytestmark = pytest.mark.usefixtures("all_slots_free")
@@ -68,7 +69,7 @@ def post(client: httpx.Client, request_id: str, route: str = CHAT, **body: objec
 
 
 def run_job(running: Running, job_id: str, given: object) -> list[Any]:
-    handler = make_handler(running.worker, running.worker.metrics)
+    handler = make_handler(running.worker, running.worker.metrics, BatchLimits(4))
 
     async def collect() -> list[Any]:
         return [item async for item in handler({"id": job_id, "input": given})]
@@ -145,7 +146,7 @@ def test_a_request_that_is_left_has_its_counts_too(running: Running, http: httpx
         next(response.iter_lines())
 
     async def stopped() -> None:
-        handler = make_handler(running.worker, running.worker.metrics)
+        handler = make_handler(running.worker, running.worker.metrics, BatchLimits(4))
         with contextlib.suppress(StopAsyncIteration):
             await anext(items := handler({"id": "stopped", "input": body}))
             await items.aclose()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.e2e.conftest import Running
 from tests.protocol.test_random_bodies import BODIES, JSON
 from worker_gguf.observe.metrics import Metrics
+from worker_gguf.queue.batch_job import BatchLimits
 from worker_gguf.queue.handler import make_handler
 
 SECRET = "Quillfeather-93"
@@ -29,7 +30,7 @@ INPUTS = (
 
 async def posted(running: Running, given_input: object) -> list[Any]:
     """Return the yields of the handler, each in the form in which the SDK sends it."""
-    handler = make_handler(running.worker, Metrics("test"))
+    handler = make_handler(running.worker, Metrics("test"), BatchLimits(4))
     items = [item async for item in handler({"id": "job", "input": given_input})]
     for item in items:
         json.dumps({"output": item}, ensure_ascii=False).encode()  # a lone half of a character would end the post

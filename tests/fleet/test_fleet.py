@@ -29,6 +29,7 @@ from worker_gguf.fleet.model import FleetModel
 from worker_gguf.observe.account import Account
 from worker_gguf.observe.ending import line_of
 from worker_gguf.observe.metrics import Metrics
+from worker_gguf.queue.batch_job import BatchLimits
 from worker_gguf.queue.fitness import checks_of
 from worker_gguf.queue.handler import make_handler
 from worker_gguf.service.request import Answer, Stream
@@ -359,7 +360,7 @@ async def test_the_wait_for_a_model_is_in_the_requests_account(worker: Worker) -
 async def test_a_job_of_the_queue_names_its_model(worker: Worker, metrics: Metrics) -> None:
     body = {"model": "b", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
     job = {"id": "j", "input": {"openai_route": "/v1/chat/completions", "openai_input": body}}
-    answers = [item async for item in make_handler(worker, metrics)(job)]
+    answers = [item async for item in make_handler(worker, metrics, BatchLimits(4))(job)]
     assert isinstance(answers[0], dict)
     assert answers[0]["model"] == "b"
 

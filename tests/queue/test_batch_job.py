@@ -16,15 +16,17 @@ from worker_gguf.queue.batch_job import BatchLimits, PostProgress
 from worker_gguf.queue.handler import Yield, make_handler
 from worker_gguf.service.request import Answer, Request, Stream
 
+LIMITS = BatchLimits(width=8)
+
 
 async def run(
     backend: FakeBackend,
     given: object,
-    limits: BatchLimits | None = None,
+    limits: BatchLimits = LIMITS,
     post_progress: PostProgress | None = None,
     metrics: Metrics | None = None,
 ) -> list[Yield]:
-    handler = make_handler(backend, metrics or Metrics("test"), None, limits or BatchLimits(), post_progress)
+    handler = make_handler(backend, metrics or Metrics("test"), limits, None, post_progress)
     return [item async for item in handler({"id": "job-1", "input": given})]
 
 
@@ -44,7 +46,7 @@ async def test_each_request_of_a_list_has_a_result(shape: str) -> None:
 
 
 async def test_a_request_over_the_limit_of_a_body_is_refused_alone() -> None:
-    yields = await run(FakeBackend(), [chat("a"), chat("b", key="x" * 1000)], BatchLimits(most_line_bytes=500))
+    yields = await run(FakeBackend(), [chat("a"), chat("b", key="x" * 1000)], BatchLimits(8, most_line_bytes=500))
     results = results_of(yields)
     assert [result["error"] and result["error"]["code"] for result in results] == ["payload_too_large", None] or [
         result["error"] and result["error"]["code"] for result in results
@@ -64,6 +66,30 @@ async def test_a_job_stays_under_the_platforms_limit_and_says_what_it_left_out()
         f"Request {len(answered) + 1} and all later requests ({n_left} of 50) were not sent"
         in (last["error"]["message"])
     )
+
+
+async def test_large_results_of_the_first_requests_stay_under_the_platforms_limit() -> None:
+    """All of them are sent before the size of any result is known."""
+    requests = [chat(f"{number} {'x' * 700_000}") for number in range(1, 31)]
+    yields = await run(FakeBackend(), requests, BatchLimits(width=16))
+    assert len(json.dumps({"output": yields}, ensure_ascii=False).encode()) < 10_000_000
+    *answered, last = results_of(yields)
+    assert len(answered) == 13
+    unanswered = {*range(1, 17)} - {int(result["custom_id"].split()[0]) for result in answered}
+    names = ", ".join(f"Request {number}" for number in sorted(unanswered))
+    assert last["error"]["message"] == (
+        f"The results of a job may have 9.5 MB. So the results of these requests were dropped: {names}, and Request 17 "
+        "and all later requests (14 of 30) were not sent. Send them as another job."
+    )
+
+
+async def test_a_small_result_after_one_without_room_is_yielded() -> None:
+    requests = [chat("x" * 3000), chat("small"), chat("y" * 3000)]
+    *answered, last = results_of(await run(FakeBackend(), requests, BatchLimits(width=3, most_output_bytes=4000)))
+    assert len(answered) == 2
+    assert "small" in {result["custom_id"] for result in answered}
+    assert "were dropped: Request" in last["error"]["message"]
+    assert "not sent" not in last["error"]["message"]
 
 
 async def test_progress_is_posted_one_at_a_time_and_never_after_the_end() -> None:
@@ -96,7 +122,7 @@ async def test_progress_that_cannot_be_posted_does_not_harm_the_job() -> None:
     async def post(job_id: str, progress: dict[str, Any]) -> None:
         raise OSError("away")
 
-    yields = await run(FakeBackend(), [chat("a"), chat("b")], BatchLimits(progress_every_s=0), post)
+    yields = await run(FakeBackend(), [chat("a"), chat("b")], BatchLimits(8, progress_every_s=0), post)
     assert len(results_of(yields)) == 2
 
 
@@ -124,6 +150,27 @@ async def test_a_stop_cancels_all_requests() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert (len(backend.cancelled), backend.running) == (5, set())
+
+
+async def test_a_stop_ends_the_fetch_of_a_file() -> None:
+    is_asked, is_closed = asyncio.Event(), asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        is_asked.set()
+        await reader.read()  # to the end of the connection
+        writer.close()
+        await writer.wait_closed()
+        is_closed.set()
+
+    async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
+        url = "http://{}:{}/in.jsonl".format(*server.sockets[0].getsockname())
+        task = asyncio.create_task(run(FakeBackend(), {"batch": url}, BatchLimits(8, may_be_private=True)))
+        await is_asked.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await is_closed.wait()
 
 
 @pytest.mark.parametrize("given", [{"batch": []}, {"batch": "ftp://files/in.jsonl"}, {"batch": "http://127.0.0.1/"}])

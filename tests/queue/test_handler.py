@@ -15,6 +15,7 @@ from tests.fake_backend import SECRET_PROMPT, FakeBackend, event
 from worker_gguf.errors import EngineFailed
 from worker_gguf.observe.account import Account
 from worker_gguf.observe.metrics import Metrics
+from worker_gguf.queue.batch_job import BatchLimits
 from worker_gguf.queue.handler import Yield, make_handler
 from worker_gguf.queue.posts import GATHER_S, MAX_POST_BYTES, Posts, StreamCount
 from worker_gguf.service.request import Stream
@@ -23,7 +24,7 @@ STREAM = {"messages": [], "stream": True}
 
 
 async def run(backend: FakeBackend, given: object, metrics: Metrics | None = None) -> list[Yield]:
-    handler = make_handler(backend, metrics or Metrics("test"))
+    handler = make_handler(backend, metrics or Metrics("test"), BatchLimits(4))
     return [item async for item in handler({"id": "job-1", "input": given})]
 
 
@@ -36,7 +37,7 @@ def envelope(items: list[Yield]) -> dict[str, Any]:
 
 
 def test_the_sdk_recognises_a_generator() -> None:
-    assert inspect.isasyncgenfunction(make_handler(FakeBackend(), Metrics("test")))
+    assert inspect.isasyncgenfunction(make_handler(FakeBackend(), Metrics("test"), BatchLimits(4)))
 
 
 async def test_whole_answer_is_one_dict() -> None:
@@ -91,7 +92,7 @@ async def test_bad_input_is_an_envelope(given: object) -> None:
 
 
 async def test_job_without_input_is_an_envelope() -> None:
-    handler = make_handler(FakeBackend(), Metrics("test"))
+    handler = make_handler(FakeBackend(), Metrics("test"), BatchLimits(4))
     assert envelope([item async for item in handler({"id": "a"})])["type"] == "invalid_request_error"
 
 
@@ -118,7 +119,7 @@ async def test_stream_is_whole_events_in_order() -> None:
 
 
 async def test_first_event_leaves_alone_and_the_rest_gathers_during_its_post() -> None:
-    handler = make_handler(FakeBackend(), Metrics("test"))
+    handler = make_handler(FakeBackend(), Metrics("test"), BatchLimits(4))
     posts: list[str] = []
     async for item in handler({"id": "a", "input": STREAM | {"n_events": 50}}):
         posts.append(str(item))
@@ -156,7 +157,7 @@ async def test_stop_while_waiting_for_an_event_cancels_the_generation() -> None:
 
 async def test_stop_during_a_post_cancels_the_generation_though_the_sdk_keeps_the_task() -> None:
     backend = FakeBackend()
-    handler = make_handler(backend, Metrics("test"))
+    handler = make_handler(backend, Metrics("test"), BatchLimits(4))
     posting = asyncio.Event()
 
     async def as_the_sdk_does() -> None:

@@ -3,8 +3,9 @@
 - At most `width` requests run at the same time. Failed requests are sent again before new ones are sent.
 - A request is tried three times if its errors are retryable, the last time alone: a request that ends the engine
   process takes all running requests with it, and only then the others are not among them.
-- A full queue is no try, because another request may fit in later.
-- After an error, nothing is sent for the time that the error names.
+- A request that found the queue full is sent again when another request of the batch ends, because that one leaves its
+  place, or else after the time that the refusal names. Meanwhile other requests are sent, and the refusal is no try.
+- After any other error that is retryable, nothing is sent for the time that the error names.
 - An engine whose process dies three times within some seconds is given up. So after two deaths, nothing is sent for
   that time.
 """
@@ -45,6 +46,7 @@ class Agenda:
         self._width = width
         self._deaths_within_s = deaths_within_s
         self._again: deque[Attempt] = deque()
+        self._refused: deque[tuple[float, Attempt]] = deque()  # by a full queue, with the time to send each again
         self._deaths: deque[float] = deque(maxlen=2)
         self._n_running = 0
         self._is_alone = False
@@ -52,13 +54,15 @@ class Agenda:
 
     def next(self, now_s: float) -> Attempt | None:
         """Return the attempt to start now, or None."""
+        self._take_back_refused(now_s)
         if now_s < self._hold_until_s or self._n_running >= self._width or self._is_alone:
             return None
         if self._again:
             if self._again[0].is_alone and self._n_running:
                 return None
             attempt = replace(self._again.popleft(), started_s=now_s)
-        elif (line := next(self._lines, None)) is not None:
+        # Refused requests count, or else a full queue would let the whole input be read into memory.
+        elif self._n_running + len(self._refused) < self._width and (line := next(self._lines, None)) is not None:
             attempt = Attempt(line, 1, now_s)
         else:
             return None
@@ -67,25 +71,38 @@ class Agenda:
         return attempt
 
     def wait_s(self, now_s: float) -> float | None:
-        """Return the seconds until `next` may return an attempt, or None if that does not depend on time."""
-        return self._hold_until_s - now_s if self._hold_until_s > now_s else None
+        """Return the seconds until `next` may return an attempt, or None if that does not depend on time.
+
+        Call it after `next` has returned None at the same time.
+        """
+        if self._hold_until_s > now_s:
+            return self._hold_until_s - now_s
+        return min((until_s for until_s, _ in self._refused), default=now_s) - now_s or None
 
     def ended(self, attempt: Attempt, error: WorkerError | None, now_s: float) -> bool:
         """Note the end of an attempt. Returns whether it is the last one of its request."""
         self._n_running -= 1
         self._is_alone = False
+        if isinstance(error, QueueFull):
+            self._refused.append((_after(error, now_s), attempt))
+            return False
+        if self._refused:
+            self._again.append(self._refused.popleft()[1])
         if error is None or not error.retryable:
             return True
-        self._hold(now_s + (error.retry_after_s or _PAUSE_S))
+        self._hold(_after(error, now_s))
         if isinstance(error, EngineCrashed | EngineWedged):
             self._note_death(attempt, now_s)
-        if isinstance(error, QueueFull):
-            self._again.append(attempt)
-        elif attempt.n_tries < MOST_TRIES:
-            self._again.append(replace(attempt, n_tries=attempt.n_tries + 1))
-        else:
+        if attempt.n_tries == MOST_TRIES:
             return True
+        self._again.append(replace(attempt, n_tries=attempt.n_tries + 1))
         return False
+
+    def _take_back_refused(self, now_s: float) -> None:
+        due = [attempt for until_s, attempt in self._refused if until_s <= now_s]
+        if due:
+            self._again.extend(due)
+            self._refused = deque(entry for entry in self._refused if entry[0] > now_s)
 
     def _note_death(self, attempt: Attempt, now_s: float) -> None:
         if not self._deaths or attempt.started_s > self._deaths[-1]:  # else it is the death that was noted last
@@ -95,3 +112,8 @@ class Agenda:
 
     def _hold(self, until_s: float) -> None:
         self._hold_until_s = max(self._hold_until_s, until_s)
+
+
+def _after(error: WorkerError, now_s: float) -> float:
+    """Return the time when a request with this error may be sent again."""
+    return now_s + (error.retry_after_s or _PAUSE_S)

@@ -62,8 +62,7 @@ class Dispatch:
         try:
             request = read_request(line)
         except BrokenLine as broken:
-            error = {"code": broken.error.code, "message": broken.error.message}
-            return Result(line, _content(line, broken.custom_id, None, error), broken.error)
+            return Result(line, _content(line, broken.custom_id, None, _plain(broken.error)), broken.error)
         account = Account("batch", request_id_from(None))
         account.ignored = request.ignored
         body: dict[str, Any] = {}

@@ -14,7 +14,7 @@ from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
-from worker_gguf.batch.dispatch import Dispatch, error_result
+from worker_gguf.batch.dispatch import Dispatch, Result, error_result
 from worker_gguf.batch.lines import Line, lines_of_list, read_lines
 from worker_gguf.batch.run import run_batch
 from worker_gguf.batch.tally import Tally
@@ -31,6 +31,8 @@ PostProgress = Callable[[str, dict[str, Any]], Awaitable[None]]
 """Posts the progress of a job, which has this id."""
 
 _SETTLE_S: Final = 5.0
+_SENDING_SHARE: Final = 0.85
+"""Requests are sent until this share of the output is expected to be full, as answers may be larger than the mean."""
 _MOST_FILE_BYTES: Final = 200 << 20
 """As for a file of OpenAI's batches."""
 
@@ -44,13 +46,13 @@ class BatchLimits:
     `deaths_within_s` is ENGINE_DEATHS_WITHIN_S.
     """
 
-    width: int = 8
+    width: int
     most_line_bytes: int = 32 << 20
     deaths_within_s: float = 60.0
     may_be_private: bool = False
     """A URL may lead to addresses that are not public."""
-    most_output_bytes: int = 8_000_000
-    """When the results would be larger, no more requests are sent: RunPod takes at most 10 MB for a job."""
+    most_output_bytes: int = 9_500_000
+    """The job yields no results over this limit: RunPod takes at most 10 MB for a job, and loses a larger result."""
     progress_every_s: float = 5.0
 
 
@@ -69,7 +71,7 @@ class BatchJobs:
         """
         limits = self._limits
         with ExitStack() as stack:
-            lines, n_requests = await asyncio.to_thread(self._open, call, stack)
+            lines, n_requests = await self._open(call, stack)
             tally = Tally(n_requests, 0, asyncio.get_running_loop().time())
             output = _Output(lines, limits.most_output_bytes)
             run = run_batch(output.sent(), self._dispatch, width=limits.width, deaths_within_s=limits.deaths_within_s)
@@ -77,61 +79,79 @@ class BatchJobs:
             try:
                 async with aclosing(run) as results:
                     async for result in results:
+                        if not output.add(result):
+                            continue
                         tally.add(result)
-                        output.add(result.content)
                         progress.show()
                         yield result.content
                 await progress.settle()
             finally:
                 progress.cancel()
-            if output.first_unsent is not None:
-                yield error_result(_too_much(output.first_unsent, n_requests, limits.most_output_bytes))
+            if (what := output.left_out(n_requests)) is not None:
+                yield error_result(BatchError(what))
 
-    def _open(self, call: BatchCall, stack: ExitStack) -> tuple[Iterable[Line], int]:
-        """Return the lines and their number. Blocks while a file is fetched."""
+    async def _open(self, call: BatchCall, stack: ExitStack) -> tuple[Iterable[Line], int]:
+        """Return the lines and their number. A file is closed with the stack."""
         most_bytes = self._limits.most_line_bytes
         if not isinstance(call.requests, str):
             return lines_of_list(call.requests, most_bytes), len(call.requests)
         may_be_private = self._limits.may_be_private
-        file = fetch_public_file(call.requests, most_bytes=_MOST_FILE_BYTES, may_be_private=may_be_private)
+        file = await fetch_public_file(call.requests, most_bytes=_MOST_FILE_BYTES, may_be_private=may_be_private)
         stack.callback(file.close)
-        return read_lines(file, most_bytes), sum(1 for _ in read_lines(file, most_bytes))
-
-
-def _too_much(line: Line, n_requests: int, most_bytes: int) -> BatchError:
-    return BatchError(
-        f"The results of a job may have {most_bytes / 1e6:g} MB, so {line.name} and all later requests "
-        f"({n_requests - line.number + 1} of {n_requests}) were not sent. Send them as another job."
-    )
+        n_requests = await asyncio.to_thread(lambda: sum(1 for _ in read_lines(file, most_bytes)))
+        return read_lines(file, most_bytes), n_requests
 
 
 class _Output:
-    """Sends lines as long as their results have room in the result of the job."""
+    """Keeps the results of a job within the limit: sends lines as long as their results are expected to have room."""
 
     def __init__(self, lines: Iterable[Line], most_bytes: int) -> None:
-        self.first_unsent: Line | None = None
         self._lines = lines
         self._most_bytes = most_bytes
         self._n_sent = self._n_results = self._n_bytes = 0
+        self._without_room: list[Line] = []
+        self._first_unsent: Line | None = None
 
     def sent(self) -> Iterator[Line]:
         for line in self._lines:
             if self._is_full:
-                self.first_unsent = line
+                self._first_unsent = line
                 return
             self._n_sent += 1
             yield line
 
-    def add(self, content: bytes) -> None:
-        self._n_results += 1
+    def add(self, result: Result) -> bool:
+        """Count a result. Returns False if it has no room; then no more lines are sent."""
+        content = result.content
         # The SDK puts the texts into JSON once more, which writes these three with a backslash.
-        self._n_bytes += len(content) + sum(map(content.count, (b'"', b"\\", b"\n")))
+        n_bytes = len(content) + sum(map(content.count, (b'"', b"\\", b"\n")))
+        self._n_results += 1
+        if self._n_bytes + n_bytes > self._most_bytes:
+            self._without_room.append(result.line)
+            return False
+        self._n_bytes += n_bytes
+        return True
+
+    def left_out(self, n_requests: int) -> str | None:
+        """Return which of the requests have no result in the output, as a sentence for the client, or None."""
+        what = []
+        if self._without_room:
+            names = ", ".join(line.name for line in sorted(self._without_room, key=lambda line: line.number))
+            what.append(f"the results of these requests were dropped: {names}")
+        if (line := self._first_unsent) is not None:
+            n_unsent = n_requests - line.number + 1
+            what.append(f"{line.name} and all later requests ({n_unsent} of {n_requests}) were not sent")
+        if not what:
+            return None
+        limit = f"The results of a job may have {self._most_bytes / 1e6:g} MB"
+        return f"{limit}. So {', and '.join(what)}. Send them as another job."
 
     @property
     def _is_full(self) -> bool:
         """Running requests have room, too, if their results have the mean size of the others."""
         n_running = self._n_sent - self._n_results
-        return self._n_bytes + n_running * self._n_bytes / max(1, self._n_results) >= self._most_bytes
+        expected_bytes = self._n_bytes + n_running * self._n_bytes / max(1, self._n_results)
+        return bool(self._without_room) or expected_bytes >= _SENDING_SHARE * self._most_bytes
 
 
 class _Progress:
@@ -164,7 +184,7 @@ class _Progress:
     async def _send(self, post: PostProgress, state: dict[str, Any]) -> None:
         try:
             await post(self._job_id, state)
-        except Exception as error:  # noqa: BLE001 - the job goes on without this news
+        except Exception as error:  # noqa: BLE001 - a lost progress post must not end the job
             logger.warning("the progress could not be posted", extra={"error": type(error).__name__})
 
     def _state(self, now_s: float) -> dict[str, Any]:

@@ -41,15 +41,14 @@ Job = dict[str, Any]
 Yield = str | dict[str, Any]
 Handler = Callable[[Job], AsyncGenerator[Yield, None]]
 
-_LIMITS = BatchLimits()
 _UNEXPECTED = "The worker failed on this job. Its log has the details under this job's id."
 
 
 def make_handler(
     backend: Backend,
     metrics: Metrics,
+    batch_limits: BatchLimits,
     telemetry: Telemetry | None = None,
-    batch_limits: BatchLimits = _LIMITS,
     post_progress: PostProgress | None = None,
 ) -> Handler:
     """Build the handler. It is a plain async generator function, because the SDK recognises nothing else."""

@@ -52,8 +52,8 @@ def run_queue(
     *,
     concurrency: int,
     drain_timeout_s: float,
+    batch_limits: BatchLimits,
     telemetry: Telemetry | None = None,
-    batch_limits: BatchLimits | None = None,
 ) -> None:
     """Wait until the backend is ready, then take jobs until SIGTERM or SIGINT. Call it in the main thread.
 
@@ -68,9 +68,7 @@ def run_queue(
     os.register_at_fork(after_in_child=_follow_parent)
     switch_interval.for_the_sdk()
     config = {
-        "handler": make_handler(
-            backend, metrics, telemetry, batch_limits or BatchLimits(2 * concurrency), _post_progress
-        ),
+        "handler": make_handler(backend, metrics, batch_limits, telemetry, _post_progress),
         "concurrency_modifier": _JobControl(backend, concurrency, drain_timeout_s).n_jobs,
         "return_aggregate_stream": True,
     }

@@ -29,6 +29,7 @@ from worker_gguf.observe.account import Account, Record
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.observe.telemetry import StartRecord, Telemetry, open_telemetry, wanted
 from worker_gguf.observe.timeline import Timeline
+from worker_gguf.queue.batch_job import BatchLimits
 from worker_gguf.queue.handler import make_handler
 
 CANARY = "canary-7f3a"
@@ -119,7 +120,7 @@ def test_a_request_has_its_waiting_its_prefill_and_its_decode(
 async def test_a_job_is_traced_under_its_id(collector: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     given = {"messages": [{"role": "user", "content": CANARY}], "stream": True}
     with exporting(collector, monkeypatch) as telemetry:
-        handler = make_handler(FakeBackend(), Metrics("x"), telemetry)
+        handler = make_handler(FakeBackend(), Metrics("x"), BatchLimits(4), telemetry)
         assert [item async for item in handler({"id": "job-77", "input": given})]
         assert [item async for item in handler({"id": "job-78", "input": None})]
     spans = [span for span in collector.received()["spans"] if "http.route" in span["attributes"]]
