@@ -644,39 +644,52 @@ def test_a_request_of_low_priority_is_passed_by_a_bounded_number_of_others(n_slo
     assert drive.runner.opened.index("patient") <= behind * PLACES_PER_PRIORITY + n_slots
 
 
-def test_a_long_prompt_takes_as_much_time_of_a_step_as_the_sequences_beside_it() -> None:
+def fair_engine(fixed: float = 0.0) -> Drive:
+    """Eight decoding sequences; a step of eight rows takes 0.01 s, prompts a fixed time and 0.0001 s a token."""
     drive = Drive(
         limits(n_slots=9, n_ctx=5000, n_cells=9000, n_batch=512, n_rows=9),
         prefill_chunk=512,
-        seconds=lambda n_rows, n_prompt: 0.002 + 0.001 * n_rows + 0.0001 * n_prompt,
+        seconds=lambda n_rows, n_prompt: 0.002 + 0.001 * n_rows + (0.0001 * n_prompt + fixed if n_prompt else 0.0),
     )
     for i in range(8):
-        drive.add(f"s{i}", [10 + i, 20], max_tokens=200)
+        drive.add(f"s{i}", [10 + i, 20], max_tokens=500)
     for _ in range(20):
         drive.step()
+    return drive
+
+
+@pytest.mark.parametrize("fixed", [0.0, 0.005])
+def test_a_long_prompt_takes_half_as_long_again_as_the_sequences_beside_it(fixed: float) -> None:
+    drive = fair_engine(fixed)
     drive.add("long", [7] * 4000, max_tokens=1)
     sizes = []
     while "long" not in drive.endings:
         drive.step()
         sizes.append(drive.runner.batches[-1].n_tokens - 8)
-    assert max(sizes) <= 110  # a step of eight rows takes 0.01 s
-    assert min(sizes[10:-1]) >= 90
+    most = (0.015 - fixed) / 0.0001
+    assert max(sizes) <= 1.1 * most
+    assert min(sizes[20:-1]) >= 0.6 * most
+
+
+def test_a_short_prompt_is_computed_at_once_beside_a_long_one() -> None:
+    drive = fair_engine()
+    drive.add("long", [7] * 4000, max_tokens=1)
+    for _ in range(5):
+        drive.step()
+    drive.take(drive.scheduler.finish("s0", "cancelled"))
+    drive.add("short", [8] * 150, max_tokens=5)
+    drive.step()
+    assert len(drive.tokens["short"]) == 1
 
 
 def test_many_prompts_beside_one_sequence_are_not_held_up_by_it() -> None:
-    drive = Drive(
-        limits(n_slots=9, n_ctx=500, n_cells=4500, n_batch=512, n_rows=9),
-        prefill_chunk=512,
-        seconds=lambda n_rows, n_prompt: 0.002 + 0.001 * n_rows + 0.0001 * n_prompt,
-    )
-    drive.add("one", [1, 2], max_tokens=100)
-    for _ in range(10):
-        drive.step()
+    drive = fair_engine()
+    for i in range(7):
+        drive.take(drive.scheduler.finish(f"s{i}", "cancelled"))
     for i in range(8):
         drive.add(f"p{i}", [10 + i] * 100, max_tokens=1)
     drive.step()
-    drive.step()
-    assert drive.runner.batches[-1].n_tokens > 200
+    assert drive.runner.batches[-1].n_tokens > 500
 
 
 # --- the prompt cache -------------------------------------------------------------------------------------------------

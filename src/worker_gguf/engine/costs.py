@@ -10,9 +10,9 @@ __all__ = ["StepCosts"]
 
 # The weight of the newest measurement. Single steps are disturbed by other processes, sometimes for ten times as long.
 _NEWEST = 0.25
-# The cost of a prompt token is the mean of so many tokens. A step of a few tokens says little about it, or nothing if
-# the cost of the step's rows is unknown.
-_MEAN_TOKENS = 512
+# The costs of prompts follow the latest tokens, about so many. A step of a few tokens says little about them, or
+# nothing if the cost of the step's rows is unknown.
+_LATEST_TOKENS = 4096
 _LEAST_TOKENS = 64
 # A measurement is forgotten after so many steps, because contexts grow and the machine changes.
 _MOST_AGE = 1024
@@ -32,7 +32,7 @@ class StepCosts:
         self._n_steps = 0
         self.total_seconds = 0.0
         """The sum of all measured seconds."""
-        self._prompt_tokens, self._prompt_seconds = 0.0, 0.0
+        self._prompts = _Line()
 
     def learn(self, batch: Batch, result: StepResult) -> None:
         """Learn from the result of a step."""
@@ -76,14 +76,24 @@ class StepCosts:
     @property
     def per_prompt_token(self) -> float | None:
         """Seconds that a prompt token adds to a step; None if too few were computed yet."""
-        return self._prompt_seconds / self._prompt_tokens if self._prompt_tokens else None
+        line = self._prompts.fit()
+        return None if line is None else line[1]
+
+    def prompt_tokens_in(self, seconds: float) -> int | None:
+        """Return how many prompt tokens add so many seconds to a step; None if that is unknown.
+
+        Prompt tokens next to other rows have a fixed cost, too: llama.cpp may compute them in a pass of their own.
+        """
+        line = self._prompts.fit()
+        if line is None:
+            return None
+        fixed, per_token = line
+        return max(0, int((seconds - fixed) / per_token)) if per_token else None
 
     def _note_prompt(self, n_tokens: int, seconds: float, of_rows: float | None) -> None:
         if of_rows is None and n_tokens < _LEAST_TOKENS:
             return
-        keep = min(1.0, max(0.0, 1 - n_tokens / _MEAN_TOKENS))
-        self._prompt_tokens = keep * self._prompt_tokens + n_tokens
-        self._prompt_seconds = keep * self._prompt_seconds + max(seconds - (of_rows or 0.0), 0.1 * seconds)
+        self._prompts.add(n_tokens, max(seconds - (of_rows or 0.0), 0.1 * seconds))
 
     def _forget_old(self) -> None:
         for n_rows in [n for n in self._known if self._n_steps - self._noted[n] > _MOST_AGE]:
@@ -94,3 +104,30 @@ class StepCosts:
 def _mean(old: float | None, new: float) -> float:
     """Return the mean with a new measurement, of which no more than twice the mean counts."""
     return new if old is None else old + _NEWEST * (min(new, 2 * old) - old)
+
+
+class _Line:
+    """The straight line through measurements (number of tokens, seconds), by least squares. Later ones weigh more."""
+
+    def __init__(self) -> None:
+        self._n = self._x = self._y = self._xx = self._xy = 0.0
+
+    def add(self, n_tokens: int, seconds: float) -> None:
+        keep = max(0.0, 1 - n_tokens / _LATEST_TOKENS)
+        self._n = keep * self._n + 1
+        self._x = keep * self._x + n_tokens
+        self._y = keep * self._y + seconds
+        self._xx = keep * self._xx + n_tokens * n_tokens
+        self._xy = keep * self._xy + n_tokens * seconds
+
+    def fit(self) -> tuple[float, float] | None:
+        """Return the seconds for no token, and for each; None without a measurement."""
+        if not self._n:
+            return None
+        mean = self._y / self._x
+        spread = self._n * self._xx - self._x * self._x
+        if spread <= 0.01 * self._x * self._x:  # all steps had about the same number of tokens
+            return 0.0, mean
+        slope = (self._n * self._xy - self._x * self._y) / spread
+        slope = min(mean, max(0.05 * mean, slope))
+        return (self._y - slope * self._x) / self._n, slope

@@ -218,5 +218,6 @@ class Memory:
         self.touch(target)
         sequence.slot = target
         sequence.n_computed = len(held)
+        sequence.n_uncached = len(sequence.tokens) - len(held)
         if sequence.n_cached is None:
             sequence.n_cached = len(held)

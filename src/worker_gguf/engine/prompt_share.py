@@ -6,29 +6,54 @@ from worker_gguf.engine.costs import StepCosts
 from worker_gguf.engine.memory import Memory
 from worker_gguf.engine.sequence import Sequence
 
-__all__ = ["prompt_budget", "until_checkpoint"]
+__all__ = ["PromptShare", "until_checkpoint"]
 
-# Beside running sequences, a step computes at least so many tokens of prompts.
+# A prompt that takes longer is computed in parts next to sequences that decode.
+_LONG_S = 0.25
+# The time of these parts, as a share of the time of the decoding.
+_SHARE = 1.5
+# A part has at least so many tokens.
 _LEAST_CHUNK = 16
-# And so many as long as the cost of prompts is unknown.
+# And so many as long as the costs are unknown.
 _FIRST_CHUNK = 64
 # The end of a chat's prompt, which opens the answer, takes less than so many tokens.
 _CHECKPOINT_BEFORE_END = 16
 
 
-def prompt_budget(most: int, costs: StepCosts, n_decoding: int, n_prefilling: int) -> int:
-    """Return the number of prompt tokens, at most `most`, for a step in which sequences decode.
+class PromptShare:
+    """The tokens of prompts for one step. Long prompts share a number of tokens; others are not limited here.
 
-    Prompts may take as long as the decoding itself, or longer if there are more prompts than decoding sequences: each
-    sequence counts the same.
+    Long prompts may take half as long again as the decoding of the step, or longer if there are more of them than
+    decoding sequences: then each sequence counts the same.
     """
-    step, per_token = costs.of_rows(n_decoding), costs.per_prompt_token
-    if step is None:
-        return 0  # a step of nothing but decoding shows what that costs
-    if not step or not per_token:
-        return min(most, _FIRST_CHUNK)
-    seconds = step * max(1.0, n_prefilling / n_decoding)
-    return min(most, max(_LEAST_CHUNK, int(seconds / per_token)))
+
+    def __init__(self, running: list[Sequence], decoding: list[Sequence], costs: StepCosts, prefill_chunk: int) -> None:
+        self._costs = costs
+        self._prefill_chunk = prefill_chunk
+        prompts = [sequence for sequence in running if not sequence.is_decoding] if decoding else []
+        self._long = {sequence for sequence in prompts if self._is_long(sequence)}
+        self._left = self._tokens(len(decoding), has_others=len(prompts) > len(self._long)) if self._long else 0
+
+    def most(self, sequence: Sequence, budget: int) -> int:
+        """Return the largest number of tokens of a prompt for this step, at most `budget`."""
+        return min(budget, self._left) if sequence in self._long else budget
+
+    def take(self, sequence: Sequence, n_tokens: int) -> None:
+        if sequence in self._long:
+            self._left -= n_tokens
+
+    def _is_long(self, sequence: Sequence) -> bool:
+        per_token = self._costs.per_prompt_token
+        if not per_token:
+            return sequence.n_uncached > self._prefill_chunk
+        return sequence.n_uncached * per_token > _LONG_S
+
+    def _tokens(self, n_decoding: int, *, has_others: bool) -> int:
+        step = self._costs.of_rows(n_decoding)
+        if step is None and not has_others:
+            return 0  # this step shows what decoding alone costs
+        n_tokens = self._costs.prompt_tokens_in((step or 0.0) * max(_SHARE, len(self._long) / n_decoding))
+        return _FIRST_CHUNK if n_tokens is None else max(_LEAST_CHUNK, n_tokens)
 
 
 def until_checkpoint(sequence: Sequence, memory: Memory) -> int | None:

@@ -9,13 +9,14 @@ from bisect import insort
 from collections.abc import Iterable
 from collections.abc import Sequence as Tokens
 from itertools import zip_longest
+from operator import attrgetter
 
 from worker_gguf.engine.batch import Batch, Chunk, Sampled, StepResult
 from worker_gguf.engine.costs import StepCosts
 from worker_gguf.engine.drafter import Drafter
 from worker_gguf.engine.memory import Memory
 from worker_gguf.engine.prompt_cache import PromptCache
-from worker_gguf.engine.prompt_share import prompt_budget, until_checkpoint
+from worker_gguf.engine.prompt_share import PromptShare, until_checkpoint
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.engine.runner import Limits
 from worker_gguf.engine.sequence import Sequence, Slot
@@ -33,6 +34,7 @@ __all__ = ["PLACES_PER_PRIORITY", "Scheduler"]
 
 PLACES_PER_PRIORITY = 64
 """A priority that is lower by one is worth so many places in the queue. So nobody waits for ever."""
+_turn = attrgetter("turn")
 
 
 class Scheduler:
@@ -182,15 +184,17 @@ class Scheduler:
         decoding = [sequence for sequence in self.running if sequence.is_decoding]
         budget = self.limits.n_batch - sum(sequence.n_pending for sequence in decoding)
         if decoding:
-            most = min(budget, self.prefill_chunk)
-            budget = prompt_budget(most, self._costs, len(decoding), len(self.running) - len(decoding))
+            budget = min(budget, self.prefill_chunk)
+        share = PromptShare(self.running, decoding, self._costs, self.prefill_chunk)
         room = self.memory.room
         parts: dict[Sequence, int] = {}
         for sequence in list(self.running):
             if sequence.slot is None:
                 continue  # an older sequence took its memory, in an earlier turn of this loop
             is_decoding = sequence.is_decoding
-            wanted = sequence.n_pending if is_decoding else min(self._wanted_of_prompt(sequence), budget)
+            wanted = sequence.n_pending
+            if not is_decoding:
+                wanted = min(self._wanted_of_prompt(sequence), budget, share.most(sequence, budget))
             if room < wanted:
                 room += self._reclaim(wanted - room, sequence)
             n = min(wanted, room)
@@ -200,6 +204,7 @@ class Scheduler:
             room -= n
             if not is_decoding:
                 budget -= n
+                share.take(sequence, n)
         guesses = self._speculation.guesses(parts, self.memory) if decoding and self._speculation else {}
         return [self._chunk(sequence, n, guesses.get(sequence, ())) for sequence, n in parts.items()]
 
@@ -334,7 +339,3 @@ class Scheduler:
     def _leave(self, sequence: Sequence) -> Slot:
         self.running.remove(sequence)
         return self.memory.release(sequence)
-
-
-def _turn(sequence: Sequence) -> int:
-    return sequence.turn

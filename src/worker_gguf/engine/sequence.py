@@ -14,7 +14,8 @@ class Sequence:
     """`tokens` is the prompt followed by all drawn tokens. The first `n_computed` of them are in the slot's memory.
 
     `turn` is its place in the order of all sequences: the lowest goes first. `n_cached` is the number of tokens that
-    the first slot had in memory; None before that. `n_drawn` is the number of tokens that the last step drew.
+    the first slot had in memory; None before that. `n_uncached` is the number of tokens that its slot lacked. `n_drawn`
+    is the number of tokens that the last step drew.
     """
 
     request: GenerationRequest
@@ -23,6 +24,7 @@ class Sequence:
     tokens: list[int] = field(default_factory=list)
     n_computed: int = 0
     n_cached: int | None = None
+    n_uncached: int = 0
     n_drawn: int = 0
     slot: Slot | None = None
 
