@@ -203,6 +203,15 @@ def test_faults_of_the_input_are_results_and_the_rest_is_answered(paths: tuple[P
     }
 
 
+@pytest.mark.parametrize("max_queue", ["0", "1"])
+def test_with_a_small_queue_every_request_is_answered(paths: tuple[Path, Path], max_queue: str) -> None:
+    write_requests(paths[0], map(request, range(60)))
+    code, said = run(*paths, MAX_QUEUE=max_queue)
+    assert code == 0, said
+    assert "60 results, 0 of them errors" in said
+    check(paths[1], 60)
+
+
 def test_with_several_models_each_body_names_its_own(paths: tuple[Path, Path]) -> None:
     models = ["first", "second", "FIRST", None, "third"]
     bodies = [request(number)["body"] | ({"model": model} if model else {}) for number, model in enumerate(models)]

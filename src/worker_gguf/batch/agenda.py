@@ -99,6 +99,7 @@ class Agenda:
         return False
 
     def _take_back_refused(self, now_s: float) -> None:
+        """Send the requests again whose time is over."""
         due = [attempt for until_s, attempt in self._refused if until_s <= now_s]
         if due:
             self._again.extend(due)
