@@ -197,3 +197,12 @@ def test_a_failed_step_still_frees_what_it_should_have_freed() -> None:
             pass
     assert failures
     assert "a" not in runner.open
+
+
+def test_the_report_after_a_cancel_is_not_held() -> None:
+    with driven(FakeRunner(limits(n_ctx=1000, n_cells=2000)), holds_reports=True) as drive:
+        drive.send(Add(1, request("a", max_tokens=900), None))
+        drive.step()
+        drive.send(Finish(1))
+        while drive.step().busy_slots:
+            pass

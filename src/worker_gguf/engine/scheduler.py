@@ -33,7 +33,7 @@ from worker_gguf.errors import (
 __all__ = ["PLACES_PER_PRIORITY", "Scheduler"]
 
 PLACES_PER_PRIORITY = 64
-"""A priority that is lower by one is worth so many places in the queue. So nobody waits for ever."""
+"""A priority that is lower by one is worth so many places in the queue, so every request gets its turn."""
 _turn = attrgetter("turn")
 
 
@@ -52,8 +52,7 @@ class Scheduler:
         """`drafter` guesses tokens. `cache_bytes` is the size of the prompt cache in main memory, 0 for none.
 
         `max_queue` is the number of requests that may wait while all slots are busy. `prefill_chunk` is the maximum
-        number of prompt tokens in a step while other sequences decode. As soon as the costs of steps are known, their
-        number is chosen by time.
+        number of prompt tokens in a step while other sequences decode.
         """
         self.limits = limits
         self.max_queue = max_queue

@@ -197,10 +197,11 @@ class Loop:
     def _send_report(self) -> None:
         """Send what has happened since the last report, or hold it until the next step is computed."""
         self._send_held()
-        is_held = self._holds_reports and not self._is_urgent and self._decode_seconds < _LONG_DECODE_S
+        # Without a token, the next step may never come.
+        can_wait = bool(self._tokens) and not self._is_urgent and self._decode_seconds < _LONG_DECODE_S
         report = self._report()
         self._begin_report()
-        if is_held:
+        if self._holds_reports and can_wait:
             self._held = report
         else:
             self._channel.send(report)
