@@ -35,6 +35,9 @@ demo: .venv/.package ## chat over HTTP and run a queue job on the embedded model
 test: setup ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
 
+test-bench: setup ## run whole benchmarks in a small form (minutes; `make test` leaves them out)
+	$(BIN)/python -m pytest -m benchmark tests/bench $(ARGS)
+
 test-setup: setup ## set up a new clone while newer releases of everything are offered; exactly the pins must come
 	$(BIN)/python -m tests.setup $(ARGS)
 

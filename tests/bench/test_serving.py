@@ -78,7 +78,7 @@ def test_a_stall_that_begins_before_the_first_token_counts_however_late_it_ends(
     assert seen.ratio == pytest.approx(2_490 / 20)
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 def test_lookup_compares_workers_with_it_and_without(setup: Setup, model: Path) -> None:
     sizes = lookup.Sizes(
         quoting=1, quoting_tokens=12, others=2, other_tokens=6, at_once=2, requests=4, prompt_tokens=20, max_tokens=6
@@ -91,7 +91,7 @@ def test_lookup_compares_workers_with_it_and_without(setup: Setup, model: Path) 
     assert figures["lookup_cost_c32"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 def test_soak_ends_every_request_rightly_and_writes_its_figures(tmp_path: Path) -> None:
     name = ["--name", "run", "--results", str(tmp_path), "--cache", str(tmp_path)]
     # Growth after so few requests says nothing, so the exit status may be either.
@@ -104,7 +104,7 @@ def test_soak_ends_every_request_rightly_and_writes_its_figures(tmp_path: Path) 
     assert (tmp_path / "run.txt").read_text().splitlines()[-1].startswith("soak_growth ")
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 def test_a_peer_is_measured_beside_the_worker(tmp_path: Path, model: Path) -> None:
     command = (
         "env MODE=http HOST=127.0.0.1 PORT={port} MODEL={model} N_PARALLEL={n_parallel} N_CTX={n_ctx} N_THREADS=1 "

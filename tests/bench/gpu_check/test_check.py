@@ -51,7 +51,7 @@ def printed(done: subprocess.CompletedProcess[str]) -> dict[str, float]:
     return {name: float(value) for name, value in (line.split(" ") for line in lines)}
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 def test_all_parts_run_on_the_processor_and_hold(work: Path, tmp_path: Path) -> None:
     done = check(work, tmp_path, "--cpu")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -74,7 +74,7 @@ def test_all_parts_run_on_the_processor_and_hold(work: Path, tmp_path: Path) -> 
     }
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 def test_a_bundle_with_the_real_library_serves(work: Path, tmp_path: Path, wanted: bundle.Wanted) -> None:
     """The wheels stay those of this environment, because no index can be asked here."""
     library = tmp_path / "library.tar"
@@ -91,7 +91,7 @@ def test_a_bundle_with_the_real_library_serves(work: Path, tmp_path: Path, wante
     assert printed(done)["offload_ok"] == 1
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 def test_too_little_time_ends_a_part_and_leaves_no_process(work: Path, tmp_path: Path) -> None:
     models.ensure(models.SHAPES["tiny"], work / "models")
     done = check(work, tmp_path, "--cpu", "--only", "bench-dense", "--limit-s", "3")
@@ -101,7 +101,7 @@ def test_too_little_time_ends_a_part_and_leaves_no_process(work: Path, tmp_path:
     assert printed(done)["memory_processes_left"] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 def test_a_later_run_does_only_what_is_missing(work: Path, tmp_path: Path) -> None:
     assert check(work, tmp_path, "--cpu", "--only", "offload").returncode == 0
     before = written(tmp_path)["parts"]["offload"]
@@ -111,7 +111,7 @@ def test_a_later_run_does_only_what_is_missing(work: Path, tmp_path: Path) -> No
     assert parts["offload"] == before
 
 
-@pytest.mark.slow
+@pytest.mark.benchmark
 def test_a_signal_ends_the_check_and_all_that_it_started(work: Path, tmp_path: Path) -> None:
     models.ensure(models.SHAPES["tiny"], work / "models")
     # The path is in the command of the part, and in the environment of its worker.
