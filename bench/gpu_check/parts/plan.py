@@ -9,7 +9,6 @@ from typing import Any
 from bench.gpu_check.job import MIB, Job, Served, engine_of, within
 from bench.gpu_check.outcome import Outcome
 from bench.load import Load, run, run_loop
-from worker_gguf.plan.usage import GPU_CONTEXT_BYTES
 from worker_gguf.start.engine_start import EngineStart
 
 __all__ = ["measure"]
@@ -33,13 +32,12 @@ def measure(job: Job, outcome: Outcome) -> None:
 
 
 def _planned_mib(devices: list[dict[str, Any]], *, on_card: bool) -> float:
-    """Return the planned memory of all cards, with the context of the engine process on each, or of main memory."""
+    """Return the planned memory of all cards, or of main memory."""
     uses = [use for use in devices if use["is_gpu"] == on_card]
     counted: list[int] = [
         value for use in uses for name, value in use.items() if name.endswith("_bytes") and name != "room_bytes"
     ]
-    contexts = GPU_CONTEXT_BYTES * sum(use["weights_bytes"] > 0 for use in uses) if on_card else 0
-    return (sum(counted) + contexts) / MIB
+    return sum(counted) / MIB
 
 
 def _used_under_load_mib(job: Job, worker: Served) -> float:
