@@ -14,7 +14,7 @@ _LONG_S = 0.25
 _SHARE = 1.5
 # A part has at least so many tokens.
 _LEAST_CHUNK = 16
-# And so many as long as the costs are unknown.
+# And at first, or as long as the costs are unknown, so many.
 _FIRST_CHUNK = 64
 # The end of a chat's prompt, which opens the answer, takes less than so many tokens.
 _CHECKPOINT_BEFORE_END = 16
@@ -36,7 +36,11 @@ class PromptShare:
 
     def most(self, sequence: Sequence, budget: int) -> int:
         """Return the largest number of tokens of a prompt for this step, at most `budget`."""
-        return min(budget, self._left) if sequence in self._long else budget
+        if sequence not in self._long:
+            return budget
+        # The estimate may be wrong until it has seen such parts, so they grow step by step.
+        n_done = sequence.n_uncached - sequence.n_pending
+        return min(budget, self._left, max(_FIRST_CHUNK, n_done))
 
     def take(self, sequence: Sequence, n_tokens: int) -> None:
         if sequence in self._long:
