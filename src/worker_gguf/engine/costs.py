@@ -82,14 +82,13 @@ class StepCosts:
     def prompt_tokens_in(self, seconds: float) -> int | None:
         """Return how many prompt tokens add so many seconds to a step; None if that is unknown.
 
-        Prompt tokens next to other rows have a fixed cost, too: llama.cpp may compute them in a pass of their own, and
-        a long context makes this pass slow. They are at least so many that half of their time is not this fixed cost.
+        Prompt tokens next to other rows have a fixed cost, too: llama.cpp may compute them in a pass of their own.
         """
         line = self._prompts.fit()
         if line is None:
             return None
         fixed, per_token = line
-        return int(max(seconds - fixed, fixed) / per_token) if per_token else None
+        return max(0, int((seconds - fixed) / per_token)) if per_token else None
 
     def _note_prompt(self, n_tokens: int, seconds: float, of_rows: float | None) -> None:
         if of_rows is None and n_tokens < _LEAST_TOKENS:
