@@ -42,6 +42,7 @@ def test_a_slow_save_is_tried_again_later() -> None:
     saved(cache, [1] * 100, 100, seconds=8.0)
     n_refused = 0
     while not cache.is_worth(100):
+        cache.note_refused(100)
         n_refused += 1
     assert 3 < n_refused < 20
 
@@ -51,4 +52,5 @@ def test_short_states_do_not_hasten_the_next_try() -> None:
     saved(cache, [1] * 100, 100, seconds=8.0)
     for _ in range(100):
         assert not cache.is_worth(0)
+        cache.note_refused(0)
     assert not cache.is_worth(100)

@@ -9,8 +9,10 @@ from worker_gguf.engine.costs import StepCosts
 from worker_gguf.engine.drafter import Drafter, DraftRequest, Drafts
 from worker_gguf.engine.sequence import Sequence
 
-__all__ = ["MOST_GUESSES", "PROBE_SHARE", "Candidate", "Drafting", "Load"]
+__all__ = ["LEAST_CHANCES", "MOST_GUESSES", "PROBE_SHARE", "Candidate", "Drafting", "StepLoad"]
 
+LEAST_CHANCES = (0.9, 0.75, 0.6, 0.45, 0.3, 0.15)
+"""A guess is added if its chance is at least one of these. All are tried, and the one that promises most is taken."""
 MOST_GUESSES = 16
 """The most guesses for a sequence in one step."""
 PROBE_SHARE = 0.01
@@ -32,7 +34,7 @@ _CURRENT = MOST_GUESSES + 1
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class StepLoad:
     """A step without drafted guesses: its rows, the tokens that it is expected to draw, and its seconds.
 
     `prompt_seconds` is the part of the seconds that prompts take. `free` is the number of rows that can be added.
@@ -126,7 +128,7 @@ class Drafting:
         self._rest -= 1
         return self._rest > 0 and n_sequences == self._n_resting
 
-    def choose(self, candidates: list[Candidate], load: Load) -> dict[Sequence, Tokens[int]]:
+    def choose(self, candidates: list[Candidate], load: StepLoad) -> dict[Sequence, Tokens[int]]:
         """Return the guesses of the candidates for this step."""
         self._unchecked.clear()
         self._rest = 0
@@ -161,14 +163,14 @@ class Drafting:
             state.slot, state.n_held = sequence.slot.id, 0
         return state
 
-    def _best(self, candidates: list[Candidate], load: Load) -> tuple[list[tuple[Candidate, int]], float]:
+    def _best(self, candidates: list[Candidate], load: StepLoad) -> tuple[list[tuple[Candidate, int]], float]:
         """Return the numbers of guesses with the most expected tokens per second, and that rate; none and 0 for none.
 
         A guess is added if its chance is at least a limit. Several limits are tried.
         """
         best: list[tuple[Candidate, int]] = []
         best_rate, least = 0.0, self._least_gain * load.n_tokens / load.seconds
-        for limit in (0.9, 0.75, 0.6, 0.45, 0.3, 0.15):
+        for limit in LEAST_CHANCES:
             counts: list[tuple[Candidate, int]] = []
             gained = 0.0
             for candidate in candidates:
@@ -198,7 +200,7 @@ class Drafting:
         n_missing = len(sequence.tokens) - state.n_held
         return max(0, n_missing - _CURRENT) * (self._draft_costs.per_prompt_token or 0.0)
 
-    def _is_worth_reading(self, candidate: Candidate, saving: float, load: Load) -> bool:
+    def _is_worth_reading(self, candidate: Candidate, saving: float, load: StepLoad) -> bool:
         """Return whether the rest of the answer will save the time that the draft model needs to read the sequence.
 
         `saving` is the part of the time that guesses for this sequence save.
@@ -207,7 +209,7 @@ class Drafting:
         return self._reading_seconds(candidate.sequence) <= saving * load.seconds * expected
 
     def _to_probe(
-        self, candidates: list[Candidate], worth: list[tuple[Candidate, int]], load: Load
+        self, candidates: list[Candidate], worth: list[tuple[Candidate, int]], load: StepLoad
     ) -> Candidate | None:
         """Return the sequence for which one guess is tried although it has none in `worth`, or None if none is due."""
         spare = PROBE_SHARE * self._costs.total_seconds - self._probe_seconds - self._guess_seconds(load)
@@ -217,17 +219,17 @@ class Drafting:
         affordable = [c for c in others if self._reading_seconds(c.sequence) <= spare]
         return min(affordable, key=lambda c: self._states[c.sequence.id].n_probes, default=None)
 
-    def _guess_seconds(self, load: Load) -> float:
+    def _guess_seconds(self, load: StepLoad) -> float:
         """Return the cost of one guess: what its row adds to a step, and the draft model's time."""
         more, now = self._costs.of_rows(load.n_rows + 1) or 0.0, self._costs.of_rows(load.n_rows) or 0.0
         return max(0.0, more - now) + self._draft_seconds([1])
 
-    def _most_read(self, load: Load) -> int:
+    def _most_read(self, load: StepLoad) -> int:
         """Return how many tokens the draft model may read, so that this takes no longer than the step itself."""
         per_token = self._draft_costs.per_prompt_token
         return max(_LEAST_PROMPT, int(load.seconds / per_token)) if per_token else _FIRST_READ
 
-    def _draft(self, counts: list[tuple[Candidate, int]], load: Load) -> dict[Sequence, Tokens[int]]:
+    def _draft(self, counts: list[tuple[Candidate, int]], load: StepLoad) -> dict[Sequence, Tokens[int]]:
         requests = [DraftRequest(self._states[c.sequence.id].slot, c.sequence.tokens, n) for c, n in counts]
         # A sequence that was read before has one or two new tokens.
         drafts = self._drafter.draft(requests, self._most_read(load) + 2 * len(requests))

@@ -12,7 +12,7 @@ from worker_gguf.engine.batch import Batch, Close, Copy, Load, Open, Operation, 
 from worker_gguf.engine.prompt_cache import Entry, PromptCache
 from worker_gguf.engine.runner import Limits
 from worker_gguf.engine.sequence import Sequence, Slot
-from worker_gguf.engine.slots import MIN_SHARED_TOKENS, Placement, place
+from worker_gguf.engine.slots import MIN_SHARED_TOKENS, Placement, begins, place
 
 __all__ = ["Memory"]
 
@@ -107,22 +107,22 @@ class Memory:
         self._tick += 1
         slot.last_used = self._tick
 
-    def empty(self, slot: Slot, *, save: bool = True, keep: Entry | None = None) -> None:
+    def empty(self, slot: Slot, *, save: bool = True, keep_entry: Entry | None = None) -> None:
         """Empty a slot. Its content is saved if that is worth it, unless `save` is False."""
         if save:
-            self._save(slot, 0, keep)
+            self._save(slot, 0, keep_entry)
         slot.tokens, slot.n_uncut = [], 0
         self._operations.append(Truncate(slot.id, 0))
 
-    def forget_oldest(self, keep: Slot | None = None, keep_entry: Entry | None = None) -> bool:
-        """Take the least recently used prefix out of its slot, but never the one in `keep`.
+    def forget_oldest(self, keep_slot: Slot | None = None, keep_entry: Entry | None = None) -> bool:
+        """Take the least recently used prefix out of its slot, but never the one in `keep_slot`.
 
         Returns False if there is none.
         """
-        idle = [slot for slot in self.slots if slot.is_idle and slot.tokens and slot is not keep]
+        idle = [slot for slot in self.slots if slot.is_idle and slot.tokens and slot is not keep_slot]
         if not idle:
             return False
-        self.empty(min(idle, key=lambda slot: slot.last_used), keep=keep_entry)
+        self.empty(min(idle, key=lambda slot: slot.last_used), keep_entry=keep_entry)
         return True
 
     # --- saved states ---------------------------------------------------------------------------------------------
@@ -151,23 +151,23 @@ class Memory:
             if slot.sequence is not None:
                 slot.sequence.n_computed = slot.sequence.n_cached = 0
 
-    def _save(self, slot: Slot, n_kept: int, keep: Entry | None = None) -> None:
+    def _save(self, slot: Slot, n_kept: int, keep_entry: Entry | None = None) -> None:
         """Save a slot that is about to lose all but `n_kept` tokens, if that is worth it and they are nowhere else."""
         cache, tokens = self.cache, slot.tokens
         n_lost = len(tokens) - n_kept
         if cache is None or n_lost <= n_kept or cache.has(tokens):
             return
         if not cache.is_worth(n_lost):
+            cache.note_refused(n_lost)
             return
-        if self.limits.saved_prefix == "any" and any(
-            other.tokens[: len(tokens)] == tokens for other in self.slots if other is not slot
-        ):
+        others = [other for other in self.slots if other is not slot]
+        if self.limits.saved_prefix == "any" and any(begins(other.tokens, tokens) for other in others):
             return
-        self._add(slot, keep)
+        self._add(slot, keep_entry)
 
-    def _add(self, slot: Slot, keep: Entry | None) -> None:
+    def _add(self, slot: Slot, keep_entry: Entry | None) -> None:
         assert self.cache is not None
-        key, drops = self.cache.add(slot.tokens, keep)
+        key, drops = self.cache.add(slot.tokens, keep_entry)
         self._operations += drops
         if key is not None:
             self._operations.append(Save(slot.id, key))
@@ -178,7 +178,7 @@ class Memory:
 
     # --- placing --------------------------------------------------------------------------------------------------
 
-    def _make_room(self, needed: int, target: Slot, keep: Entry | None = None) -> bool:
+    def _make_room(self, needed: int, target: Slot, keep_entry: Entry | None = None) -> bool:
         """Drop cached prefixes until `needed` tokens fit into `target`.
 
         Returns False if running sequences leave too little room.
@@ -188,7 +188,9 @@ class Memory:
         busy = sum(len(slot.tokens) for slot in self.slots if not slot.is_idle)
         if busy + needed > self.limits.n_cells:
             return False
-        while self.n_held - len(target.tokens) + needed > self.limits.n_cells and self.forget_oldest(target, keep):
+        while self.n_held - len(target.tokens) + needed > self.limits.n_cells and self.forget_oldest(
+            target, keep_entry
+        ):
             pass
         return True
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from worker_gguf.engine.batch import Drop, Saved
 from worker_gguf.engine.costs import StepCosts
 from worker_gguf.engine.runner import Limits
-from worker_gguf.engine.slots import reusable
+from worker_gguf.engine.slots import begins, reusable
 
 __all__ = ["Entry", "PromptCache"]
 
@@ -34,7 +34,6 @@ class Entry:
     key: int
     tokens: list[int]
     n_bytes: float
-    last_used: int
 
 
 class PromptCache:
@@ -44,9 +43,8 @@ class PromptCache:
         self.limit_bytes = limit_bytes
         self._limits = limits
         self._costs = costs
-        self._entries: dict[int, Entry] = {}
+        self._entries: dict[int, Entry] = {}  # the least recently used first
         self._last_key = 0
-        self._tick = 0
         self._size = _Size(has_constant=limits.saved_prefix == "whole")
         self._byte_seconds = 0.0
 
@@ -64,8 +62,7 @@ class PromptCache:
         return max(found, key=lambda pair: pair[1], default=None)
 
     def touch(self, entry: Entry) -> None:
-        self._tick += 1
-        entry.last_used = self._tick
+        self._entries[entry.key] = self._entries.pop(entry.key)
 
     def is_worth(self, n_tokens: int) -> bool:
         """Return whether a state of so many tokens is worth its place."""
@@ -73,12 +70,12 @@ class PromptCache:
         if per_token is None:
             return n_tokens >= _LEAST_TOKENS
         computed_s = n_tokens * per_token
-        if computed_s < _LEAST_SECONDS:
-            return False
-        if self.seconds_of(n_tokens) <= _MOST_SHARE * computed_s:
-            return True
-        self._byte_seconds *= _FADING
-        return False
+        return computed_s >= _LEAST_SECONDS and self.seconds_of(n_tokens) <= _MOST_SHARE * computed_s
+
+    def note_refused(self, n_tokens: int) -> None:
+        """Note that a state was not worth it. If only because saves are slow, another one is tried after some more."""
+        if n_tokens * (self._costs.per_prompt_token or 0.0) >= _LEAST_SECONDS:
+            self._byte_seconds *= _FADING
 
     def seconds_of(self, n_tokens: int) -> float:
         """Return what it takes to save or load a state of so many tokens; 0 if that is not known yet."""
@@ -90,7 +87,7 @@ class PromptCache:
 
     def has(self, tokens: Tokens[int]) -> bool:
         """Return whether a saved state holds all of these tokens."""
-        return any(_begins(entry.tokens, tokens) for entry in self._entries.values())
+        return any(begins(entry.tokens, tokens) for entry in self._entries.values())
 
     def add(self, tokens: list[int], keep: Entry | None = None) -> tuple[int | None, list[Drop]]:
         """Make room for a state. Returns its key, or None if it is too large, and what is to be dropped for it.
@@ -103,15 +100,13 @@ class PromptCache:
         if n_bytes > self.limit_bytes:
             return None, drops
         if self._limits.saved_prefix == "any":
-            covered = [entry for entry in self._entries.values() if entry is not keep and _begins(tokens, entry.tokens)]
+            covered = [entry for entry in self._entries.values() if entry is not keep and begins(tokens, entry.tokens)]
             drops += [self._drop(entry) for entry in covered]
         drops += self._shrink(n_bytes, keep)
         if self.n_bytes + n_bytes > self.limit_bytes:
             return None, drops
         self._last_key += 1
-        entry = Entry(self._last_key, list(tokens), n_bytes, 0)
-        self.touch(entry)
-        self._entries[entry.key] = entry
+        entry = self._entries[self._last_key] = Entry(self._last_key, list(tokens), n_bytes)
         return entry.key, drops
 
     def note(self, saved: Saved) -> list[Drop]:
@@ -138,10 +133,10 @@ class PromptCache:
         """Drop the least recently used states until there is room for `n_bytes`."""
         drops: list[Drop] = []
         while self.n_bytes + n_bytes > self.limit_bytes:
-            others = [entry for entry in self._entries.values() if entry is not keep]
-            if not others:
+            oldest = next((entry for entry in self._entries.values() if entry is not keep), None)
+            if oldest is None:
                 break
-            drops.append(self._drop(min(others, key=lambda entry: entry.last_used)))
+            drops.append(self._drop(oldest))
         return drops
 
     def _drop(self, entry: Entry) -> Drop:
@@ -175,7 +170,3 @@ class _Size:
             return n_tokens * long / n_long
         slope = (long - short) / (n_long - n_short) if n_long > n_short else 0.0
         return max(0.0, long + slope * (n_tokens - n_long))
-
-
-def _begins(tokens: Tokens[int], beginning: Tokens[int]) -> bool:
-    return len(beginning) <= len(tokens) and tokens[: len(beginning)] == beginning

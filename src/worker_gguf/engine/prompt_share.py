@@ -29,9 +29,9 @@ class PromptShare:
 
     def __init__(self, running: list[Sequence], decoding: list[Sequence], costs: StepCosts, prefill_chunk: int) -> None:
         self._costs = costs
-        self._prefill_chunk = prefill_chunk
         prompts = [sequence for sequence in running if not sequence.is_decoding] if decoding else []
-        self._long = {sequence for sequence in prompts if self._is_long(sequence)}
+        most = _most_at_once(costs, prefill_chunk) if prompts else 0
+        self._long = {sequence for sequence in prompts if sequence.n_uncached > most}
         self._left = self._tokens(len(decoding), has_others=len(prompts) > len(self._long)) if self._long else 0
 
     def most(self, sequence: Sequence, budget: int) -> int:
@@ -46,18 +46,18 @@ class PromptShare:
         if sequence in self._long:
             self._left -= n_tokens
 
-    def _is_long(self, sequence: Sequence) -> bool:
-        per_token = self._costs.per_prompt_token
-        if not per_token:
-            return sequence.n_uncached > self._prefill_chunk
-        return sequence.n_uncached * per_token > _LONG_S
-
     def _tokens(self, n_decoding: int, *, has_others: bool) -> int:
         step = self._costs.of_rows(n_decoding)
         if step is None and not has_others:
             return 0  # this step shows what decoding alone costs
         n_tokens = self._costs.prompt_tokens_in((step or 0.0) * max(_SHARE, len(self._long) / n_decoding))
         return _FIRST_CHUNK if n_tokens is None else max(_LEAST_CHUNK, n_tokens)
+
+
+def _most_at_once(costs: StepCosts, prefill_chunk: int) -> float:
+    """Return how many tokens of a prompt may be computed at once next to sequences that decode."""
+    per_token = costs.per_prompt_token
+    return _LONG_S / per_token if per_token else prefill_chunk
 
 
 def until_checkpoint(sequence: Sequence, memory: Memory) -> int | None:

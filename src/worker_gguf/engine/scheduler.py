@@ -193,7 +193,7 @@ class Scheduler:
             is_decoding = sequence.is_decoding
             wanted = sequence.n_pending
             if not is_decoding:
-                wanted = min(self._wanted_of_prompt(sequence), budget, share.most(sequence, budget))
+                wanted = min(self._wanted_of_prompt(sequence), share.most(sequence, budget))
             if room < wanted:
                 room += self._reclaim(wanted - room, sequence)
             n = min(wanted, room)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from worker_gguf.engine.runner import Limits
 from worker_gguf.engine.sequence import Slot
 
-__all__ = ["MIN_SHARED_TOKENS", "Placement", "common_prefix", "least_copy", "place", "reusable"]
+__all__ = ["MIN_SHARED_TOKENS", "Placement", "begins", "common_prefix", "least_copy", "place", "reusable"]
 
 # In a shared memory, a copy only marks cells as belonging to one more sequence. Between partitions, llama.cpp always
 # copies a whole part, even for a few tokens.
@@ -46,6 +46,11 @@ def common_prefix(a: Tokens[int], b: Tokens[int]) -> int:
         else:
             high = middle
     return low
+
+
+def begins(tokens: Tokens[int], beginning: Tokens[int]) -> bool:
+    """Return whether `tokens` begin with all tokens of `beginning`."""
+    return len(beginning) <= len(tokens) and tokens[: len(beginning)] == beginning
 
 
 def reusable(held: Tokens[int], tokens: Tokens[int], *, n_uncut: int) -> int:

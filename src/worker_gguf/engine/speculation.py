@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from worker_gguf.engine.costs import StepCosts
 from worker_gguf.engine.drafter import Drafter
-from worker_gguf.engine.drafting import MOST_GUESSES, Candidate, Drafting, Load
+from worker_gguf.engine.drafting import LEAST_CHANCES, MOST_GUESSES, Candidate, Drafting, StepLoad
 from worker_gguf.engine.lookup import Chances, Lookup
 from worker_gguf.engine.memory import Memory
 from worker_gguf.engine.runner import Limits
@@ -15,8 +15,6 @@ from worker_gguf.engine.sequence import Sequence
 
 __all__ = ["Drafted", "Speculation"]
 
-# A guess is added if its chance is at least one of these. All are tried, and the one that promises most is taken.
-_LEAST_CHANCES = (0.9, 0.75, 0.6, 0.45, 0.3, 0.15)
 # The estimates are not exact, so a gain must be at least this large.
 _LEAST_GAIN = 1.05
 
@@ -98,18 +96,18 @@ class Speculation:
         free = min(self._limits.n_rows - n_rows, most)
         if not decoding or not base or free <= 0:
             return {}
-        load = Load(n_rows, n_rows, base + prompt_seconds, prompt_seconds, free)
+        load = StepLoad(n_rows, n_rows, base + prompt_seconds, prompt_seconds, free)
         found, n_right = self._look_up(decoding, load)
         if self._drafting is None or self._drafting.rests(len(decoding) - len(found)):
             return found
         n_found = sum(map(len, found.values()))
         if n_found:
             rows_s = self._costs.of_rows(n_rows + n_found) or base
-            load = Load(n_rows + n_found, n_rows + n_right, rows_s + prompt_seconds, prompt_seconds, free - n_found)
+            load = StepLoad(n_rows + n_found, n_rows + n_right, rows_s + prompt_seconds, prompt_seconds, free - n_found)
         others = [self._candidate(sequence, load.free) for sequence in decoding if sequence not in found]
         return found | self._draft(self._drafting, others, load)
 
-    def _look_up(self, decoding: list[Sequence], load: Load) -> tuple[dict[Sequence, Tokens[int]], float]:
+    def _look_up(self, decoding: list[Sequence], load: StepLoad) -> tuple[dict[Sequence, Tokens[int]], float]:
         """Return the guesses from the sequences' own tokens, and how many of them are expected to be right."""
         offers: list[tuple[Sequence, Tokens[int], list[float]]] = []
         for sequence in decoding:
@@ -121,7 +119,7 @@ class Speculation:
                 if self._drafting is None or chances[0] >= self._drafting.chance_if_on(sequence):
                     offers.append((sequence, found, chances))
         best, least = _LEAST_GAIN * load.n_tokens / load.seconds, 0.0
-        for limit in _LEAST_CHANCES:
+        for limit in LEAST_CHANCES:
             taken = [chance for _, _, chances in offers for chance in chances if chance >= limit]
             if not taken or len(taken) > load.free:
                 continue
@@ -135,7 +133,7 @@ class Speculation:
         n_right = sum(sum(chances[:n]) for (_, _, chances), n in zip(offers, counts, strict=True))
         return {s: found[:n] for (s, found, _), n in zip(offers, counts, strict=True) if n}, n_right
 
-    def _draft(self, drafting: Drafting, candidates: list[Candidate], load: Load) -> dict[Sequence, Tokens[int]]:
+    def _draft(self, drafting: Drafting, candidates: list[Candidate], load: StepLoad) -> dict[Sequence, Tokens[int]]:
         before = drafting.seconds
         found = drafting.choose(candidates, load)
         slots = frozenset(sequence.slot.id for sequence in found if sequence.slot is not None)

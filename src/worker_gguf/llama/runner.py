@@ -102,7 +102,8 @@ class LlamaRunner:
         refused, lost = self._operate(batch, saved)
         if not batch.chunks or lost:
             return StepResult(refused=refused, saved=tuple(saved), lost=lost)
-        return replace(self._compute(batch, refused), saved=tuple(saved)) if saved else self._compute(batch, refused)
+        result = self._compute(batch, refused)
+        return replace(result, saved=tuple(saved)) if saved else result
 
     def _compute(self, batch: Batch, refused: tuple[Refusal, ...]) -> StepResult:
         started = time.perf_counter()
