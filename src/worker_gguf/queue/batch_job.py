@@ -21,7 +21,6 @@ from worker_gguf.batch.tally import Tally
 from worker_gguf.errors import BatchError
 from worker_gguf.protocol.errors import ErrorShape, error_body
 from worker_gguf.queue.job_input import BatchCall
-from worker_gguf.store.public_file import fetch_public_file
 
 __all__ = ["BATCH_ERRORS", "BatchJobs", "BatchLimits", "PostProgress"]
 
@@ -95,6 +94,8 @@ class BatchJobs:
         most_bytes = self._limits.most_line_bytes
         if not isinstance(call.requests, str):
             return lines_of_list(call.requests, most_bytes), len(call.requests)
+        from worker_gguf.store.public_file import fetch_public_file  # httpx would add 0.1 s to every start of a queue
+
         may_be_private = self._limits.may_be_private
         file = await fetch_public_file(call.requests, most_bytes=_MOST_FILE_BYTES, may_be_private=may_be_private)
         stack.callback(file.close)
