@@ -671,6 +671,26 @@ def test_a_long_prompt_takes_half_as_long_again_as_the_sequences_beside_it(fixed
     assert min(sizes[20:-1]) >= 0.6 * most
 
 
+def test_the_parts_of_a_long_prompt_keep_to_their_time_though_each_token_takes_longer_than_the_one_before() -> None:
+    drive = fair_engine()
+    steps: list[float] = []
+    done = 0
+
+    def seconds(n_rows: int, n_prompt: int) -> float:
+        nonlocal done
+        done += n_prompt
+        steps.append(0.01 + n_prompt * (0.0001 + 0.0000003 * done))
+        return steps[-1]
+
+    drive.runner.seconds = seconds
+    drive.add("long", [7] * 4000, max_tokens=1)
+    while "long" not in drive.endings:
+        drive.step()
+    assert max(steps) <= 1.25 * 0.025
+    assert max(steps[10:]) <= 1.1 * 0.025
+    assert min(steps[20:-1]) >= 0.9 * 0.025
+
+
 def test_a_short_prompt_is_computed_at_once_beside_a_long_one() -> None:
     drive = fair_engine()
     drive.add("long", [7] * 4000, max_tokens=1)

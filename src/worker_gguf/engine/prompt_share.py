@@ -12,8 +12,8 @@ __all__ = ["PromptShare", "until_checkpoint"]
 _LONG_S = 0.25
 # The time of these parts, as a share of the time of the decoding.
 _SHARE = 1.5
-# A part has at least so many tokens.
-_LEAST_CHUNK = 16
+# A part has at least so many tokens, because each part may need a pass of its own through the weights.
+_LEAST_CHUNK = 8
 # And at first, or as long as the costs are unknown, so many.
 _FIRST_CHUNK = 64
 # The end of a chat's prompt, which opens the answer, takes less than so many tokens.
@@ -50,8 +50,12 @@ class PromptShare:
         step = self._costs.of_rows(n_decoding)
         if step is None and not has_others:
             return 0  # this step shows what decoding alone costs
-        n_tokens = self._costs.prompt_tokens_in((step or 0.0) * max(_SHARE, len(self._long) / n_decoding))
-        return _FIRST_CHUNK if n_tokens is None else max(_LEAST_CHUNK, n_tokens)
+        per_token = self._costs.per_part_token
+        if not step or not per_token:
+            return _FIRST_CHUNK
+        # Each part corrects the cost of a token that the next one is sized with, and so the parts keep to their time,
+        # although they also have a fixed cost.
+        return max(_LEAST_CHUNK, int(step * max(_SHARE, len(self._long) / n_decoding) / per_token))
 
 
 def _most_at_once(costs: StepCosts, prefill_chunk: int) -> float:
