@@ -70,7 +70,7 @@ def open_model(
         ahead.follow(local)
         with start.phase("header"):
             header = read_headers(local.paths, ahead.files())
-            draft = DraftModel.begin(drafting[0], drafting[1], local) if drafting else None
+            draft = DraftModel.begin(*drafting, local, header, ahead) if drafting else None
         original = original_tokenizer(start)
         machine, gpus = _machine(start, engine_start)
         room = left_of(machine) if left_of else machine
