@@ -150,8 +150,6 @@ def test_it_ends_when_its_worker_is_killed(moment: str) -> None:
         if moment == "stopped":
             os.kill(pid, signal.SIGSTOP)
         parent.kill()
-    if moment == "stopped":
-        os.kill(pid, signal.SIGCONT)
     wait_until(lambda: not is_running(pid), 10)
 
 
