@@ -424,7 +424,7 @@ def scripts(draw: st.DrawFn) -> Script:
     )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(scripts())
 def test_any_interleaving_ends_each_request_once_with_its_own_tokens(script: Script) -> None:
     given, drive = script.limits, script.drive()
@@ -629,7 +629,7 @@ def test_a_lower_priority_goes_first() -> None:
     assert drive.runner.opened == ["first", "urgent", "normal", "later"]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 2), st.integers(1, 3))
 def test_a_request_of_low_priority_is_passed_by_a_bounded_number_of_others(n_slots: int, behind: int) -> None:
     drive = Drive(limits(n_slots=n_slots), max_queue=1000)
