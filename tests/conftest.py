@@ -10,11 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from worker_gguf.settings import Settings
 
 THEIRS = ("RUNPOD_", "HF_", "HUGGING_FACE_", "HUGGINGFACE_", "OPENAI_")
+
+# An example may take long on a busy machine, which is no fault. A test that bounds a time sets a deadline itself.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

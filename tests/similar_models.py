@@ -10,7 +10,7 @@ import numpy as np
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.gguf import read_header
 
-__all__ = ["write_random_draft", "write_with_other_eos", "write_with_other_text"]
+__all__ = ["write_random_draft", "write_with_more_tokens", "write_with_other_eos", "write_with_other_text"]
 
 _BLOCK_BYTES = 34  # Q8_0: a scale in f16 and 32 weights in 8 bits
 
@@ -36,6 +36,22 @@ def write_with_other_eos(path: Path) -> Path:
     assert eos == read_header(MODEL_PATH).eos_id
     struct.pack_into("<I", content, at, eos - 1)
     path.write_bytes(content)
+    return path
+
+
+def write_with_more_tokens(path: Path, n: int) -> Path:
+    """Write the embedded model with `n` tokens more, an even number, for which it has no weights."""
+    content = bytearray(MODEL_PATH.read_bytes())
+    key = b"tokenizer.ggml.tokens"
+    at = content.index(key) + len(key) + 8  # after the types of the value and of its elements
+    (n_before,) = struct.unpack_from("<Q", content, at)
+    struct.pack_into("<Q", content, at, n_before + n)
+    end = at + 8
+    for _ in range(n_before):
+        end += 8 + struct.unpack_from("<Q", content, end)[0]
+    more = b"".join(struct.pack("<Q", 8) + b"<%06d>" % token for token in range(n))
+    assert len(more) % 32 == 0, "the weights would not be aligned"
+    path.write_bytes(content[:end] + more + content[end:])
     return path
 
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from tests.waiting import MOST_S
 from worker_gguf.engine.runner import Runner
 from worker_gguf.engine_process.loop import Loop
 from worker_gguf.generation.engine import Engine
@@ -58,7 +59,7 @@ class ThreadedLink:
         self._served.close()
 
     def end(self) -> None:
-        self._thread.join(10)
+        self._thread.join(MOST_S)
         self._sender.stop()
         self._channel.close()
 

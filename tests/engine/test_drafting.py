@@ -230,7 +230,7 @@ def test_a_full_memory_gets_no_guesses_that_it_cannot_hold() -> None:
     assert run.tokens == {"a": foretold([1, 2], 30), "b": foretold([3, 2], 30)}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.integers(1, 30), st.integers(1, 40)), min_size=1, max_size=6),
     st.integers(0, 100),

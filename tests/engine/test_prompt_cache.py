@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import FrameType
+
 from tests.fakes import limits
 from worker_gguf.engine.batch import Saved
 from worker_gguf.engine.costs import StepCosts
@@ -54,3 +57,42 @@ def test_short_states_do_not_hasten_the_next_try() -> None:
         assert not cache.is_worth(0)
         cache.note_refused(0)
     assert not cache.is_worth(100)
+
+
+def test_the_size_follows_states_that_are_saved_grow_and_go() -> None:
+    cache = cache_of(1000)
+    assert cache.n_bytes == 0
+    first = saved(cache, [1] * 10, 100)
+    key, _ = cache.add([2] * 21)
+    assert key is not None
+    assert cache.n_bytes == 310  # an estimate, until it is saved
+    cache.note(Saved(key, 250, 0.0))
+    assert cache.n_bytes == 350
+    unsaved, _ = cache.add([3] * 30)
+    assert unsaved is not None
+    cache.note(Saved(unsaved, 0, 0.0))
+    assert cache.n_bytes == 350
+    cache.forget(first)
+    assert cache.n_bytes == 250
+    cache.clear()
+    assert cache.n_bytes == 0
+
+
+def test_the_size_is_read_without_a_look_at_each_state() -> None:
+    cache = cache_of(10_000)
+    for first in range(500):
+        saved(cache, [first] * 10, 10)
+    n_calls = 0
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal n_calls
+        n_calls += event == "call"
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        n_bytes = cache.n_bytes
+    finally:
+        sys.setprofile(before)
+    assert n_bytes == 5000
+    assert n_calls <= 2

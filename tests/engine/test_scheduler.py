@@ -424,7 +424,7 @@ def scripts(draw: st.DrawFn) -> Script:
     )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(scripts())
 def test_any_interleaving_ends_each_request_once_with_its_own_tokens(script: Script) -> None:
     given, drive = script.limits, script.drive()
@@ -629,7 +629,7 @@ def test_a_lower_priority_goes_first() -> None:
     assert drive.runner.opened == ["first", "urgent", "normal", "later"]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 2), st.integers(1, 3))
 def test_a_request_of_low_priority_is_passed_by_a_bounded_number_of_others(n_slots: int, behind: int) -> None:
     drive = Drive(limits(n_slots=n_slots), max_queue=1000)
@@ -796,6 +796,32 @@ def test_a_prefix_that_the_memory_lost_is_computed_anew(n_shared: int) -> None:
     drive.finish()
     assert drive.tokens == {"a": foretold([1] * 40, 30), "b": foretold(prompt, 5)}
     assert drive.endings["b"][0].sequence.n_cached == 0
+
+
+def test_a_loss_after_the_first_token_takes_nothing_back_from_the_cached_tokens() -> None:
+    drive = prefilled(max_tokens=1)
+    drive.add("b", [5, 6, 7], max_tokens=12)
+    drive.step()
+    drive.runner.loses = True
+    future = foretold([5, 6, 7], 12)
+    guess(drive, future[1], future[2] + 1)
+    drive.finish()
+    assert drive.tokens["b"] == future
+    assert any(batch.n_tokens == 6 for batch in drive.runner.batches)  # everything was computed anew
+    assert drive.endings["b"][0].sequence.n_cached == 2
+
+
+def test_reused_tokens_that_are_computed_anew_before_the_first_token_are_not_counted() -> None:
+    drive = Drive(limits(n_slots=2, n_ctx=64, n_cells=128, n_batch=16))
+    drive.add("b", [2] * 20, max_tokens=1)
+    drive.finish()
+    drive.add("a", [1] * 10, max_tokens=30)
+    drive.step()
+    drive.add("b again", [2] * 50, max_tokens=1)
+    drive.step(refuse=True)
+    drive.finish()
+    assert drive.runner.opened.count("b again") == 2
+    assert drive.endings["b again"][0].sequence.n_cached == 0
 
 
 def test_a_sequence_that_must_wait_goes_on_from_its_saved_state() -> None:

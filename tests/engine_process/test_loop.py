@@ -177,6 +177,26 @@ def test_a_report_counts_what_a_draft_model_guessed() -> None:
     assert steps[0].draft_seconds == 0
 
 
+def test_what_a_lost_state_would_have_saved_is_not_reported_as_cached() -> None:
+    runner = FakeRunner(limits(n_slots=1, n_ctx=100, n_cells=100, n_batch=100), seconds=lambda *n: 0.01 + 0.01 * n[1])
+    with driven(runner, cache_bytes=1000) as drive:
+
+        def answer(number: int, first: int) -> Step:
+            """Answer a request of 40 tokens. Returns the report that it was admitted."""
+            drive.send(Add(number, request(str(number), [first] * 40, max_tokens=2), None))
+            steps = [drive.step()]
+            while not steps[-1].endings:
+                steps.append(drive.step())
+            return next(step for step in steps if step.admitted)
+
+        for number in (1, 2, 3):
+            answer(number, number)
+        assert answer(4, 2).admitted == [(4, 39)]
+        runner.loses, n_before = True, len(runner.batches)
+        assert answer(5, 3).admitted == [(5, 0)]
+        assert max(batch.n_tokens for batch in runner.batches[n_before:]) == 40
+
+
 def test_a_failed_step_still_frees_what_it_should_have_freed() -> None:
     runner = FakeRunner(limits())
     run = runner.run

@@ -128,7 +128,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(
     sizes=st.fixed_dictionaries({name: st.integers(1, 11) for name in NAMES}),
     floor_s=st.sampled_from([0.0, 1.0, 3.0]),

@@ -15,6 +15,7 @@ from tests import asking
 from tests.fleet.asking import ask, generating, states
 from tests.fleet.conftest import several
 from tests.hanging import process_of
+from tests.waiting import MOST_S
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.errors import (
     DeadlineExceeded,
@@ -163,7 +164,7 @@ async def test_a_client_may_leave_while_its_waiter_is_being_notified(
             with lock:
                 effects = fleet._residence.give_up(NotReady("Told."))
                 loop.call_soon_threadsafe(is_held.set)
-                assert lock.is_asked_for.wait(20)
+                assert lock.is_asked_for.wait(MOST_S)
                 fleet._carry_out(effects)
 
         telling = asyncio.create_task(asyncio.to_thread(tell))
@@ -191,7 +192,7 @@ async def test_a_model_that_is_unloaded_after_admission_leaves_no_ticket_behind(
     with pytest.raises(NotReady, match="shutting down"):
         await ask(worker, "a")
     fleet.models["a"].loaded = loaded
-    await asyncio.wait_for(fleet.idle(), 20)
+    await asyncio.wait_for(fleet.idle(), MOST_S)
 
 
 def test_a_request_whose_loop_is_gone_does_not_keep_its_model_busy(worker: Worker, fleet: Fleet) -> None:
@@ -202,7 +203,7 @@ def test_a_request_whose_loop_is_gone_does_not_keep_its_model_busy(worker: Worke
         return stream
 
     abandoned = asyncio.run(begin())
-    asyncio.run(asyncio.wait_for(fleet.idle(), 20))
+    asyncio.run(asyncio.wait_for(fleet.idle(), MOST_S))
     assert isinstance(abandoned, Stream)
 
 
@@ -230,7 +231,7 @@ async def test_a_request_that_the_engine_never_took_leaves_no_ticket_behind(
 ) -> None:
     with pytest.raises(InvalidRequest):
         await asking.ask(worker, "POST", "/v1/completions", body)
-    await asyncio.wait_for(fleet.idle(), 20)
+    await asyncio.wait_for(fleet.idle(), MOST_S)
 
 
 @pytest.mark.parametrize("timeout", [10**400, "soon", True])

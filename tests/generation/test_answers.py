@@ -92,6 +92,15 @@ async def test_usage_counts_the_end_of_generation_token_and_the_cached_tokens() 
     assert (answering.progress.admitted_s, answering.progress.first_token_s) == (1.0, 2.0)
 
 
+async def test_the_cached_tokens_of_an_answer_that_a_stop_text_ends_are_those_of_its_last_slot() -> None:
+    answering = Answering("b")
+    answering.answers.step(step(admitted=[(answering.number, 2)]))
+    answering.answers.step(step(admitted=[(answering.number, 0)], admitted_s=1.5))
+    answering.answers.step(step(numbers=[answering.number], tokens=[ord("b")]))
+    assert answering.told()[1].usage.cached_tokens == answering.stats.cached_tokens == 0
+    assert answering.progress.admitted_s == 1.0
+
+
 async def test_log_probabilities_get_the_bytes_of_their_tokens() -> None:
     answering = Answering()
     answering.answers.step(drawn(answering.number, "a", Logprob(97, -0.5, ((97, -0.5), (98, -1.0)))))

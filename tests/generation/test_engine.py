@@ -14,7 +14,7 @@ import pytest
 
 from tests.fakes import FakeRunner, foretold, limits, request, successor
 from tests.threaded_link import ThreadedLink, engine_of
-from tests.waiting import wait_until
+from tests.waiting import MOST_S, wait_until
 from worker_gguf.engine.batch import Batch, StepResult
 from worker_gguf.engine.runner import Limits
 from worker_gguf.errors import (
@@ -160,7 +160,7 @@ def test_cancel_ends_as_cancelled_and_frees_the_slot(start: Start) -> None:
         assert answer(got[0]) == text(foretold([4, 4], 4))
 
     asyncio.run(scenario())
-    asyncio.run(asyncio.wait_for(engine.idle(), 10))
+    asyncio.run(asyncio.wait_for(engine.idle(), MOST_S))
     assert engine.stats.finished["cancelled"] == 1
     assert fake.open.keys() <= {"b"}
 
@@ -304,7 +304,7 @@ def test_200_requests_with_a_third_cancelled_each_end_once_with_their_own_tokens
         await asyncio.gather(*(one(i) for i in range(200)))
 
     asyncio.run(scenario())
-    asyncio.run(asyncio.wait_for(engine.idle(), 20))
+    asyncio.run(asyncio.wait_for(engine.idle(), MOST_S))
     assert sum(engine.stats.finished.values()) == 200
     assert engine.stats.busy_slots == 0
     assert engine.stats.waiting == 0
@@ -357,7 +357,7 @@ async def test_requests_of_a_dead_process_end_once_with_a_retryable_error(revivi
         assert isinstance(error, EngineCrashed)
         assert error.retryable
         assert "It was killed." in error.message
-    await asyncio.wait_for(each.engine.idle(), 10)
+    await asyncio.wait_for(each.engine.idle(), MOST_S)
     assert (each.engine.n_deaths, each.engine.stats.finished["error"]) == (1, 4)
 
 
@@ -367,7 +367,7 @@ async def test_a_request_that_comes_while_the_model_is_reloaded_waits_and_is_ans
     each = reviving()
     each.may_reload.clear()
     each.kill()
-    await asyncio.to_thread(wait_until, lambda: each.engine.state == "reloading", 10)
+    await asyncio.to_thread(wait_until, lambda: each.engine.state == "reloading")
     stream, left = each.engine.submit(request("a", [1, 2])), each.engine.submit(request("b"))
     left.cancel()
     each.may_reload.set()
@@ -376,20 +376,32 @@ async def test_a_request_that_comes_while_the_model_is_reloaded_waits_and_is_ans
     assert each.runners[1].opened == ["a"]
 
 
+class Clock:
+    """A clock that a test sets."""
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
 async def test_an_engine_whose_processes_do_not_last_is_given_up(reviving: Callable[..., Reviving]) -> None:
-    each = reviving(n_reloads=1)
+    clock = Clock()
+    each = reviving(n_reloads=1, clock=clock)
     given_up: list[WorkerError] = []
     each.engine.watch(given_up.append)
     each.kill()
-    await asyncio.to_thread(wait_until, lambda: len(each.runners) == 2 and each.engine.is_running, 10)
+    await asyncio.to_thread(wait_until, partial(has_reloaded, each, 1))
     each.may_reload.clear()
     each.kill()
-    await asyncio.to_thread(wait_until, lambda: each.engine.state == "reloading", 10)
+    await asyncio.to_thread(wait_until, lambda: each.engine.state == "reloading")
     waiting = each.engine.submit(request("a"))
+    clock.now_s = 59.9
     each.may_reload.set()
     assert isinstance(ending((await read(waiting))[0]).error, EngineCrashed)
     assert each.engine.state == "given up"
     assert ["died 3 times within 60 s" in error.message for error in given_up] == [True]
+    assert each.engine.n_deaths == 3
     with pytest.raises(NotReady, match="died 3 times"):
         each.engine.submit(request("b"))
 
@@ -399,10 +411,12 @@ def has_reloaded(each: Reviving, n_deaths: int) -> bool:
 
 
 async def test_deaths_far_apart_are_forgiven(reviving: Callable[..., Reviving]) -> None:
-    each = reviving(deaths_within_s=0)
+    clock = Clock()
+    each = reviving(clock=clock)
     for n_deaths in range(1, 6):
         each.kill()
-        await asyncio.to_thread(wait_until, partial(has_reloaded, each, n_deaths), 10)
+        await asyncio.to_thread(wait_until, partial(has_reloaded, each, n_deaths))
+        clock.now_s += 30.0
     assert answer((await read(each.engine.submit(request("a", [3]))))[0]) == text(foretold([3], 4))
 
 
@@ -410,6 +424,6 @@ async def test_a_stop_does_not_wait_for_a_reload(reviving: Callable[..., Revivin
     each = reviving()
     each.may_reload.clear()
     each.kill()
-    await asyncio.to_thread(wait_until, lambda: each.engine.state == "reloading", 10)
-    await asyncio.wait_for(asyncio.to_thread(each.engine.stop), 10)
+    await asyncio.to_thread(wait_until, lambda: each.engine.state == "reloading")
+    await asyncio.wait_for(asyncio.to_thread(each.engine.stop), MOST_S)
     assert len(each.runners) == 1

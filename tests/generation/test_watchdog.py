@@ -54,8 +54,8 @@ async def test_requests_of_a_wedged_engine_end_with_a_retryable_error() -> None:
         stalls.append(seconds)
         wedged.kill(EngineWedged.after(seconds))
 
-    watchdog = Watchdog(lambda: (engine,), 0.2, on_wedged).start()
     streams = [engine.submit(request(str(i))) for i in range(5)]  # two in slots, three in the socket behind the step
+    watchdog = Watchdog(lambda: (engine,), 0.2, on_wedged).start()
     endings = []
     for stream in streams:
         async for items in stream:
@@ -75,14 +75,17 @@ def test_an_engine_that_works_is_left_alone() -> None:
     engine = engine_of(runner, max_queue=10)
     engine.start()
     stalls: list[float] = []
-    watchdog = Watchdog(lambda: (engine,), 0.5, lambda _, seconds: stalls.append(seconds)).start()
+    watchdog = Watchdog(lambda: (engine,), 0.5, lambda _, seconds: stalls.append(seconds))
 
-    async def run() -> None:
+    async def run() -> int:
+        n_looks = 0
         for i in range(20):
             async for _ in engine.submit(request(str(i))):
-                pass
+                watchdog._look(0.4)  # at least one turn after the last look
+                n_looks += 1
+        return n_looks
 
-    asyncio.run(run())
-    watchdog.stop()
+    n_looks = asyncio.run(run())
     engine.stop()
+    assert n_looks >= 20
     assert stalls == []

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes import request
-from tests.similar_models import write_random_draft, write_with_other_eos, write_with_other_text
+from tests.similar_models import write_random_draft, write_with_other_eos
 from tests.tiny_models import write_recurrent, write_sliding_window
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.engine.drafter import DraftRequest
@@ -180,11 +180,6 @@ def test_a_model_may_draft_for_a_copy_of_itself(model: Model, stranger: Model) -
 
 def test_a_draft_model_with_other_special_tokens_is_refused(tmp_path: Path) -> None:
     assert "EOS is token 1021 in the draft model and 1022" in refusal(write_with_other_eos(tmp_path / "eos.gguf"))
-
-
-def test_a_draft_model_with_another_text_of_a_token_is_refused(tmp_path: Path) -> None:
-    message = refusal(write_with_other_text(tmp_path / "text.gguf"))
-    assert "token 1023 is '<|walrus_tag|>' in the draft model and '<|python_tag|>' in the model" in message
 
 
 def test_a_draft_model_with_another_vocabulary_is_refused(tmp_path: Path) -> None:

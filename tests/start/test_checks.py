@@ -79,10 +79,16 @@ def test_a_file_that_is_shorter_than_its_header_says_or_has_another_digest_fails
     assert model([FileFacts("a", 100, 100), FileFacts("b", 101, 100)]).ok
     short = model([FileFacts("a", 100, 100), FileFacts("b", 99, 100)])
     assert not short.ok
-    assert short.reason.startswith("b has 99 bytes, but its header requires 100")
+    assert short.reason.startswith("The model's file b has 99 bytes, but its header requires 100")
     wrong = model([FileFacts("a", 100, 100, "right"), FileFacts("b", 100, 100, "wrong")])
     assert not wrong.ok
-    assert "SHA-256" in wrong.reason
+    assert wrong.reason.startswith("The model's file b has a different SHA-256")
+
+
+def test_the_files_of_a_draft_model_are_a_check_of_their_own() -> None:
+    check = model([FileFacts("a", 99, 100)], "draft model")
+    assert (check.name, check.ok) == ("draft_model", False)
+    assert check.reason.startswith("The draft model's file a has 99 bytes")
 
 
 def test_the_reason_tells_whether_the_digest_was_compared() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.similar_models import write_with_other_text
-from tests.tiny_models import write_encoder, write_recurrent, write_sliding_window
+from tests.similar_models import write_with_more_tokens, write_with_other_eos, write_with_other_text
+from tests.tiny_models import write_attention, write_encoder, write_recurrent, write_sliding_window
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.errors import ModelInvalid, ModelNotFound, WorkerError
 from worker_gguf.settings import Settings
@@ -50,15 +50,44 @@ def test_the_phases_of_the_draft_model_are_in_the_timeline(tmp_path: Path) -> No
     assert {"fetch draft", "draft prefetch", "draft load"} <= start.timeline.seconds().keys()
 
 
-def test_another_vocabulary_is_refused_with_both_names(tmp_path: Path) -> None:
-    message = refusal(write_with_other_text(tmp_path / "other.gguf"))
-    assert message.startswith("other.gguf cannot draft for model.gguf: token 1023 is")
+def refusal_by_header(draft: Path) -> str:
+    """Return the refusal of a draft model that comes before either model is loaded."""
+    start = Start(Settings(draft_model=str(draft), n_threads=1, n_parallel=1, n_ctx=256))
+    with pytest.raises(ModelInvalid) as refused:
+        boot(start, None).stop()
+    assert "header" in start.timeline.seconds()
+    assert start.timeline.seconds().keys().isdisjoint({"plan", "load", "draft load", "vocabulary"})
+    return refused.value.message
+
+
+def test_another_text_of_a_token_is_refused_with_both_names_before_a_load(tmp_path: Path) -> None:
+    assert refusal_by_header(write_with_other_text(tmp_path / "other.gguf")) == (
+        "other.gguf cannot draft for model.gguf: token 1023 is '<|walrus_tag|>' in the draft model and "
+        "'<|python_tag|>' in the model. Set DRAFT_MODEL to a model of the same family."
+    )
+
+
+def test_other_special_tokens_are_refused_before_a_load(tmp_path: Path) -> None:
+    message = refusal_by_header(write_with_other_eos(tmp_path / "eos.gguf"))
+    assert "EOS is token 1021 in the draft model and 1022 in the model" in message
+
+
+def test_another_number_of_tokens_is_refused_before_a_load(tmp_path: Path) -> None:
+    other = write_with_more_tokens(tmp_path / "other.gguf", 130)
+    assert "the draft model has 1154 tokens and the model 1024" in refusal_by_header(other)
+
+
+def test_a_special_token_that_only_one_file_names_is_compared_after_the_load(tmp_path: Path) -> None:
+    unnamed = tmp_path / "unnamed.gguf"
+    unnamed.write_bytes(MODEL_PATH.read_bytes().replace(b"tokenizer.ggml.eos_token_id", b"tokenizer.ggml.eos_token_no"))
+    assert "EOS is token 11 in the draft model and 1022 in the model" in refusal(unnamed)
 
 
 def test_a_recurrent_model_is_refused_in_either_place(tmp_path: Path) -> None:
     recurrent = write_recurrent(tmp_path / "recurrent.gguf")
-    assert refusal(recurrent).startswith("recurrent.gguf cannot draft for model.gguf: recurrent.gguf has a recurrent")
-    assert refusal(MODEL_PATH, recurrent).startswith("model.gguf cannot draft for recurrent.gguf: recurrent.gguf has")
+    other = write_attention(tmp_path / "other.gguf")
+    assert refusal(recurrent, other).startswith("recurrent.gguf cannot draft for other.gguf: recurrent.gguf has a")
+    assert refusal(other, recurrent).startswith("other.gguf cannot draft for recurrent.gguf: recurrent.gguf has a")
 
 
 def test_a_memory_that_keeps_only_its_window_is_refused(tmp_path: Path) -> None:

@@ -33,16 +33,16 @@ def start(**changes: object) -> tuple[Checks, WorkerError | None]:
     return checks, worker.error
 
 
-def in_cache(folder: Path, content: bytes, digest: str | None = None) -> dict[str, object]:
+def in_cache(folder: Path, content: bytes, digest: str | None = None, name: str = "tiny") -> dict[str, object]:
     """Settings for a model in a Hub's cache, under its digest or another."""
-    repo = folder / "models--org--tiny"
+    repo = folder / f"models--org--{name}"
     blob = repo / "blobs" / (digest or hashlib.sha256(content).hexdigest())
     blob.parent.mkdir(parents=True)
     blob.write_bytes(content)
-    link = repo / "snapshots" / "abc" / "tiny-Q8_0.gguf"
+    link = repo / "snapshots" / "abc" / f"{name}-Q8_0.gguf"
     link.parent.mkdir(parents=True)
     link.symlink_to(blob)
-    return {"model": "org/tiny", "model_cache_dir": folder}
+    return {"model": f"org/{name}", "model_cache_dir": folder}
 
 
 def test_a_good_start_has_passed_every_check() -> None:
@@ -89,6 +89,21 @@ def test_the_digest_is_compared_when_it_is_asked_for(tmp_path: Path) -> None:
     error = start(**wrong, verify_model="sha256")[1]
     assert isinstance(error, Unfit)
     assert "tiny-Q8_0.gguf has a different SHA-256" in error.message
+
+
+def test_the_digest_of_the_draft_model_is_compared_too(tmp_path: Path) -> None:
+    settings = in_cache(tmp_path, MODEL_PATH.read_bytes()) | {"draft_model": "org/draft"}
+    in_cache(tmp_path, MODEL_PATH.read_bytes(), digest="0" * 64, name="draft")
+    checks, error = start(**settings)
+    assert error is None
+    assert str(checks["draft_model"]["reason"]).endswith("as long as its header requires")
+    checks, error = start(**settings, verify_model="sha256")
+    assert isinstance(error, Unfit)
+    assert error.message == (
+        "The draft model's file draft-Q8_0.gguf has a different SHA-256 than the cache records. Delete it, and the "
+        "next start fetches it again."
+    )
+    assert (checks["model"]["ok"], checks["draft_model"]["ok"]) == (True, False)
 
 
 def test_a_cache_that_cannot_be_written_stops_the_start(tmp_path: Path) -> None:

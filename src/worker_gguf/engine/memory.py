@@ -149,7 +149,7 @@ class Memory:
             slot = self.slots[slot_id]
             slot.tokens, slot.n_uncut = [], 0
             if slot.sequence is not None:
-                slot.sequence.n_computed = slot.sequence.n_cached = 0
+                slot.sequence.note_held(0)
 
     def _save(self, slot: Slot, n_kept: int, keep_entry: Entry | None = None) -> None:
         """Save a slot that is about to lose all but `n_kept` tokens, if that is worth it and they are nowhere else."""
@@ -219,7 +219,4 @@ class Memory:
         target.sequence = sequence
         self.touch(target)
         sequence.slot = target
-        sequence.n_computed = len(held)
-        sequence.n_uncached = len(sequence.tokens) - len(held)
-        if sequence.n_cached is None:
-            sequence.n_cached = len(held)
+        sequence.note_held(len(held))

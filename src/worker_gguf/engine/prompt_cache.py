@@ -33,7 +33,7 @@ class Entry:
 
     key: int
     tokens: list[int]
-    n_bytes: float
+    n_bytes: int = 0
 
 
 class PromptCache:
@@ -44,13 +44,14 @@ class PromptCache:
         self._limits = limits
         self._costs = costs
         self._entries: dict[int, Entry] = {}  # the least recently used first
+        self._n_bytes = 0  # changed by `_resize` alone
         self._last_key = 0
         self._size = _Size(has_constant=limits.saved_prefix == "whole")
         self._byte_seconds = 0.0
 
     @property
     def n_bytes(self) -> int:
-        return int(sum(entry.n_bytes for entry in self._entries.values()))
+        return self._n_bytes
 
     def find(self, tokens: Tokens[int]) -> tuple[Entry, int] | None:
         """Return the entry that shares most tokens with a sequence, and how many of them can be reused."""
@@ -95,7 +96,7 @@ class PromptCache:
         States that hold nothing more than the new one are dropped, unless only whole states can be used: there, an
         earlier one is a place to which a conversation can return. `keep` is not dropped.
         """
-        n_bytes = self._size.of(len(tokens))
+        n_bytes = round(self._size.of(len(tokens)))
         drops: list[Drop] = []
         if n_bytes > self.limit_bytes:
             return None, drops
@@ -106,7 +107,8 @@ class PromptCache:
         if self.n_bytes + n_bytes > self.limit_bytes:
             return None, drops
         self._last_key += 1
-        entry = self._entries[self._last_key] = Entry(self._last_key, list(tokens), n_bytes)
+        entry = self._entries[self._last_key] = Entry(self._last_key, list(tokens))
+        self._resize(entry, n_bytes)
         return entry.key, drops
 
     def note(self, saved: Saved) -> list[Drop]:
@@ -115,9 +117,9 @@ class PromptCache:
         if entry is None:
             return []
         if not saved.n_bytes:
-            del self._entries[saved.key]
+            self._drop(entry)  # the runner has nothing to drop
             return []
-        entry.n_bytes = saved.n_bytes
+        self._resize(entry, saved.n_bytes)
         self._size.learn(len(entry.tokens), saved.n_bytes)
         self._byte_seconds = saved.seconds / saved.n_bytes
         return self._shrink(0)
@@ -129,7 +131,7 @@ class PromptCache:
     def clear(self) -> list[Drop]:
         return [self._drop(entry) for entry in list(self._entries.values())]
 
-    def _shrink(self, n_bytes: float, keep: Entry | None = None) -> list[Drop]:
+    def _shrink(self, n_bytes: int, keep: Entry | None = None) -> list[Drop]:
         """Drop the least recently used states until there is room for `n_bytes`."""
         drops: list[Drop] = []
         while self.n_bytes + n_bytes > self.limit_bytes:
@@ -139,7 +141,12 @@ class PromptCache:
             drops.append(self._drop(oldest))
         return drops
 
+    def _resize(self, entry: Entry, n_bytes: int) -> None:
+        self._n_bytes += n_bytes - entry.n_bytes
+        entry.n_bytes = n_bytes
+
     def _drop(self, entry: Entry) -> Drop:
+        self._resize(entry, 0)
         del self._entries[entry.key]
         return Drop(entry.key)
 

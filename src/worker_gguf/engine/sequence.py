@@ -14,8 +14,9 @@ class Sequence:
     """`tokens` is the prompt followed by all drawn tokens. The first `n_computed` of them are in the slot's memory.
 
     `turn` is its place in the order of all sequences: the lowest goes first. `n_cached` is the number of tokens that
-    the first slot had in memory; None before that. `n_uncached` is the number of tokens that its slot lacked. `n_drawn`
-    is the number of tokens that the last step drew.
+    were in memory and did not have to be computed before the first token was drawn; None before the first slot.
+    `n_uncached` is the number of tokens that its slot lacked. `n_drawn` is the number of tokens that the last step
+    drew.
     """
 
     request: GenerationRequest
@@ -30,6 +31,13 @@ class Sequence:
 
     def __post_init__(self) -> None:
         self.tokens = list(self.request.prompt)
+
+    def note_held(self, n_held: int) -> None:
+        """Note that its slot holds its first `n_held` tokens, and nothing else of it."""
+        self.n_computed = n_held
+        self.n_uncached = len(self.tokens) - n_held
+        if not self.n_generated:
+            self.n_cached = n_held if self.n_cached is None else min(self.n_cached, n_held)
 
     @property
     def id(self) -> str:

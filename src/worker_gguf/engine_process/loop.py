@@ -10,6 +10,7 @@ from worker_gguf.engine.batch import Batch, Close, Drop, Logprob, Open, StepResu
 from worker_gguf.engine.drafter import Drafter
 from worker_gguf.engine.runner import Runner
 from worker_gguf.engine.scheduler import Scheduler
+from worker_gguf.engine.sequence import Sequence
 from worker_gguf.engine.speculation import Drafted
 from worker_gguf.engine.updates import Ended, Token, Update
 from worker_gguf.errors import EngineFailed, WorkerError
@@ -155,7 +156,7 @@ class Loop:
         self._of: list[int] = []
         self._logprobs: list[Logprob | None] = []
         self._has_logprobs = False
-        self._admitted: list[tuple[int, int]] = []
+        self._admitted: list[tuple[int, Sequence]] = []
         self._admitted_s = 0.0
         self._endings: list[Ending] = []
         self._is_urgent = True  # unless it has nothing but further tokens of answers
@@ -168,7 +169,7 @@ class Loop:
             if isinstance(operation, Open) and (number := self._numbers.get(operation.request.id)) is not None:
                 sequence = self._scheduler.memory.slots[operation.slot].sequence
                 if sequence is not None and not sequence.n_generated:
-                    self._admitted.append((number, sequence.n_cached or 0))
+                    self._admitted.append((number, sequence))
                     self._is_urgent = True
 
     def _note_result(self, batch: Batch, result: StepResult, drafted: Drafted) -> None:
@@ -219,7 +220,8 @@ class Loop:
             numbers=self._of,
             tokens=self._tokens,
             logprobs=self._logprobs if self._has_logprobs else [],
-            admitted=self._admitted,
+            # Not earlier: the step may have lost what it should have reused.
+            admitted=[(number, sequence.n_cached or 0) for number, sequence in self._admitted],
             endings=self._endings,
             busy_slots=len(self._scheduler.running),
             waiting=len(self._scheduler.waiting),

@@ -82,8 +82,9 @@ class Answers:
         """Apply a report. Returns the numbers of the answers that a stop text ended, which the process must finish."""
         stopped: list[int] = []
         for number, n_cached in step.admitted:
-            if (answer := self._open.get(number)) is not None and answer.progress.admitted_s is None:
-                answer.progress.admitted_s = step.admitted_s
+            if (answer := self._open.get(number)) is not None:
+                if answer.progress.admitted_s is None:
+                    answer.progress.admitted_s = step.admitted_s
                 answer.progress.cached_tokens = n_cached
         for at, (number, token) in enumerate(zip(step.numbers, step.tokens, strict=True)):
             # An answer that a stop text ended gets no more tokens, though the process may have drawn some.

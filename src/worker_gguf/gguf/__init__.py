@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from worker_gguf.gguf.abilities import Abilities, abilities_of
 from worker_gguf.gguf.header import ArrayInfo, ModelHeader, Rope, TensorInfo, Value
-from worker_gguf.gguf.reader import read_header, read_headers
+from worker_gguf.gguf.reader import read_header, read_headers, read_texts
+from worker_gguf.gguf.texts import Difference, first_difference
 from worker_gguf.gguf.types import GGML_TYPES
 
 __all__ = [
     "GGML_TYPES",
     "Abilities",
     "ArrayInfo",
+    "Difference",
     "ModelHeader",
     "Rope",
     "TensorInfo",
     "Value",
     "abilities_of",
+    "first_difference",
     "read_header",
     "read_headers",
+    "read_texts",
 ]

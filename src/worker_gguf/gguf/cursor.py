@@ -65,6 +65,11 @@ class Cursor:
         self.at += length
         return self._window[index : index + length].decode("utf-8", errors="replace")
 
+    def raw(self, size_bytes: int) -> bytes:
+        index = self._need(size_bytes)
+        self.at += size_bytes
+        return self._window[index : index + size_bytes]
+
     def numbers(self, layout: struct.Struct, count: int) -> tuple[int | float, ...]:
         index = self._need(count * layout.size)
         self.at += count * layout.size

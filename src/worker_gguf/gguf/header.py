@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from types import MappingProxyType
 from typing import Final, NoReturn
@@ -18,11 +18,15 @@ MAX_LAYERS: Final = 16_384
 
 @dataclass(frozen=True, slots=True)
 class ArrayInfo:
-    """An array that was hopped over; short numeric ones keep their values."""
+    """An array that was hopped over; short numeric ones keep their values.
+
+    `span` is the place of an array of texts in its file: where the first text begins, and the bytes of all.
+    """
 
     type: str
     length: int
     values: tuple[int | float, ...] | None = None
+    span: tuple[int, int] = field(default=(0, 0), compare=False)
 
 
 Value = bool | int | float | str | ArrayInfo

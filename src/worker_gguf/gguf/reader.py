@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -21,7 +21,7 @@ from worker_gguf.gguf.header import ArrayInfo, ModelHeader, TensorInfo, Value, d
 from worker_gguf.gguf.preconditions import check_parts, check_sound
 from worker_gguf.gguf.types import GGML_TYPES
 
-__all__ = ["read_header", "read_headers"]
+__all__ = ["read_header", "read_headers", "read_texts"]
 
 # Bounds of a header. Real ones stay far below (60 keys, 20,000 tensors).
 MAX_KEYS: Final = 65_536
@@ -49,10 +49,26 @@ _SCALARS: Final[Mapping[int, tuple[str, struct.Struct]]] = MappingProxyType(
 )
 
 
-def read_header(
-    source: str | Path | bytes | bytearray | memoryview | BinaryIO, *, name: str | None = None
-) -> ModelHeader:
+Source = str | Path | bytes | bytearray | memoryview | BinaryIO
+
+
+def read_header(source: Source, *, name: str | None = None) -> ModelHeader:
     """Read one file's header. `name` stands for a source without a path in error messages."""
+    with _cursor(source, name) as cursor:
+        return _parse(cursor)
+
+
+def read_texts(source: Source, texts: ArrayInfo, *, name: str | None = None) -> bytes:
+    """Read an array of texts from the file whose header describes it: each text follows its length, in 8 bytes."""
+    begin, size_bytes = texts.span
+    with _cursor(source, name) as cursor:
+        cursor.skip(begin)
+        return cursor.raw(size_bytes)
+
+
+@contextmanager
+def _cursor(source: Source, name: str | None) -> Iterator[Cursor]:
+    """Open a file at its beginning. Errors of the file become those of the worker, in which `name` stands for it."""
     with ExitStack() as stack:
         if isinstance(source, str | Path):
             label = str(source)
@@ -67,7 +83,7 @@ def read_header(
         else:
             label, file = getattr(source, "name", "the model"), source
         try:
-            return _parse(Cursor(file, name or str(label)))
+            yield Cursor(file, name or str(label))
         except OSError as error:
             raise DownloadError(f"{name or label} cannot be read ({error}). Check the volume.") from error
 
@@ -149,8 +165,9 @@ def _read_value(cursor: Cursor, key: str, keep: bool) -> Value:
 def _read_array(cursor: Cursor, key: str, keep: bool) -> ArrayInfo:
     kind, length = cursor.u32(), cursor.u64()
     if kind == _STRING:
+        begin = cursor.at
         cursor.skip_strings(length)
-        return ArrayInfo("str", length)
+        return ArrayInfo("str", length, span=(begin, cursor.at - begin))
     if kind not in _SCALARS:
         cursor.fail(f"the key {key[:80]!r} is an array of the type {kind}, which is not known.")
     name, layout = _SCALARS[kind]

@@ -195,11 +195,11 @@ class Step(Message, frozen=True):
     """What a turn of the engine's loop did.
 
     `numbers[i]` drew `tokens[i]`; end-of-generation tokens are left out. `logprobs` is empty, or has an entry for each
-    token. `admitted` has the requests that got their first slot, with their number of cached tokens. `admitted_s`
-    and `time_s` are readings of `time.monotonic` before and after the computation. `n_batch_tokens` is 0 if nothing was
-    computed. `guessed` of these were guesses, and `guessed_right` of them became part of an answer. `drafted` and
-    `drafted_right` are the parts of these that a draft model guessed, in `draft_seconds`. `saved_bytes` is the content
-    of the prompt cache.
+    token. `admitted` has the requests that got a slot for their first token, with their number of cached tokens. A
+    request that had to leave its slot before that token comes again. `admitted_s` and `time_s` are readings of
+    `time.monotonic` before and after the computation. `n_batch_tokens` is 0 if nothing was computed. `guessed` of these
+    were guesses, and `guessed_right` of them became part of an answer. `drafted` and `drafted_right` are the parts of
+    these that a draft model guessed, in `draft_seconds`. `saved_bytes` is the content of the prompt cache.
     """
 
     time_s: float

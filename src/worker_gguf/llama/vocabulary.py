@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import repeat
+from collections.abc import Callable, Iterable, Sequence
 
 from worker_gguf.errors import InvalidRequest
 from worker_gguf.llama.bindings import llama_cpp
@@ -91,10 +90,6 @@ class Vocabulary:
             return ""
         text = llama_cpp.llama_vocab_get_text(self.pointer, token)
         return text.decode("utf-8", "replace") if text else ""
-
-    def raw_texts(self, tokens: range) -> Iterator[bytes | None]:
-        """Return the texts of tokens as they stand in the model's file. For all tokens of a large vocabulary."""
-        return map(llama_cpp.llama_vocab_get_text, repeat(self.pointer), tokens)
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Convert text to tokens. Raises InvalidRequest if the text cannot be tokenised.

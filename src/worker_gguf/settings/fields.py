@@ -41,7 +41,7 @@ class Model(Group):
     )
     verify_model: Literal["size", "sha256"] = Field(
         "size",
-        description="Check at the start: the size of the file, or its SHA-256, for which the whole file is read",
+        description="Check of the models at the start: the size of each file, or its SHA-256, for which it is read",
     )
     hf_token: SecretStr | None = Field(None, description="Token for gated or private repositories")
     chat_template: str | None = Field(

@@ -118,7 +118,7 @@ class GpuFacts:
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """One file of the model.
+    """One file of a model.
 
     `needed_bytes` is the end of its last tensor according to its header. `digest` is the result of comparing its
     SHA-256 with the one in the cache: `unasked` if this was not requested, `unknown` if the cache has none.
@@ -130,9 +130,9 @@ class FileFacts:
     digest: Literal["unasked", "unknown", "right", "wrong"] = "unasked"
 
 
-def model(files: Iterable[FileFacts]) -> Check:
-    """Check the files of the model."""
-    files = tuple(files)
+def model(files: Iterable[FileFacts], which: Literal["model", "draft model"] = "model") -> Check:
+    """Check the files of the model or the draft model."""
+    name, files = which.replace(" ", "_"), tuple(files)
     for file in files:
         if file.size_bytes < file.needed_bytes:
             why = f"has {file.size_bytes} bytes, but its header requires {file.needed_bytes}"
@@ -140,7 +140,8 @@ def model(files: Iterable[FileFacts]) -> Check:
             why = "has a different SHA-256 than the cache records"
         else:
             continue
-        return Check("model", False, f"{file.name} {why}. Delete it, and the next start fetches it again.")
+        reason = f"The {which}'s file {file.name} {why}. Delete it, and the next start fetches it again."
+        return Check(name, False, reason)
     size_bytes = sum(file.size_bytes for file in files)
     findings = {
         "unasked": "as long as its header requires",
@@ -148,7 +149,7 @@ def model(files: Iterable[FileFacts]) -> Check:
         "right": "SHA-256 as in the cache",
     }
     worst = next(kind for kind in ("unasked", "unknown", "right") if any(file.digest == kind for file in files))
-    return Check("model", True, f"{size_bytes} bytes, {findings[worst]}")
+    return Check(name, True, f"{size_bytes} bytes, {findings[worst]}")
 
 
 @dataclass(frozen=True, slots=True)

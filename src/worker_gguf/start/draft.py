@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from worker_gguf.engine.params import ContextParams, ModelParams
 from worker_gguf.errors import ModelInvalid
-from worker_gguf.gguf import ModelHeader, abilities_of, read_headers
+from worker_gguf.gguf import ArrayInfo, ModelHeader, abilities_of, first_difference, read_headers, read_texts
 from worker_gguf.link.messages import LoadDraft
 from worker_gguf.plan import DraftPlan, MemoryPlan
 from worker_gguf.plan.planning import first_visible, repacks
@@ -16,6 +16,10 @@ from worker_gguf.start.read_ahead import ReadAhead
 from worker_gguf.store import LocalModel
 
 __all__ = ["DraftModel", "draft_context"]
+
+# As in llama.cpp (common/speculative.cpp): later models of a family add a few tokens, and the first ones are special.
+_MOST_DIFFERENT_TOKENS = 128
+_FIRST_COMMON_TOKEN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +31,30 @@ class DraftModel:
     ahead: ReadAhead
 
     @classmethod
-    def begin(cls, local: LocalModel, ahead: ReadAhead, target: LocalModel) -> DraftModel:
-        """Begin to read the files. Raises ModelInvalid if the model cannot generate text."""
+    def begin(
+        cls,
+        local: LocalModel,
+        ahead: ReadAhead,
+        target: LocalModel,
+        target_header: ModelHeader,
+        target_ahead: ReadAhead,
+    ) -> DraftModel:
+        """Begin to read the files. Raises ModelInvalid if the headers show that it cannot guess tokens for `target`.
+
+        `llama.draft.check_pair` compares after the load what only llama.cpp knows of a model.
+        """
         ahead.follow(local)
-        header = read_headers(local.paths, ahead.files())
-        if not abilities_of(header).generates:
-            raise ModelInvalid(
-                f"{local.path.name} cannot draft for {target.path.name}: it does not generate text. Unset DRAFT_MODEL."
-            )
-        return cls(local, header, ahead)
+        draft = cls(local, read_headers(local.paths, ahead.files()), ahead)
+        draft._check(target, target_header, target_ahead)
+        return draft
+
+    def _check(self, target: LocalModel, header: ModelHeader, ahead: ReadAhead) -> None:
+        cannot = f"{self.local.path.name} cannot draft for {target.path.name}"
+        if not abilities_of(self.header).generates:
+            raise ModelInvalid(f"{cannot}: it does not generate text. Unset DRAFT_MODEL.")
+        texts, other_texts = _texts(target, header, ahead), _texts(self.local, self.header, self.ahead)
+        if why := _why_different(header, texts, self.header, other_texts):
+            raise ModelInvalid(f"{cannot}: {why}. Set DRAFT_MODEL to a model of the same family.")
 
     def fd(self) -> int | None:
         """Return the descriptor from which to load the model, or None if it must be loaded by its path."""
@@ -71,3 +90,27 @@ def draft_context(settings: Settings, plan: MemoryPlan) -> ContextParams | None:
         flash_attn=settings.flash_attn,
         n_rows=plan.n_parallel,
     )
+
+
+def _texts(local: LocalModel, header: ModelHeader, ahead: ReadAhead) -> bytes:
+    """Return the texts of the tokens as they stand in the file."""
+    tokens = header.get("tokenizer.ggml.tokens")
+    if not isinstance(tokens, ArrayInfo):
+        return b""
+    return read_texts(next(iter(ahead.files()), local.path), tokens, name=str(local.path))
+
+
+def _why_different(target: ModelHeader, texts: bytes, draft: ModelHeader, other_texts: bytes) -> str | None:
+    """Return why two vocabularies do not match.
+
+    The rules are those of llama.cpp (common_speculative_are_compatible in common/speculative.cpp).
+    """
+    for name, special, other in (("BOS", target.bos_id, draft.bos_id), ("EOS", target.eos_id, draft.eos_id)):
+        if special != other and special is not None and other is not None:
+            return f"{name} is token {other} in the draft model and {special} in the model"
+    if abs(target.n_vocab - draft.n_vocab) > _MOST_DIFFERENT_TOKENS:
+        return f"the draft model has {draft.n_vocab} tokens and the model {target.n_vocab}"
+    if (difference := first_difference(texts, other_texts, _FIRST_COMMON_TOKEN)) is None:
+        return None
+    ours, theirs = (text.decode("utf-8", "replace") for text in (difference.text, difference.other))
+    return f"token {difference.at} is {theirs!r} in the draft model and {ours!r} in the model"

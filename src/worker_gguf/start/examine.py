@@ -12,6 +12,7 @@ from worker_gguf.errors import NotReady
 from worker_gguf.gguf import ModelHeader
 from worker_gguf.settings import RUNPOD_VOLUME, Settings
 from worker_gguf.start.checks import Check, FileFacts, GpuFacts, VolumeFacts, model, refusal
+from worker_gguf.start.draft import DraftModel
 from worker_gguf.start.start import CANCELLED, Start
 from worker_gguf.store import LocalModel
 from worker_gguf.store.cache import Cache
@@ -31,19 +32,27 @@ def check_devices(settings: Settings, gpus: GpuFacts) -> None:
 
 
 def examine(
-    start: Start, gpus: GpuFacts, header: ModelHeader, local: LocalModel, token: Check, checked: tuple[Check, ...] = ()
+    start: Start,
+    gpus: GpuFacts,
+    header: ModelHeader,
+    local: LocalModel,
+    token: Check,
+    checked: tuple[Check, ...] = (),
+    draft: DraftModel | None = None,
 ) -> tuple[Check, ...]:
     """Check the worker after its model is loaded. Computing the SHA-256 of the files reports its progress to the gate.
 
-    `checked` are the checks of an earlier load of this model. Its checks of the files and the cache are reused. Raises
-    Unfit if a check failed, unless FITNESS_CHECKS=report, and NotReady if the gate cancels the start.
+    `draft` is the draft model, whose files are checked, too. `checked` are the checks of an earlier load of this model.
+    Its checks of the files and the cache are reused. Raises Unfit if a check failed, unless FITNESS_CHECKS=report, and
+    NotReady if the gate cancels the start.
     """
     settings = start.settings
     known = {check.name: check for check in checked}
     checks = (
         gpus.devices(),
         gpus.offload(),
-        known.get("model") or _files(start, header, local),
+        known.get("model") or model(_files(start, header, local, "verify")),
+        *([model(_files(start, draft.header, draft.local, "draft verify"), "draft model")] if draft else []),
         known.get("volume") or _volume(settings, local),
         token,
     )
@@ -59,11 +68,11 @@ def _judge(settings: Settings, checks: tuple[Check, ...]) -> None:
         raise error
 
 
-def _files(start: Start, header: ModelHeader, local: LocalModel) -> Check:
-    return model([_file(start, header, local, part) for part in range(len(local.paths))])
+def _files(start: Start, header: ModelHeader, local: LocalModel, phase: str) -> list[FileFacts]:
+    return [_file(start, header, local, part, phase) for part in range(len(local.paths))]
 
 
-def _file(start: Start, header: ModelHeader, local: LocalModel, part: int) -> FileFacts:
+def _file(start: Start, header: ModelHeader, local: LocalModel, part: int, phase: str) -> FileFacts:
     path = local.paths[part]
     needed_bytes = max((t.offset + t.size_bytes for t in header.tensors if t.part == part), default=0)
     facts = FileFacts(path.name, path.stat().st_size, needed_bytes)
@@ -75,7 +84,7 @@ def _file(start: Start, header: ModelHeader, local: LocalModel, part: int) -> Fi
 
     def goes_on(fraction: float) -> bool:
         nonlocal is_cancelled
-        is_cancelled = not start.gate("verify", (part + fraction) / n_parts)
+        is_cancelled = not start.gate(phase, (part + fraction) / n_parts)
         return not is_cancelled
 
     matches = matches_record(path, goes_on)

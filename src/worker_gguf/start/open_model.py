@@ -70,7 +70,7 @@ def open_model(
         ahead.follow(local)
         with start.phase("header"):
             header = read_headers(local.paths, ahead.files())
-            draft = DraftModel.begin(drafting[0], drafting[1], local) if drafting else None
+            draft = DraftModel.begin(*drafting, local, header, ahead) if drafting else None
         original = original_tokenizer(start)
         machine, gpus = _machine(start, engine_start)
         room = left_of(machine) if left_of else machine
@@ -86,7 +86,7 @@ def open_model(
         opening.begin_vocabulary()
         ahead.close()  # not earlier: a second load with a smaller plan uses the same open file
         facts = _offloaded(gpus, plan, weights.report)
-        checks = _check(start, facts, header, local, _token(header, opened), checked)
+        checks = _check(start, facts, header, local, _token(header, opened), checked, draft)
         engine = opening.engine(plan, opened)
         undo.callback(engine.stop)
         with start.phase("service"):
@@ -151,12 +151,18 @@ def _token(header: ModelHeader, opened: ContextOpened) -> Check:
 
 
 def _check(
-    start: Start, gpus: GpuFacts, header: ModelHeader, local: LocalModel, token: Check, checked: tuple[Check, ...]
+    start: Start,
+    gpus: GpuFacts,
+    header: ModelHeader,
+    local: LocalModel,
+    token: Check,
+    checked: tuple[Check, ...],
+    draft: DraftModel | None,
 ) -> tuple[Check, ...]:
     with start.phase("fitness"):
         from worker_gguf.start.examine import examine
 
-        return examine(start, gpus, header, local, token, checked)
+        return examine(start, gpus, header, local, token, checked, draft)
 
 
 def _plan(header: ModelHeader, room: Machine, start: Start, draft: DraftModel | None) -> MemoryPlan:
