@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from worker_gguf.engine.runner import Runner
@@ -52,6 +52,12 @@ class ThreadedLink:
             raise EngineDied(self._why) from None
         assert report is not None
         return report
+
+    def arrived(self) -> Sequence[Report]:
+        return self._channel.arrived()
+
+    def copy_socket(self) -> socket.socket:
+        return self._channel.copy_socket()
 
     def kill(self, why: str | None = None) -> None:
         self._why = why or self._why
