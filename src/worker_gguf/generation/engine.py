@@ -132,8 +132,8 @@ class Engine:
 
         Raises InvalidRequest if the worker can never take so many, QueueFull if it cannot take them now, and NotReady
         if the engine is stopping or given up. Later failures arrive as the ending of a request. Requests that arrive
-        while another process loads the model wait for it. `on_ended` is called from another thread when all requests
-        have ended.
+        while another process loads the model wait for it. `on_ended` is called from any thread when all requests have
+        ended.
         """
         now_s = self._clock()
         progress = tuple(Progress(now_s, len(request.prompt)) for request in requests)

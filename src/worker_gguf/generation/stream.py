@@ -1,4 +1,4 @@
-"""Carries the events of requests from the thread that reads an engine's reports to the event loops that read them.
+"""Carries the events of requests from where an engine's reports are read to the event loops of the requests.
 
 All events of a step are handed over in one call for each loop, not in one call for each token.
 """
