@@ -56,8 +56,8 @@ class ThreadedLink:
     def arrived(self) -> Sequence[Report]:
         return self._channel.arrived()
 
-    def copy_socket(self) -> socket.socket:
-        return self._channel.copy_socket()
+    def fileno(self) -> int:
+        return self._channel.fileno()
 
     def kill(self, why: str | None = None) -> None:
         self._why = why or self._why

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import select
-import socket
 import threading
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
@@ -34,8 +33,8 @@ class Source(Protocol):
         """Return the reports that have arrived, without waiting. Raises ChannelClosed; `receive` then says why."""
         ...
 
-    def copy_socket(self) -> socket.socket:
-        """Return a copy of the socket, which is readable when a report arrives. The caller must close it."""
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when a report arrives. It must stay in blocking mode."""
         ...
 
 
@@ -75,7 +74,10 @@ class Reading:
 
     def _lend(self, loop: asyncio.AbstractEventLoop, source: Source) -> None:
         """Let an event loop read, and return when it does not read any more."""
-        self._loan = loan = _Loan(loop, source, self._take)
+        try:
+            self._loan = loan = _Loan(loop, source, self._take)
+        except (OSError, ValueError):  # the process has been freed
+            return
         try:
             loop.call_soon_threadsafe(loan.begin)
             was_behind = False
@@ -102,20 +104,21 @@ class _Loan:
         self._take = take
         self._reading = threading.Lock()
         self._n_reads = self._n_reads_before = 0
-        # A copy, so that the event loop may still watch it after the process has been freed.
-        self._socket = source.copy_socket()
-        self._poll = select.poll()
-        self._poll.register(self._socket, select.POLLIN)
+        # The event loop watches this descriptor and not that of the socket: uvloop would make the socket non-blocking,
+        # for the threads, too, and it may still watch when the process has been freed.
+        self._poll = select.epoll()
+        self._poll.register(source.fileno(), select.EPOLLIN)
 
     def begin(self) -> None:
         if not self.is_over.is_set():
-            self.loop.add_reader(self._socket, self._read)
+            self.loop.add_reader(self._poll.fileno(), self._read)
             self._read()  # what has arrived already may not make the socket readable again
 
     def is_behind(self) -> bool:
         """Return whether reports wait and none has been read since the last call."""
         n_before, self._n_reads_before = self._n_reads_before, self._n_reads
-        return self._n_reads == n_before and bool(self._poll.poll(0))
+        with self._reading:
+            return self._n_reads == n_before and not self._poll.closed and bool(self._poll.poll(0))
 
     def recall(self) -> None:
         """End the reading. Returns after the report that is being taken."""
@@ -127,7 +130,7 @@ class _Loan:
         except RuntimeError:
             if not self.loop.is_closed():
                 raise
-            self._socket.close()
+            self._close()
 
     def _read(self) -> None:
         with self._reading:
@@ -142,7 +145,11 @@ class _Loan:
         self._end()
 
     def _end(self) -> None:
-        if self._socket.fileno() >= 0:
-            self.loop.remove_reader(self._socket)
-            self._socket.close()
         self.is_over.set()
+        if not self._poll.closed:
+            self.loop.remove_reader(self._poll.fileno())
+            self._close()
+
+    def _close(self) -> None:
+        with self._reading:
+            self._poll.close()

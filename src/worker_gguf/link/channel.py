@@ -65,9 +65,9 @@ class Channel(Generic[MessageT]):
         whole, self._whole = self._whole, deque()
         return whole
 
-    def copy_socket(self) -> socket.socket:
-        """Return a copy of the socket, to wait for messages. The caller must close it."""
-        return self._socket.dup()
+    def fileno(self) -> int:
+        """Return the descriptor of the socket, to wait for messages. It must stay in blocking mode."""
+        return self._socket.fileno()
 
     def take_fd(self) -> int | None:
         """Return the oldest descriptor that arrived. The caller must close it."""

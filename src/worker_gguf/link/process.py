@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -61,9 +60,9 @@ class EngineProcess:
         """Return the reports that have arrived, without waiting. Raises ChannelClosed; `receive` then says why."""
         return [report for report in self._channel.arrived() if not self._is_noted(report)]
 
-    def copy_socket(self) -> socket.socket:
-        """Return a copy of the socket, which is readable when a report arrives. The caller must close it."""
-        return self._channel.copy_socket()
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when a report arrives. It must stay in blocking mode."""
+        return self._channel.fileno()
 
     def _is_noted(self, report: Report) -> bool:
         """Note a report that is not for the caller, and return whether it was one."""
