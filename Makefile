@@ -92,6 +92,9 @@ bench: setup ## measure the worker against the bare llama_decode loop
 bench-cold: setup ## measure the cold start against the fastest read of the file (needs FUSE for most of it)
 	$(BIN)/python -m bench.cold $(ARGS)
 
+bench-streams: setup ## measure the processor time of the worker process for a streamed token
+	$(BIN)/python -m bench.streams $(ARGS)
+
 bench-swap: setup ## measure two models that take turns where there is room for one
 	$(BIN)/python -m bench.swap $(ARGS)
 

@@ -400,6 +400,7 @@ async def test_an_engine_whose_processes_do_not_last_is_given_up(reviving: Calla
     each.may_reload.set()
     assert isinstance(ending((await read(waiting))[0]).error, EngineCrashed)
     assert each.engine.state == "given up"
+    await asyncio.to_thread(wait_until, lambda: bool(given_up), 10)
     assert ["died 3 times within 60 s" in error.message for error in given_up] == [True]
     assert each.engine.n_deaths == 3
     with pytest.raises(NotReady, match="died 3 times"):

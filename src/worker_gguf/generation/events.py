@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from worker_gguf.engine.updates import FinishReason
 from worker_gguf.errors import WorkerError
@@ -32,8 +33,7 @@ class Usage:
     cached_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(NamedTuple):  # one is created for every token, and a dataclass is slower
     """New text of a sequence, in whole characters, and the token that completed it.
 
     Text is held back while a character is incomplete or the text may be the start of a stop text. A delta can therefore

@@ -39,15 +39,18 @@ class Reply:
         """
         while not self._is_over:
             try:
-                items = await anext(self.stream, None)
+                items = await anext(self.stream)
+            except StopAsyncIteration:
+                self._is_over = True
+                return self.rendering.stream_end()
             except BaseException:
                 await self.aclose()
                 raise
-            if items is None:
-                self._is_over = True
-                return self.rendering.stream_end()
-            data = b"".join(self.rendering.stream(index, events) for index, events in items.items())
-            self._note(items)
+            data = b""
+            for index, events in items.items():
+                data += self.rendering.stream(index, events)
+                if isinstance(last := events[-1], Finished):
+                    self._note(index, last)
             if (error := self.rendering.error) is not None:
                 await self.aclose()
                 if not self._has_sent:
@@ -66,14 +69,14 @@ class Reply:
     async def events(self) -> dict[int, list[Event]] | None:
         """Return the next events before rendering, or None at the end. `rendering.answer` raises their error later."""
         items = await anext(self.stream, None)
-        self._note(items or {})
+        for index, events in (items or {}).items():
+            if isinstance(last := events[-1], Finished):
+                self._note(index, last)
         return items
 
-    def _note(self, items: dict[int, list[Event]]) -> None:
-        for index, events in items.items():
-            if isinstance(last := events[-1], Finished):
-                self._account.finished(index, last)
-                self._account.error = self.rendering.error
+    def _note(self, index: int, last: Finished) -> None:
+        self._account.finished(index, last)
+        self._account.error = self.rendering.error
 
 
 async def collect(reply: Reply) -> dict[str, Any]:
