@@ -205,6 +205,7 @@ class FakeDrafter:
         self.seconds = seconds
         self.n_ctx = n_ctx
         self.n_read = n_read
+        self.reads_along = False
         self.held: dict[int, list[int]] = {}
         self.requests: list[DraftRequest] = []
         self.steps: list[DraftStep] = []

@@ -1,0 +1,261 @@
+"""Guesses tokens with the MTP layer of the served model: a second context, which reads along with the first one."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from worker_gguf.engine.batch import Chunk
+from worker_gguf.engine.drafter import DraftRequest, Drafts, DraftStep
+from worker_gguf.engine.params import ContextParams
+from worker_gguf.errors import ModelInvalid
+from worker_gguf.llama.candidates import Floats, Ints
+from worker_gguf.llama.context import Context, DecodeFailed, NoSpace
+from worker_gguf.llama.draft import most_likely
+from worker_gguf.llama.model import Model
+from worker_gguf.llama.vocabulary import Vocabulary
+
+__all__ = ["MtpDrafter"]
+
+logger = logging.getLogger(__name__)
+
+MOST_UNREAD = 64
+"""Tokens of a slot that wait to be read together. plan/usage.py counts their rows."""
+# After a step with guesses, a slot has at most so many unread tokens: reading them belongs to the cost of guesses.
+_CURRENT = 17
+
+
+class MtpDrafter:
+    """An MTP layer takes a token and the hidden row of the token before it, and guesses the token after it.
+
+    So its context follows the model's: whatever that one computes, copies or cuts, this one does, too. The hidden rows
+    of the latest tokens wait in main memory and are read with the next guess, or when there are `MOST_UNREAD`. Those of
+    prompts are read at once. A row that is unknown, after a prefix was cut or loaded, counts as zero: then guesses may
+    be worse, and nothing else.
+    """
+
+    def __init__(self, context: Context, target: Context, vocabulary: Vocabulary) -> None:
+        """`context` was opened with `mtp_of=target`. Sets that `target` gives its hidden rows, and follows it."""
+        self._context = context
+        self._eog = vocabulary.eog
+        self._slots = [_Slot(context.n_embd) for _ in range(context.params.n_parallel)]
+        self._has_failed = False
+        context.give_hidden_rows(outputs_only=True)
+        target.give_hidden_rows(outputs_only=False)
+        target.follower = self
+
+    @classmethod
+    def open(cls, model: Model, params: ContextParams, target: Context) -> MtpDrafter:
+        """Open the context of the model's MTP layer beside `target`, and compute with it.
+
+        Raises ModelInvalid, or NotEnoughMemory.
+        """
+        context = Context(model, params, mtp_of=target)
+        drafter = cls(context, target, model.vocabulary)
+        try:
+            drafter.warm_up(model.vocabulary.bos or 0)
+        except BaseException:
+            context.close()
+            raise
+        return drafter
+
+    @property
+    def n_ctx(self) -> int:
+        return min(self._context.params.n_ctx, self._context.n_ctx_seq)
+
+    @property
+    def reads_along(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._context.close()
+
+    # --- the model's context --------------------------------------------------------------------------------------
+
+    def computed(self, chunks: Sequence[Chunk], hidden: Floats) -> None:
+        if self._has_failed:
+            return
+        try:
+            at = 0
+            for chunk in chunks:
+                self._take(chunk, hidden[at : at + len(chunk.tokens)])
+                at += len(chunk.tokens)
+        except NoSpace:
+            self._forget_all()
+        except DecodeFailed as error:
+            self._fail(error)
+
+    def cut(self, slot: int, n_tokens: int) -> None:
+        if n_tokens < self._slots[slot].end:
+            self._go_to(slot, n_tokens)
+
+    def copied(self, source: int, target: int, n_tokens: int) -> None:
+        self._slots[target].become(self._slots[source])
+        self._context.copy(source, target, self._slots[source].n_read)
+        self.cut(target, n_tokens)
+
+    def _take(self, chunk: Chunk, hidden: Floats) -> None:
+        """Note the tokens of a chunk, each with the hidden row before it."""
+        self._go_to(chunk.slot, chunk.start)
+        slot, n = self._slots[chunk.slot], len(chunk.tokens)
+        if slot.n_unread + n > MOST_UNREAD:
+            self._read(chunk.slot)
+        if n > MOST_UNREAD:
+            self._compute(chunk.slot, chunk.start, chunk.tokens, np.vstack([slot.last_hidden, hidden[:-1]]))
+            slot.n_read += n
+            slot.last_hidden = hidden[-1].copy()
+        else:
+            slot.add(chunk.tokens, hidden)
+
+    def _go_to(self, number: int, n_tokens: int) -> None:
+        """Make the slot end after `n_tokens`. If it has fewer, it is forgotten and goes on from there."""
+        slot = self._slots[number]
+        if n_tokens < slot.n_read or n_tokens > slot.end:
+            self._context.truncate(number, n_tokens if n_tokens < slot.n_read else 0)
+        slot.go_to(n_tokens)
+
+    # --- guesses --------------------------------------------------------------------------------------------------
+
+    def draft(self, requests: Sequence[DraftRequest], most_read: int | None = None) -> Drafts:
+        if self._has_failed or not requests:
+            return Drafts()
+        steps: list[DraftStep] = []
+        try:
+            return Drafts(self._draft(requests, steps), steps=tuple(steps))
+        except NoSpace:
+            self._forget_all()
+        except DecodeFailed as error:
+            self._fail(error)
+        return Drafts(steps=tuple(steps))
+
+    def warm_up(self, token: int) -> None:
+        """Guess two tokens, so that graphs are built before the first request. Raises ModelInvalid if this fails."""
+        self.draft([DraftRequest(0, [token], 2)])
+        self._forget_all()
+        if self._has_failed:
+            raise ModelInvalid("The MTP layer could not be computed; see the log. Set SPECULATION=lookup.")
+
+    def _draft(self, requests: Sequence[DraftRequest], steps: list[DraftStep]) -> dict[int, tuple[int, ...]]:
+        wanted = {request.slot: request.n for request in requests}
+        for request in requests:
+            self._go_to(request.slot, len(request.tokens) - 1)
+        if sum(self._slots[slot].n_unread + 1 for slot in wanted) > self._context.params.n_batch:
+            started = time.perf_counter()
+            n_unread = sum(self._read(slot) for slot in wanted)
+            steps.append(DraftStep(0, n_unread, time.perf_counter() - started))
+        requests = sorted(requests, key=lambda request: request.slot)
+        chunks, rows = [], []
+        for request in requests:
+            slot = self._slots[request.slot]
+            tokens = [*slot.unread_tokens.tolist(), request.tokens[-1]]
+            chunks.append(Chunk(request.slot, slot.n_read, tokens, n_outputs=1))
+            rows += [slot.unread_hidden, slot.last_hidden[None]]
+            slot.note_read()
+        guesses: dict[int, list[int]] = {request.slot: [] for request in requests}
+        while chunks:
+            drawn, hidden = self._guess(chunks, np.vstack(rows), steps)
+            ends = [chunk.start + len(chunk.tokens) for chunk in chunks]
+            slots = [chunk.slot for chunk in chunks]
+            chunks, rows = [], []
+            for slot_id, end, token, row in zip(slots, ends, drawn, hidden, strict=True):
+                if token in self._eog:
+                    continue  # the draw after the last guess gives the end of generation without a guess
+                guesses[slot_id].append(token)
+                if len(guesses[slot_id]) < wanted[slot_id]:
+                    chunks.append(Chunk(slot_id, end, [token], n_outputs=1))
+                    rows.append(row[None])
+        for request in requests:
+            # Their rows were guessed, too. The right ones come from the model with the next step.
+            self._context.truncate(request.slot, len(request.tokens) - 1)
+        return {slot: tuple(tokens) for slot, tokens in guesses.items() if tokens}
+
+    def _guess(self, chunks: list[Chunk], rows: Floats, steps: list[DraftStep]) -> tuple[list[int], Floats]:
+        """Compute the chunks and return the most likely next token of each, and the hidden row of that."""
+        started = time.perf_counter()
+        drawn = most_likely(self._context.decode(chunks, rows), self._context.n_vocab)
+        hidden = self._context.hidden_rows(len(chunks)).copy()
+        n_read = len(rows) - len(chunks)
+        n_prompt = n_read if any(len(chunk.tokens) > _CURRENT for chunk in chunks) else 0
+        steps.append(DraftStep(len(chunks), n_prompt, time.perf_counter() - started))
+        return drawn, hidden
+
+    def _read(self, number: int) -> int:
+        """Read the tokens of a slot that wait for it, and return their number."""
+        slot = self._slots[number]
+        n = slot.n_unread
+        if n:
+            self._compute(number, slot.n_read, slot.unread_tokens.tolist(), slot.unread_hidden)
+            slot.note_read()
+        return n
+
+    def _compute(self, number: int, start: int, tokens: Sequence[int], rows: Floats) -> None:
+        most = self._context.params.n_batch
+        for at in range(0, len(tokens), most):
+            part = tokens[at : at + most]
+            self._context.decode([Chunk(number, start + at, part, n_outputs=0)], rows[at : at + most])
+
+    def _forget_all(self) -> None:
+        for number, slot in enumerate(self._slots):
+            self._context.truncate(number, 0)
+            slot.go_to(0)
+
+    def _fail(self, error: DecodeFailed) -> None:
+        self._has_failed = True
+        logger.error("MTP layer failed", extra={"reason": f"{error} Answers go on without it."})
+
+
+class _Slot:
+    """What the drafter knows of one slot: `n_read` tokens are in its context, and `n_unread` wait after them.
+
+    `last_hidden` is the hidden row of the last of all these tokens.
+    """
+
+    def __init__(self, n_embd: int) -> None:
+        self.n_read = self.n_unread = 0
+        self.last_hidden: Floats = np.zeros(n_embd, np.float32)
+        self._tokens: Ints = np.zeros(MOST_UNREAD, np.int64)
+        self._before: Floats = np.zeros((MOST_UNREAD, n_embd), np.float32)
+
+    @property
+    def end(self) -> int:
+        return self.n_read + self.n_unread
+
+    @property
+    def unread_tokens(self) -> Ints:
+        return self._tokens[: self.n_unread]
+
+    @property
+    def unread_hidden(self) -> Floats:
+        """The hidden rows before each unread token, with the shape (n_unread, n_embd)."""
+        return self._before[: self.n_unread]
+
+    def add(self, tokens: Sequence[int], hidden: Floats) -> None:
+        at, end = self.n_unread, self.n_unread + len(tokens)
+        self._tokens[at:end] = tokens
+        self._before[at] = self.last_hidden
+        self._before[at + 1 : end] = hidden[:-1]
+        self.last_hidden = hidden[-1].copy()
+        self.n_unread = end
+
+    def go_to(self, n_tokens: int) -> None:
+        """End after `n_tokens`. Fewer than are read, or more than there are, make the last hidden row unknown."""
+        if n_tokens == self.end:
+            return
+        if self.n_read <= n_tokens < self.end:
+            self.n_unread = n_tokens - self.n_read
+            self.last_hidden = self._before[self.n_unread].copy()
+        else:
+            self.n_read, self.n_unread = n_tokens, 0
+            self.last_hidden = np.zeros_like(self.last_hidden)
+
+    def note_read(self) -> None:
+        self.n_read, self.n_unread = self.end, 0
+
+    def become(self, other: _Slot) -> None:
+        self.n_read, self.n_unread = other.n_read, other.n_unread
+        self.last_hidden = other.last_hidden
+        self._tokens[:] = other._tokens
+        self._before[:] = other._before
