@@ -108,9 +108,13 @@ class Context:
             self._logits = np.ctypeslib.as_array(flat).reshape(n_outputs, self._n_vocab)
         return self._logits[:n_outputs]
 
-    def give_hidden_rows(self, *, outputs_only: bool) -> None:
-        """Let each decode give the hidden rows of all its tokens, or only of those with a row of logits."""
-        extensions().llama_set_embeddings_nextn(self._pointer, True, outputs_only)
+    def give_hidden_rows(self) -> None:
+        """Let each decode give the hidden rows of all its tokens.
+
+        llama.cpp can also give only those of tokens with a row of logits, but for GLM-4.5's MTP layer it then gives
+        those of the first tokens (src/models/glm4-moe.cpp, llama-cpp-python 0.3.36).
+        """
+        extensions().llama_set_embeddings_nextn(self._pointer, True, False)
 
     def hidden_rows(self, n: int) -> Floats:
         """Return the first `n` hidden rows of the last decode, in the order of the batch, until the next one."""

@@ -17,13 +17,12 @@ from worker_gguf.llama.context import Context, DecodeFailed, NoSpace
 from worker_gguf.llama.draft import most_likely
 from worker_gguf.llama.model import Model
 from worker_gguf.llama.vocabulary import Vocabulary
+from worker_gguf.plan.usage import MTP_UNREAD
 
 __all__ = ["MtpDrafter"]
 
 logger = logging.getLogger(__name__)
 
-MOST_UNREAD = 64
-"""Tokens of a slot that wait to be read together. plan/usage.py counts their rows."""
 # After a step with guesses, a slot has at most so many unread tokens: reading them belongs to the cost of guesses.
 _CURRENT = 17
 
@@ -32,7 +31,7 @@ class MtpDrafter:
     """An MTP layer takes a token and the hidden row of the token before it, and guesses the token after it.
 
     So its context follows the model's: whatever that one computes, copies or cuts, this one does, too. The hidden rows
-    of the latest tokens wait in main memory and are read with the next guess, or when there are `MOST_UNREAD`. Those of
+    of the latest tokens wait in main memory and are read with the next guess, or when there are `MTP_UNREAD`. Those of
     prompts are read at once. A row that is unknown, after a prefix was cut or loaded, counts as zero: then guesses may
     be worse, and nothing else.
     """
@@ -43,8 +42,8 @@ class MtpDrafter:
         self._eog = vocabulary.eog
         self._slots = [_Slot(context.n_embd) for _ in range(context.params.n_parallel)]
         self._has_failed = False
-        context.give_hidden_rows(outputs_only=True)
-        target.give_hidden_rows(outputs_only=False)
+        context.give_hidden_rows()
+        target.give_hidden_rows()
         target.follower = self
 
     @classmethod
@@ -101,9 +100,9 @@ class MtpDrafter:
         """Note the tokens of a chunk, each with the hidden row before it."""
         self._go_to(chunk.slot, chunk.start)
         slot, n = self._slots[chunk.slot], len(chunk.tokens)
-        if slot.n_unread + n > MOST_UNREAD:
+        if slot.n_unread + n > MTP_UNREAD:
             self._read(chunk.slot)
-        if n > MOST_UNREAD:
+        if n > MTP_UNREAD:
             self._compute(chunk.slot, chunk.start, chunk.tokens, np.vstack([slot.last_hidden, hidden[:-1]]))
             slot.n_read += n
             slot.last_hidden = hidden[-1].copy()
@@ -176,7 +175,8 @@ class MtpDrafter:
         """Compute the chunks and return the most likely next token of each, and the hidden row of that."""
         started = time.perf_counter()
         drawn = most_likely(self._context.decode(chunks, rows), self._context.n_vocab)
-        hidden = self._context.hidden_rows(len(chunks)).copy()
+        last = np.cumsum([len(chunk.tokens) for chunk in chunks]) - 1
+        hidden = self._context.hidden_rows(len(rows))[last]
         n_read = len(rows) - len(chunks)
         n_prompt = n_read if any(len(chunk.tokens) > _CURRENT for chunk in chunks) else 0
         steps.append(DraftStep(len(chunks), n_prompt, time.perf_counter() - started))
@@ -191,7 +191,7 @@ class MtpDrafter:
             slot.note_read()
         return n
 
-    def _compute(self, number: int, start: int, tokens: Sequence[int], rows: Floats) -> None:
+    def _compute(self, number: int, start: int, tokens: list[int], rows: Floats) -> None:
         most = self._context.params.n_batch
         for at in range(0, len(tokens), most):
             part = tokens[at : at + most]
@@ -216,8 +216,8 @@ class _Slot:
     def __init__(self, n_embd: int) -> None:
         self.n_read = self.n_unread = 0
         self.last_hidden: Floats = np.zeros(n_embd, np.float32)
-        self._tokens: Ints = np.zeros(MOST_UNREAD, np.int64)
-        self._before: Floats = np.zeros((MOST_UNREAD, n_embd), np.float32)
+        self._tokens: Ints = np.zeros(MTP_UNREAD, np.int64)
+        self._before: Floats = np.zeros((MTP_UNREAD, n_embd), np.float32)
 
     @property
     def end(self) -> int:
