@@ -73,7 +73,9 @@ class Engine:
     def __post_init__(self) -> None:
         self.context = Context(self.model, self.params)
         self.runner = LlamaRunner(self.model, self.context)
-        self.drafter = MtpDrafter.open(self.model, self.own or mtp_params(self.params), self.context) if self.has_mtp else None
+        self.drafter = (
+            MtpDrafter.open(self.model, self.own or mtp_params(self.params), self.context) if self.has_mtp else None
+        )
         self.scheduler = Scheduler(
             self.runner.limits, max_queue=100, drafter=self.drafter, cache_bytes=self.cache_bytes
         )
@@ -169,7 +171,7 @@ def guesses_of(model: Model, tokens: Sequence[int], n: int, unknown: Sequence[in
     """
     params = replace(PARAMS, n_parallel=1, n_cells=PARAMS.n_ctx, n_batch=256, n_ubatch=256)
     target = Context(model, params)
-    own = Context(model, params, mtp_of=target)
+    own = Context(model, params, is_mtp=True)
     target.give_hidden_rows()
     own.give_hidden_rows()
     before: Floats = np.zeros((len(tokens), own.n_embd), np.float32)
@@ -252,11 +254,11 @@ def test_tokens_are_read_although_nobody_asks_for_guesses(decoded: Decoded, mode
 def test_wrong_guesses_leave_nothing_behind(decoded: Decoded, model: Model) -> None:
     tokens = words(6, 40)
     decoded.decode(0, 0, tokens)
-    for round in range(1, 6):
-        guesses = decoded.guesses(0, [*tokens, round])
-        assert guesses == guesses_of(model, [*tokens, round], 3)
-        decoded.decode(0, len(tokens), [round, *guesses])
-        tokens += [round, *guesses[: round % 4]]
+    for token in range(1, 6):
+        guesses = decoded.guesses(0, [*tokens, token])
+        assert guesses == guesses_of(model, [*tokens, token], 3)
+        decoded.decode(0, len(tokens), [token, *guesses])
+        tokens += [token, *guesses[: token % 4]]
         decoded.context.truncate(0, len(tokens))
 
 

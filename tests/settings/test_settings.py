@@ -189,6 +189,7 @@ def test_what_is_no_origin_is_refused(origins: str) -> None:
         ({"MODEL": "m", "MODEL_REPOSITORY_ID": "org/repo", "MODEL_FILENAME": "a.gguf"}, "set only one of them"),
         ({"DRAFT_MODEL": "a.gguf", "MODELS": "one=b.gguf"}, "DRAFT_MODEL guesses for a single model"),
         ({"DRAFT_MODEL": "a.gguf", "SPECULATION": "off"}, "which SPECULATION=off forbids"),
+        ({"DRAFT_MODEL": "a.gguf", "SPECULATION": "lookup"}, "which SPECULATION=lookup forbids"),
         ({"N_BATCH": "256", "N_UBATCH": "512"}, "N_UBATCH=512 exceeds N_BATCH=256"),
         ({"TYPE_V": "q8_0", "FLASH_ATTN": "off"}, "TYPE_V=q8_0 needs flash attention"),
     ],

@@ -11,8 +11,8 @@ __all__ = ["ContextParams", "ModelParams"]
 @dataclass(frozen=True, slots=True)
 class ModelParams:
     """`n_gpu_layers` -1 means all layers. `tensor_split` is each device's share of the model. The experts of the first
-    `n_cpu_moe` layers stay in main memory. `has_mtp` loads the MTP layer. `repack` copies weights into an order that is better for the processor; this
-    can begin only after the whole file is read.
+    `n_cpu_moe` layers stay in main memory. `repack` copies weights into an order that is better for the processor; this
+    can begin only after the whole file is read. With `has_mtp`, the MTP layer is loaded, too.
     """
 
     n_gpu_layers: int = 0

@@ -56,8 +56,8 @@ class Follower(Protocol):
 class Context:
     """A context, owned by one thread. Close it before its model."""
 
-    def __init__(self, model: Model, params: ContextParams, *, mtp_of: Context | None = None) -> None:
-        """With `mtp_of`, a context of the same model, this one computes its MTP layer.
+    def __init__(self, model: Model, params: ContextParams, *, is_mtp: bool = False) -> None:
+        """With `is_mtp`, the context computes the MTP layer of the model, and not the others.
 
         Raises NotEnoughMemory or ModelError if llama.cpp cannot create the context.
         """
@@ -69,8 +69,8 @@ class Context:
         self._window = model.window
         backend.forget_errors()
         native = _native(params)
-        if mtp_of is not None:
-            native.ctx_type, native.ctx_other = llama_cpp.LLAMA_CONTEXT_TYPE_MTP, mtp_of._pointer
+        if is_mtp:
+            native.ctx_type = llama_cpp.LLAMA_CONTEXT_TYPE_MTP
         pointer = llama_cpp.llama_init_from_model(model.pointer, native)
         if not pointer:
             raise _why_no_context(params)

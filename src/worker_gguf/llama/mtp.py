@@ -37,7 +37,7 @@ class MtpDrafter:
     """
 
     def __init__(self, context: Context, target: Context, vocabulary: Vocabulary) -> None:
-        """`context` was opened with `mtp_of=target`. Sets that `target` gives its hidden rows, and follows it."""
+        """`context` was opened with `is_mtp`. Lets `target` give its hidden rows, and follows it."""
         self._context = context
         self._eog = vocabulary.eog
         self._slots = [_Slot(context.n_embd) for _ in range(context.params.n_parallel)]
@@ -52,7 +52,7 @@ class MtpDrafter:
 
         Raises ModelInvalid, or NotEnoughMemory.
         """
-        context = Context(model, params, mtp_of=target)
+        context = Context(model, params, is_mtp=True)
         drafter = cls(context, target, model.vocabulary)
         try:
             drafter.warm_up(model.vocabulary.bos or 0)

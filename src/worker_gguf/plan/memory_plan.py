@@ -75,8 +75,9 @@ class MemoryPlan:
 
     `n_rows` is the number of rows of logits in one step, with those of guessed tokens. `cache_ram` is the prompt cache
     in main memory, in MiB. `devices` lists the memory on each device. `weighed` says in one sentence how the memory led
-    to the window. With `has_mtp`, the model's MTP layer guesses tokens; `mtp_bytes` is its part of all numbers. `degraded` has one line for each reduction that a failed load forced. `draft` is the plan of a draft
-    model, whose memory counts as used by others in all other numbers.
+    to the window. `degraded` has one line for each reduction that a failed load forced. `draft` is the plan of a draft
+    model, whose memory counts as used by others in all other numbers. With `has_mtp`, the model's MTP layer guesses
+    tokens; all other numbers include its `mtp_bytes`.
     """
 
     n_gpu_layers: int

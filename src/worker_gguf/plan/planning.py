@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -56,16 +57,18 @@ def plan_for(
     """Plan the memory. Raises NotEnoughMemory with a proposal that would fit.
 
     `draft` is the header of a draft model, which is planned beside the model. The model's own MTP layer is left out
-    where it would be the reason that the model does not fit.
+    if the model fits only without it, or if so many requests run at once that no tokens are guessed.
     """
     constraints, room = constraints_of(settings, shares_memory=shares_memory), visible(machine, settings)
     model = shape_of(header, has_mtp=wants_mtp(header, settings))
     if draft is not None:
         return plan_with_draft(model, shape_of(draft), room, constraints)
-    try:
-        return plan_memory(model, room, constraints)
-    except NotEnoughMemory:
-        return plan_memory(model.without_mtp(), room, constraints)
+    if model.has_mtp:
+        with suppress(NotEnoughMemory):
+            plan = plan_memory(model, room, constraints)
+            if plan.n_rows > plan.n_parallel:
+                return plan
+    return plan_memory(model.without_mtp(), room, constraints)
 
 
 def wants_mtp(header: ModelHeader, settings: Settings) -> bool:

@@ -160,9 +160,10 @@ def measure(model: ModelShape, machine: Machine, layout: Layout) -> tuple[Device
 
 
 def _mtp(model: ModelShape, layout: Layout, on_gpu: bool) -> tuple[int, int, int]:
-    """Return what the context of the MTP layer adds: computing on the output's GPU, in main memory, and rows there.
+    """Return what the context of the MTP layer adds: a buffer on the output's GPU, a buffer in main memory, and rows.
 
-    It has a row of logits for each sequence. Hidden rows are those of a batch that each context gives, those that this one takes, and waiting ones.
+    It has a row of logits for each sequence. Each context gives the hidden rows of a batch, this one also takes them,
+    and others wait for it.
     """
     own = replace(layout, speculates=False, n_batch=max(layout.n_ubatch, layout.n_parallel))
     n_hidden = layout.n_batch + 2 * own.n_batch + layout.n_parallel * (MTP_UNREAD + 1)
