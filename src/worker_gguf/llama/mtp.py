@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from worker_gguf.engine.batch import Chunk
 from worker_gguf.engine.drafter import DraftRequest, Drafts, DraftStep
 from worker_gguf.engine.params import ContextParams
 from worker_gguf.errors import ModelInvalid
-from worker_gguf.llama.candidates import Floats, Ints
+from worker_gguf.llama.candidates import Floats
 from worker_gguf.llama.context import Context, DecodeFailed, NoSpace
 from worker_gguf.llama.draft import most_likely
 from worker_gguf.llama.model import Model
@@ -101,11 +101,10 @@ class MtpDrafter:
         self._go_to(chunk.slot, chunk.start)
         slot, n = self._slots[chunk.slot], len(chunk.tokens)
         if slot.n_unread + n > MTP_UNREAD:
-            self._read(chunk.slot)
+            self._read(range(len(self._slots)))  # together: a pass over one slot takes nearly as long
         if n > MTP_UNREAD:
-            self._compute(chunk.slot, chunk.start, chunk.tokens, np.vstack([slot.last_hidden, hidden[:-1]]))
-            slot.n_read += n
-            slot.last_hidden = hidden[-1].copy()
+            self._compute([(chunk, np.vstack([slot.before, hidden[:-1]]))])
+            slot.note_read(chunk.start + n, hidden[-1])
         else:
             slot.add(chunk.tokens, hidden)
 
@@ -143,16 +142,14 @@ class MtpDrafter:
             self._go_to(request.slot, len(request.tokens) - 1)
         if sum(self._slots[slot].n_unread + 1 for slot in wanted) > self._context.params.n_batch:
             started = time.perf_counter()
-            n_unread = sum(self._read(slot) for slot in wanted)
+            n_unread = self._read(wanted)
             steps.append(DraftStep(0, n_unread, time.perf_counter() - started))
         requests = sorted(requests, key=lambda request: request.slot)
         chunks, rows = [], []
         for request in requests:
             slot = self._slots[request.slot]
-            tokens = [*slot.unread_tokens.tolist(), request.tokens[-1]]
-            chunks.append(Chunk(request.slot, slot.n_read, tokens, n_outputs=1))
-            rows += [slot.unread_hidden, slot.last_hidden[None]]
-            slot.note_read()
+            chunks.append(Chunk(request.slot, slot.n_read, [*slot.unread, request.tokens[-1]], n_outputs=1))
+            rows.append(slot.before)
         guesses: dict[int, list[int]] = {request.slot: [] for request in requests}
         while chunks:
             drawn, hidden = self._guess(chunks, np.vstack(rows), steps)
@@ -167,8 +164,10 @@ class MtpDrafter:
                     chunks.append(Chunk(slot_id, end, [token], n_outputs=1))
                     rows.append(row[None])
         for request in requests:
+            slot = self._slots[request.slot]
+            slot.note_read(slot.end, slot.before[-1])
             # Their rows were guessed, too. The right ones come from the model with the next step.
-            self._context.truncate(request.slot, len(request.tokens) - 1)
+            self._context.truncate(request.slot, slot.end)
         return {slot: tuple(tokens) for slot, tokens in guesses.items() if tokens}
 
     def _guess(self, chunks: list[Chunk], rows: Floats, steps: list[DraftStep]) -> tuple[list[int], Floats]:
@@ -182,20 +181,34 @@ class MtpDrafter:
         steps.append(DraftStep(len(chunks), n_prompt, time.perf_counter() - started))
         return drawn, hidden
 
-    def _read(self, number: int) -> int:
-        """Read the tokens of a slot that wait for it, and return their number."""
-        slot = self._slots[number]
-        n = slot.n_unread
-        if n:
-            self._compute(number, slot.n_read, slot.unread_tokens.tolist(), slot.unread_hidden)
-            slot.note_read()
-        return n
+    def _read(self, numbers: Iterable[int]) -> int:
+        """Read the tokens of slots that wait for it, and return their number."""
+        slots = {number: slot for number in numbers if (slot := self._slots[number]).n_unread}
+        n_unread = sum(slot.n_unread for slot in slots.values())
+        self._compute(
+            (Chunk(number, slot.n_read, slot.unread, n_outputs=0), slot.before[:-1]) for number, slot in slots.items()
+        )
+        for slot in slots.values():
+            slot.note_read(slot.end, slot.before[-1])
+        return n_unread
 
-    def _compute(self, number: int, start: int, tokens: list[int], rows: Floats) -> None:
-        most = self._context.params.n_batch
-        for at in range(0, len(tokens), most):
-            part = tokens[at : at + most]
-            self._context.decode([Chunk(number, start + at, part, n_outputs=0)], rows[at : at + most])
+    def _compute(self, parts: Iterable[tuple[Chunk, Floats]]) -> None:
+        """Compute chunks with the hidden rows before their tokens, as many tokens at once as the context takes."""
+        chunks: list[Chunk] = []
+        rows: list[Floats] = []
+        free = most = self._context.params.n_batch
+        for chunk, before in parts:
+            at = 0
+            while at < len(chunk.tokens):
+                tokens = chunk.tokens[at : at + free]
+                chunks.append(Chunk(chunk.slot, chunk.start + at, tokens, n_outputs=0))
+                rows.append(before[at : at + len(tokens)])
+                at, free = at + len(tokens), free - len(tokens)
+                if not free:
+                    self._context.decode(chunks, np.vstack(rows))
+                    chunks, rows, free = [], [], most
+        if chunks:
+            self._context.decode(chunks, np.vstack(rows))
 
     def _forget_all(self) -> None:
         for number, slot in enumerate(self._slots):
@@ -210,52 +223,46 @@ class MtpDrafter:
 class _Slot:
     """What the drafter knows of one slot: `n_read` tokens are in its context, and `n_unread` wait after them.
 
-    `last_hidden` is the hidden row of the last of all these tokens.
+    A token waits with the hidden row before it, and the row before the next token is that of the last one.
     """
 
     def __init__(self, n_embd: int) -> None:
         self.n_read = self.n_unread = 0
-        self.last_hidden: Floats = np.zeros(n_embd, np.float32)
-        self._tokens: Ints = np.zeros(MTP_UNREAD, np.int64)
-        self._before: Floats = np.zeros((MTP_UNREAD, n_embd), np.float32)
+        self._tokens = [0] * MTP_UNREAD
+        self._before: Floats = np.zeros((MTP_UNREAD + 1, n_embd), np.float32)
 
     @property
     def end(self) -> int:
         return self.n_read + self.n_unread
 
     @property
-    def unread_tokens(self) -> Ints:
+    def unread(self) -> list[int]:
         return self._tokens[: self.n_unread]
 
     @property
-    def unread_hidden(self) -> Floats:
-        """The hidden rows before each unread token, with the shape (n_unread, n_embd)."""
-        return self._before[: self.n_unread]
+    def before(self) -> Floats:
+        """The hidden rows before each unread token and before the next one, with the shape (n_unread + 1, n_embd)."""
+        return self._before[: self.n_unread + 1]
 
-    def add(self, tokens: Sequence[int], hidden: Floats) -> None:
+    def add(self, tokens: list[int], hidden: Floats) -> None:
         at, end = self.n_unread, self.n_unread + len(tokens)
         self._tokens[at:end] = tokens
-        self._before[at] = self.last_hidden
-        self._before[at + 1 : end] = hidden[:-1]
-        self.last_hidden = hidden[-1].copy()
+        self._before[at + 1 : end + 1] = hidden
         self.n_unread = end
 
     def go_to(self, n_tokens: int) -> None:
-        """End after `n_tokens`. Fewer than are read, or more than there are, make the last hidden row unknown."""
-        if n_tokens == self.end:
-            return
-        if self.n_read <= n_tokens < self.end:
+        """End after `n_tokens`. With fewer than are read, or more than there are, the last hidden row is unknown."""
+        if self.n_read <= n_tokens <= self.end:
             self.n_unread = n_tokens - self.n_read
-            self.last_hidden = self._before[self.n_unread].copy()
         else:
-            self.n_read, self.n_unread = n_tokens, 0
-            self.last_hidden = np.zeros_like(self.last_hidden)
+            self.note_read(n_tokens, np.zeros_like(self._before[0]))
 
-    def note_read(self) -> None:
-        self.n_read, self.n_unread = self.end, 0
+    def note_read(self, n_tokens: int, last: Floats) -> None:
+        """Note that `n_tokens` are in the context and none waits. `last` is the hidden row of the last one."""
+        self.n_read, self.n_unread = n_tokens, 0
+        self._before[0] = last
 
     def become(self, other: _Slot) -> None:
         self.n_read, self.n_unread = other.n_read, other.n_unread
-        self.last_hidden = other.last_hidden
         self._tokens[:] = other._tokens
         self._before[:] = other._before
