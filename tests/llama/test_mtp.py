@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.fakes import request
-from tests.mtp_models import write_mtp
+from tests.mtp_models import Architecture, write_mtp
 from worker_gguf.engine.batch import Batch, Chunk
 from worker_gguf.engine.drafter import DraftRequest, Drafts
 from worker_gguf.engine.params import ContextParams, ModelParams
@@ -37,19 +37,24 @@ def words(seed: int, n: int) -> list[int]:
     return [int(token) for token in np.random.default_rng(seed).integers(0, 256, n)]
 
 
-@pytest.fixture(scope="module", params=[0.0, 0.85, 1.0], ids=["bad", "good", "perfect"])
+ARCHITECTURES: list[Architecture] = ["glm4moe", "deepseek2"]
+KINDS = [(architecture, agreement) for architecture in ARCHITECTURES for agreement in (0.0, 0.85, 1.0)]
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{kind[0]} {kind[1]}")
 def any_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     """Models whose MTP layer guesses at random, often right, and always right."""
-    path = write_mtp(tmp_path_factory.mktemp("mtp") / "mtp.gguf", agreement=request.param)
-    model = Model(path, ModelParams(has_mtp=True))
-    yield model
-    model.close()
+    yield from opened(tmp_path_factory, *request.param)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    path = write_mtp(tmp_path_factory.mktemp("mtp") / "mtp.gguf", agreement=0.9)
-    model = Model(path, ModelParams(has_mtp=True))
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    yield from opened(tmp_path_factory, request.param, 0.9)
+
+
+def opened(tmp_path_factory: pytest.TempPathFactory, architecture: Architecture, agreement: float) -> Iterator[Model]:
+    path = tmp_path_factory.mktemp("mtp") / "mtp.gguf"
+    model = Model(write_mtp(path, architecture=architecture, agreement=agreement), ModelParams(has_mtp=True))
     yield model
     model.close()
 

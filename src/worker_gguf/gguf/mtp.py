@@ -17,9 +17,15 @@ _LEFT_OUT: Final = frozenset(
     "bailingmoe2 bailingmoe3 cohere2moe deepseek2 deepseek32 deepseek4 exaone-moe exaone4 glm-dsa glm4 glm4moe "
     "glm5-next hy_v3 mimo2 nemotron_h_moe qwen35 qwen35moe qwen3next step35".split()
 )
-# Architectures with a single MTP layer whose graph and memory llama.cpp has, and whose own memory can be cut.
-_GUESSING: Final = frozenset({"glm4moe"})
-_NEEDED: Final = ("nextn.eh_proj", "nextn.enorm", "nextn.hnorm", "attn_norm")
+# Architectures with a single MTP layer whose graph and memory llama.cpp has, and whose own memory can be cut, with the
+# tensors without which the graph would end the process. Each is tested (tests/llama/test_mtp.py).
+_NEEDED: Final = {
+    "glm4moe": "nextn.eh_proj nextn.enorm nextn.hnorm ffn_gate_inp ffn_down_exps ffn_down_shexp".split(),
+    "deepseek2": "nextn.eh_proj nextn.enorm nextn.hnorm ffn_gate_inp ffn_down_exps ffn_down_shexp attn_q_a attn_q_b "
+    "attn_kv_a_mqa attn_k_b attn_v_b".split(),
+}
+# Keys of models of these architectures whose MTP layer llama.cpp cannot compute: M-RoPE, and scaled attention.
+_REFUSED: Final = ("rope.dimension_sections", "attention.temperature_scale")
 
 
 def n_left_out(header: ModelHeader) -> int:
@@ -30,12 +36,13 @@ def n_left_out(header: ModelHeader) -> int:
 def has_mtp_layer(header: ModelHeader) -> bool:
     """Return whether the file has an MTP layer that can guess tokens for its model.
 
-    A header may name a layer that the file lacks. Models with M-RoPE have one that llama.cpp cannot compute.
+    A header may name a layer that the file lacks.
     """
-    if header.architecture not in _GUESSING or _n_mtp(header) != 1 or header.get("rope.dimension_sections") is not None:
+    needed = _NEEDED.get(header.architecture)
+    if needed is None or _n_mtp(header) != 1 or any(header.get(key) is not None for key in _REFUSED):
         return False
     names = {tensor.name for tensor in header.tensors}
-    return all(f"blk.{header.n_layers - 1}.{needed}.weight" in names for needed in _NEEDED)
+    return all(f"blk.{header.n_layers - 1}.{name}.weight" in names for name in needed)
 
 
 def _n_mtp(header: ModelHeader) -> int:
