@@ -18,6 +18,7 @@ import pytest
 from bench import models
 from bench.gguf_file import TensorType
 from tests import shapes
+from tests.mtp_models import Architecture, write_mtp
 from tests.tiny_models import write_hybrid, write_mixture, write_recurrent, write_sliding_window
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.engine.params import ContextParams, ModelParams
@@ -143,6 +144,22 @@ def test_the_plan_with_an_mtp_layer_is_that_of_both_contexts(tmp_path: Path) -> 
             compare(replace(planned, compute_bytes=round(said["compute"])), said)
             assert planned.compute_bytes <= 1.25 * said["compute"]
         llama_cpp.llama_model_free(loaded)
+
+
+@pytest.mark.parametrize("architecture", ["glm4moe", "deepseek2"])
+def test_the_memory_of_an_mtp_layer_has_the_planned_size(architecture: Architecture, tmp_path: Path) -> None:
+    path = write_mtp(tmp_path / "model.gguf", architecture=architecture)
+    layout = Layout(512, 200, False, 256, 256)
+    for has_mtp in (False, True):
+        model = Model(path, ModelParams(has_mtp=has_mtp))
+        own = context_params(layout)
+        own.ctx_type = llama_cpp.LLAMA_CONTEXT_TYPE_MTP
+        with log_lines() as lines:
+            for params in (context_params(layout), own)[: 1 + has_mtp]:
+                llama_cpp.llama_free(llama_cpp.llama_init_from_model(model.pointer, params))
+        model.close()
+        planned = measure(shape_of(read_header(path), has_mtp=has_mtp), Machine(1, 1 << 40), layout)[-1]
+        assert planned.kv_bytes == pytest.approx(total(lines, r" size = +([\d.]+) MiB \( *\d+ cells"), abs=0.02 * MIB)
 
 
 @pytest.mark.parametrize("write", [write_recurrent, write_hybrid, write_sliding_window, write_mixture])
