@@ -62,7 +62,7 @@ class Context:
         Raises NotEnoughMemory or ModelError if llama.cpp cannot create the context.
         """
         self.params = params
-        self.n_vocab = self._n_vocab = model.vocabulary.n_tokens
+        self.n_vocab = model.vocabulary.n_tokens
         self.n_embd: int = llama_cpp.llama_model_n_embd_out(model.pointer)
         self.follower: Follower | None = None
         self._is_recurrent = model.is_recurrent
@@ -79,7 +79,7 @@ class Context:
         self.n_ctx_seq: int = llama_cpp.llama_n_ctx_seq(pointer)
         self.n_ctx_total: int = llama_cpp.llama_n_ctx(pointer)
         self._batch = _BatchBuffers(params.n_batch)
-        self._logits: Floats = np.empty((0, self._n_vocab), np.float32)
+        self._logits: Floats = np.empty((0, self.n_vocab), np.float32)
         self._logits_at = 0
 
     def decode(self, chunks: Sequence[Chunk], hidden: Floats | None = None) -> Floats:
@@ -99,13 +99,13 @@ class Context:
         if n_outputs == 0:
             # Otherwise a GPU would compute on, and its time would be measured in the next step or save.
             llama_cpp.llama_synchronize(self._pointer)
-            return np.empty((0, self._n_vocab), np.float32)
+            return np.empty((0, self.n_vocab), np.float32)
         # A new view takes 20 microseconds. The buffer moves only when it grows, so the view is usually still valid.
         address = ctypes.addressof(llama_cpp.llama_get_logits(self._pointer).contents)
         if address != self._logits_at or n_outputs > self._logits.shape[0]:
             self._logits_at = address
-            flat = (ctypes.c_float * (n_outputs * self._n_vocab)).from_address(address)
-            self._logits = np.ctypeslib.as_array(flat).reshape(n_outputs, self._n_vocab)
+            flat = (ctypes.c_float * (n_outputs * self.n_vocab)).from_address(address)
+            self._logits = np.ctypeslib.as_array(flat).reshape(n_outputs, self.n_vocab)
         return self._logits[:n_outputs]
 
     def give_hidden_rows(self) -> None:
