@@ -52,6 +52,11 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     yield from opened(tmp_path_factory, request.param, 0.9)
 
 
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def perfect(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    yield from opened(tmp_path_factory, request.param, 1.0)
+
+
 def opened(tmp_path_factory: pytest.TempPathFactory, architecture: Architecture, agreement: float) -> Iterator[Model]:
     path = tmp_path_factory.mktemp("mtp") / "mtp.gguf"
     model = Model(write_mtp(path, architecture=architecture, agreement=agreement), ModelParams(has_mtp=True))
