@@ -199,12 +199,14 @@ class FakeDrafter:
         *,
         n_ctx: int = 10_000,
         n_read: int = 10_000,
+        reads_along: bool = False,
     ) -> None:
         """`seconds` is what a step with so many rows and further tokens takes."""
         self.draw = draw
         self.seconds = seconds
         self.n_ctx = n_ctx
         self.n_read = n_read
+        self.reads_along = reads_along
         self.held: dict[int, list[int]] = {}
         self.requests: list[DraftRequest] = []
         self.steps: list[DraftStep] = []
@@ -221,6 +223,8 @@ class FakeDrafter:
             assert 0 < request.n <= self.n_ctx - len(request.tokens)
             held = self.held.setdefault(request.slot, [])
             del held[common_prefix(held, request.tokens[:-1]) :]
+            if self.reads_along:
+                held[:] = request.tokens[:-1]
             new = request.tokens[len(held) :][:left]
             held += new
             left, n_new = left - len(new), n_new + len(new)

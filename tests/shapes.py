@@ -66,6 +66,13 @@ SHAPES = {
             "rope.dimension_count": 64, "expert_weights_scale": 1.0,
         },
     ),
+    "GLM-4.5-Air": Shape(
+        "glm4moe", 47, 4096, 10944, 96, 8, 128, 151_552, 131_072, Q8_0, 128, 8, 1408, bias=True,
+        more={
+            "rope.dimension_count": 64, "leading_dense_block_count": 1, "expert_shared_count": 1,
+            "nextn_predict_layers": 1,
+        },
+    ),
     "LFM2-1.2B": Shape(
         "lfm2", 16, 2048, 8192, 32, 8, 64, 65_536, 128_000, Q8_0, tied=True, qk_norm=True,
         more={
@@ -146,6 +153,10 @@ def _layer(shape: Shape, layer: int) -> Iterator[tuple[str, tuple[int, ...], int
         yield from _convolution(shape)
     else:
         yield from _attention(shape)
+    if layer >= shape.n_layers - int(str(shape.more.get("nextn_predict_layers", 0))):
+        yield "nextn.eh_proj.weight", (2 * shape.n_embd, shape.n_embd), shape.type
+        for norm in ("enorm", "hnorm", "shared_head_norm"):
+            yield f"nextn.{norm}.weight", (shape.n_embd,), F32
     if layer < int(str(shape.more.get("leading_dense_block_count", 0))):
         yield from _feed_forward(replace(shape, n_experts=0, n_ff_exp=0))
     else:
@@ -176,7 +187,7 @@ def _convolution(shape: Shape) -> Iterator[tuple[str, tuple[int, ...], int]]:
 def _attention(shape: Shape) -> Iterator[tuple[str, tuple[int, ...], int]]:
     n_q, n_kv = shape.n_head * shape.head_dim, shape.n_head_kv * shape.head_dim
     kind = Q8_0 if shape.type == MXFP4 else shape.type
-    oss = shape.architecture == "gpt-oss"
+    oss, glm = shape.architecture == "gpt-oss", shape.architecture == "glm4moe"
     yield "attn_norm.weight", (shape.n_embd,), F32
     for name, n in (("q", n_q), ("k", n_kv), ("v", n_kv)):
         yield f"attn_{name}.weight", (shape.n_embd, n), kind
@@ -189,9 +200,9 @@ def _attention(shape: Shape) -> Iterator[tuple[str, tuple[int, ...], int]]:
     if shape.qk_norm:
         yield "attn_q_norm.weight", (shape.head_dim,), F32
         yield "attn_k_norm.weight", (shape.head_dim,), F32
-    if shape.post_norm or oss:
+    if shape.post_norm or oss or glm:
         yield "post_attention_norm.weight", (shape.n_embd,), F32
-    if not oss:
+    if not (oss or glm):
         yield "ffn_norm.weight", (shape.n_embd,), F32
     if shape.post_norm:
         yield "post_ffw_norm.weight", (shape.n_embd,), F32
@@ -199,17 +210,22 @@ def _attention(shape: Shape) -> Iterator[tuple[str, tuple[int, ...], int]]:
 
 def _feed_forward(shape: Shape) -> Iterator[tuple[str, tuple[int, ...], int]]:
     n_ff = shape.n_ff_exp or shape.n_ff
+    glm = shape.architecture == "glm4moe"
     experts, suffix = ((shape.n_experts,), "_exps") if shape.n_experts else ((), "")
     if experts:
         yield "ffn_gate_inp.weight", (shape.n_embd, shape.n_experts), F32
     for name, dims in (("gate", (shape.n_embd, n_ff)), ("up", (shape.n_embd, n_ff)), ("down", (n_ff, shape.n_embd))):
         yield f"ffn_{name}{suffix}.weight", (*dims, *experts), shape.type
-        if experts and shape.bias:
+        if experts and shape.bias and not glm:
             yield f"ffn_{name}{suffix}.bias", (dims[1], *experts), F32
         if shape.architecture == "deepseek2" and experts:
             shared = tuple(2 * n if n == n_ff else n for n in dims)
             yield f"ffn_{name}_shexp.weight", shared, shape.type
-    if experts and shape.bias:
+        if glm and experts:
+            yield f"ffn_{name}_shexp.weight", dims, shape.type
+    if glm and experts:
+        yield "exp_probs_b.bias", (shape.n_experts,), F32
+    elif experts and shape.bias:
         yield "ffn_gate_inp.bias", (shape.n_experts,), F32
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,22 @@ def test_a_draft_model_has_rows_of_its_own_and_takes_memory_of_the_model(
     assert "\ndraft model: " in out
     assert "\ndraft, GPU 0 of 80.0 GiB  " in out
     assert "\ndraft: guesses for 8 sequences of at most 8192 tokens\n" in out
+
+
+def test_the_memory_of_an_mtp_layer_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = str(shapes.write(shapes.SHAPES["GLM-4.5-Air"], tmp_path / "glm.gguf"))
+    arguments = ["inspect", model, "--gpu", "141GB", "--ram", "64GB"]
+    assert main(arguments) == 0
+    assert "\nmtp: " not in capsys.readouterr().out
+    monkeypatch.setenv("SPECULATION", "mtp")
+    assert main(arguments) == 0
+    found = re.search(
+        r"\nmtp: the model's MTP layer guesses tokens, with (\d\.\d) GiB of this memory\n", capsys.readouterr().out
+    )
+    assert found
+    assert 2.4 < float(found[1]) < 6  # 2.4 GiB are the weights
 
 
 def test_what_was_weighed_is_one_line(moe: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -189,6 +189,18 @@ def test_a_prompt_whose_short_answer_cannot_save_its_reading_is_not_read() -> No
     assert len(drafter.requests) == n_before
 
 
+def test_what_reads_along_guesses_for_a_short_answer_to_a_long_prompt() -> None:
+    drafter = FakeDrafter(successor, lambda n_rows, n_prompt: DRAFT + 0.1 * n_prompt, reads_along=True)
+    run = Run(drafter)
+    run.add("first", list(range(1, 101)), max_tokens=50)
+    run.finish()
+    n_before = len(drafter.requests)
+    run.add("second", list(range(300, 1300)), max_tokens=10)
+    run.finish()
+    assert run.tokens["second"] == foretold(list(range(300, 1300)), 10)
+    assert 0 < len(drafter.requests) - n_before < 5
+
+
 def test_the_draft_model_is_not_asked_beyond_its_context() -> None:
     run = one(FakeDrafter(successor, draft_seconds, n_ctx=100), 200)
     assert run.tokens["a"] == foretold([5, 6, 7], 200)

@@ -24,6 +24,7 @@ from hypothesis.strategies import DrawFn
 
 from tests import tiny_models
 from tests.fakes import request
+from tests.mtp_models import write_mtp
 from worker_gguf.engine.batch import Batch, Chunk, StepResult
 from worker_gguf.engine.params import ContextParams, ModelParams
 from worker_gguf.engine.request import SamplingParams
@@ -51,6 +52,7 @@ class Kind:
 KINDS = {
     "attention": Kind(tiny_models.write_attention),
     "mixture of experts": Kind(tiny_models.write_mixture),
+    "MTP layer left out": Kind(write_mtp),
     "whole window": Kind(tiny_models.write_sliding_window),
     "window": Kind(tiny_models.write_sliding_window, swa_full=False, can_cut=False),
     "recurrent": Kind(tiny_models.write_recurrent, can_cut=False),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import llama_cpp
@@ -17,6 +18,7 @@ import pytest
 from bench import models
 from bench.gguf_file import TensorType
 from tests import shapes
+from tests.mtp_models import Architecture, write_mtp
 from tests.tiny_models import write_hybrid, write_mixture, write_recurrent, write_sliding_window
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.engine.params import ContextParams, ModelParams
@@ -101,17 +103,63 @@ def test_the_plan_is_within_5_percent_of_llama_cpps_dry_run(name: str, tmp_path:
     with log_lines() as lines:
         loaded = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         assert loaded, "".join(lines[-5:])
+        left_out = sum(int(found[1]) for line in lines if (found := re.search(r"unused .*size = (\d+) bytes", line)))
         for layout in LAYOUTS.values():
             lines.clear()
             context = llama_cpp.llama_init_from_model(loaded, context_params(layout))
             said = {
-                "weights": float(llama_cpp.llama_model_size(loaded)),
+                "weights": float(llama_cpp.llama_model_size(loaded) - left_out),
                 "kv": total(lines, r" size = +([\d.]+) MiB \( *\d+ cells"),
                 "compute": total(lines, r"compute buffer size = +([\d.]+)"),
             }
             llama_cpp.llama_free(context)
             compare(measure(model, Machine(1, 1 << 40), layout)[-1], said)
         llama_cpp.llama_model_free(loaded)
+
+
+def test_the_plan_with_an_mtp_layer_is_that_of_both_contexts(tmp_path: Path) -> None:
+    path = shapes.write(shapes.SHAPES["GLM-4.5-Air"], tmp_path / "model.gguf")
+    model = shape_of(read_header(path), has_mtp=True)
+    params = llama_cpp.llama_model_default_params()
+    params.no_alloc, params.load_mode, params.n_gpu_layers, params.load_mtp = True, 0, 0, True
+    params.use_extra_bufts = False
+    with log_lines() as lines:
+        loaded = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        assert loaded, "".join(lines[-5:])
+        for layout in LAYOUTS.values():
+            lines.clear()
+            own = context_params(replace(layout, n_batch=layout.n_ubatch))
+            own.ctx_type = llama_cpp.LLAMA_CONTEXT_TYPE_MTP
+            contexts = [llama_cpp.llama_init_from_model(loaded, each) for each in (context_params(layout), own)]
+            said = {
+                "weights": float(llama_cpp.llama_model_size(loaded)),
+                "kv": total(lines, r" size = +([\d.]+) MiB \( *\d+ cells"),
+                "compute": total(lines, r"compute buffer size = +([\d.]+)"),
+            }
+            for context in reversed(contexts):
+                llama_cpp.llama_free(context)
+            planned = measure(model, Machine(1, 1 << 40), layout)[-1]
+            # The MTP layer counts as wide as the others, although it uses up to a third less.
+            assert said["compute"] <= planned.compute_bytes + 2 * MIB
+            compare(replace(planned, compute_bytes=round(said["compute"])), said)
+            assert planned.compute_bytes <= 1.25 * said["compute"]
+        llama_cpp.llama_model_free(loaded)
+
+
+@pytest.mark.parametrize("architecture", ["glm4moe", "deepseek2"])
+def test_the_memory_of_an_mtp_layer_has_the_planned_size(architecture: Architecture, tmp_path: Path) -> None:
+    path = write_mtp(tmp_path / "model.gguf", architecture=architecture)
+    layout = Layout(512, 200, False, 256, 256)
+    for has_mtp in (False, True):
+        model = Model(path, ModelParams(has_mtp=has_mtp))
+        own = context_params(layout)
+        own.ctx_type = llama_cpp.LLAMA_CONTEXT_TYPE_MTP
+        with log_lines() as lines:
+            for params in (context_params(layout), own)[: 1 + has_mtp]:
+                llama_cpp.llama_free(llama_cpp.llama_init_from_model(model.pointer, params))
+        model.close()
+        planned = measure(shape_of(read_header(path), has_mtp=has_mtp), Machine(1, 1 << 40), layout)[-1]
+        assert planned.kv_bytes == pytest.approx(total(lines, r" size = +([\d.]+) MiB \( *\d+ cells"), abs=0.02 * MIB)
 
 
 @pytest.mark.parametrize("write", [write_recurrent, write_hybrid, write_sliding_window, write_mixture])

@@ -191,6 +191,8 @@ def _process(plan: MemoryPlan) -> str | None:
 
 
 def _draft(plan: MemoryPlan) -> str | None:
+    if plan.has_mtp:
+        return f"mtp: the model's MTP layer guesses tokens, with {_gib(plan.mtp_bytes)} of this memory"
     if plan.draft is None:
         return None
     return f"draft: guesses for {plan.draft.n_parallel} sequences of at most {plan.draft.n_ctx} tokens"

@@ -52,10 +52,16 @@ class Drafter(Protocol):
         """The maximum number of tokens of a sequence, with its guesses."""
         ...
 
+    @property
+    def reads_along(self) -> bool:
+        """Whether it reads the tokens of all sequences while they are computed, and so has none to read first."""
+        ...
+
     def draft(self, requests: Sequence[DraftRequest], most_read: int | None = None) -> Drafts:
         """Guess the next tokens of several sequences, one request for each slot.
 
         Reads the tokens of each sequence that it has not read yet: in one call at most `most_read` tokens, and never
-        more than its own limit. Never raises: a failed computation means that there are no guesses.
+        more than its own limit. One that reads along has only a few, and reads them all. Never raises: a failed
+        computation means that there are no guesses.
         """
         ...

@@ -161,6 +161,8 @@ class Drafting:
         state = self._states.setdefault(sequence.id, _State())
         if state.slot != sequence.slot.id:
             state.slot, state.n_held = sequence.slot.id, 0
+        if self._drafter.reads_along:
+            state.n_held = len(sequence.tokens)
         return state
 
     def _best(self, candidates: list[Candidate], load: StepLoad) -> tuple[list[tuple[Candidate, int]], float]:

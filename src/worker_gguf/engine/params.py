@@ -12,7 +12,7 @@ __all__ = ["ContextParams", "ModelParams"]
 class ModelParams:
     """`n_gpu_layers` -1 means all layers. `tensor_split` is each device's share of the model. The experts of the first
     `n_cpu_moe` layers stay in main memory. `repack` copies weights into an order that is better for the processor; this
-    can begin only after the whole file is read.
+    can begin only after the whole file is read. With `has_mtp`, the MTP layer is loaded, too.
     """
 
     n_gpu_layers: int = 0
@@ -22,6 +22,7 @@ class ModelParams:
     tensor_split: tuple[float, ...] = ()
     n_cpu_moe: int = 0
     repack: bool = False
+    has_mtp: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ from worker_gguf.llama.context import Context
 from worker_gguf.llama.draft import LlamaDrafter, check_pair
 from worker_gguf.llama.machine import read_machine
 from worker_gguf.llama.model import Model
+from worker_gguf.llama.mtp import MtpDrafter
 from worker_gguf.llama.offload import gpu_backends
 from worker_gguf.llama.runner import LlamaRunner
 from worker_gguf.llama.vocabulary import Vocabulary
@@ -158,7 +159,7 @@ class Server:
         opened_s = time.perf_counter()
         runner = LlamaRunner(model, context, n_sampling_threads=command.n_sampling_threads)
         try:
-            drafter = self._open_draft(command.draft, runner.limits, vocabulary)
+            drafter = self._open_draft(command.draft, runner.limits, vocabulary, context)
         except BaseException:
             context.close()  # a smaller plan opens another one
             raise
@@ -189,10 +190,15 @@ class Server:
         )
         return loop
 
-    def _open_draft(self, params: ContextParams | None, limits: Limits, vocabulary: Vocabulary) -> LlamaDrafter | None:
-        """Open the context of the draft model, if one is loaded, and compute with it. Raises ModelInvalid."""
-        if self._draft is None or params is None:
+    def _open_draft(
+        self, params: ContextParams | None, limits: Limits, vocabulary: Vocabulary, context: Context
+    ) -> LlamaDrafter | MtpDrafter | None:
+        """Open the context that guesses tokens, if the plan has one, and compute with it. Raises ModelInvalid."""
+        if params is None:
             return None
+        if self._draft is None:
+            assert self._model is not None
+            return MtpDrafter.open(self._model, params, context)
         if limits.prefix != "any":
             raise ModelInvalid(
                 f"DRAFT_MODEL cannot be used with {self._name} and SWA_FULL=false: wrong guesses could not be removed "

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from worker_gguf.errors import NotEnoughMemory
 from worker_gguf.gguf import ModelHeader
 from worker_gguf.plan import GPU_CONTEXT_BYTES, Constraints, Machine, MemoryPlan, ModelShape, plan_memory
-from worker_gguf.plan.planning import constraints_of, first_visible, shape_of, visible
+from worker_gguf.plan.planning import constraints_of, first_visible, shape_of, visible, wants_mtp
 from worker_gguf.settings import Settings
 
 __all__ = ["Footprint", "Need", "Room", "footprint_of", "least", "need_of", "without"]
@@ -39,7 +39,8 @@ class Need:
 
 def need_of(header: ModelHeader, settings: Settings) -> Need:
     constraints = constraints_of(settings, shares_memory=True)
-    return Need(shape_of(header), constraints, lambda machine: visible(machine, settings))
+    shape = shape_of(header, has_mtp=wants_mtp(header, settings))
+    return Need(shape, constraints, lambda machine: visible(machine, settings))
 
 
 def footprint_of(plan: MemoryPlan, machine: Machine, settings: Settings) -> Footprint:

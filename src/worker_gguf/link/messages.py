@@ -79,8 +79,8 @@ class OpenContext(Message, frozen=True):
 
     `eog` are end-of-generation tokens that the model's file lacks. With `draws_first`, a first token is drawn, which
     shows whether the model computes. `cache_bytes` is the size of the prompt cache in main memory. With
-    `holds_reports`, the reports of further tokens are sent one computation later. `draft` has the
-    parameters of the draft model's context, if one is loaded.
+    `holds_reports`, the reports of further tokens are sent one computation later. `draft` has the parameters of the
+    context that guesses tokens: that of the draft model, if one is loaded, or that of the model's own MTP layer.
     """
 
     params: ContextParams

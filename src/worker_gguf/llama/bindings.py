@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from worker_gguf.errors import Unfit
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import llama_cpp
     from llama_cpp._ggml import libggml
 
-__all__ = ["libggml", "llama_cpp", "version"]
+__all__ = ["extensions", "libggml", "llama_cpp", "version"]
 
 _PACKAGE = "llama_cpp"
 
@@ -61,6 +62,13 @@ if not TYPE_CHECKING:
     except RuntimeError as error:
         raise (_unfit(error) or error) from None
     libggml = _ggml.libggml
+
+
+@cache
+def extensions() -> Any:
+    """Return the bindings of functions that llama.cpp may change with any release (llama-ext.h)."""
+    (module,) = _submodules("llama_cpp_ext")
+    return module
 
 
 def version() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,11 @@ from worker_gguf.engine.batch import Chunk
 from worker_gguf.engine.params import ContextParams
 from worker_gguf.errors import ModelError, NotEnoughMemory
 from worker_gguf.llama import backend
-from worker_gguf.llama.bindings import llama_cpp
+from worker_gguf.llama.bindings import extensions, llama_cpp
 from worker_gguf.llama.candidates import Floats
 from worker_gguf.llama.model import Model
 
-__all__ = ["Context", "DecodeFailed", "NoSpace", "State"]
+__all__ = ["Context", "DecodeFailed", "Follower", "NoSpace", "State"]
 
 State = NDArray[np.uint8]
 """The memory of one sequence as bytes, in llama.cpp's own format."""
@@ -37,17 +38,40 @@ class DecodeFailed(Exception):
     """llama_decode returned an error. It is unknown which tokens of the batch are in memory now."""
 
 
+class Follower(Protocol):
+    """What is told of everything that changes the memory of a context."""
+
+    def computed(self, chunks: Sequence[Chunk], hidden: Floats) -> None:
+        """Take the hidden rows of all tokens of the chunks in order, with the shape (tokens, n_embd).
+
+        They are valid only during the call.
+        """
+        ...
+
+    def cut(self, slot: int, n_tokens: int) -> None: ...
+
+    def copied(self, source: int, target: int, n_tokens: int) -> None: ...
+
+
 class Context:
     """A context, owned by one thread. Close it before its model."""
 
-    def __init__(self, model: Model, params: ContextParams) -> None:
-        """Raises NotEnoughMemory or ModelError if llama.cpp cannot create the context."""
+    def __init__(self, model: Model, params: ContextParams, *, is_mtp: bool = False) -> None:
+        """With `is_mtp`, the context computes the MTP layer of the model, and not the others.
+
+        Raises NotEnoughMemory or ModelError if llama.cpp cannot create the context.
+        """
         self.params = params
-        self._n_vocab = model.vocabulary.n_tokens
+        self.n_vocab = model.vocabulary.n_tokens
+        self.n_embd: int = llama_cpp.llama_model_n_embd_out(model.pointer)
+        self.follower: Follower | None = None
         self._is_recurrent = model.is_recurrent
         self._window = model.window
         backend.forget_errors()
-        pointer = llama_cpp.llama_init_from_model(model.pointer, _native(params))
+        native = _native(params)
+        if is_mtp:
+            native.ctx_type = llama_cpp.LLAMA_CONTEXT_TYPE_MTP
+        pointer = llama_cpp.llama_init_from_model(model.pointer, native)
         if not pointer:
             raise _why_no_context(params)
         self._pointer: llama_cpp.llama_context_p | None = pointer
@@ -55,31 +79,48 @@ class Context:
         self.n_ctx_seq: int = llama_cpp.llama_n_ctx_seq(pointer)
         self.n_ctx_total: int = llama_cpp.llama_n_ctx(pointer)
         self._batch = _BatchBuffers(params.n_batch)
-        self._logits: Floats = np.empty((0, self._n_vocab), np.float32)
+        self._logits: Floats = np.empty((0, self.n_vocab), np.float32)
         self._logits_at = 0
 
-    def decode(self, chunks: Sequence[Chunk]) -> Floats:
+    def decode(self, chunks: Sequence[Chunk], hidden: Floats | None = None) -> Floats:
         """Compute all chunks and return their rows of logits in order, with the shape (sum of `n_outputs`, n_vocab).
 
-        The rows are writable and valid until the next decode. Raises NoSpace or DecodeFailed.
+        An MTP context needs `hidden`: the hidden row before each token, with the shape (tokens, n_embd). The rows of
+        logits are writable and valid until the next decode. Raises NoSpace or DecodeFailed.
         """
-        n_outputs = self._batch.fill(chunks)
+        n_outputs = self._batch.fill(chunks, hidden)
         code = llama_cpp.llama_decode(self._pointer, self._batch.native)
         if code == 1:
             raise NoSpace
         if code != 0:
             raise DecodeFailed(f"llama_decode answered {code}. {' '.join(backend.recent_errors()[-2:])}")
+        if self.follower is not None:
+            self.follower.computed(chunks, self.hidden_rows(sum(len(chunk.tokens) for chunk in chunks)))
         if n_outputs == 0:
             # Otherwise a GPU would compute on, and its time would be measured in the next step or save.
             llama_cpp.llama_synchronize(self._pointer)
-            return np.empty((0, self._n_vocab), np.float32)
+            return np.empty((0, self.n_vocab), np.float32)
         # A new view takes 20 microseconds. The buffer moves only when it grows, so the view is usually still valid.
         address = ctypes.addressof(llama_cpp.llama_get_logits(self._pointer).contents)
         if address != self._logits_at or n_outputs > self._logits.shape[0]:
             self._logits_at = address
-            flat = (ctypes.c_float * (n_outputs * self._n_vocab)).from_address(address)
-            self._logits = np.ctypeslib.as_array(flat).reshape(n_outputs, self._n_vocab)
+            flat = (ctypes.c_float * (n_outputs * self.n_vocab)).from_address(address)
+            self._logits = np.ctypeslib.as_array(flat).reshape(n_outputs, self.n_vocab)
         return self._logits[:n_outputs]
+
+    def give_hidden_rows(self) -> None:
+        """Let each decode give the hidden rows of all its tokens.
+
+        llama.cpp can also give only those of tokens with a row of logits, but for GLM-4.5's MTP layer it then gives
+        those of the first tokens (src/models/glm4-moe.cpp, llama-cpp-python 0.3.36).
+        """
+        extensions().llama_set_embeddings_nextn(self._pointer, True, False)
+
+    def hidden_rows(self, n: int) -> Floats:
+        """Return the first `n` hidden rows of the last decode, in the order of the batch, until the next one."""
+        first = extensions().llama_get_embeddings_nextn(self._pointer)
+        flat = (ctypes.c_float * (n * self.n_embd)).from_address(ctypes.addressof(first.contents))
+        return np.ctypeslib.as_array(flat).reshape(n, self.n_embd)
 
     def truncate(self, slot: int, n_tokens: int) -> bool:
         """Keep only the first `n_tokens`.
@@ -87,6 +128,8 @@ class Context:
         Returns False if this kind of memory cannot be cut there, or no longer has the tokens that it needs to go on.
         The content of the slot is unusable then.
         """
+        if self.follower is not None:
+            self.follower.cut(slot, n_tokens)
         if not llama_cpp.llama_memory_seq_rm(self._memory, slot, n_tokens, -1):
             return False
         return n_tokens == 0 or self._can_go_on(slot, n_tokens)
@@ -97,6 +140,8 @@ class Context:
 
         Returns False where `truncate` would.
         """
+        if self.follower is not None:
+            self.follower.copied(source, target, n_tokens)
         llama_cpp.llama_memory_seq_rm(self._memory, target, -1, -1)
         # Between partitions llama.cpp copies whole sequences only, and everywhere what has a state and no tokens.
         if self._is_recurrent or not self.params.unified:
@@ -128,6 +173,8 @@ class Context:
 
     def load(self, slot: int, state: State) -> bool:
         """Make a slot hold a state, and nothing else. Returns False if it cannot, and the slot is empty then."""
+        if self.follower is not None:
+            self.follower.cut(slot, 0)
         llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
         if llama_cpp.llama_state_seq_set_data(self._pointer, _bytes_of(state), state.size, slot) == state.size:
             return True
@@ -161,9 +208,12 @@ class _BatchBuffers:
             logits=self.output.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
         )
 
-    def fill(self, chunks: Sequence[Chunk]) -> int:
+    def fill(self, chunks: Sequence[Chunk], hidden: Floats | None = None) -> int:
         """Write the chunks one after another and return the number of outputs."""
         at = n_outputs = 0
+        if hidden is not None:
+            self._hidden = np.ascontiguousarray(hidden, np.float32)  # must live as long as it is pointed to
+            self.native.embd = self._hidden.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
         for chunk in chunks:
             n = len(chunk.tokens)
             end = at + n

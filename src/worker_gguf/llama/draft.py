@@ -17,7 +17,7 @@ from worker_gguf.llama.context import Context, DecodeFailed, NoSpace
 from worker_gguf.llama.model import Model
 from worker_gguf.llama.vocabulary import Vocabulary
 
-__all__ = ["LlamaDrafter", "check_pair"]
+__all__ = ["LlamaDrafter", "check_pair", "most_likely"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,10 @@ class LlamaDrafter:
     @property
     def n_ctx(self) -> int:
         return min(self._context.params.n_ctx, self._context.n_ctx_seq)
+
+    @property
+    def reads_along(self) -> bool:
+        return False
 
     def draft(self, requests: Sequence[DraftRequest], most_read: int | None = None) -> Drafts:
         if self._has_failed:
@@ -100,7 +104,7 @@ class LlamaDrafter:
         """Compute the chunks and return the most likely next token of each slot."""
         chunks.sort(key=lambda chunk: chunk.slot)
         started = time.perf_counter()
-        drawn = _best(self._context.decode(chunks), self._n_common)
+        drawn = most_likely(self._context.decode(chunks), self._n_common)
         n_tokens = sum(len(chunk.tokens) for chunk in chunks)
         steps.append(DraftStep(len(chunks), n_tokens - len(chunks), time.perf_counter() - started))
         for chunk in chunks:
@@ -142,7 +146,7 @@ def _why_different(target: Vocabulary, draft: Vocabulary) -> str | None:
     return None
 
 
-def _best(logits: Floats, n_tokens: int) -> list[int]:
+def most_likely(logits: Floats, n_tokens: int) -> list[int]:
     """Return the index of the largest of the first `n_tokens` logits in each row."""
     best: list[int] = np.argmax(logits[:, :n_tokens], axis=1).tolist()
     return best

@@ -110,6 +110,7 @@ def _native(params: ModelParams) -> llama_cpp.llama_model_params:
     native.split_mode = SPLIT_MODES[params.split_mode]
     native.main_gpu = params.main_gpu
     native.use_extra_bufts = params.repack
+    native.load_mtp = params.has_mtp
     return native
 
 

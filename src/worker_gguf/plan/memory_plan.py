@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from worker_gguf.plan.shape import ModelShape
@@ -75,7 +76,8 @@ class MemoryPlan:
     `n_rows` is the number of rows of logits in one step, with those of guessed tokens. `cache_ram` is the prompt cache
     in main memory, in MiB. `devices` lists the memory on each device. `weighed` says in one sentence how the memory led
     to the window. `degraded` has one line for each reduction that a failed load forced. `draft` is the plan of a draft
-    model, whose memory counts as used by others in all other numbers.
+    model, whose memory counts as used by others in all other numbers. With `has_mtp`, the model's MTP layer guesses
+    tokens; all other numbers include its `mtp_bytes`.
     """
 
     n_gpu_layers: int
@@ -101,6 +103,8 @@ class MemoryPlan:
     weighed: str = ""
     degraded: tuple[str, ...] = ()
     draft: DraftPlan | None = None
+    has_mtp: bool = False
+    mtp_bytes: int = 0
 
 
 def describe(
@@ -137,7 +141,13 @@ def describe(
         devices=devices,
         reasons=reasons | more,
         weighed=_weighed(layout, reasons, model, machine, devices),
+        has_mtp=model.has_mtp,
+        mtp_bytes=_total(devices) - _total(measure(model.without_mtp(), machine, layout)),
     )
+
+
+def _total(devices: Iterable[DeviceUse]) -> int:
+    return sum(use.used_bytes for use in devices)
 
 
 def _cache_ram(main: DeviceUse, constraints: Constraints) -> tuple[int, str]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from worker_gguf.errors import SettingsError
+from worker_gguf.errors import NotEnoughMemory, SettingsError
 from worker_gguf.gguf import ArrayInfo, ModelHeader, TensorInfo
+from worker_gguf.gguf.mtp import has_mtp_layer, n_left_out
 from worker_gguf.plan import (
     Constraints,
     LayerShape,
@@ -25,7 +27,16 @@ from worker_gguf.plan import (
 )
 from worker_gguf.settings import Settings
 
-__all__ = ["beyond_training", "constraints_of", "first_visible", "plan_for", "repacks", "shape_of", "visible"]
+__all__ = [
+    "beyond_training",
+    "constraints_of",
+    "first_visible",
+    "plan_for",
+    "repacks",
+    "shape_of",
+    "visible",
+    "wants_mtp",
+]
 
 _LAYER: Final = re.compile(r"blk\.(\d+)\.(.+)")
 _EXPERTS: Final = re.compile(r"ffn_(?:up|down|gate|gate_up)_(?:ch)?exps\.")
@@ -45,12 +56,24 @@ def plan_for(
 ) -> MemoryPlan:
     """Plan the memory. Raises NotEnoughMemory with a proposal that would fit.
 
-    `draft` is the header of a draft model, which is planned beside the model.
+    `draft` is the header of a draft model, which is planned beside the model. The model's own MTP layer is left out
+    if the model fits only without it, or if so many requests run at once that no tokens are guessed.
     """
     constraints, room = constraints_of(settings, shares_memory=shares_memory), visible(machine, settings)
-    if draft is None:
-        return plan_memory(shape_of(header), room, constraints)
-    return plan_with_draft(shape_of(header), shape_of(draft), room, constraints)
+    model = shape_of(header, has_mtp=wants_mtp(header, settings))
+    if draft is not None:
+        return plan_with_draft(model, shape_of(draft), room, constraints)
+    if model.has_mtp:
+        with suppress(NotEnoughMemory):
+            plan = plan_memory(model, room, constraints)
+            if plan.n_rows > plan.n_parallel:
+                return plan
+    return plan_memory(model.without_mtp(), room, constraints)
+
+
+def wants_mtp(header: ModelHeader, settings: Settings) -> bool:
+    """Return whether the MTP layer of the model is asked for, and there is one that can guess tokens."""
+    return settings.speculation == "mtp" and has_mtp_layer(header)
 
 
 def beyond_training(header: ModelHeader, plan: MemoryPlan) -> str | None:
@@ -110,8 +133,8 @@ def repacks(settings: Settings, processor: str) -> bool:
     return settings.repack == "on" or (settings.repack == "auto" and processor not in ("x86_64", "AMD64"))
 
 
-def shape_of(header: ModelHeader) -> ModelShape:
-    """Derive the shape that determines the model's memory from its header."""
+def shape_of(header: ModelHeader, *, has_mtp: bool = False) -> ModelShape:
+    """Derive the shape that determines the model's memory from its header. With `has_mtp`, its MTP layer is loaded."""
     by_layer: dict[int, list[TensorInfo]] = defaultdict(list)
     outside: list[TensorInfo] = []
     for tensor in header.tensors:
@@ -129,8 +152,10 @@ def shape_of(header: ModelHeader) -> ModelShape:
     n_used = header.n_experts_used if header.n_experts else 0
     widest = max(range(header.n_layers), key=lambda i: header.n_head[i], default=0)
     n_head = header.n_head[widest] if header.n_head else 0
+    n_loaded = header.n_layers - (0 if has_mtp else n_left_out(header))
+    layers = [_layer(header, index, by_layer[index], has_mtp=has_mtp) for index in range(n_loaded)]
     return ModelShape(
-        layers=tuple(_layer(header, index, by_layer[index]) for index in range(header.n_layers)),
+        layers=(*layers, *[LayerShape(0)] * (header.n_layers - n_loaded)),
         input_bytes=_size(inputs),
         output_bytes=output_bytes,
         tied=tied,
@@ -145,10 +170,11 @@ def shape_of(header: ModelHeader) -> ModelShape:
         has_window=bool(header.get(sliding.KEY)),
         largest_tensor_bytes=max((t.size_bytes for layer in by_layer.values() for t in layer), default=0),
         vocabulary_bytes=header.n_vocab * TOKEN_BYTES if "tokenizer.ggml.tokens" in header.metadata else 0,
+        has_mtp=has_mtp,
     )
 
 
-def _layer(header: ModelHeader, index: int, tensors: list[TensorInfo]) -> LayerShape:
+def _layer(header: ModelHeader, index: int, tensors: list[TensorInfo], *, has_mtp: bool) -> LayerShape:
     experts = _size(tensor for tensor in tensors if _EXPERTS.search(tensor.name))
     names = [tensor.name.partition(".")[2].partition(".")[2] for tensor in tensors]
     recurrent = any(_RECURRENT.match(name) for name in names)
@@ -157,7 +183,7 @@ def _layer(header: ModelHeader, index: int, tensors: list[TensorInfo]) -> LayerS
         not recurrent and any(name.startswith("attn_qkv") for name in names)
     )
     shared = _integer(header, "attention.shared_kv_layers")
-    extra = _integer(header, "nextn_predict_layers")
+    extra = 0 if has_mtp else _integer(header, "nextn_predict_layers")
     if index >= header.n_layers - max(shared, extra):
         keeps_kv = False
     k = v = 0

@@ -4,7 +4,7 @@ of its computation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 __all__ = ["KV_BYTES", "LayerShape", "ModelShape"]
@@ -45,7 +45,7 @@ class ModelShape:
     `input_bytes` is the size of the token embeddings, which always stay in main memory. With `tied`, the output uses
     the embeddings, too; on a GPU it then needs a second copy. Widths count the elements of one token in the widest
     layer. `n_ff` includes all experts that a token uses; `n_experts_used` is 0 for a dense model. `vocabulary_bytes` is
-    the memory of llama.cpp's vocabulary.
+    the memory of llama.cpp's vocabulary. With `has_mtp`, the last layer is an MTP layer, which guesses tokens.
     """
 
     layers: tuple[LayerShape, ...]
@@ -63,10 +63,15 @@ class ModelShape:
     has_window: bool = False
     largest_tensor_bytes: int = 0
     vocabulary_bytes: int = 0
+    has_mtp: bool = False
 
     @property
     def n_layers(self) -> int:
         return len(self.layers)
+
+    def without_mtp(self) -> ModelShape:
+        """Return the shape if its MTP layer is not loaded."""
+        return replace(self, layers=(*self.layers[:-1], LayerShape(0)), has_mtp=False) if self.has_mtp else self
 
     @property
     def experts_bytes(self) -> int:

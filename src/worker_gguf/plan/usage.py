@@ -5,13 +5,14 @@ GPU. Places layers as llama.cpp does.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Final
 
+from worker_gguf.plan.layout import CELL_PAD, Layout
 from worker_gguf.plan.shape import LayerShape, ModelShape
 
-__all__ = ["Device", "DeviceUse", "Layout", "Machine", "even_split", "kv_bytes_by_layer", "measure"]
+__all__ = ["MTP_UNREAD", "Device", "DeviceUse", "Layout", "Machine", "even_split", "kv_bytes_by_layer", "measure"]
 
 GPU_CONTEXT_BYTES: Final = 512 << 20
 """The CUDA context that each process opens on each GPU.
@@ -32,14 +33,10 @@ RESERVE_GPU_BYTES: Final = 512 << 20
 """Reserve on each GPU for everything that the plan does not count, such as pools that grow under load."""
 RESERVE_CPU_BYTES: Final = 1 << 29
 """Reserve for Python, the HTTP stack and requests."""
-LEAST_ROWS: Final = 17
-"""With guessed tokens, a single sequence can have so many rows of logits in a step."""
-MOST_ROWS: Final = 64
-"""Guessed tokens add no rows beyond these. A row takes 0.5 MB in a vocabulary of 128k tokens, twice."""
-CELL_PAD: Final = 256
-"""llama.cpp pads a context to a multiple of this."""
 PIPELINE_COPIES: Final = 4
 """Copies of a batch's inputs that llama.cpp keeps, so that several GPUs can work on different batches at once."""
+MTP_UNREAD: Final = 64
+"""Tokens of a sequence whose hidden rows wait in main memory until the MTP layer reads them together."""
 MASK_BYTES: Final = 2  # f16 with flash attention; f32, twice as large, without
 
 
@@ -70,61 +67,6 @@ class Machine:
     n_cores: int
     free_bytes: int
     gpus: tuple[Device, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """One possible distribution of a model over the machine, for `measure`.
-
-    `n_gpu_layers` counts from the output backwards; -1 means all layers. The experts of the first `n_cpu_moe` layers
-    stay in main memory. `tensor_split` is each GPU's share of the layers.
-    """
-
-    n_ctx: int
-    n_parallel: int
-    kv_unified: bool
-    n_batch: int
-    n_ubatch: int
-    type_k: str = "f16"
-    type_v: str = "f16"
-    flash_attn: bool = True
-    n_gpu_layers: int = 0
-    n_cpu_moe: int = 0
-    tensor_split: tuple[float, ...] = ()
-    n_cells: int | None = None
-    """Size of a shared memory in tokens. None means the whole context for each sequence."""
-    swa_full: bool = True
-    """Whether layers with a sliding window keep all tokens."""
-    speculates: bool = True
-    """Whether a step may have rows of logits for guessed tokens."""
-
-    @property
-    def n_rows(self) -> int:
-        """Rows of logits in one step: one for each sequence, and those of guessed tokens."""
-        if not self.speculates:
-            return self.n_parallel
-        return max(self.n_parallel, min(2 * self.n_parallel, MOST_ROWS), LEAST_ROWS)
-
-    @property
-    def total_cells(self) -> int:
-        """Cells of all sequences together, before padding."""
-        whole = self.n_ctx * self.n_parallel
-        return whole if self.n_cells is None or not self.kv_unified else max(self.n_ctx, min(self.n_cells, whole))
-
-    @property
-    def cells(self) -> int:
-        """Cells of one stream, padded. A stream belongs to one sequence, or to all of them if the memory is unified."""
-        cells = self.total_cells if self.kv_unified else self.n_ctx
-        return -(-cells // CELL_PAD) * CELL_PAD
-
-    @property
-    def n_streams(self) -> int:
-        return 1 if self.kv_unified else self.n_parallel
-
-    @property
-    def n_tokens(self) -> int:
-        """The largest number of tokens that are computed at once."""
-        return min(self.n_ubatch, self.n_batch, self.cells * self.n_streams)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +125,7 @@ def measure(model: ModelShape, machine: Machine, layout: Layout) -> tuple[Device
     if output is not main or not model.tied:
         output.weights += model.output_bytes
     on_gpu = output is not main
+    mtp_compute, mtp_inputs, mtp_rows = _mtp(model, layout, on_gpu) if model.has_mtp else (0, 0, 0)
     uses = [
         DeviceUse(
             gpu.name,
@@ -190,14 +133,15 @@ def measure(model: ModelShape, machine: Machine, layout: Layout) -> tuple[Device
             n_layers=load.n_layers,
             weights_bytes=load.weights,
             kv_bytes=round(load.kv),
-            compute_bytes=_gpu_compute(model, layout, load, main, len(machine.gpus)),
+            compute_bytes=_gpu_compute(model, layout, load, main, len(machine.gpus))
+            + (mtp_compute if load is output else 0),
             other_bytes=0,
             process_bytes=0 if load.is_empty else GPU_CONTEXT_BYTES + GPU_WORKSPACE_BYTES,
             room_bytes=gpu.room_bytes,
         )
         for gpu, load in zip(machine.gpus, loads, strict=False)
     ]
-    outputs = layout.n_rows * model.n_vocab * 4 + model.vocabulary_bytes
+    outputs = layout.n_rows * model.n_vocab * 4 + model.vocabulary_bytes + mtp_rows
     compute = _compute(model, layout, logits=not on_gpu)
     if on_gpu and not main.n_layers and not layout.n_cpu_moe:
         compute = _inputs(model, layout)
@@ -207,12 +151,25 @@ def measure(model: ModelShape, machine: Machine, layout: Layout) -> tuple[Device
         n_layers=main.n_layers,
         weights_bytes=main.weights,
         kv_bytes=round(main.kv),
-        compute_bytes=compute,
+        compute_bytes=compute + mtp_inputs,
         other_bytes=outputs,
         process_bytes=0,
         room_bytes=max(0, machine.free_bytes - RESERVE_CPU_BYTES),
     )
     return (*uses, main_use)
+
+
+def _mtp(model: ModelShape, layout: Layout, on_gpu: bool) -> tuple[int, int, int]:
+    """Return what the context of the MTP layer adds: a buffer on the output's GPU, a buffer in main memory, and rows.
+
+    It has a row of logits for each sequence. Each context gives the hidden rows of a batch, this one also takes them,
+    and others wait for it.
+    """
+    own = replace(layout, speculates=False, n_batch=max(layout.n_ubatch, layout.n_parallel))
+    n_hidden = layout.n_batch + 2 * own.n_batch + layout.n_parallel * (MTP_UNREAD + 1)
+    rows = 4 * (layout.n_parallel * model.n_vocab + n_hidden * model.n_embd)
+    compute = _compute(model, own, logits=True)
+    return (compute, _inputs(model, own), rows) if on_gpu else (0, compute, rows)
 
 
 def kv_bytes_by_layer(model: ModelShape, layout: Layout) -> list[float]:

@@ -114,8 +114,8 @@ class Engine(Group):
     n_threads: int | None = Field(None, ge=1, le=1024, description="Threads for generation")
     n_threads_batch: int | None = Field(None, ge=1, le=1024, description="Threads for prompts")
     flash_attn: Literal["auto", "on", "off"] = Field("auto", description="Flash attention")
-    speculation: Literal["auto", "off"] = Field(
-        "auto", description="Guess tokens that repeat the prompt or the answer, as long as that is faster"
+    speculation: Literal["auto", "mtp", "off"] = Field(
+        "auto", description="Guess tokens as long as that is faster; mtp: also with the model's own MTP layer"
     )
     repack: Literal["auto", "on", "off"] = Field(
         "auto", description="Rearrange weights for the processor at the start; auto: not on x86 (docs/cold-start.md)"

@@ -142,8 +142,11 @@ class Settings(Limits, Server, Sampling, Engine, Memory, Fleet, Model):
             )
         if self.draft_model and self.models is not None:
             raise ValueError("DRAFT_MODEL guesses for a single model, and MODELS lists several: unset one of them")
-        if self.draft_model and self.speculation == "off":
-            raise ValueError("DRAFT_MODEL guesses tokens, which SPECULATION=off forbids: unset one of them")
+        if self.draft_model and self.speculation != "auto":
+            raise ValueError(
+                f"DRAFT_MODEL cannot be used with SPECULATION={self.speculation}, because both say what guesses: unset "
+                "one of them"
+            )
         if self.mode == "queue" and not self.runpod_webhook_get_job:
             raise ValueError(
                 "MODE=queue takes jobs from RunPod, but RUNPOD_WEBHOOK_GET_JOB, which has its URL, is not set. "

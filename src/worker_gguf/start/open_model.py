@@ -14,7 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from worker_gguf.gguf import ModelHeader, abilities_of, read_headers
-from worker_gguf.plan import Machine, MemoryPlan, Stage, left_by, smaller_plan
+from worker_gguf.gguf.mtp import has_mtp_layer
+from worker_gguf.plan import Machine, MemoryPlan, Stage, left_by, size_text, smaller_plan
 from worker_gguf.plan.planning import beyond_training, constraints_of, plan_for, shape_of, visible
 from worker_gguf.settings import Settings
 from worker_gguf.start.draft import DraftModel
@@ -103,7 +104,7 @@ def _smaller(
     plan: MemoryPlan, stage: Stage, *, header: ModelHeader, room: Machine, settings: Settings
 ) -> MemoryPlan | None:
     room = left_by(plan.draft, visible(room, settings))
-    return smaller_plan(plan, stage, shape_of(header), room, constraints_of(settings))
+    return smaller_plan(plan, stage, shape_of(header, has_mtp=plan.has_mtp), room, constraints_of(settings))
 
 
 def _machine(start: Start, engine_start: EngineStart) -> tuple[Machine, GpuFacts | None]:
@@ -170,9 +171,19 @@ def _plan(header: ModelHeader, room: Machine, start: Start, draft: DraftModel | 
     plan = plan_for(header, room, start.settings, shares_memory=start.shares_memory, draft=draft_header)
     if plan.draft is not None:
         logger.info("draft model planned", extra=plan.draft.summary())
+    if plan.has_mtp:
+        logger.info("MTP layer planned", extra={"memory": size_text(plan.mtp_bytes)})
+    elif start.settings.speculation == "mtp":
+        logger.warning("MTP layer left out", extra={"reason": _why_no_mtp(header)})
     logger.info("memory weighed", extra={"reason": plan.weighed})
     for name, reason in plan.reasons.items():
         logger.info("planned", extra={"setting": name.upper(), "value": getattr(plan, name), "reason": reason})
     if warning := beyond_training(header, plan):
         logger.warning("the context is longer than the model was trained for", extra={"reason": warning})
     return plan
+
+
+def _why_no_mtp(header: ModelHeader) -> str:
+    if not has_mtp_layer(header):
+        return "the file has no MTP layer, or none that this worker can use (docs/speculation.md)"
+    return "it does not fit into the memory, or so many requests run at once that no tokens are guessed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Thread
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from worker_gguf.llama.vocabulary import Vocabulary
     from worker_gguf.store import OriginalTokenizer
 
-__all__ = ["Opening", "Weights", "context_params", "model_params"]
+__all__ = ["Opening", "Weights", "context_params", "model_params", "mtp_context"]
 
 _MOST_SAMPLING_THREADS = 4
 
@@ -178,7 +178,7 @@ class Opening:
             n_sampling_threads=n_sampling_threads,
             cache_bytes=plan.cache_ram << 20,
             holds_reports=plan.n_gpu_layers == 0,
-            draft=draft_context(settings, plan),
+            draft=mtp_context(settings, plan) if plan.has_mtp else draft_context(settings, plan),
         )
 
 
@@ -191,6 +191,7 @@ def model_params(settings: Settings, plan: MemoryPlan) -> ModelParams:
         tensor_split=plan.tensor_split,
         n_cpu_moe=plan.n_cpu_moe,
         repack=repacks(settings, os.uname().machine),
+        has_mtp=plan.has_mtp,
     )
 
 
@@ -212,3 +213,9 @@ def context_params(settings: Settings, plan: MemoryPlan) -> ContextParams:
         n_rows=plan.n_rows,
         swa_full=settings.swa_full,
     )
+
+
+def mtp_context(settings: Settings, plan: MemoryPlan) -> ContextParams:
+    """Return the parameters of the context of the MTP layer: that of the model, for smaller batches."""
+    params = context_params(settings, plan)
+    return replace(params, n_batch=max(plan.n_ubatch, plan.n_parallel), n_rows=plan.n_parallel)

@@ -1,6 +1,6 @@
 """Measures the processor time that the worker process needs for a streamed token, without any computation of a model.
 
-A real worker process talks to an engine process that only repeats tokens (`bench.streams_engine`). The clients run in
+A real worker process talks to an engine process that only repeats tokens (`bench.streams.engine`). The clients run in
 this process. In each of them, all streams are open before the measurement begins and stay open until it has ended.
 
 `worker_us_cN`: microseconds of processor time of the worker process per token with N streams, if each of them gets its
@@ -26,11 +26,11 @@ from bench import report
 from bench.connection import Connection
 from bench.load import post, run_loop
 from bench.process import busy_share, serving
-from bench.streams_engine import INTERVAL
+from bench.streams.engine import INTERVAL
 from worker_gguf.worker_process import free_port
 
-RESULTS = Path(__file__).parent / "results"
-COMMAND = (sys.executable, "-m", "bench.streams_worker")
+RESULTS = Path(__file__).parents[1] / "results"
+COMMAND = (sys.executable, "-m", "bench.streams.worker")
 MOST_STEPS_PER_S = 200
 MOST_TOKENS_PER_S = 3_200
 WARM_UP_S = 1.0

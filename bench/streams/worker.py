@@ -4,7 +4,7 @@ import sys
 
 from worker_gguf.link import spawn
 
-spawn._MODULE = "bench.streams_engine"  # noqa: SLF001 - the only place that names the engine process
+spawn._MODULE = "bench.streams.engine"  # noqa: SLF001 - the only place that names the engine process
 
 if __name__ == "__main__":
     from worker_gguf.cli import main
