@@ -105,7 +105,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One step: all operations in order, then all chunks in one decode.
+    """One step: all operations in order, then all chunks.
 
     Each slot has one chunk at most, in slot order.
     """

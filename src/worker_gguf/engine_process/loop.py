@@ -20,7 +20,7 @@ from worker_gguf.link.messages import Add, Command, Ending, Finish, Step, Stop
 
 __all__ = ["Loop"]
 
-# A report is not held if the steps take so long: a user would notice, and little is gained.
+# A report is not held if the steps take so long, or have a part of a prompt: a user would notice, and little is gained.
 _LONG_DECODE_S = 0.05
 
 logger = logging.getLogger(__name__)
@@ -160,6 +160,7 @@ class Loop:
         self._admitted_s = 0.0
         self._endings: list[Ending] = []
         self._is_urgent = True  # unless it has nothing but further tokens of answers
+        self._is_long = False
         self._n_batch_tokens = self._n_guessed = self._n_right = 0
         self._n_drafted = self._n_drafted_right = 0
         self._schedule_seconds = self._draft_seconds = self._decode_seconds = self._sample_seconds = 0.0
@@ -174,6 +175,8 @@ class Loop:
 
     def _note_result(self, batch: Batch, result: StepResult, drafted: Drafted) -> None:
         self._n_batch_tokens = batch.n_tokens
+        has_prompt = any(len(chunk.tokens) > chunk.n_outputs for chunk in batch.chunks)
+        self._is_long = has_prompt or result.decode_seconds > _LONG_DECODE_S
         self._n_guessed = sum(chunk.n_outputs - 1 for chunk in batch.chunks if chunk.n_outputs > 1)
         if self._n_guessed:
             self._n_right = sum(len(sampled.tokens) - 1 for sampled in result.sampled)
@@ -199,7 +202,7 @@ class Loop:
         """Send what has happened since the last report, or hold it until the next step is computed."""
         self._send_held()
         # Without a token, the next step may never come.
-        can_wait = bool(self._tokens) and not self._is_urgent and self._decode_seconds < _LONG_DECODE_S
+        can_wait = bool(self._tokens) and not self._is_urgent and not self._is_long
         report = self._report()
         self._begin_report()
         if self._holds_reports and can_wait:

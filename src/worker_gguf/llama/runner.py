@@ -108,7 +108,7 @@ class LlamaRunner:
     def _compute(self, batch: Batch, refused: tuple[Refusal, ...]) -> StepResult:
         started = time.perf_counter()
         try:
-            logits = self._context.decode(batch.chunks)
+            logits = self._decode(batch.chunks)
         except NoSpace:
             return StepResult(no_space=True, refused=refused)
         except DecodeFailed as error:
@@ -122,6 +122,16 @@ class LlamaRunner:
             decode_seconds=decoded - started,
             sample_seconds=time.perf_counter() - decoded,
         )
+
+    def _decode(self, chunks: tuple[Chunk, ...]) -> Floats:
+        prompts, others = _apart(chunks) if self._limits.partitioned else ((), chunks)
+        if not prompts:
+            return self._context.decode(chunks)
+        self._context.decode(prompts)
+        try:
+            return self._context.decode(others)
+        except NoSpace:  # the memory is not what it was before the step
+            raise DecodeFailed("its memory had no room for the second part of the step") from None
 
     def close(self) -> None:
         for drawing in self._drawings.values():
@@ -292,6 +302,24 @@ class LlamaRunner:
             float(log_probabilities[token]),
             tuple((int(i), float(log_probabilities[i])) for i in best[order]),
         )
+
+
+def _apart(chunks: tuple[Chunk, ...]) -> tuple[tuple[Chunk, ...], tuple[Chunk, ...]]:
+    """Return the chunks that are better computed before the others, and the others.
+
+    In a partitioned memory, llama.cpp computes neighbouring slots in one pass: first one token of each, then the rest
+    of the prompts. The attention of a pass runs over as many cells as its longest slot has. So a prompt that draws
+    nothing yet is computed on its own, and the others do not pay for its length. A prompt between the others stays with
+    them, because they would take two passes without it.
+    """
+    prompts = tuple(chunk for chunk in chunks if not chunk.n_outputs)
+    others = tuple(chunk for chunk in chunks if chunk.n_outputs)
+    return (prompts, others) if others and _n_runs(others) <= _n_runs(chunks) else ((), chunks)
+
+
+def _n_runs(chunks: tuple[Chunk, ...]) -> int:
+    """Return the number of runs of neighbouring slots."""
+    return 1 + sum(chunk.slot > before.slot + 1 for before, chunk in pairwise(chunks))
 
 
 def _best(values: Floats, n: int, folds: bool) -> Ints:
