@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -87,6 +88,20 @@ class Model:
         with self._closing_on_error():
             if why := _why_unserved(pointer) or self.vocabulary.why_unusable():
                 raise ModelInvalid(f"{path.name} cannot be served: it is {why}. Choose another model.")
+
+    def cells_per_pass(self) -> float:
+        """Return the number of cells of a KV memory in f16 that are as large as the weights.
+
+        So attention over these cells takes about as long as reading the weights for a pass. Infinite on a GPU, where
+        attention skips the cells that a sequence does not have, and without a KV memory.
+        """
+        if self.offloaded is not None and self.offloaded[0]:
+            return math.inf
+        n_heads = llama_cpp.llama_model_n_head(self.pointer)
+        elements = llama_cpp.llama_model_n_embd(self.pointer) // max(1, n_heads)
+        elements *= llama_cpp.llama_model_n_head_kv(self.pointer) * llama_cpp.llama_model_n_layer(self.pointer)
+        size: int = llama_cpp.llama_model_size(self.pointer)
+        return size / (2 * 2 * elements) if elements else math.inf
 
     @contextmanager
     def _closing_on_error(self) -> Iterator[None]:

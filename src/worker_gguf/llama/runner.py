@@ -32,6 +32,7 @@ from worker_gguf.llama.candidates import Candidates, Floats, Ints, Largest, Leve
 from worker_gguf.llama.chain import ChainFactory
 from worker_gguf.llama.context import Context, DecodeFailed, NoSpace, State
 from worker_gguf.llama.model import Model
+from worker_gguf.llama.passes import divide
 from worker_gguf.llama.sampler import Scratch, SequenceSampler
 
 __all__ = ["LlamaRunner"]
@@ -91,6 +92,7 @@ class LlamaRunner:
         self._scratch = [Scratch(model.vocabulary.n_tokens) for _ in range(n_sampling_threads)]
         self._pool = ThreadPoolExecutor(n_sampling_threads - 1, "sampling") if n_sampling_threads > 1 else None
         self._limits = _limits(model, context)
+        self._cells_per_pass = model.cells_per_pass()
         self.on_decoded: Callable[[], None] = lambda: None
 
     @property
@@ -106,32 +108,27 @@ class LlamaRunner:
         return replace(result, saved=tuple(saved)) if saved else result
 
     def _compute(self, batch: Batch, refused: tuple[Refusal, ...]) -> StepResult:
-        started = time.perf_counter()
-        try:
-            logits = self._decode(batch.chunks)
-        except NoSpace:
-            return StepResult(no_space=True, refused=refused)
-        except DecodeFailed as error:
-            return StepResult(error=EngineFailed(f"The model could not be computed: {error}"), refused=refused)
-        decoded = time.perf_counter()
-        self.on_decoded()
-        sampled, failed = self._draw_all(batch.chunks, logits)
-        return StepResult(
-            sampled,
-            refused=(*refused, *failed),
-            decode_seconds=decoded - started,
-            sample_seconds=time.perf_counter() - decoded,
-        )
-
-    def _decode(self, chunks: tuple[Chunk, ...]) -> Floats:
-        prompts, others = _apart(chunks) if self._limits.partitioned else ((), chunks)
-        if not prompts:
-            return self._context.decode(chunks)
-        self._context.decode(prompts)
-        try:
-            return self._context.decode(others)
-        except NoSpace:  # the memory is not what it was before the step
-            raise DecodeFailed("its memory had no room for the second part of the step") from None
+        sampled: tuple[Sampled, ...] = ()
+        decode_seconds = sample_seconds = 0.0
+        parts = divide(batch.chunks, self._cells_per_pass) if self._limits.partitioned else (batch.chunks,)
+        for chunks in parts:
+            started = time.perf_counter()
+            try:
+                logits = self._context.decode(chunks)
+            except NoSpace:
+                if chunks is parts[0]:
+                    return StepResult(no_space=True, refused=refused)
+                return _failed("its memory had no room for the second part of a step", refused)
+            except DecodeFailed as error:
+                return _failed(str(error), refused)
+            decoded = time.perf_counter()
+            if chunks is parts[-1]:
+                self.on_decoded()
+            drawn, failed = self._draw_all(chunks, logits)
+            sampled, refused = (*sampled, *drawn), (*refused, *failed)
+            decode_seconds += decoded - started
+            sample_seconds += time.perf_counter() - decoded
+        return StepResult(sampled, refused=refused, decode_seconds=decode_seconds, sample_seconds=sample_seconds)
 
     def close(self) -> None:
         for drawing in self._drawings.values():
@@ -304,22 +301,8 @@ class LlamaRunner:
         )
 
 
-def _apart(chunks: tuple[Chunk, ...]) -> tuple[tuple[Chunk, ...], tuple[Chunk, ...]]:
-    """Return the chunks that are better computed before the others, and the others.
-
-    In a partitioned memory, llama.cpp computes neighbouring slots in one pass: first one token of each, then the rest
-    of the prompts. The attention of a pass runs over as many cells as its longest slot has. So a prompt that draws
-    nothing yet is computed on its own, and the others do not pay for its length. A prompt between the others stays with
-    them, because they would take two passes without it.
-    """
-    prompts = tuple(chunk for chunk in chunks if not chunk.n_outputs)
-    others = tuple(chunk for chunk in chunks if chunk.n_outputs)
-    return (prompts, others) if others and _n_runs(others) <= _n_runs(chunks) else ((), chunks)
-
-
-def _n_runs(chunks: tuple[Chunk, ...]) -> int:
-    """Return the number of runs of neighbouring slots."""
-    return 1 + sum(chunk.slot > before.slot + 1 for before, chunk in pairwise(chunks))
+def _failed(why: str, refused: tuple[Refusal, ...]) -> StepResult:
+    return StepResult(error=EngineFailed(f"The model could not be computed: {why}"), refused=refused)
 
 
 def _best(values: Floats, n: int, folds: bool) -> Ints:
