@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from tests.fakes import request
 from worker_gguf.engine.batch import Batch, Chunk, Close, Copy, Open, StepResult, Truncate
 from worker_gguf.engine.params import ContextParams
 from worker_gguf.engine.request import GenerationRequest, SamplingParams
+from worker_gguf.llama.candidates import Floats
 from worker_gguf.llama.context import Context
 from worker_gguf.llama.model import Model
 from worker_gguf.llama.runner import LlamaRunner
@@ -82,6 +83,30 @@ def test_a_truncated_slot_goes_on_as_if_computed_afresh(
     expected = generate(0, prompt, 8)
     runner.run(Batch((Truncate(0, 5),), ()))
     assert generate(0, prompt, 8, start=5) == expected
+
+
+def test_short_sequences_beside_a_long_one_draw_the_same_in_a_part_of_their_own(
+    runner: LlamaRunner, generate: Generate, prompt: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = (prompt * 10)[:90]
+    expected = [generate(0, prompt, 1), generate(1, long, 1), generate(2, prompt[:-2], 1)]
+    for slot in range(3):
+        runner.run(Batch((Truncate(slot, 0),), ()))
+    texts = [prompt, long, prompt[:-2]]
+    requests = [request(f"r{slot}", text, sampling=GREEDY) for slot, text in enumerate(texts)]
+    opens = tuple(Open(slot, asked, list(asked.prompt)) for slot, asked in enumerate(requests))
+    decode, parts = runner._context.decode, []
+
+    def noted(chunks: Sequence[Chunk]) -> Floats:
+        parts.append([chunk.slot for chunk in chunks])
+        return decode(chunks)
+
+    runner._cells_per_pass = 0
+    monkeypatch.setattr(runner._context, "decode", noted)
+    result = runner.run(Batch(opens, tuple(Chunk(slot, 0, text, 1) for slot, text in enumerate(texts))))
+    assert {sampled.slot: list(sampled.tokens) for sampled in result.sampled} == dict(enumerate(expected))
+    assert parts == ([[1], [0, 2]] if runner.limits.partitioned else [[0, 1, 2]])
+    assert result.decode_seconds > 0
 
 
 def test_a_copied_prefix_goes_on_as_if_computed_afresh(

@@ -110,6 +110,37 @@ def test_a_quantised_kv_is_not_planned_without_flash_attention() -> None:
     assert plan.type_k == "f16"
 
 
+UNGROUPED = replace(SMALL, n_kv=4096)
+
+
+@pytest.mark.parametrize(
+    ("model", "machine", "constraints", "flash_attn", "why"),
+    [
+        (SMALL, CPU, Constraints(), True, "several heads"),
+        (UNGROUPED, CPU, Constraints(), False, "this model is faster without it"),
+        (UNGROUPED, GPU, Constraints(), True, "default for this device"),
+        (UNGROUPED, CPU, Constraints(type_v="q8_0"), True, "a quantised KV cache needs it"),
+        (UNGROUPED, CPU, Constraints(flash_attn=True), True, "set"),
+        (SMALL, CPU, Constraints(flash_attn=False), False, "set"),
+        # The scores of 4 sequences of 8192 tokens need memory that is not there.
+        (UNGROUPED, Machine(2, round(6.2 * GIB)), Constraints(), True, "it needs less memory"),
+    ],
+)
+def test_flash_attention_is_planned_where_it_is_faster_needed_or_smaller(
+    model: ModelShape, machine: Machine, constraints: Constraints, flash_attn: bool, why: str
+) -> None:
+    plan = plan_memory(model, machine, constraints)
+    assert plan.flash_attn is flash_attn
+    assert why in plan.reasons["flash_attn"]
+
+
+def test_a_smaller_plan_keeps_flash_attention_as_it_was() -> None:
+    plan = plan_memory(UNGROUPED, CPU, Constraints())
+    smaller = smaller_plan(plan, "context", UNGROUPED, CPU, Constraints())
+    assert smaller is not None
+    assert not smaller.flash_attn
+
+
 def test_a_model_too_large_for_the_gpu_is_split() -> None:
     plan = plan_memory(LARGE, GPU, Constraints())
     assert 0 < plan.n_gpu_layers < 80

@@ -31,6 +31,7 @@ SHOWN = (
     "kv_unified",
     "type_k",
     "type_v",
+    "flash_attn",
     "cache_ram",
     "n_batch",
     "n_ubatch",

@@ -54,7 +54,7 @@ def plan_draft(draft: ModelShape, machine: Machine, constraints: Constraints) ->
         n_ctx=min(constraints.n_ctx or DRAFT_N_CTX, DRAFT_N_CTX, draft.n_ctx_train or DRAFT_N_CTX),
         n_parallel=constraints.n_parallel,
         n_ubatch=constraints.n_ubatch,
-        flash_attn=constraints.flash_attn,
+        flash_attn=constraints.flash_attn is not False,
         speculates=False,
     )
     layout = first_choice(draft, place, own).layout

@@ -64,6 +64,7 @@ def first_choice(model: ModelShape, machine: Machine, constraints: Constraints) 
     )
     reasons["type_k"] = "set" if constraints.type_k else "default"
     reasons["type_v"] = "set" if constraints.type_v else "default"
+    flash_attn, reasons["flash_attn"] = _flash_attn(model, machine, constraints)
     n_cpu_moe = constraints.n_cpu_moe or 0
     if model.experts_bytes and machine.gpus:
         choose("n_cpu_moe", constraints.n_cpu_moe, 0, "the experts fit on the GPU")
@@ -76,7 +77,7 @@ def first_choice(model: ModelShape, machine: Machine, constraints: Constraints) 
         n_ubatch=n_ubatch,
         type_k=constraints.type_k or "f16",
         type_v=constraints.type_v or "f16",
-        flash_attn=constraints.flash_attn,
+        flash_attn=flash_attn,
         swa_full=constraints.swa_full,
         speculates=constraints.speculates,
         n_gpu_layers=n_gpu_layers,
@@ -94,10 +95,31 @@ def _unified(constraints: Constraints, n_parallel: int) -> tuple[bool, str]:
     return n_parallel == 1, "one sequence" if n_parallel == 1 else "separate parts for the sequences compute faster"
 
 
+def _flash_attn(model: ModelShape, machine: Machine, constraints: Constraints) -> tuple[bool, str]:
+    """Choose flash attention.
+
+    On a processor, llama.cpp's kernel is slower than plain attention if no heads share keys and values: twice as slow
+    for a token with 4096 tokens before it (docs/memory.md has the measurement). Where heads share them, it is as fast
+    or faster.
+    """
+    if constraints.flash_attn is not None:
+        return constraints.flash_attn, "set"
+    if {constraints.type_k or "f16", constraints.type_v or "f16"} - {"f16", "bf16", "f32"}:
+        return True, "a quantised KV cache needs it"
+    if machine.gpus:
+        return True, "default for this device"
+    if model.n_kv < model.n_q:
+        return True, "several heads share the keys and values of one"
+    return False, "on a processor, this model is faster without it"
+
+
 def kv_steps(first: Choice, constraints: Constraints) -> Iterator[Choice]:
     """Yield the first choice, then choices with less and less KV memory. Values that are set stay."""
     yield first
     now = first
+    if constraints.flash_attn is None and not now.layout.flash_attn:
+        now = now.changed("it needs less memory", flash_attn=True)
+        yield now
 
     def fewer(least: int) -> Iterator[Choice]:
         nonlocal now
@@ -117,7 +139,7 @@ def kv_steps(first: Choice, constraints: Constraints) -> Iterator[Choice]:
     yield from fewer(2)
     yield from shorter(GOOD_N_CTX)
     yield from fewer(1)
-    if constraints.type_k is None and constraints.type_v is None and constraints.flash_attn:
+    if constraints.type_k is None and constraints.type_v is None and constraints.flash_attn is not False:
         now = now.reduced("half the memory of f16", type_k="q8_0", type_v="q8_0")
         yield now
     yield from shorter(MIN_N_CTX)

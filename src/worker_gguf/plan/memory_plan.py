@@ -35,7 +35,7 @@ class Constraints:
     n_threads_batch: int | None = None
     type_k: str | None = None
     type_v: str | None = None
-    flash_attn: bool = True
+    flash_attn: bool | None = None
     shares_memory: bool = False
     swa_full: bool = True
     speculates: bool = True
@@ -89,6 +89,7 @@ class MemoryPlan:
     kv_unified: bool
     type_k: str
     type_v: str
+    flash_attn: bool
     n_batch: int
     n_ubatch: int
     n_threads: int
@@ -129,6 +130,7 @@ def describe(
         kv_unified=layout.kv_unified,
         type_k=layout.type_k,
         type_v=layout.type_v,
+        flash_attn=layout.flash_attn,
         n_batch=layout.n_batch,
         n_ubatch=layout.n_ubatch,
         n_threads=n_threads,

@@ -116,7 +116,7 @@ def constraints_of(settings: Settings, *, shares_memory: bool = False) -> Constr
         n_threads_batch=settings.n_threads_batch,
         type_k=settings.type_k,
         type_v=settings.type_v,
-        flash_attn=settings.flash_attn != "off",
+        flash_attn=None if settings.flash_attn == "auto" else settings.flash_attn == "on",
         swa_full=settings.swa_full,
         speculates=settings.speculation != "off",
         cache_ram=settings.cache_ram,

@@ -43,7 +43,7 @@ def smaller_plan(
         n_ubatch=plan.n_ubatch,
         type_k=plan.type_k,
         type_v=plan.type_v,
-        flash_attn=constraints.flash_attn,
+        flash_attn=plan.flash_attn,
         swa_full=constraints.swa_full,
         speculates=constraints.speculates,
         n_gpu_layers=plan.n_gpu_layers,

@@ -113,7 +113,9 @@ class Engine(Group):
     n_ubatch: int | None = Field(None, ge=1, le=65536, description="Tokens computed at the same time, at most N_BATCH")
     n_threads: int | None = Field(None, ge=1, le=1024, description="Threads for generation")
     n_threads_batch: int | None = Field(None, ge=1, le=1024, description="Threads for prompts")
-    flash_attn: Literal["auto", "on", "off"] = Field("auto", description="Flash attention")
+    flash_attn: Literal["auto", "on", "off"] = Field(
+        "auto", description="Flash attention; auto: not where it is slower on a processor (docs/memory.md)"
+    )
     speculation: Literal["auto", "mtp", "off"] = Field(
         "auto", description="Guess tokens as long as that is faster; mtp: also with the model's own MTP layer"
     )

@@ -205,7 +205,7 @@ def context_params(settings: Settings, plan: MemoryPlan) -> ContextParams:
         n_threads=plan.n_threads,
         n_threads_batch=plan.n_threads_batch,
         unified=plan.kv_unified,
-        flash_attn=settings.flash_attn,
+        flash_attn=settings.flash_attn if plan.flash_attn else "off",
         type_k=plan.type_k,
         type_v=plan.type_v,
         rope_freq_base=settings.rope_freq_base or 0.0,
