@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from tests.waiting import MOST_S
@@ -53,12 +53,6 @@ class ThreadedLink:
             raise EngineDied(self._why) from None
         assert report is not None
         return report
-
-    def arrived(self) -> Sequence[Report]:
-        return self._channel.arrived()
-
-    def fileno(self) -> int:
-        return self._channel.fileno()
 
     def kill(self, why: str | None = None) -> None:
         self._why = why or self._why

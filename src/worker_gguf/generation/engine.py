@@ -5,7 +5,6 @@ When the process ends by itself, its requests end with an error and another proc
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
@@ -22,7 +21,6 @@ from worker_gguf.errors import EngineCrashed, InvalidRequest, NotReady, QueueFul
 from worker_gguf.generation.answers import Answers, Pieces
 from worker_gguf.generation.measures import measure
 from worker_gguf.generation.progress import Progress
-from worker_gguf.generation.reading import Reading, Source
 from worker_gguf.generation.stream import EventStream, deliver
 from worker_gguf.generation.turnover import Turnover
 from worker_gguf.latch import Latch
@@ -41,10 +39,14 @@ Revive = Callable[[Callable[[], bool]], "Link"]
 State = Literal["running", "reloading", "given up", "stopped"]
 
 
-class Link(Source, Protocol):
+class Link(Protocol):
     """The connection to an engine process that serves. `EngineProcess` implements it."""
 
     def send(self, command: Command) -> None: ...
+
+    def receive(self) -> Report:
+        """Return the next report. Raises EngineDied."""
+        ...
 
     def kill(self, why: str | None = None) -> None: ...
 
@@ -95,7 +97,6 @@ class Engine:
         self._lock = threading.Lock()
         self._on_idle: list[Latch] = []
         self._stopping = False
-        self._reading = Reading(self._take)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     # --- life -----------------------------------------------------------------------------------------------------
@@ -118,7 +119,6 @@ class Engine:
             self._stopping = True
             self._end_all("cancelled")
             link = self._link
-        self._reading.recall()
         link.send(Stop())
         link.end()
         if self._thread.ident is not None:
@@ -132,8 +132,8 @@ class Engine:
 
         Raises InvalidRequest if the worker can never take so many, QueueFull if it cannot take them now, and NotReady
         if the engine is stopping or given up. Later failures arrive as the ending of a request. Requests that arrive
-        while another process loads the model wait for it. `on_ended` is called from any thread when all requests have
-        ended.
+        while another process loads the model wait for it. `on_ended` is called from another thread when all requests
+        have ended.
         """
         now_s = self._clock()
         progress = tuple(Progress(now_s, len(request.prompt)) for request in requests)
@@ -152,7 +152,6 @@ class Engine:
                     self._link.send(self._answers.command(number))
             if self._is_full:
                 self._turnover.filled(now_s)
-            self._reading.offer(stream.loop)
         return stream
 
     def _check_room(self, n: int) -> None:
@@ -213,16 +212,16 @@ class Engine:
     def _run(self) -> None:
         while True:
             try:
-                self._reading.run(self._link)
+                while True:
+                    report = self._link.receive()
+                    if isinstance(report, Step):
+                        self._take(report)
             except EngineDied as death:
                 if not self._recover(str(death)):
                     return
 
-    def _take(self, step: Report, loop: asyncio.AbstractEventLoop | None) -> None:
-        """Apply a report, on an event loop or, if `loop` is None, in the engine's thread."""
-        if not isinstance(step, Step):
-            return
-        with self._lock:
+    def _take(self, step: Step) -> None:
+        with self._changing():
             self.n_turns += 1
             measure(self.stats, step)
             for number in self._answers.step(step):
@@ -232,8 +231,6 @@ class Engine:
                 retry_after_s = self._turnover.seconds_until(1, step.time_s)
                 if (reason := self._answers.ended(ending, step.time_s, retry_after_s)) is not None:
                     self._count_ending(reason)
-            outbox = self._answers.collect()
-        deliver(outbox, loop)
 
     @contextmanager
     def _changing(self) -> Iterator[None]:

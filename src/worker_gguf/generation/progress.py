@@ -1,6 +1,6 @@
 """The progress of one request in the engine: times and counts, but no content.
 
-Whatever thread reads the engine's reports writes it. Any thread may read it and may see values that are one step old.
+The thread that reads the engine's reports writes it. Any thread may read it and may see values that are one step old.
 A cancelled request has its counts here, too, although no caller waits for its ending.
 """
 

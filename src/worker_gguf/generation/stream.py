@@ -1,4 +1,4 @@
-"""Carries the events of requests from where an engine's reports are read to the event loops of the requests.
+"""Carries the events of requests from the thread that reads an engine's reports to the event loops that read them.
 
 All events of a step are handed over in one call for each loop, not in one call for each token.
 """
@@ -59,12 +59,9 @@ class EventStream:
 
     def is_last(self, items: Items) -> bool:
         """Return whether these items end the group. Called once for each delivery."""
-        has_ended = False
-        for events in items.values():
-            if isinstance(events[-1], Finished):
-                self._n_left -= 1
-                has_ended = True
-        return has_ended and not self._n_left
+        n_ended = sum(isinstance(events[-1], Finished) for events in items.values())
+        self._n_left -= n_ended
+        return bool(n_ended) and not self._n_left
 
     def __aiter__(self) -> EventStream:
         return self
@@ -79,9 +76,7 @@ class EventStream:
             finally:
                 self._arrived = None
         items, self._items = self._items, {}
-        for index, events in items.items():
-            if isinstance(events[-1], Finished):
-                self._running.discard(index)
+        self._running -= {index for index, events in items.items() if isinstance(events[-1], Finished)}
         return items
 
     def cancel(self) -> None:
@@ -93,20 +88,12 @@ class EventStream:
 Outbox = dict[EventStream, Items]
 
 
-def deliver(outbox: Mapping[EventStream, Items], running: asyncio.AbstractEventLoop | None = None) -> None:
-    """Give each stream its events, from any thread. Events for a closed event loop are dropped.
-
-    The streams of `running`, the event loop that calls, have their events at once.
-    """
-    over: list[EventStream] = []
+def deliver(outbox: Mapping[EventStream, Items]) -> None:
+    """Give each stream its events, from any thread. Events for a closed event loop are dropped."""
+    over = [stream for stream, items in outbox.items() if stream.is_last(items)]  # before the reader gets the items
     loops: dict[asyncio.AbstractEventLoop, list[tuple[EventStream, Items]]] = {}
     for stream, items in outbox.items():
-        if stream.is_last(items):  # before the reader gets the items
-            over.append(stream)
-        if stream.loop is running:
-            stream.put(items)
-        else:
-            loops.setdefault(stream.loop, []).append((stream, items))
+        loops.setdefault(stream.loop, []).append((stream, items))
     for loop, parcels in loops.items():
         try:
             loop.call_soon_threadsafe(_put_all, parcels)

@@ -15,13 +15,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
-from starlette.types import Receive, Scope, Send
 
 from worker_gguf.errors import InvalidRequest, NotFound, Unauthorized, WorkerError
 from worker_gguf.http import openapi
 from worker_gguf.http.auth import ApiKeys
 from worker_gguf.http.cors import Cors
-from worker_gguf.http.exchange import SERVER_SEND, Exchange, Frame
+from worker_gguf.http.exchange import Exchange, Frame
 from worker_gguf.http.paths import Retried
 from worker_gguf.http.probes import Ping
 from worker_gguf.http.sse import NO_PINGS, Pings
@@ -82,14 +81,8 @@ def create_health_app(
     return app
 
 
-class _App(Starlette):
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope[SERVER_SEND] = send
-        await super().__call__(scope, receive, send)
-
-
 def _new_app() -> Starlette:
-    app = _App(exception_handlers={HTTPException: _routing_error})
+    app = Starlette(exception_handlers={HTTPException: _routing_error})
     # `Retried` answers a POST to /v1/completions/ without a redirect: some clients do not send the body again.
     app.router.redirect_slashes = False
     app.router.default = Retried(app.router, app.router.default)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -31,12 +31,7 @@ from worker_gguf.service.request import Answer, Request, Stream, close_events
 if TYPE_CHECKING:
     from worker_gguf.observe.telemetry import Telemetry
 
-__all__ = ["SERVER_SEND", "Exchange", "Frame"]
-
-SERVER_SEND: Final = "worker_gguf.send"
-"""Name in the ASGI scope of the server's own `send`. Middleware needs to see the start of an answer, but not each event
-of a stream, and its layers would take a part of the time of each event.
-"""
+__all__ = ["Exchange", "Frame"]
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +105,7 @@ class Exchange(Response):
                 await self._answer(result, send)
                 return
             try:
-                await connection.run(self._stream(result, send, scope[SERVER_SEND]))
+                await connection.run(self._stream(result, send))
             finally:
                 await close_events(result.events)
         finally:
@@ -127,9 +122,9 @@ class Exchange(Response):
     async def _answer(self, answer: Answer, send: Send) -> None:
         await self._send_json(200, answer.body, _ignored(answer.ignored), send)
 
-    async def _stream(self, stream: Stream, send: Send, send_body: Send) -> None:
+    async def _stream(self, stream: Stream, send: Send) -> None:
         start = partial(self._start, 200, _STREAM_HEADERS | _ignored(stream.ignored), send)
-        sender = EventSender(start, send_body, self._frame.pings)
+        sender = EventSender(start, send, self._frame.pings)
         try:
             await self._send_events(stream, sender)
             await sender.end()

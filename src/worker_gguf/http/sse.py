@@ -49,24 +49,16 @@ class EventSender:
         self._pings = pings
         self._loop = asyncio.get_running_loop()
         self._last_s = self._loop.time()
-        self._starting = asyncio.Lock()
-        self._has_headers = False
-        self._n_sending = 0
+        self._sending = asyncio.Lock()
         self._pinging = asyncio.create_task(self._ping()) if pings.every_s else None
 
-    async def send(self, event: bytes, *, more: bool = True) -> None:
-        if not self._has_headers:
-            await self._send_headers()
-        self._n_sending += 1
-        try:
-            await self._send({"type": "http.response.body", "body": event, "more_body": more})
-        finally:
-            self._n_sending -= 1
-        self._last_s = self._loop.time()
+    async def send(self, event: bytes) -> None:
+        async with self._sending:
+            await self._write(event, more=True)
 
     async def end(self) -> None:
         await self.close()
-        await self.send(b"", more=False)
+        await self._write(b"", more=False)
 
     async def close(self) -> None:
         """Stop sending comments."""
@@ -74,12 +66,12 @@ class EventSender:
             self._pinging.cancel()
             await asyncio.wait({self._pinging})
 
-    async def _send_headers(self) -> None:
-        async with self._starting:  # a comment and the first event may come at the same time
-            if not self.has_started:
-                self.has_started = True
-                await self._start()
-                self._has_headers = True
+    async def _write(self, content: bytes, *, more: bool) -> None:
+        if not self.has_started:
+            self.has_started = True
+            await self._start()
+        await self._send({"type": "http.response.body", "body": content, "more_body": more})
+        self._last_s = self._loop.time()
 
     async def _ping(self) -> None:
         while True:
@@ -87,9 +79,7 @@ class EventSender:
             left_s = self._last_s + longest_s - self._loop.time()
             if left_s > 0:
                 await asyncio.sleep(left_s)
-            elif (
-                not self._n_sending and not self._starting.locked()
-            ):  # otherwise an event is being sent to a client that reads slowly
+            elif not self._sending.locked():  # otherwise an event is being sent to a client that reads slowly
                 await self.send(COMMENT)
             else:
                 await asyncio.sleep(longest_s)

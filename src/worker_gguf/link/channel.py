@@ -9,7 +9,6 @@ import contextlib
 import socket
 import struct
 from collections import deque
-from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -35,9 +34,7 @@ class Channel(Generic[MessageT]):
         self._socket = sock
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[MessageT] = msgspec.msgpack.Decoder(received)
-        self._whole: deque[MessageT] = deque()
-        self._arrived = b""  # the beginning of a message
-        self._error: ChannelClosed | None = None  # raised after the messages before it
+        self._arrived = bytearray()
         self._fds: deque[int] = deque()
 
     def send(self, message: msgspec.Struct, fd: int | None = None) -> None:
@@ -54,20 +51,10 @@ class Channel(Generic[MessageT]):
 
     def receive(self, *, block: bool = True) -> MessageT | None:
         """Return the next message, or None if none has arrived and `block` is False. Raises ChannelClosed."""
-        while not self._whole:
+        while (message := self._next()) is None:
             if not self._read(block):
                 return None
-        return self._whole.popleft()
-
-    def arrived(self) -> Sequence[MessageT]:
-        """Read once without waiting, and return the messages that are whole. Raises ChannelClosed."""
-        self._read(block=False)
-        whole, self._whole = self._whole, deque()
-        return whole
-
-    def fileno(self) -> int:
-        """Return the descriptor of the socket, to wait for messages. It must stay in blocking mode."""
-        return self._socket.fileno()
+        return message
 
     def take_fd(self) -> int | None:
         """Return the oldest descriptor that arrived. The caller must close it."""
@@ -78,10 +65,22 @@ class Channel(Generic[MessageT]):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
+    def _next(self) -> MessageT | None:
+        if len(self._arrived) < _LENGTH.size:
+            return None
+        end = _LENGTH.size + _LENGTH.unpack_from(self._arrived)[0]
+        if len(self._arrived) < end:
+            return None
+        with memoryview(self._arrived) as view:
+            try:
+                message = self._decoder.decode(view[_LENGTH.size : end])
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise ChannelClosed(f"a message cannot be read: {error}") from None
+        del self._arrived[:end]
+        return message
+
     def _read(self, block: bool) -> bool:
         """Read what has arrived. Returns False if nothing has."""
-        if self._error is not None:
-            raise self._error
         try:
             # Not socket.recv_fds, which ignores flags before Python 3.13.
             data, ancillary, _, _ = self._socket.recvmsg(_PIECE, _FD_ROOM, 0 if block else socket.MSG_DONTWAIT)
@@ -94,22 +93,5 @@ class Channel(Generic[MessageT]):
         for level, kind, fds in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 self._fds.extend(_FD.unpack(fds))
-        self._split(self._arrived + data if self._arrived else data)
+        self._arrived += data
         return True
-
-    def _split(self, data: bytes) -> None:
-        """Decode the messages that are whole, and keep the rest."""
-        begin, n = 0, len(data)
-        with memoryview(data) as view:
-            while begin + _LENGTH.size <= n:
-                body = begin + _LENGTH.size
-                end = body + _LENGTH.unpack_from(data, begin)[0]
-                if end > n:
-                    break
-                try:
-                    self._whole.append(self._decoder.decode(view[body:end]))
-                except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                    self._error = ChannelClosed(f"a message cannot be read: {error}")
-                    break
-                begin = end
-        self._arrived = data[begin:]

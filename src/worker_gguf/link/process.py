@@ -53,26 +53,12 @@ class EngineProcess:
             except ChannelClosed as error:
                 raise EngineDied(self._sentence(str(error))) from None
             assert report is not None
-            if not self._is_noted(report):
+            if isinstance(report, Logged):
+                logging.getLogger(report.logger).log(report.level, "%s", report.event, extra=report.fields)
+            elif isinstance(report, LastWords):
+                self._why = report.sentence
+            else:
                 return report
-
-    def arrived(self) -> list[Report]:
-        """Return the reports that have arrived, without waiting. Raises ChannelClosed; `receive` then says why."""
-        return [report for report in self._channel.arrived() if not self._is_noted(report)]
-
-    def fileno(self) -> int:
-        """Return the descriptor that is readable when a report arrives. It must stay in blocking mode."""
-        return self._channel.fileno()
-
-    def _is_noted(self, report: Report) -> bool:
-        """Note a report that is not for the caller, and return whether it was one."""
-        if isinstance(report, Logged):
-            logging.getLogger(report.logger).log(report.level, "%s", report.event, extra=report.fields)
-        elif isinstance(report, LastWords):
-            self._why = report.sentence
-        else:
-            return False
-        return True
 
     def ask(
         self,

@@ -74,7 +74,7 @@ class Service:
     ) -> Answer | Stream:
         """Generate the answer to a parsed call. Raises the WorkerError that refuses or ends it.
 
-        `on_ended` is called once: in any thread when the engine has ended the request, even after an error or a
+        `on_ended` is called once: in another thread when the engine has ended the request, even after an error or a
         cancellation, or before this method raises an error if the engine never got the request.
         """
         try:
