@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tests.waiting import wait_until
 from worker_gguf.generation.engine import Engine
 from worker_gguf.link.process import EngineProcess
 
@@ -23,6 +25,8 @@ def process_of(engine: Engine) -> EngineProcess:
 def hanging(engine: Engine) -> Iterator[None]:
     """Stop the engine's process inside this context."""
     process = process_of(engine)
+    # The process is continued when the thread that started it ends (engine_process/lifeline.py).
+    wait_until(lambda: not any(thread.name == "boot" for thread in threading.enumerate()))
     os.kill(process.pid, signal.SIGSTOP)
     try:
         yield
