@@ -39,18 +39,15 @@ class Reply:
         """
         while not self._is_over:
             try:
-                items = await anext(self.stream)
-            except StopAsyncIteration:
-                self._is_over = True
-                return self.rendering.stream_end()
+                items = await anext(self.stream, None)
             except BaseException:
                 await self.aclose()
                 raise
-            data = b""
-            for index, events in items.items():
-                data += self.rendering.stream(index, events)
-                if isinstance(last := events[-1], Finished):
-                    self._note(index, last)
+            if items is None:
+                self._is_over = True
+                return self.rendering.stream_end()
+            data = b"".join(self.rendering.stream(index, events) for index, events in items.items())
+            self._note(items)
             if (error := self.rendering.error) is not None:
                 await self.aclose()
                 if not self._has_sent:
@@ -69,14 +66,14 @@ class Reply:
     async def events(self) -> dict[int, list[Event]] | None:
         """Return the next events before rendering, or None at the end. `rendering.answer` raises their error later."""
         items = await anext(self.stream, None)
-        for index, events in (items or {}).items():
-            if isinstance(last := events[-1], Finished):
-                self._note(index, last)
+        self._note(items or {})
         return items
 
-    def _note(self, index: int, last: Finished) -> None:
-        self._account.finished(index, last)
-        self._account.error = self.rendering.error
+    def _note(self, items: dict[int, list[Event]]) -> None:
+        for index, events in items.items():
+            if isinstance(last := events[-1], Finished):
+                self._account.finished(index, last)
+                self._account.error = self.rendering.error
 
 
 async def collect(reply: Reply) -> dict[str, Any]:
