@@ -233,14 +233,7 @@ class Bench:
         }
 
     def save(self) -> str:
-        lines = [f"{name}: {value}" for name, value in report.machine().items()]
-        lines += [f"in use by others: {share:.0%} of the processor" for share in self.busy_shares]
-        lines += ["", *(f"{name} {value:.3f}" for name, value in self.figures().items())]
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        written = {"machine": report.machine(), "figures": self.figures(), "measured": self.measured}
-        (RESULTS / f"{self.args.name}.json").write_text(json.dumps(written, indent=1) + "\n")
-        (RESULTS / f"{self.args.name}.txt").write_text("\n".join(lines) + "\n")
-        return "\n".join(lines)
+        return report.save_figures(RESULTS, self.args.name, self.figures(), self.measured, self.busy_shares, n_digits=3)
 
 
 async def _token_waits() -> list[float]:

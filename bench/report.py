@@ -158,6 +158,26 @@ def save(record: Record, folder: Path, name: str) -> str:
     return printed
 
 
+def save_figures(
+    folder: Path,
+    name: str,
+    figures: Mapping[str, float],
+    measured: Mapping[str, Sequence[float]],
+    busy_shares: Sequence[float],
+    *,
+    n_digits: int,
+) -> str:
+    """Write figures and all their measurements as JSON, and the figures as text. Returns the text."""
+    lines = [f"{key}: {value}" for key, value in machine().items()]
+    lines += [f"in use by others: {share:.0%} of the processor" for share in busy_shares]
+    lines += ["", *(f"{key} {value:.{n_digits}f}" for key, value in figures.items())]
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {"machine": machine(), "figures": figures, "measured": measured}
+    (folder / f"{name}.json").write_text(json.dumps(written, indent=1) + "\n")
+    (folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
+    return "\n".join(lines)
+
+
 def picture(record: Record) -> str:
     """Draw new tokens per second as bars: a group for each concurrency, the limit first."""
     names = ["limit", *record.servers()]

@@ -25,7 +25,7 @@ def process_of(engine: Engine) -> EngineProcess:
 def hanging(engine: Engine) -> Iterator[None]:
     """Stop the engine's process inside this context."""
     process = process_of(engine)
-    # The process is continued when the thread that started it ends (engine_process/lifeline.py).
+    # The process is continued when the thread that started it ends (llama/parent.py).
     wait_until(lambda: not any(thread.name == "boot" for thread in threading.enumerate()))
     os.kill(process.pid, signal.SIGSTOP)
     try:

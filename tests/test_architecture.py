@@ -73,7 +73,7 @@ ANYTHING = {"cli", "__main__"}
 # Third parties that only some parts may touch.
 ONLY_IN = {
     "llama_cpp": {"llama"},
-    "ctypes": {"engine_process", "llama"},  # prctl, and llama.cpp
+    "ctypes": {"llama"},
     "fastapi": set(),  # 0.1 s of import for routes that Starlette has
     "starlette": {"http"},
     "uvicorn": {"http"},

@@ -11,7 +11,6 @@ if the engine process sends them as fast as the worker reads them; then a stream
 import argparse
 import asyncio
 import http.client
-import json
 import os
 import re
 import sys
@@ -108,14 +107,7 @@ class Bench:
         return {name: value for name, value in middle.items() if name not in parts} | {n: middle[n] for n in parts}
 
     def save(self) -> str:
-        lines = [f"{name}: {value}" for name, value in report.machine().items()]
-        lines += [f"in use by others: {share:.0%} of the processor" for share in self.busy_shares]
-        lines += ["", *(f"{name} {value:.1f}" for name, value in self.figures().items())]
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        written = {"machine": report.machine(), "figures": self.figures(), "measured": self.measured}
-        (RESULTS / f"{self.args.name}.json").write_text(json.dumps(written, indent=1) + "\n")
-        (RESULTS / f"{self.args.name}.txt").write_text("\n".join(lines) + "\n")
-        return "\n".join(lines)
+        return report.save_figures(RESULTS, self.args.name, self.figures(), self.measured, self.busy_shares, n_digits=1)
 
 
 async def measure(pid: int, port: int, n_streams: int, seconds: float) -> tuple[Reading, Reading, int]:

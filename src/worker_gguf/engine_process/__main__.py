@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import socket
 import sys
+import threading
 import time
 
 began_s = time.perf_counter()
 
-from worker_gguf.engine_process import lifeline  # noqa: E402 - after the time at which the imports begin
-from worker_gguf.errors import WorkerError  # noqa: E402
+from worker_gguf.errors import WorkerError  # noqa: E402 - after the time at which the imports begin
 from worker_gguf.link.channel import Channel, ChannelClosed  # noqa: E402
 from worker_gguf.link.errors import report_of  # noqa: E402
 from worker_gguf.link.messages import Command, Failed  # noqa: E402
@@ -26,7 +27,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sock = socket.socket(fileno=os.dup(_SOCKET))  # a copy that no child of this process inherits
     os.close(_SOCKET)
-    lifeline.begin(sock.fileno())
+    threading.Thread(target=_end_with_worker, args=(sock.fileno(),), name="lifeline", daemon=True).start()
     channel: Channel[Command] = Channel(sock, Command)
     try:
         _serve(channel)
@@ -46,6 +47,14 @@ def _serve(channel: Channel[Command]) -> None:
         channel.send(Failed(error=report_of(error)))
         return
     Server(channel, began_s).run()
+
+
+def _end_with_worker(fd: int) -> None:
+    """End this process when the worker process has ended, even during a computation that never returns."""
+    poll = select.poll()
+    poll.register(fd, select.POLLRDHUP)
+    poll.poll()
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ from worker_gguf.llama.machine import read_machine
 from worker_gguf.llama.model import Model
 from worker_gguf.llama.mtp import MtpDrafter
 from worker_gguf.llama.offload import gpu_backends
+from worker_gguf.llama.parent import continue_with_end_of_parent
 from worker_gguf.llama.runner import LlamaRunner
 from worker_gguf.llama.vocabulary import Vocabulary
 
@@ -54,6 +55,7 @@ class Server:
     def __init__(self, channel: Channel[Command], began_s: float) -> None:
         """`began_s` is the reading of `time.perf_counter` at which this process began to import."""
         self._channel = channel
+        continue_with_end_of_parent()
         root = logging.getLogger()
         root.addHandler(LogSender(channel))
         root.setLevel(logging.WARNING)  # until LoadModel brings the level of the settings

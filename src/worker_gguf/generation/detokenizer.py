@@ -17,11 +17,11 @@ class Detokenizer:
     Holds back a character or a stop text that is split over tokens until it is complete.
     """
 
-    __slots__ = ("_firsts", "_held", "_partial", "_stops", "stop")
+    __slots__ = ("_decoder", "_firsts", "_held", "_stops", "stop")
 
     def __init__(self, stops: tuple[str, ...] = ()) -> None:
         """`stops` must not contain an empty string."""
-        self._partial = b""  # the first bytes of a character
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = _prefix_free(stops)
         self._firsts = {stop[0] for stop in self._stops}
         self._held = ""
@@ -29,7 +29,7 @@ class Detokenizer:
 
     def push(self, piece: bytes) -> str:
         """Add a token's bytes and return the text that is now final. Once `stop` is set, the text has ended."""
-        text = self._decode(piece)
+        text = self._decoder.decode(piece)
         if not self._stops:
             return text
         self._held += text
@@ -44,13 +44,7 @@ class Detokenizer:
         """Return the text that is still held back at the end of a sequence. An incomplete character becomes U+FFFD."""
         if self.stop is not None:
             return ""
-        text, self._held = self._held + self._decode(b"", final=True), ""
-        return text
-
-    def _decode(self, piece: bytes, final: bool = False) -> str:
-        data = self._partial + piece if self._partial else piece
-        text, n_decoded = codecs.utf_8_decode(data, "replace", final)
-        self._partial = data[n_decoded:]
+        text, self._held = self._held + self._decoder.decode(b"", final=True), ""
         return text
 
     def _find_stop(self) -> tuple[int, str | None]:

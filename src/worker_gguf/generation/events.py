@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from worker_gguf.engine.updates import FinishReason
 from worker_gguf.errors import WorkerError
@@ -33,7 +32,8 @@ class Usage:
     cached_tokens: int
 
 
-class Delta(NamedTuple):  # one is created for every token, and a dataclass is slower
+@dataclass(frozen=True, slots=True)
+class Delta:
     """New text of a sequence, in whole characters, and the token that completed it.
 
     Text is held back while a character is incomplete or the text may be the start of a stop text. A delta can therefore

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from worker_gguf.plan.choose import plan_memory
 from worker_gguf.plan.draft import left_by, plan_draft, plan_with_draft
+from worker_gguf.plan.layout import Layout
 from worker_gguf.plan.memory_plan import Constraints, DraftPlan, MemoryPlan, size_text
 from worker_gguf.plan.quants import preference
 from worker_gguf.plan.shape import LayerShape, ModelShape
 from worker_gguf.plan.smaller import Stage, smaller_plan
-from worker_gguf.plan.usage import GPU_CONTEXT_BYTES, Device, DeviceUse, Layout, Machine, measure
+from worker_gguf.plan.usage import GPU_CONTEXT_BYTES, Device, DeviceUse, Machine, measure
 
 __all__ = [
     "GPU_CONTEXT_BYTES",

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
+from worker_gguf.plan.layout import Layout
 from worker_gguf.plan.memory_plan import Constraints
 from worker_gguf.plan.shape import ModelShape
-from worker_gguf.plan.usage import Layout, Machine
+from worker_gguf.plan.usage import Machine
 
 __all__ = ["DEFAULT_N_CTX", "MIN_N_CTX", "Choice", "first_choice", "kv_steps"]
 

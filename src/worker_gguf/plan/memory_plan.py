@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from worker_gguf.plan.layout import Layout
 from worker_gguf.plan.shape import ModelShape
-from worker_gguf.plan.usage import DeviceUse, Layout, Machine, measure
+from worker_gguf.plan.usage import DeviceUse, Machine, measure
 
 __all__ = ["Constraints", "DraftPlan", "MemoryPlan", "describe", "size_text"]
 
@@ -144,7 +145,7 @@ def describe(
         reasons=reasons | more,
         weighed=_weighed(layout, reasons, model, machine, devices),
         has_mtp=model.has_mtp,
-        mtp_bytes=_total(devices) - _total(measure(model.without_mtp(), machine, layout)),
+        mtp_bytes=_total(devices) - _total(measure(model.without_mtp(), machine, layout)) if model.has_mtp else 0,
     )
 
 

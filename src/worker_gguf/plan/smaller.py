@@ -8,9 +8,10 @@ from typing import Final, Literal
 
 from worker_gguf.plan.choose import USEFUL_N_CTX
 from worker_gguf.plan.kv_steps import DEFAULT_N_CTX, MIN_N_CTX
+from worker_gguf.plan.layout import Layout
 from worker_gguf.plan.memory_plan import Constraints, MemoryPlan, describe
 from worker_gguf.plan.shape import ModelShape
-from worker_gguf.plan.usage import Layout, Machine, even_split
+from worker_gguf.plan.usage import Machine, even_split
 
 __all__ = ["Stage", "smaller_plan"]
 

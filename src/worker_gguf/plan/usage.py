@@ -12,7 +12,7 @@ from typing import Final
 from worker_gguf.plan.layout import CELL_PAD, Layout
 from worker_gguf.plan.shape import LayerShape, ModelShape
 
-__all__ = ["MTP_UNREAD", "Device", "DeviceUse", "Layout", "Machine", "even_split", "kv_bytes_by_layer", "measure"]
+__all__ = ["MTP_UNREAD", "Device", "DeviceUse", "Machine", "even_split", "kv_bytes_by_layer", "measure"]
 
 GPU_CONTEXT_BYTES: Final = 512 << 20
 """The CUDA context that each process opens on each GPU.
