@@ -117,7 +117,9 @@ UNGROUPED = replace(SMALL, n_kv=4096)
     ("model", "machine", "constraints", "flash_attn", "why"),
     [
         (SMALL, CPU, Constraints(), True, "several heads"),
-        (UNGROUPED, CPU, Constraints(), False, "this model is faster without it"),
+        (UNGROUPED, CPU, Constraints(), False, "this model are faster without it"),
+        (UNGROUPED, CPU, Constraints(n_ctx=4096), False, "this model are faster without it"),
+        (UNGROUPED, CPU, Constraints(n_ctx=4095), True, "short contexts"),
         (UNGROUPED, GPU, Constraints(), True, "default for this device"),
         (UNGROUPED, CPU, Constraints(type_v="q8_0"), True, "a quantised KV cache needs it"),
         (UNGROUPED, CPU, Constraints(flash_attn=True), True, "set"),

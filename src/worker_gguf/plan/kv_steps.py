@@ -16,6 +16,8 @@ __all__ = ["DEFAULT_N_CTX", "MIN_N_CTX", "Choice", "first_choice", "kv_steps"]
 DEFAULT_N_CTX: Final = 8192
 GOOD_N_CTX: Final = 4096
 MIN_N_CTX: Final = 512
+PLAIN_ATTENTION_N_CTX: Final = 4096
+"""The N_CTX from which plain attention may be planned: with short contexts it is slower (docs/memory.md)."""
 HALVED: Final = "halved until it fits in free memory"
 
 
@@ -65,7 +67,7 @@ def first_choice(model: ModelShape, machine: Machine, constraints: Constraints) 
     )
     reasons["type_k"] = "set" if constraints.type_k else "default"
     reasons["type_v"] = "set" if constraints.type_v else "default"
-    flash_attn, reasons["flash_attn"] = _flash_attn(model, machine, constraints)
+    flash_attn, reasons["flash_attn"] = _flash_attn(model, machine, constraints, n_ctx)
     n_cpu_moe = constraints.n_cpu_moe or 0
     if model.experts_bytes and machine.gpus:
         choose("n_cpu_moe", constraints.n_cpu_moe, 0, "the experts fit on the GPU")
@@ -96,12 +98,12 @@ def _unified(constraints: Constraints, n_parallel: int) -> tuple[bool, str]:
     return n_parallel == 1, "one sequence" if n_parallel == 1 else "separate parts for the sequences compute faster"
 
 
-def _flash_attn(model: ModelShape, machine: Machine, constraints: Constraints) -> tuple[bool, str]:
+def _flash_attn(model: ModelShape, machine: Machine, constraints: Constraints, n_ctx: int) -> tuple[bool, str]:
     """Choose flash attention.
 
     On a processor, llama.cpp's kernel is slower than plain attention if no heads share keys and values: twice as slow
-    for a token with 4096 tokens before it (docs/memory.md has the measurement). Where heads share them, it is as fast
-    or faster.
+    for a token with 4096 tokens before it, but not with a few hundred (docs/memory.md has the measurements). Where
+    heads share them, it is as fast or faster.
     """
     if constraints.flash_attn is not None:
         return constraints.flash_attn, "set"
@@ -111,7 +113,9 @@ def _flash_attn(model: ModelShape, machine: Machine, constraints: Constraints) -
         return True, "default for this device"
     if model.n_kv < model.n_q:
         return True, "several heads share the keys and values of one"
-    return False, "on a processor, this model is faster without it"
+    if n_ctx < PLAIN_ATTENTION_N_CTX:
+        return True, "short contexts are faster with it"
+    return False, "on a processor, long contexts of this model are faster without it"
 
 
 def kv_steps(first: Choice, constraints: Constraints) -> Iterator[Choice]:
