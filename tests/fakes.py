@@ -30,7 +30,7 @@ EOG = 0
 
 
 def limits(**changes: object) -> Limits:
-    values: dict[str, object] = {"n_slots": 2, "n_ctx": 64, "n_cells": 128, "n_batch": 16, "eog": frozenset({EOG})}
+    values: dict[str, object] = {"n_slots": 2, "n_ctx": 64, "n_cells": 128, "n_batch": 16}
     return Limits(**{**values, **changes})  # type: ignore[arg-type]
 
 
@@ -201,6 +201,7 @@ class FakeDrafter:
         n_read: int = 10_000,
         reads_along: bool = False,
     ) -> None:
+        self.eog = frozenset({EOG})
         """`seconds` is what a step with so many rows and further tokens takes."""
         self.draw = draw
         self.seconds = seconds

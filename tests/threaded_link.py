@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from tests.fakes import EOG
 from tests.waiting import MOST_S
 from worker_gguf.engine.runner import Runner
 from worker_gguf.engine_process.loop import Loop
@@ -32,11 +33,12 @@ class Numerals:
 class ThreadedLink:
     """Keeps the contract of EngineProcess. A kill closes the channel, as the end of a process does."""
 
-    def __init__(self, runner: Runner, *, max_queue: int, prefill_chunk: int | None = None, **clock: Any) -> None:
+    def __init__(self, runner: Runner, *, max_queue: int, **options: Any) -> None:
+        """`options` are those of Loop. Without `eog`, the end-of-generation token is that of FakeRunner."""
         ours, theirs = socket.socketpair()
         self._channel: Channel[Report] = Channel(ours, Report)
         self._served: Channel[Command] = Channel(theirs, Command)
-        self.loop = Loop(runner, self._served, max_queue=max_queue, prefill_chunk=prefill_chunk, **clock)
+        self.loop = Loop(runner, self._served, max_queue=max_queue, **{"eog": frozenset({EOG}), **options})
         self._runner = runner
         self._sender = Sender(self._channel)
         self._why = "The engine process ended."
@@ -72,7 +74,7 @@ class ThreadedLink:
 
 def engine_of(runner: Runner, pieces: Any = None, *, max_queue: int = 100, **options: Any) -> Engine:
     """Return an engine with this runner that is not started yet."""
-    prefill_chunk = options.pop("prefill_chunk", None)
-    clock = {"clock": options["clock"]} if "clock" in options else {}
-    link = ThreadedLink(runner, max_queue=max_queue, prefill_chunk=prefill_chunk, **clock)
+    of_loop: dict[str, Any] = {name: options.pop(name) for name in ("prefill_chunk", "eog") if name in options}
+    of_loop |= {"clock": options["clock"]} if "clock" in options else {}
+    link = ThreadedLink(runner, max_queue=max_queue, **of_loop)
     return Engine(link, runner.limits, pieces or Numerals(), max_queue=max_queue, **options)

@@ -23,6 +23,7 @@ from worker_gguf.link.messages import (
     ModelLoaded,
     OpenContext,
     Report,
+    Serve,
     Step,
     Stop,
 )
@@ -46,10 +47,10 @@ class Engine:
         """Return at Stop. Raises ChannelClosed when the worker process ends."""
         while not isinstance(command := self._channel.receive(), Stop):
             assert command is not None
-            self._channel.send(answer(command))
-            if isinstance(command, OpenContext):
+            if isinstance(command, Serve):
                 self._serve()
                 return
+            self._channel.send(answer(command))
 
     def _serve(self) -> None:
         next_s = time.monotonic()
@@ -104,9 +105,9 @@ def answer(command: Command) -> Report:
             return ModelLoaded(n_ctx_train=_N_CTX, n_params=1, offloaded=None, taken_bytes=0)
         case OpenContext():
             n_slots = command.params.n_parallel
-            limits = Limits(n_slots, _N_CTX, n_slots * _N_CTX, n_batch=n_slots, eog=frozenset())
+            limits = Limits(n_slots, _N_CTX, n_slots * _N_CTX, n_batch=n_slots)
             return ContextOpened(limits, time.perf_counter(), first_logprob=-1.0, first_error=None)
-    raise RuntimeError(f"{type(command).__name__} came before the context was open")
+    raise RuntimeError(f"{type(command).__name__} came before Serve")
 
 
 def main() -> None:

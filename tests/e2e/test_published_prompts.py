@@ -142,8 +142,9 @@ def test_a_wrong_template_or_a_wrong_position_fails_many(wrong: str) -> None:
     params = ContextParams(
         n_ctx=1024, n_parallel=1, n_cells=1024, n_batch=512, n_ubatch=512, n_threads=1, n_threads_batch=1, unified=True
     )
-    runner = (Shifted if wrong == "positions" else LlamaRunner)(model, Context(model, params))
-    engine = engine_of(runner, model.vocabulary, max_queue=1)
+    special = model.vocabulary.special
+    runner = (Shifted if wrong == "positions" else LlamaRunner)(model, Context(model, params), special)
+    engine = engine_of(runner, model.vocabulary, max_queue=1, eog=special.eog)
     engine.start()
     template = ChatTemplate(CHATML) if wrong == "template" else own_template()
     some = PROMPTS[::3]

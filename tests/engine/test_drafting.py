@@ -55,7 +55,7 @@ class Run:
         given = limits(**{"n_slots": n_slots, **values, **changes})
         self.drafter = drafter
         self.runner = FakeRunner(given, successor, step_seconds)
-        self.scheduler = Scheduler(given, max_queue=100, drafter=drafter)
+        self.scheduler = Scheduler(given, eog=frozenset({EOG}), max_queue=100, drafter=drafter)
         self.tokens: dict[str, list[int]] = {}
         self.seconds = 0.0
         self.n_drafted = self.n_steps = 0

@@ -30,7 +30,13 @@ class Drive:
         cache_bytes: int = 0,
         **runner: object,
     ) -> None:
-        self.scheduler = Scheduler(given, max_queue=max_queue, prefill_chunk=prefill_chunk, cache_bytes=cache_bytes)
+        self.scheduler = Scheduler(
+            given,
+            eog=frozenset({EOG}),
+            max_queue=max_queue,
+            prefill_chunk=prefill_chunk,
+            cache_bytes=cache_bytes,
+        )
         self.runner = FakeRunner(given, **runner)  # type: ignore[arg-type]
         self.tokens: dict[str, list[int]] = {}
         self.endings: dict[str, list[Ended]] = {}

@@ -22,7 +22,7 @@ def test_it_leaves_the_memory_empty_and_no_request_open() -> None:
 def test_a_failed_decode_is_returned_and_forgotten_too() -> None:
     runner = FakeRunner(limits())
     runner.next_results = [StepResult(error=EngineFailed("llama_decode answered -3."))]
-    failed = first_token(runner, None)
+    failed = first_token(runner, 0)
     assert isinstance(failed, EngineFailed)
     assert runner.open == {}
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.fakes import FakeDrafter, FakeRunner, foretold, limits, request, successor
+from tests.fakes import EOG, FakeDrafter, FakeRunner, foretold, limits, request, successor
 from worker_gguf.engine.batch import Batch, Close, StepResult
 from worker_gguf.engine_process.loop import Loop
 from worker_gguf.link.channel import Channel, ChannelClosed
@@ -23,7 +23,7 @@ class Driven:
         ours, theirs = socket.socketpair()
         self.worker: Channel[Report] = Channel(ours, Report)
         self.channel: Channel[Command] = Channel(theirs, Command)
-        self.loop = Loop(runner, self.channel, max_queue=9, **options)  # type: ignore[arg-type]
+        self.loop = Loop(runner, self.channel, eog=frozenset({EOG}), max_queue=9, **options)  # type: ignore[arg-type]
         self.thread = threading.Thread(target=self.loop.run)
 
     def send(self, *commands: Command) -> None:

@@ -29,7 +29,7 @@ from worker_gguf.llama.runner import LlamaRunner
 from worker_gguf.plan import Machine
 from worker_gguf.plan.planning import plan_for
 from worker_gguf.settings import Settings
-from worker_gguf.start.opening import context_params
+from worker_gguf.start.params import context_params
 
 __all__ = ["Outcome", "load_all", "load_apart"]
 
@@ -105,8 +105,8 @@ def _load(path: Path) -> tuple[str, str]:
         with contextlib.suppress(WorkerError):
             model.vocabulary.tokenize(_ODD, add_special=True, parse_special=True)
         model.vocabulary.text(range(model.vocabulary.n_tokens))
-        runner = LlamaRunner(model, Context(model, context_params(settings, plan)))
-        first = first_token(runner, model.vocabulary.bos)
+        runner = LlamaRunner(model, Context(model, context_params(settings, plan)), model.vocabulary.special)
+        first = first_token(runner, model.vocabulary.bos or 0)
         runner.close()
         if isinstance(first, WorkerError):
             raise first

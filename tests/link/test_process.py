@@ -17,6 +17,7 @@ from tests.waiting import MOST_S, wait_until
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.engine.params import ContextParams, ModelParams
 from worker_gguf.engine.request import GenerationRequest, SamplingParams
+from worker_gguf.engine.runner import SpecialTokens
 from worker_gguf.errors import ModelInvalid
 from worker_gguf.link.messages import (
     Add,
@@ -26,6 +27,7 @@ from worker_gguf.link.messages import (
     Look,
     ModelLoaded,
     OpenContext,
+    Serve,
     Step,
     Stop,
 )
@@ -35,7 +37,8 @@ LOAD = LoadModel(str(MODEL_PATH), ModelParams(), False, 30)
 CONTEXT = ContextParams(
     n_ctx=256, n_parallel=1, n_cells=256, n_batch=64, n_ubatch=64, n_threads=1, n_threads_batch=1, unified=True
 )
-OPEN = OpenContext(CONTEXT, (), True, 8, 1)
+OPEN = OpenContext(CONTEXT, 0, True, 1)
+SERVE = Serve(SpecialTokens(), 8)
 ENDLESS = GenerationRequest("a", (1,), SamplingParams(temperature=0.0, ignore_eos=True), 200)
 
 
@@ -69,6 +72,7 @@ def test_it_looks_loads_opens_and_serves(process: EngineProcess) -> None:
     assert opened.limits.n_ctx == 256
     assert opened.first_logprob is not None
     assert opened.first_logprob <= 0
+    process.send(SERVE)
     process.send(Add(1, ENDLESS, None))
     n_tokens, reason = 0, None
     while reason is None:
@@ -127,7 +131,7 @@ def test_signals_of_a_terminal_or_a_platform_do_not_end_it(process: EngineProces
 
 PARENT = """
 import sys, time
-from tests.link.test_process import LOAD, OPEN, ENDLESS
+from tests.link.test_process import LOAD, OPEN, SERVE, ENDLESS
 from worker_gguf.link.process import EngineProcess
 from worker_gguf.link.messages import *
 process = EngineProcess()
@@ -135,6 +139,7 @@ process.ask(Look(), Found)
 if sys.argv[1] == "serving":
     process.ask(LOAD, ModelLoaded)
     process.ask(OPEN, ContextOpened)
+    process.send(SERVE)
     process.send(Add(1, ENDLESS, None))
 print(process.pid, flush=True)
 time.sleep(60)

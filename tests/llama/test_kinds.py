@@ -65,8 +65,8 @@ class Engine:
     are always worth saving and guesses always worth trying."""
 
     def __init__(self, model: Model, params: ContextParams, cache_bytes: int = 0) -> None:
-        self.runner = LlamaRunner(model, Context(model, params))
-        self.scheduler = Scheduler(self.runner.limits, max_queue=100, cache_bytes=cache_bytes)
+        self.runner = LlamaRunner(model, Context(model, params), model.vocabulary.special)
+        self.scheduler = Scheduler(self.runner.limits, eog=model.vocabulary.eog, max_queue=100, cache_bytes=cache_bytes)
         self.tokens: dict[str, list[int]] = {}
         self.endings: dict[str, Ended] = {}
         self.operations: Counter[str] = Counter()

@@ -82,12 +82,18 @@ class Engine:
 
     def __post_init__(self) -> None:
         self.context = Context(self.model, self.params)
-        self.runner = LlamaRunner(self.model, self.context)
+        self.runner = LlamaRunner(self.model, self.context, self.model.vocabulary.special)
         self.drafter = (
             MtpDrafter.open(self.model, self.own or mtp_params(self.params), self.context) if self.has_mtp else None
         )
+        if self.drafter is not None:
+            self.drafter.eog = self.model.vocabulary.eog
         self.scheduler = Scheduler(
-            self.runner.limits, max_queue=100, drafter=self.drafter, cache_bytes=self.cache_bytes
+            self.runner.limits,
+            eog=self.model.vocabulary.eog,
+            max_queue=100,
+            drafter=self.drafter,
+            cache_bytes=self.cache_bytes,
         )
 
     def add(self, prompt: list[int], n: int = 60, sampling: SamplingParams = GREEDY) -> str:
@@ -207,6 +213,7 @@ class Decoded:
         params = replace(PARAMS, **changes)  # type: ignore[arg-type]
         self.context = Context(model, params)
         self.drafter = MtpDrafter.open(model, mtp_params(params), self.context)
+        self.drafter.eog = model.vocabulary.eog
 
     def decode(self, slot: int, start: int, tokens: list[int]) -> None:
         self.context.decode([Chunk(slot, start, tokens, n_outputs=1)])

@@ -62,6 +62,6 @@ def test_a_cut_at_the_end_is_none_and_one_before_it_is_refused(context: Context)
 
 def test_limits_allow_only_whole_prefixes(recurrent: Model) -> None:
     context = Context(recurrent, params(False))
-    runner = LlamaRunner(recurrent, context, n_sampling_threads=1)
+    runner = LlamaRunner(recurrent, context, recurrent.vocabulary.special, n_sampling_threads=1)
     assert runner.limits.prefix == "whole"
     context.close()

@@ -39,7 +39,7 @@ def runner(request: pytest.FixtureRequest, model: Model) -> Iterator[LlamaRunner
         n_ctx=256, n_parallel=4, n_cells=1024, n_batch=128, n_ubatch=128, n_threads=1, n_threads_batch=1,
         unified=request.param,
     )  # fmt: skip
-    made = _Lent(model, Context(model, params), n_sampling_threads=2)
+    made = _Lent(model, Context(model, params), model.vocabulary.special, n_sampling_threads=2)
     yield made
     made.close()
 
@@ -183,7 +183,7 @@ def test_several_rows_of_a_chunk_draw_the_same_tokens_as_single_steps(
 ) -> None:
     expected = generate(0, prompt, 4)
     params = replace(runner._context.params, n_rows=4)
-    wide = _Lent(model, Context(model, params), n_sampling_threads=2)
+    wide = _Lent(model, Context(model, params), model.vocabulary.special, n_sampling_threads=2)
     try:
         assert wide.limits.n_rows == 4
         for n_right in range(4):
@@ -201,7 +201,7 @@ def test_several_rows_of_a_chunk_draw_the_same_tokens_as_single_steps(
 
 def test_each_row_has_its_log_probabilities(model: Model, prompt: list[int], runner: LlamaRunner) -> None:
     params = replace(runner._context.params, n_rows=2)
-    wide = _Lent(model, Context(model, params))
+    wide = _Lent(model, Context(model, params), model.vocabulary.special)
     try:
         asked = asked_logprobs(prompt, 3)
         (first,) = wide.run(Batch((Open(0, asked, prompt),), (Chunk(0, 0, prompt, 1),))).sampled

@@ -23,7 +23,7 @@ Draw = Callable[..., list[int]]
 
 @pytest.fixture
 def factory(model: Model) -> Iterator[ChainFactory]:
-    made = ChainFactory(model.vocabulary)
+    made = ChainFactory(model)
     yield made
     made.close()
 

@@ -106,4 +106,4 @@ def test_what_is_not_refused_gives_the_logits_of_computing_afresh(shared: Contex
 
 
 def test_its_prefixes_may_be_cut_anywhere(sliding: Model, context: Context) -> None:
-    assert LlamaRunner(sliding, context).limits.prefix == "any"
+    assert LlamaRunner(sliding, context, sliding.vocabulary.special).limits.prefix == "any"

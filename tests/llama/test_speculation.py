@@ -30,12 +30,13 @@ class _Run:
     """Generates with a scheduler whose steps all take the same time, so that guesses are always worth it."""
 
     def __init__(self, model: Model, n_rows: int) -> None:
+        self.model = model
         self.context = Context(model, replace(PARAMS, n_rows=n_rows))
-        self.runner = LlamaRunner(model, self.context)
+        self.runner = LlamaRunner(model, self.context, model.vocabulary.special)
         self.n_steps = self.n_right = 0
 
     def answers(self, prompt: list[int], samplings: list[SamplingParams], n: int) -> list[list[int]]:
-        scheduler = Scheduler(self.runner.limits, max_queue=10)
+        scheduler = Scheduler(self.runner.limits, eog=self.model.vocabulary.eog, max_queue=10)
         for i, sampling in enumerate(samplings):
             scheduler.add(request(f"r{i}", prompt, max_tokens=n, sampling=replace(sampling, ignore_eos=True)))
         tokens: dict[str, list[int]] = {f"r{i}": [] for i in range(len(samplings))}

@@ -12,7 +12,7 @@ from worker_gguf.plan import MemoryPlan
 from worker_gguf.plan.planning import plan_for
 from worker_gguf.settings import Settings
 from worker_gguf.start.engine_start import EngineStart
-from worker_gguf.start.opening import model_params
+from worker_gguf.start.params import model_params
 
 __all__ = ["measure"]
 

@@ -45,7 +45,12 @@ class Drafts:
 
 
 class Drafter(Protocol):
-    """Guesses tokens. Called only from the thread of the engine's loop."""
+    """Guesses tokens. Called only from the thread of the engine's loop.
+
+    `eog` are the tokens that end an answer. They are set before the first guess.
+    """
+
+    eog: frozenset[int]
 
     @property
     def n_ctx(self) -> int:

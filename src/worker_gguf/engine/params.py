@@ -5,14 +5,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ContextParams", "ModelParams"]
+__all__ = ["ContextParams", "ModelParams", "VocabularySize"]
+
+
+@dataclass(frozen=True, slots=True)
+class VocabularySize:
+    """The number of tokens of a model, and the key under which a file may state it."""
+
+    key: str
+    n_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class ModelParams:
     """`n_gpu_layers` -1 means all layers. `tensor_split` is each device's share of the model. The experts of the first
     `n_cpu_moe` layers stay in main memory. `repack` copies weights into an order that is better for the processor; this
-    can begin only after the whole file is read. With `has_mtp`, the MTP layer is loaded, too.
+    can begin only after the whole file is read. With `has_mtp`, the MTP layer is loaded, too. With
+    `vocabulary_size`, the model is loaded without its vocabulary.
     """
 
     n_gpu_layers: int = 0
@@ -23,6 +32,7 @@ class ModelParams:
     n_cpu_moe: int = 0
     repack: bool = False
     has_mtp: bool = False
+    vocabulary_size: VocabularySize | None = None
 
 
 @dataclass(frozen=True, slots=True)

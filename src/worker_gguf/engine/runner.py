@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from worker_gguf.engine.batch import Batch, StepResult
 
-__all__ = ["Limits", "Runner"]
+__all__ = ["Limits", "Runner", "SpecialTokens"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,21 @@ class Limits:
     n_ctx: int
     n_cells: int
     n_batch: int
-    eog: frozenset[int]
     partitioned: bool = False
     prefix: Literal["any", "whole"] = "any"
     saved_prefix: Literal["any", "whole"] = "any"
     n_rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialTokens:
+    """The tokens of a vocabulary that the engine must know.
+
+    `eog` end an answer. `suppressed` must not be drawn, according to the model's file.
+    """
+
+    eog: frozenset[int] = frozenset()
+    suppressed: frozenset[int] = frozenset()
 
 
 class Runner(Protocol):

@@ -23,12 +23,7 @@ from worker_gguf.engine.sequence import Sequence, Slot
 from worker_gguf.engine.slots import common_prefix, least_copy
 from worker_gguf.engine.speculation import Drafted, Speculation
 from worker_gguf.engine.updates import Ended, FinishReason, Token, Update
-from worker_gguf.errors import (
-    DeadlineExceeded,
-    EngineFailed,
-    QueueFull,
-    WorkerError,
-)
+from worker_gguf.errors import DeadlineExceeded, EngineFailed, QueueFull, WorkerError
 
 __all__ = ["PLACES_PER_PRIORITY", "Scheduler"]
 
@@ -44,17 +39,20 @@ class Scheduler:
         self,
         limits: Limits,
         *,
+        eog: frozenset[int],
         max_queue: int,
         prefill_chunk: int | None = None,
         cache_bytes: int = 0,
         drafter: Drafter | None = None,
     ) -> None:
-        """`drafter` guesses tokens. `cache_bytes` is the size of the prompt cache in main memory, 0 for none.
+        """`eog` are the tokens that end an answer. `drafter` guesses tokens.
 
-        `max_queue` is the number of requests that may wait while all slots are busy. `prefill_chunk` is the maximum
-        number of prompt tokens in a step while other sequences decode.
+        `cache_bytes` is the size of the prompt cache in main memory, 0 for none. `max_queue` is the number of
+        requests that may wait while all slots are busy. `prefill_chunk` is the maximum number of prompt tokens in a
+        step while other sequences decode.
         """
         self.limits = limits
+        self._eog = eog
         self.max_queue = max_queue
         self.prefill_chunk = min(prefill_chunk or limits.n_batch, limits.n_batch)
         self._costs = StepCosts()
@@ -277,7 +275,7 @@ class Scheduler:
         sequence.n_drawn = len(sampled.tokens)
         for token, logprob in zip_longest(sampled.tokens, sampled.logprobs):
             sequence.tokens.append(token)
-            if token in self.limits.eog and not sequence.request.sampling.ignore_eos:
+            if token in self._eog and not sequence.request.sampling.ignore_eos:
                 return [*updates, self._end(sequence, "stop")]
             updates.append(Token(sequence, token, logprob))
             if (limit is not None and sequence.n_generated >= limit) or len(sequence.tokens) >= self.limits.n_ctx:

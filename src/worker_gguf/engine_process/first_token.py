@@ -15,12 +15,12 @@ __all__ = ["first_token"]
 _ID = "first-token"
 
 
-def first_token(runner: Runner, bos: int | None) -> Sampled | WorkerError | None:
-    """Draw the first token, with its log-probability. Call it before the loop runs.
+def first_token(runner: Runner, bos: int) -> Sampled | WorkerError | None:
+    """Draw the token after `bos`, with its log-probability. Call it before the loop runs.
 
     Returns None if no token could be drawn, or the error if the decode failed. The KV memory is empty afterwards.
     """
-    prompt = (bos if bos is not None else 0,)
+    prompt = (bos,)
     request = GenerationRequest(_ID, prompt, SamplingParams(temperature=0.0), max_tokens=1, top_logprobs=0)
     result = runner.run(Batch((Open(0, request, prompt),), (Chunk(0, 0, list(prompt), n_outputs=1),)))
     runner.run(Batch((Close(_ID), Truncate(0, 0)), ()))

@@ -34,6 +34,7 @@ class Loop:
         runner: Runner,
         channel: Channel[Command],
         *,
+        eog: frozenset[int],
         max_queue: int,
         prefill_chunk: int | None = None,
         cache_bytes: int = 0,
@@ -55,6 +56,7 @@ class Loop:
         self._clock = clock
         self._scheduler = Scheduler(
             runner.limits,
+            eog=eog,
             max_queue=max_queue,
             prefill_chunk=prefill_chunk,
             cache_bytes=cache_bytes,

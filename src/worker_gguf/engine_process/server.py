@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from worker_gguf.engine.params import ContextParams
-from worker_gguf.engine.runner import Limits
+from worker_gguf.engine.runner import Limits, SpecialTokens
 from worker_gguf.engine_process.first_token import first_token
 from worker_gguf.engine_process.log import LogSender, say_last
 from worker_gguf.engine_process.loop import Loop
@@ -30,6 +28,7 @@ from worker_gguf.link.messages import (
     OpenContext,
     Progress,
     Report,
+    Serve,
     Stop,
 )
 from worker_gguf.llama import backend
@@ -41,7 +40,6 @@ from worker_gguf.llama.mtp import MtpDrafter
 from worker_gguf.llama.offload import gpu_backends
 from worker_gguf.llama.parent import continue_with_end_of_parent
 from worker_gguf.llama.runner import LlamaRunner
-from worker_gguf.llama.vocabulary import Vocabulary
 
 __all__ = ["Server"]
 
@@ -50,7 +48,7 @@ _STEP = 0.005
 
 
 class Server:
-    """Answers commands until the context is open, and then serves requests until it is told to stop."""
+    """Answers commands until it is told to serve, and then serves requests until it is told to stop."""
 
     def __init__(self, channel: Channel[Command], began_s: float) -> None:
         """`began_s` is the reading of `time.perf_counter` at which this process began to import."""
@@ -64,6 +62,8 @@ class Server:
         self._model: Model | None = None
         self._draft: Model | None = None
         self._name = ""
+        self._runner: LlamaRunner | None = None
+        self._drafter: LlamaDrafter | MtpDrafter | None = None
 
     def run(self) -> None:
         """Return when the worker process sends Stop. Raises ChannelClosed if it ends."""
@@ -72,17 +72,14 @@ class Server:
             assert command is not None
             if isinstance(command, Stop):
                 return
+            if isinstance(command, Serve):
+                self._serve(command)
+                return
             try:
-                if isinstance(command, OpenContext):
-                    loop = self._open(command)
-                else:
-                    self._channel.send(self._answer(command))
-                    continue
+                report = self._answer(command)
             except WorkerError as error:
-                self._channel.send(Failed(error=report_of(error)))
-                continue
-            loop.run()
-            return
+                report = Failed(error=report_of(error))
+            self._channel.send(report)
 
     def _answer(self, command: Command) -> Report:
         match command:
@@ -100,8 +97,10 @@ class Server:
                 finally:
                     if fd is not None:
                         os.close(fd)
+            case OpenContext():
+                return self._open(command)
             case _:
-                raise RuntimeError(f"{type(command).__name__} came before the context was open")
+                raise RuntimeError(f"{type(command).__name__} came before Serve")
 
     def _load(self, command: LoadModel, fd: int | None) -> ModelLoaded:
         logging.getLogger().setLevel(command.log_level)
@@ -147,65 +146,61 @@ class Server:
 
         return report
 
-    def _open(self, command: OpenContext) -> Loop:
+    def _open(self, command: OpenContext) -> ContextOpened:
         model = self._model
         assert model is not None, "no model is loaded"
-        vocabulary = model.vocabulary
-        # The search for the tokens takes 0.1 s in a large vocabulary, and llama.cpp needs no Python meanwhile.
-        searching = threading.Thread(target=vocabulary.adopt, args=(vocabulary.bos, command.eog))
-        searching.start()
-        try:
-            context = Context(model, command.params)
-        finally:
-            searching.join()
+        context = Context(model, command.params)
         opened_s = time.perf_counter()
-        runner = LlamaRunner(model, context, n_sampling_threads=command.n_sampling_threads)
+        runner = LlamaRunner(model, context, SpecialTokens(), n_sampling_threads=command.n_sampling_threads)
         try:
-            drafter = self._open_draft(command.draft, runner.limits, vocabulary, context)
+            drafter = self._open_draft(command, runner.limits, context)
         except BaseException:
             context.close()  # a smaller plan opens another one
             raise
         logprob, error = None, None
         if command.draws_first:
-            first = first_token(runner, vocabulary.bos)
+            first = first_token(runner, command.bos)
             if isinstance(first, WorkerError):
                 error = first.message
             elif first is not None and first.logprobs:
                 logprob = first.logprobs[0].logprob
-        loop = Loop(
-            runner,
-            self._channel,
-            max_queue=command.max_queue,
-            prefill_chunk=command.params.n_ubatch,
-            cache_bytes=command.cache_bytes,
-            holds_reports=command.holds_reports,
-            drafter=drafter,
+        self._runner, self._drafter = runner, drafter
+        return ContextOpened(
+            limits=runner.limits,
+            opened_s=opened_s,
+            first_logprob=logprob,
+            first_error=error,
+            gpu_free_bytes=tuple(gpu.free_bytes for gpu in read_machine().gpus),
         )
-        self._channel.send(
-            ContextOpened(
-                limits=runner.limits,
-                opened_s=opened_s,
-                first_logprob=logprob,
-                first_error=error,
-                gpu_free_bytes=tuple(gpu.free_bytes for gpu in read_machine().gpus),
-            )
-        )
-        return loop
 
-    def _open_draft(
-        self, params: ContextParams | None, limits: Limits, vocabulary: Vocabulary, context: Context
-    ) -> LlamaDrafter | MtpDrafter | None:
+    def _open_draft(self, command: OpenContext, limits: Limits, context: Context) -> LlamaDrafter | MtpDrafter | None:
         """Open the context that guesses tokens, if the plan has one, and compute with it. Raises ModelInvalid."""
-        if params is None:
+        if (params := command.draft) is None:
             return None
+        assert self._model is not None
         if self._draft is None:
-            assert self._model is not None
-            return MtpDrafter.open(self._model, params, context)
+            return MtpDrafter.open(self._model, params, context, command.bos)
         if limits.prefix != "any":
             raise ModelInvalid(
                 f"DRAFT_MODEL cannot be used with {self._name} and SWA_FULL=false: wrong guesses could not be removed "
                 "from its memory. Unset one of them."
             )
-        drafter = LlamaDrafter(self._draft, Context(self._draft, params), vocabulary)
-        drafter.warm_up(vocabulary.bos or 0)
+        drafter = LlamaDrafter(self._draft, Context(self._draft, params), self._model.n_vocab)
+        drafter.warm_up(command.bos)
         return drafter
+
+    def _serve(self, command: Serve) -> None:
+        assert self._runner is not None, "no context is open"
+        self._runner.adopt(command.special)
+        if self._drafter is not None:
+            self._drafter.eog = command.special.eog
+        Loop(
+            self._runner,
+            self._channel,
+            eog=command.special.eog,
+            max_queue=command.max_queue,
+            prefill_chunk=self._runner.n_ubatch,
+            cache_bytes=command.cache_bytes,
+            holds_reports=command.holds_reports,
+            drafter=self._drafter,
+        ).run()

@@ -1,7 +1,7 @@
 """The messages between the worker process and an engine process. Both sides run the same version of this package.
 
-The worker process sends commands. Until the context is open, the engine process answers each command with one report,
-after any number of `Progress`, `FilesOpened` and `Logged`. After that it sends one `Step` for each turn of its loop.
+The worker process sends commands. Until `Serve`, the engine process answers each command with one report, after any
+number of `Progress`, `FilesOpened` and `Logged`. After that it sends one `Step` for each turn of its loop.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from msgspec import Struct
 from worker_gguf.engine.batch import Logprob
 from worker_gguf.engine.params import ContextParams, ModelParams
 from worker_gguf.engine.request import GenerationRequest
-from worker_gguf.engine.runner import Limits
+from worker_gguf.engine.runner import Limits, SpecialTokens
 from worker_gguf.engine.updates import FinishReason
 from worker_gguf.plan import Machine
 
@@ -34,6 +34,7 @@ __all__ = [
     "OpenContext",
     "Progress",
     "Report",
+    "Serve",
     "Step",
     "Stop",
 ]
@@ -75,22 +76,31 @@ class LoadDraft(Message, frozen=True):
 
 
 class OpenContext(Message, frozen=True):
-    """Open the context of the loaded model, and begin to serve. Answered by ContextOpened.
+    """Open the context of the loaded model. Answered by ContextOpened.
 
-    `eog` are end-of-generation tokens that the model's file lacks. With `draws_first`, a first token is drawn, which
-    shows whether the model computes. `cache_bytes` is the size of the prompt cache in main memory. With
-    `holds_reports`, the reports of further tokens are sent one computation later. `draft` has the parameters of the
-    context that guesses tokens: that of the draft model, if one is loaded, or that of the model's own MTP layer.
+    With `draws_first`, a first token is drawn after the token `bos`, which shows whether the model computes. `draft`
+    has the parameters of the context that guesses tokens: that of the draft model, if one is loaded, or that of the
+    model's own MTP layer.
     """
 
     params: ContextParams
-    eog: tuple[int, ...]
+    bos: int
     draws_first: bool
-    max_queue: int
     n_sampling_threads: int
+    draft: ContextParams | None = None
+
+
+class Serve(Message, frozen=True):
+    """Begin to serve in the context that was opened. Requests may follow.
+
+    `cache_bytes` is the size of the prompt cache in main memory. With `holds_reports`, the reports of further tokens
+    are sent one computation later.
+    """
+
+    special: SpecialTokens
+    max_queue: int
     cache_bytes: int = 0
     holds_reports: bool = False
-    draft: ContextParams | None = None
 
 
 class Add(Message, frozen=True):
@@ -111,7 +121,7 @@ class Stop(Message, frozen=True):
     """End the process."""
 
 
-Command = Look | LoadModel | LoadDraft | OpenContext | Add | Finish | Stop
+Command = Look | LoadModel | LoadDraft | OpenContext | Serve | Add | Finish | Stop
 
 
 # --- reports ----------------------------------------------------------------------------------------------------------

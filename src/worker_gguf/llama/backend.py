@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ _LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ER
 _CONT = 5
 # These functions of llama.cpp report an error if they find no GPU.
 _DEVICES = ("ggml_cuda_init", "ggml_vulkan", "ggml_vk")
+# The model is loaded without its vocabulary on purpose.
+_EXPECTED = re.compile(r"\w+: adding \d+ dummy tokens$")
 _recent: deque[str] = deque(maxlen=20)
 _watchers: list[Callable[[str], None]] = []
 _loading: dict[int, str] = {}  # by thread, because another thread may generate at the same time
@@ -38,7 +41,7 @@ def _on_log(level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
         level_now = _state["level"] = _LEVELS.get(level, logging.DEBUG)
     if not line.strip("."):
         return
-    if not _state["uses_gpus"] and line.startswith(_DEVICES):
+    if _EXPECTED.match(line) or (not _state["uses_gpus"] and line.startswith(_DEVICES)):
         level_now = logging.DEBUG
     if level_now >= logging.WARNING:
         _recent.append(line)

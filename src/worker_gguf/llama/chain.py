@@ -11,7 +11,7 @@ from dataclasses import replace
 from worker_gguf.engine.request import SamplingParams
 from worker_gguf.errors import EngineFailed
 from worker_gguf.llama.bindings import llama_cpp
-from worker_gguf.llama.vocabulary import Vocabulary
+from worker_gguf.llama.model import Model
 
 __all__ = ["Chain", "ChainFactory", "dry_is_active", "penalties_are_active", "resolve_windows"]
 
@@ -81,8 +81,8 @@ class Chain:
 class ChainFactory:
     """Creates chains for one model. For one thread."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self._vocabulary = vocabulary
+    def __init__(self, model: Model) -> None:
+        self._model = model
         self._dry: OrderedDict[_DryKey, _Sampler] = OrderedDict()
         self._makers: dict[str, Callable[[SamplingParams, int], _Sampler | None]] = {
             "penalties": self._penalties,
@@ -96,7 +96,7 @@ class ChainFactory:
             "temperature": lambda p, _: llama_cpp.llama_sampler_init_temp_ext(
                 p.temperature, p.dynatemp_range, p.dynatemp_exponent
             ),
-            "infill": lambda _p, _s: llama_cpp.llama_sampler_init_infill(self._vocabulary.pointer),
+            "infill": lambda _p, _s: llama_cpp.llama_sampler_init_infill(self._model.vocabulary.pointer),
         }
 
     def greedy(self, params: SamplingParams) -> Chain:
@@ -136,7 +136,7 @@ class ChainFactory:
 
     def _penalties(self, params: SamplingParams, _seed: int) -> _Sampler | None:
         return llama_cpp.llama_sampler_init_penalties(
-            self._vocabulary.n_tokens,
+            self._model.n_vocab,
             params.repeat_last_n,
             params.repeat_penalty,
             params.frequency_penalty,
@@ -147,7 +147,7 @@ class ChainFactory:
         if params.mirostat == 1:
             # The Zipf exponent is estimated from 100 tokens, as in the paper (its m) and in llama-server.
             return llama_cpp.llama_sampler_init_mirostat(
-                self._vocabulary.n_tokens, seed, params.mirostat_tau, params.mirostat_eta, 100
+                self._model.n_vocab, seed, params.mirostat_tau, params.mirostat_eta, 100
             )
         return llama_cpp.llama_sampler_init_mirostat_v2(seed, params.mirostat_tau, params.mirostat_eta)
 
@@ -173,7 +173,7 @@ class ChainFactory:
             raise EngineFailed("dry_multiplier and dry_base must be finite.")
         texts = (ctypes.c_char_p * len(breakers))(*(breaker.encode("utf-8") for breaker in breakers))
         sampler = llama_cpp.llama_sampler_init_dry(
-            self._vocabulary.pointer, multiplier, base, allowed_length, last_n, texts, len(breakers)
+            self._model.vocabulary.pointer, multiplier, base, allowed_length, last_n, texts, len(breakers)
         )
         if not sampler:
             raise EngineFailed("llama.cpp could not create the DRY sampler.")

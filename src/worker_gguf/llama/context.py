@@ -62,7 +62,7 @@ class Context:
         Raises NotEnoughMemory or ModelError if llama.cpp cannot create the context.
         """
         self.params = params
-        self.n_vocab = model.vocabulary.n_tokens
+        self.n_vocab = model.n_vocab
         self.n_embd: int = llama_cpp.llama_model_n_embd_out(model.pointer)
         self.follower: Follower | None = None
         self._is_recurrent = model.is_recurrent

@@ -15,7 +15,6 @@ from worker_gguf.errors import ModelInvalid
 from worker_gguf.llama.candidates import Floats
 from worker_gguf.llama.context import Context, DecodeFailed, NoSpace
 from worker_gguf.llama.model import Model
-from worker_gguf.llama.vocabulary import Vocabulary
 
 __all__ = ["LlamaDrafter", "check_pair", "most_likely"]
 
@@ -29,12 +28,12 @@ class LlamaDrafter:
     which are cut off with the next request.
     """
 
-    def __init__(self, model: Model, context: Context, target: Vocabulary) -> None:
-        """`target` is the vocabulary of the served model."""
+    def __init__(self, model: Model, context: Context, n_vocab: int) -> None:
+        """`n_vocab` is the number of tokens of the served model."""
+        self.eog: frozenset[int] = frozenset()
         self._context = context
-        self._eog = target.eog
-        self._n_readable = model.vocabulary.n_tokens
-        self._n_common = min(model.vocabulary.n_tokens, target.n_tokens)
+        self._n_readable = model.n_vocab
+        self._n_common = min(model.n_vocab, n_vocab)
         self._held: list[list[int]] = [[] for _ in range(context.params.n_parallel)]
         self._has_failed = False
 
@@ -60,7 +59,7 @@ class LlamaDrafter:
                 drawn = self._decode(chunks, steps)
                 chunks = []
                 for slot, token in drawn:
-                    if slot in missing or token in self._eog:
+                    if slot in missing or token in self.eog:
                         continue  # the draw after the last guess gives the end of generation without a guess
                     guesses.setdefault(slot, []).append(token)
                     if len(guesses[slot]) < wanted[slot]:
@@ -122,8 +121,7 @@ class LlamaDrafter:
 def check_pair(target: Model, target_name: str, draft: Model, draft_name: str) -> None:
     """Raise ModelInvalid if `draft` cannot guess tokens for `target`.
 
-    The rules for the vocabularies are those of llama.cpp (common_speculative_are_compatible in common/speculative.cpp).
-    The tokens are compared before the load, by the headers of the files (`start/draft.py`).
+    Their vocabularies are compared before the load, by the headers of the files (`start/draft.py`).
     """
     for model, name in ((target, target_name), (draft, draft_name)):
         if model.is_recurrent:
@@ -131,19 +129,6 @@ def check_pair(target: Model, target_name: str, draft: Model, draft_name: str) -
                 f"{draft_name} cannot draft for {target_name}: {name} has a recurrent memory, from which wrong guesses "
                 "cannot be removed. Unset DRAFT_MODEL."
             )
-    if why := _why_different(target.vocabulary, draft.vocabulary):
-        raise ModelInvalid(
-            f"{draft_name} cannot draft for {target_name}: {why}. Set DRAFT_MODEL to a model of the same family."
-        )
-
-
-def _why_different(target: Vocabulary, draft: Vocabulary) -> str | None:
-    if target.kind != draft.kind:
-        return "their vocabularies are of different types"
-    for name, special, other in (("BOS", target.bos, draft.bos), ("EOS", target.eos, draft.eos)):
-        if special != other:
-            return f"{name} is token {other} in the draft model and {special} in the model"
-    return None
 
 
 def most_likely(logits: Floats, n_tokens: int) -> list[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +13,12 @@ from worker_gguf.errors import ModelInvalid, NotEnoughMemory
 from worker_gguf.llama import backend
 from worker_gguf.llama.bindings import llama_cpp
 from worker_gguf.llama.offload import Offload
-from worker_gguf.llama.overrides import experts_in_main_memory
+from worker_gguf.llama.overrides import experts_in_main_memory, without_vocabulary
+from worker_gguf.llama.stream import open_stream
 from worker_gguf.llama.vocabulary import Vocabulary
+from worker_gguf.llama.vocabulary_only import read_vocabulary
 
-__all__ = ["Model", "open_stream"]
+__all__ = ["Model"]
 
 # llama.h: enum llama_load_mode and enum llama_split_mode
 LOAD_MODES = {"auto": -1, "none": 0, "mmap": 1, "mlock": 2, "direct": 4}
@@ -27,17 +28,13 @@ SPLIT_MODES = {"none": 0, "layer": 1, "row": 2}
 # llama.cpp logs this when all files of a split model are open and none is mapped or read yet.
 _ALL_OPEN = "GGUFs metadata loaded"
 
-_libc = ctypes.CDLL(None)
-_libc.fdopen.argtypes, _libc.fdopen.restype = [ctypes.c_int, ctypes.c_char_p], ctypes.c_void_p
-_libc.fclose.argtypes, _libc.fclose.restype = [ctypes.c_void_p], ctypes.c_int
-
 
 class Model:
     """The weights in memory, read-only once loaded. Close it after its contexts.
 
-    `offloaded` is the number of layers on GPUs and the number of all layers, as llama.cpp logged them, or None.
-    `window` is the number of tokens that layers with a sliding window look back on, 0 if there are none.
-    `is_recurrent` also holds for hybrid models: their memory has one state for each sequence.
+    `n_vocab` is the number of tokens. `offloaded` is the number of layers on GPUs and the number of all layers, as
+    llama.cpp logged them, or None. `window` is the number of tokens that layers with a sliding window look back on, 0
+    if there are none. `is_recurrent` also holds for hybrid models: their memory has one state for each sequence.
     """
 
     def __init__(
@@ -59,11 +56,13 @@ class Model:
         backend.start()
         backend.forget_errors()
         shares, overrides = _shares(params.tensor_split), experts_in_main_memory(params.n_cpu_moe)
+        values = without_vocabulary(params.vocabulary_size) if params.vocabulary_size else None
         native = _native(params)
         if shares is not None:
             native.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
         if overrides is not None:
             native.tensor_buft_overrides = ctypes.addressof(overrides)
+        native.kv_overrides = values
 
         @llama_cpp.llama_progress_callback
         def on_progress(fraction: float, _user_data: ctypes.c_void_p) -> bool:
@@ -75,19 +74,28 @@ class Model:
             pointer = _load_by_name(path, native, opened) if fd is None else _load_from(fd, native)
             if not pointer:
                 raise _why_no_model(path)
-            self.pointer: llama_cpp.llama_model_p = pointer
-            with self._closing_on_error():
-                self.vocabulary = Vocabulary(pointer)
+        self.pointer: llama_cpp.llama_model_p = pointer
+        self._path, self._has_vocabulary = path, values is None
+        self._vocabulary: Vocabulary | None = None
+        self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(pointer))
         self.offloaded = offload.layers
         self.n_ctx_train: int = llama_cpp.llama_model_n_ctx_train(pointer)
         self.n_params: int = llama_cpp.llama_model_n_params(pointer)
-        self.is_recurrent = bool(
-            llama_cpp.llama_model_is_recurrent(pointer) or llama_cpp.llama_model_is_hybrid(pointer)
-        )
+        self.is_recurrent = _is_recurrent(pointer)
         self.window: int = llama_cpp.llama_model_n_swa(pointer)
         with self._closing_on_error():
-            if why := _why_unserved(pointer) or self.vocabulary.why_unusable():
+            if why := _why_unserved(pointer) or (self.vocabulary.why_unusable() if self._has_vocabulary else None):
                 raise ModelInvalid(f"{path.name} cannot be served: it is {why}. Choose another model.")
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary. If the model was loaded without it, the first use reads it from the file.
+
+        That takes 0.2 to 0.5 s for 128k tokens. Raises ModelInvalid.
+        """
+        if self._vocabulary is None:
+            self._vocabulary = Vocabulary(self.pointer) if self._has_vocabulary else read_vocabulary(self._path)
+        return self._vocabulary
 
     def cells_per_pass(self) -> float:
         """Return the number of cells of a KV memory in f16 that are as large as the weights.
@@ -113,6 +121,8 @@ class Model:
 
     def close(self) -> None:
         if self.pointer is not None:
+            if self._vocabulary is not None:
+                self._vocabulary.close()
             llama_cpp.llama_model_free(self.pointer)
             self.pointer = None
 
@@ -141,19 +151,8 @@ def _load_from(fd: int, native: llama_cpp.llama_model_params) -> llama_cpp.llama
         return llama_cpp.llama_model_load_from_file_ptr(stream, native)
 
 
-@contextmanager
-def open_stream(fd: int) -> Iterator[ctypes.c_void_p]:
-    """Give a C stream that reads an open descriptor from its beginning. Moves its position in the file."""
-    own = os.dup(fd)
-    os.lseek(own, 0, os.SEEK_SET)
-    stream = _libc.fdopen(own, b"rb")
-    if not stream:
-        os.close(own)
-        raise OSError(ctypes.get_errno(), "the C library cannot open a stream")
-    try:
-        yield ctypes.c_void_p(stream)
-    finally:
-        _libc.fclose(stream)
+def _is_recurrent(pointer: llama_cpp.llama_model_p) -> bool:
+    return bool(llama_cpp.llama_model_is_recurrent(pointer) or llama_cpp.llama_model_is_hybrid(pointer))
 
 
 def _why_unserved(pointer: llama_cpp.llama_model_p) -> str | None:

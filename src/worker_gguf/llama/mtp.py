@@ -16,7 +16,6 @@ from worker_gguf.llama.candidates import Floats
 from worker_gguf.llama.context import Context, DecodeFailed, NoSpace
 from worker_gguf.llama.draft import most_likely
 from worker_gguf.llama.model import Model
-from worker_gguf.llama.vocabulary import Vocabulary
 from worker_gguf.plan.usage import MTP_UNREAD
 
 __all__ = ["MtpDrafter"]
@@ -36,10 +35,10 @@ class MtpDrafter:
     be worse, and nothing else.
     """
 
-    def __init__(self, context: Context, target: Context, vocabulary: Vocabulary) -> None:
+    def __init__(self, context: Context, target: Context) -> None:
         """`context` was opened with `is_mtp`. Lets `target` give its hidden rows, and follows it."""
+        self.eog: frozenset[int] = frozenset()
         self._context = context
-        self._eog = vocabulary.eog
         self._slots = [_Slot(context.n_embd) for _ in range(context.params.n_parallel)]
         self._has_failed = False
         context.give_hidden_rows()
@@ -47,15 +46,15 @@ class MtpDrafter:
         target.follower = self
 
     @classmethod
-    def open(cls, model: Model, params: ContextParams, target: Context) -> MtpDrafter:
-        """Open the context of the model's MTP layer beside `target`, and compute with it.
+    def open(cls, model: Model, params: ContextParams, target: Context, first: int = 0) -> MtpDrafter:
+        """Open the context of the model's MTP layer beside `target`, and compute the token `first` with it.
 
         Raises ModelInvalid, or NotEnoughMemory.
         """
         context = Context(model, params, is_mtp=True)
-        drafter = cls(context, target, model.vocabulary)
+        drafter = cls(context, target)
         try:
-            drafter.warm_up(model.vocabulary.bos or 0)
+            drafter.warm_up(first)
         except BaseException:
             context.close()
             raise
@@ -157,7 +156,7 @@ class MtpDrafter:
             slots = [chunk.slot for chunk in chunks]
             chunks, rows = [], []
             for slot_id, end, token, row in zip(slots, ends, drawn, hidden, strict=True):
-                if token in self._eog:
+                if token in self.eog:
                     continue  # the draw after the last guess gives the end of generation without a guess
                 guesses[slot_id].append(token)
                 if len(guesses[slot_id]) < wanted[slot_id]:

@@ -8,8 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-import numpy as np
-
 from worker_gguf.engine.batch import (
     Batch,
     Chunk,
@@ -26,18 +24,18 @@ from worker_gguf.engine.batch import (
     Truncate,
 )
 from worker_gguf.engine.request import GenerationRequest
-from worker_gguf.engine.runner import Limits
+from worker_gguf.engine.runner import Limits, SpecialTokens
 from worker_gguf.errors import EngineFailed, WorkerError
-from worker_gguf.llama.candidates import Candidates, Floats, Ints, Largest, Level, Near, shortlists, worth_folding
+from worker_gguf.llama.candidates import Candidates, Floats, Largest, Level, Near, shortlists, worth_folding
 from worker_gguf.llama.chain import ChainFactory
 from worker_gguf.llama.context import Context, DecodeFailed, NoSpace, State
+from worker_gguf.llama.logprobs import log_softmax, logprob_of
 from worker_gguf.llama.model import Model
 from worker_gguf.llama.passes import divide
 from worker_gguf.llama.sampler import Scratch, SequenceSampler
 
 __all__ = ["LlamaRunner"]
 
-_NO_TOKENS: Ints = np.empty(0, np.int64)
 # One search of many rows costs little more than one of a few, so each thread gets at least this many rows.
 _MIN_ROWS_PER_THREAD = 16
 
@@ -79,21 +77,35 @@ class _Turn:
 class LlamaRunner:
     """One model, one context and one sampler for each request. Owned by the thread of the engine's loop."""
 
-    def __init__(self, model: Model, context: Context, *, n_sampling_threads: int = 1) -> None:
+    def __init__(
+        self,
+        model: Model,
+        context: Context,
+        special: SpecialTokens,
+        *,
+        n_sampling_threads: int = 1,
+    ) -> None:
         self._model = model
         self._context = context
-        self._vocabulary = model.vocabulary
-        self._factory = ChainFactory(model.vocabulary)
+        self._factory = ChainFactory(model)
         self._drawings: dict[str, _Drawing] = {}
         self._slots: dict[int, _Drawing] = {}
         self._states: dict[int, State] = {}
-        self._eog = tuple(model.vocabulary.eog)
-        self._folds = worth_folding(model.vocabulary.n_tokens)
-        self._scratch = [Scratch(model.vocabulary.n_tokens) for _ in range(n_sampling_threads)]
+        self._folds = worth_folding(model.n_vocab)
+        self._scratch = [Scratch(model.n_vocab) for _ in range(n_sampling_threads)]
         self._pool = ThreadPoolExecutor(n_sampling_threads - 1, "sampling") if n_sampling_threads > 1 else None
         self._limits = _limits(model, context)
         self._cells_per_pass = model.cells_per_pass()
         self.on_decoded: Callable[[], None] = lambda: None
+        self.adopt(special)
+
+    @property
+    def n_ubatch(self) -> int:
+        return self._context.params.n_ubatch
+
+    def adopt(self, special: SpecialTokens) -> None:
+        """Use these special tokens for the requests that come from now on."""
+        self._special, self._eog = special, tuple(special.eog)
 
     @property
     def limits(self) -> Limits:
@@ -201,9 +213,9 @@ class LlamaRunner:
     def _open(self, slot: int, request: GenerationRequest, history: Sequence[int]) -> None:
         drawing = self._drawings.get(request.id)
         if drawing is None:
-            banned = self._vocabulary.suppressed
+            banned = self._special.suppressed
             if request.sampling.ignore_eos:
-                banned = banned | self._vocabulary.eog
+                banned = banned | self._special.eog
             sampler = SequenceSampler(request, self._factory, self._limits.n_ctx, banned, searches=self._folds)
             sampler.remember(history)
             drawing = self._drawings[request.id] = _Drawing(request, sampler, len(history) - len(request.prompt))
@@ -262,7 +274,7 @@ class LlamaRunner:
             for ahead, row in enumerate(turn.rows):
                 values = logits[row.at]
                 if drawing.request.top_logprobs is not None:
-                    row.log_probabilities = _log_softmax(values)
+                    row.log_probabilities = log_softmax(values)
                 is_short = drawing.n_generated + ahead < drawing.request.min_tokens
                 drawing.sampler.bias(values, self._eog if is_short else ())
                 if (want := drawing.sampler.wants(n_vocab, ahead)) is not None:
@@ -288,35 +300,13 @@ class LlamaRunner:
             drawing.n_generated += 1
             tokens.append(token)
             if row.log_probabilities is not None:
-                logprobs.append(self._logprob(token, row.log_probabilities, drawing.request.top_logprobs or 0))
+                n_top = drawing.request.top_logprobs or 0
+                logprobs.append(logprob_of(token, row.log_probabilities, n_top, folds=self._folds))
         return Sampled(chunk.slot, tuple(tokens), tuple(logprobs))
-
-    def _logprob(self, token: int, log_probabilities: Floats, n_top: int) -> Logprob:
-        best = _best(log_probabilities, n_top, self._folds)
-        order = np.argsort(-log_probabilities[best], kind="stable")[:n_top]
-        return Logprob(
-            token,
-            float(log_probabilities[token]),
-            tuple((int(i), float(log_probabilities[i])) for i in best[order]),
-        )
 
 
 def _failed(why: str, refused: tuple[Refusal, ...]) -> StepResult:
     return StepResult(error=EngineFailed(f"The model could not be computed: {why}"), refused=refused)
-
-
-def _best(values: Floats, n: int, folds: bool) -> Ints:
-    if n == 0:
-        return _NO_TOKENS
-    if folds:
-        return shortlists(values[None], [Largest(n)])[0].ids
-    return np.argpartition(values, -n)[-n:] if n < values.shape[0] else np.arange(values.shape[0])
-
-
-def _log_softmax(logits: Floats) -> Floats:
-    shifted: Floats = logits - logits.max()
-    shifted -= np.log(np.exp(shifted).sum(dtype=np.float64)).astype(np.float32)
-    return shifted
 
 
 def _limits(model: Model, context: Context) -> Limits:
@@ -328,7 +318,6 @@ def _limits(model: Model, context: Context) -> Limits:
         n_ctx=min(params.n_ctx, context.n_ctx_seq),
         n_cells=context.n_ctx_total,
         n_batch=params.n_batch,
-        eog=model.vocabulary.eog,
         partitioned=not params.unified and params.n_parallel > 1,
         prefix="whole" if is_whole else "any",
         saved_prefix="whole" if is_whole or model.window else "any",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterable, Sequence
+from itertools import compress, repeat
 
+from worker_gguf.engine.runner import SpecialTokens
 from worker_gguf.errors import InvalidRequest
 from worker_gguf.llama.bindings import llama_cpp
 
@@ -66,9 +68,14 @@ class Vocabulary:
     def eog(self) -> frozenset[int]:
         """The end-of-generation tokens. The first call asks for each token of the vocabulary."""
         if self._eog is None:
-            is_eog, pointer = llama_cpp.llama_vocab_is_eog, self.pointer
-            self._eog = frozenset(token for token in range(self.n_tokens) if is_eog(pointer, token))
+            tokens = range(self.n_tokens)
+            self._eog = frozenset(compress(tokens, map(llama_cpp.llama_vocab_is_eog, repeat(self.pointer), tokens)))
         return self._eog
+
+    @property
+    def special(self) -> SpecialTokens:
+        """The tokens that the engine must know."""
+        return SpecialTokens(self.eog, self.suppressed)
 
     @property
     def bos(self) -> int | None:

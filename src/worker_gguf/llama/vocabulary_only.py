@@ -1,4 +1,4 @@
-"""Loads only the vocabulary of a model, for a process that does not run it."""
+"""Loads only the vocabulary of a model: for a process that does not run it, or one that runs it without."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from worker_gguf.errors import ModelInvalid
 from worker_gguf.llama import backend
 from worker_gguf.llama.bindings import llama_cpp
-from worker_gguf.llama.model import open_stream
+from worker_gguf.llama.stream import open_stream
 from worker_gguf.llama.vocabulary import Vocabulary
 
-__all__ = ["load_vocabulary"]
+__all__ = ["load_vocabulary", "read_vocabulary"]
 
 # llama.h: LLAMA_KV_OVERRIDE_TYPE_INT
 _INT = 0
@@ -24,24 +24,40 @@ def load_vocabulary(path: Path, header: bytes, size_bytes: int) -> Vocabulary:
     `path` is only the name of the file. The vocabulary owns its memory: call its `close`. Raises ModelInvalid.
     """
     backend.start(uses_gpus=False)
-    backend.forget_errors()
     fd = os.memfd_create("vocabulary")
     try:
         os.write(fd, header)
         os.ftruncate(fd, size_bytes)  # the loader checks that all tensors are inside the file, and reads none of them
-        os.lseek(fd, 0, os.SEEK_SET)
-        native = llama_cpp.llama_model_default_params()
-        native.vocab_only = True
-        native.n_gpu_layers = 0
-        native.kv_overrides = overrides = _as_one_file()
-        with open_stream(fd) as stream, backend.loading(path.name):
-            pointer = llama_cpp.llama_model_load_from_file_ptr(stream, native)
-        del overrides
+        return _load(fd, path.name)
     finally:
         os.close(fd)
+
+
+def read_vocabulary(path: Path) -> Vocabulary:
+    """Load the vocabulary from a file of which nothing else is read. For a split model, `path` is its first part.
+
+    The vocabulary owns its memory: call its `close`. Raises ModelInvalid.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise ModelInvalid(f"{path.name} cannot be opened: {error.strerror}.") from None
+    with file:
+        return _load(file.fileno(), path.name)
+
+
+def _load(fd: int, name: str) -> Vocabulary:
+    backend.forget_errors()
+    native = llama_cpp.llama_model_default_params()
+    native.vocab_only = True
+    native.n_gpu_layers = 0
+    native.kv_overrides = overrides = _as_one_file()
+    with open_stream(fd) as stream, backend.loading(name):
+        pointer = llama_cpp.llama_model_load_from_file_ptr(stream, native)
+    del overrides
     if not pointer:
         reported = " ".join(backend.recent_errors()[-3:]) or "llama.cpp gave no reason."
-        raise ModelInvalid(f"The vocabulary of {path.name} could not be loaded. llama.cpp reported: {reported}")
+        raise ModelInvalid(f"The vocabulary of {name} could not be loaded. llama.cpp reported: {reported}")
     return Vocabulary(pointer, lambda: llama_cpp.llama_model_free(pointer))
 
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from worker_gguf.engine.params import ContextParams, ModelParams
 from worker_gguf.errors import ModelInvalid
 from worker_gguf.gguf import ArrayInfo, ModelHeader, abilities_of, first_difference, read_headers, read_texts
 from worker_gguf.link.messages import LoadDraft
-from worker_gguf.plan import DraftPlan, MemoryPlan
-from worker_gguf.plan.planning import first_visible, repacks
+from worker_gguf.plan import DraftPlan
 from worker_gguf.settings import Settings
+from worker_gguf.start.params import draft_params, vocabulary_size
 from worker_gguf.start.read_ahead import ReadAhead
 from worker_gguf.store import LocalModel
 
-__all__ = ["DraftModel", "draft_context"]
+__all__ = ["DraftModel"]
 
 # As in llama.cpp (common/speculative.cpp): later models of a family add a few tokens, and the first ones are special.
 _MOST_DIFFERENT_TOKENS = 128
 _FIRST_COMMON_TOKEN = 5
+_KIND = "tokenizer.ggml.model"
+# The BOS and EOS of files that name none. Source: llama_vocab::impl::load in src/llama-vocab.cpp.
+_DEFAULT_TOKENS: Mapping[object, tuple[int, int]] = {"llama": (1, 2), "gemma4": (1, 2), "gpt2": (11, 11)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class DraftModel:
     ) -> DraftModel:
         """Begin to read the files. Raises ModelInvalid if the headers show that it cannot guess tokens for `target`.
 
-        `llama.draft.check_pair` compares after the load what only llama.cpp knows of a model.
+        After the load, `llama.draft.check_pair` asks llama.cpp whether their memories can be cut.
         """
         ahead.follow(local)
         draft = cls(local, read_headers(local.paths, ahead.files()), ahead)
@@ -62,34 +64,8 @@ class DraftModel:
 
     def command(self, settings: Settings, plan: DraftPlan, *, has_file: bool) -> LoadDraft:
         """Return the message that loads the model."""
-        params = ModelParams(
-            n_gpu_layers=0 if plan.gpu is None else -1,
-            load_mode=settings.load_mode,
-            split_mode="layer" if plan.gpu is None else "none",
-            main_gpu=0 if plan.gpu is None else first_visible(settings) + plan.gpu,
-            repack=repacks(settings, os.uname().machine),
-        )
+        params = draft_params(settings, plan, vocabulary_size(self.header))
         return LoadDraft(path=str(self.local.path), params=params, has_file=has_file)
-
-
-def draft_context(settings: Settings, plan: MemoryPlan) -> ContextParams | None:
-    """Return the parameters of the draft model's context, which has a sequence for each one of the served model."""
-    draft = plan.draft
-    if draft is None:
-        return None
-    n_ctx = min(draft.n_ctx, plan.n_ctx)
-    return ContextParams(
-        n_ctx=n_ctx,
-        n_parallel=plan.n_parallel,
-        n_cells=n_ctx * plan.n_parallel,
-        n_batch=draft.n_ubatch,
-        n_ubatch=draft.n_ubatch,
-        n_threads=plan.n_threads,
-        n_threads_batch=plan.n_threads_batch,
-        unified=plan.n_parallel == 1,
-        flash_attn=settings.flash_attn,
-        n_rows=plan.n_parallel,
-    )
 
 
 def _texts(local: LocalModel, header: ModelHeader, ahead: ReadAhead) -> bytes:
@@ -105,8 +81,10 @@ def _why_different(target: ModelHeader, texts: bytes, draft: ModelHeader, other_
 
     The rules are those of llama.cpp (common_speculative_are_compatible in common/speculative.cpp).
     """
-    for name, special, other in (("BOS", target.bos_id, draft.bos_id), ("EOS", target.eos_id, draft.eos_id)):
-        if special != other and special is not None and other is not None:
+    if target.get(_KIND) != draft.get(_KIND):
+        return "their vocabularies are of different types"
+    for name, special, other in zip(("BOS", "EOS"), _special_tokens(target), _special_tokens(draft), strict=True):
+        if special != other:
             return f"{name} is token {other} in the draft model and {special} in the model"
     if abs(target.n_vocab - draft.n_vocab) > _MOST_DIFFERENT_TOKENS:
         return f"the draft model has {draft.n_vocab} tokens and the model {target.n_vocab}"
@@ -114,3 +92,8 @@ def _why_different(target: ModelHeader, texts: bytes, draft: ModelHeader, other_
         return None
     ours, theirs = (text.decode("utf-8", "replace") for text in (difference.text, difference.other))
     return f"token {difference.at} is {theirs!r} in the draft model and {ours!r} in the model"
+
+
+def _special_tokens(header: ModelHeader) -> tuple[int | None, int | None]:
+    bos, eos = _DEFAULT_TOKENS.get(header.get(_KIND), (None, None))
+    return bos if header.bos_id is None else header.bos_id, eos if header.eos_id is None else header.eos_id

@@ -6,7 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from worker_gguf.errors import EngineFailed, ModelInvalid
-from worker_gguf.link.messages import ContextOpened, Found, LoadDraft, LoadModel, Look, ModelLoaded, OpenContext
+from worker_gguf.link.messages import (
+    ContextOpened,
+    Found,
+    LoadDraft,
+    LoadModel,
+    Look,
+    ModelLoaded,
+    OpenContext,
+    Serve,
+)
 from worker_gguf.link.process import EngineDied, EngineProcess
 from worker_gguf.link.spawn import Spawned
 from worker_gguf.plan import Machine
@@ -82,7 +91,7 @@ class EngineStart:
             self._end()
             raise
 
-    def again(self, loads: Sequence[LoadModel | LoadDraft], context: OpenContext) -> Revive:
+    def again(self, loads: Sequence[LoadModel | LoadDraft], context: OpenContext, serve: Serve) -> Revive:
         """Return a function that brings up another process in the same way, from the files of the models.
 
         It raises EngineDied, or the WorkerError of a failure.
@@ -94,6 +103,7 @@ class EngineStart:
                 for load in loads:
                     process.ask(load, ModelLoaded, progress=lambda _: go_on())
                 process.ask(context, ContextOpened)
+                process.send(serve)
                 return other.release()
 
         return revive

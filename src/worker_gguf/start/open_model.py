@@ -62,8 +62,8 @@ def open_model(
     """Load the model and build its service. Raises the WorkerError of a failure, after which nothing stays loaded.
 
     Closes `ahead` and ends `engine_start`. `checked` are checks of an earlier load. `left_of` returns a machine without
-    other models' memory; with it, the vocabulary is loaded only after the engine process has loaded the model, because
-    a damaged one could end this process, which serves other models. `drafting` is a draft model and its read-ahead.
+    other models' memory; with it, the vocabulary is loaded here only after the engine process has loaded it, because a
+    damaged one could end this process, which serves other models. `drafting` is a draft model and its read-ahead.
     """
     settings = start.settings
     with ExitStack() as undo:
@@ -77,7 +77,7 @@ def open_model(
         room = left_of(machine) if left_of else machine
         with start.phase("plan"):
             plan = _plan(header, room, start, draft)
-        opening = Opening(start, local, header, ahead, engine_start, original, draft)
+        opening = Opening(start, local, header, ahead, engine_start, original, draft, is_first=left_of is None)
         undo.callback(opening.close)
         if left_of is None:
             opening.begin_vocabulary()
@@ -86,8 +86,8 @@ def open_model(
         gpu_memory = compare_gpu_memory(plan, machine, opened.gpu_free_bytes, settings)
         opening.begin_vocabulary()
         ahead.close()  # not earlier: a second load with a smaller plan uses the same open file
-        facts = _offloaded(gpus, plan, weights.report)
-        checks = _check(start, facts, header, local, _token(header, opened), checked, draft)
+        facts, token = _offloaded(gpus, plan, weights.report), _token(header, opened)
+        checks = _check(start, facts, header, local, token, checked, draft)
         engine = opening.engine(plan, opened)
         undo.callback(engine.stop)
         with start.phase("service"):

@@ -5,20 +5,18 @@ from __future__ import annotations
 import logging
 import os
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Thread
 from typing import TYPE_CHECKING
 
 from worker_gguf import environment
-from worker_gguf.engine.params import ContextParams, ModelParams
 from worker_gguf.errors import ModelInvalid
 from worker_gguf.gguf import ModelHeader, abilities_of
-from worker_gguf.link.messages import ContextOpened, LoadDraft, LoadModel, ModelLoaded, OpenContext
+from worker_gguf.link.messages import ContextOpened, LoadDraft, LoadModel, ModelLoaded, OpenContext, Serve
 from worker_gguf.plan import MemoryPlan
-from worker_gguf.plan.planning import repacks
-from worker_gguf.settings import Settings
-from worker_gguf.start.draft import DraftModel, draft_context
+from worker_gguf.start.draft import DraftModel
 from worker_gguf.start.engine_start import EngineStart
+from worker_gguf.start.params import context_params, draft_context, model_params, mtp_context, vocabulary_size
 from worker_gguf.start.read_ahead import ReadAhead
 from worker_gguf.start.start import Start
 from worker_gguf.store import LocalModel
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     from worker_gguf.llama.vocabulary import Vocabulary
     from worker_gguf.store import OriginalTokenizer
 
-__all__ = ["Opening", "Weights", "context_params", "model_params", "mtp_context"]
+__all__ = ["Opening", "Weights"]
 
 _MOST_SAMPLING_THREADS = 4
 
@@ -55,11 +53,18 @@ class Opening:
         engine_start: EngineStart,
         original: OriginalTokenizer | None,
         draft: DraftModel | None = None,
+        *,
+        is_first: bool = True,
     ) -> None:
-        """`original` has special tokens that replace those of the file. `draft` guesses for the model."""
+        """`original` has special tokens that replace those of the file. `draft` guesses for the model.
+
+        The engine process of the first model of a worker loads no vocabulary, because this process does. Those of
+        other models load it, too, so that a damaged one ends them and not this process.
+        """
         self._start, self._local, self._header = start, local, header
         self._ahead, self._engine_start, self._original = ahead, engine_start, original
         self._draft = draft
+        self._vocabulary_size = vocabulary_size(header) if is_first else None
         self._vocabulary: Future[Vocabulary] | None = None
 
     def begin_vocabulary(self) -> None:
@@ -108,20 +113,27 @@ class Opening:
         return opened
 
     def engine(self, plan: MemoryPlan, opened: ContextOpened) -> Engine:
-        """Return the engine, which owns the process from now on."""
+        """Wait for the vocabulary, let the process serve, and return the engine, which owns the process from now on.
+
+        Raises ModelInvalid.
+        """
         from worker_gguf.generation.engine import Engine
 
         settings = self._start.settings
         commands: list[LoadModel | LoadDraft] = [self._load_command(plan, has_file=False)]
         if self._draft is not None and plan.draft is not None:
             commands.append(self._draft.command(settings, plan.draft, has_file=False))
+        vocabulary = self.vocabulary()
+        serve = self._serve_command(plan, vocabulary)
+        process = self._engine_start.release()
+        process.send(serve)
         return Engine(
-            self._engine_start.release(),
+            process,
             opened.limits,
-            self.vocabulary(),
+            vocabulary,
             max_queue=settings.max_queue,
             queue_timeout_s=settings.queue_timeout_s,
-            revive=self._engine_start.again(commands, self._context_command(plan)),
+            revive=self._engine_start.again(commands, self._context_command(plan), serve),
             deaths_within_s=settings.engine_deaths_within_s,
         )
 
@@ -156,13 +168,14 @@ class Opening:
             if (original := self._original) is not None:
                 original.check(vocabulary.n_tokens, vocabulary.token_text)
                 vocabulary.adopt(original.bos_id, original.eos_ids)
+            _ = vocabulary.special  # a search that takes 0.1 s, here beside the load
         except BaseException:
             vocabulary.close()
             raise
         return vocabulary
 
     def _load_command(self, plan: MemoryPlan, *, has_file: bool) -> LoadModel:
-        params = model_params(self._start.settings, plan)
+        params = model_params(self._start.settings, plan, self._vocabulary_size)
         level = logging.getLogger().getEffectiveLevel()
         return LoadModel(path=str(self._local.path), params=params, has_file=has_file, log_level=level)
 
@@ -172,50 +185,21 @@ class Opening:
         n_sampling_threads = 1 if plan.n_gpu_layers else min(plan.n_threads, _MOST_SAMPLING_THREADS)
         return OpenContext(
             params=context_params(settings, plan),
-            eog=tuple(self._original.eos_ids) if self._original else (),
+            bos=self._bos(),
             draws_first=abilities_of(self._header).generates,
-            max_queue=settings.max_queue,
             n_sampling_threads=n_sampling_threads,
-            cache_bytes=plan.cache_ram << 20,
-            holds_reports=plan.n_gpu_layers == 0,
             draft=mtp_context(settings, plan) if plan.has_mtp else draft_context(settings, plan),
         )
 
+    def _serve_command(self, plan: MemoryPlan, vocabulary: Vocabulary) -> Serve:
+        return Serve(
+            special=vocabulary.special,
+            max_queue=self._start.settings.max_queue,
+            cache_bytes=plan.cache_ram << 20,
+            holds_reports=plan.n_gpu_layers == 0,
+        )
 
-def model_params(settings: Settings, plan: MemoryPlan) -> ModelParams:
-    return ModelParams(
-        n_gpu_layers=plan.n_gpu_layers,
-        load_mode=settings.load_mode,
-        split_mode=settings.split_mode,
-        main_gpu=settings.main_gpu,
-        tensor_split=plan.tensor_split,
-        n_cpu_moe=plan.n_cpu_moe,
-        repack=repacks(settings, os.uname().machine),
-        has_mtp=plan.has_mtp,
-    )
-
-
-def context_params(settings: Settings, plan: MemoryPlan) -> ContextParams:
-    return ContextParams(
-        n_ctx=plan.n_ctx,
-        n_parallel=plan.n_parallel,
-        n_cells=plan.n_cells,
-        n_batch=plan.n_batch,
-        n_ubatch=plan.n_ubatch,
-        n_threads=plan.n_threads,
-        n_threads_batch=plan.n_threads_batch,
-        unified=plan.kv_unified,
-        flash_attn=settings.flash_attn if plan.flash_attn else "off",
-        type_k=plan.type_k,
-        type_v=plan.type_v,
-        rope_freq_base=settings.rope_freq_base or 0.0,
-        rope_freq_scale=settings.rope_freq_scale or 0.0,
-        n_rows=plan.n_rows,
-        swa_full=settings.swa_full,
-    )
-
-
-def mtp_context(settings: Settings, plan: MemoryPlan) -> ContextParams:
-    """Return the parameters of the context of the MTP layer: that of the model, for smaller batches."""
-    params = context_params(settings, plan)
-    return replace(params, n_batch=max(plan.n_ubatch, plan.n_parallel), n_rows=plan.n_parallel)
+    def _bos(self) -> int:
+        """Return the token before the first one. The vocabulary, which may not be loaded yet, is not asked."""
+        bos = self._original.bos_id if self._original is not None else self._header.bos_id
+        return bos if bos is not None and bos < self._header.n_vocab else 0

@@ -1,0 +1,131 @@
+"""Tests of a model that is loaded without its vocabulary: it computes and draws as with it."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import request
+from tests.tiny_models import write_attention, write_encoder, write_recurrent, write_sliding_window
+from worker_gguf.embedded import MODEL_PATH
+from worker_gguf.engine.batch import Batch, Chunk, Open
+from worker_gguf.engine.params import ContextParams, ModelParams, VocabularySize
+from worker_gguf.engine.request import SamplingParams
+from worker_gguf.engine.scheduler import Scheduler
+from worker_gguf.engine.updates import Token
+from worker_gguf.errors import ModelInvalid
+from worker_gguf.gguf import read_header
+from worker_gguf.llama.context import Context
+from worker_gguf.llama.model import Model
+from worker_gguf.llama.runner import LlamaRunner
+from worker_gguf.start.params import vocabulary_size
+
+PARAMS = ContextParams(
+    n_ctx=256, n_parallel=1, n_cells=256, n_batch=64, n_ubatch=64, n_threads=1, n_threads_batch=1, unified=True
+)
+GREEDY = SamplingParams(temperature=0.0)
+DRY = replace(GREEDY, dry_multiplier=5.0, dry_allowed_length=1)
+SAMPLINGS = {
+    "greedy": GREEDY,
+    "drawn": SamplingParams(seed=7),
+    "penalties": replace(GREEDY, repeat_penalty=1.3),
+    "DRY": DRY,
+    "infill": SamplingParams(seed=7, samplers=("infill",)),
+    "mirostat": SamplingParams(seed=7, mirostat=1),
+}
+
+
+def without(path: Path) -> Model:
+    size = vocabulary_size(read_header(path))
+    assert size is not None
+    return Model(path, ModelParams(vocabulary_size=size))
+
+
+@pytest.fixture
+def bare() -> Iterator[Model]:
+    loaded = without(MODEL_PATH)
+    yield loaded
+    loaded.close()
+
+
+def answer(model: Model, like: Model, sampling: SamplingParams, n: int = 40) -> list[int]:
+    """Answer a prompt in the vocabulary of the model `like`."""
+    context = Context(model, PARAMS)
+    runner = LlamaRunner(model, context, like.vocabulary.special)
+    scheduler = Scheduler(runner.limits, eog=like.vocabulary.eog, max_queue=1)
+    prompt = like.vocabulary.tokenize("one two three one two three one two", add_special=True, parse_special=True)
+    scheduler.add(request("a", prompt, max_tokens=n, sampling=sampling))
+    tokens: list[int] = []
+    while (batch := scheduler.schedule()) is not None:
+        result = runner.run(batch)
+        assert result.error is None
+        assert not result.refused
+        tokens += [update.token for update in scheduler.commit(batch, result) if isinstance(update, Token)]
+    context.close()
+    return tokens
+
+
+@pytest.mark.parametrize("name", SAMPLINGS)
+def test_answers_are_those_of_a_model_with_its_vocabulary(model: Model, bare: Model, name: str) -> None:
+    assert answer(bare, model, SAMPLINGS[name]) == answer(model, model, SAMPLINGS[name])
+
+
+def test_the_texts_that_break_a_repetition_count(model: Model, bare: Model) -> None:
+    never = replace(DRY, dry_sequence_breakers=())
+    always = replace(DRY, dry_sequence_breakers=(" ", "one", "two", "three"))
+    assert answer(bare, model, never) == answer(model, model, never)
+    assert answer(bare, model, always) == answer(model, model, always)
+    assert answer(bare, model, never) != answer(bare, model, always)
+
+
+def test_it_has_as_many_tokens_and_no_warning_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        bare = without(MODEL_PATH)
+    assert bare.n_vocab == 1024
+    bare.close()
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("write", [write_attention, write_encoder, write_recurrent, write_sliding_window])
+def test_every_kind_of_memory_loads_without(write: Callable[[Path], Path], tmp_path: Path) -> None:
+    path = write(tmp_path / "model.gguf")
+    bare, whole = without(path), Model(path, ModelParams())
+    assert (bare.n_vocab, bare.n_params) == (whole.n_vocab, whole.n_params)
+    bare.close()
+    whole.close()
+
+
+def test_the_vocabulary_is_read_when_it_is_needed(model: Model, bare: Model) -> None:
+    assert bare.vocabulary is bare.vocabulary
+    assert bare.vocabulary.special == model.vocabulary.special
+
+
+def test_a_request_that_needs_the_texts_of_a_missing_file_is_refused_alone(tmp_path: Path, model: Model) -> None:
+    path = Path(shutil.copy(MODEL_PATH, tmp_path / "model.gguf"))
+    bare = without(path)
+    path.unlink()
+    runner = LlamaRunner(bare, Context(bare, PARAMS), model.vocabulary.special)
+    result = runner.run(Batch((Open(0, request("a", (1, 2), sampling=DRY), (1, 2)),), ()))
+    ((slot, error),) = result.refused
+    assert slot == 0
+    assert "model.gguf cannot be opened: No such file or directory" in str(error)
+    opened = Open(0, request("b", (1, 2), sampling=GREEDY), (1, 2))
+    assert len(runner.run(Batch((opened,), (Chunk(0, 0, [1, 2], n_outputs=1),))).sampled) == 1
+    runner.close()
+
+
+def test_a_file_with_two_sizes_is_loaded_with_its_vocabulary(tmp_path: Path) -> None:
+    header = read_header(MODEL_PATH)
+    assert vocabulary_size(header) == VocabularySize("llama.vocab_size", 1024)
+    metadata = {**header.metadata, "llama.vocab_size": 1030}
+    assert vocabulary_size(replace(header, metadata=metadata)) is None
+
+
+def test_a_wrong_size_is_an_error_of_the_load() -> None:
+    with pytest.raises(ModelInvalid, match="could not be loaded"):
+        Model(MODEL_PATH, ModelParams(vocabulary_size=VocabularySize("llama.vocab_size", 1000)))
