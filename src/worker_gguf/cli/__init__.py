@@ -66,10 +66,12 @@ def _serve(model: str | None = None, mode: str | None = None, host: str | None =
     from worker_gguf.link.spawn import spawn
 
     process = spawn()  # first, because it has the longest way to go
-    from worker_gguf import switch_interval
+    from worker_gguf import environment, switch_interval
     from worker_gguf.start import head_start
 
     switch_interval.for_the_start()
+    # Pydantic would search every installed package for plugins of its own, for 10 ms and more.
+    environment.set_default("PYDANTIC_DISABLE_PLUGINS", "__all__")
     prefetch = head_start.begin(model, in_child=True)  # before the slow imports of the next line
     from worker_gguf.cli.serve import serve
 

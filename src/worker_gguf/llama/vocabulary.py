@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterable, Sequence
 from itertools import compress, repeat
+from typing import Any
 
 from worker_gguf.engine.runner import SpecialTokens
 from worker_gguf.errors import InvalidRequest
@@ -15,6 +16,20 @@ __all__ = ["Vocabulary"]
 _NONE = -1
 # llama.h: enum llama_vocab_type
 _NO_VOCABULARY, _SENTENCE_PIECE = 0, 1
+
+
+def _locked(function: object, result: type, *arguments: type) -> Callable[..., Any]:
+    """Return a function of llama.cpp that keeps the interpreter lock while it is called, for loops over all tokens.
+
+    After each call that gives it up, the start would wait 5 ms for the thread that imports the rest of the worker.
+    """
+    address = ctypes.cast(function, ctypes.c_void_p).value  # type: ignore[arg-type]
+    assert address is not None
+    return ctypes.PYFUNCTYPE(result, *arguments)(address)
+
+
+_is_eog = _locked(llama_cpp.llama_vocab_is_eog, ctypes.c_bool, ctypes.c_void_p, ctypes.c_int32)
+_text_of = _locked(llama_cpp.llama_vocab_get_text, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int32)
 
 
 class Vocabulary:
@@ -49,7 +64,7 @@ class Vocabulary:
         missing = {b"<0x%02X>" % byte: byte for byte in range(256)} | {bytes([byte]): byte for byte in range(256)}
         left = set(range(256))
         for token in range(self.n_tokens):  # these tokens usually come first
-            left.discard(missing.get(llama_cpp.llama_vocab_get_text(self.pointer, token), -1))
+            left.discard(missing.get(_text_of(self.pointer, token), -1))
             if not left:
                 break
         return len(left)
@@ -69,7 +84,7 @@ class Vocabulary:
         """The end-of-generation tokens. The first call asks for each token of the vocabulary."""
         if self._eog is None:
             tokens = range(self.n_tokens)
-            self._eog = frozenset(compress(tokens, map(llama_cpp.llama_vocab_is_eog, repeat(self.pointer), tokens)))
+            self._eog = frozenset(compress(tokens, map(_is_eog, repeat(self.pointer), tokens)))
         return self._eog
 
     @property

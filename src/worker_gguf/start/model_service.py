@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from worker_gguf import __version__
 from worker_gguf.errors import TemplateError
@@ -20,8 +21,11 @@ from worker_gguf.protocol.calls import Defaults
 from worker_gguf.service.service import Service
 from worker_gguf.settings import Settings
 from worker_gguf.start.model_card import card_of
-from worker_gguf.store import LocalModel, OriginalTokenizer
+from worker_gguf.store import LocalModel
 from worker_gguf.template.chat_template import ChatTemplates
+
+if TYPE_CHECKING:
+    from worker_gguf.store import OriginalTokenizer
 
 __all__ = ["make_service", "request_defaults"]
 

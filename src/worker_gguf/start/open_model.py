@@ -73,14 +73,14 @@ def open_model(
             header = read_headers(local.paths, ahead.files())
             draft = DraftModel.begin(*drafting, local, header, ahead) if drafting else None
         original = original_tokenizer(start)
+        opening = Opening(start, local, header, ahead, engine_start, original, draft, is_first=left_of is None)
+        undo.callback(opening.close)
+        if left_of is None:
+            opening.begin_vocabulary()  # now, because the engine process may need seconds for its first look at a GPU
         machine, gpus = _machine(start, engine_start)
         room = left_of(machine) if left_of else machine
         with start.phase("plan"):
             plan = _plan(header, room, start, draft)
-        opening = Opening(start, local, header, ahead, engine_start, original, draft, is_first=left_of is None)
-        undo.callback(opening.close)
-        if left_of is None:
-            opening.begin_vocabulary()
         smaller = partial(_smaller, header=header, room=room, settings=settings)
         weights, opened, plan = load_within_memory(plan, opening.load, opening.open, smaller)
         gpu_memory = compare_gpu_memory(plan, machine, opened.gpu_free_bytes, settings)
