@@ -25,7 +25,11 @@ def test_nothing_heavy_is_imported_before_the_prefetch_starts() -> None:
 
 
 def test_what_downloads_is_not_imported_before_it_is_needed() -> None:
-    code = "import sys, worker_gguf.worker; print(*sys.modules)"
+    code = (
+        "import sys, worker_gguf.worker; from importlib import import_module;"
+        "from worker_gguf.start.open_model import LATE_IMPORTS; list(map(import_module, LATE_IMPORTS));"
+        "print(*sys.modules)"
+    )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
     assert not {"worker_gguf.store.download", "worker_gguf.store.parallel_fetch", "worker_gguf.store.hub"} & set(
         said.split()

@@ -62,7 +62,7 @@ def serve(
     configure(settings.log_level, settings.log_format, on_runpod=settings.on_runpod)
     try:
         run = _queue if settings.resolved_mode == "queue" else _http
-        return run(settings, timeline, head_start)
+        return run(settings, timeline, head_start.with_look(timeline) if head_start is not None else None)
     except WorkerError as error:
         print(f"worker-gguf: {error.message}", file=sys.stderr)
         return 1

@@ -23,9 +23,9 @@ def boot(start: Start, head_start: HeadStart | None) -> LoadedModel:
 
     `head_start` is what has begun already, or None. This function closes it.
     """
-    prefetch, process = (head_start.prefetch, head_start.process) if head_start else (None, None)
+    prefetch, process, look = head_start or (None, None, None)
     with (
-        ReadAhead(start, prefetch) as ahead,
+        ReadAhead(start, prefetch, look) as ahead,
         ReadAhead(start, phase="draft prefetch") as draft_ahead,
         EngineStart(process) as engine_start,
     ):

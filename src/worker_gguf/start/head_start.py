@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from worker_gguf import environment
 from worker_gguf.errors import WorkerError
@@ -21,14 +21,30 @@ from worker_gguf.store.places import BAKED_DIR, RUNPOD_VOLUME, cache_dirs, libra
 from worker_gguf.store.ref import ModelRef
 from worker_gguf.store.resolve import locate
 
+if TYPE_CHECKING:
+    from worker_gguf.observe.timeline import Timeline
+    from worker_gguf.start.first_look import FirstLook
+
 __all__ = ["HeadStart", "begin", "searched"]
 
 
 class HeadStart(NamedTuple):
-    """What has begun before the settings are read: the engine process, and a prefetch unless nothing can be read."""
+    """What has begun before the settings are read: the engine process, and a prefetch unless nothing can be read.
+
+    `look` begins when they are read.
+    """
 
     prefetch: Prefetch | None
     process: Spawned | None = None
+    look: FirstLook | None = None
+
+    def with_look(self, timeline: Timeline) -> HeadStart:
+        """Begin to read the header and the vocabulary of the model that is read ahead."""
+        if self.prefetch is None:
+            return self
+        from worker_gguf.start.first_look import FirstLook
+
+        return self._replace(look=FirstLook(self.prefetch, timeline).start())
 
     def close(self) -> None:
         if self.prefetch is not None:

@@ -69,9 +69,8 @@ def open_model(
     with ExitStack() as undo:
         undo.enter_context(engine_start).begin()
         ahead.follow(local)
-        with start.phase("header"):
-            header = read_headers(local.paths, ahead.files())
-            draft = DraftModel.begin(*drafting, local, header, ahead) if drafting else None
+        header = _header(start, local, ahead)
+        draft = _draft(start, drafting, local, header, ahead) if drafting else None
         original = original_tokenizer(start)
         opening = Opening(start, local, header, ahead, engine_start, original, draft, is_first=left_of is None)
         undo.callback(opening.close)
@@ -98,6 +97,20 @@ def open_model(
         engine.start()
         undo.pop_all()
     return LoadedModel(service, engine, vocabulary, local, header, plan, machine, usage_mark, checks, gpu_memory)
+
+
+def _header(start: Start, local: LocalModel, ahead: ReadAhead) -> ModelHeader:
+    if ahead.look is not None:
+        return ahead.look.header()
+    with start.phase("header"):
+        return read_headers(local.paths, ahead.files())
+
+
+def _draft(
+    start: Start, drafting: tuple[LocalModel, ReadAhead], target: LocalModel, header: ModelHeader, ahead: ReadAhead
+) -> DraftModel:
+    with start.phase("draft header"):
+        return DraftModel.begin(*drafting, target, header, ahead)
 
 
 def _smaller(

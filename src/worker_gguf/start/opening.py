@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from worker_gguf import environment
-from worker_gguf.errors import ModelInvalid
 from worker_gguf.gguf import ModelHeader, abilities_of
 from worker_gguf.link.messages import ContextOpened, LoadDraft, LoadModel, ModelLoaded, OpenContext, Serve
 from worker_gguf.plan import MemoryPlan
 from worker_gguf.start.draft import DraftModel
 from worker_gguf.start.engine_start import EngineStart
+from worker_gguf.start.first_look import load_vocabulary
 from worker_gguf.start.params import context_params, draft_context, model_params, mtp_context, vocabulary_size
 from worker_gguf.start.read_ahead import ReadAhead
 from worker_gguf.start.start import Start
@@ -65,20 +64,26 @@ class Opening:
         self._ahead, self._engine_start, self._original = ahead, engine_start, original
         self._draft = draft
         self._vocabulary_size = vocabulary_size(header) if is_first else None
-        self._vocabulary: Future[Vocabulary] | None = None
+        self._vocabulary: Future[Vocabulary] | None = ahead.look.vocabulary if ahead.look is not None else None
+        self._is_adopted = False
 
     def begin_vocabulary(self) -> None:
         """Load the vocabulary in another thread. Does nothing if that has begun. Call it before `ahead` is closed."""
         if self._vocabulary is None:
             self._vocabulary = Future()
             # Read now: some mounts drop a file's pages when it is opened once more.
-            arguments = (self._vocabulary, self._header_bytes())
-            Thread(target=self._load_vocabulary, args=arguments, name="vocabulary", daemon=True).start()
+            arguments = (self._vocabulary, self._start.timeline, self._local.path, self._header_bytes())
+            Thread(target=load_vocabulary, args=arguments, name="vocabulary", daemon=True).start()
 
     def vocabulary(self) -> Vocabulary:
-        """Return the vocabulary when it is loaded. Raises ModelInvalid."""
+        """Return the vocabulary when it is loaded, with the special tokens of the original. Raises ModelInvalid."""
         assert self._vocabulary is not None, "begin_vocabulary was not called"
-        return self._vocabulary.result()
+        vocabulary = self._vocabulary.result()
+        if (original := self._original) is not None and not self._is_adopted:
+            original.check(vocabulary.n_tokens, vocabulary.token_text)
+            vocabulary.adopt(original.bos_id, original.eos_ids)
+            self._is_adopted = True
+        return vocabulary
 
     def load(self, plan: MemoryPlan) -> Weights:
         """Load the weights, and those of the draft model. Raises ModelInvalid, or NotEnoughMemory."""
@@ -148,31 +153,6 @@ class Opening:
             return os.pread(files[0].fileno(), size, 0)
         with self._local.path.open("rb") as file:
             return file.read(size)
-
-    def _load_vocabulary(self, loaded: Future[Vocabulary], header: bytes) -> None:
-        try:
-            with self._start.phase("vocabulary"):
-                loaded.set_result(self._read_vocabulary(header))
-        except BaseException as error:  # noqa: BLE001 - `vocabulary` raises it
-            loaded.set_exception(error)
-
-    def _read_vocabulary(self, header: bytes) -> Vocabulary:
-        from worker_gguf.llama.vocabulary_only import load_vocabulary
-
-        environment.hide_gpus()
-        path = self._local.path
-        vocabulary = load_vocabulary(path, header, path.stat().st_size)
-        try:
-            if why := vocabulary.why_unusable():
-                raise ModelInvalid(f"{path.name} cannot be served: it is {why}. Choose another model.")
-            if (original := self._original) is not None:
-                original.check(vocabulary.n_tokens, vocabulary.token_text)
-                vocabulary.adopt(original.bos_id, original.eos_ids)
-            _ = vocabulary.special  # a search that takes 0.1 s, here beside the load
-        except BaseException:
-            vocabulary.close()
-            raise
-        return vocabulary
 
     def _load_command(self, plan: MemoryPlan, *, has_file: bool) -> LoadModel:
         params = model_params(self._start.settings, plan, self._vocabulary_size)

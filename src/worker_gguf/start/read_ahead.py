@@ -8,6 +8,7 @@ from typing import BinaryIO, Self
 
 from worker_gguf.readahead.prefetch import Prefetch
 from worker_gguf.readahead.room import page_cache_room_bytes
+from worker_gguf.start.first_look import FirstLook
 from worker_gguf.start.start import Start
 from worker_gguf.store import LocalModel
 
@@ -21,16 +22,21 @@ _ALIGNMENT = 32
 
 
 class ReadAhead:
-    """A context manager that reads the model's files into the page cache. Its exit stops this and closes the files."""
+    """A context manager that reads the model's files into the page cache. Its exit stops this and closes the files.
+
+    `look` reads the header and the vocabulary of the model already, or is None.
+    """
 
     def __init__(
         self,
         start: Start,
         head_start: Prefetch | None = None,
+        look: FirstLook | None = None,
         *,
         phase: str = "prefetch",
     ) -> None:
-        """`head_start` is a prefetch that is already running, maybe with the wrong files."""
+        """`head_start` is a prefetch that is already running, maybe with the wrong files. `look` looks at the same."""
+        self.look = look
         self._start = start
         self._phase = phase
         self._prefetch = head_start
@@ -46,7 +52,7 @@ class ReadAhead:
         """Read this model. Continues the head start if it reads the same files, and otherwise starts a new prefetch."""
         if self._prefetch is not None and (self._is_off or self._prefetch.paths != local.paths):
             self._prefetch.close()
-            self._prefetch = None
+            self._prefetch = self.look = None
         if self._prefetch is None and not self._is_off:
             self._prefetch = self._begin(local)
         if self._prefetch is not None:
