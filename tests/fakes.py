@@ -22,7 +22,7 @@ from worker_gguf.engine.batch import (
 )
 from worker_gguf.engine.drafter import DraftRequest, Drafts, DraftStep
 from worker_gguf.engine.request import GenerationRequest
-from worker_gguf.engine.runner import Limits
+from worker_gguf.engine.runner import Limits, SpecialTokens
 from worker_gguf.engine.slots import common_prefix
 from worker_gguf.link.messages import Step
 
@@ -201,7 +201,6 @@ class FakeDrafter:
         n_read: int = 10_000,
         reads_along: bool = False,
     ) -> None:
-        self.eog = frozenset({EOG})
         """`seconds` is what a step with so many rows and further tokens takes."""
         self.draw = draw
         self.seconds = seconds
@@ -211,6 +210,8 @@ class FakeDrafter:
         self.held: dict[int, list[int]] = {}
         self.requests: list[DraftRequest] = []
         self.steps: list[DraftStep] = []
+
+    def adopt(self, special: SpecialTokens) -> None: ...
 
     @property
     def total_seconds(self) -> float:

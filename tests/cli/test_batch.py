@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +18,7 @@ from worker_gguf.batch.dispatch import Result
 from worker_gguf.batch.request import read_request
 from worker_gguf.batch.tally import Tally
 from worker_gguf.cli import main
+from worker_gguf.cli.batch import _Answering
 from worker_gguf.cli.batch_progress import BatchProgress, duration_text
 from worker_gguf.protocol.calls import Defaults, parse_chat
 from worker_gguf.queue.job_input import read_batch_input
@@ -136,3 +140,19 @@ def test_the_page_has_only_links_that_lead_somewhere_and_requests_that_are_good(
     (line,) = lines(request)
     assert parse_chat(read_request(line).body, Defaults(strict=True)).options.ignored == ()
     assert [type(call.requests) for job in jobs if (call := read_batch_input(job["input"]))] == [list, str]
+
+
+class Interrupted:
+    """A worker whose start is interrupted as `asyncio.run` does it for a SIGINT: the task is cancelled."""
+
+    async def wait_ready(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+
+async def test_a_cancellation_that_no_signal_handler_asked_for_counts_as_an_interrupt() -> None:
+    nothing: Any = None
+    worker: Any = Interrupted()
+    assert await _Answering(worker, nothing, nothing, nothing).run(nothing) == signal.SIGINT

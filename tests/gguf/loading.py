@@ -29,7 +29,7 @@ from worker_gguf.llama.runner import LlamaRunner
 from worker_gguf.plan import Machine
 from worker_gguf.plan.planning import plan_for
 from worker_gguf.settings import Settings
-from worker_gguf.start.params import context_params
+from worker_gguf.start.params import context_params, vocabulary_size
 
 __all__ = ["Outcome", "load_all", "load_apart"]
 
@@ -100,7 +100,11 @@ def _be_child(path: Path, writes: int, said: int) -> None:
 def _load(path: Path) -> tuple[str, str]:
     settings = Settings(model="embedded", n_threads=1, n_parallel=1, n_ctx=256)
     try:
-        plan = plan_for(read_headers([path]), Machine(1, 4 << 30), settings)
+        header = read_headers([path])
+        plan = plan_for(header, Machine(1, 4 << 30), settings)
+        if (size := vocabulary_size(header)) is not None:  # as the first model of a worker is loaded
+            bare = Model(path, ModelParams(vocabulary_size=size))
+            first_token(LlamaRunner(bare, Context(bare, context_params(settings, plan))), 0)
         model = Model(path, ModelParams())
         with contextlib.suppress(WorkerError):
             model.vocabulary.tokenize(_ODD, add_special=True, parse_special=True)

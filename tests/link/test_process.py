@@ -86,6 +86,44 @@ def test_it_looks_loads_opens_and_serves(process: EngineProcess) -> None:
     assert not process.is_alive
 
 
+def answer_of(process: EngineProcess, special: SpecialTokens, n: int = 5) -> tuple[list[int], str]:
+    """Load, open, serve with these special tokens, and return a greedy answer with its reason."""
+    process.ask(LOAD, ModelLoaded)
+    process.ask(OPEN, ContextOpened)
+    process.send(Serve(special, 8))
+    process.send(Add(1, GenerationRequest("a", (1, 2, 3), SamplingParams(temperature=0.0), n), None))
+    tokens: list[int] = []
+    while True:
+        step = process.receive()
+        assert isinstance(step, Step)
+        tokens += step.tokens
+        if step.endings:
+            return tokens, step.endings[0].reason
+
+
+def test_the_special_tokens_of_serve_end_answers_and_are_not_drawn() -> None:
+    answers = []
+    plain: list[int] = []
+    for kind in ("plain", "eog", "suppressed"):
+        process = EngineProcess()
+        try:
+            some = frozenset(plain[1:2])
+            special = {
+                "plain": SpecialTokens(),
+                "eog": SpecialTokens(eog=some),
+                "suppressed": SpecialTokens(suppressed=some),
+            }[kind]
+            answers.append(answer_of(process, special))
+            plain = answers[0][0]
+        finally:
+            process.kill()
+            process.end()
+    assert answers[0][1] == answers[2][1] == "length"
+    assert answers[1] == (plain[:1], "stop")
+    assert plain[1] not in answers[2][0]
+    assert answers[2][0][0] == plain[0]
+
+
 def test_a_failed_command_raises_its_error_and_the_next_one_is_carried_out(
     process: EngineProcess, tmp_path: Path
 ) -> None:

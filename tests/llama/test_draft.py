@@ -52,7 +52,7 @@ def prompt_of(model: Model, text: str = PROMPT) -> list[int]:
 
 def drafter_of(draft: Model, target: Model, **changes: int) -> LlamaDrafter:
     drafter = LlamaDrafter(draft, Context(draft, replace(PARAMS, **changes)), target.n_vocab)  # type: ignore[arg-type]
-    drafter.eog = target.vocabulary.eog
+    drafter.adopt(target.vocabulary.special)
     return drafter
 
 

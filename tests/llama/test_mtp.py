@@ -84,10 +84,10 @@ class Engine:
         self.context = Context(self.model, self.params)
         self.runner = LlamaRunner(self.model, self.context, self.model.vocabulary.special)
         self.drafter = (
-            MtpDrafter.open(self.model, self.own or mtp_params(self.params), self.context) if self.has_mtp else None
+            MtpDrafter.open(self.model, self.own or mtp_params(self.params), self.context, 0) if self.has_mtp else None
         )
         if self.drafter is not None:
-            self.drafter.eog = self.model.vocabulary.eog
+            self.drafter.adopt(self.model.vocabulary.special)
         self.scheduler = Scheduler(
             self.runner.limits,
             eog=self.model.vocabulary.eog,
@@ -212,8 +212,8 @@ class Decoded:
     def __init__(self, model: Model, **changes: object) -> None:
         params = replace(PARAMS, **changes)  # type: ignore[arg-type]
         self.context = Context(model, params)
-        self.drafter = MtpDrafter.open(model, mtp_params(params), self.context)
-        self.drafter.eog = model.vocabulary.eog
+        self.drafter = MtpDrafter.open(model, mtp_params(params), self.context, 0)
+        self.drafter.adopt(model.vocabulary.special)
 
     def decode(self, slot: int, start: int, tokens: list[int]) -> None:
         self.context.decode([Chunk(slot, start, tokens, n_outputs=1)])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import resource
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.slow_mount import Mount, mounted, served_bytes, why_not
 from tests.fakes import request
 from tests.tiny_models import write_attention, write_encoder, write_recurrent, write_sliding_window
 from worker_gguf.embedded import MODEL_PATH
@@ -40,10 +43,11 @@ SAMPLINGS = {
 }
 
 
-def without(path: Path) -> Model:
-    size = vocabulary_size(read_header(path))
+def without(path: Path, fd: int | None = None, **params: str) -> Model:
+    with path.open("rb") if fd is None else os.fdopen(os.dup(fd), "rb") as file:
+        size = vocabulary_size(read_header(file, name=path.name))
     assert size is not None
-    return Model(path, ModelParams(vocabulary_size=size))
+    return Model(path, ModelParams(vocabulary_size=size, **params), fd=fd)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -91,9 +95,18 @@ def test_it_has_as_many_tokens_and_no_warning_is_logged(caplog: pytest.LogCaptur
     assert not caplog.records
 
 
-@pytest.mark.parametrize("write", [write_attention, write_encoder, write_recurrent, write_sliding_window])
-def test_every_kind_of_memory_loads_without(write: Callable[[Path], Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("write", [write_attention, write_recurrent, write_sliding_window])
+def test_every_kind_of_memory_computes_the_same_without(write: Callable[[Path], Path], tmp_path: Path) -> None:
     path = write(tmp_path / "model.gguf")
+    bare, whole = without(path), Model(path, ModelParams())
+    drawn = replace(SAMPLINGS["drawn"], ignore_eos=True)
+    assert answer(bare, whole, drawn) == answer(whole, whole, drawn)
+    bare.close()
+    whole.close()
+
+
+def test_an_encoder_loads_without(tmp_path: Path) -> None:
+    path = write_encoder(tmp_path / "model.gguf")
     bare, whole = without(path), Model(path, ModelParams())
     assert (bare.n_vocab, bare.n_params) == (whole.n_vocab, whole.n_params)
     bare.close()
@@ -105,18 +118,47 @@ def test_the_vocabulary_is_read_when_it_is_needed(model: Model, bare: Model) -> 
     assert bare.vocabulary.special == model.vocabulary.special
 
 
-def test_a_request_that_needs_the_texts_of_a_missing_file_is_refused_alone(tmp_path: Path, model: Model) -> None:
+@pytest.mark.parametrize("by_name", [True, False])
+def test_the_vocabulary_is_that_of_the_loaded_file_if_another_stands_in_its_place(
+    tmp_path: Path, model: Model, by_name: bool
+) -> None:
     path = Path(shutil.copy(MODEL_PATH, tmp_path / "model.gguf"))
-    bare = without(path)
-    path.unlink()
+    with path.open("rb") as file:
+        bare = without(path, None if by_name else file.fileno())
+    write_sliding_window(tmp_path / "other.gguf").replace(path)
+    assert bare.vocabulary.n_tokens == bare.n_vocab == 1024
+    assert answer(bare, model, DRY) == answer(model, model, DRY)
+    bare.close()
+
+
+def test_a_request_whose_vocabulary_cannot_be_read_is_refused_alone(model: Model, bare: Model) -> None:
     runner = LlamaRunner(bare, Context(bare, PARAMS), model.vocabulary.special)
-    result = runner.run(Batch((Open(0, request("a", (1, 2), sampling=DRY), (1, 2)),), ()))
+    least, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, most))  # no descriptor is left
+    try:
+        result = runner.run(Batch((Open(0, request("a", (1, 2), sampling=DRY), (1, 2)),), ()))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (least, most))
     ((slot, error),) = result.refused
     assert slot == 0
-    assert "model.gguf cannot be opened: No such file or directory" in str(error)
+    assert "The vocabulary of model.gguf could not be read: Too many open files" in str(error)
     opened = Open(0, request("b", (1, 2), sampling=GREEDY), (1, 2))
     assert len(runner.run(Batch((opened,), (Chunk(0, 0, [1, 2], n_outputs=1),))).sampled) == 1
-    runner.close()
+
+
+@pytest.mark.skipif(why_not() is not None, reason=f"no FUSE mount: {why_not()}")
+def test_reading_the_vocabulary_leaves_the_weights_in_the_page_cache(tmp_path: Path, model: Model) -> None:
+    (tmp_path / "files").mkdir()
+    shutil.copy(MODEL_PATH, tmp_path / "files" / "model.gguf")
+    with mounted(tmp_path / "files", tmp_path / "mount", Mount(0.0, drops=True)) as mount:
+        with (mount / "model.gguf").open("rb") as file:
+            bare = without(mount / "model.gguf", file.fileno(), load_mode="mmap")
+        expected = answer(bare, model, GREEDY)
+        before = served_bytes(mount)
+        assert answer(bare, model, DRY) != expected
+        assert answer(bare, model, GREEDY) == expected
+        assert served_bytes(mount) - before < MODEL_PATH.stat().st_size / 10
+        bare.close()
 
 
 def test_a_file_with_two_sizes_is_loaded_with_its_vocabulary(tmp_path: Path) -> None:

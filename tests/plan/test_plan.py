@@ -118,8 +118,8 @@ UNGROUPED = replace(SMALL, n_kv=4096)
     [
         (SMALL, CPU, Constraints(), True, "several heads"),
         (UNGROUPED, CPU, Constraints(), False, "this model are faster without it"),
-        (UNGROUPED, CPU, Constraints(n_ctx=4096), False, "this model are faster without it"),
-        (UNGROUPED, CPU, Constraints(n_ctx=4095), True, "short contexts"),
+        (UNGROUPED, CPU, Constraints(n_ctx=2048), False, "this model are faster without it"),
+        (UNGROUPED, CPU, Constraints(n_ctx=2047), True, "short contexts"),
         (UNGROUPED, GPU, Constraints(), True, "default for this device"),
         (UNGROUPED, CPU, Constraints(type_v="q8_0"), True, "a quantised KV cache needs it"),
         (UNGROUPED, CPU, Constraints(flash_attn=True), True, "set"),

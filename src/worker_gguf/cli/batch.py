@@ -137,10 +137,13 @@ class _Answering:
         assert task is not None
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal, number, task)
-        with contextlib.suppress(asyncio.CancelledError):  # only `_on_signal` cancels this task
+        try:
             await self._worker.wait_ready()
             self._is_ready = True
             await self._answer(dispatch)
+        except asyncio.CancelledError:
+            # Only `_on_signal` cancels this task, and `asyncio.run` after a SIGINT that came before the lines above.
+            self._signal = self._signal or signal.SIGINT
         return self._signal
 
     async def _answer(self, dispatch: Dispatch) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from worker_gguf.engine.runner import SpecialTokens
+
 __all__ = ["DraftRequest", "DraftStep", "Drafter", "Drafts"]
 
 
@@ -45,12 +47,7 @@ class Drafts:
 
 
 class Drafter(Protocol):
-    """Guesses tokens. Called only from the thread of the engine's loop.
-
-    `eog` are the tokens that end an answer. They are set before the first guess.
-    """
-
-    eog: frozenset[int]
+    """Guesses tokens. Called only from the thread of the engine's loop."""
 
     @property
     def n_ctx(self) -> int:
@@ -60,6 +57,10 @@ class Drafter(Protocol):
     @property
     def reads_along(self) -> bool:
         """Whether it reads the tokens of all sequences while they are computed, and so has none to read first."""
+        ...
+
+    def adopt(self, special: SpecialTokens) -> None:
+        """Use these special tokens. Called before the first request."""
         ...
 
     def draft(self, requests: Sequence[DraftRequest], most_read: int | None = None) -> Drafts:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from worker_gguf.engine.runner import Limits, SpecialTokens
+from worker_gguf.engine.runner import Limits
 from worker_gguf.engine_process.first_token import first_token
 from worker_gguf.engine_process.log import LogSender, say_last
 from worker_gguf.engine_process.loop import Loop
@@ -151,7 +151,7 @@ class Server:
         assert model is not None, "no model is loaded"
         context = Context(model, command.params)
         opened_s = time.perf_counter()
-        runner = LlamaRunner(model, context, SpecialTokens(), n_sampling_threads=command.n_sampling_threads)
+        runner = LlamaRunner(model, context, n_sampling_threads=command.n_sampling_threads)
         try:
             drafter = self._open_draft(command, runner.limits, context)
         except BaseException:
@@ -193,7 +193,7 @@ class Server:
         assert self._runner is not None, "no context is open"
         self._runner.adopt(command.special)
         if self._drafter is not None:
-            self._drafter.eog = command.special.eog
+            self._drafter.adopt(command.special)
         Loop(
             self._runner,
             self._channel,

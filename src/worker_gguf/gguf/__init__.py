@@ -9,6 +9,7 @@ from __future__ import annotations
 from worker_gguf.gguf.abilities import Abilities, abilities_of
 from worker_gguf.gguf.header import ArrayInfo, ModelHeader, Rope, TensorInfo, Value
 from worker_gguf.gguf.reader import read_header, read_headers, read_texts
+from worker_gguf.gguf.special import SpecialIds, special_ids
 from worker_gguf.gguf.texts import Difference, first_difference
 from worker_gguf.gguf.types import GGML_TYPES
 
@@ -19,6 +20,7 @@ __all__ = [
     "Difference",
     "ModelHeader",
     "Rope",
+    "SpecialIds",
     "TensorInfo",
     "Value",
     "abilities_of",
@@ -26,4 +28,5 @@ __all__ = [
     "read_header",
     "read_headers",
     "read_texts",
+    "special_ids",
 ]

@@ -10,6 +10,7 @@ import numpy as np
 
 from worker_gguf.engine.batch import Chunk
 from worker_gguf.engine.drafter import DraftRequest, Drafts, DraftStep
+from worker_gguf.engine.runner import SpecialTokens
 from worker_gguf.engine.slots import common_prefix
 from worker_gguf.errors import ModelInvalid
 from worker_gguf.llama.candidates import Floats
@@ -30,7 +31,7 @@ class LlamaDrafter:
 
     def __init__(self, model: Model, context: Context, n_vocab: int) -> None:
         """`n_vocab` is the number of tokens of the served model."""
-        self.eog: frozenset[int] = frozenset()
+        self._eog: frozenset[int] = frozenset()
         self._context = context
         self._n_readable = model.n_vocab
         self._n_common = min(model.n_vocab, n_vocab)
@@ -44,6 +45,9 @@ class LlamaDrafter:
     @property
     def reads_along(self) -> bool:
         return False
+
+    def adopt(self, special: SpecialTokens) -> None:
+        self._eog = special.eog
 
     def draft(self, requests: Sequence[DraftRequest], most_read: int | None = None) -> Drafts:
         if self._has_failed:
@@ -59,7 +63,7 @@ class LlamaDrafter:
                 drawn = self._decode(chunks, steps)
                 chunks = []
                 for slot, token in drawn:
-                    if slot in missing or token in self.eog:
+                    if slot in missing or token in self._eog:
                         continue  # the draw after the last guess gives the end of generation without a guess
                     guesses.setdefault(slot, []).append(token)
                     if len(guesses[slot]) < wanted[slot]:

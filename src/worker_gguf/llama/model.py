@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,20 +64,20 @@ class Model:
         if overrides is not None:
             native.tensor_buft_overrides = ctypes.addressof(overrides)
         native.kv_overrides = values
-
-        @llama_cpp.llama_progress_callback
-        def on_progress(fraction: float, _user_data: ctypes.c_void_p) -> bool:
-            return progress is None or progress(fraction)
-
-        native.progress_callback = on_progress
+        native.progress_callback = on_progress = _callback_of(progress)
         offload = Offload()
+        self._name = path.name
+        # Not later by its name, for which another file may stand then, and some mounts drop a file's pages when it is
+        # opened once more.
+        self._fd = _own_fd(path, fd) if values is not None else None
+        self._vocabulary: Vocabulary | None = None
         with backend.loading(path.name), backend.watching(offload.read):
             pointer = _load_by_name(path, native, opened) if fd is None else _load_from(fd, native)
+            del on_progress
             if not pointer:
+                self._close_fd()
                 raise _why_no_model(path)
         self.pointer: llama_cpp.llama_model_p = pointer
-        self._path, self._has_vocabulary = path, values is None
-        self._vocabulary: Vocabulary | None = None
         self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(pointer))
         self.offloaded = offload.layers
         self.n_ctx_train: int = llama_cpp.llama_model_n_ctx_train(pointer)
@@ -84,17 +85,24 @@ class Model:
         self.is_recurrent = _is_recurrent(pointer)
         self.window: int = llama_cpp.llama_model_n_swa(pointer)
         with self._closing_on_error():
-            if why := _why_unserved(pointer) or (self.vocabulary.why_unusable() if self._has_vocabulary else None):
+            if why := _why_unserved(pointer) or (self.vocabulary.why_unusable() if self._fd is None else None):
                 raise ModelInvalid(f"{path.name} cannot be served: it is {why}. Choose another model.")
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The vocabulary. If the model was loaded without it, the first use reads it from the file.
+        """The vocabulary. If the model was loaded without it, the first use reads it from the open file.
 
         That takes 0.2 to 0.5 s for 128k tokens. Raises ModelInvalid.
         """
         if self._vocabulary is None:
-            self._vocabulary = Vocabulary(self.pointer) if self._has_vocabulary else read_vocabulary(self._path)
+            if self._fd is None:
+                self._vocabulary = Vocabulary(self.pointer)
+            else:
+                read = read_vocabulary(self._fd, self._name)
+                if read.n_tokens != self.n_vocab:
+                    read.close()
+                    raise ModelInvalid(f"{self._name} was changed after it was loaded.")
+                self._vocabulary = read
         return self._vocabulary
 
     def cells_per_pass(self) -> float:
@@ -125,6 +133,12 @@ class Model:
                 self._vocabulary.close()
             llama_cpp.llama_model_free(self.pointer)
             self.pointer = None
+            self._close_fd()
+
+    def _close_fd(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
 
 
 def _native(params: ModelParams) -> llama_cpp.llama_model_params:
@@ -137,6 +151,23 @@ def _native(params: ModelParams) -> llama_cpp.llama_model_params:
     native.use_extra_bufts = params.repack
     native.load_mtp = params.has_mtp
     return native
+
+
+def _callback_of(progress: Callable[[float], bool] | None) -> llama_cpp.llama_progress_callback:
+    """Return the function as llama.cpp calls it. Keep it until the model is loaded."""
+
+    @llama_cpp.llama_progress_callback
+    def on_progress(fraction: float, _user_data: ctypes.c_void_p) -> bool:
+        return progress is None or progress(fraction)
+
+    return on_progress
+
+
+def _own_fd(path: Path, fd: int | None) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC) if fd is None else os.dup(fd)
+    except OSError as error:
+        raise ModelInvalid(f"{path.name} could not be loaded: {error.strerror}.") from None
 
 
 def _load_by_name(

@@ -11,6 +11,7 @@ import numpy as np
 from worker_gguf.engine.batch import Chunk
 from worker_gguf.engine.drafter import DraftRequest, Drafts, DraftStep
 from worker_gguf.engine.params import ContextParams
+from worker_gguf.engine.runner import SpecialTokens
 from worker_gguf.errors import ModelInvalid
 from worker_gguf.llama.candidates import Floats
 from worker_gguf.llama.context import Context, DecodeFailed, NoSpace
@@ -37,7 +38,7 @@ class MtpDrafter:
 
     def __init__(self, context: Context, target: Context) -> None:
         """`context` was opened with `is_mtp`. Lets `target` give its hidden rows, and follows it."""
-        self.eog: frozenset[int] = frozenset()
+        self._eog: frozenset[int] = frozenset()
         self._context = context
         self._slots = [_Slot(context.n_embd) for _ in range(context.params.n_parallel)]
         self._has_failed = False
@@ -46,15 +47,15 @@ class MtpDrafter:
         target.follower = self
 
     @classmethod
-    def open(cls, model: Model, params: ContextParams, target: Context, first: int = 0) -> MtpDrafter:
-        """Open the context of the model's MTP layer beside `target`, and compute the token `first` with it.
+    def open(cls, model: Model, params: ContextParams, target: Context, bos: int) -> MtpDrafter:
+        """Open the context of the model's MTP layer beside `target`, and compute the token `bos` with it.
 
         Raises ModelInvalid, or NotEnoughMemory.
         """
         context = Context(model, params, is_mtp=True)
         drafter = cls(context, target)
         try:
-            drafter.warm_up(first)
+            drafter.warm_up(bos)
         except BaseException:
             context.close()
             raise
@@ -116,6 +117,9 @@ class MtpDrafter:
 
     # --- guesses --------------------------------------------------------------------------------------------------
 
+    def adopt(self, special: SpecialTokens) -> None:
+        self._eog = special.eog
+
     def draft(self, requests: Sequence[DraftRequest], most_read: int | None = None) -> Drafts:
         if self._has_failed or not requests:
             return Drafts()
@@ -156,7 +160,7 @@ class MtpDrafter:
             slots = [chunk.slot for chunk in chunks]
             chunks, rows = [], []
             for slot_id, end, token, row in zip(slots, ends, drawn, hidden, strict=True):
-                if token in self.eog:
+                if token in self._eog:
                     continue  # the draw after the last guess gives the end of generation without a guess
                 guesses[slot_id].append(token)
                 if len(guesses[slot_id]) < wanted[slot_id]:

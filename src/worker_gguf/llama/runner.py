@@ -81,7 +81,7 @@ class LlamaRunner:
         self,
         model: Model,
         context: Context,
-        special: SpecialTokens,
+        special: SpecialTokens | None = None,
         *,
         n_sampling_threads: int = 1,
     ) -> None:
@@ -97,7 +97,7 @@ class LlamaRunner:
         self._limits = _limits(model, context)
         self._cells_per_pass = model.cells_per_pass()
         self.on_decoded: Callable[[], None] = lambda: None
-        self.adopt(special)
+        self.adopt(special or SpecialTokens())
 
     @property
     def n_ubatch(self) -> int:

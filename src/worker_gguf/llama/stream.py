@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 __all__ = ["open_stream"]
 
-_libc = ctypes.CDLL(None)
+_libc = ctypes.CDLL(None, use_errno=True)
 _libc.fdopen.argtypes, _libc.fdopen.restype = [ctypes.c_int, ctypes.c_char_p], ctypes.c_void_p
 _libc.fclose.argtypes, _libc.fclose.restype = [ctypes.c_void_p], ctypes.c_int
 
@@ -22,7 +22,7 @@ def open_stream(fd: int) -> Iterator[ctypes.c_void_p]:
     stream = _libc.fdopen(own, b"rb")
     if not stream:
         os.close(own)
-        raise OSError(ctypes.get_errno(), "the C library cannot open a stream")
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     try:
         yield ctypes.c_void_p(stream)
     finally:

@@ -28,6 +28,8 @@ def _locked(function: object, result: type, *arguments: type) -> Callable[..., A
     return ctypes.PYFUNCTYPE(result, *arguments)(address)
 
 
+# Other threads run between slices. A slice takes 2 ms.
+_SLICE = 4096
 _is_eog = _locked(llama_cpp.llama_vocab_is_eog, ctypes.c_bool, ctypes.c_void_p, ctypes.c_int32)
 _text_of = _locked(llama_cpp.llama_vocab_get_text, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int32)
 
@@ -83,8 +85,11 @@ class Vocabulary:
     def eog(self) -> frozenset[int]:
         """The end-of-generation tokens. The first call asks for each token of the vocabulary."""
         if self._eog is None:
-            tokens = range(self.n_tokens)
-            self._eog = frozenset(compress(tokens, map(_is_eog, repeat(self.pointer), tokens)))
+            eog: set[int] = set()
+            for begin in range(0, self.n_tokens, _SLICE):
+                tokens = range(begin, min(begin + _SLICE, self.n_tokens))
+                eog.update(compress(tokens, map(_is_eog, repeat(self.pointer), tokens)))
+            self._eog = frozenset(eog)
         return self._eog
 
     @property

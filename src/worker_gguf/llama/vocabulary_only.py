@@ -1,4 +1,4 @@
-"""Loads only the vocabulary of a model: for a process that does not run it, or one that runs it without."""
+"""Loads only the vocabulary of a model, without its weights."""
 
 from __future__ import annotations
 
@@ -33,17 +33,15 @@ def load_vocabulary(path: Path, header: bytes, size_bytes: int) -> Vocabulary:
         os.close(fd)
 
 
-def read_vocabulary(path: Path) -> Vocabulary:
-    """Load the vocabulary from a file of which nothing else is read. For a split model, `path` is its first part.
+def read_vocabulary(fd: int, name: str) -> Vocabulary:
+    """Load the vocabulary from an open file of which nothing else is read: the first one, for a split model.
 
-    The vocabulary owns its memory: call its `close`. Raises ModelInvalid.
+    Moves the position in the file. The vocabulary owns its memory: call its `close`. Raises ModelInvalid.
     """
     try:
-        file = path.open("rb")
+        return _load(fd, name)
     except OSError as error:
-        raise ModelInvalid(f"{path.name} cannot be opened: {error.strerror}.") from None
-    with file:
-        return _load(file.fileno(), path.name)
+        raise ModelInvalid(f"The vocabulary of {name} could not be read: {error.strerror}.") from None
 
 
 def _load(fd: int, name: str) -> Vocabulary:

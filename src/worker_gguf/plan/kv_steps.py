@@ -16,8 +16,8 @@ __all__ = ["DEFAULT_N_CTX", "MIN_N_CTX", "Choice", "first_choice", "kv_steps"]
 DEFAULT_N_CTX: Final = 8192
 GOOD_N_CTX: Final = 4096
 MIN_N_CTX: Final = 512
-PLAIN_ATTENTION_N_CTX: Final = 4096
-"""The N_CTX from which plain attention may be planned: with short contexts it is slower (docs/memory.md)."""
+PLAIN_ATTENTION_N_CTX: Final = 2048
+"""The N_CTX from which plain attention may be planned: with shorter ones it is no faster (docs/memory.md)."""
 HALVED: Final = "halved until it fits in free memory"
 
 
@@ -114,7 +114,7 @@ def _flash_attn(model: ModelShape, machine: Machine, constraints: Constraints, n
     if model.n_kv < model.n_q:
         return True, "several heads share the keys and values of one"
     if n_ctx < PLAIN_ATTENTION_N_CTX:
-        return True, "short contexts are faster with it"
+        return True, "short contexts are no slower with it"
     return False, "on a processor, long contexts of this model are faster without it"
 
 

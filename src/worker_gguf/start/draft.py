@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from worker_gguf.errors import ModelInvalid
-from worker_gguf.gguf import ArrayInfo, ModelHeader, abilities_of, first_difference, read_headers, read_texts
+from worker_gguf.gguf import (
+    ArrayInfo,
+    ModelHeader,
+    abilities_of,
+    first_difference,
+    read_headers,
+    read_texts,
+    special_ids,
+)
 from worker_gguf.link.messages import LoadDraft
 from worker_gguf.plan import DraftPlan
 from worker_gguf.settings import Settings
@@ -19,9 +26,6 @@ __all__ = ["DraftModel"]
 # As in llama.cpp (common/speculative.cpp): later models of a family add a few tokens, and the first ones are special.
 _MOST_DIFFERENT_TOKENS = 128
 _FIRST_COMMON_TOKEN = 5
-_KIND = "tokenizer.ggml.model"
-# The BOS and EOS of files that name none. Source: llama_vocab::impl::load in src/llama-vocab.cpp.
-_DEFAULT_TOKENS: Mapping[object, tuple[int, int]] = {"llama": (1, 2), "gemma4": (1, 2), "gpt2": (11, 11)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +83,22 @@ def _texts(local: LocalModel, header: ModelHeader, ahead: ReadAhead) -> bytes:
 def _why_different(target: ModelHeader, texts: bytes, draft: ModelHeader, other_texts: bytes) -> str | None:
     """Return why two vocabularies do not match.
 
-    The rules are those of llama.cpp (common_speculative_are_compatible in common/speculative.cpp).
+    The rules are those of llama.cpp (common_speculative_are_compatible in common/speculative.cpp), which compares BOS
+    and EOS only if the models add them.
     """
-    if target.get(_KIND) != draft.get(_KIND):
-        return "their vocabularies are of different types"
-    for name, special, other in zip(("BOS", "EOS"), _special_tokens(target), _special_tokens(draft), strict=True):
+    ours, theirs = special_ids(target), special_ids(draft)
+    if ours.kind != theirs.kind:
+        return f"it has a {theirs.kind} vocabulary and the model a {ours.kind} one"
+    for name, special, other in (("BOS", ours.bos, theirs.bos), ("EOS", ours.eos, theirs.eos)):
         if special != other:
-            return f"{name} is token {other} in the draft model and {special} in the model"
+            return f"{name} is {_named(other)} in the draft model and {_named(special)} in the model"
     if abs(target.n_vocab - draft.n_vocab) > _MOST_DIFFERENT_TOKENS:
         return f"the draft model has {draft.n_vocab} tokens and the model {target.n_vocab}"
     if (difference := first_difference(texts, other_texts, _FIRST_COMMON_TOKEN)) is None:
         return None
-    ours, theirs = (text.decode("utf-8", "replace") for text in (difference.text, difference.other))
-    return f"token {difference.at} is {theirs!r} in the draft model and {ours!r} in the model"
+    text, other_text = (text.decode("utf-8", "replace") for text in (difference.text, difference.other))
+    return f"token {difference.at} is {other_text!r} in the draft model and {text!r} in the model"
 
 
-def _special_tokens(header: ModelHeader) -> tuple[int | None, int | None]:
-    bos, eos = _DEFAULT_TOKENS.get(header.get(_KIND), (None, None))
-    return bos if header.bos_id is None else header.bos_id, eos if header.eos_id is None else header.eos_id
+def _named(token: int | None) -> str:
+    return "no token" if token is None else f"token {token}"

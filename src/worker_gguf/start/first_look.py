@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Self
 
 from worker_gguf import environment
 from worker_gguf.errors import ModelInvalid
+from worker_gguf.gguf import ModelHeader, read_headers
 from worker_gguf.observe.timeline import Timeline
 
 if TYPE_CHECKING:
-    from worker_gguf.gguf import ModelHeader
     from worker_gguf.llama.vocabulary import Vocabulary
     from worker_gguf.readahead.prefetch import Prefetch
 
-__all__ = ["FirstLook", "load_vocabulary"]
+__all__ = ["FirstLook", "load_into"]
 
 
 class FirstLook:
@@ -41,8 +41,6 @@ class FirstLook:
     def _run(self) -> None:
         try:
             with self._timeline.phase("header"):
-                from worker_gguf.gguf import read_headers
-
                 paths = self._prefetch.paths
                 files = [self._prefetch.file(n) for n in range(len(paths))]
                 header = read_headers(paths, files)
@@ -52,10 +50,10 @@ class FirstLook:
             self.vocabulary.set_exception(error)
             return
         self._header.set_result(header)
-        load_vocabulary(self.vocabulary, self._timeline, paths[0], content)
+        load_into(self.vocabulary, self._timeline, paths[0], content)
 
 
-def load_vocabulary(loaded: Future[Vocabulary], timeline: Timeline, path: Path, header: bytes) -> None:
+def load_into(loaded: Future[Vocabulary], timeline: Timeline, path: Path, header: bytes) -> None:
     """Load the vocabulary from the first bytes of a model's file, and set the result: ModelInvalid if it is unusable.
 
     `path` is read only for the size of the file.
@@ -68,10 +66,10 @@ def load_vocabulary(loaded: Future[Vocabulary], timeline: Timeline, path: Path, 
 
 
 def _load(path: Path, header: bytes) -> Vocabulary:
-    from worker_gguf.llama import vocabulary_only
+    from worker_gguf.llama.vocabulary_only import load_vocabulary
 
     environment.hide_gpus()
-    vocabulary = vocabulary_only.load_vocabulary(path, header, path.stat().st_size)
+    vocabulary = load_vocabulary(path, header, path.stat().st_size)
     try:
         if why := vocabulary.why_unusable():
             raise ModelInvalid(f"{path.name} cannot be served: it is {why}. Choose another model.")

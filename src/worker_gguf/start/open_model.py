@@ -1,7 +1,7 @@
 """Opens a model in phases: header, plan, load, context, first token, checks, service.
 
-The engine process loads the model. Meanwhile this process loads the vocabulary. Slow imports are inside the phases that
-need them, so that each phase includes its imports and does not delay others.
+The engine process loads the model. This process loads the vocabulary, beside all of that. Slow imports are inside the
+phases that need them, so that each phase includes its imports and does not delay others.
 """
 
 from __future__ import annotations

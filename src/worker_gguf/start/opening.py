@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from worker_gguf.gguf import ModelHeader, abilities_of
+from worker_gguf.errors import WorkerError
+from worker_gguf.gguf import ModelHeader, abilities_of, special_ids
 from worker_gguf.link.messages import ContextOpened, LoadDraft, LoadModel, ModelLoaded, OpenContext, Serve
 from worker_gguf.plan import MemoryPlan
 from worker_gguf.start.draft import DraftModel
 from worker_gguf.start.engine_start import EngineStart
-from worker_gguf.start.first_look import load_vocabulary
+from worker_gguf.start.first_look import load_into
 from worker_gguf.start.params import context_params, draft_context, model_params, mtp_context, vocabulary_size
 from worker_gguf.start.read_ahead import ReadAhead
 from worker_gguf.start.start import Start
@@ -70,10 +71,11 @@ class Opening:
     def begin_vocabulary(self) -> None:
         """Load the vocabulary in another thread. Does nothing if that has begun. Call it before `ahead` is closed."""
         if self._vocabulary is None:
-            self._vocabulary = Future()
-            # Read now: some mounts drop a file's pages when it is opened once more.
-            arguments = (self._vocabulary, self._start.timeline, self._local.path, self._header_bytes())
-            Thread(target=load_vocabulary, args=arguments, name="vocabulary", daemon=True).start()
+            header = self._header_bytes()  # now, because some mounts drop a file's pages when it is opened once more
+            loaded: Future[Vocabulary] = Future()
+            arguments = (loaded, self._start.timeline, self._local.path, header)
+            Thread(target=load_into, args=arguments, name="vocabulary", daemon=True).start()
+            self._vocabulary = loaded
 
     def vocabulary(self) -> Vocabulary:
         """Return the vocabulary when it is loaded, with the special tokens of the original. Raises ModelInvalid."""
@@ -85,8 +87,17 @@ class Opening:
             self._is_adopted = True
         return vocabulary
 
+    @property
+    def _has_failed(self) -> bool:
+        """Whether the vocabulary could not be loaded."""
+        loading = self._vocabulary
+        return loading is not None and loading.done() and loading.exception() is not None
+
     def load(self, plan: MemoryPlan) -> Weights:
-        """Load the weights, and those of the draft model. Raises ModelInvalid, or NotEnoughMemory."""
+        """Load the weights, and those of the draft model. Raises ModelInvalid, or NotEnoughMemory.
+
+        A vocabulary that cannot be loaded ends the load.
+        """
         start, ahead = self._start, self._ahead
         with start.phase("load") as phase:
             phase.size_bytes = self._local.size_bytes
@@ -94,7 +105,15 @@ class Opening:
             progress(0.0)
             fd = ahead.fd(self._header.data_offset)
             command = self._load_command(plan, has_file=fd is not None)
-            weights = Weights(self._engine_start.load(command, fd, progress, ahead.opened))
+            try:
+                report = self._engine_start.load(
+                    command, fd, lambda fraction: progress(fraction) and not self._has_failed, ahead.opened
+                )
+            except WorkerError:
+                if self._has_failed:
+                    self.vocabulary()  # raises the reason
+                raise
+            weights = Weights(report)
         if (draft := self._draft) is not None and plan.draft is not None:
             with start.phase("draft load") as phase:
                 phase.size_bytes = draft.local.size_bytes
@@ -104,7 +123,9 @@ class Opening:
         return weights
 
     def open(self, _: Weights, plan: MemoryPlan) -> ContextOpened:
-        """Open the context and draw the first token. Raises NotEnoughMemory, or EngineDied."""
+        """Open the context and draw the first token. Raises ModelInvalid, NotEnoughMemory, or EngineDied."""
+        if self._has_failed:
+            self.vocabulary()
         timeline = self._start.timeline
         phase = timeline.begin("context")
         try:
@@ -180,6 +201,10 @@ class Opening:
         )
 
     def _bos(self) -> int:
-        """Return the token before the first one. The vocabulary, which may not be loaded yet, is not asked."""
-        bos = self._original.bos_id if self._original is not None else self._header.bos_id
-        return bos if bos is not None and bos < self._header.n_vocab else 0
+        """Return the token before the first one, 0 if there is none.
+
+        The vocabulary may not be loaded yet, so the header is asked.
+        """
+        if self._original is not None and self._original.bos_id is not None:
+            return self._original.bos_id
+        return special_ids(self._header).bos or 0

@@ -13,11 +13,18 @@ from worker_gguf.settings import Settings
 
 __all__ = ["context_params", "draft_context", "draft_params", "model_params", "mtp_context", "vocabulary_size"]
 
+_LONGEST_KEY = 127
+"""Bytes of the key of an override, in llama.h."""
+
 
 def vocabulary_size(header: ModelHeader) -> VocabularySize | None:
-    """Return what llama.cpp must know to load a model without its vocabulary, or None if the file is contradictory."""
+    """Return what llama.cpp must know to load a model without its vocabulary, or None if it needs it."""
     tokens, key = header.get("tokenizer.ggml.tokens"), f"{header.architecture}.vocab_size"
-    if not isinstance(tokens, ArrayInfo) or header.metadata.get(key, tokens.length) != tokens.length:
+    if (
+        len(key.encode()) > _LONGEST_KEY
+        or not isinstance(tokens, ArrayInfo)
+        or header.metadata.get(key, tokens.length) != tokens.length
+    ):
         return None
     return VocabularySize(key, tokens.length)
 
