@@ -74,3 +74,12 @@ def test_a_look_at_another_model_than_that_of_the_settings_is_not_used(tmp_path:
 
 def test_without_a_prefetch_there_is_no_look() -> None:
     assert HeadStart(None).with_look(Timeline()).look is None
+
+
+def test_it_settles_when_the_vocabulary_is_loaded() -> None:
+    prefetch = Prefetch((MODEL_PATH,)).start()
+    look = FirstLook(prefetch, Timeline()).start()
+    look.settle(60)
+    assert look.vocabulary.done()
+    look.vocabulary.result().close()
+    prefetch.close()

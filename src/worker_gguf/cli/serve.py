@@ -60,14 +60,18 @@ def serve(
         print(error.message, file=sys.stderr)
         return 2
     configure(settings.log_level, settings.log_format, on_runpod=settings.on_runpod)
+    head_start = head_start.with_look(timeline) if head_start is not None else None
     try:
         run = _queue if settings.resolved_mode == "queue" else _http
-        return run(settings, timeline, head_start.with_look(timeline) if head_start is not None else None)
+        return run(settings, timeline, head_start)
     except WorkerError as error:
         print(f"worker-gguf: {error.message}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    finally:
+        if head_start is not None and head_start.look is not None:
+            head_start.look.settle()
 
 
 def _http(settings: Settings, timeline: Timeline, head_start: HeadStart | None) -> int:

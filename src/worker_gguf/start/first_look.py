@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Self
@@ -21,7 +21,7 @@ __all__ = ["FirstLook", "load_into"]
 
 
 class FirstLook:
-    """The header and the vocabulary of a model, in a thread that a prefetch of the same files does not wait for."""
+    """Reads the header and the vocabulary of a model in a thread of its own."""
 
     def __init__(self, prefetch: Prefetch, timeline: Timeline) -> None:
         """`prefetch` has the files open, and must have until `header` is there."""
@@ -37,6 +37,10 @@ class FirstLook:
     def header(self) -> ModelHeader:
         """Return the header when it is read. Raises ModelInvalid."""
         return self._header.result()
+
+    def settle(self, timeout_s: float = 3.0) -> None:
+        """Wait until it is done, for at most `timeout_s`: a process that ends while llama.cpp loads may crash."""
+        wait([self.vocabulary], timeout_s)
 
     def _run(self) -> None:
         try:
