@@ -65,8 +65,10 @@ def test_a_start_reads_the_model_once(volume: Path) -> None:
     worker = start(volume / "a.gguf")
     (phase,) = (phase for phase in worker.timeline.phases if phase.name == "prefetch")
     worker.stop()
-    assert phase.size_bytes == MODEL_PATH.stat().st_size
-    assert served_bytes(volume) == MODEL_PATH.stat().st_size
+    size = MODEL_PATH.stat().st_size
+    assert phase.size_bytes == size
+    # The header is read at the same time, so a page may be asked for twice.
+    assert size <= served_bytes(volume) <= size + (64 << 10)
 
 
 def test_a_start_reads_a_split_model_once(volume: Path) -> None:
