@@ -81,10 +81,10 @@ check: setup image-check ## formatting, lint, types, generated docs, import rule
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
 run: .venv/.package ## serve on 127.0.0.1:8000 until Ctrl-C; MODEL=/path/to/model.gguf or MODEL=org/repo:Q4_K_M for another model
-	@MODE=$${MODE:-http} HOST=$${HOST:-127.0.0.1} $(BIN)/worker-gguf serve
+	@MODE=$${MODE:-http} HOST=$${HOST:-127.0.0.1} exec $(BIN)/worker-gguf serve
 
 emulate: .venv/.package ## RunPod's queue on 127.0.0.1:8001 with two real workers, until Ctrl-C; MODEL=... for another model
-	@$(BIN)/python -m emulator --workers 2 $(ARGS)
+	@exec $(BIN)/python -m emulator --workers 2 $(ARGS)
 
 bench: setup ## measure the worker against the bare llama_decode loop
 	$(BIN)/python -m bench $(ARGS)
@@ -110,6 +110,7 @@ BUNDLE_IS_USED = $(or $(filter-out file,$(origin BUNDLE)),$(if $(wildcard $(BIN)
 gpu-check: ## check a worker on this machine's GPU, in six minutes; BUNDLE=folder, ARGS="--only bench", ARGS=--cpu
 	@$(if $(BUNDLE_IS_USED),$(if $(filter file,$(origin PYTHON)),python3,$(PYTHON)) -m bench.gpu_check \
 		--bundle "$(BUNDLE)",$(BIN)/python -m bench.gpu_check) $(ARGS)
+
 bench-serving: setup ## measure shared prefixes, returning conversations, long prompts and lookup, with bounds
 	$(BIN)/python -m bench.serving $(ARGS)
 
