@@ -14,6 +14,8 @@ from worker_gguf.llama.bindings import llama_cpp
 __all__ = ["Vocabulary"]
 
 _NONE = -1
+# Other threads run between slices of a loop that keeps the interpreter lock. A slice takes 2 ms.
+_SLICE = 4096
 # llama.h: enum llama_vocab_type
 _NO_VOCABULARY, _SENTENCE_PIECE = 0, 1
 
@@ -21,15 +23,13 @@ _NO_VOCABULARY, _SENTENCE_PIECE = 0, 1
 def _locked(function: object, result: type, *arguments: type) -> Callable[..., Any]:
     """Return a function of llama.cpp that keeps the interpreter lock while it is called, for loops over all tokens.
 
-    After each call that gives it up, the start would wait 5 ms for the thread that imports the rest of the worker.
+    A call that gives it up has to wait for it afterwards as long as other threads run Python (`switch_interval.py`).
     """
     address = ctypes.cast(function, ctypes.c_void_p).value  # type: ignore[arg-type]
     assert address is not None
     return ctypes.PYFUNCTYPE(result, *arguments)(address)
 
 
-# Other threads run between slices. A slice takes 2 ms.
-_SLICE = 4096
 _is_eog = _locked(llama_cpp.llama_vocab_is_eog, ctypes.c_bool, ctypes.c_void_p, ctypes.c_int32)
 _text_of = _locked(llama_cpp.llama_vocab_get_text, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int32)
 

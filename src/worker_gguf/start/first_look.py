@@ -1,4 +1,7 @@
-"""Reads the header and the vocabulary of the model that the head start found, beside the imports of the start."""
+"""Reads the header and the vocabulary of the model that the head start found, beside the imports of the start.
+
+It knows no settings: whether this is the right model is found out later (`read_ahead.py`).
+"""
 
 from __future__ import annotations
 

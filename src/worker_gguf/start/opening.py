@@ -93,6 +93,11 @@ class Opening:
         loading = self._vocabulary
         return loading is not None and loading.done() and loading.exception() is not None
 
+    def _raise_failure(self) -> None:
+        """Raise ModelInvalid if the vocabulary could not be loaded."""
+        if self._has_failed:
+            self.vocabulary()
+
     def load(self, plan: MemoryPlan) -> Weights:
         """Load the weights, and those of the draft model. Raises ModelInvalid, or NotEnoughMemory.
 
@@ -105,15 +110,15 @@ class Opening:
             progress(0.0)
             fd = ahead.fd(self._header.data_offset)
             command = self._load_command(plan, has_file=fd is not None)
+
+            def go_on(fraction: float) -> bool:
+                return progress(fraction) and not self._has_failed
+
             try:
-                report = self._engine_start.load(
-                    command, fd, lambda fraction: progress(fraction) and not self._has_failed, ahead.opened
-                )
+                weights = Weights(self._engine_start.load(command, fd, go_on, ahead.opened))
             except WorkerError:
-                if self._has_failed:
-                    self.vocabulary()  # raises the reason
+                self._raise_failure()
                 raise
-            weights = Weights(report)
         if (draft := self._draft) is not None and plan.draft is not None:
             with start.phase("draft load") as phase:
                 phase.size_bytes = draft.local.size_bytes
@@ -124,8 +129,7 @@ class Opening:
 
     def open(self, _: Weights, plan: MemoryPlan) -> ContextOpened:
         """Open the context and draw the first token. Raises ModelInvalid, NotEnoughMemory, or EngineDied."""
-        if self._has_failed:
-            self.vocabulary()
+        self._raise_failure()
         timeline = self._start.timeline
         phase = timeline.begin("context")
         try:
