@@ -26,9 +26,9 @@ class Sizes:
     others: int = 24  # prompts whose answers are only compared
     other_tokens: int = 48
     at_once: int = 32
-    requests: int = 96
-    noise_rounds: int = 2  # for each round of the others, because the bound is narrow
-    prompt_tokens: int = 120
+    requests: int = 32
+    noise_rounds: int = 9  # for each round of the others, because the bound is narrow; they are short
+    prompt_tokens: int = 40
     max_tokens: int = 64
     n_ctx: int = 1536
 
@@ -101,6 +101,7 @@ def _tokens_per_s(answers: Sequence[Answer]) -> float:
 
 
 def _compare_noise(setup: Setup, auto: Server, off: Server, sizes: Sizes) -> None:
+    """The speed of a machine that others use may change by a tenth in seconds. So the readings are short and many."""
     for n in range(sizes.noise_rounds * setup.rounds):
         rates: dict[Server, float] = {}
         for server in (auto, off) if n % 2 == 0 else (off, auto):

@@ -54,7 +54,7 @@ def test_a_draft_model_has_rows_of_its_own_and_takes_memory_of_the_model(
         return float(row.split()[-2])
 
     alone = room()
-    draft = shapes.write(shapes.SHAPES["Llama-3.2-1B"], Path(moe).with_name("draft.gguf"))
+    draft = shapes.write(shapes.SHAPES["Qwen3-4B"], Path(moe).with_name("draft.gguf"))
     monkeypatch.setenv("DRAFT_MODEL", str(draft))
     assert room() < alone - 1
     assert main(["inspect", moe, "--gpu", "80GB", "--ram", "64GB"]) == 0
@@ -62,6 +62,17 @@ def test_a_draft_model_has_rows_of_its_own_and_takes_memory_of_the_model(
     assert "\ndraft model: " in out
     assert "\ndraft, GPU 0 of 80.0 GiB  " in out
     assert "\ndraft: guesses for 8 sequences of at most 8192 tokens\n" in out
+
+
+def test_a_draft_model_with_another_vocabulary_is_refused_as_at_a_start(
+    moe: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft = shapes.write(shapes.SHAPES["Llama-3.2-1B"], Path(moe).with_name("draft.gguf"))
+    monkeypatch.setenv("DRAFT_MODEL", str(draft))
+    assert main(["inspect", moe, "--gpu", "80GB"]) == 1
+    captured = capsys.readouterr()
+    assert f"{draft} cannot draft for {moe}: the draft model has 128256 tokens and the model 151936." in captured.err
+    assert "planned for" not in captured.out
 
 
 def test_the_memory_of_an_mtp_layer_is_named(

@@ -14,6 +14,7 @@ import pytest
 
 from bench.slow_mount import Mount, mounted, served_bytes, why_not
 from tests.fakes import request
+from tests.split_model import split_model
 from tests.tiny_models import write_attention, write_encoder, write_recurrent, write_sliding_window
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.engine.batch import Batch, Chunk, Open
@@ -127,6 +128,12 @@ def test_the_vocabulary_is_that_of_the_loaded_file_if_another_stands_in_its_plac
         bare = without(path, None if by_name else file.fileno())
     write_sliding_window(tmp_path / "other.gguf").replace(path)
     assert bare.vocabulary.n_tokens == bare.n_vocab == 1024
+    assert answer(bare, model, DRY) == answer(model, model, DRY)
+    bare.close()
+
+
+def test_a_split_model_reads_its_vocabulary_from_the_first_part(tmp_path: Path, model: Model) -> None:
+    bare = without(split_model(MODEL_PATH, tmp_path)[0])
     assert answer(bare, model, DRY) == answer(model, model, DRY)
     bare.close()
 

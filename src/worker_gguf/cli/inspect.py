@@ -58,6 +58,7 @@ def inspect(arguments: argparse.Namespace, *, endpoint: str | None = None) -> in
     from worker_gguf.cli.named_model import settings_for_one
     from worker_gguf.errors import SettingsError
     from worker_gguf.plan.planning import beyond_training, plan_for
+    from worker_gguf.start.draft import check_headers
 
     try:
         settings = settings_for_one(arguments.model, **{name: getattr(arguments, name) for name in SETTINGS})
@@ -68,6 +69,7 @@ def inspect(arguments: argparse.Namespace, *, endpoint: str | None = None) -> in
         if settings.draft_model is not None:
             draft, where = _header(settings.draft_model, settings, machine, endpoint)
             print(f"draft model: {_describe(draft)}\nfile: {where}")
+            check_headers(draft, settings.draft_model, header, settings.model_reference)
         print(f"planned for: {_place(arguments.gpu, arguments.ram)}\n")
         plan = plan_for(header, machine, settings, draft=draft)
     except SettingsError as error:

@@ -21,7 +21,7 @@ from worker_gguf.start.params import draft_params, vocabulary_size
 from worker_gguf.start.read_ahead import ReadAhead
 from worker_gguf.store import LocalModel
 
-__all__ = ["DraftModel"]
+__all__ = ["DraftModel", "check_headers"]
 
 # As in llama.cpp (common/speculative.cpp): later models of a family add a few tokens, and the first ones are special.
 _MOST_DIFFERENT_TOKENS = 128
@@ -55,12 +55,11 @@ class DraftModel:
         return draft
 
     def _check(self, target: LocalModel, header: ModelHeader, ahead: ReadAhead) -> None:
-        cannot = f"{self.local.path.name} cannot draft for {target.path.name}"
-        if not abilities_of(self.header).generates:
-            raise ModelInvalid(f"{cannot}: it does not generate text. Unset DRAFT_MODEL.")
+        name, target_name = self.local.path.name, target.path.name
+        check_headers(self.header, name, header, target_name)
         texts, other_texts = _texts(target, header, ahead), _texts(self.local, self.header, self.ahead)
-        if why := _why_different(header, texts, self.header, other_texts):
-            raise ModelInvalid(f"{cannot}: {why}. Set DRAFT_MODEL to a model of the same family.")
+        if why := _why_texts_differ(texts, other_texts):
+            raise _of_another_family(name, target_name, why)
 
     def fd(self) -> int | None:
         """Return the descriptor from which to load the model, or None if it must be loaded by its path."""
@@ -72,6 +71,21 @@ class DraftModel:
         return LoadDraft(path=str(self.local.path), params=params, has_file=has_file)
 
 
+def check_headers(draft: ModelHeader, name: str, target: ModelHeader, target_name: str) -> None:
+    """Raise ModelInvalid if the headers show that a draft model cannot guess tokens for a model.
+
+    The texts of the tokens are not in a header.
+    """
+    if not abilities_of(draft).generates:
+        raise ModelInvalid(f"{name} cannot draft for {target_name}: it does not generate text. Unset DRAFT_MODEL.")
+    if why := _why_headers_differ(target, draft):
+        raise _of_another_family(name, target_name, why)
+
+
+def _of_another_family(name: str, target_name: str, why: str) -> ModelInvalid:
+    return ModelInvalid(f"{name} cannot draft for {target_name}: {why}. Set DRAFT_MODEL to a model of the same family.")
+
+
 def _texts(local: LocalModel, header: ModelHeader, ahead: ReadAhead) -> bytes:
     """Return the texts of the tokens as they stand in the file."""
     tokens = header.get("tokenizer.ggml.tokens")
@@ -80,8 +94,8 @@ def _texts(local: LocalModel, header: ModelHeader, ahead: ReadAhead) -> bytes:
     return read_texts(next(iter(ahead.files()), local.path), tokens, name=str(local.path))
 
 
-def _why_different(target: ModelHeader, texts: bytes, draft: ModelHeader, other_texts: bytes) -> str | None:
-    """Return why two vocabularies do not match.
+def _why_headers_differ(target: ModelHeader, draft: ModelHeader) -> str | None:
+    """Return why two vocabularies do not match by their kinds, sizes and special tokens.
 
     The rules are those of llama.cpp (common_speculative_are_compatible in common/speculative.cpp), which compares BOS
     and EOS only if the models add them.
@@ -94,6 +108,10 @@ def _why_different(target: ModelHeader, texts: bytes, draft: ModelHeader, other_
             return f"{name} is {_named(other)} in the draft model and {_named(special)} in the model"
     if abs(target.n_vocab - draft.n_vocab) > _MOST_DIFFERENT_TOKENS:
         return f"the draft model has {draft.n_vocab} tokens and the model {target.n_vocab}"
+    return None
+
+
+def _why_texts_differ(texts: bytes, other_texts: bytes) -> str | None:
     if (difference := first_difference(texts, other_texts, _FIRST_COMMON_TOKEN)) is None:
         return None
     text, other_text = (text.decode("utf-8", "replace") for text in (difference.text, difference.other))
