@@ -66,17 +66,24 @@ def _serve(model: str | None = None, mode: str | None = None, host: str | None =
     from worker_gguf.link.spawn import spawn
 
     process = spawn()  # first, because it has the longest way to go
-    from worker_gguf import environment, switch_interval
+    from worker_gguf import environment, interpreter
+    from worker_gguf.observe import log
+    from worker_gguf.observe.timeline import Timeline
     from worker_gguf.start import head_start
 
-    switch_interval.for_the_start()
+    timeline = Timeline.of_process()
+    interpreter.for_the_start()
+    log.hold()  # until the settings say what is logged, and how
     # Pydantic would search every installed package for plugins of its own, for 10 ms and more.
     environment.set_default("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    prefetch = head_start.begin(model, in_child=True)  # before the slow imports of the next line
-    from worker_gguf.cli.serve import serve
-
-    begun = head_start.HeadStart(prefetch, process)
-    return serve(model=model, mode=mode, host=host, port=port, head_start=begun)
+    prefetch = head_start.begin(model, in_child=True)  # before the slow imports of the settings
+    begun = head_start.HeadStart(prefetch, process).with_look(timeline)
+    try:
+        with timeline.phase("settings"):
+            from worker_gguf.cli.serve import serve
+        return serve(model=model, mode=mode, host=host, port=port, timeline=timeline, head_start=begun)
+    finally:
+        begun.settle()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -147,10 +147,10 @@ class _Answering:
         return self._signal
 
     async def _answer(self, dispatch: Dispatch) -> None:
-        from worker_gguf import switch_interval
+        from worker_gguf import interpreter
         from worker_gguf.batch.run import run_batch, width_for
 
-        switch_interval.for_requests()
+        interpreter.for_requests()
         lines = self._requests.unanswered(self._results.answered)
         width = width_for(self._worker.n_parallel)
         deaths_within_s = self._worker.settings.engine_deaths_within_s

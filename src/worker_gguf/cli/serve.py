@@ -11,23 +11,21 @@ import shutil
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worker_gguf import environment, switch_interval
+from worker_gguf import environment, interpreter
 from worker_gguf.errors import SettingsError, WorkerError
 from worker_gguf.observe.log import configure
-from worker_gguf.observe.timeline import Timeline
 from worker_gguf.settings import Settings
 
 if TYPE_CHECKING:
     from worker_gguf.http.server import Listener
     from worker_gguf.observe.metrics import Metrics
     from worker_gguf.observe.telemetry import Telemetry
+    from worker_gguf.observe.timeline import Timeline
     from worker_gguf.queue.batch_job import BatchLimits
     from worker_gguf.start.head_start import HeadStart
     from worker_gguf.worker import Worker
@@ -42,13 +40,18 @@ _FLUSH_S = 3.0
 
 
 def serve(
-    *, model: str | None, mode: str | None, host: str | None, port: int | None, head_start: HeadStart | None = None
+    *,
+    model: str | None,
+    mode: str | None,
+    host: str | None,
+    port: int | None,
+    timeline: Timeline,
+    head_start: HeadStart | None = None,
 ) -> int:
     """Run the worker in this process and return its exit code. Arguments have priority over the environment.
 
-    `head_start` is the prefetch that already reads the model, or None.
+    `head_start` is what has begun before the settings are read, or None.
     """
-    timeline = Timeline(before_s=_process_age_s())
     try:
         settings = Settings.load(model=model, mode=mode, host=host, port=port)
         _check_exposure(settings)
@@ -60,7 +63,6 @@ def serve(
         print(error.message, file=sys.stderr)
         return 2
     configure(settings.log_level, settings.log_format, on_runpod=settings.on_runpod)
-    head_start = head_start.with_look(timeline) if head_start is not None else None
     try:
         run = _queue if settings.resolved_mode == "queue" else _http
         return run(settings, timeline, head_start)
@@ -69,9 +71,6 @@ def serve(
         return 1
     except KeyboardInterrupt:
         return 130
-    finally:
-        if head_start is not None and head_start.look is not None:
-            head_start.look.settle()
 
 
 def _http(settings: Settings, timeline: Timeline, head_start: HeadStart | None) -> int:
@@ -125,7 +124,7 @@ async def _serve(worker: Worker, listeners: Sequence[Listener], settings: Settin
     async def watch() -> None:
         with contextlib.suppress(WorkerError):
             await worker.wait_ready()
-        switch_interval.for_requests()
+        interpreter.for_requests()
         warn_of_misspellings()
         if worker.error is not None:
             stop.set()
@@ -170,7 +169,7 @@ def _queue(settings: Settings, timeline: Timeline, head_start: HeadStart | None)
                 close_telemetry(telemetry, settings)  # close it first, because the report ends the process
                 report_failed_start(sdk, error)
                 raise
-            switch_interval.for_requests()
+            interpreter.for_requests()
             warn_of_misspellings()
             run_queue(
                 worker,
@@ -290,13 +289,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _process_age_s() -> float:
-    """Return the seconds since the kernel started this process, so that the cold start includes the interpreter's."""
-    try:
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        ticks_per_s = os.sysconf("SC_CLK_TCK")
-        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / ticks_per_s)
-    except (OSError, ValueError, IndexError):
-        return 0.0

@@ -13,7 +13,11 @@ import time
 
 began_s = time.perf_counter()
 
-from worker_gguf.errors import WorkerError  # noqa: E402 - after the time at which the imports begin
+from worker_gguf import interpreter  # noqa: E402 - after the time at which the imports begin
+
+interpreter.for_the_start()
+
+from worker_gguf.errors import WorkerError  # noqa: E402
 from worker_gguf.link.channel import Channel, ChannelClosed  # noqa: E402
 from worker_gguf.link.errors import report_of  # noqa: E402
 from worker_gguf.link.messages import Command, Failed  # noqa: E402

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from worker_gguf import interpreter
 from worker_gguf.engine.runner import Limits
 from worker_gguf.engine_process.first_token import first_token
 from worker_gguf.engine_process.log import LogSender, say_last
@@ -45,6 +46,9 @@ __all__ = ["Server"]
 
 # Progress is reported at most so often, in parts of the whole.
 _STEP = 0.005
+# While the first token is computed, the worker process loads the vocabulary and imports. A thread of ggml that lost its
+# core would make all others spin at their next barrier, and take time from these.
+_CORES_OF_THE_WORKER = 2
 
 
 class Server:
@@ -159,7 +163,8 @@ class Server:
             raise
         logprob, error = None, None
         if command.draws_first:
-            first = first_token(runner, command.bos)
+            with context.fewer_threads(max(1, command.params.n_threads - _CORES_OF_THE_WORKER)):
+                first = first_token(runner, command.bos)
             if isinstance(first, WorkerError):
                 error = first.message
             elif first is not None and first.logprobs:
@@ -191,6 +196,7 @@ class Server:
 
     def _serve(self, command: Serve) -> None:
         assert self._runner is not None, "no context is open"
+        interpreter.for_requests()
         self._runner.adopt(command.special)
         if self._drafter is not None:
             self._drafter.adopt(command.special)

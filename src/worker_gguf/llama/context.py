@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
@@ -107,6 +108,16 @@ class Context:
             flat = (ctypes.c_float * (n_outputs * self.n_vocab)).from_address(address)
             self._logits = np.ctypeslib.as_array(flat).reshape(n_outputs, self.n_vocab)
         return self._logits[:n_outputs]
+
+    @contextmanager
+    def fewer_threads(self, n_threads: int) -> Iterator[None]:
+        """Compute with at most `n_threads` while the block runs."""
+        usual = self.params.n_threads, self.params.n_threads_batch
+        llama_cpp.llama_set_n_threads(self._pointer, *(min(n, n_threads) for n in usual))
+        try:
+            yield
+        finally:
+            llama_cpp.llama_set_n_threads(self._pointer, *usual)
 
     def give_hidden_rows(self) -> None:
         """Let each decode give the hidden rows of all its tokens.

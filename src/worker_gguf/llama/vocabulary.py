@@ -23,7 +23,7 @@ _NO_VOCABULARY, _SENTENCE_PIECE = 0, 1
 def _locked(function: object, result: type, *arguments: type) -> Callable[..., Any]:
     """Return a function of llama.cpp that keeps the interpreter lock while it is called, for loops over all tokens.
 
-    A call that gives it up has to wait for it afterwards as long as other threads run Python (`switch_interval.py`).
+    A call that gives it up has to wait for it afterwards as long as other threads run Python (`interpreter.py`).
     """
     address = ctypes.cast(function, ctypes.c_void_p).value  # type: ignore[arg-type]
     assert address is not None

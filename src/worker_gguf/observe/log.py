@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Literal, TextIO
 
-__all__ = ["bind", "bound", "configure"]
+__all__ = ["bind", "bound", "configure", "hold"]
 
 # Libraries whose debug and info lines are not useful, or contain private data such as URLs, headers and bodies.
 QUIET = ("aiohttp", "asyncio", "botocore", "boto3", "filelock", "httpcore", "httpx", "urllib3", "uvicorn")
@@ -60,18 +60,51 @@ def configure(
     as_json = log_format == "json" or (log_format == "auto" and (on_runpod or not handler.stream.isatty()))
     handler.setFormatter(_JsonFormatter() if as_json else _ConsoleFormatter(in_color=handler.stream.isatty()))
     root = logging.getLogger()
-    for old in [old for old in root.handlers if isinstance(old, _Handler)]:
-        root.removeHandler(old)
-    root.addHandler(handler)
     root.setLevel(level.upper())
     for name in QUIET:
         quiet = logging.getLogger(name)
         quiet.setLevel(logging.WARNING)
         quiet.propagate = True  # some libraries turn it off, for example uvicorn for its access log
+    held = [old for old in root.handlers if isinstance(old, _HeldLines)]
+    # In one assignment, because another thread may be logging.
+    root.handlers = [*(old for old in root.handlers if not isinstance(old, (_Handler, _HeldLines))), handler]
+    for lines in held:
+        lines.release_to(handler)
+
+
+def hold() -> None:
+    """Keep all lines from now on until `configure` is called, which writes those of its level."""
+    root = logging.getLogger()
+    root.addHandler(_HeldLines())
+    root.setLevel(logging.DEBUG)
 
 
 class _Handler(logging.StreamHandler[TextIO]):
     """A separate class, so that `configure` can replace its own handler and keep all others."""
+
+
+class _HeldLines(logging.Handler):
+    """Keeps lines in memory until there is a handler for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._records: list[logging.LogRecord] = []
+        self._handler: logging.Handler | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._handler is None:
+            self._records.append(record)
+        else:  # a thread that began to log before the handler was replaced
+            self._handler.handle(record)
+
+    def release_to(self, handler: logging.Handler) -> None:
+        """Pass the lines on to a handler, and all later ones too."""
+        with self.lock or contextlib.nullcontext():
+            for record in self._records:
+                if logging.getLogger(record.name).isEnabledFor(record.levelno):
+                    handler.handle(record)
+            self._records.clear()
+            self._handler = handler
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 __all__ = ["Phase", "Timeline", "draw", "read_phases"]
 
@@ -58,6 +60,17 @@ class Timeline:
         self.phases: list[Phase] = []
         if before_s:
             self.phases.append(Phase("interpreter", 0.0, before_s))
+
+    @classmethod
+    def of_process(cls) -> Self:
+        """Return a timeline that starts with this process, so that it includes the start of the interpreter."""
+        try:
+            fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+            ticks_per_s = os.sysconf("SC_CLK_TCK")
+            age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / ticks_per_s
+        except (OSError, ValueError, IndexError):
+            age_s = 0.0
+        return cls(before_s=max(0.0, age_s))
 
     @property
     def now_s(self) -> float:

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from worker_gguf import switch_interval
+from worker_gguf import interpreter
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.queue.batch_job import BatchLimits
 from worker_gguf.queue.fitness import checks_of, leave_out_the_sdks_checks, register_checks
@@ -66,7 +66,7 @@ def run_queue(
     # The SDK would parse the command line for its flags, for example --rp_log_level=DEBUG. Ours is already parsed.
     sys.argv = sys.argv[:1]
     os.register_at_fork(after_in_child=_follow_parent)
-    switch_interval.for_the_sdk()
+    interpreter.for_the_sdk()
     config = {
         "handler": make_handler(backend, metrics, batch_limits, telemetry, _post_progress),
         "concurrency_modifier": _JobControl(backend, concurrency, drain_timeout_s).n_jobs,

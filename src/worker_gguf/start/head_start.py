@@ -31,7 +31,7 @@ __all__ = ["HeadStart", "begin", "searched"]
 class HeadStart(NamedTuple):
     """What has begun before the settings are read: the engine process, and a prefetch unless nothing can be read.
 
-    `look` begins when they are read.
+    `look` reads the header and the vocabulary of the model that is read ahead.
     """
 
     prefetch: Prefetch | None
@@ -44,7 +44,13 @@ class HeadStart(NamedTuple):
             return self
         from worker_gguf.start.first_look import FirstLook
 
+        environment.hide_gpus()  # here, because other threads may read the environment while that one runs
         return self._replace(look=FirstLook(self.prefetch, timeline).start())
+
+    def settle(self) -> None:
+        """Wait for what must not run while this process ends."""
+        if self.look is not None:
+            self.look.settle()
 
     def close(self) -> None:
         if self.prefetch is not None:
