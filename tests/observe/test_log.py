@@ -105,6 +105,26 @@ def test_a_logger_made_before_configure_follows_it() -> None:
     assert [line["event"] for line in lines(stream)] == ["late"]
 
 
+def test_lines_before_the_configuration_are_held_and_then_written_once() -> None:
+    stream = io.StringIO()
+    log.hold()
+    logging.getLogger("worker_gguf.early").debug("too quiet")
+    logging.getLogger("worker_gguf.early").info("first")
+    logging.getLogger("uvicorn").info("too quiet for a library")
+    log.configure("info", "json", stream=stream)
+    logging.getLogger("worker_gguf.early").info("second")
+    assert [line["event"] for line in lines(stream)] == ["first", "second"]
+
+
+def test_a_thread_that_still_has_the_old_handler_loses_no_line() -> None:
+    stream = io.StringIO()
+    log.hold()
+    held = logging.getLogger().handlers[-1]
+    log.configure("info", "json", stream=stream)
+    held.handle(logging.makeLogRecord({"msg": "late", "levelno": logging.INFO, "levelname": "INFO"}))
+    assert [line["event"] for line in lines(stream)] == ["late"]
+
+
 def test_configure_again_replaces_the_handler() -> None:
     first, second = io.StringIO(), io.StringIO()
     log.configure("info", "json", stream=first)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -29,6 +32,15 @@ def test_phases_may_overlap_and_may_begin_before_the_timeline() -> None:
     timeline.end(early, 102.5)
     assert timeline.seconds() == {"interpreter": 1.0, "prefetch": 3.0, "load": 3.0}
     assert timeline.phases[1].start_s == 0.5
+
+
+def test_the_timeline_of_a_process_starts_with_the_process() -> None:
+    script = "import time; time.sleep(0.3); from worker_gguf.observe.timeline import Timeline as T; t = T.of_process()"
+    script += "; print(t.seconds()['interpreter'], t.now_s)"
+    before_s = time.perf_counter()
+    ran = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    interpreter_s, now_s = map(float, ran.stdout.split())
+    assert 0.3 <= interpreter_s <= now_s <= time.perf_counter() - before_s + 0.02  # the kernel counts in 10 ms
 
 
 def test_the_picture_shows_when_how_long_and_how_much() -> None:

@@ -110,10 +110,10 @@ class Context:
         return self._logits[:n_outputs]
 
     @contextmanager
-    def fewer_threads(self, n_threads: int) -> Iterator[None]:
-        """Compute with at most `n_threads` while the block runs."""
+    def limiting_threads(self, most: int) -> Iterator[None]:
+        """Compute with at most `most` threads while the block runs."""
         usual = self.params.n_threads, self.params.n_threads_batch
-        llama_cpp.llama_set_n_threads(self._pointer, *(min(n, n_threads) for n in usual))
+        llama_cpp.llama_set_n_threads(self._pointer, *(min(n, most) for n in usual))
         try:
             yield
         finally:
