@@ -72,12 +72,13 @@ ANYTHING = {"cli", "__main__"}
 
 # Third parties that only some parts may touch.
 ONLY_IN = {
+    # Elsewhere a value is a msgspec.Struct, which is defined in 0.04 ms instead of 1.2 ms at each start.
+    "dataclasses": {"deployment"},
     "llama_cpp": {"llama"},
     "ctypes": {"llama"},
     "fastapi": set(),  # 0.1 s of import for routes that Starlette has
     "starlette": {"http"},
     "uvicorn": {"http"},
-    "msgspec": {"link"},
     "runpod": {"queue"},
     "huggingface_hub": {"store"},
     "transformers": {"store"},
@@ -168,7 +169,7 @@ def layer_faults(module: Module) -> Iterator[str]:
 
 
 def third_party_faults(module: Module) -> Iterator[str]:
-    """Each outside library is imported in one room only."""
+    """These libraries are imported only where they are needed."""
     for name, line in _imports(module):
         root = name.split(".")[0]
         if module.part not in ONLY_IN.get(root, {module.part}):
@@ -302,6 +303,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         (layer_faults, "service.service", "from worker_gguf.llama.model import Model"),
         (layer_faults, "newcomer", "import json"),
         (third_party_faults, "engine.loop", "import ctypes"),
+        (third_party_faults, "engine.batch", "from dataclasses import dataclass"),
         (third_party_faults, "service", "from llama_cpp import llama_decode"),
         (third_party_faults, "protocol.chat", "from fastapi import FastAPI"),
         (third_party_faults, "protocol.chat", "import runpod.serverless"),

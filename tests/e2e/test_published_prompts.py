@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 
 import openai
 import pytest
+from msgspec.structs import replace
 
 from tests.e2e.conftest import Running
 from tests.threaded_link import engine_of

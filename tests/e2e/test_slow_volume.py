@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from bench.slow_mount import Mount, mounted, served_bytes, why_not
 from tests.split_model import split_model

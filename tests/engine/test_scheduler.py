@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tests.fakes import EOG, FakeRunner, foretold, limits, request, successor
 from worker_gguf.engine.batch import Batch, Copy, Load, Sampled, StepResult, Truncate

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import fields
 
 import pytest
+from msgspec.structs import fields
 
 from worker_gguf.engine.stats import EngineStats
 from worker_gguf.fleet.totals import of_the_past, total

@@ -6,11 +6,11 @@ import asyncio
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tests.fakes import FakeRunner, foretold, limits, request, successor
 from tests.threaded_link import ThreadedLink, engine_of

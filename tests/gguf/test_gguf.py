@@ -103,7 +103,9 @@ def test_values_are_had_by_name() -> None:
     header = read_header(SMALL)
     assert header.get("llama.attention.sliding_window") == header.get("attention.sliding_window") == 4096
     assert header.get("tokenizer.ggml.add_bos_token") is True
-    assert header.get("tokenizer.ggml.tokens") == ArrayInfo("str", 4)
+    tokens = header.get("tokenizer.ggml.tokens")
+    assert isinstance(tokens, ArrayInfo)
+    assert (tokens.type, tokens.length, tokens.values) == ("str", 4, None)
     assert header.get("tokenizer.ggml.scores") == ArrayInfo("f32", 4, (0.0, 0.0, 0.0, 0.0))
     assert header.get("absent") is None
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.gguf import SpecialIds, read_header, special_ids

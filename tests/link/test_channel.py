@@ -8,12 +8,12 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tests.fakes import step
 from worker_gguf.engine.batch import Logprob

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests.fakes import request
 from tests.similar_models import write_random_draft
@@ -51,7 +52,7 @@ def prompt_of(model: Model, text: str = PROMPT) -> list[int]:
 
 
 def drafter_of(draft: Model, target: Model, **changes: int) -> LlamaDrafter:
-    drafter = LlamaDrafter(draft, Context(draft, replace(PARAMS, **changes)), target.n_vocab)  # type: ignore[arg-type]
+    drafter = LlamaDrafter(draft, Context(draft, replace(PARAMS, **changes)), target.n_vocab)
     drafter.adopt(target.vocabulary.special)
     return drafter
 

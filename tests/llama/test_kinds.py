@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
+from msgspec.structs import replace
 
 from tests import tiny_models
 from tests.fakes import request
@@ -360,7 +361,7 @@ def scripts(draw: DrawFn) -> Script:
 def test_any_conversations(model: Model, check: Check, kind: Kind, script: Script, unified: bool) -> None:
     n_cells = script.n_cells if unified else PARAMS.n_cells
     changes = {"unified": unified, "swa_full": kind.swa_full, "n_cells": n_cells, "n_rows": script.n_rows}
-    engine = Engine(model, replace(PARAMS, **changes), script.cache_bytes)  # type: ignore[arg-type]
+    engine = Engine(model, replace(PARAMS, **changes), script.cache_bytes)
     engine.guesses = kind.can_cut and script.n_rows > PARAMS.n_parallel
     try:
         prompts = run(engine, script.asks)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from tests.fakes import request
 from tests.mtp_models import Architecture, write_mtp
@@ -210,7 +211,7 @@ class Decoded:
     """Contexts of a model and its MTP layer, and what the slots hold. Nothing is drawn."""
 
     def __init__(self, model: Model, **changes: object) -> None:
-        params = replace(PARAMS, **changes)  # type: ignore[arg-type]
+        params = replace(PARAMS, **changes)
         self.context = Context(model, params)
         self.drafter = MtpDrafter.open(model, mtp_params(params), self.context, 0)
         self.drafter.adopt(model.vocabulary.special)

@@ -9,11 +9,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import llama_cpp
 import pytest
+from msgspec.structs import replace
 
 from bench import models
 from bench.gguf_file import TensorType

@@ -7,10 +7,10 @@ import os
 import resource
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from bench.slow_mount import Mount, mounted, served_bytes, why_not
 from tests.fakes import request

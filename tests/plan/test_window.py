@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tests.plan.test_plan import CPU, GIB, GPU, LARGE, MOE, SMALL, dense, gpus
 from worker_gguf.errors import NotEnoughMemory

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
 from typing import Any
 
 import pytest
+from msgspec.structs import fields
 
 from worker_gguf.engine.request import SAMPLERS, SamplingParams
 from worker_gguf.errors import InvalidRequest

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from tests.plan.test_plan import GIB, SMALL, gpus
 from tests.start.test_open_model import opened

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from worker_gguf.errors import TemplateError
 from worker_gguf.observe.metrics import Metrics

@@ -7,10 +7,10 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests.tiny_models import write_encoder, write_reranker
 from worker_gguf.embedded import MODEL_PATH

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
 from typing import Any
 
+from msgspec.structs import fields
 from pydantic import BaseModel
 
 from tools.docs.markdown import table

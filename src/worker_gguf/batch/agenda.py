@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from worker_gguf.batch.lines import Line
 from worker_gguf.errors import EngineCrashed, EngineWedged, QueueFull, WorkerError
@@ -25,8 +27,7 @@ MOST_TRIES = 3
 _PAUSE_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Struct, frozen=True):
     """One try of a request. `n_tries` counts it too."""
 
     line: Line

@@ -8,8 +8,9 @@ are listed in the body's field `x_ignored_parameters`.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from worker_gguf.batch.lines import Line
 from worker_gguf.batch.request import BatchRequest, BrokenLine, read_request
@@ -38,8 +39,7 @@ _OTHER_LINE_BREAKS = "\x85\u2028\u2029"
 _NO_STREAM = "A result is one whole answer: leave 'stream' out of the requests of a batch."
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Struct, frozen=True):
     """The result of a line. `content` is a line of the output. `error` is None if the request was answered."""
 
     line: Line

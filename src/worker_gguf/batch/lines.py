@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import BinaryIO
+
+from msgspec import Struct
 
 __all__ = ["Line", "lines_of_list", "read_lines"]
 
@@ -15,8 +16,7 @@ _DIGEST_BYTES = 8
 _REST_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Struct, frozen=True):
     """A line that is not blank.
 
     `number` counts these lines from 1. `name` is the place of the line for people, and counts blank lines too. `raw` is

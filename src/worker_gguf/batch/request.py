@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from worker_gguf.batch.lines import Line
 from worker_gguf.errors import InvalidRequest, PayloadTooLarge, RequestError
@@ -13,8 +13,7 @@ __all__ = ["BatchRequest", "BrokenLine", "read_request"]
 _KNOWN = ("custom_id", "method", "url", "body")
 
 
-@dataclass(frozen=True, slots=True)
-class BatchRequest:
+class BatchRequest(Struct, frozen=True):
     """The request in a line. The service checks its body."""
 
     custom_id: str

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from worker_gguf.batch.dispatch import Result
 
 __all__ = ["Tally"]
 
 
-@dataclass(slots=True)
-class Tally:
+class Tally(Struct):
     """The counts of one run. `n_before` of the `n_requests` were answered by earlier runs."""
 
     n_requests: int

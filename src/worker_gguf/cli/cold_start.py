@@ -11,10 +11,11 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from worker_gguf.observe.timeline import Phase, draw, read_phases
 from worker_gguf.worker_process import ProcessFailed, WorkerProcess, fetch_json
@@ -28,16 +29,14 @@ _WIDTH: Final = 100
 _PROMPT: Final = "Once upon a time there was a small machine that wanted to"
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(Struct, frozen=True):
     """The fastest plain read of the model's files."""
 
     seconds: float
     n_readers: int
 
 
-@dataclass(frozen=True, slots=True)
-class MeasuredStart:
+class MeasuredStart(Struct, frozen=True):
     """One start: the seconds since the start of the process, and the phases that the worker reports."""
 
     ready_s: float

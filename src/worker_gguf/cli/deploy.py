@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from worker_gguf import environment
@@ -69,11 +68,11 @@ def destroy(
     return _run(lambda output: _destroy(arguments, clock or Clock(), output, ask))
 
 
-@dataclass
 class _Output:
     """Prints lines and replaces secrets in them."""
 
-    secrets: list[str] = field(default_factory=list, repr=False)
+    def __init__(self, secrets: list[str]) -> None:
+        self.secrets = secrets
 
     def clean(self, text: str) -> str:
         return Redactor(self.secrets).clean(text)

@@ -4,9 +4,10 @@ It knows nothing of the engine: a path, and the answers that a right engine give
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 MODEL_PATH = Path(__file__).with_name("model.gguf")
 PROMPTS_PATH = Path(__file__).with_name("prompts.json")
@@ -14,8 +15,7 @@ PROMPTS_PATH = Path(__file__).with_name("prompts.json")
 __all__ = ["MODEL_PATH", "PROMPTS_PATH", "Prompt", "published_prompts"]
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(Struct, frozen=True):
     """Messages and tools are in OpenAI's shape; `expected` is the whole greedy answer."""
 
     name: str

@@ -6,7 +6,8 @@ The scheduler writes a batch, a runner carries it out, and the scheduler reads t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.errors import WorkerError
@@ -29,8 +30,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
+class Copy(Struct, frozen=True):
     """Make `target` hold the first `n_tokens` tokens of `source`, and nothing else."""
 
     source: int
@@ -38,16 +38,14 @@ class Copy:
     n_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Truncate:
+class Truncate(Struct, frozen=True):
     """Keep the first `n_tokens` tokens of `slot`; 0 empties it."""
 
     slot: int
     n_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Open:
+class Open(Struct, frozen=True):
     """Start or resume a sequence in `slot` and prepare its sampler. `history` is the list of all its tokens so far."""
 
     slot: int
@@ -55,31 +53,27 @@ class Open:
     history: Sequence[int]
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(Struct, frozen=True):
     """Free the sampler of a request that has ended."""
 
     request_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Save:
+class Save(Struct, frozen=True):
     """Keep the state of `slot` in main memory, under `key`. The slot does not change."""
 
     slot: int
     key: int
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(Struct, frozen=True):
     """Make `slot` hold the state under `key`, which stays saved, and nothing else."""
 
     slot: int
     key: int
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(Struct, frozen=True):
     """Forget the state under `key`, if it was saved."""
 
     key: int
@@ -88,8 +82,7 @@ class Drop:
 Operation = Copy | Truncate | Open | Close | Save | Load | Drop
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(Struct, frozen=True):
     """Tokens to append to `slot` at position `start`.
 
     Each of the last `n_outputs` tokens gets a row of logits. One row draws the token that follows the chunk. With
@@ -103,8 +96,7 @@ class Chunk:
     n_outputs: int
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Struct, frozen=True):
     """One step: all operations in order, then all chunks.
 
     Each slot has one chunk at most, in slot order.
@@ -118,8 +110,7 @@ class Batch:
         return sum(len(chunk.tokens) for chunk in self.chunks)
 
 
-@dataclass(frozen=True, slots=True)
-class Logprob:
+class Logprob(Struct, frozen=True):
     """Log-probability (natural, before any sampler) of a drawn token and of the most likely tokens at its position.
 
     `top` has (token, log-probability), the most likely first.
@@ -130,8 +121,7 @@ class Logprob:
     top: tuple[tuple[int, float], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Sampled:
+class Sampled(Struct, frozen=True):
     """The tokens drawn for a chunk with outputs, in order. `logprobs` has one entry for each token, or is empty."""
 
     slot: int
@@ -139,8 +129,7 @@ class Sampled:
     logprobs: tuple[Logprob, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
+class Saved(Struct, frozen=True):
     """A state that was saved: its size, and the time that it took. 0 bytes mean that it could not be saved."""
 
     key: int
@@ -148,8 +137,7 @@ class Saved:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class StepResult:
+class StepResult(Struct, frozen=True):
     """The result of a step. With `no_space` the memory is unchanged; with `error` the slots of the chunks are empty.
 
     Slots whose state could not be loaded, cut or copied are in `lost` and empty; then no chunk was computed.

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from worker_gguf.engine.runner import SpecialTokens
 
 __all__ = ["DraftRequest", "DraftStep", "Drafter", "Drafts"]
 
 
-@dataclass(frozen=True, slots=True)
-class DraftRequest:
+class DraftRequest(Struct, frozen=True):
     """Ask for `n` guesses after `tokens`, which are all tokens of the sequence in `slot`."""
 
     slot: int
@@ -20,8 +20,7 @@ class DraftRequest:
     n: int
 
 
-@dataclass(frozen=True, slots=True)
-class DraftStep:
+class DraftStep(Struct, frozen=True):
     """One decode of the draft model: the rows of logits, the further tokens without a row, and the seconds."""
 
     n_rows: int
@@ -29,8 +28,7 @@ class DraftStep:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Drafts:
+class Drafts(Struct, frozen=True):
     """The guesses for each slot. A slot may have fewer guesses than were asked for, or none.
 
     `missing` has the number of tokens that the draft model must still read for each slot that has no guesses for this

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Tokens
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from worker_gguf.engine.costs import StepCosts
 from worker_gguf.engine.drafter import Drafter, DraftRequest, Drafts
@@ -33,8 +34,7 @@ _FIRST_READ = 64
 _CURRENT = MOST_GUESSES + 1
 
 
-@dataclass(frozen=True, slots=True)
-class StepLoad:
+class StepLoad(Struct, frozen=True):
     """A step without drafted guesses: its rows, the tokens that it is expected to draw, and its seconds.
 
     `prompt_seconds` is the part of the seconds that prompts take. `free` is the number of rows that can be added.
@@ -47,8 +47,7 @@ class StepLoad:
     free: int
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """A sequence that may get at most `most` guesses, and whose answer has at most `left` more tokens."""
 
     sequence: Sequence
@@ -56,8 +55,7 @@ class Candidate:
     left: int
 
 
-@dataclass(slots=True)
-class _State:
+class _State(Struct):
     """What is known of one sequence. The draft model holds its first `n_held` tokens in `slot`.
 
     `chance` is the chance of a guess if all guesses before it are right; None before the first was checked. `is_on`

@@ -3,21 +3,19 @@ that opens them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 __all__ = ["ContextParams", "ModelParams", "VocabularySize"]
 
 
-@dataclass(frozen=True, slots=True)
-class VocabularySize:
+class VocabularySize(Struct, frozen=True):
     """The number of tokens of a model, and the key under which a file may state it."""
 
     key: str
     n_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class ModelParams:
+class ModelParams(Struct, frozen=True):
     """`n_gpu_layers` -1 means all layers. `tensor_split` is each device's share of the model. The experts of the first
     `n_cpu_moe` layers stay in main memory. `repack` copies weights into an order that is better for the processor; this
     can begin only after the whole file is read. With `has_mtp`, the MTP layer is loaded, too. With
@@ -35,8 +33,7 @@ class ModelParams:
     vocabulary_size: VocabularySize | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ContextParams:
+class ContextParams(Struct, frozen=True):
     """`n_ctx` is the number of tokens of one sequence, `n_cells` that of all sequences together.
 
     `n_rows` is the maximum number of rows of logits in one decode, of all sequences together. Without `swa_full`,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence as Tokens
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from worker_gguf.engine.batch import Drop, Saved
 from worker_gguf.engine.costs import StepCosts
@@ -27,8 +28,7 @@ _MOST_SHARE = 0.5
 _FADING = 0.9
 
 
-@dataclass(slots=True, eq=False)
-class Entry:
+class Entry(Struct, eq=False):
     """A saved state. `n_bytes` is an estimate until it is saved."""
 
     key: int

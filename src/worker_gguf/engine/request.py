@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 __all__ = ["DEFAULT_SAMPLERS", "MAX_STOPS", "SAMPLERS", "GenerationRequest", "SamplingParams"]
 
@@ -12,8 +12,7 @@ SAMPLERS = (*DEFAULT_SAMPLERS, "adaptive_p", "infill")
 MAX_STOPS = 256
 
 
-@dataclass(frozen=True, slots=True)
-class SamplingParams:
+class SamplingParams(Struct, frozen=True):
     """Parameters of drawing the next token. Names and neutral values are those of llama-server.
 
     `temperature <= 0` is greedy. `seed` None means a random seed. `logit_bias` pairs a token id with the number that is
@@ -54,8 +53,7 @@ class SamplingParams:
     ignore_eos: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationRequest:
+class GenerationRequest(Struct, frozen=True):
     """One sequence to generate: the prompt as token ids, and all parameters of the answer.
 
     `max_tokens` None means up to the end of the context. End-of-generation tokens are banned until `min_tokens` tokens

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, Protocol
+
+from msgspec import Struct
 
 from worker_gguf.engine.batch import Batch, StepResult
 
 __all__ = ["Limits", "Runner", "SpecialTokens"]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """The limits of a model and its memory, as the scheduler needs them.
 
     `n_ctx` is the maximum number of tokens of one request, prompt and answer together. `n_cells` is the number of
@@ -34,8 +34,7 @@ class Limits:
     n_rows: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class SpecialTokens:
+class SpecialTokens(Struct, frozen=True):
     """The tokens of a vocabulary that the engine must know.
 
     `eog` end an answer. `suppressed` must not be drawn, according to the model's file.

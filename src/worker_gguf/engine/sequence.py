@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from worker_gguf.engine.request import GenerationRequest
 
 __all__ = ["Sequence", "Slot"]
 
 
-@dataclass(slots=True, eq=False)
-class Sequence:
+class Sequence(Struct, eq=False):
     """`tokens` is the prompt followed by all drawn tokens. The first `n_computed` of them are in the slot's memory.
 
     `turn` is its place in the order of all sequences: the lowest goes first. `n_cached` is the number of tokens that
@@ -71,8 +70,7 @@ class Sequence:
         return 0 < self.n_pending <= self.n_drawn
 
 
-@dataclass(slots=True, eq=False)
-class Slot:
+class Slot(Struct, eq=False):
     """A slot of the model's memory. `tokens` is its content, with or without a running sequence.
 
     Its content cannot be cut to fewer than `n_uncut` tokens, unless it is emptied.

@@ -6,7 +6,8 @@ Pure decisions over the tokens of the slots. Knows nothing of memory, threads or
 from __future__ import annotations
 
 from collections.abc import Sequence as Tokens
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from worker_gguf.engine.runner import Limits
 from worker_gguf.engine.sequence import Slot
@@ -20,8 +21,7 @@ MIN_SHARED_TOKENS = 16
 PART_TOKENS_PER_COPIED = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(Struct, frozen=True):
     """The chosen slot `target`. Its first `n_reused` tokens come from `source`, which may be the target itself."""
 
     target: Slot

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Tokens
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from worker_gguf.engine.costs import StepCosts
 from worker_gguf.engine.drafter import Drafter
@@ -19,8 +20,7 @@ __all__ = ["Drafted", "Speculation"]
 _LEAST_GAIN = 1.05
 
 
-@dataclass(frozen=True, slots=True)
-class Drafted:
+class Drafted(Struct, frozen=True):
     """What a draft model did for one step: the slots that got guesses from it, and its seconds."""
 
     slots: frozenset[int] = frozenset()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 __all__ = ["BATCH_BOUNDS", "EngineStats"]
 
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 
 
-@dataclass(slots=True)
-class EngineStats:
+class EngineStats(Struct):
     """Totals since the start. `busy_slots`, `waiting`, `held_tokens` and `saved_bytes` are current values.
 
     `batch_sizes[i]` counts steps of at most `BATCH_BOUNDS[i]` tokens; the last item counts larger ones.

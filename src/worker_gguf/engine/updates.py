@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from worker_gguf.engine.batch import Logprob
 from worker_gguf.engine.sequence import Sequence
@@ -14,8 +15,7 @@ __all__ = ["Ended", "FinishReason", "Token", "Update"]
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(Struct, frozen=True):
     """A drawn token that is part of the answer. End-of-generation tokens are not."""
 
     sequence: Sequence
@@ -23,8 +23,7 @@ class Token:
     logprob: Logprob | None
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """The only ending of a sequence."""
 
     sequence: Sequence

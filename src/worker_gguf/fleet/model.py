@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from worker_gguf.errors import WorkerError
 from worker_gguf.fleet.room import Need, need_of
@@ -32,8 +33,7 @@ __all__ = ["FleetModel", "Found"]
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """A model on disk: its files, which are protected from pruning, and the memory that it needs."""
 
     local: LocalModel

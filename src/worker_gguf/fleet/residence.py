@@ -14,8 +14,9 @@ and the models are unloaded once they are idle. Then all requests that waited fo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct, field
 
 from worker_gguf.errors import NotEnoughMemory, NotReady, QueueFull, WorkerError
 from worker_gguf.fleet.eviction import eviction_for
@@ -26,8 +27,7 @@ State = Literal["unloaded", "fetching", "loading", "loaded", "unloading", "faile
 _LONGEST_PAUSE_S = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(Struct, frozen=True):
     """The limits of a fleet.
 
     `min_residence_s` and `turn_s` are explained above. `most_loaded` is the number of models in memory at the same
@@ -42,44 +42,38 @@ class Rules:
     retry_s: float = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Admit:
+class Admit(Struct, frozen=True):
     """Run the request: its model is loaded and stays loaded until `ended`."""
 
     ticket: int
 
 
-@dataclass(frozen=True, slots=True)
-class Refuse:
+class Refuse(Struct, frozen=True):
     """End the waiting request with this error."""
 
     ticket: int
     why: WorkerError
 
 
-@dataclass(frozen=True, slots=True)
-class Fetch:
+class Fetch(Struct, frozen=True):
     """Fetch the model's files, then call `found` or `failed`. Several models can be fetched at the same time."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Unload:
+class Unload(Struct, frozen=True):
     """Close the idle model, then call `unloaded_now`."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(Struct, frozen=True):
     """Load the model, then call `loaded_now` or `failed`."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Wake:
+class Wake(Struct, frozen=True):
     """Call `tick` at this time, because the next decision depends only on time."""
 
     at_s: float
@@ -88,8 +82,7 @@ class Wake:
 Effect = Admit | Refuse | Fetch | Unload | Load | Wake
 
 
-@dataclass(slots=True)
-class Place:
+class Place(Struct):
     """The state of one model in the fleet. Only Residence changes it.
 
     `running` and `waiting` hold the tickets of requests. The model was loaded at `since_s` and last used at `used_s`.

@@ -9,7 +9,9 @@ memory that other processes have taken since.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from worker_gguf.errors import NotEnoughMemory
 from worker_gguf.gguf import ModelHeader
@@ -20,16 +22,14 @@ from worker_gguf.settings import Settings
 __all__ = ["Footprint", "Need", "Room", "footprint_of", "least", "need_of", "without"]
 
 
-@dataclass(frozen=True, slots=True)
-class Footprint:
+class Footprint(Struct, frozen=True):
     """The bytes that a model takes on each GPU of the machine and in main memory."""
 
     gpus: tuple[int, ...]
     main: int
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(Struct, frozen=True):
     """The values that determine a model's plan. `visible` reduces a machine to the GPUs that the settings use."""
 
     shape: ModelShape
@@ -77,13 +77,12 @@ def _moved(machine: Machine, moved: Iterable[Footprint], sign: int) -> Machine:
     return replace(machine, free_bytes=max(0, free_bytes), gpus=gpus)
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(Struct, frozen=True):
     """The memory at one moment: `empty` is the machine without any model, `taken` the memory of each loaded model."""
 
     empty: Machine
     taken: Mapping[str, Footprint] = field(default_factory=dict)
-    _known: dict[tuple[str, frozenset[str]], bool] = field(default_factory=dict, repr=False)
+    _known: dict[tuple[str, frozenset[str]], bool] = field(default_factory=dict)
 
     @classmethod
     def of(cls, first: Machine, now: Machine, taken: Mapping[str, Footprint]) -> Room:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec import Struct
 
 from worker_gguf.errors import ModelNotFound, SettingsError
 from worker_gguf.settings import Settings
@@ -33,8 +34,7 @@ _NOT_SHARED: Final = {*Fleet.model_fields, *Model.model_fields} - {
 _WITH_ALIAS: Final = re.compile(r"\s*([\w.-]+(?:[/:][\w.-]+)*)\s*=\s*(\S.*)", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One model of the list. `settings.model_alias` is equal to `name`."""
 
     name: str

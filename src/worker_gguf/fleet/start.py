@@ -6,8 +6,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from worker_gguf.errors import NotReady, WorkerError
 from worker_gguf.fleet.fleet import Fleet

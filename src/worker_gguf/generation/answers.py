@@ -5,8 +5,9 @@ Used under the lock of its engine.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from worker_gguf.engine.batch import Logprob
 from worker_gguf.engine.request import GenerationRequest
@@ -31,8 +32,7 @@ class Pieces(Protocol):
     def control_piece(self, token: int) -> bytes: ...
 
 
-@dataclass(slots=True, eq=False)
-class _Answer:
+class _Answer(Struct, eq=False):
     """An answer in progress: the request, the stream and index that get its events, and its text so far."""
 
     request: GenerationRequest

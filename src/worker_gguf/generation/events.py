@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from worker_gguf.engine.updates import FinishReason
 from worker_gguf.errors import WorkerError
@@ -10,8 +10,7 @@ from worker_gguf.errors import WorkerError
 __all__ = ["Delta", "Event", "FinishReason", "Finished", "TokenLogprob", "Usage"]
 
 
-@dataclass(frozen=True, slots=True)
-class TokenLogprob:
+class TokenLogprob(Struct, frozen=True):
     """Log-probability (natural, before any sampler) of a drawn token and of the most likely tokens at its position.
 
     `piece` is the token's bytes. `top` has (token, bytes, log-probability), the most likely first.
@@ -23,8 +22,7 @@ class TokenLogprob:
     top: tuple[tuple[int, bytes, float], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """Token counts of one sequence. `cached_tokens` counts the prompt tokens that were in memory already."""
 
     prompt_tokens: int
@@ -32,8 +30,7 @@ class Usage:
     cached_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(Struct, frozen=True):
     """New text of a sequence, in whole characters, and the token that completed it.
 
     Text is held back while a character is incomplete or the text may be the start of a stop text. A delta can therefore
@@ -45,8 +42,7 @@ class Delta:
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(Struct, frozen=True):
     """The only ending of a request. `error` is set if `reason` is "error". `stop` is the stop text that ended it."""
 
     reason: FinishReason

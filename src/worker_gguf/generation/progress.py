@@ -6,13 +6,12 @@ A cancelled request has its counts here, too, although no caller waits for its e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 __all__ = ["Progress"]
 
 
-@dataclass(slots=True, eq=False)
-class Progress:
+class Progress(Struct, eq=False):
     """Times are readings of the engine's clock, `time.monotonic`. None means that the event has not happened.
 
     `admitted_s` is the time at which the request first got a slot. `completion_tokens` does not include the

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, Literal
+
+from msgspec import Struct
 
 from worker_gguf.gguf.header import ModelHeader
 
@@ -21,8 +22,7 @@ _ENCODERS: Final = frozenset(
 _PROJECTORS: Final = frozenset({"clip", "mmproj"})
 
 
-@dataclass(frozen=True, slots=True)
-class Abilities:
+class Abilities(Struct, frozen=True):
     """`pools` is the way in which a text becomes one vector, or one score for "rank"; None where the header names none.
     `sees` is true for a projector, the file that turns pictures into tokens for a model.
     """

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from math import prod
 from types import MappingProxyType
 from typing import Final, NoReturn
+
+from msgspec import Struct
 
 from worker_gguf.gguf.cursor import Cursor
 from worker_gguf.gguf.types import FILE_TYPES
@@ -16,8 +17,7 @@ __all__ = ["ArrayInfo", "ModelHeader", "Rope", "TensorInfo", "Value", "describe"
 MAX_LAYERS: Final = 16_384
 
 
-@dataclass(frozen=True, slots=True)
-class ArrayInfo:
+class ArrayInfo(Struct, frozen=True):
     """An array that was hopped over; short numeric ones keep their values.
 
     `span` is the place of an array of texts in its file: where the first text begins, and the bytes of all.
@@ -26,14 +26,13 @@ class ArrayInfo:
     type: str
     length: int
     values: tuple[int | float, ...] | None = None
-    span: tuple[int, int] = field(default=(0, 0), compare=False)
+    span: tuple[int, int] = (0, 0)
 
 
 Value = bool | int | float | str | ArrayInfo
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
+class TensorInfo(Struct, frozen=True):
     """One tensor. `shape` has the row length first; `offset` counts from the start of file number `part`."""
 
     name: str
@@ -44,8 +43,7 @@ class TensorInfo:
     part: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Rope:
+class Rope(Struct, frozen=True):
     """Rotary position numbers; None where the file leaves them to the architecture."""
 
     dimensions: int | None
@@ -55,8 +53,7 @@ class Rope:
     n_ctx_original: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class ModelHeader:
+class ModelHeader(Struct, frozen=True):
     """The description of a model in a GGUF file. Missing numbers are 0, missing texts and ids None.
 
     `n_head`, `n_head_kv` and `n_ff` have one number per layer. `metadata` has every key under its name in the file.

@@ -9,11 +9,12 @@ import io
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, Final
+
+from msgspec.structs import replace
 
 from worker_gguf.errors import DownloadError, ModelNotFound
 from worker_gguf.gguf.cursor import Cursor

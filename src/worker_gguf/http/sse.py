@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final
 
+from msgspec import Struct
 from starlette.types import Send
 
 __all__ = ["COMMENT", "NO_PINGS", "EventSender", "Pings"]
@@ -18,8 +18,7 @@ __all__ = ["COMMENT", "NO_PINGS", "EventSender", "Pings"]
 COMMENT: Final = b": ping\n\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Pings:
+class Pings(Struct, frozen=True):
     """Seconds of silence before a comment: `first_s` before the first event, `every_s` afterwards.
 
     No comments are sent if `every_s` is 0. The first comment is sent after the status line 200, and then an error can

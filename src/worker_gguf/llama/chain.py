@@ -6,7 +6,8 @@ import ctypes
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from worker_gguf.engine.request import SamplingParams
 from worker_gguf.errors import EngineFailed

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from itertools import pairwise
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from worker_gguf.engine.batch import (
     Batch,
@@ -43,8 +45,7 @@ _MIN_ROWS_PER_THREAD = 16
 Refusal = tuple[int, WorkerError]
 
 
-@dataclass(slots=True)
-class _Drawing:
+class _Drawing(Struct):
     """The sampling state of a request. It stays while the request waits for another slot."""
 
     request: GenerationRequest
@@ -52,8 +53,7 @@ class _Drawing:
     n_generated: int
 
 
-@dataclass(slots=True)
-class _Row:
+class _Row(Struct):
     """A row of logits from which a token may be drawn.
 
     `log_probabilities` are those before biases, if the request wants them. `found` are the candidates that the sampler
@@ -65,8 +65,7 @@ class _Row:
     found: Candidates | None = None
 
 
-@dataclass(slots=True)
-class _Turn:
+class _Turn(Struct):
     """A chunk that draws now: from its first row, and from the next one as long as its guess was right."""
 
     chunk: Chunk

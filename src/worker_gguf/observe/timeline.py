@@ -7,9 +7,10 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+
+from msgspec import Struct
 
 __all__ = ["Phase", "Timeline", "draw", "read_phases"]
 
@@ -18,8 +19,7 @@ logger = logging.getLogger(__name__)
 _SHORTEST_BAR = 10
 
 
-@dataclass(slots=True)
-class Phase:
+class Phase(Struct):
     """One phase of the start.
 
     `start_s` is the time since the start of the timeline. `seconds` is None while the phase runs. `has_failed` is True

@@ -7,8 +7,9 @@ memory. If nothing had to be given up, the context grows into the memory that is
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from worker_gguf.errors import NotEnoughMemory
 from worker_gguf.plan.kv_steps import MIN_N_CTX, Choice, first_choice, kv_steps

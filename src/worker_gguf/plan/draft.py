@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from worker_gguf.errors import NotEnoughMemory
 from worker_gguf.plan.choose import plan_memory

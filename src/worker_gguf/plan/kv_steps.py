@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from worker_gguf.plan.layout import Layout
 from worker_gguf.plan.memory_plan import Constraints
@@ -21,8 +23,7 @@ PLAIN_ATTENTION_N_CTX: Final = 2048
 HALVED: Final = "halved until it fits in free memory"
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """A candidate layout, with the reason for each of its numbers.
 
     `gave_up` tells that it has less than the first choice, because memory is short.
@@ -33,7 +34,7 @@ class Choice:
     gave_up: bool = False
 
     def changed(self, why: str, **changes: object) -> Choice:
-        layout = replace(self.layout, **changes)  # type: ignore[arg-type]
+        layout = replace(self.layout, **changes)
         return Choice(layout, self.reasons | dict.fromkeys(changes, why), self.gave_up)
 
     def reduced(self, why: str, **changes: object) -> Choice:

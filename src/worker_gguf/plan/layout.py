@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 __all__ = ["CELL_PAD", "LEAST_ROWS", "MOST_ROWS", "Layout"]
 
@@ -15,8 +16,7 @@ CELL_PAD: Final = 256
 """llama.cpp pads a context to a multiple of this."""
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """One possible distribution of a model over the machine, for `measure`.
 
     `n_gpu_layers` counts from the output backwards; -1 means all layers. The experts of the first `n_cpu_moe` layers

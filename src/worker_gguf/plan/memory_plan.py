@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from worker_gguf.plan.layout import Layout
 from worker_gguf.plan.shape import ModelShape
@@ -16,8 +17,7 @@ _CACHE_SHARE, _CACHE_SHARE_OF_MANY = 4, 16
 _MOST_CACHE_RAM = 8192
 
 
-@dataclass(frozen=True, slots=True)
-class Constraints:
+class Constraints(Struct, frozen=True):
     """The values that the settings fix. The plan chooses those that are None.
 
     With `shares_memory`, other models are loaded on the same machine when there is room, so the window does not grow.
@@ -43,8 +43,7 @@ class Constraints:
     cache_ram: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DraftPlan:
+class DraftPlan(Struct, frozen=True):
     """The memory of a draft model, on one GPU and main memory. It is wholly on the GPU if there is one.
 
     `gpu` is the place of that GPU among those of the plan, None for none. `n_ctx` is the maximum number of tokens of a
@@ -70,8 +69,7 @@ class DraftPlan:
         return {"sequences": self.n_parallel, "n_ctx": self.n_ctx, "memory": " and ".join(sizes)}
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryPlan:
+class MemoryPlan(Struct, frozen=True):
     """`n_ctx` is the context of one request, `n_cells` that of all requests together; `reasons` explains each number.
 
     `n_rows` is the number of rows of logits in one step, with those of guessed tokens. `cache_ram` is the prompt cache

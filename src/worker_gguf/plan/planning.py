@@ -9,8 +9,9 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from worker_gguf.errors import NotEnoughMemory, SettingsError
 from worker_gguf.gguf import ArrayInfo, ModelHeader, TensorInfo

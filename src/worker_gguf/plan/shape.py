@@ -4,8 +4,10 @@ of its computation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 __all__ = ["KV_BYTES", "LayerShape", "ModelShape"]
 
@@ -16,8 +18,7 @@ KV_BYTES: Final = {
 """Bytes of one KV element. Quantised types include their scales (ggml's block sizes)."""
 
 
-@dataclass(frozen=True, slots=True)
-class LayerShape:
+class LayerShape(Struct, frozen=True):
     """One layer. It keeps `k_elements` and `v_elements` for each token, and `state_bytes` for each sequence.
 
     `window` is the number of tokens that it looks back on, if the file says so; 0 means all.
@@ -38,8 +39,7 @@ class LayerShape:
         return self.k_elements * KV_BYTES[type_k] + self.v_elements * KV_BYTES[type_v]
 
 
-@dataclass(frozen=True, slots=True)
-class ModelShape:
+class ModelShape(Struct, frozen=True):
     """The numbers of one model.
 
     `input_bytes` is the size of the token embeddings, which always stay in main memory. With `tied`, the output uses

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Final, Literal
+
+from msgspec.structs import replace
 
 from worker_gguf.plan.choose import USEFUL_N_CTX
 from worker_gguf.plan.kv_steps import DEFAULT_N_CTX, MIN_N_CTX

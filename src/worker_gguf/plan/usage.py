@@ -5,9 +5,11 @@ GPU. Places layers as llama.cpp does.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from worker_gguf.plan.layout import CELL_PAD, Layout
 from worker_gguf.plan.shape import LayerShape, ModelShape
@@ -40,8 +42,7 @@ MTP_UNREAD: Final = 64
 MASK_BYTES: Final = 2  # f16 with flash attention; f32, twice as large, without
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
+class Device(Struct, frozen=True):
     """A GPU and its memory in bytes.
 
     With `has_context`, the process that will load the model has opened its context already, so that `free_bytes` is
@@ -60,8 +61,7 @@ class Device:
         return max(0, self.free_bytes + held - RESERVE_GPU_BYTES)
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(Struct, frozen=True):
     """The cores that this process may use, the free bytes of main memory, and the GPUs that llama.cpp can use."""
 
     n_cores: int
@@ -69,8 +69,7 @@ class Machine:
     gpus: tuple[Device, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceUse:
+class DeviceUse(Struct, frozen=True):
     """The planned bytes of one device, and the bytes it has room for.
 
     `other_bytes` are outputs and the vocabulary. `process_bytes` are the context and the workspaces of the process on a
@@ -96,8 +95,7 @@ class DeviceUse:
         return self.used_bytes <= self.room_bytes
 
 
-@dataclass(slots=True)
-class _Load:
+class _Load(Struct):
     n_layers: int = 0
     weights: int = 0
     kv: float = 0.0

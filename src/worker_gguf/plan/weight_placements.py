@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from worker_gguf.plan.kv_steps import Choice
 from worker_gguf.plan.memory_plan import Constraints
@@ -16,8 +17,7 @@ from worker_gguf.plan.usage import Machine, even_split, measure
 __all__ = ["FitCheck", "WeightPlacement", "as_chosen", "weight_placements"]
 
 
-@dataclass(frozen=True, slots=True)
-class FitCheck:
+class FitCheck(Struct, frozen=True):
     """Decides whether a choice fits, with its layers distributed over the GPUs."""
 
     model: ModelShape

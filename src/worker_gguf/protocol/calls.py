@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from worker_gguf.engine.request import SamplingParams
 from worker_gguf.errors import UnsupportedParameter
@@ -34,8 +35,7 @@ MAX_SEQUENCES = 64
 Prompt = str | tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Defaults:
+class Defaults(Struct, frozen=True):
     """The defaults of requests. `strict` refuses parameters that would be ignored."""
 
     sampling: SamplingParams = field(default_factory=SamplingParams)
@@ -43,8 +43,7 @@ class Defaults:
     strict: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(Struct, frozen=True):
     """The options that both routes share.
 
     `text_biases` will be applied to every token of their texts. The ids in `sampling.logit_bias` are not yet compared
@@ -69,8 +68,7 @@ class Options:
     ignored: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ChatCall:
+class ChatCall(Struct, frozen=True):
     """A parsed chat request.
 
     `messages` are checked but unchanged. Only the chat template uses `template_variables` and `reasoning_effort`.
@@ -84,8 +82,7 @@ class ChatCall:
     reasoning_effort: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CompletionCall:
+class CompletionCall(Struct, frozen=True):
     """A parsed completion request.
 
     A prompt may be an empty text, because it depends on the tokenizer whether that has any token.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from worker_gguf.errors import ContextLengthExceeded, WorkerError
 
@@ -14,8 +15,7 @@ __all__ = ["DONE", "OPENAI_ERRORS", "ErrorShape", "error_body", "error_event"]
 DONE: Final = b"data: [DONE]\n\n"
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorShape:
+class ErrorShape(Struct, frozen=True):
     """The form of an error in a dialect: the JSON of a whole answer, and the events that end a stream."""
 
     body: Callable[[WorkerError], dict[str, Any]]

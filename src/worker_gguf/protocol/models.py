@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 __all__ = ["ModelCard", "ModelStatus", "model_body", "models_body"]
 
 
-@dataclass(frozen=True, slots=True)
-class ModelCard:
+class ModelCard(Struct, frozen=True):
     """The public facts of a model. None means unknown. `n_ctx` is the context size of one request, in tokens.
 
     `capabilities` has "completion", "embedding", "rerank" or "vision": llama-server's names if it has one.
@@ -35,8 +35,7 @@ class ModelCard:
         return "completion" in self.capabilities
 
 
-@dataclass(frozen=True, slots=True)
-class ModelStatus:
+class ModelStatus(Struct, frozen=True):
     """The state of one of several models: `failed`, or as in llama-server's router `unloaded`, `loading`, `loaded`."""
 
     value: str

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from worker_gguf.errors import EngineFailed, NotReady, WorkerError
 from worker_gguf.generation.events import Delta, Event, Finished, TokenLogprob, Usage
@@ -26,8 +27,7 @@ encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _HOLE = "\x00text\x00"
 
 
-@dataclass(frozen=True, slots=True)
-class Heading:
+class Heading(Struct, frozen=True):
     """The fields that every chunk and the whole answer have in common."""
 
     id: str

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
+from msgspec import Struct
 from pydantic import BaseModel
 
 from worker_gguf.errors import MethodNotAllowed, NotFound
@@ -33,8 +33,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Generation:
+class Generation(Struct, frozen=True):
     """The functions that parse and render the requests of a generating route.
 
     `operation` is its name in OpenTelemetry's conventions for generative AI. The ids of its answers begin with
@@ -49,8 +48,7 @@ class Generation:
     render: Callable[[Any, Heading, Sequence[str]], Rendering]
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """One route. `path` is written as in OpenAPI: `{name}` matches the rest of a path. Metrics use it as a label."""
 
     method: str
@@ -64,8 +62,7 @@ class Route:
         return None if self.generation is None else self.generation.operation
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(Struct, frozen=True):
     """The route of a path, and the part of the path that matches the route's `{name}`."""
 
     route: Route

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from worker_gguf.engine.request import SAMPLERS, SamplingParams
 from worker_gguf.protocol.bodies import MAX_BREAKERS, MAX_TEXT, Common
@@ -23,7 +24,7 @@ MAX_BIAS = 1e6
 _LETTERS = dict(zip("edskypmxtai", SAMPLERS, strict=True))
 _OTHER_NAMES = {"nucleus": "top_p", "temp": "temperature", "typ": "typ_p", "typical": "typ_p", "typical_p": "typ_p"}
 _BY_HAND = frozenset({"seed", "samplers", "logit_bias", "dry_sequence_breakers"})
-_PLAIN = tuple(field.name for field in fields(SamplingParams) if field.name not in _BY_HAND)
+_PLAIN = tuple(name for name in SamplingParams.__struct_fields__ if name not in _BY_HAND)
 _RANDOM_SEEDS = (-1, 2**32 - 1)
 
 Biases = tuple[tuple[int, float], ...]

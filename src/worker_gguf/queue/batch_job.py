@@ -11,8 +11,9 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import ExitStack, aclosing
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from worker_gguf.batch.dispatch import Dispatch, Result, error_result
 from worker_gguf.batch.lines import Line, lines_of_list, read_lines
@@ -38,8 +39,7 @@ _MOST_FILE_BYTES: Final = 200 << 20
 BATCH_ERRORS: Final = ErrorShape(error_body, error_result)
 
 
-@dataclass(frozen=True, slots=True)
-class BatchLimits:
+class BatchLimits(Struct, frozen=True):
     """`width` requests of a job run or wait in the engine at once. A line has at most `most_line_bytes`.
 
     `deaths_within_s` is ENGINE_DEATHS_WITHIN_S.

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from worker_gguf.errors import InvalidRequest
 from worker_gguf.protocol.routes import CHAT, COMPLETIONS
@@ -21,8 +21,7 @@ _SHAPES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class JobCall:
+class JobCall(Struct, frozen=True):
     """The request in a job's input."""
 
     method: str
@@ -32,8 +31,7 @@ class JobCall:
     """Other names in the job's input, which have no meaning."""
 
 
-@dataclass(frozen=True, slots=True)
-class BatchCall:
+class BatchCall(Struct, frozen=True):
     """Many requests: a list of them, or the URL of a file."""
 
     requests: list[object] | str

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any, Protocol
+
+from msgspec.structs import replace
 
 from worker_gguf.errors import ContextLengthExceeded, InvalidRequest, UnsupportedParameter
 from worker_gguf.protocol.calls import Call, ChatCall, CompletionCall, Options, Prompt

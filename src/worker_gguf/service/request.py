@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from worker_gguf.errors import InvalidRequest
 from worker_gguf.observe.account import Account
@@ -13,8 +14,7 @@ from worker_gguf.protocol.routes import Match, Route, find, method_label
 __all__ = ["Answer", "Request", "Stream", "close_events", "find_route"]
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """One request. `body` is the parsed JSON, or None without a body. `account` collects its times and counts."""
 
     match: Match
@@ -26,16 +26,14 @@ class Request:
         return self.match.route
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """A whole answer: a JSON body, and the names of ignored parameters."""
 
     body: dict[str, Any]
     ignored: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Stream:
+class Stream(Struct, frozen=True):
     """A streamed answer. Each item of `events` is one or more whole server-sent events.
 
     To cancel the generation, call `aclose` on the iterator or cancel the task that reads it.

@@ -9,8 +9,9 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from worker_gguf.engine.request import GenerationRequest, SamplingParams
 from worker_gguf.errors import NotFound, UnsupportedParameter

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -123,7 +122,7 @@ class Settings(Limits, Server, Sampling, Engine, Memory, Fleet, Model):
     def sampling_defaults(self) -> SamplingParams:
         """Return the sampling parameters of a request without any."""
         values: dict[str, Any] = {
-            field.name: getattr(self, field.name) for field in fields(SamplingParams) if hasattr(self, field.name)
+            name: getattr(self, name) for name in SamplingParams.__struct_fields__ if hasattr(self, name)
         }
         return SamplingParams(**values | {"seed": None if self.seed == -1 else self.seed})
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from worker_gguf.errors import Unfit
 
 __all__ = ["Check", "FileFacts", "GpuFacts", "TokenFacts", "VolumeFacts", "refusal"]
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(Struct, frozen=True):
     """The result of one check. `reason` is the finding and, if the check failed, the next step for the user."""
 
     name: str
@@ -28,8 +28,7 @@ class Check:
         return {"name": self.name, "ok": self.ok, "reason": self.reason}
 
 
-@dataclass(frozen=True, slots=True)
-class GpuFacts:
+class GpuFacts(Struct, frozen=True):
     """The requested GPUs and the GPUs that are used.
 
     `backends` are the GPU backends of llama.cpp, even without a GPU. `n_seen` is the number of GPUs that llama.cpp
@@ -116,8 +115,7 @@ class GpuFacts:
         return Check("offload", True, f"{self.taken_bytes >> 20} MiB of GPU memory taken")
 
 
-@dataclass(frozen=True, slots=True)
-class FileFacts:
+class FileFacts(Struct, frozen=True):
     """One file of a model.
 
     `needed_bytes` is the end of its last tensor according to its header. `digest` is the result of comparing its
@@ -152,8 +150,7 @@ def model(files: Iterable[FileFacts], which: Literal["model", "draft model"] = "
     return Check(name, True, f"{size_bytes} bytes, {findings[worst]}")
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeFacts:
+class VolumeFacts(Struct, frozen=True):
     """The cache to which models are written. The check is public, so `place` must describe it without a path.
 
     `error` is the reason why it cannot be written, or None.
@@ -177,8 +174,7 @@ class VolumeFacts:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class TokenFacts:
+class TokenFacts(Struct, frozen=True):
     """The result of drawing the first token.
 
     `logprob` is its log-probability, which is not finite if a logit is not. It is None if no token could be drawn

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from worker_gguf.errors import ModelInvalid
 from worker_gguf.gguf import (
@@ -28,8 +28,7 @@ _MOST_DIFFERENT_TOKENS = 128
 _FIRST_COMMON_TOKEN = 5
 
 
-@dataclass(frozen=True, slots=True)
-class DraftModel:
+class DraftModel(Struct, frozen=True):
     """A draft model on disk. `ahead` reads it into the page cache, and has its files open."""
 
     local: LocalModel

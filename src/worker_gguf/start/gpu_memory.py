@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from worker_gguf.plan import GPU_CONTEXT_BYTES, Machine, MemoryPlan
 from worker_gguf.plan.planning import first_visible
@@ -19,8 +21,7 @@ _TOLERANCE: Final = 0.05
 _TOLERANCE_BYTES: Final = 100 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class GpuMemory:
+class GpuMemory(Struct, frozen=True):
     """The memory of one GPU, in bytes.
 
     `planned_bytes` and `used_bytes` include the context of the process. Because it was open before the first look,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import Struct, to_builtins
 
 from worker_gguf.errors import WorkerError
 from worker_gguf.gguf import ModelHeader
@@ -81,8 +82,7 @@ class ModelHost(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
+class LoadedModel(Struct, frozen=True):
     """One loaded model, the result of a start."""
 
     service: Service
@@ -168,7 +168,7 @@ def describe_model(loaded: LoadedModel) -> dict[str, Any]:
         "queue": {"waiting": stats.waiting, "most": loaded.engine.max_queue},
         "engine": {"state": loaded.engine.state, "deaths": loaded.engine.n_deaths},
         "memory": {"held_tokens": stats.held_tokens, "cells": stats.n_cells},
-        "plan": asdict(loaded.plan),
+        "plan": to_builtins(loaded.plan),
         "gpu_memory": [gpu.as_dict() for gpu in loaded.gpu_memory],
         "checks": [check.as_dict() for check in loaded.checks],
     }

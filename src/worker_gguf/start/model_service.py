@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import to_builtins
+from msgspec.structs import replace
 
 from worker_gguf import __version__
 from worker_gguf.errors import TemplateError
@@ -111,7 +113,7 @@ def _fingerprint(settings: Settings, header: ModelHeader, local: LocalModel, pla
 
     These are the library, the file, the placement of its layers and the shape of batches.
     """
-    shape = {name: value for name, value in asdict(plan).items() if name not in _NOT_IN_FINGERPRINT}
+    shape = {name: value for name, value in to_builtins(plan).items() if name not in _NOT_IN_FINGERPRINT}
     how = (settings.type_k, settings.type_v, settings.flash_attn, settings.rope_freq_base, settings.rope_freq_scale)
     facts = (__version__, version(), header.name, local.size_bytes, header.quantisation, shape, how)
     return "fp_" + hashlib.sha256(repr(facts).encode()).hexdigest()[:12]

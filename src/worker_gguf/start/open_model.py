@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from worker_gguf.gguf import ModelHeader, abilities_of, read_headers
 from worker_gguf.gguf.mtp import has_mtp_layer

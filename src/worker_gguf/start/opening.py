@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from concurrent.futures import Future
-from dataclasses import dataclass
 from threading import Thread
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from worker_gguf.errors import WorkerError
 from worker_gguf.gguf import ModelHeader, abilities_of, special_ids
@@ -31,8 +32,7 @@ __all__ = ["Opening", "Weights"]
 _MOST_SAMPLING_THREADS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
+class Weights(Struct, frozen=True):
     """A model that the engine process has loaded."""
 
     report: ModelLoaded

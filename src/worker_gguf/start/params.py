@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from worker_gguf.engine.params import ContextParams, ModelParams, VocabularySize
 from worker_gguf.gguf import ArrayInfo, ModelHeader

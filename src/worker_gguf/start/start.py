@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from functools import partial
+
+from msgspec import Struct, field
 
 from worker_gguf.observe.timeline import Phase, Timeline
 from worker_gguf.settings import Settings
@@ -23,8 +24,7 @@ def _open_gate(_phase: str, _fraction: float) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(Struct, frozen=True):
     """One start of one model. A worker with several models creates one for each load, with `shares_memory`."""
 
     settings: Settings

@@ -7,9 +7,10 @@ It has blobs named by digest, snapshots of links by commit, and refs by branch. 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from msgspec import Struct
 
 from worker_gguf.errors import DownloadError
 from worker_gguf.store.web import stable_url
@@ -17,8 +18,7 @@ from worker_gguf.store.web import stable_url
 __all__ = ["Cache", "is_inside", "write_ref"]
 
 
-@dataclass(frozen=True, slots=True)
-class Cache:
+class Cache(Struct, frozen=True):
     """The paths in a cache at `folder`."""
 
     folder: Path

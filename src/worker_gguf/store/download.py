@@ -15,9 +15,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from msgspec import Struct
 
 from worker_gguf.errors import DownloadError, ModelInvalid, ModelNotFound
 from worker_gguf.store import select
@@ -103,8 +104,7 @@ def download_model(
         raise disk_error(error, work.cache) from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Wanted(Struct, frozen=True):
     """One file to fetch. It appears at `final` only when it is complete."""
 
     key: str

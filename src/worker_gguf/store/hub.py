@@ -10,10 +10,11 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from worker_gguf.errors import DownloadError, ModelNotFound, WorkerError
 from worker_gguf.store.parallel_fetch import Digest
@@ -29,8 +30,7 @@ logger = logging.getLogger(__name__)
 _COMMIT: Final = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
+class RemoteFile(Struct, frozen=True):
     """The size and digest of one file in a repository."""
 
     size_bytes: int
@@ -46,16 +46,14 @@ class RemoteFile:
         return Digest("git", self.git_sha1) if self.git_sha1 else None
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(Struct, frozen=True):
     """The content of one commit of a repository."""
 
     commit: str
     files: Mapping[str, RemoteFile]
 
 
-@dataclass(frozen=True, slots=True)
-class Hub:
+class Hub(Struct, frozen=True):
     """The Hub, or a mirror of it at `endpoint`, with an access token or None.
 
     `retry_waits_s` are the pauses in seconds after failed attempts. A Retry-After over `most_wait_s` is an error.

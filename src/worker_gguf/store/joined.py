@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from worker_gguf.store.parallel_fetch import Digest, Hash
 from worker_gguf.store.web import WebFile
@@ -28,8 +27,7 @@ class JoinedFile(WebFile):
             begin += piece.size_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class JoinedDigest(Digest):
+class JoinedDigest(Digest, frozen=True):
     """A digest of the digests of all pieces. The Hub has no SHA-256 of the joined file."""
 
     pieces: tuple[tuple[int, Digest], ...] = ()

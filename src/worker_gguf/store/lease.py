@@ -17,10 +17,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from msgspec import Struct
 
 from worker_gguf.store.tuning import Tuning
 
@@ -31,8 +32,7 @@ logger = logging.getLogger(__name__)
 _WIDTH = 256  # bytes; all heartbeats have the same length, so that each overwrites the previous one completely
 
 
-@dataclass(frozen=True, slots=True)
-class _Content:
+class _Content(Struct, frozen=True):
     holder: str
     beat: int
     bytes_done: int

@@ -11,8 +11,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from worker_gguf.errors import DownloadError
 from worker_gguf.store.partial import Partial
@@ -39,8 +40,7 @@ class Hash(Protocol):
     def hexdigest(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Digest:
+class Digest(Struct, frozen=True):
     """The expected digest of a file. `hexadecimal` is also the name of its blob in the Hub's cache."""
 
     algorithm: str

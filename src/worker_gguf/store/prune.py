@@ -12,8 +12,10 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from worker_gguf.errors import DownloadError
 from worker_gguf.store import select
@@ -28,8 +30,7 @@ logger = logging.getLogger(__name__)
 GIB = 2**30
 
 
-@dataclass(slots=True)
-class Kept:
+class Kept(Struct):
     """One model in a cache. `files` are its real files, and `names` the links to them."""
 
     title: str

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
+
+from msgspec import Struct
 
 from worker_gguf.errors import ModelNotFound
 from worker_gguf.store.pieces import piece_of
@@ -22,10 +23,8 @@ _HUB_PREFIX: Final = re.compile(r"(?:hf://|hf:|(?:https?://)?(?:www\.)?(?:huggin
 _FORMS: Final = "Write org/repo:QUANT, org/repo/file.gguf, a path to a .gguf file, or 'embedded'."
 
 
-class ModelRef:
+class ModelRef(Struct, frozen=True):
     """A reference to a model: EmbeddedRef, PathRef, HubRef or UrlRef. Parsing its `str()` returns an equal value."""
-
-    __slots__ = ()
 
     @staticmethod
     def parse(text: str) -> ModelRef:
@@ -68,16 +67,14 @@ class ModelRef:
         return HubRef(ref.repo, quant=filename or None, revision=ref.revision)
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddedRef(ModelRef):
+class EmbeddedRef(ModelRef, frozen=True):
     """The tiny model in this package."""
 
     def __str__(self) -> str:
         return "embedded"
 
 
-@dataclass(frozen=True, slots=True)
-class PathRef(ModelRef):
+class PathRef(ModelRef, frozen=True):
     """A file on this machine, or a folder with a model."""
 
     path: Path
@@ -87,8 +84,7 @@ class PathRef(ModelRef):
         return text if text.startswith(("/", ".", "~")) else f"./{text}"
 
 
-@dataclass(frozen=True, slots=True)
-class HubRef(ModelRef):
+class HubRef(ModelRef, frozen=True):
     """A model in a Hugging Face repository, chosen by quant, by file (exact or with `*`), or by preference."""
 
     repo: str
@@ -102,8 +98,7 @@ class HubRef(ModelRef):
         return f"{text}@{self.revision}" if self.revision else text
 
 
-@dataclass(frozen=True, slots=True)
-class UrlRef(ModelRef):
+class UrlRef(ModelRef, frozen=True):
     """A file on a plain web server."""
 
     url: str

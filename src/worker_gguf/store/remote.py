@@ -8,9 +8,10 @@ from __future__ import annotations
 import io
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, cast
+
+from msgspec import Struct
 
 from worker_gguf.gguf import ModelHeader, read_headers
 from worker_gguf.store import select
@@ -75,8 +76,7 @@ class RangeReader(io.RawIOBase):
         return self._at, block
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteModel:
+class RemoteModel(Struct, frozen=True):
     """A model on the Hub: its header, and the names of its files after a download."""
 
     repo: str

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Final, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from worker_gguf.errors import DownloadError, ModelNotFound
 from worker_gguf.store import select
@@ -27,8 +29,7 @@ _EMBEDDED_FOLDER: Final = Path(__file__).parent.parent / "embedded"
 _DEFAULT_REVISION: Final = "main"
 
 
-@dataclass(frozen=True, slots=True)
-class LocalModel:
+class LocalModel(Struct, frozen=True):
     """A complete model on disk. `paths` are its files in order; llama.cpp gets the first one."""
 
     paths: tuple[Path, ...]
@@ -81,8 +82,7 @@ def locate(
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Wanted(Struct, frozen=True):
     """The kind of file to find, and the preference among quants."""
 
     kind: Kind = "model"

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Final, Literal, NoReturn, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from worker_gguf.errors import ModelNotFound
 from worker_gguf.store.pieces import piece_of
@@ -51,8 +53,7 @@ _DRAFT_WORDS: Final = frozenset({*_HEAD_WORDS, "draft", "drafts", "drafter", "dr
 _INSTEAD: Final[Mapping[Kind, tuple[Kind, ...]]] = {"model": ("draft", "head"), "draft": ("head", "model")}
 
 
-@dataclass(frozen=True, slots=True)
-class ModelFiles:
+class ModelFiles(Struct, frozen=True):
     """One model of a repository: its files in order, and the parts of their name.
 
     `label` is the quant in the name, or None.

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec import Struct
 
 from worker_gguf.errors import ModelInvalid, ModelNotFound
 from worker_gguf.store.download import write_ref
@@ -30,8 +31,7 @@ MAX_FILE_BYTES: Final = 128 << 20
 _REPO: Final = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class OriginalTokenizer:
+class OriginalTokenizer(Struct, frozen=True):
     """The tokenizer of the original repository.
 
     `special` has all special tokens by id, and `sample` some of the other tokens.
@@ -43,7 +43,7 @@ class OriginalTokenizer:
     eos_tokens: tuple[str, ...]
     """The EOS token of the tokenizer first, then others from generation_config.json."""
     special: Mapping[int, str]
-    sample: Mapping[int, str] = field(repr=False)
+    sample: Mapping[int, str]
 
     @property
     def bos_id(self) -> int | None:

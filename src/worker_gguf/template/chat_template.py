@@ -10,12 +10,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Any
 
 import jinja2
+from msgspec import Struct
 
 from worker_gguf.errors import TemplateError
 from worker_gguf.template.environment import ChatEnvironment, TemplateRefusal
@@ -206,8 +206,7 @@ class ChatTemplate:
             ) from error
 
 
-@dataclass(frozen=True, slots=True)
-class ChatTemplates:
+class ChatTemplates(Struct, frozen=True):
     """The templates of a model. `is_fallback` is True if the model has none, so that ChatML is used."""
 
     default: ChatTemplate

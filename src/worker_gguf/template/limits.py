@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from time import monotonic
+
+from msgspec import Struct
 
 __all__ = ["LimitExceeded", "TemplateLimits", "check_time", "joined", "limited"]
 
@@ -20,8 +21,7 @@ class LimitExceeded(Exception):
     """The template exceeded one of the `TemplateLimits`."""
 
 
-@dataclass(frozen=True, slots=True)
-class TemplateLimits:
+class TemplateLimits(Struct, frozen=True):
     """The limits. Sizes are in characters; a prompt of a million tokens has about four million."""
 
     max_source: int = 1_000_000
@@ -29,8 +29,7 @@ class TemplateLimits:
     timeout_s: float = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Rendering:
+class _Rendering(Struct, frozen=True):
     limits: TemplateLimits
     deadline_s: float
 

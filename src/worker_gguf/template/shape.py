@@ -12,8 +12,9 @@ import functools
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from worker_gguf.errors import TemplateError
 
@@ -45,8 +46,7 @@ _TOOL = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class TemplateShape:
+class TemplateShape(Struct, frozen=True):
     """The shapes that one template supports. The defaults apply if the template can render none of the probes.
 
     `text_roles` and `parts_roles` are the roles whose content can be text or parts. `has_two_systems`: several system

@@ -14,8 +14,9 @@ import queue
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from worker_gguf.latch import Latch
 from worker_gguf.observe.telemetry.start_record import StartRecord
@@ -36,8 +37,7 @@ _MOMENT_S = 0.2
 _INSTALL = "pip install 'worker-gguf[otel]'"
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """The values of the standard OTEL_* variables. `resource` has the attributes that the worker sets itself."""
 
     traces: bool

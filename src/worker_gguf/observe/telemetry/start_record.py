@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from worker_gguf.observe.timeline import Timeline
@@ -12,8 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["StartRecord"]
 
 
-@dataclass(frozen=True, slots=True)
-class StartRecord:
+class StartRecord(Struct, frozen=True):
     """The result of a start: the phases and seconds of its timeline, and the time of its end."""
 
     phases: tuple[tuple[str, float, float, int | None], ...]
