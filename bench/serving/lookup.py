@@ -101,7 +101,7 @@ def _tokens_per_s(answers: Sequence[Answer]) -> float:
 
 
 def _compare_noise(setup: Setup, auto: Server, off: Server, sizes: Sizes) -> None:
-    """The speed of a machine that others use may change by a tenth in seconds. So the readings are short and many."""
+    """Measure both servers in turns, with short readings: a machine that others use may change its speed in seconds."""
     for n in range(sizes.noise_rounds * setup.rounds):
         rates: dict[Server, float] = {}
         for server in (auto, off) if n % 2 == 0 else (off, auto):

@@ -1,4 +1,4 @@
-"""Tunes the Python interpreter of this process for what it does now: when threads take turns, when garbage is sought.
+"""Tunes the Python interpreter for what its process does now: when threads take turns, when garbage is collected.
 
 Each function replaces the previous one. Loading another model while others serve needs neither: little is imported
 then, and the threads that serve mostly wait.
@@ -15,11 +15,11 @@ _USUAL_THRESHOLDS = gc.get_threshold()
 
 
 def for_the_start() -> None:
-    """Let threads take turns more often than every 5 ms, which is Python's default, and seek garbage rarely.
+    """Let threads take turns more often than every 5 ms, which is Python's default, and collect garbage rarely.
 
     Otherwise a thread that reads ahead could wait that long for the importing thread after each of its system calls,
     and llama.cpp's load for each of the several hundred lines that it logs. Imports make many objects and little
-    garbage: seeking it as often as usual takes an eighth of their time and finds half a megabyte.
+    garbage: collecting it as often as usual takes an eighth of their time and frees half a megabyte.
     """
     sys.setswitchinterval(0.0001)
     gc.set_threshold(100_000)

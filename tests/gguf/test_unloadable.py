@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -149,10 +150,13 @@ def test_the_worker_ends_with_exit_code_1_and_names_the_file(tmp_path: Path) -> 
     path = tmp_path / "twice.gguf"
     path.write_bytes(CAUGHT["a token twice"][0].write())
     command = [sys.executable, "-m", "worker_gguf", "serve", "--model", str(path), "--port", str(free_port())]
-    env = os.environ | {"MODE": "http", "HOST": "127.0.0.1", "N_THREADS": "1"}
+    env = os.environ | {"MODE": "http", "HOST": "127.0.0.1", "N_THREADS": "1", "LOG_FORMAT": "json"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
     assert done.returncode == 1, done.stderr
     assert "worker-gguf: twice.gguf could not be loaded: llama.cpp stopped at" in done.stderr
+    logged = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    (error,) = [line["event"] for line in logged if line["level"] == "error"]
+    assert error.startswith("twice.gguf could not be loaded: llama.cpp stopped at")
 
 
 def test_last_words_are_a_sentence_without_paths() -> None:

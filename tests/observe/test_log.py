@@ -121,8 +121,17 @@ def test_a_thread_that_still_has_the_old_handler_loses_no_line() -> None:
     log.hold()
     held = logging.getLogger().handlers[-1]
     log.configure("info", "json", stream=stream)
-    held.handle(logging.makeLogRecord({"msg": "late", "levelno": logging.INFO, "levelname": "INFO"}))
+    for level, message in ((logging.DEBUG, "too quiet"), (logging.INFO, "late")):
+        held.handle(logging.makeLogRecord({"msg": message, "levelno": level, "levelname": "INFO"}))
     assert [line["event"] for line in lines(stream)] == ["late"]
+
+
+def test_held_lines_can_be_written_without_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    log.hold()
+    logging.getLogger("worker_gguf.early").info("first")
+    log.release()
+    log.release()
+    assert json.loads(capsys.readouterr().err)["event"] == "first"
 
 
 def test_configure_again_replaces_the_handler() -> None:

@@ -71,12 +71,12 @@ def _serve(model: str | None = None, mode: str | None = None, host: str | None =
     from worker_gguf.observe.timeline import Timeline
     from worker_gguf.start import head_start
 
-    timeline = Timeline.of_process()
     interpreter.for_the_start()
     log.hold()  # until the settings say what is logged, and how
     # Pydantic would search every installed package for plugins of its own, for 10 ms and more.
     environment.set_default("PYDANTIC_DISABLE_PLUGINS", "__all__")
     prefetch = head_start.begin(model, in_child=True)  # before the slow imports of the settings
+    timeline = Timeline.of_process()
     begun = head_start.HeadStart(prefetch, process).with_look(timeline)
     try:
         with timeline.phase("settings"):

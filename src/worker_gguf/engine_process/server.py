@@ -163,7 +163,7 @@ class Server:
             raise
         logprob, error = None, None
         if command.draws_first:
-            with context.limiting_threads(max(1, command.params.n_threads - _CORES_OF_THE_WORKER)):
+            with context.limiting_threads(max(1, read_machine().n_cores - _CORES_OF_THE_WORKER)):
                 first = first_token(runner, command.bos)
             if isinstance(first, WorkerError):
                 error = first.message

@@ -20,9 +20,6 @@ CANCELLED = 499  # nginx's status for "client closed request"; it is logged and 
 
 Via = Literal["http", "queue", "batch"]
 
-# These are named tuples because this module is imported in the cold start, and creating a dataclass with so many fields
-# takes milliseconds.
-
 
 class Choice(NamedTuple):
     """One answer of a request.

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Literal, TextIO
 
-__all__ = ["bind", "bound", "configure", "hold"]
+__all__ = ["bind", "bound", "configure", "hold", "release"]
 
 # Libraries whose debug and info lines are not useful, or contain private data such as URLs, headers and bodies.
 QUIET = ("aiohttp", "asyncio", "botocore", "boto3", "filelock", "httpcore", "httpx", "urllib3", "uvicorn")
@@ -58,6 +58,7 @@ def configure(
     """
     handler = _Handler(stream or sys.stderr)
     as_json = log_format == "json" or (log_format == "auto" and (on_runpod or not handler.stream.isatty()))
+    handler.setLevel(level.upper())
     handler.setFormatter(_JsonFormatter() if as_json else _ConsoleFormatter(in_color=handler.stream.isatty()))
     root = logging.getLogger()
     root.setLevel(level.upper())
@@ -79,6 +80,12 @@ def hold() -> None:
     root.setLevel(logging.DEBUG)
 
 
+def release() -> None:
+    """Write the lines that are still held. For a process that must end before its settings are read."""
+    if any(isinstance(handler, _HeldLines) for handler in logging.getLogger().handlers):
+        configure()
+
+
 class _Handler(logging.StreamHandler[TextIO]):
     """A separate class, so that `configure` can replace its own handler and keep all others."""
 
@@ -95,16 +102,23 @@ class _HeldLines(logging.Handler):
         if self._handler is None:
             self._records.append(record)
         else:  # a thread that began to log before the handler was replaced
-            self._handler.handle(record)
+            _pass_on(record, self._handler)
 
     def release_to(self, handler: logging.Handler) -> None:
         """Pass the lines on to a handler, and all later ones too."""
-        with self.lock or contextlib.nullcontext():
+        self.acquire()
+        try:
             for record in self._records:
-                if logging.getLogger(record.name).isEnabledFor(record.levelno):
-                    handler.handle(record)
+                _pass_on(record, handler)
             self._records.clear()
             self._handler = handler
+        finally:
+            self.release()
+
+
+def _pass_on(record: logging.LogRecord, handler: logging.Handler) -> None:
+    if logging.getLogger(record.name).isEnabledFor(record.levelno):
+        handler.handle(record)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:

@@ -11,8 +11,6 @@ from typing import NamedTuple, Protocol
 
 __all__ = ["Content", "ContentParser", "NewParser", "Part", "PartsParser", "Reasoning", "ToolCall"]
 
-# These are named tuples because one is created for every streamed piece of text, and a dataclass is slower.
-
 
 class Content(NamedTuple):
     """A piece of the answer."""

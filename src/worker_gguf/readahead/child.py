@@ -67,6 +67,8 @@ def fork(work: Callable[[], None], wait: Callable[[float], bool], report: Callab
     """
     reports_out, reports_in = os.pipe()
     orders_out, orders_in = os.pipe()
+    # A KeyboardInterrupt inside the fork would leave the locks of logging held for ever.
+    usual = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     pid = os.fork()
     if pid == 0:
         try:
@@ -75,6 +77,7 @@ def fork(work: Callable[[], None], wait: Callable[[float], bool], report: Callab
             _run(work, wait, report, reports_in, orders_out)
         finally:
             os._exit(0)
+    signal.pthread_sigmask(signal.SIG_SETMASK, usual)
     os.close(reports_in)
     os.close(orders_out)
     return Child(pid, reports_out, orders_in)

@@ -73,7 +73,7 @@ class DraftModel(Struct, frozen=True):
 def check_headers(draft: ModelHeader, name: str, target: ModelHeader, target_name: str) -> None:
     """Raise ModelInvalid if the headers show that a draft model cannot guess tokens for a model.
 
-    The texts of the tokens are not in a header.
+    Does not compare the texts of the tokens, which a ModelHeader does not hold.
     """
     if not abilities_of(draft).generates:
         raise ModelInvalid(f"{name} cannot draft for {target_name}: it does not generate text. Unset DRAFT_MODEL.")

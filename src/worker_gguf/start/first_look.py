@@ -5,6 +5,7 @@ It knows no settings: whether this is the right model is found out later (`read_
 
 from __future__ import annotations
 
+import logging
 import os
 from concurrent.futures import Future, wait
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 from worker_gguf import environment
 from worker_gguf.errors import ModelInvalid
 from worker_gguf.gguf import ModelHeader, read_headers
+from worker_gguf.observe import log
 from worker_gguf.observe.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from worker_gguf.readahead.prefetch import Prefetch
 
 __all__ = ["FirstLook", "load_into"]
+
+logger = logging.getLogger("llama.cpp")
 
 
 class FirstLook:
@@ -73,9 +77,11 @@ def load_into(loaded: Future[Vocabulary], timeline: Timeline, path: Path, header
 
 
 def _load(path: Path, header: bytes) -> Vocabulary:
+    from worker_gguf.llama.backend import start as start_backend
     from worker_gguf.llama.vocabulary_only import load_vocabulary
 
     environment.hide_gpus()
+    start_backend(_say_last, uses_gpus=False)
     vocabulary = load_vocabulary(path, header, path.stat().st_size)
     try:
         if why := vocabulary.why_unusable():
@@ -85,3 +91,9 @@ def _load(path: Path, header: bytes) -> Vocabulary:
         vocabulary.close()
         raise
     return vocabulary
+
+
+def _say_last(sentence: str) -> None:
+    """Log why llama.cpp ends this process, which may be before the log is configured."""
+    log.release()
+    logger.error(sentence)

@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 # tests/start/test_open_model.py compares the list with the imports below.
 LATE_IMPORTS = (
     "worker_gguf.generation.engine",
+    "worker_gguf.llama.backend",
     "worker_gguf.llama.vocabulary_only",
     "worker_gguf.start.checks",
     "worker_gguf.start.examine",

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 
 import pytest
+from msgspec import to_builtins
 
 from bench.gpu_check.job import MIB, Job, within
 from bench.gpu_check.parts import speed
@@ -25,7 +26,7 @@ def test_the_planned_memory_of_a_card_is_what_the_fleet_counts_for_the_model(n_g
     machine, settings = Machine(8, 32 << 30, gpus), Settings(model="embedded")
     plan = plan_for(read_header(MODEL_PATH), machine, settings)
     footprint = footprint_of(plan, machine, settings)
-    devices = asdict(plan)["devices"]
+    devices = to_builtins(plan)["devices"]
     assert all(footprint.gpus)
     assert _planned_mib(devices, on_card=True) == pytest.approx(sum(footprint.gpus) / MIB)
     assert _planned_mib(devices, on_card=False) == pytest.approx(footprint.main / MIB - plan.cache_ram)
