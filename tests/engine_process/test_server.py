@@ -16,7 +16,6 @@ from worker_gguf.link.messages import ContextOpened, OpenContext
 from worker_gguf.llama.bindings import llama_cpp
 from worker_gguf.llama.context import Context
 from worker_gguf.llama.model import Model
-from worker_gguf.plan import Machine
 
 PARAMS = ContextParams(
     n_ctx=256, n_parallel=1, n_cells=256, n_batch=64, n_ubatch=64, n_threads=6, n_threads_batch=6, unified=True
@@ -24,7 +23,7 @@ PARAMS = ContextParams(
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def opened() -> Iterator[Server]:
     """A server with a loaded model, without the channel and the handlers of a process."""
     made = Server.__new__(Server)
     made._draft, made._model = None, Model(MODEL_PATH, ModelParams())
@@ -32,9 +31,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     made._model.close()
 
 
-@pytest.mark.parametrize(("n_cores", "n_threads"), [(1, 1), (2, 1), (4, 2), (64, 6)])
+@pytest.mark.parametrize(("cores", "n_threads"), [(1, 1), (2, 1), (4, 2), (64, 6)])
 def test_the_first_token_leaves_two_cores_to_the_worker_process(
-    opened: Server, monkeypatch: pytest.MonkeyPatch, n_cores: int, n_threads: int
+    opened: Server, monkeypatch: pytest.MonkeyPatch, cores: int, n_threads: int
 ) -> None:
     used: list[int] = []
     limiting = Context.limiting_threads
@@ -46,7 +45,7 @@ def test_the_first_token_leaves_two_cores_to_the_worker_process(
             yield
 
     monkeypatch.setattr(Context, "limiting_threads", noting)
-    monkeypatch.setattr(server, "read_machine", lambda: Machine(n_cores, 1 << 30, ()))
+    monkeypatch.setattr(server, "n_cores", lambda: cores)
     report = opened._open(OpenContext(params=PARAMS, bos=0, draws_first=True, n_sampling_threads=1))
     assert isinstance(report, ContextOpened)
     assert isinstance(report.limits, Limits)

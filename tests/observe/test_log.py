@@ -129,8 +129,8 @@ def test_a_thread_that_still_has_the_old_handler_loses_no_line() -> None:
 def test_held_lines_can_be_written_without_settings(capsys: pytest.CaptureFixture[str]) -> None:
     log.hold()
     logging.getLogger("worker_gguf.early").info("first")
-    log.release()
-    log.release()
+    log.write_held()
+    log.write_held()
     assert json.loads(capsys.readouterr().err)["event"] == "first"
 
 

@@ -46,11 +46,11 @@ def serve(
     host: str | None,
     port: int | None,
     timeline: Timeline,
-    head_start: HeadStart | None = None,
+    head_start: HeadStart,
 ) -> int:
     """Run the worker in this process and return its exit code. Arguments have priority over the environment.
 
-    `head_start` is what has begun before the settings are read, or None.
+    `head_start` is what has begun before the settings are read.
     """
     try:
         settings = Settings.load(model=model, mode=mode, host=host, port=port)
@@ -73,7 +73,7 @@ def serve(
         return 130
 
 
-def _http(settings: Settings, timeline: Timeline, head_start: HeadStart | None) -> int:
+def _http(settings: Settings, timeline: Timeline, head_start: HeadStart) -> int:
     with timeline.phase("bind"):
         from worker_gguf.http.binding import bind
 
@@ -142,7 +142,7 @@ async def _serve(worker: Worker, listeners: Sequence[Listener], settings: Settin
     watching.cancel()
 
 
-def _queue(settings: Settings, timeline: Timeline, head_start: HeadStart | None) -> int:
+def _queue(settings: Settings, timeline: Timeline, head_start: HeadStart) -> int:
     worker, metrics = start_worker(settings, timeline, head_start)
     telemetry = open_telemetry(worker, metrics)
     with timeline.phase("sdk"):

@@ -35,7 +35,7 @@ from worker_gguf.link.messages import (
 from worker_gguf.llama import backend
 from worker_gguf.llama.context import Context
 from worker_gguf.llama.draft import LlamaDrafter, check_pair
-from worker_gguf.llama.machine import read_machine
+from worker_gguf.llama.machine import n_cores, read_machine
 from worker_gguf.llama.model import Model
 from worker_gguf.llama.mtp import MtpDrafter
 from worker_gguf.llama.offload import gpu_backends
@@ -163,7 +163,7 @@ class Server:
             raise
         logprob, error = None, None
         if command.draws_first:
-            with context.limiting_threads(max(1, read_machine().n_cores - _CORES_OF_THE_WORKER)):
+            with context.limiting_threads(max(1, n_cores() - _CORES_OF_THE_WORKER)):
                 first = first_token(runner, command.bos)
             if isinstance(first, WorkerError):
                 error = first.message

@@ -10,7 +10,7 @@ from worker_gguf.llama import backend
 from worker_gguf.llama.bindings import libggml
 from worker_gguf.plan import Device, Machine
 
-__all__ = ["read_machine"]
+__all__ = ["n_cores", "read_machine"]
 
 # ggml-backend.h: enum ggml_backend_dev_type; integrated GPUs share main memory but compute in the same way.
 _GPU_TYPES = (1, 2)
@@ -22,10 +22,10 @@ _NO_LIMIT = 1 << 60
 def read_machine() -> Machine:
     """Start the backends if necessary and read the state of the machine."""
     backend.start()
-    return Machine(n_cores=_n_cores(), free_bytes=_free_bytes(), gpus=_gpus())
+    return Machine(n_cores=n_cores(), free_bytes=_free_bytes(), gpus=_gpus())
 
 
-def _n_cores() -> int:
+def n_cores() -> int:
     """Return the cores that this process may use: its affinity, limited by the container's quota."""
     n = len(os.sched_getaffinity(0))
     quota, period = _numbers("cpu.max", 2) or (

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Literal, TextIO
 
-__all__ = ["bind", "bound", "configure", "hold", "release"]
+__all__ = ["bind", "bound", "configure", "hold", "write_held"]
 
 # Libraries whose debug and info lines are not useful, or contain private data such as URLs, headers and bodies.
 QUIET = ("aiohttp", "asyncio", "botocore", "boto3", "filelock", "httpcore", "httpx", "urllib3", "uvicorn")
@@ -58,7 +58,7 @@ def configure(
     """
     handler = _Handler(stream or sys.stderr)
     as_json = log_format == "json" or (log_format == "auto" and (on_runpod or not handler.stream.isatty()))
-    handler.setLevel(level.upper())
+    handler.setLevel(level.upper())  # for lines that another thread has begun to log at the level of `hold`
     handler.setFormatter(_JsonFormatter() if as_json else _ConsoleFormatter(in_color=handler.stream.isatty()))
     root = logging.getLogger()
     root.setLevel(level.upper())
@@ -70,7 +70,7 @@ def configure(
     # In one assignment, because another thread may be logging.
     root.handlers = [*(old for old in root.handlers if not isinstance(old, (_Handler, _HeldLines))), handler]
     for lines in held:
-        lines.release_to(handler)
+        lines.pass_to(handler)
 
 
 def hold() -> None:
@@ -80,7 +80,7 @@ def hold() -> None:
     root.setLevel(logging.DEBUG)
 
 
-def release() -> None:
+def write_held() -> None:
     """Write the lines that are still held. For a process that must end before its settings are read."""
     if any(isinstance(handler, _HeldLines) for handler in logging.getLogger().handlers):
         configure()
@@ -104,7 +104,7 @@ class _HeldLines(logging.Handler):
         else:  # a thread that began to log before the handler was replaced
             _pass_on(record, self._handler)
 
-    def release_to(self, handler: logging.Handler) -> None:
+    def pass_to(self, handler: logging.Handler) -> None:
         """Pass the lines on to a handler, and all later ones too."""
         self.acquire()
         try:

@@ -81,7 +81,7 @@ def _load(path: Path, header: bytes) -> Vocabulary:
     from worker_gguf.llama.vocabulary_only import load_vocabulary
 
     environment.hide_gpus()
-    start_backend(_say_last, uses_gpus=False)
+    start_backend(_say_last, uses_gpus=False)  # before the next line starts it with other last words
     vocabulary = load_vocabulary(path, header, path.stat().st_size)
     try:
         if why := vocabulary.why_unusable():
@@ -95,5 +95,5 @@ def _load(path: Path, header: bytes) -> Vocabulary:
 
 def _say_last(sentence: str) -> None:
     """Log why llama.cpp ends this process, which may be before the log is configured."""
-    log.release()
+    log.write_held()
     logger.error(sentence)

@@ -44,7 +44,7 @@ class HeadStart(NamedTuple):
             return self
         from worker_gguf.start.first_look import FirstLook
 
-        environment.hide_gpus()  # before there is another thread, which may read the environment
+        environment.hide_gpus()  # before the thread starts, because this one goes on to read the environment
         return self._replace(look=FirstLook(self.prefetch, timeline).start())
 
     def settle(self) -> None:
