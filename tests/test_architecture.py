@@ -26,17 +26,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gguf": {"errors"},
     "engine": {"errors"},
     "template": {"errors"},
+    "markup": {"engine", "errors"},
+    "constraints": {"engine", "errors"},
     "readahead": set(),
     "settings": {"engine", "environment", "errors", "store"},
     "store": {"errors", "gguf"},
     "plan": {"errors", "gguf", "settings"},
     "link": {"engine", "environment", "errors", "plan"},
     "llama": {"engine", "errors", "plan"},
-    "engine_process": {"engine", "errors", "interpreter", "link", "llama"},
+    "engine_process": {"constraints", "engine", "errors", "interpreter", "link", "llama"},
     "generation": {"engine", "errors", "latch", "link"},
     "observe": {"engine", "errors", "generation", "latch"},
-    "protocol": {"engine", "errors", "generation"},
-    "service": {"engine", "errors", "generation", "observe", "protocol", "template"},
+    "protocol": {"engine", "errors", "generation", "markup"},
+    "service": {"engine", "errors", "generation", "markup", "observe", "protocol", "template"},
     "start": {
         *(
             "",
@@ -76,6 +78,7 @@ ONLY_IN = {
     "dataclasses": {"deployment"},
     "llama_cpp": {"llama"},
     "ctypes": {"llama"},
+    "llguidance": {"constraints"},
     "fastapi": set(),  # 0.1 s of import for routes that Starlette has
     "starlette": {"http"},
     "uvicorn": {"http"},
@@ -98,7 +101,7 @@ PURE = {
     "worker_gguf.fleet.eviction",
     "worker_gguf.fleet.residence",
     "worker_gguf.fleet.room",
-    "worker_gguf.protocol.parts",
+    "worker_gguf.markup.parts",
     "worker_gguf.start.checks",
 }
 MOST_AT_THE_ROOT = 8

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import Struct, field
 
-__all__ = ["DEFAULT_SAMPLERS", "MAX_STOPS", "SAMPLERS", "GenerationRequest", "SamplingParams"]
+__all__ = [
+    "DEFAULT_SAMPLERS",
+    "MAX_STOPS",
+    "SAMPLERS",
+    "Constraint",
+    "GenerationRequest",
+    "GrammarKind",
+    "SamplingParams",
+    "Thinking",
+]
+
+GrammarKind = Literal["choice", "gbnf", "json_schema", "lark", "regex"]
 
 # The default order and the names of llama-server (tools/server/README of llama.cpp).
 DEFAULT_SAMPLERS = ("penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature")
@@ -53,13 +66,44 @@ class SamplingParams(Struct, frozen=True):
     ignore_eos: bool = False
 
 
+class Constraint(Struct, frozen=True):
+    """What the text of an answer must match.
+
+    `grammar` is a text in the language of `kind`: a JSON list of texts for "choice", a JSON Schema for "json_schema".
+    With `triggers`, the answer is free until one of these texts, and what follows it must match; after the match, the
+    answer is free again. If `only_at_start`, a trigger counts only at the beginning of the answer. Without `triggers`,
+    the whole answer must match. With `is_lenient`, parts of a JSON Schema that cannot be guaranteed are left out.
+    """
+
+    kind: GrammarKind
+    grammar: str
+    triggers: tuple[str, ...] = ()
+    only_at_start: bool = False
+    is_lenient: bool = False
+
+
+class Thinking(Struct, frozen=True):
+    """Where a model thinks before its answer. What it thinks need not match the constraint of the request.
+
+    `start` opens the thinking, "" if only the prompt does; `is_open` if the prompt ends inside it. Each of `ends` ends
+    it. After `budget` tokens it is ended by force, with `message` and the first of `ends`; None means no limit.
+    """
+
+    start: str
+    ends: tuple[str, ...]
+    is_open: bool = False
+    budget: int | None = None
+    message: str = ""
+
+
 class GenerationRequest(Struct, frozen=True):
     """One sequence to generate: the prompt as token ids, and all parameters of the answer.
 
     `max_tokens` None means up to the end of the context. End-of-generation tokens are banned until `min_tokens` tokens
     have been drawn. `stop` lists texts that end the answer and are not part of it. `top_logprobs` None means no
     log-probabilities, and 0 means only those of the drawn tokens. `deadline_s` is a reading of `time.monotonic()`.
-    Requests with a lower `priority` go first.
+    Requests with a lower `priority` go first. The texts of control tokens in `shown` are part of the text of the
+    answer; those of others are left out.
     """
 
     id: str
@@ -72,3 +116,6 @@ class GenerationRequest(Struct, frozen=True):
     cache_prompt: bool = True
     deadline_s: float | None = None
     priority: int = 0
+    constraint: Constraint | None = None
+    thinking: Thinking | None = None
+    shown: frozenset[int] = frozenset()

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from worker_gguf.generation.events import TokenLogprob
+from worker_gguf.markup.parts import Content, Part, Reasoning, ToolCall
 from worker_gguf.protocol.calls import ChatCall
 from worker_gguf.protocol.logprobs import chat_logprobs
-from worker_gguf.protocol.parts import Content, Part, Reasoning, ToolCall
 from worker_gguf.protocol.rendering import Heading, Rendering
 
 __all__ = ["ChatRendering", "render_chat"]

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from worker_gguf.generation.events import TokenLogprob
+from worker_gguf.markup.parts import Content, Part
 from worker_gguf.protocol.calls import CompletionCall
 from worker_gguf.protocol.logprobs import CompletionLogprobs
-from worker_gguf.protocol.parts import Content, Part
 from worker_gguf.protocol.rendering import Heading, Rendering
 
 __all__ = ["CompletionRendering", "render_completion"]

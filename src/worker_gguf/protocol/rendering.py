@@ -14,8 +14,8 @@ from msgspec import Struct
 
 from worker_gguf.errors import EngineFailed, NotReady, WorkerError
 from worker_gguf.generation.events import Delta, Event, Finished, TokenLogprob, Usage
+from worker_gguf.markup.parts import Content, ContentParser, NewParser, Part
 from worker_gguf.protocol.errors import DONE
-from worker_gguf.protocol.parts import Content, ContentParser, NewParser, Part
 from worker_gguf.protocol.usage import usage_body
 
 __all__ = ["DONE", "Heading", "Rendering"]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from worker_gguf.generation.events import Delta, Event, Finished, TokenLogprob, Usage
+from worker_gguf.markup.parts import Content, ContentParser, Part, Reasoning, ToolCall
 from worker_gguf.protocol.chat_rendering import ChatRendering
 from worker_gguf.protocol.completion_rendering import CompletionRendering
-from worker_gguf.protocol.parts import Content, ContentParser, Part, Reasoning, ToolCall
 from worker_gguf.protocol.rendering import Heading
 
 HEADING = Heading("id", 1, "m", "fp")
