@@ -53,6 +53,7 @@ def draw(model: Model, factory: ChainFactory) -> Draw:
             want = sampler.wants(row.shape[0])
             found = shortlists(row[None], [want])[0] if want is not None else None
             tokens.append(sampler.draw(row, found, scratch))
+            sampler.take(tokens[-1])
         sampler.close()
         return tokens
 

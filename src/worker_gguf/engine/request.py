@@ -71,14 +71,16 @@ class Constraint(Struct, frozen=True):
 
     `grammar` is a text in the language of `kind`: a JSON list of texts for "choice", a JSON Schema for "json_schema".
     With `triggers`, the answer is free until one of these texts, and what follows it must match; after the match, the
-    answer is free again. If `only_at_start`, a trigger counts only at the beginning of the answer. Without `triggers`,
-    the whole answer must match. With `is_lenient`, parts of a JSON Schema that cannot be guaranteed are left out.
+    answer is free again, or ends if `is_last`. If `only_at_start`, a trigger counts only at the beginning of the
+    answer. Without `triggers`, the whole answer must match. With `is_lenient`, parts of a JSON Schema that cannot be
+    guaranteed are left out.
     """
 
     kind: GrammarKind
     grammar: str
     triggers: tuple[str, ...] = ()
     only_at_start: bool = False
+    is_last: bool = False
     is_lenient: bool = False
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,6 +72,7 @@ class Model:
         # opened once more.
         self._fd = _own_fd(path, fd) if values is not None else None
         self._vocabulary: Vocabulary | None = None
+        self._reading = threading.Lock()
         with backend.loading(path.name), backend.watching(offload.read):
             pointer = _load_by_name(path, native, opened) if fd is None else _load_from(fd, native)
             del on_progress
@@ -92,8 +94,12 @@ class Model:
     def vocabulary(self) -> Vocabulary:
         """The vocabulary. If the model was loaded without it, the first use reads it from the open file.
 
-        That takes 0.2 to 0.5 s for 128k tokens. Raises ModelInvalid.
+        That takes 0.2 to 0.5 s for 128k tokens. Thread-safe. Raises ModelInvalid.
         """
+        with self._reading:
+            return self._read_vocabulary()
+
+    def _read_vocabulary(self) -> Vocabulary:
         if self._vocabulary is None:
             if self._fd is None:
                 self._vocabulary = Vocabulary(self.pointer)

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from worker_gguf.engine.batch import (
     Batch,
-    Chunk,
     Close,
     Copy,
     Drop,
     Load,
-    Logprob,
     Open,
     Sampled,
     Save,
@@ -28,49 +23,19 @@ from worker_gguf.engine.batch import (
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.engine.runner import Limits, SpecialTokens
 from worker_gguf.errors import EngineFailed, WorkerError
-from worker_gguf.llama.candidates import Candidates, Floats, Largest, Level, Near, shortlists, worth_folding
+from worker_gguf.llama.candidates import worth_folding
 from worker_gguf.llama.chain import ChainFactory
 from worker_gguf.llama.context import Context, DecodeFailed, NoSpace, State
-from worker_gguf.llama.logprobs import log_softmax, logprob_of
+from worker_gguf.llama.drawing import Drawing, Refusal, RowSampler
+from worker_gguf.llama.guides import Guides
 from worker_gguf.llama.model import Model
 from worker_gguf.llama.passes import divide
-from worker_gguf.llama.sampler import Scratch, SequenceSampler
+from worker_gguf.llama.sampler import SequenceSampler
 
 __all__ = ["LlamaRunner"]
 
-# One search of many rows costs little more than one of a few, so each thread gets at least this many rows.
-_MIN_ROWS_PER_THREAD = 16
-
-
-Refusal = tuple[int, WorkerError]
-
-
-class _Drawing(Struct):
-    """The sampling state of a request. It stays while the request waits for another slot."""
-
-    request: GenerationRequest
-    sampler: SequenceSampler
-    n_generated: int
-
-
-class _Row(Struct):
-    """A row of logits from which a token may be drawn.
-
-    `log_probabilities` are those before biases, if the request wants them. `found` are the candidates that the sampler
-    wants.
-    """
-
-    at: int
-    log_probabilities: Floats | None = None
-    found: Candidates | None = None
-
-
-class _Turn(Struct):
-    """A chunk that draws now: from its first row, and from the next one as long as its guess was right."""
-
-    chunk: Chunk
-    drawing: _Drawing
-    rows: list[_Row]
+# A sequence adds at most so many tokens to a step that its grammar forces.
+_MOST_FORCED = 64
 
 
 class LlamaRunner:
@@ -87,13 +52,14 @@ class LlamaRunner:
         self._model = model
         self._context = context
         self._factory = ChainFactory(model)
-        self._drawings: dict[str, _Drawing] = {}
-        self._slots: dict[int, _Drawing] = {}
+        self._guides = Guides(model)
+        self._drawings: dict[str, Drawing] = {}
+        self._slots: dict[int, Drawing] = {}
         self._states: dict[int, State] = {}
         self._folds = worth_folding(model.n_vocab)
-        self._scratch = [Scratch(model.n_vocab) for _ in range(n_sampling_threads)]
-        self._pool = ThreadPoolExecutor(n_sampling_threads - 1, "sampling") if n_sampling_threads > 1 else None
         self._limits = _limits(model, context)
+        most_forced = min(_MOST_FORCED, self._limits.n_batch // self._limits.n_slots - 1)
+        self._rows = RowSampler(model.n_vocab, n_sampling_threads, max(0, most_forced), folds=self._folds)
         self._cells_per_pass = model.cells_per_pass()
         self.on_decoded: Callable[[], None] = lambda: None
         self.adopt(special or SpecialTokens())
@@ -104,7 +70,16 @@ class LlamaRunner:
 
     def adopt(self, special: SpecialTokens) -> None:
         """Use these special tokens for the requests that come from now on."""
-        self._special, self._eog = special, tuple(special.eog)
+        self._special = special
+        self._rows.eog = tuple(special.eog)
+        self._guides.adopt(special)
+
+    def prepare(self, request: GenerationRequest) -> None:
+        """Compile what holds the answer of a request. Call it before the request is run, in any thread.
+
+        Raises InvalidRequest.
+        """
+        self._guides.prepare(request)
 
     @property
     def limits(self) -> Limits:
@@ -123,19 +98,22 @@ class LlamaRunner:
         decode_seconds = sample_seconds = 0.0
         parts = divide(batch.chunks, self._cells_per_pass) if self._limits.partitioned else (batch.chunks,)
         for chunks in parts:
+            turns = self._rows.begin(chunks, self._slots)
             started = time.perf_counter()
             try:
                 logits = self._context.decode(chunks)
             except NoSpace:
+                self._rows.give_up()
                 if chunks is parts[0]:
                     return StepResult(no_space=True, refused=refused)
                 return _failed("its memory had no room for the second part of a step", refused)
             except DecodeFailed as error:
+                self._rows.give_up()
                 return _failed(str(error), refused)
             decoded = time.perf_counter()
             if chunks is parts[-1]:
                 self.on_decoded()
-            drawn, failed = self._draw_all(chunks, logits)
+            drawn, failed = self._rows.draw(turns, logits)
             sampled, refused = (*sampled, *drawn), (*refused, *failed)
             decode_seconds += decoded - started
             sample_seconds += time.perf_counter() - decoded
@@ -148,8 +126,7 @@ class LlamaRunner:
         self._slots.clear()
         self._states.clear()
         self._factory.close()
-        if self._pool is not None:
-            self._pool.shutdown()
+        self._rows.close()
         self._context.close()
         self._model.close()
 
@@ -217,7 +194,9 @@ class LlamaRunner:
                 banned = banned | self._special.eog
             sampler = SequenceSampler(request, self._factory, self._limits.n_ctx, banned, searches=self._folds)
             sampler.remember(history)
-            drawing = self._drawings[request.id] = _Drawing(request, sampler, len(history) - len(request.prompt))
+            n_generated = len(history) - len(request.prompt)
+            drawing = Drawing(request, sampler, n_generated, self._guides.guide(request, history))
+            self._drawings[request.id] = drawing
         self._slots[slot] = drawing
 
     def _close(self, request_id: str) -> None:
@@ -225,83 +204,6 @@ class LlamaRunner:
         if drawing is not None:
             self._slots = {slot: other for slot, other in self._slots.items() if other is not drawing}
             drawing.sampler.close()
-
-    # --- drawing --------------------------------------------------------------------------------------------------
-
-    def _draw_all(self, chunks: Sequence[Chunk], logits: Floats) -> tuple[tuple[Sampled, ...], tuple[Refusal, ...]]:
-        """Draw for every chunk, with the rows distributed over the sampling threads.
-
-        Returns the drawn tokens, and the slots that could not draw with their errors.
-        """
-        turns: list[_Turn] = []
-        at = 0
-        for chunk in chunks:
-            if chunk.n_outputs:
-                if (drawing := self._slots.get(chunk.slot)) is not None:
-                    turns.append(_Turn(chunk, drawing, [_Row(at + index) for index in range(chunk.n_outputs)]))
-                at += chunk.n_outputs
-        n_parts = min(len(self._scratch), max(1, at // _MIN_ROWS_PER_THREAD))
-        cuts = [len(turns) * part // n_parts for part in range(n_parts + 1)]
-        parts = [turns[start:end] for start, end in pairwise(cuts)]
-        pool, rest = self._pool, range(1, n_parts)
-        others = [pool.submit(self._draw_part, parts[i], logits, i) for i in rest] if pool else []
-        outcomes = self._draw_part(parts[0], logits, 0)
-        for other in others:
-            outcomes += other.result()
-        sampled = tuple(outcome for outcome in outcomes if isinstance(outcome, Sampled))
-        return sampled, tuple(outcome for outcome in outcomes if not isinstance(outcome, Sampled))
-
-    def _draw_part(self, turns: list[_Turn], logits: Floats, part: int) -> list[Sampled | Refusal]:
-        self._prepare(turns, logits)
-        outcomes: list[Sampled | Refusal] = []
-        for turn in turns:
-            try:
-                outcomes.append(self._draw_turn(turn, logits, self._scratch[part]))
-            except WorkerError as error:
-                outcomes.append((turn.chunk.slot, error))
-        return outcomes
-
-    def _prepare(self, turns: list[_Turn], logits: Floats) -> None:
-        """Keep the log-probabilities that are wanted, write biases and bans into the rows, and find the candidates.
-
-        All rows that want candidates are searched together.
-        """
-        wanted: list[tuple[_Row, Largest | Near, Level]] = []
-        n_vocab = logits.shape[1]
-        for turn in turns:
-            drawing = turn.drawing
-            for ahead, row in enumerate(turn.rows):
-                values = logits[row.at]
-                if drawing.request.top_logprobs is not None:
-                    row.log_probabilities = log_softmax(values)
-                is_short = drawing.n_generated + ahead < drawing.request.min_tokens
-                drawing.sampler.bias(values, self._eog if is_short else ())
-                if (want := drawing.sampler.wants(n_vocab, ahead)) is not None:
-                    wanted.append((row, want, drawing.sampler.level))
-        if not wanted:
-            return
-        first, last = wanted[0][0].at, wanted[-1][0].at
-        is_whole = last - first + 1 == len(wanted)
-        rows, wants, levels = zip(*wanted, strict=True)
-        block = logits[first : last + 1] if is_whole else logits[[row.at for row in rows]]
-        for row, found in zip(rows, shortlists(block, wants, levels), strict=True):
-            row.found = found
-
-    def _draw_turn(self, turn: _Turn, logits: Floats, scratch: Scratch) -> Sampled:
-        """Draw from each row of a chunk in turn, until a drawn token differs from the guess of the chunk."""
-        chunk, drawing = turn.chunk, turn.drawing
-        tokens: list[int] = []
-        logprobs: list[Logprob] = []
-        for index, row in enumerate(turn.rows):
-            if index and tokens[-1] != chunk.tokens[len(chunk.tokens) - chunk.n_outputs + index]:
-                break
-            token = drawing.sampler.draw(logits[row.at], row.found, scratch)
-            drawing.n_generated += 1
-            tokens.append(token)
-            if row.log_probabilities is not None:
-                n_top = drawing.request.top_logprobs or 0
-                logprobs.append(logprob_of(token, row.log_probabilities, n_top, folds=self._folds))
-        return Sampled(chunk.slot, tuple(tokens), tuple(logprobs))
 
 
 def _failed(why: str, refused: tuple[Refusal, ...]) -> StepResult:

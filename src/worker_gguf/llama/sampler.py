@@ -188,16 +188,25 @@ class SequenceSampler:
         k = int(value) + len(self._counts) + (ahead if self._window else 0)
         return Largest(k) if k < min(_MAX_SHORTLIST, n_vocab // FOLD) else None
 
-    def draw(self, logits: Floats, found: Candidates | None, scratch: Scratch) -> int:
-        """Draw a token from a row of biased logits (n_vocab,). `found` are the candidates that it wants, if it does."""
+    def draw(self, logits: Floats, found: Candidates | None, scratch: Scratch, *, is_all: bool = False) -> int:
+        """Draw a token from a row of biased logits (n_vocab,). `take` must follow, of this or another token.
+
+        `found` are the candidates that it wants, if it does; or with `is_all`, the only tokens that may be drawn.
+        Raises EngineFailed if there is none.
+        """
         if self.takes_argmax:
-            return _drawable(int(logits.argmax()), logits)
-        self._chain.apply(scratch.fill(logits, self._completed(logits, found)))
-        token = _drawable(scratch.selected_token(), logits)
+            best = found.ids[found.logits.argmax()] if is_all and found is not None else logits.argmax()
+            return _drawable(int(best), logits)
+        self._chain.apply(scratch.fill(logits, found if is_all else self._completed(logits, found)))
+        return _drawable(scratch.selected_token(), logits)
+
+    def take(self, token: int) -> None:
+        """Add the next token of the answer, for the samplers that use recent tokens or learn from them."""
+        if self.takes_argmax:
+            return
         self._chain.accept(token)
         if self._window:
             self._note(token)
-        return token
 
     def close(self) -> None:
         self._chain.close()

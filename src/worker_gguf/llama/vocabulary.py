@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import compress, repeat
 from typing import Any
 
+from worker_gguf.constraints.tokens import TokenTable
 from worker_gguf.engine.runner import SpecialTokens
 from worker_gguf.errors import InvalidRequest
 from worker_gguf.llama.bindings import llama_cpp
@@ -16,6 +18,8 @@ __all__ = ["Vocabulary"]
 _NONE = -1
 # Other threads run between slices of a loop that keeps the interpreter lock. A slice takes 2 ms.
 _SLICE = 4096
+# llama.h: enum llama_token_attr
+_CONTROL = 1 << 3
 # llama.h: enum llama_vocab_type
 _NO_VOCABULARY, _SENTENCE_PIECE = 0, 1
 
@@ -31,6 +35,12 @@ def _locked(function: object, result: type, *arguments: type) -> Callable[..., A
 
 
 _is_eog = _locked(llama_cpp.llama_vocab_is_eog, ctypes.c_bool, ctypes.c_void_p, ctypes.c_int32)
+_attributes_of = _locked(llama_cpp.llama_vocab_get_attr, ctypes.c_int, ctypes.c_void_p, ctypes.c_int32)
+_piece_of = _locked(
+    llama_cpp.llama_token_to_piece,
+    ctypes.c_int32,
+    *(ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32, ctypes.c_bool),
+)
 _text_of = _locked(llama_cpp.llama_vocab_get_text, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int32)
 
 
@@ -155,6 +165,24 @@ class Vocabulary:
     def control_piece(self, token: int) -> bytes:
         """Return the token's bytes, with control tokens written out."""
         return self._read_piece(token, special=True)
+
+    def table(self, eog: Iterable[int]) -> TokenTable:
+        """Read all tokens. This takes 0.3 s for 128k tokens, in which other threads run now and then."""
+        pieces: list[bytes] = []
+        controls: list[int] = []
+        room = 1 << 16
+        buffer = ctypes.create_string_buffer(room)
+        address = ctypes.addressof(buffer)
+        for token in range(self.n_tokens):
+            n = _piece_of(self.pointer, token, address, room, 0, True)
+            pieces.append(ctypes.string_at(address, n) if n >= 0 else self._read_piece(token, special=True))
+            if _attributes_of(self.pointer, token) & _CONTROL:
+                controls.append(token)
+            if token % 512 == 0:
+                time.sleep(0)  # so that no other thread waits long for the interpreter lock
+        function = ctypes.cast(llama_cpp.llama_tokenize, ctypes.c_void_p).value
+        assert function is not None
+        return TokenTable(pieces, frozenset(controls), tuple(sorted(eog)), self.pointer, function)
 
     def _read_suppressed(self) -> frozenset[int]:
         """Read the tokens that, according to the model's file, must not be drawn."""

@@ -1,0 +1,274 @@
+"""Guides the drawing of one answer: ends its thinking, and holds its text to a grammar."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker_gguf.constraints.matcher import Grammars, Matcher
+from worker_gguf.constraints.watch import Watch
+from worker_gguf.engine.request import GenerationRequest
+from worker_gguf.errors import WorkerError
+
+__all__ = ["Guide", "MaskWords", "needs_guide", "prepare"]
+
+MaskWords = NDArray[np.uint32]
+Phase = Literal["opening", "thinking", "free", "held", "over"]
+
+
+def needs_guide(request: GenerationRequest) -> bool:
+    """Return whether a request asks for anything that its samplers cannot do."""
+    thinking = request.thinking
+    return request.constraint is not None or (thinking is not None and thinking.budget is not None)
+
+
+def prepare(grammars: Grammars, request: GenerationRequest) -> None:
+    """Compile what the guide of a request needs. Raises InvalidRequest."""
+    constraint, thinking = request.constraint, request.thinking
+    if constraint is None:
+        return
+    if thinking is None or constraint.triggers:
+        grammars.matcher(constraint)
+        return
+    grammars.matcher(constraint, "")
+    if not thinking.is_open and thinking.start:
+        grammars.matcher(constraint, thinking.start)
+
+
+class Guide:
+    """The state of one answer. For one thread at a time.
+
+    A token is drawn like this: `next_forced`, if it is not None; else a token that `mask` allows while `is_held`, that
+    is none of the end-of-generation tokens while `must_go_on`, and that `takes` accepts. Then `accept`.
+    """
+
+    def __init__(self, grammars: Grammars, request: GenerationRequest, *, forces: bool = True) -> None:
+        """Without `forces`, only the end of the thinking and of the answer is forced, token by token.
+
+        Raises InvalidRequest.
+        """
+        self.n_held = 0
+        """Tokens that were held to the grammar."""
+        self._grammars = grammars
+        self._eog = frozenset(grammars.table.eog)
+        self._thinking = request.thinking
+        self._constraint = request.constraint
+        self._forces = forces
+        self._queue: deque[int] = deque()
+        self._matcher: Matcher | None = None
+        self._written = b""
+        self._n_thought = 0
+        self._phase: Phase = "free"
+        self._watch = Watch(())
+        n_words = -(-len(grammars.table.pieces) // 32)
+        self._words: MaskWords = np.zeros(n_words, np.uint32)
+        self._has_mask = False
+        self._mask_error: WorkerError | None = None
+        self._begin(request)
+
+    def _begin(self, request: GenerationRequest) -> None:
+        thinking, constraint = self._thinking, self._constraint
+        if thinking is not None and thinking.is_open:
+            self._think()
+        elif thinking is not None and thinking.start:
+            self._phase = "opening"
+            if constraint is not None and not constraint.triggers:
+                self._matcher = self._grammars.matcher(constraint, thinking.start)
+        else:
+            self._answer(b"")
+
+    # --- before a token is drawn ----------------------------------------------------------------------------------
+
+    @property
+    def is_held(self) -> bool:
+        """The next token must be one that the mask allows."""
+        return self._matcher is not None and not self._queue
+
+    @property
+    def must_go_on(self) -> bool:
+        """The answer must not end here, because the text that must match has not begun."""
+        return self._phase == "thinking" and self._constraint is not None and not self._constraint.triggers
+
+    @property
+    def next_forced(self) -> int | None:
+        """The next token, if it must not be drawn."""
+        return self._queue[0] if self._queue else None
+
+    def compute_mask(self) -> None:
+        """Compute the mask of the next token, in any thread; nothing else may be called meanwhile. Raises nothing."""
+        if self._has_mask or self._matcher is None:
+            return
+        try:
+            self._matcher.fill(self._words.ctypes.data, self._words.nbytes)
+        except WorkerError as error:
+            self._mask_error = error
+        self._has_mask = True
+
+    def mask(self) -> MaskWords:
+        """Return one bit for each token, the lowest first, of those that may be drawn. Raises InvalidRequest."""
+        self.compute_mask()
+        if self._mask_error is not None:
+            raise self._mask_error
+        return self._words
+
+    def takes(self, token: int) -> bool:
+        """Return whether the answer can go on with a token that the mask, if there is one, allows.
+
+        A token may both complete a trigger and begin the text after it, which then must match.
+        """
+        constraint = self._constraint
+        if constraint is None or token in self._eog:
+            return True
+        piece = self._grammars.table.pieces[token]
+        if self._phase in ("free", "thinking"):
+            rest = self._watch.peek(piece)
+            if rest and self._phase == "thinking" and constraint.triggers:
+                rest = Watch(constraint.triggers, only_at_start=constraint.only_at_start).peek(rest)
+        elif self._phase == "opening" and self._matcher is None:
+            rest = Watch(constraint.triggers, only_at_start=constraint.only_at_start).peek(self._written + piece)
+        else:
+            return True
+        return not rest or self._held_from(rest) is not None
+
+    # --- after a token was drawn ----------------------------------------------------------------------------------
+
+    def accept(self, token: int, most: int = 0) -> Sequence[int]:
+        """Add a drawn token. Returns the tokens that must follow it, already added, at most `most`.
+
+        Raises InvalidRequest if the grammar cannot go on.
+        """
+        if self._queue:
+            self._queue.popleft()
+        self._add(token)
+        added: list[int] = []
+        while len(added) < most:
+            if not self._queue and self._forces and self._matcher is not None:
+                self._queue.extend(self._matcher.forced())
+            if not self._queue:
+                break
+            added.append(self._queue.popleft())
+            self._add(added[-1])
+        return added
+
+    def _add(self, token: int) -> None:
+        self._has_mask = False
+        if token in self._eog:
+            self._phase, self._matcher = "over", None
+            return
+        piece = self._grammars.table.pieces[token]
+        match self._phase:
+            case "opening":
+                self._add_opening(token, piece)
+            case "thinking":
+                self._add_thinking(piece)
+            case "held":
+                self._add_held(token)
+            case "free":
+                if (rest := self._watch.feed(piece)) is not None:
+                    self._hold(rest)
+            case "over":
+                pass
+
+    def _add_opening(self, token: int, piece: bytes) -> None:
+        """Add a token while it is not clear whether the model thinks first."""
+        assert self._thinking is not None
+        start = self._thinking.start.encode()
+        self._written += piece
+        text = self._written.lstrip()
+        if text.startswith(start):
+            self._matcher = None
+            self._think()
+            self._add_thinking(text[len(start) :])
+        elif not start.startswith(text):
+            if self._matcher is None:
+                self._answer(self._written)
+            else:
+                self._phase = "held"
+                self._add_held(token)
+        elif self._matcher is not None:
+            self._add_held(token)
+
+    def _think(self) -> None:
+        assert self._thinking is not None
+        self._phase = "thinking"
+        self._watch = Watch(self._thinking.ends)
+        if self._thinking.budget == 0:
+            self._end_thinking()
+
+    def _add_thinking(self, piece: bytes) -> None:
+        assert self._thinking is not None
+        self._n_thought += 1
+        self._written = (self._written + piece)[-4:]
+        rest = self._watch.feed(piece)
+        budget = self._thinking.budget
+        if rest is not None:
+            self._queue.clear()
+            self._answer(rest)
+        elif budget is not None and self._n_thought >= budget and not self._queue and _is_whole(self._written):
+            self._end_thinking()
+
+    def _end_thinking(self) -> None:
+        assert self._thinking is not None
+        self._queue.extend(self._grammars.tokens_of_text(self._thinking.message + self._thinking.ends[0]))
+
+    def _answer(self, text: bytes) -> None:
+        """Begin the answer, of which this much is written."""
+        constraint = self._constraint
+        if constraint is None:
+            self._phase = "over"  # nothing is left to do
+        elif constraint.triggers:
+            self._phase = "free"
+            self._watch = Watch(constraint.triggers, only_at_start=constraint.only_at_start)
+            if (rest := self._watch.feed(text)) is not None:
+                self._hold(rest)
+        else:
+            self._hold(text)
+
+    def _hold(self, text: bytes) -> None:
+        """Hold what follows to the grammar, of which this much is written."""
+        self._matcher = self._held_from(text)
+        if self._matcher is None:
+            return  # `takes` was not asked, so the text stays free
+        self._phase = "held"
+        if self._matcher.has_ended:
+            self._end_match()
+
+    def _held_from(self, text: bytes) -> Matcher | None:
+        assert self._constraint is not None
+        opening = None
+        if self._thinking is not None and not self._constraint.triggers:
+            opening = ""
+        matcher = self._grammars.matcher(self._constraint, opening)
+        return matcher if matcher.takes_all(self._grammars.tokens_of(text)) else None
+
+    def _add_held(self, token: int) -> None:
+        assert self._matcher is not None
+        self._matcher.take(token)
+        self.n_held += 1
+        if self._matcher.has_ended and self._phase == "held":
+            self._end_match()
+
+    def _end_match(self) -> None:
+        constraint = self._constraint
+        assert constraint is not None
+        self._matcher = None
+        if constraint.triggers and not constraint.is_last:
+            self._phase = "free"
+            self._watch = Watch(() if constraint.only_at_start else constraint.triggers)
+        else:
+            self._phase = "over"
+            self._queue.append(self._grammars.table.eog[0])
+
+
+def _is_whole(text: bytes) -> bool:
+    """Return whether the end of a text is not inside a character."""
+    for n in range(1, min(4, len(text)) + 1):
+        byte = text[-n]
+        if byte & 0xC0 == 0x80:
+            continue
+        return n == 1 if byte < 0x80 else n == (2 if byte < 0xE0 else 3 if byte < 0xF0 else 4)
+    return True

@@ -1,0 +1,135 @@
+"""Compiled grammars, and matchers that follow one answer token by token."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from worker_gguf.constraints.grammar import compiled_text
+from worker_gguf.constraints.tokens import TokenTable, make_tokenizer
+from worker_gguf.engine.request import Constraint
+from worker_gguf.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher, LLTokenizer
+
+__all__ = ["Grammars", "Matcher"]
+
+_MOST_KEPT = 64
+# A model usually puts some whitespace between its thinking and its answer.
+_AFTER_THINKING = "start: {opening}SPACE? @body\nSPACE: /[ \\t\\r\\n]{{1,8}}/\n"
+
+
+class Matcher:
+    """Follows one text. For one thread at a time."""
+
+    def __init__(self, native: LLMatcher) -> None:
+        self._native = native
+
+    @property
+    def has_ended(self) -> bool:
+        """The text matches, and nothing can follow."""
+        return self._native.is_stopped()
+
+    def take(self, token: int) -> None:
+        """Add a token. Raises InvalidRequest if it does not match or the grammar is too complex."""
+        if not self._native.consume_token(token):
+            raise _stuck(self._native)
+
+    def takes_all(self, tokens: Sequence[int]) -> bool:
+        """Add tokens if all of them match. Returns whether they do. Otherwise the matcher must not be used again."""
+        return self._native.try_consume_tokens(list(tokens)) == len(tokens)
+
+    def forced(self) -> list[int]:
+        """Return the tokens that must come next, which the matcher does not add."""
+        return self._native.compute_ff_tokens()
+
+    def fill(self, address: int, n_bytes: int) -> None:
+        """Write the mask of the next token to memory: one bit for each token, the lowest first.
+
+        Releases the interpreter lock meanwhile. Raises InvalidRequest if no token can follow.
+        """
+        self._native.unsafe_compute_mask_ptr(address, n_bytes)
+        if self._native.is_error():
+            raise _stuck(self._native)
+
+
+class Grammars:
+    """The grammars of one model, compiled once and kept for a while. Thread-safe."""
+
+    def __init__(self, table: TokenTable) -> None:
+        """This takes 0.1 to 0.3 s for 128k tokens."""
+        self.table = table
+        self._tokenizer: LLTokenizer = make_tokenizer(table)
+        self._compiled: OrderedDict[tuple[Constraint, str | None], LLMatcher] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def matcher(self, constraint: Constraint, opening: str | None = None) -> Matcher:
+        """Return a matcher at the beginning of a text. Compiles the grammar unless it is known.
+
+        With `opening`, whitespace may come first, or this text alone instead of the constraint; "" means only the
+        whitespace. Raises InvalidRequest.
+        """
+        key = (constraint, opening)
+        with self._lock:
+            if (known := self._compiled.get(key)) is not None:
+                self._compiled.move_to_end(key)
+        if known is None:
+            known = self._compile(constraint, opening)
+            with self._lock:
+                self._compiled[key] = known
+                if len(self._compiled) > _MOST_KEPT:
+                    self._compiled.popitem(last=False)
+        return Matcher(known.deep_copy())
+
+    def tokens_of(self, raw: bytes) -> list[int]:
+        """Return tokens with these bytes."""
+        return self._tokenizer.tokenize_bytes(raw)
+
+    def tokens_of_text(self, text: str) -> list[int]:
+        """Return the tokens of a text, in which control tokens are written out."""
+        return self._tokenizer.tokenize_str(text, parse_special=True)
+
+    def _compile(self, constraint: Constraint, opening: str | None) -> LLMatcher:
+        from llguidance import LLMatcher, LLParserLimits
+
+        text = compiled_text(constraint)
+        if opening is not None:
+            text = _opened(text, self._written(opening))
+        # Messages of llguidance would otherwise quote the text so far, which must not reach the log.
+        native = LLMatcher(self._tokenizer, text, log_level=0, limits=LLParserLimits(verbose_errors=False))
+        if native.is_error():
+            raise InvalidRequest(f"The grammar cannot be used: {_short(native.get_error())}")
+        return native
+
+    def _written(self, text: str) -> str:
+        """Return a text as Lark writes it: a control token by its id."""
+        if not text:
+            return ""
+        tokens = self.tokens_of_text(text)
+        if len(tokens) == 1 and tokens[0] in self.table.controls:
+            return f"<[{tokens[0]}]>"
+        return json.dumps(text)
+
+
+def _opened(text: str, opening: str) -> str:
+    """Put an optional beginning before a grammar."""
+    try:
+        body = json.loads(text)["grammars"]
+    except ValueError:
+        body = [{"lark_grammar": text}]
+    first = {"lark_grammar": _AFTER_THINKING.format(opening=f"{opening} | " if opening else "")}
+    return json.dumps({"grammars": [first, {**body[0], "name": "body"}, *body[1:]]})
+
+
+def _stuck(native: LLMatcher) -> InvalidRequest:
+    why = _short(native.get_error()) or "no token can follow"
+    return InvalidRequest(f"The answer cannot go on as the grammar wants: {why}")
+
+
+def _short(message: str, most: int = 300) -> str:
+    line = " ".join(message.split())
+    return line if len(line) <= most else line[:most] + "…"

@@ -1,0 +1,52 @@
+"""Makes the guides of requests for one model."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from worker_gguf.constraints.guide import Guide, needs_guide, prepare
+from worker_gguf.constraints.matcher import Grammars
+from worker_gguf.engine.request import GenerationRequest
+from worker_gguf.engine.runner import SpecialTokens
+from worker_gguf.llama.model import Model
+
+__all__ = ["Guides"]
+
+
+class Guides:
+    """Reads the vocabulary for the first request that needs a guide. Thread-safe."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._special = SpecialTokens()
+        self._grammars: Grammars | None = None
+        self._lock = threading.Lock()
+
+    def adopt(self, special: SpecialTokens) -> None:
+        """Use these end-of-generation tokens. Call it before the first request."""
+        self._special = special
+
+    def prepare(self, request: GenerationRequest) -> None:
+        """Read the vocabulary and compile what a request needs. Raises InvalidRequest."""
+        if needs_guide(request):
+            prepare(self.grammars, request)
+
+    def guide(self, request: GenerationRequest, history: Sequence[int]) -> Guide | None:
+        """Return the guide of a request, or None if it needs none. `history` has all its tokens so far.
+
+        Raises InvalidRequest.
+        """
+        if not needs_guide(request):
+            return None
+        guide = Guide(self.grammars, request, forces=request.top_logprobs is None)
+        for token in history[len(request.prompt) :]:
+            guide.accept(token)
+        return guide
+
+    @property
+    def grammars(self) -> Grammars:
+        with self._lock:
+            if self._grammars is None:
+                self._grammars = Grammars(self._model.vocabulary.table(self._special.eog))
+            return self._grammars
