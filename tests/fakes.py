@@ -91,10 +91,17 @@ class FakeRunner:
         self.next_results: list[StepResult] = []
         self.gate: threading.Event | None = None
         self.is_closed = False
+        self.prepared: set[str] = set()
+        self.preparing: Callable[[GenerationRequest], None] | None = None
 
     @property
     def limits(self) -> Limits:
         return self._limits
+
+    def prepare(self, request: GenerationRequest) -> None:
+        if self.preparing is not None:
+            self.preparing(request)
+        self.prepared.add(request.id)
 
     def run(self, batch: Batch) -> StepResult:
         if self.gate is not None:
@@ -142,6 +149,7 @@ class FakeRunner:
                     self.lost.append(slot)
             case Open(_, opened, history):
                 assert tuple(history[: len(opened.prompt)]) == opened.prompt
+                assert not opened.is_guided or opened.id in self.prepared
                 self.open[opened.id] = opened
                 self.opened.append(opened.id)
             case Close(request_id):

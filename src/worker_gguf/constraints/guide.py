@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Literal
@@ -14,16 +15,10 @@ from worker_gguf.constraints.watch import Watch
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.errors import WorkerError
 
-__all__ = ["Guide", "MaskWords", "needs_guide", "prepare"]
+__all__ = ["Guide", "MaskWords", "prepare"]
 
 MaskWords = NDArray[np.uint32]
 Phase = Literal["opening", "thinking", "free", "held", "over"]
-
-
-def needs_guide(request: GenerationRequest) -> bool:
-    """Return whether a request asks for anything that its samplers cannot do."""
-    thinking = request.thinking
-    return request.constraint is not None or (thinking is not None and thinking.budget is not None)
 
 
 def prepare(grammars: Grammars, request: GenerationRequest) -> None:
@@ -53,6 +48,8 @@ class Guide:
         """
         self.n_held = 0
         """Tokens that were held to the grammar."""
+        self.mask_seconds = 0.0
+        """Seconds in which masks were computed."""
         self._grammars = grammars
         self._eog = frozenset(grammars.table.eog)
         self._thinking = request.thinking
@@ -102,11 +99,13 @@ class Guide:
         """Compute the mask of the next token, in any thread; nothing else may be called meanwhile. Raises nothing."""
         if self._has_mask or self._matcher is None:
             return
+        began = time.perf_counter()
         try:
             self._matcher.fill(self._words.ctypes.data, self._words.nbytes)
         except WorkerError as error:
             self._mask_error = error
         self._has_mask = True
+        self.mask_seconds += time.perf_counter() - began
 
     def mask(self) -> MaskWords:
         """Return one bit for each token, the lowest first, of those that may be drawn. Raises InvalidRequest."""

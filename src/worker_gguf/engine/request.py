@@ -121,3 +121,8 @@ class GenerationRequest(Struct, frozen=True):
     constraint: Constraint | None = None
     thinking: Thinking | None = None
     shown: frozenset[int] = frozenset()
+
+    @property
+    def is_guided(self) -> bool:
+        """It asks for something that samplers cannot do, and must be prepared before it runs."""
+        return self.constraint is not None or (self.thinking is not None and self.thinking.budget is not None)

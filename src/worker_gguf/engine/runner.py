@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from worker_gguf.engine.batch import Batch, StepResult
+from worker_gguf.engine.request import GenerationRequest
 
 __all__ = ["Limits", "Runner", "SpecialTokens"]
 
@@ -54,6 +55,13 @@ class Runner(Protocol):
 
     @property
     def limits(self) -> Limits: ...
+
+    def prepare(self, request: GenerationRequest) -> None:
+        """Do what a request with a constraint or a thinking budget needs before it is run. In another thread.
+
+        Raises the WorkerError that refuses the request.
+        """
+        ...
 
     def run(self, batch: Batch) -> StepResult:
         """Carry out the operations in order, decode all chunks, and draw tokens for each chunk that has outputs.

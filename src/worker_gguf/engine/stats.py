@@ -33,6 +33,7 @@ class EngineStats(Struct):
     guessed_right_tokens: int = 0
     drafted_tokens: int = 0
     drafted_right_tokens: int = 0
+    constrained_tokens: int = 0
     finished: Counter[str] = field(default_factory=Counter)
     batch_sizes: list[int] = field(default_factory=lambda: [0] * (len(BATCH_BOUNDS) + 1))
     batch_tokens: int = 0
@@ -40,6 +41,7 @@ class EngineStats(Struct):
     sample_seconds: float = 0.0
     schedule_seconds: float = 0.0
     draft_seconds: float = 0.0
+    mask_seconds: float = 0.0
 
     def count_batch(self, n_tokens: int) -> None:
         self.steps += 1

@@ -13,6 +13,7 @@ from worker_gguf.engine.scheduler import Scheduler
 from worker_gguf.engine.sequence import Sequence
 from worker_gguf.engine.speculation import Drafted
 from worker_gguf.engine.updates import Ended, Token, Update
+from worker_gguf.engine_process.preparation import Preparation
 from worker_gguf.errors import EngineFailed, WorkerError
 from worker_gguf.link.channel import Channel
 from worker_gguf.link.errors import report_of
@@ -62,6 +63,8 @@ class Loop:
             cache_bytes=cache_bytes,
             drafter=drafter,
         )
+        channel.allow_wake()
+        self._preparation = Preparation(runner.prepare, channel.wake)
         self._numbers: dict[str, int] = {}
         self._ids: dict[int, str] = {}
         self._begin_report()
@@ -85,7 +88,12 @@ class Loop:
         """Apply the commands that have arrived; wait for one if there is nothing else to do. False ends the loop."""
         while True:
             command = self._channel.receive(block=self._scheduler.is_idle)
+            for prepared, error in self._preparation.take():
+                self._add(prepared, error)
             if command is None:
+                if self._scheduler.is_idle:  # another thread woke this one
+                    self._send_report()
+                    continue
                 return True
             if isinstance(command, Stop):
                 return False
@@ -98,10 +106,21 @@ class Loop:
             if (request_id := self._ids.get(command.number)) is not None:
                 self._forget(request_id)
                 self._scheduler.finish(request_id, "cancelled")
+            else:
+                self._preparation.forget(command.number)
             return
         assert isinstance(command, Add), f"{type(command).__name__} came after the context was open"
+        if command.request.is_guided:
+            self._preparation.begin(command)
+        else:
+            self._add(command)
+
+    def _add(self, command: Add, error: WorkerError | None = None) -> None:
+        """Add a request, or refuse it with the error of its preparation."""
         request = command.request
         try:
+            if error is not None:
+                raise error
             self._scheduler.add(request, command.start_by_s)
         except WorkerError as error:
             self._refuse(command.number, error)
@@ -164,7 +183,8 @@ class Loop:
         self._is_urgent = True  # unless it has nothing but further tokens of answers
         self._is_long = False
         self._n_batch_tokens = self._n_guessed = self._n_right = 0
-        self._n_drafted = self._n_drafted_right = 0
+        self._n_drafted = self._n_drafted_right = self._n_held = 0
+        self._mask_seconds = 0.0
         self._schedule_seconds = self._draft_seconds = self._decode_seconds = self._sample_seconds = 0.0
 
     def _note_admitted(self, batch: Batch) -> None:
@@ -187,6 +207,7 @@ class Loop:
             right = [len(sampled.tokens) - 1 for sampled in result.sampled if sampled.slot in drafted.slots]
             self._n_drafted_right = sum(right)
         self._decode_seconds, self._sample_seconds = result.decode_seconds, result.sample_seconds
+        self._n_held, self._mask_seconds = result.n_held, result.mask_seconds
 
     def _note(self, updates: list[Update]) -> None:
         for update in updates:
@@ -229,7 +250,7 @@ class Loop:
             admitted=[(number, sequence.n_cached or 0) for number, sequence in self._admitted],
             endings=self._endings,
             busy_slots=len(self._scheduler.running),
-            waiting=len(self._scheduler.waiting),
+            waiting=len(self._scheduler.waiting) + len(self._preparation),
             held_tokens=self._scheduler.memory.n_held,
             n_batch_tokens=self._n_batch_tokens,
             schedule_seconds=self._schedule_seconds,
@@ -240,6 +261,8 @@ class Loop:
             drafted=self._n_drafted,
             drafted_right=self._n_drafted_right,
             draft_seconds=self._draft_seconds,
+            held=self._n_held,
+            mask_seconds=self._mask_seconds,
             saved_bytes=0 if cache is None else cache.n_bytes,
         )
 

@@ -17,11 +17,13 @@ _COUNTED = (
     "guessed_right_tokens",
     "drafted_tokens",
     "drafted_right_tokens",
+    "constrained_tokens",
     "batch_tokens",
     "decode_seconds",
     "sample_seconds",
     "schedule_seconds",
     "draft_seconds",
+    "mask_seconds",
 )
 _CURRENT = ("n_slots", "n_cells", "max_queue", "busy_slots", "waiting", "held_tokens", "saved_bytes")
 

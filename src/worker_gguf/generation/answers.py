@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from worker_gguf.engine.batch import Logprob
 from worker_gguf.engine.request import GenerationRequest
@@ -33,13 +33,17 @@ class Pieces(Protocol):
 
 
 class _Answer(Struct, eq=False):
-    """An answer in progress: the request, the stream and index that get its events, and its text so far."""
+    """An answer in progress: the request, the stream and index that get its events, and its text so far.
+
+    `tokens` are those since the last delta.
+    """
 
     request: GenerationRequest
     stream: EventStream
     index: int
     start_by_s: float | None
     text: Detokenizer
+    tokens: list[int] = field(default_factory=list)
 
     @property
     def progress(self) -> Progress:
@@ -126,8 +130,8 @@ class Answers:
         del self._numbers[answer.request.id]
         progress = answer.progress
         rest = answer.text.flush()
-        if rest and reason in ("stop", "length"):
-            self._emit(answer, Delta(rest, ()))
+        if (rest or answer.tokens) and reason in ("stop", "length"):
+            self._emit_text(answer, rest)
         progress.ended_s = time_s
         n_completion = progress.completion_tokens if n_generated is None else n_generated
         usage = Usage(progress.prompt_tokens, n_completion, progress.cached_tokens)
@@ -146,15 +150,21 @@ class Answers:
         progress.completion_tokens += 1
         if progress.first_token_s is None:
             progress.first_token_s = time_s
-        text = answer.text.push(self._pieces.piece(token))
+        is_shown = token in answer.request.shown
+        text = answer.text.push(self._pieces.control_piece(token) if is_shown else self._pieces.piece(token))
+        answer.tokens.append(token)
         if text or logprob is not None:
             logprobs = () if logprob is None else (self._with_pieces(logprob),)
-            self._emit(answer, Delta(text, (token,), logprobs))
+            self._emit_text(answer, text, logprobs)
 
     def _with_pieces(self, logprob: Logprob) -> TokenLogprob:
         piece = self._pieces.control_piece
         top = tuple((token, piece(token), value) for token, value in logprob.top)
         return TokenLogprob(logprob.token, piece(logprob.token), logprob.logprob, top)
+
+    def _emit_text(self, answer: _Answer, text: str, logprobs: tuple[TokenLogprob, ...] = ()) -> None:
+        tokens, answer.tokens = tuple(answer.tokens), []
+        self._emit(answer, Delta(text, tokens, logprobs))
 
     def _emit(self, answer: _Answer, event: Event) -> None:
         self._outbox.setdefault(answer.stream, {}).setdefault(answer.index, []).append(event)

@@ -31,10 +31,10 @@ class Usage(Struct, frozen=True):
 
 
 class Delta(Struct, frozen=True):
-    """New text of a sequence, in whole characters, and the token that completed it.
+    """New text of a sequence, in whole characters, and the tokens since the last delta.
 
-    Text is held back while a character is incomplete or the text may be the start of a stop text. A delta can therefore
-    contain text of earlier tokens, too. A token with neither new text nor log-probabilities has no delta.
+    Text is held back while a character is incomplete or the text may be the start of a stop text. A token with neither
+    new text nor log-probabilities comes with the next delta; the last delta may have no text.
     """
 
     text: str

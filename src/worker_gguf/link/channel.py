@@ -6,6 +6,8 @@ A message may carry one file descriptor.
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import socket
 import struct
 from collections import deque
@@ -36,6 +38,20 @@ class Channel(Generic[MessageT]):
         self._decoder: msgspec.msgpack.Decoder[MessageT] = msgspec.msgpack.Decoder(received)
         self._arrived = bytearray()
         self._fds: deque[int] = deque()
+        self._wakes: int | None = None
+
+    def allow_wake(self) -> None:
+        """Let other threads wake the one that receives."""
+        self._wakes = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._either = select.poll()
+        self._either.register(self._socket, select.POLLIN)
+        self._either.register(self._wakes, select.POLLIN)
+
+    def wake(self) -> None:
+        """Make a `receive` that blocks, or the next one that would, return None. From any thread."""
+        if (wakes := self._wakes) is not None:
+            with contextlib.suppress(OSError):  # it was closed meanwhile
+                os.eventfd_write(wakes, 1)
 
     def send(self, message: msgspec.Struct, fd: int | None = None) -> None:
         """Send a message, with a descriptor if `fd` is given. Raises ChannelClosed."""
@@ -50,8 +66,13 @@ class Channel(Generic[MessageT]):
             raise ChannelClosed(str(error)) from None
 
     def receive(self, *, block: bool = True) -> MessageT | None:
-        """Return the next message, or None if none has arrived and `block` is False. Raises ChannelClosed."""
+        """Return the next message. Returns None if none has arrived and `block` is False, or after `wake`.
+
+        Raises ChannelClosed.
+        """
         while (message := self._next()) is None:
+            if block and self._was_woken():
+                return None
             if not self._read(block):
                 return None
         return message
@@ -64,6 +85,19 @@ class Channel(Generic[MessageT]):
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
+        if self._wakes is not None:
+            wakes, self._wakes = self._wakes, None
+            os.close(wakes)
+
+    def _was_woken(self) -> bool:
+        """Wait until there is something to read. Returns whether `wake` was called."""
+        if self._wakes is None:
+            return False
+        if all(fd != self._wakes for fd, _ in self._either.poll()):
+            return False
+        with contextlib.suppress(OSError):
+            os.eventfd_read(self._wakes)
+        return True
 
     def _next(self) -> MessageT | None:
         if len(self._arrived) < _LENGTH.size:

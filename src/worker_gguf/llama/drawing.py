@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from msgspec import Struct
@@ -59,6 +60,13 @@ class Turn(Struct):
     error: WorkerError | None = None
 
 
+class Held(NamedTuple):
+    """What holding answers to grammars took: tokens, and the seconds of their masks."""
+
+    n_tokens: int = 0
+    mask_seconds: float = 0.0
+
+
 class RowSampler:
     """Draws from the rows of a step, with one or several threads. Used by one thread."""
 
@@ -73,6 +81,9 @@ class RowSampler:
         self._pool = ThreadPoolExecutor(n_threads - 1, "sampling") if n_threads > 1 else None
         self._masks = MaskThread()
         self._readers = [MaskReader(n_vocab) for _ in range(n_threads)]
+        self._before = Held()
+        self.held = Held()
+        """Of the last `draw`."""
         self.eog: tuple[int, ...] = ()
         """The end-of-generation tokens, which are banned until an answer may end."""
 
@@ -85,8 +96,8 @@ class RowSampler:
                 if (drawing := drawings.get(chunk.slot)) is not None:
                     turns.append(Turn(chunk, drawing, [_Row(at + index) for index in range(chunk.n_outputs)]))
                 at += chunk.n_outputs
-        guides = [guide for turn in turns if (guide := turn.drawing.guide) is not None and guide.is_held]
-        self._masks.begin(guides)
+        self._before = _held(turns)
+        self._masks.begin([guide for turn in turns if (guide := turn.drawing.guide) is not None and guide.is_held])
         return turns
 
     def give_up(self) -> None:
@@ -108,6 +119,8 @@ class RowSampler:
         outcomes = self._draw_part(parts[0], logits, 0)
         for other in others:
             outcomes += other.result()
+        held = _held(turns)
+        self.held = Held(held.n_tokens - self._before.n_tokens, held.mask_seconds - self._before.mask_seconds)
         sampled = tuple(outcome for outcome in outcomes if isinstance(outcome, Sampled))
         return sampled, tuple(outcome for outcome in outcomes if not isinstance(outcome, Sampled))
 
@@ -214,3 +227,10 @@ class RowSampler:
             row.found = None
         sampler.take(token)
         return token
+
+
+def _held(turns: list[Turn]) -> Held:
+    guides = [guide for turn in turns if (guide := turn.drawing.guide) is not None]
+    return (
+        Held(sum(guide.n_held for guide in guides), sum(guide.mask_seconds for guide in guides)) if guides else Held()
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from worker_gguf.constraints.guide import Guide, needs_guide, prepare
+from worker_gguf.constraints.guide import Guide, prepare
 from worker_gguf.constraints.matcher import Grammars
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.engine.runner import SpecialTokens
@@ -29,7 +29,7 @@ class Guides:
 
     def prepare(self, request: GenerationRequest) -> None:
         """Read the vocabulary and compile what a request needs. Raises InvalidRequest."""
-        if needs_guide(request):
+        if request.is_guided:
             prepare(self.grammars, request)
 
     def guide(self, request: GenerationRequest, history: Sequence[int]) -> Guide | None:
@@ -37,7 +37,7 @@ class Guides:
 
         Raises InvalidRequest.
         """
-        if not needs_guide(request):
+        if not request.is_guided:
             return None
         guide = Guide(self.grammars, request, forces=request.top_logprobs is None)
         for token in history[len(request.prompt) :]:

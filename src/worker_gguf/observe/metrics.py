@@ -224,10 +224,12 @@ class _EngineCollector:
             ("guessed_right_tokens", "Guessed tokens that became part of answers", stats.guessed_right_tokens),
             ("drafted_tokens", "Guessed tokens of DRAFT_MODEL or the MTP layer", stats.drafted_tokens),
             ("drafted_right_tokens", "Right tokens of DRAFT_MODEL or the MTP layer", stats.drafted_right_tokens),
+            ("constrained_tokens", "Tokens that were held to a grammar", stats.constrained_tokens),
             ("steps", "Steps of the engine", stats.steps),
             ("schedule_seconds", "Seconds of scheduling", stats.schedule_seconds),
             ("draft_seconds", "Seconds in which DRAFT_MODEL or the MTP layer guessed", stats.draft_seconds),
             ("decode_seconds", "Seconds in llama_decode", stats.decode_seconds),
+            ("mask_seconds", "Seconds computing masks of grammars, mostly during decodes", stats.mask_seconds),
             ("sample_seconds", "Seconds drawing tokens", stats.sample_seconds),
         ):
             yield CounterMetricFamily(f"worker_gguf_{name}", text, value=total)
