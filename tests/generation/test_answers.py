@@ -118,3 +118,24 @@ async def test_a_request_that_waited_too_long_is_told_when_to_come_again() -> No
     error = answering.told()[1].error
     assert isinstance(error, QueueFull)
     assert error.retry_after_s == 17
+
+
+async def test_every_token_is_in_one_delta_though_its_text_is_held_back() -> None:
+    answering = Answering("two")
+    answering.draw("one tw")
+    answering.end("length")
+    events = [event for items in answering.answers.collect().values() for event in items[0]]
+    deltas = [event for event in events if isinstance(event, Delta)]
+    assert bytes(token for delta in deltas for token in delta.tokens) == b"one tw"
+    assert deltas[-1].text == "tw"
+
+
+async def test_only_the_control_tokens_that_are_shown_are_part_of_the_text() -> None:
+    pieces = Numerals(lambda token: bytes([token]) if token < 128 else b"")
+    pieces.control_piece = lambda token: b"<%d>" % token
+    answers = Answers(pieces, EngineStats())
+    stream = EventStream(("a",), lambda _: None, (Progress(0.0, 3),))
+    number = answers.open(request("a", shown=frozenset({200})), stream, 0, None)
+    answers.step(step(numbers=[number] * 4, tokens=[97, 200, 201, 98], admitted=[(number, 0)]))
+    events = [event for items in answers.collect().values() for event in items[0]]
+    assert "".join(event.text for event in events if isinstance(event, Delta)) == "a<200>b"

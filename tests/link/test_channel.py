@@ -134,3 +134,25 @@ def test_an_open_file_travels_with_its_message(pair: Pair, tmp_path: Path) -> No
     assert os.read(received, 100) == b"weights"
     os.close(received)
     assert pair.engine.take_fd() is None
+
+
+def test_a_wake_ends_a_receive_that_blocks_and_loses_no_message(pair: Pair) -> None:
+    pair.engine.allow_wake()
+    pair.engine.wake()
+    pair.engine.wake()
+    assert pair.engine.receive() is None
+    pair.worker.send(Finish(1))
+    assert pair.engine.receive() == Finish(1)
+    waker = threading.Thread(target=pair.engine.wake)
+    waker.start()
+    assert pair.engine.receive() is None
+    waker.join()
+    pair.engine.wake()
+    pair.worker.send(Finish(2))
+    assert [pair.engine.receive(), pair.engine.receive()] == [None, Finish(2)]
+
+
+def test_a_wake_after_the_end_does_nothing(pair: Pair) -> None:
+    pair.engine.allow_wake()
+    pair.engine.close()
+    pair.engine.wake()

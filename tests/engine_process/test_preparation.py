@@ -1,0 +1,102 @@
+"""Tests of requests that are prepared in a thread before they run."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from tests.engine_process.test_loop import driven
+from tests.fakes import FakeRunner, limits, request
+from tests.waiting import MOST_S
+from worker_gguf.engine.request import Constraint, GenerationRequest, Thinking
+from worker_gguf.engine_process.preparation import Preparation
+from worker_gguf.errors import InvalidRequest, WorkerError
+from worker_gguf.link.messages import Add, Ending, Finish, Step
+
+WORD = Constraint("regex", "[a-c]{3}")
+
+
+class Gate:
+    """Lets the preparation of requests go on one by one."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.begun, self.go_on = threading.Semaphore(0), threading.Semaphore(0)
+        self.error = error
+
+    def __call__(self, request: GenerationRequest) -> None:
+        self.begun.release()
+        assert self.go_on.acquire(timeout=MOST_S)
+        if self.error is not None:
+            raise self.error
+
+
+def ending_of(step: Step) -> Ending:
+    (ending,) = step.endings
+    return ending
+
+
+@pytest.mark.parametrize("asked", [{"constraint": WORD}, {"thinking": Thinking("<think>", ("</think>",), budget=3)}])
+def test_others_run_while_a_request_is_prepared(asked: dict[str, Any]) -> None:
+    runner = FakeRunner(limits())
+    runner.preparing = gate = Gate()
+    with driven(runner, Add(1, request("held", max_tokens=1, **asked), None)) as drive:
+        assert gate.begun.acquire(timeout=MOST_S)
+        drive.send(Add(2, request("free", max_tokens=1), None))
+        while not (step := drive.step()).endings:
+            pass
+        assert ending_of(step).number == 2
+        assert step.waiting == 1
+        gate.go_on.release()
+        while not (step := drive.step()).endings:
+            pass
+        assert ending_of(step).number == 1
+        assert step.waiting == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"), [(InvalidRequest("no such rule"), "InvalidRequest"), (ValueError("a bug"), "EngineFailed")]
+)
+def test_a_request_that_cannot_be_prepared_is_refused(error: Exception, kind: str) -> None:
+    runner = FakeRunner(limits())
+    runner.preparing = gate = Gate(error)
+    gate.go_on.release()
+    with driven(runner, Add(1, request("held", constraint=WORD), None)) as drive:
+        while not (step := drive.step()).endings:
+            pass
+        refused = ending_of(step).error
+        assert refused is not None
+        assert refused.kind == kind
+        drive.send(Add(2, request("free", max_tokens=1), None))
+        while not (step := drive.step()).endings:
+            pass
+        assert ending_of(step).reason == "length"
+    assert runner.opened == ["free"]
+
+
+def test_a_request_that_is_cancelled_meanwhile_never_runs() -> None:
+    runner = FakeRunner(limits())
+    runner.preparing = gate = Gate()
+    with driven(runner, Add(1, request("gone", constraint=WORD), None)) as drive:
+        assert gate.begun.acquire(timeout=MOST_S)
+        drive.send(Finish(1), Add(2, request("next", max_tokens=1, constraint=WORD), None))
+        gate.go_on.release(2)
+        while not (step := drive.step()).endings:
+            pass
+        assert ending_of(step).number == 2
+    assert runner.opened == ["next"]
+
+
+def test_requests_are_taken_once_and_in_order() -> None:
+    done: list[tuple[Add, WorkerError | None]] = []
+    told = threading.Semaphore(0)
+    preparation = Preparation(lambda request: None, told.release)
+    for number in (1, 2, 3):
+        preparation.begin(Add(number, request(str(number), constraint=WORD), None))
+    for _ in range(3):
+        assert told.acquire(timeout=MOST_S)
+        done += preparation.take()
+    assert [command.number for command, _ in done] == [1, 2, 3]
+    assert len(preparation) == 0
+    assert not preparation.forget(1)

@@ -1,0 +1,190 @@
+"""Tests of answers that are held to a grammar, with the real runner and scheduler and the embedded model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jsonschema
+import pytest
+from msgspec.structs import replace
+
+from worker_gguf.engine.batch import Batch
+from worker_gguf.engine.params import ContextParams
+from worker_gguf.engine.request import Constraint, GenerationRequest, SamplingParams, Thinking
+from worker_gguf.engine.scheduler import Scheduler
+from worker_gguf.engine.updates import Ended, Token
+from worker_gguf.errors import InvalidRequest
+from worker_gguf.llama.context import Context
+from worker_gguf.llama.model import Model
+from worker_gguf.llama.runner import LlamaRunner
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 12},
+        "age": {"type": "integer", "minimum": 0, "maximum": 150},
+        "tags": {"type": "array", "items": {"enum": ["red", "green", "été"]}, "maxItems": 3},
+    },
+    "required": ["name", "age", "tags"],
+    "additionalProperties": False,
+}
+PERSON = Constraint("json_schema", json.dumps(SCHEMA))
+HELLO = "<|start_header_id|>user<|end_header_id|>\n\nHello<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+
+
+class Answers:
+    """The texts of requests that run together, and what the steps did."""
+
+    def __init__(self, model: Model, runner: LlamaRunner, requests: list[GenerationRequest]) -> None:
+        scheduler = Scheduler(runner.limits, eog=model.vocabulary.eog, max_queue=100, prefill_chunk=64)
+        for request in requests:
+            runner.prepare(request)
+            scheduler.add(request)
+        self.tokens: dict[str, list[Token]] = {request.id: [] for request in requests}
+        self.ends: dict[str, Ended] = {}
+        self.n_steps = self.n_held = 0
+        self.mask_seconds = 0.0
+        while not scheduler.is_idle:
+            batch = scheduler.schedule()
+            assert batch is not None
+            result = runner.run(batch)
+            assert result.error is None
+            self.n_steps += 1
+            self.n_held += result.n_held
+            self.mask_seconds += result.mask_seconds
+            for update in scheduler.commit(batch, result):
+                if isinstance(update, Token):
+                    self.tokens[update.sequence.id].append(update)
+                else:
+                    self.ends[update.sequence.id] = update
+        self._model = model
+        for slot in scheduler.memory.slots:
+            scheduler.memory.empty(slot, save=False)
+        runner.run(Batch(scheduler.memory.take_operations(), ()))
+
+    def text(self, request_id: str) -> str:
+        return self._model.vocabulary.text(token.token for token in self.tokens[request_id])
+
+    def reason(self, request_id: str) -> str:
+        return self.ends[request_id].reason
+
+
+Run = Callable[..., Answers]
+
+
+@pytest.fixture(params=[0, 32], ids=["one row", "guesses"])
+def run(request: pytest.FixtureRequest, model: Model) -> Iterator[Run]:
+    params = ContextParams(
+        n_ctx=512, n_parallel=4, n_cells=2048, n_batch=256, n_ubatch=256, n_threads=1, n_threads_batch=1, unified=True,
+        n_rows=request.param,
+    )  # fmt: skip
+    context = Context(model, params)
+    runner = LlamaRunner(model, context, model.vocabulary.special)
+    yield lambda *requests: Answers(model, runner, list(requests))
+    context.close()
+
+
+@pytest.fixture
+def ask(model: Model) -> Callable[..., GenerationRequest]:
+    prompt = tuple(model.vocabulary.tokenize(HELLO, add_special=True, parse_special=True))
+
+    def made(request_id: str, temperature: float = 0.0, seed: int = 1, **asked: Any) -> GenerationRequest:
+        sampling = SamplingParams(temperature=temperature, seed=seed)
+        return GenerationRequest(request_id, prompt, sampling, **{"max_tokens": 300, **asked})
+
+    return made
+
+
+Ask = Callable[..., GenerationRequest]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8, 1.5])
+def test_answers_match_their_schema_beside_free_ones(run: Run, ask: Ask, temperature: float) -> None:
+    held = [ask(f"held{seed}", temperature, seed, constraint=PERSON) for seed in range(12)]
+    free = [ask("free", max_tokens=30)]
+    answers = run(*held[:6], *free, *held[6:])
+    for request in held:
+        assert answers.reason(request.id) == "stop"
+        jsonschema.validate(json.loads(answers.text(request.id)), SCHEMA)
+    assert answers.text("free") == run(*free).text("free")
+    assert answers.n_held == sum(len(answers.tokens[request.id]) for request in held)
+    assert answers.mask_seconds > 0
+
+
+def test_forced_tokens_take_no_steps(run: Run, ask: Ask) -> None:
+    constraint = Constraint("lark", r'start: "{\"temperature_in_celsius\": " /[0-9]/ "}"')
+    answers = run(ask("a", constraint=constraint))
+    assert answers.text("a").startswith('{"temperature_in_celsius": ')
+    assert answers.n_steps < len(answers.tokens["a"])
+
+
+def test_log_probabilities_come_with_every_token_though_none_is_forced(run: Run, ask: Ask) -> None:
+    shown, plain = (run(ask("a", constraint=PERSON, top_logprobs=top)) for top in (2, None))
+    assert all(token.logprob is not None and len(token.logprob.top) == 2 for token in shown.tokens["a"])
+    jsonschema.validate(json.loads(shown.text("a")), SCHEMA)
+    assert json.loads(plain.text("a")).keys() == json.loads(shown.text("a")).keys()
+
+
+def test_an_answer_that_is_cut_is_the_beginning_of_a_match(run: Run, ask: Ask) -> None:
+    whole, cut = run(ask("a", constraint=PERSON)), run(ask("a", constraint=PERSON, max_tokens=7))
+    assert cut.reason("a") == "length"
+    assert len(cut.tokens["a"]) == 7
+    assert whole.text("a").startswith(cut.text("a"))
+
+
+def test_penalties_and_biases_count_under_a_grammar(run: Run, ask: Ask, model: Model) -> None:
+    constraint = Constraint("choice", '["yes", "no"]')
+    answer = run(ask("a", constraint=constraint)).text("a")
+    begins = [t for t in range(model.n_vocab) if model.vocabulary.piece(t)[:1] == answer[:1].encode()]
+    asked = ask("a", constraint=constraint)
+    biases = tuple((token, -100.0) for token in begins)
+    biased = replace(asked, sampling=replace(asked.sampling, logit_bias=biases, repeat_penalty=1.3))
+    assert {answer, run(biased).text("a")} == {"yes", "no"}
+
+
+def test_a_bias_that_bans_all_that_matches_is_an_error(run: Run, ask: Ask, model: Model) -> None:
+    (token,) = model.vocabulary.tokenize("7", add_special=False, parse_special=False)
+    asked = ask("a", constraint=Constraint("regex", "[7]+"), top_logprobs=0)
+    banned = [t for t in range(model.n_vocab) if set(model.vocabulary.piece(t)) == {ord("7")}]
+    assert token in banned
+    biased = replace(asked, sampling=replace(asked.sampling, logit_bias=tuple((t, float("-inf")) for t in banned)))
+    assert run(biased).reason("a") == "error"
+
+
+def test_min_tokens_does_not_outlast_the_grammar(run: Run, ask: Ask) -> None:
+    answers = run(ask("a", constraint=Constraint("choice", '["yes", "no"]'), min_tokens=50))
+    assert answers.text("a") in ("yes", "no")
+    assert answers.reason("a") == "stop"
+
+
+def test_a_grammar_that_dead_ends_ends_its_answer_and_no_other(run: Run, ask: Ask) -> None:
+    dead = Constraint("lark", 'start: "a" NOTHING\nNOTHING: /b/ & /c/')
+    answers = run(ask("dead", constraint=dead), ask("held", constraint=PERSON), ask("free", max_tokens=20))
+    assert isinstance(answers.ends["dead"].error, InvalidRequest)
+    assert answers.reason("held") == "stop"
+    assert answers.reason("free") in ("stop", "length")
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+@pytest.mark.parametrize("budget", [0, 5, None])
+def test_thinking_comes_before_the_match(run: Run, ask: Ask, budget: int | None, *, is_open: bool) -> None:
+    thinking = Thinking("<think>", ("</think>",), is_open=is_open, budget=budget)
+    answers = run(ask("a", constraint=PERSON, thinking=thinking))
+    before, end, after = answers.text("a").rpartition("</think>")
+    if answers.reason("a") == "stop":
+        assert bool(end) or not is_open
+        jsonschema.validate(json.loads(after), SCHEMA)
+    else:
+        assert (is_open, budget, end) == (True, None, "")  # the embedded model never closes it
+    if budget is not None and end:
+        n_thought = len(before.removeprefix("<think>").split())
+        assert n_thought <= 2 * budget + 2
+
+
+def test_a_budget_without_a_grammar_leaves_the_answer_free(run: Run, ask: Ask) -> None:
+    thinking = Thinking("<think>", ("</think>",), is_open=True, budget=3, message=" Stop.")
+    text = run(ask("a", thinking=thinking)).text("a")
+    assert " Stop.</think>" in text
+    assert run(ask("a", thinking=thinking, top_logprobs=0)).text("a") == text
