@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 from worker_gguf.constraints.grammar import compiled_text
 from worker_gguf.constraints.tokens import TokenTable, make_tokenizer
-from worker_gguf.engine.request import Constraint
+from worker_gguf.engine.request import Constraint, GrammarKind
 from worker_gguf.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
 __all__ = ["Grammars", "Matcher"]
+
+_Key = tuple[GrammarKind, str, bool, str | None]
 
 _MOST_KEPT = 64
 # A model usually puts some whitespace between its thinking and its answer.
@@ -64,7 +66,7 @@ class Grammars:
         """This takes 0.1 to 0.3 s for 128k tokens."""
         self.table = table
         self._tokenizer: LLTokenizer = make_tokenizer(table)
-        self._compiled: OrderedDict[tuple[Constraint, str | None], LLMatcher] = OrderedDict()
+        self._compiled: OrderedDict[_Key, LLMatcher] = OrderedDict()
         self._lock = threading.Lock()
 
     def matcher(self, constraint: Constraint, opening: str | None = None) -> Matcher:
@@ -73,7 +75,7 @@ class Grammars:
         With `opening`, whitespace may come first, or this text alone instead of the constraint; "" means only the
         whitespace. Raises InvalidRequest.
         """
-        key = (constraint, opening)
+        key = (constraint.kind, constraint.grammar, constraint.is_lenient, opening)
         with self._lock:
             if (known := self._compiled.get(key)) is not None:
                 self._compiled.move_to_end(key)
@@ -102,7 +104,8 @@ class Grammars:
         # Messages of llguidance would otherwise quote the text so far, which must not reach the log.
         native = LLMatcher(self._tokenizer, text, log_level=0, limits=LLParserLimits(verbose_errors=False))
         if native.is_error():
-            raise InvalidRequest(f"The grammar cannot be used: {_short(native.get_error())}")
+            why = _short(native.get_error())
+            raise InvalidRequest(f"The grammar cannot be used: {why}", param=constraint.param)
         return native
 
     def _written(self, text: str) -> str:

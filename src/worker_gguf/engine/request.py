@@ -73,7 +73,7 @@ class Constraint(Struct, frozen=True):
     With `triggers`, the answer is free until one of these texts, and what follows it must match; after the match, the
     answer is free again, or ends if `is_last`. If `only_at_start`, a trigger counts only at the beginning of the
     answer. Without `triggers`, the whole answer must match. With `is_lenient`, parts of a JSON Schema that cannot be
-    guaranteed are left out.
+    guaranteed are left out. `param` is the field of the request's body that errors name.
     """
 
     kind: GrammarKind
@@ -82,6 +82,7 @@ class Constraint(Struct, frozen=True):
     only_at_start: bool = False
     is_last: bool = False
     is_lenient: bool = False
+    param: str | None = None
 
 
 class Thinking(Struct, frozen=True):

@@ -27,11 +27,14 @@ _KINDS: dict[str, type[WorkerError]] = {
 
 
 def report_of(error: WorkerError) -> ErrorReport:
-    return ErrorReport(kind=type(error).__name__, message=error.message, retry_after_s=error.retry_after_s)
+    return ErrorReport(
+        kind=type(error).__name__, message=error.message, retry_after_s=error.retry_after_s, param=error.param
+    )
 
 
 def error_of(report: ErrorReport) -> WorkerError:
     """Return the error of a report. An unknown kind becomes EngineFailed."""
     if report.kind == errors.Unfit.__name__:  # the only check of an engine process
         return errors.Unfit.of(report.message, [{"name": "library", "ok": False, "reason": report.message}])
-    return _KINDS.get(report.kind, EngineFailed)(report.message, retry_after_s=report.retry_after_s)
+    kind = _KINDS.get(report.kind, EngineFailed)
+    return kind(report.message, param=report.param, retry_after_s=report.retry_after_s)

@@ -128,11 +128,12 @@ Command = Look | LoadModel | LoadDraft | OpenContext | Serve | Add | Finish | St
 
 
 class ErrorReport(Message, frozen=True):
-    """A WorkerError: the name of its class, its message, and its seconds to wait."""
+    """A WorkerError: the name of its class, its message, its seconds to wait, and the field of the request's body."""
 
     kind: str
     message: str
     retry_after_s: int | None = None
+    param: str | None = None
 
 
 class Failed(Message, frozen=True):
