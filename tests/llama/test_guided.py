@@ -17,8 +17,10 @@ from worker_gguf.engine.scheduler import Scheduler
 from worker_gguf.engine.updates import Ended, Token
 from worker_gguf.errors import InvalidRequest
 from worker_gguf.llama.context import Context
+from worker_gguf.llama.guides import Guides
 from worker_gguf.llama.model import Model
 from worker_gguf.llama.runner import LlamaRunner
+from worker_gguf.llama.vocabulary import Vocabulary
 
 SCHEMA = {
     "type": "object",
@@ -188,3 +190,20 @@ def test_a_budget_without_a_grammar_leaves_the_answer_free(run: Run, ask: Ask) -
     text = run(ask("a", thinking=thinking)).text("a")
     assert " Stop.</think>" in text
     assert run(ask("a", thinking=thinking, top_logprobs=0)).text("a") == text
+
+
+def test_the_vocabulary_is_read_once_ahead_or_by_the_first_request(
+    model: Model, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[Vocabulary] = []
+    table = Vocabulary.table
+    monkeypatch.setattr(Vocabulary, "table", lambda self, eog: reads.append(self) or table(self, eog))
+    for reads_ahead in (True, False):
+        reads.clear()
+        guides = Guides(model)
+        guides.adopt(model.vocabulary.special)
+        if reads_ahead:
+            guides.read()
+        for seed in range(3):
+            guides.prepare(ask(f"a{seed}", constraint=PERSON))
+        assert len(reads) == 1

@@ -12,12 +12,22 @@ from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.errors import EngineFailed, WorkerError
 from worker_gguf.link.messages import Add
 
-__all__ = ["Preparation"]
+__all__ = ["Preparation", "run_beside"]
 
 logger = logging.getLogger(__name__)
 
 # Below the threads that compute, which would otherwise share a core with this one.
 _NICENESS = 10
+
+
+def run_beside(work: Callable[[], None], name: str) -> None:
+    """Run a function in a thread with less priority than those that compute."""
+
+    def run() -> None:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        work()
+
+    threading.Thread(target=run, name=name, daemon=True).start()
 
 
 class Preparation:
@@ -30,7 +40,7 @@ class Preparation:
         self._asked: queue.SimpleQueue[Add] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[tuple[Add, WorkerError | None]] = queue.SimpleQueue()
         self._open: set[int] = set()
-        self._thread: threading.Thread | None = None
+        self._has_thread = False
 
     def __len__(self) -> int:
         """The number of requests that are not yet prepared, or not yet taken."""
@@ -40,9 +50,9 @@ class Preparation:
         """Begin to prepare the request of a command."""
         self._open.add(command.number)
         self._asked.put(command)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="preparation", daemon=True)
-            self._thread.start()
+        if not self._has_thread:
+            self._has_thread = True
+            run_beside(self._run, "preparation")
 
     def forget(self, number: int) -> bool:
         """Drop a request. Returns False if it is not in preparation."""
@@ -61,7 +71,6 @@ class Preparation:
         return taken
 
     def _run(self) -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         while True:
             command = self._asked.get()
             error: WorkerError | None = None

@@ -13,6 +13,7 @@ from worker_gguf.engine.runner import Limits
 from worker_gguf.engine_process.first_token import first_token
 from worker_gguf.engine_process.log import LogSender, say_last
 from worker_gguf.engine_process.loop import Loop
+from worker_gguf.engine_process.preparation import run_beside
 from worker_gguf.errors import ModelInvalid, WorkerError
 from worker_gguf.link.channel import Channel
 from worker_gguf.link.errors import report_of
@@ -200,6 +201,9 @@ class Server:
         self._runner.adopt(command.special)
         if self._drafter is not None:
             self._drafter.adopt(command.special)
+        if self._model is not None and self._model.offloaded is not None and self._model.offloaded[0]:
+            # The processor is idle beside a GPU. Without one, only a request with a grammar takes this time.
+            run_beside(self._runner.read_ahead, "vocabulary")
         Loop(
             self._runner,
             self._channel,

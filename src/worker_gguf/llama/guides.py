@@ -30,7 +30,7 @@ class Guides:
     def prepare(self, request: GenerationRequest) -> None:
         """Read the vocabulary and compile what a request needs. Raises InvalidRequest."""
         if request.is_guided:
-            prepare(self.grammars, request)
+            prepare(self.read(), request)
 
     def guide(self, request: GenerationRequest, history: Sequence[int]) -> Guide | None:
         """Return the guide of a request, or None if it needs none. `history` has all its tokens so far.
@@ -39,13 +39,13 @@ class Guides:
         """
         if not request.is_guided:
             return None
-        guide = Guide(self.grammars, request, forces=request.top_logprobs is None)
+        guide = Guide(self.read(), request, forces=request.top_logprobs is None)
         for token in history[len(request.prompt) :]:
             guide.accept(token)
         return guide
 
-    @property
-    def grammars(self) -> Grammars:
+    def read(self) -> Grammars:
+        """Return what compiles grammars for this model. The first call reads the vocabulary."""
         with self._lock:
             if self._grammars is None:
                 self._grammars = Grammars(self._model.vocabulary.table(self._special.eog))

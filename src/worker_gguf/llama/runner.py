@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from msgspec.structs import replace
 
@@ -80,6 +81,11 @@ class LlamaRunner:
         Raises InvalidRequest.
         """
         self._guides.prepare(request)
+
+    def read_ahead(self) -> None:
+        """Read the vocabulary now, so that the first request with a grammar need not. In any thread."""
+        with suppress(WorkerError):  # which that request gets
+            self._guides.read()
 
     @property
     def limits(self) -> Limits:
