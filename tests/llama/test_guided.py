@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jsonschema
 import pytest
 from msgspec.structs import replace
 
+from worker_gguf.constraints.tokens import TokenTable
 from worker_gguf.engine.batch import Batch
 from worker_gguf.engine.params import ContextParams
 from worker_gguf.engine.request import Constraint, GenerationRequest, SamplingParams, Thinking
@@ -197,7 +198,12 @@ def test_the_vocabulary_is_read_once_ahead_or_by_the_first_request(
 ) -> None:
     reads: list[Vocabulary] = []
     table = Vocabulary.table
-    monkeypatch.setattr(Vocabulary, "table", lambda self, eog: reads.append(self) or table(self, eog))
+
+    def noted(vocabulary: Vocabulary, eog: Iterable[int]) -> TokenTable:
+        reads.append(vocabulary)
+        return table(vocabulary, eog)
+
+    monkeypatch.setattr(Vocabulary, "table", noted)
     for reads_ahead in (True, False):
         reads.clear()
         guides = Guides(model)
