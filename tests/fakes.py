@@ -14,6 +14,7 @@ from worker_gguf.engine.batch import (
     Copy,
     Drop,
     Load,
+    Logprob,
     Open,
     Sampled,
     Save,
@@ -134,6 +135,10 @@ class FakeRunner:
     def _draw_chunk(self, chunk: Chunk) -> Sampled:
         """Draw row by row, as long as the guesses of the chunk are right."""
         held = self.memory[chunk.slot]
+        if chunk.scored:
+            assert chunk.n_outputs == len(chunk.scored) == len(chunk.tokens)
+            assert tuple(chunk.tokens[1:]) == chunk.scored[:-1]
+            return Sampled(chunk.slot, (), scored=tuple(Logprob(token, -float(token)) for token in chunk.scored))
         end = len(held) - chunk.n_outputs + 1
         tokens = [self.draw(held[:end])]
         while end < len(held) and tokens[-1] == held[end]:

@@ -46,7 +46,7 @@ class Drive:
         for update in updates:
             if isinstance(update, Token):
                 self.tokens.setdefault(update.sequence.id, []).append(update.token)
-            else:
+            elif isinstance(update, Ended):
                 self.endings.setdefault(update.sequence.id, []).append(update)
 
     def add(self, *args: object, **kwargs: object) -> None:

@@ -80,7 +80,10 @@ def test_a_request_that_is_cancelled_meanwhile_never_runs() -> None:
     runner.preparing = gate = Gate()
     with driven(runner, Add(1, request("gone", constraint=WORD), None)) as drive:
         assert gate.begun.acquire(timeout=MOST_S)
-        drive.send(Finish(1), Add(2, request("next", max_tokens=1, constraint=WORD), None))
+        assert drive.step().waiting == 1
+        drive.send(Finish(1))
+        assert drive.step().waiting == 0
+        drive.send(Add(2, request("next", max_tokens=1, constraint=WORD), None))
         gate.go_on.release(2)
         while not (step := drive.step()).endings:
             pass

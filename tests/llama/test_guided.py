@@ -60,7 +60,7 @@ class Answers:
             for update in scheduler.commit(batch, result):
                 if isinstance(update, Token):
                     self.tokens[update.sequence.id].append(update)
-                else:
+                elif isinstance(update, Ended):
                     self.ends[update.sequence.id] = update
         self._model = model
         for slot in scheduler.memory.slots:

@@ -113,7 +113,7 @@ class Engine:
         for update in updates:
             if isinstance(update, Token):
                 self.tokens[update.sequence.id].append(update.token)
-            else:
+            elif isinstance(update, Ended):
                 assert update.error is None
                 self.endings[update.sequence.id] = update
 

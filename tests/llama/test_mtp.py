@@ -123,7 +123,7 @@ class Engine:
         for update in self.scheduler.commit(batch, replace(result, decode_seconds=1.0, sample_seconds=0.0)):
             if isinstance(update, Token):
                 self.tokens[update.sequence.id].append(update.token)
-            else:
+            elif isinstance(update, Ended):
                 assert update.error is None
                 self.endings[update.sequence.id] = update
         return True

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from tests.fakes import request
-from worker_gguf.engine.batch import Batch, Chunk, Close, Copy, Open, StepResult, Truncate
+from worker_gguf.engine.batch import Batch, Chunk, Close, Copy, Logprob, Open, StepResult, Truncate
 from worker_gguf.engine.params import ContextParams
 from worker_gguf.engine.request import GenerationRequest, SamplingParams
 from worker_gguf.llama.candidates import Floats
@@ -213,3 +213,30 @@ def test_each_row_has_its_log_probabilities(model: Model, prompt: list[int], run
         assert sampled.logprobs[0].logprob == pytest.approx(second.logprobs[0].logprob, abs=1e-4)
     finally:
         wide.close()
+
+
+def test_a_prompt_is_scored_as_its_tokens_are_when_they_are_drawn(
+    runner: LlamaRunner, generate: Generate, prompt: list[int]
+) -> None:
+    answer = generate(0, prompt, 4)
+    text = [*prompt, *answer]
+    asked = asked_logprobs(prompt, 3)
+    drawn: list[Logprob] = []
+    result = runner.run(Batch((Open(1, asked, prompt),), (Chunk(1, 0, prompt, 1),)))
+    for token in answer:
+        (sampled,) = result.sampled
+        drawn += sampled.logprobs
+        result = runner.run(Batch((), (Chunk(1, len(prompt) + len(drawn) - 1, [token], 1),)))
+    scoring = request("scored", text, sampling=GREEDY, prompt_logprobs=3, cache_prompt=False)
+    scored: list[Logprob] = []
+    runner.run(Batch((Open(2, scoring, text),), ()))
+    for start in range(0, len(text) - 1, 4):
+        rows = text[start : min(start + 4, len(text) - 1)]
+        chunk = Chunk(2, start, rows, len(rows), tuple(text[start + 1 : start + 1 + len(rows)]))
+        (sampled,) = runner.run(Batch((), (chunk,))).sampled
+        assert sampled.tokens == ()
+        scored += sampled.scored
+    assert [entry.token for entry in scored] == text[1:]
+    for entry, expected in zip(scored[-len(answer) :], drawn, strict=True):
+        assert entry.logprob == pytest.approx(expected.logprob, abs=1e-3)
+        assert [token for token, _ in entry.top][:1] == [token for token, _ in expected.top][:1]

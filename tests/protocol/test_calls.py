@@ -238,9 +238,11 @@ def test_a_refusal_names_the_alternative() -> None:
     assert "timeout" in refusal(t_max_predict_ms=5).message
 
 
-def test_echo_is_for_completions_without_logprobs() -> None:
+def test_echo_is_for_completions_and_scores_the_prompt_with_logprobs() -> None:
     assert complete(echo=True).echo
-    assert isinstance(refusal(echo=True, logprobs=0), UnsupportedParameter)
+    assert not complete(echo=True).options.scores_prompt
+    assert not complete(logprobs=1).options.scores_prompt
+    assert complete(echo=True, logprobs=0).options.scores_prompt
     assert chat_refusal(echo=True).param == "echo"
     assert chat(echo=False).options.ignored == ()
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from worker_gguf.errors import DeadlineExceeded, EngineFailed, NotReady, WorkerError
-from worker_gguf.generation.events import Delta, Event, Finished, TokenLogprob, Usage
+from worker_gguf.generation.events import Delta, Event, Finished, PromptLogprobs, TokenLogprob, Usage
 from worker_gguf.protocol.chat_rendering import ChatRendering
 from worker_gguf.protocol.completion_rendering import CompletionRendering
 from worker_gguf.protocol.rendering import DONE, Heading, Rendering
@@ -177,6 +177,27 @@ def test_echo_begins_each_choice_with_its_prompt() -> None:
     rendering = CompletionRendering(HEADING, n_prompts=2, n=2, echo=echo)
     chunks = events_of(rendering.stream(2, [delta("!")]) + rendering.stream(2, [delta("?")]))
     assert [chunk["choices"][0]["text"] for chunk in chunks] == ["Two", "!", "?"]
+
+
+def test_echo_with_logprobs_begins_with_those_of_the_prompt() -> None:
+    prompt = [TokenLogprob(0, b"<s>", None), token(b" Hi", -1.0, ((7, b" Ho", -0.2),)), token(b"!")]
+    answer: list[Event] = [delta(" Yes", token(b" Yes", -0.1)), STOP]
+    events: list[Event] = [PromptLogprobs(tuple(prompt[:1])), PromptLogprobs(tuple(prompt[1:])), *answer]
+    body = answered(CompletionRendering(HEADING, logprobs=True, echo=["Hi!"]), events)
+    (choice,) = body["choices"]
+    assert choice["text"] == "Hi! Yes"
+    assert choice["logprobs"] == {
+        "tokens": ["<s>", " Hi", "!", " Yes"],
+        "token_logprobs": [None, -1.0, -0.5, -0.1],
+        "top_logprobs": [None, {" Ho": -0.2, " Hi": -1.0}, {"!": -0.5}, {" Yes": -0.1}],
+        "text_offset": [0, 0, 2, 3],
+    }
+    rendering = CompletionRendering(HEADING, logprobs=True, echo=["Hi!"])
+    assert rendering.stream(0, events[:1]) == b""
+    chunks = events_of(b"".join(rendering.stream(0, [event]) for event in events[1:]))
+    streamed = [chunk["choices"][0]["logprobs"] for chunk in chunks[:-1]]
+    for name, values in choice["logprobs"].items():
+        assert [value for logprobs in streamed for value in logprobs[name]] == values
 
 
 @pytest.mark.parametrize("kind", [ChatRendering, CompletionRendering])

@@ -87,13 +87,15 @@ class Chunk(Struct, frozen=True):
 
     Each of the last `n_outputs` tokens gets a row of logits. One row draws the token that follows the chunk. With
     several rows, the tokens of all rows but the first are guesses. Each row draws the token that follows its own token,
-    and drawing continues with the next row while the drawn token equals the guess.
+    and drawing continues with the next row while the drawn token equals the guess. With `scored`, one token for each
+    row, nothing is drawn: the row gives the log-probability of that token.
     """
 
     slot: int
     start: int
     tokens: list[int]
     n_outputs: int
+    scored: tuple[int, ...] = ()
 
 
 class Batch(Struct, frozen=True):
@@ -122,11 +124,15 @@ class Logprob(Struct, frozen=True):
 
 
 class Sampled(Struct, frozen=True):
-    """The tokens drawn for a chunk with outputs, in order. `logprobs` has one entry for each token, or is empty."""
+    """The tokens drawn for a chunk with outputs, in order. `logprobs` has one entry for each token, or is empty.
+
+    `scored` has one entry for each token of the prompt that the chunk scored; then none was drawn.
+    """
 
     slot: int
     tokens: tuple[int, ...]
     logprobs: tuple[Logprob, ...] = ()
+    scored: tuple[Logprob, ...] = ()
 
 
 class Saved(Struct, frozen=True):

@@ -106,7 +106,8 @@ class GenerationRequest(Struct, frozen=True):
     have been drawn. `stop` lists texts that end the answer and are not part of it. `top_logprobs` None means no
     log-probabilities, and 0 means only those of the drawn tokens. `deadline_s` is a reading of `time.monotonic()`.
     Requests with a lower `priority` go first. The texts of control tokens in `shown` are part of the text of the
-    answer; those of others are left out.
+    answer; those of others are left out. With `prompt_logprobs`, the log-probabilities of the prompt's tokens are
+    wanted, too, and of so many others in the place of each; then `cache_prompt` must be false.
     """
 
     id: str
@@ -122,6 +123,7 @@ class GenerationRequest(Struct, frozen=True):
     constraint: Constraint | None = None
     thinking: Thinking | None = None
     shown: frozenset[int] = frozenset()
+    prompt_logprobs: int | None = None
 
     @property
     def is_guided(self) -> bool:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterable
-from collections.abc import Sequence as Tokens
 from itertools import zip_longest
 from operator import attrgetter
 
 from worker_gguf.engine.batch import Batch, Chunk, Sampled, StepResult
+from worker_gguf.engine.chunks import chunk_of, most_of_prompt
 from worker_gguf.engine.costs import StepCosts
 from worker_gguf.engine.drafter import Drafter
 from worker_gguf.engine.memory import Memory
@@ -22,7 +22,7 @@ from worker_gguf.engine.runner import Limits
 from worker_gguf.engine.sequence import Sequence, Slot
 from worker_gguf.engine.slots import common_prefix, least_copy
 from worker_gguf.engine.speculation import Drafted, Speculation
-from worker_gguf.engine.updates import Ended, FinishReason, Token, Update
+from worker_gguf.engine.updates import Ended, FinishReason, Scored, Token, Update
 from worker_gguf.errors import DeadlineExceeded, EngineFailed, QueueFull, WorkerError
 
 __all__ = ["PLACES_PER_PRIORITY", "Scheduler"]
@@ -184,6 +184,7 @@ class Scheduler:
             budget = min(budget, self.prefill_chunk)
         share = PromptShare(self.running, decoding, self._costs, self.prefill_chunk)
         room = self.memory.room
+        n_rows = self.limits.n_rows - len(self.running)
         parts: dict[Sequence, int] = {}
         for sequence in list(self.running):
             if sequence.slot is None:
@@ -192,6 +193,7 @@ class Scheduler:
             wanted = sequence.n_pending
             if not is_decoding:
                 wanted = min(self._wanted_of_prompt(sequence), share.most(sequence, budget))
+                wanted = most_of_prompt(sequence, wanted, 1 + max(0, n_rows))
             if room < wanted:
                 room += self._reclaim(wanted - room, sequence)
             n = min(wanted, room)
@@ -200,10 +202,11 @@ class Scheduler:
             parts[sequence] = n
             room -= n
             if not is_decoding:
+                n_rows -= min(n, sequence.n_unscored)
                 budget -= n
                 share.take(sequence, n)
         guesses = self._speculation.guesses(parts, self.memory) if decoding and self._speculation else {}
-        return [self._chunk(sequence, n, guesses.get(sequence, ())) for sequence, n in parts.items()]
+        return [chunk_of(sequence, n, guesses.get(sequence, ())) for sequence, n in parts.items()]
 
     def _wanted_of_prompt(self, sequence: Sequence) -> int:
         """Return how many pending tokens of a prompt to compute, and save its state where that is due."""
@@ -211,17 +214,6 @@ class Scheduler:
         if left == 0 and sequence.slot is not None:
             self.memory.checkpoint(sequence.slot)
         return left or sequence.n_pending
-
-    def _chunk(self, sequence: Sequence, n: int, guesses: Tokens[int]) -> Chunk:
-        assert sequence.slot is not None
-        start = sequence.n_computed
-        draws = n == sequence.n_pending and not sequence.only_evaluates
-        return Chunk(
-            sequence.slot.id,
-            start,
-            [*sequence.tokens[start : start + n], *guesses],
-            n_outputs=draws + len(guesses),
-        )
 
     def _reclaim(self, wanted: int, sequence: Sequence) -> int:
         """Free at least `wanted` tokens if possible, and return how many were freed.
@@ -261,10 +253,15 @@ class Scheduler:
                     updates.append(self._end(slot.sequence, "length"))
         for sampled in result.sampled:
             sequence = self.memory.slots[sampled.slot].sequence
-            if sequence is not None:
+            if sequence is None:
+                continue
+            if sampled.scored:
+                sequence.n_scored += len(sampled.scored)
+                updates.append(Scored(sequence, sampled.scored))
+            else:
                 updates += self._draw(sequence, sampled)
         for chunk in batch.chunks:
-            if chunk.n_outputs > 1:
+            if chunk.n_outputs > 1 and not chunk.scored:
                 self._drop_wrong_guesses(chunk)
         return updates
 

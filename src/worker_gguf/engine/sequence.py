@@ -15,7 +15,8 @@ class Sequence(Struct, eq=False):
     `turn` is its place in the order of all sequences: the lowest goes first. `n_cached` is the number of tokens that
     were in memory and did not have to be computed before the first token was drawn; None before the first slot.
     `n_uncached` is the number of tokens that its slot lacked. `n_drawn` is the number of tokens that the last step
-    drew.
+    drew. `n_scored` is the number of tokens of the prompt whose log-probabilities are known, if they are wanted; the
+    first has none.
     """
 
     request: GenerationRequest
@@ -26,6 +27,7 @@ class Sequence(Struct, eq=False):
     n_cached: int | None = None
     n_uncached: int = 0
     n_drawn: int = 0
+    n_scored: int = 1
     slot: Slot | None = None
 
     def __post_init__(self) -> None:
@@ -58,6 +60,11 @@ class Sequence(Struct, eq=False):
     def only_evaluates(self) -> bool:
         """The request wants no token. It only computes the prompt, so that later requests find it in memory."""
         return self.request.max_tokens == 0
+
+    @property
+    def n_unscored(self) -> int:
+        """The number of prompt tokens whose log-probabilities are still wanted."""
+        return 0 if self.request.prompt_logprobs is None else max(0, self.n_prompt - self.n_scored)
 
     @property
     def is_unbegun(self) -> bool:

@@ -10,7 +10,7 @@ from worker_gguf.engine.batch import Logprob
 from worker_gguf.engine.sequence import Sequence
 from worker_gguf.errors import WorkerError
 
-__all__ = ["Ended", "FinishReason", "Token", "Update"]
+__all__ = ["Ended", "FinishReason", "Scored", "Token", "Update"]
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
@@ -23,6 +23,13 @@ class Token(Struct, frozen=True):
     logprob: Logprob | None
 
 
+class Scored(Struct, frozen=True):
+    """The log-probabilities of the next tokens of a prompt, from its second one on."""
+
+    sequence: Sequence
+    logprobs: tuple[Logprob, ...]
+
+
 class Ended(Struct, frozen=True):
     """The only ending of a sequence."""
 
@@ -31,4 +38,4 @@ class Ended(Struct, frozen=True):
     error: WorkerError | None = None
 
 
-Update = Token | Ended
+Update = Token | Scored | Ended

@@ -12,7 +12,7 @@ from worker_gguf.engine.runner import Runner
 from worker_gguf.engine.scheduler import Scheduler
 from worker_gguf.engine.sequence import Sequence
 from worker_gguf.engine.speculation import Drafted
-from worker_gguf.engine.updates import Ended, Token, Update
+from worker_gguf.engine.updates import Ended, Scored, Token, Update
 from worker_gguf.engine_process.preparation import Preparation
 from worker_gguf.errors import EngineFailed, WorkerError
 from worker_gguf.link.channel import Channel
@@ -177,6 +177,7 @@ class Loop:
         self._of: list[int] = []
         self._logprobs: list[Logprob | None] = []
         self._has_logprobs = False
+        self._scored: list[tuple[int, tuple[Logprob, ...]]] = []
         self._admitted: list[tuple[int, Sequence]] = []
         self._admitted_s = 0.0
         self._endings: list[Ending] = []
@@ -211,6 +212,10 @@ class Loop:
 
     def _note(self, updates: list[Update]) -> None:
         for update in updates:
+            if isinstance(update, Scored):
+                self._scored.append((self._numbers[update.sequence.id], update.logprobs))
+                self._is_urgent = True
+                continue
             if isinstance(update, Token):
                 self._of.append(self._numbers[update.sequence.id])
                 self._tokens.append(update.token)
@@ -262,6 +267,7 @@ class Loop:
             drafted_right=self._n_drafted_right,
             draft_seconds=self._draft_seconds,
             held=self._n_held,
+            scored=self._scored,
             mask_seconds=self._mask_seconds,
             saved_bytes=0 if cache is None else cache.n_bytes,
         )

@@ -15,7 +15,7 @@ from worker_gguf.engine.stats import EngineStats
 from worker_gguf.engine.updates import FinishReason
 from worker_gguf.errors import QueueFull, WorkerError
 from worker_gguf.generation.detokenizer import Detokenizer
-from worker_gguf.generation.events import Delta, Event, Finished, TokenLogprob, Usage
+from worker_gguf.generation.events import Delta, Event, Finished, PromptLogprobs, TokenLogprob, Usage
 from worker_gguf.generation.progress import Progress
 from worker_gguf.generation.stream import EventStream, Outbox
 from worker_gguf.link.errors import error_of
@@ -89,7 +89,14 @@ class Answers:
             if (answer := self._open.get(number)) is not None:
                 if answer.progress.admitted_s is None:
                     answer.progress.admitted_s = step.admitted_s
+                    if answer.request.prompt_logprobs is not None:
+                        first = answer.request.prompt[0]
+                        piece = self._pieces.control_piece(first)
+                        self._emit(answer, PromptLogprobs((TokenLogprob(first, piece, None),)))
                 answer.progress.cached_tokens = n_cached
+        for number, logprobs in step.scored:
+            if (answer := self._open.get(number)) is not None:
+                self._emit(answer, PromptLogprobs(tuple(map(self._with_pieces, logprobs))))
         for at, (number, token) in enumerate(zip(step.numbers, step.tokens, strict=True)):
             # An answer that a stop text ended gets no more tokens, though the process may have drawn some.
             if (answer := self._open.get(number)) is not None:

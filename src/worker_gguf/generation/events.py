@@ -7,18 +7,19 @@ from msgspec import Struct
 from worker_gguf.engine.updates import FinishReason
 from worker_gguf.errors import WorkerError
 
-__all__ = ["Delta", "Event", "FinishReason", "Finished", "TokenLogprob", "Usage"]
+__all__ = ["Delta", "Event", "FinishReason", "Finished", "PromptLogprobs", "TokenLogprob", "Usage"]
 
 
 class TokenLogprob(Struct, frozen=True):
-    """Log-probability (natural, before any sampler) of a drawn token and of the most likely tokens at its position.
+    """Log-probability (natural, before any sampler) of a token and of the most likely tokens at its position.
 
-    `piece` is the token's bytes. `top` has (token, bytes, log-probability), the most likely first.
+    It is None for the first token of a prompt. `piece` is the token's bytes. `top` has (token, bytes, log-probability),
+    the most likely first.
     """
 
     token: int
     piece: bytes
-    logprob: float
+    logprob: float | None
     top: tuple[tuple[int, bytes, float], ...] = ()
 
 
@@ -42,6 +43,12 @@ class Delta(Struct, frozen=True):
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
+class PromptLogprobs(Struct, frozen=True):
+    """The next tokens of the prompt with their log-probabilities, before the first delta."""
+
+    tokens: tuple[TokenLogprob, ...]
+
+
 class Finished(Struct, frozen=True):
     """The only ending of a request. `error` is set if `reason` is "error". `stop` is the stop text that ended it."""
 
@@ -51,4 +58,4 @@ class Finished(Struct, frozen=True):
     error: WorkerError | None = None
 
 
-Event = Delta | Finished
+Event = PromptLogprobs | Delta | Finished

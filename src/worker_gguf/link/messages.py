@@ -211,7 +211,8 @@ class Step(Message, frozen=True):
     `time.monotonic` before and after the computation. `n_batch_tokens` is 0 if nothing was computed. `guessed` of these
     were guesses, and `guessed_right` of them became part of an answer. `drafted` and `drafted_right` are the parts of
     these that a draft model guessed, in `draft_seconds`. `held` tokens were held to a grammar, whose masks took
-    `mask_seconds`. `saved_bytes` is the content of the prompt cache.
+    `mask_seconds`. `scored` has the log-probabilities of further tokens of prompts. `saved_bytes` is the content of the
+    prompt cache.
     """
 
     time_s: float
@@ -236,6 +237,7 @@ class Step(Message, frozen=True):
     draft_seconds: float = 0.0
     held: int = 0
     mask_seconds: float = 0.0
+    scored: list[tuple[int, tuple[Logprob, ...]]] = []
 
 
 class Logged(Message, frozen=True):

@@ -148,6 +148,8 @@ class RowSampler:
         n_vocab = logits.shape[1]
         for turn in turns:
             drawing = turn.drawing
+            if turn.chunk.scored:
+                continue
             for ahead, row in enumerate(turn.rows):
                 values = logits[row.at]
                 if drawing.request.top_logprobs is not None:
@@ -190,6 +192,8 @@ class RowSampler:
     def _draw_turn(self, turn: Turn, logits: Floats, part: int) -> Sampled:
         """Draw from each row of a chunk in turn, until a drawn token differs from the guess of the chunk."""
         chunk, drawing = turn.chunk, turn.drawing
+        if chunk.scored:
+            return Sampled(chunk.slot, (), scored=self._score(turn, logits))
         guesses = chunk.tokens[len(chunk.tokens) - chunk.n_outputs + 1 :]
         tokens: list[int] = []
         logprobs: list[Logprob] = []
@@ -213,6 +217,13 @@ class RowSampler:
                     tokens.append(forced)
             drawing.n_generated = n_before + len(tokens)
         return Sampled(chunk.slot, tuple(tokens), tuple(logprobs))
+
+    def _score(self, turn: Turn, logits: Floats) -> tuple[Logprob, ...]:
+        n_top = turn.drawing.request.prompt_logprobs or 0
+        return tuple(
+            logprob_of(token, log_softmax(logits[row.at]), n_top, folds=self._folds)
+            for token, row in zip(turn.chunk.scored, turn.rows, strict=True)
+        )
 
     def _draw_row(self, drawing: Drawing, row: _Row, values: Floats, part: int) -> int:
         guide, sampler = drawing.guide, drawing.sampler

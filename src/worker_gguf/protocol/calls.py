@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from worker_gguf.engine.request import SamplingParams
-from worker_gguf.errors import UnsupportedParameter
 from worker_gguf.protocol.bodies import ChatBody, Common, CompletionBody
 from worker_gguf.protocol.messages import check_messages
 from worker_gguf.protocol.parameters import CHAT_REFUSED, REFUSED
@@ -48,8 +48,9 @@ class Options(Struct, frozen=True):
 
     `text_biases` will be applied to every token of their texts. The ids in `sampling.logit_bias` are not yet compared
     with the size of the vocabulary. If `max_tokens` is None, the answer continues to the end of the context; 0 only
-    evaluates the prompt. If `top_logprobs` is None, no log-probabilities are returned. `timeout_s` counts from the
-    arrival of the request. `ignored` has the names of parameters without effect.
+    evaluates the prompt. If `top_logprobs` is None, no log-probabilities are returned. With `scores_prompt`, those of
+    the prompt are returned, too. `timeout_s` counts from the arrival of the request. `ignored` has the names of
+    parameters without effect.
     """
 
     model: str | None
@@ -66,6 +67,7 @@ class Options(Struct, frozen=True):
     priority: int
     timeout_s: float | None
     ignored: tuple[str, ...]
+    scores_prompt: bool = False
 
 
 class ChatCall(Struct, frozen=True):
@@ -133,9 +135,9 @@ def parse_completion(body: object, defaults: Defaults) -> CompletionCall:
     if n_sequences > MAX_SEQUENCES:
         raise invalid("prompt", f"prompts times n must be at most {MAX_SEQUENCES}, not {n_sequences}")
     top_logprobs = _agreed_logprobs(completion.logprobs, completion.n_probs, "logprobs")
-    if completion.echo and top_logprobs is not None:
-        raise UnsupportedParameter("echo together with logprobs is not supported. Send one of them.", param="echo")
     options = _options(completion, top_logprobs, _ignored(completion, fields, REFUSED, sent), defaults)
+    if completion.echo and top_logprobs is not None:
+        options = replace(options, scores_prompt=True)
     return CompletionCall(options, prompts, bool(completion.echo))
 
 

@@ -38,8 +38,11 @@ class CompletionRendering(Rendering):
         super().__init__(heading, n_prompts=n_prompts, n=n, include_usage=include_usage, logprobs=logprobs)
 
     def _first_chunks(self, index: int) -> list[dict[str, Any]]:
-        prompt = self._prompt(index)
-        return [self._chunk_choice(index, Content(prompt), None, None)] if prompt else []
+        prompt, tokens = self._prompt(index), self._prompt_tokens[index]
+        if not prompt and not tokens:
+            return []
+        self._logprobs[index].echo(tokens, prompt)
+        return [self._chunk_choice(index, Content(prompt), tokens or None, None)]
 
     def _chunk_choice(
         self, index: int, part: Part | None, tokens: Sequence[TokenLogprob] | None, reason: str | None
@@ -52,10 +55,13 @@ class CompletionRendering(Rendering):
         }
 
     def _whole_choice(self, index: int) -> dict[str, Any]:
+        tokens = [*self._prompt_tokens[index], *self._tokens[index]]
+        if self._echo:
+            self._logprobs[index].echo(self._prompt_tokens[index], self._prompt(index))
         return {
             "index": index,
             "text": self._prompt(index) + "".join(map(_text, self._parts[index])),
-            "logprobs": self._logprobs[index].render(self._tokens[index]) if self.logprobs else None,
+            "logprobs": self._logprobs[index].render(tokens) if self.logprobs else None,
             "finish_reason": self._reasons[index],
         }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from worker_gguf.generation.events import TokenLogprob
@@ -31,8 +31,20 @@ class CompletionLogprobs:
         self._offset = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
+    def echo(self, tokens: Sequence[TokenLogprob], text: str) -> None:
+        """Begin with the tokens of a prompt, whose text the answer repeats.
+
+        The tokens may have more text: a token that begins each text, or a space that the tokenizer puts first. Their
+        offsets are 0.
+        """
+        written = b"".join(token.piece for token in tokens).decode("utf-8", "replace")
+        self._offset = len(text) - len(written)
+
     def render(self, tokens: Iterable[TokenLogprob]) -> dict[str, Any]:
-        """Render the next tokens of the choice. As documented by OpenAI, each place also lists the drawn token."""
+        """Render the next tokens of the choice. As documented by OpenAI, each place also lists the token itself.
+
+        The first token of a prompt has null instead of its log-probability.
+        """
         tokens = tuple(tokens)
         return {
             "tokens": [_text(token.piece) for token in tokens],
@@ -44,15 +56,17 @@ class CompletionLogprobs:
     def _advance(self, piece: bytes) -> int:
         offset = self._offset
         self._offset += len(self._decoder.decode(piece))
-        return offset
+        return max(0, offset)
 
 
-def _top(token: TokenLogprob) -> dict[str, float]:
+def _top(token: TokenLogprob) -> dict[str, float | None] | None:
+    if token.logprob is None:
+        return None
     top = {_text(piece): _finite(logprob) for _, piece, logprob in token.top}
     return top | {_text(token.piece): _finite(token.logprob)}
 
 
-def _entry(piece: bytes, logprob: float) -> dict[str, Any]:
+def _entry(piece: bytes, logprob: float | None) -> dict[str, Any]:
     return {"token": _text(piece), "logprob": _finite(logprob), "bytes": list(piece)}
 
 
@@ -67,5 +81,5 @@ def _text(piece: bytes) -> str:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in piece)
 
 
-def _finite(logprob: float) -> float:
-    return logprob if math.isfinite(logprob) else LOWEST
+def _finite(logprob: float | None) -> float | None:
+    return logprob if logprob is None or math.isfinite(logprob) else LOWEST

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from worker_gguf.errors import EngineFailed, NotReady, WorkerError
-from worker_gguf.generation.events import Delta, Event, Finished, TokenLogprob, Usage
+from worker_gguf.generation.events import Delta, Event, Finished, PromptLogprobs, TokenLogprob, Usage
 from worker_gguf.markup.parts import Content, ContentParser, NewParser, Part
 from worker_gguf.protocol.errors import DONE
 from worker_gguf.protocol.usage import usage_body
@@ -69,6 +69,7 @@ class Rendering(ABC):
         self._parsers = [new_parser() for _ in range(self.n_choices)]
         self._parts: list[list[Part]] = [[] for _ in range(self.n_choices)]
         self._tokens: list[list[TokenLogprob]] = [[] for _ in range(self.n_choices)]
+        self._prompt_tokens: list[list[TokenLogprob]] = [[] for _ in range(self.n_choices)]
         self._around = [self._split_chunk(index) for index in range(self.n_choices)]
         self._is_open = [False] * self.n_choices
 
@@ -76,6 +77,10 @@ class Rendering(ABC):
         """Render the next events of a choice as whole server-sent events. Returns b"" if there is nothing to send."""
         if self.error is not None or not events:
             return b""
+        if isinstance(events[0], PromptLogprobs):
+            events = self._take_prompt(index, events)
+            if not events:
+                return b""
         first = b"" if self._is_open[index] else self._open(index)
         if len(events) == 1 and isinstance(event := events[0], Delta) and not self.logprobs:
             return first + self._part_chunks(index, self._parsers[index].feed(event.text))
@@ -89,7 +94,7 @@ class Rendering(ABC):
 
     def collect(self, index: int, events: Sequence[Event]) -> None:
         """Store the next events of a choice for `answer`."""
-        for event in events:
+        for event in self._take_prompt(index, events):
             if isinstance(event, Finished):
                 self._parts[index] += self._parsers[index].end()
                 self._finish(index, event)
@@ -108,6 +113,16 @@ class Rendering(ABC):
     def usage(self) -> dict[str, Any]:
         """Return the usage of all choices that have ended."""
         return usage_body(self._usages, self.n)
+
+    def _take_prompt(self, index: int, events: Sequence[Event]) -> list[Delta | Finished]:
+        """Store the log-probabilities of the prompt, and return the other events."""
+        others: list[Delta | Finished] = []
+        for event in events:
+            if isinstance(event, PromptLogprobs):
+                self._prompt_tokens[index] += event.tokens
+            else:
+                others.append(event)
+        return others
 
     @abstractmethod
     def _first_chunks(self, index: int) -> list[dict[str, Any]]:

@@ -125,7 +125,9 @@ class Service:
                 min_tokens=options.min_tokens,
                 stop=options.stop,
                 top_logprobs=options.top_logprobs,
-                cache_prompt=options.cache_prompt,
+                # The rows of cached tokens are not there any more.
+                cache_prompt=options.cache_prompt and not options.scores_prompt,
+                prompt_logprobs=options.top_logprobs if options.scores_prompt else None,
                 deadline_s=deadline_s,
                 priority=options.priority,
             )
