@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -105,3 +106,13 @@ def test_the_time_of_a_token_does_not_grow_with_the_number_of_stop_texts() -> No
         detokenizer.push(b"Hello\nName and more")
         counts.append(Counted.n)
     assert counts[1] <= counts[0] + 2 * 6
+
+
+@pytest.mark.parametrize("size", range(1, len("one two three") + 1))
+def test_a_stop_text_that_is_kept_is_the_end_of_the_text(size: int) -> None:
+    detokenizer = Detokenizer(("two",), keeps_stop=True)
+    text, raw = "", b"one two three"
+    while not detokenizer.has_stopped():
+        text, raw = text + detokenizer.push(raw[:size]), raw[size:]
+    assert text + detokenizer.flush() == "one two"
+    assert detokenizer.stop == "two"

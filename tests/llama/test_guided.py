@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import jsonschema
@@ -213,3 +214,40 @@ def test_the_vocabulary_is_read_once_ahead_or_by_the_first_request(
         for seed in range(3):
             guides.prepare(ask(f"a{seed}", constraint=PERSON))
         assert len(reads) == 1
+
+
+@pytest.mark.parametrize("banned", [("help",), ("HELP", "assist"), ("!",), ("Hello", "Hi", "how")])
+def test_banned_texts_never_appear(run: Run, ask: Ask, banned: tuple[str, ...]) -> None:
+    plain = run(ask("a", max_tokens=30)).text("a")
+    assert any(text.lower() in plain.lower() for text in banned)
+    answers = run(*(ask(f"a{seed}", 1.2 * (seed % 2), seed, max_tokens=30, banned_texts=banned) for seed in range(6)))
+    for seed in range(6):
+        assert not any(text.lower() in answers.text(f"a{seed}").lower() for text in banned)
+
+
+def test_banned_texts_and_a_grammar_both_count(run: Run, ask: Ask) -> None:
+    constraint = Constraint("choice", '["yes", "no", "yesterday"]')
+    for banned, left in ((("no",), {"yes", "yesterday"}), (("YES",), {"no"})):
+        answers = run(*(ask(f"a{seed}", 1.5, seed, constraint=constraint, banned_texts=banned) for seed in range(9)))
+        for seed in range(9):
+            # An answer that has begun so that it could only become a banned one is an error.
+            assert answers.reason(f"a{seed}") == ("stop" if answers.text(f"a{seed}") in left else "error")
+
+
+def test_no_ngram_is_repeated(run: Run, ask: Ask) -> None:
+    request = ask("a", max_tokens=120)
+    asked = replace(request, sampling=replace(request.sampling, no_repeat_ngram_size=2, ignore_eos=True))
+    tokens = [*request.prompt, *(token.token for token in run(asked).tokens["a"])]
+    answer_from = len(request.prompt) - 1
+    pairs = list(pairwise(tokens))
+    assert len(set(pairs[answer_from:])) == len(pairs[answer_from:])
+    assert not set(pairs[answer_from:]) & set(pairs[:answer_from])
+
+
+def test_a_stop_token_ends_the_answer_and_is_not_part_of_it(run: Run, ask: Ask) -> None:
+    plain = [token.token for token in run(ask("a", max_tokens=20)).tokens["a"]]
+    answers = run(ask("a", max_tokens=20, stop_tokens=frozenset({plain[3]})))
+    assert [token.token for token in answers.tokens["a"]] == plain[: plain.index(plain[3])]
+    assert answers.reason("a") == "stop"
+    longer = run(ask("a", max_tokens=20, stop_tokens=frozenset({plain[3]}), min_tokens=10))
+    assert plain[3] not in [token.token for token in longer.tokens["a"]][:10]

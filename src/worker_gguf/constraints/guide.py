@@ -61,6 +61,7 @@ class Guide:
         self._n_thought = 0
         self._phase: Phase = "free"
         self._watch = Watch(())
+        self._banned = Watch(request.banned_texts, ignores_case=True) if request.banned_texts else None
         n_words = -(-len(grammars.table.pieces) // 32)
         self._words: MaskWords = np.zeros(n_words, np.uint32)
         self._has_mask = False
@@ -117,12 +118,17 @@ class Guide:
     def takes(self, token: int) -> bool:
         """Return whether the answer can go on with a token that the mask, if there is one, allows.
 
-        A token may both complete a trigger and begin the text after it, which then must match.
+        It must not complete a banned text. It may both complete a trigger and begin the text after it, which then must
+        match.
         """
-        constraint = self._constraint
-        if constraint is None or token in self._eog:
-            return True
         piece = self._grammars.table.pieces[token]
+        if token in self._eog:
+            return True
+        if self._banned is not None and self._banned.peek(piece) is not None:
+            return False
+        constraint = self._constraint
+        if constraint is None:
+            return True
         if self._phase in ("free", "thinking"):
             rest = self._watch.peek(piece)
             if rest and self._phase == "thinking" and constraint.triggers:
@@ -146,12 +152,25 @@ class Guide:
         added: list[int] = []
         while len(added) < most:
             if not self._queue and self._forces and self._matcher is not None:
-                self._queue.extend(self._matcher.forced())
+                self._queue.extend(self._unbanned(self._matcher.forced()))
             if not self._queue:
                 break
             added.append(self._queue.popleft())
             self._add(added[-1])
         return added
+
+    def _unbanned(self, tokens: Sequence[int]) -> Sequence[int]:
+        """Return the tokens before the first that completes a banned text. That one will be drawn, and refused."""
+        if self._banned is None:
+            return tokens
+        n = 0
+        written = b""
+        while n < len(tokens):
+            written += self._grammars.table.pieces[tokens[n]]
+            if self._banned.peek(written) is not None:
+                break
+            n += 1
+        return tokens[:n]
 
     def _add(self, token: int) -> None:
         self._has_mask = False
@@ -159,6 +178,8 @@ class Guide:
             self._phase, self._matcher = "over", None
             return
         piece = self._grammars.table.pieces[token]
+        if self._banned is not None:
+            self._banned.feed(piece)
         match self._phase:
             case "opening":
                 self._add_opening(token, piece)

@@ -31,8 +31,9 @@ class SamplingParams(Struct, frozen=True):
     `temperature <= 0` is greedy. `seed` None means a random seed. `logit_bias` pairs a token id with the number that is
     added to its logit; minus infinity bans the token. `top_k <= 0`, `top_p = 1`, `min_p = 0`, `typical_p = 1`,
     `top_n_sigma < 0`, `xtc_probability = 0`, `dry_multiplier = 0`, `repeat_penalty = 1`, the other penalties at 0,
-    `mirostat = 0` and `adaptive_target < 0` switch the sampler off. `repeat_last_n` and `dry_penalty_last_n` are
-    numbers of tokens; -1 means the whole context.
+    `mirostat = 0`, `adaptive_target < 0`, `smoothing_factor = 0`, `top_a = 0` and `no_repeat_ngram_size = 0` switch the
+    sampler off. The last three and their names are those of text-generation-webui. `repeat_last_n` and
+    `dry_penalty_last_n` are numbers of tokens; -1 means the whole context.
     """
 
     temperature: float = 0.8
@@ -59,6 +60,10 @@ class SamplingParams(Struct, frozen=True):
     mirostat_eta: float = 0.1
     adaptive_target: float = -1.0
     adaptive_decay: float = 0.9
+    smoothing_factor: float = 0.0
+    smoothing_curve: float = 1.0
+    top_a: float = 0.0
+    no_repeat_ngram_size: int = 0
     min_keep: int = 0
     seed: int | None = None
     samplers: tuple[str, ...] = DEFAULT_SAMPLERS
@@ -103,11 +108,12 @@ class GenerationRequest(Struct, frozen=True):
     """One sequence to generate: the prompt as token ids, and all parameters of the answer.
 
     `max_tokens` None means up to the end of the context. End-of-generation tokens are banned until `min_tokens` tokens
-    have been drawn. `stop` lists texts that end the answer and are not part of it. `top_logprobs` None means no
-    log-probabilities, and 0 means only those of the drawn tokens. `deadline_s` is a reading of `time.monotonic()`.
-    Requests with a lower `priority` go first. The texts of control tokens in `shown` are part of the text of the
-    answer; those of others are left out. With `prompt_logprobs`, the log-probabilities of the prompt's tokens are
-    wanted, too, and of so many others in the place of each; then `cache_prompt` must be false.
+    have been drawn; so are `stop_tokens`, which end the answer, too. `stop` lists texts that end the answer and are not
+    part of it, unless with `keeps_stop`. None of `banned_texts` is part of the answer, in upper or lower case of ASCII.
+    `top_logprobs` None means no log-probabilities, and 0 means only those of the drawn tokens. `deadline_s` is a
+    reading of `time.monotonic()`. Requests with a lower `priority` go first. The texts of control tokens in `shown` are
+    part of the text of the answer; those of others are left out. With `prompt_logprobs`, the log-probabilities of the
+    prompt's tokens are wanted, too, and of so many others in the place of each; then `cache_prompt` must be false.
     """
 
     id: str
@@ -123,9 +129,13 @@ class GenerationRequest(Struct, frozen=True):
     constraint: Constraint | None = None
     thinking: Thinking | None = None
     shown: frozenset[int] = frozenset()
+    stop_tokens: frozenset[int] = frozenset()
+    keeps_stop: bool = False
+    banned_texts: tuple[str, ...] = ()
     prompt_logprobs: int | None = None
 
     @property
     def is_guided(self) -> bool:
         """It asks for something that samplers cannot do, and must be prepared before it runs."""
-        return self.constraint is not None or (self.thinking is not None and self.thinking.budget is not None)
+        has_budget = self.thinking is not None and self.thinking.budget is not None
+        return self.constraint is not None or has_budget or bool(self.banned_texts)

@@ -272,7 +272,7 @@ class Scheduler:
         sequence.n_drawn = len(sampled.tokens)
         for token, logprob in zip_longest(sampled.tokens, sampled.logprobs):
             sequence.tokens.append(token)
-            if token in self._eog and not sequence.request.sampling.ignore_eos:
+            if sequence.is_ended_by(token, self._eog):
                 return [*updates, self._end(sequence, "stop")]
             updates.append(Token(sequence, token, logprob))
             if (limit is not None and sequence.n_generated >= limit) or len(sequence.tokens) >= self.limits.n_ctx:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from msgspec import Struct, field
 
 from worker_gguf.engine.request import GenerationRequest
@@ -65,6 +67,11 @@ class Sequence(Struct, eq=False):
     def n_unscored(self) -> int:
         """The number of prompt tokens whose log-probabilities are still wanted."""
         return 0 if self.request.prompt_logprobs is None else max(0, self.n_prompt - self.n_scored)
+
+    def is_ended_by(self, token: int, eog: Set[int]) -> bool:
+        """Return whether a drawn token ends the answer."""
+        request = self.request
+        return (token in eog and not request.sampling.ignore_eos) or token in request.stop_tokens
 
     @property
     def is_unbegun(self) -> bool:

@@ -67,7 +67,8 @@ class Answers:
     def open(self, request: GenerationRequest, stream: EventStream, index: int, start_by_s: float | None) -> int:
         """Open an answer and return its number."""
         self._last_number += 1
-        self._open[self._last_number] = _Answer(request, stream, index, start_by_s, Detokenizer(request.stop))
+        text = Detokenizer(request.stop, keeps_stop=request.keeps_stop)
+        self._open[self._last_number] = _Answer(request, stream, index, start_by_s, text)
         self._numbers[request.id] = self._last_number
         return self._last_number
 

@@ -17,14 +17,15 @@ class Detokenizer:
     Holds back a character or a stop text that is split over tokens until it is complete.
     """
 
-    __slots__ = ("_decoder", "_firsts", "_held", "_stops", "stop")
+    __slots__ = ("_decoder", "_firsts", "_held", "_keeps_stop", "_stops", "stop")
 
-    def __init__(self, stops: tuple[str, ...] = ()) -> None:
-        """`stops` must not contain an empty string."""
+    def __init__(self, stops: tuple[str, ...] = (), *, keeps_stop: bool = False) -> None:
+        """`stops` must not contain an empty string. With `keeps_stop`, the stop text is part of the text."""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = _prefix_free(stops)
         self._firsts = {stop[0] for stop in self._stops}
         self._held = ""
+        self._keeps_stop = keeps_stop
         self.stop: str | None = None
 
     def push(self, piece: bytes) -> str:
@@ -34,6 +35,8 @@ class Detokenizer:
             return text
         self._held += text
         end, self.stop = self._find_stop()
+        if self.stop is not None and self._keeps_stop:
+            end += len(self.stop)
         text, self._held = self._held[:end], "" if self.stop is not None else self._held[end:]
         return text
 

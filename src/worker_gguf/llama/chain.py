@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
@@ -13,12 +13,15 @@ from worker_gguf.engine.request import SamplingParams
 from worker_gguf.errors import EngineFailed
 from worker_gguf.llama.bindings import llama_cpp
 from worker_gguf.llama.model import Model
+from worker_gguf.llama.own_samplers import OwnSampler, smoothing, top_a
 
 __all__ = ["Chain", "ChainFactory", "dry_is_active", "penalties_are_active", "resolve_windows"]
 
 # A new DRY sampler searches the whole vocabulary for its breakers, so one of each kind is kept as a prototype and
 # cloned.
 _MAX_DRY_PROTOTYPES = 16
+
+_BEFORE_TOP_A = ("penalties", "dry", "smoothing", "top_n_sigma", "top_k", "typ_p", "top_p")
 
 _Sampler = int  # a pointer, as llama_cpp returns it
 _DryKey = tuple[float, float, int, int, tuple[str, ...]]
@@ -50,7 +53,17 @@ def _active(params: SamplingParams) -> list[str]:
         off.add("penalties")
     if not dry_is_active(params):
         off.add("dry")
-    return [name for name in params.samplers if name not in off]
+    names = [name for name in params.samplers if name not in off]
+    # Where text-generation-webui applies them: before the samplers that remove tokens, and after top_p.
+    if params.smoothing_factor > 0:
+        names.insert(_place_after(names, "penalties", "dry"), "smoothing")
+    if params.top_a > 0:
+        names.insert(_place_after(names, *_BEFORE_TOP_A), "top_a")
+    return names
+
+
+def _place_after(names: Sequence[str], *before: str) -> int:
+    return max((place + 1 for place, name in enumerate(names) if name in before), default=0)
 
 
 class Chain:
@@ -61,11 +74,16 @@ class Chain:
 
     def __init__(self, pointer: _Sampler) -> None:
         self._pointer: _Sampler | None = pointer
+        self._kept: list[OwnSampler] = []
 
     def add(self, sampler: _Sampler | None) -> None:
         if not sampler:
             raise EngineFailed("llama.cpp could not create a sampler.")
         llama_cpp.llama_sampler_chain_add(self._pointer, sampler)
+
+    def add_own(self, sampler: OwnSampler) -> None:
+        self._kept.append(sampler)
+        self.add(sampler.pointer)
 
     def apply(self, candidates: llama_cpp.llama_token_data_array) -> None:
         llama_cpp.llama_sampler_apply(self._pointer, ctypes.byref(candidates))
@@ -77,6 +95,7 @@ class Chain:
         if self._pointer is not None:
             llama_cpp.llama_sampler_free(self._pointer)
             self._pointer = None
+            self._kept.clear()
 
 
 class ChainFactory:
@@ -117,7 +136,12 @@ class ChainFactory:
             chain.add(self._mirostat(params, seed))
             return chain
         for name in _active(params):
-            chain.add(self._makers[name](params, seed))
+            if name == "smoothing":
+                chain.add_own(smoothing(params.smoothing_factor, params.smoothing_curve))
+            elif name == "top_a":
+                chain.add_own(top_a(params.top_a, params.min_keep))
+            else:
+                chain.add(self._makers[name](params, seed))
         if params.adaptive_target >= 0.0:
             last = llama_cpp.llama_sampler_init_adaptive_p(params.adaptive_target, params.adaptive_decay, seed)
         else:

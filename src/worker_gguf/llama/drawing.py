@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import NamedTuple
@@ -175,7 +175,8 @@ class RowSampler:
         drawing = turn.drawing
         is_short = drawing.n_generated + ahead < drawing.request.min_tokens
         must_go_on = drawing.guide is not None and drawing.guide.must_go_on
-        drawing.sampler.bias(values, self.eog if is_short or must_go_on else ())
+        ban = (*self.eog, *drawing.request.stop_tokens) if is_short or must_go_on else ()
+        drawing.sampler.bias(values, ban)
 
     def _mask(self, turn: Turn, row: _Row, values: Floats, part: int) -> None:
         """Apply the mask of the next token to a row, if the answer is held to a grammar now."""
@@ -230,14 +231,24 @@ class RowSampler:
         if guide is not None and (forced := guide.next_forced) is not None:
             sampler.take(forced)
             return forced
+        if repeating := sampler.repeating():
+            _exclude(row, values, repeating)
         for _ in range(_MOST_REFUSED):
             token = sampler.draw(values, row.found, self._scratch[part], is_all=row.is_all)
             if guide is None or guide.takes(token):
                 break
-            values[token] = -np.inf
-            row.found = None
+            _exclude(row, values, {token})
         sampler.take(token)
         return token
+
+
+def _exclude(row: _Row, values: Floats, tokens: Set[int]) -> None:
+    """Ban tokens in a row whose candidates may have been found already."""
+    values[list(tokens)] = -np.inf
+    if row.is_all and row.found is not None:
+        row.found = Candidates(row.found.ids, values[row.found.ids])
+    elif row.found is not None and not tokens.isdisjoint(row.found.ids.tolist()):
+        row.found = None
 
 
 def _held(turns: list[Turn]) -> Held:

@@ -6,7 +6,7 @@ import ctypes
 import math
 import secrets
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 import numpy as np
 
@@ -15,10 +15,11 @@ from worker_gguf.errors import EngineFailed
 from worker_gguf.llama.bindings import llama_cpp
 from worker_gguf.llama.candidates import FOLD, Candidates, Floats, Largest, Level, Near, shortlists
 from worker_gguf.llama.chain import ChainFactory, dry_is_active, penalties_are_active, resolve_windows
+from worker_gguf.llama.ngrams import Ngrams
+from worker_gguf.llama.own_samplers import CANDIDATE
 
 __all__ = ["Scratch", "SequenceSampler", "draws_greedily", "shortlist_rule"]
 
-_DTYPE = np.dtype([("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])
 _MAX_SHORTLIST = 2048
 _FEW = 8
 # llama.cpp compares probabilities, whose rounding may differ from that of logits.
@@ -34,7 +35,7 @@ class Scratch:
     """A buffer of candidates that llama.cpp gets by address. One for each sampling thread."""
 
     def __init__(self, n_vocab: int) -> None:
-        self._rows = np.zeros(n_vocab, _DTYPE)
+        self._rows = np.zeros(n_vocab, CANDIDATE)
         self._ids, self._logits = self._rows["id"], self._rows["logit"]
         self._all = np.arange(n_vocab, dtype=np.int32)
         self._start = ctypes.cast(self._rows.ctypes.data, ctypes.POINTER(llama_cpp.llama_token_data))
@@ -90,6 +91,8 @@ def shortlist_rule(params: SamplingParams) -> tuple[str, float] | None:
             return ("top_k", max(params.top_k, params.min_keep))
         if name == "temperature" and params.temperature > 0 and params.dynatemp_range <= 0:
             scale *= params.temperature
+        elif name in ("min_p", "top_p") and (params.smoothing_factor > 0 or params.top_a > 0):
+            break  # smoothing changes distances, and top_a, which follows top_p, needs all probabilities
         elif name == "min_p" and params.min_p > 0 and params.min_keep <= 1:
             # A cut by distance from the largest logit and a cut by rank commute, so a later top_k may still set the
             # rule.
@@ -134,6 +137,7 @@ class SequenceSampler:
         self._rule = shortlist_rule(params) if searches else None
         self._window = self._window_length(params)
         self._chain = factory.greedy(params) if self.is_greedy else factory.sampling(params, seed)
+        self._ngrams = Ngrams(params.no_repeat_ngram_size) if params.no_repeat_ngram_size > 0 else None
         self._recent: deque[int] = deque()
         self._counts: Counter[int] = Counter()
         self._banned = tuple(banned)
@@ -153,9 +157,12 @@ class SequenceSampler:
         return max(penalties, params.dry_penalty_last_n if dry_is_active(params) else 0)
 
     def remember(self, tokens: Iterable[int]) -> None:
-        """Add the tokens so far, for the samplers that use recent tokens."""
+        """Add the tokens so far, for the samplers that use them."""
+        tokens = list(tokens)
+        if self._ngrams is not None:
+            self._ngrams.note(tokens)
         if self._window:
-            for token in list(tokens)[-self._window :]:
+            for token in tokens[-self._window :]:
                 self._chain.accept(token)
                 self._note(token)
 
@@ -202,11 +209,17 @@ class SequenceSampler:
 
     def take(self, token: int) -> None:
         """Add the next token of the answer, for the samplers that use recent tokens or learn from them."""
+        if self._ngrams is not None:
+            self._ngrams.note((token,))
         if self.takes_argmax:
             return
         self._chain.accept(token)
         if self._window:
             self._note(token)
+
+    def repeating(self) -> Set[int]:
+        """Return the tokens that the tokens so far ban now. They change with each token."""
+        return frozenset() if self._ngrams is None else self._ngrams.banned()
 
     def close(self) -> None:
         self._chain.close()
