@@ -40,6 +40,7 @@ class Load:
     api_key: str | None = None
     chat: bool = False
     timeout_s: float = TIMEOUT_S
+    options: Mapping[str, object] = field(default_factory=dict)  # further fields of each body; None leaves one out
 
 
 @dataclass(slots=True)
@@ -129,6 +130,7 @@ def encode(load: Load, number: int) -> bytes:
     prompt: dict[str, Any] = {"messages": [{"role": "user", "content": text}]} if load.chat else {"prompt": text}
     sampled = {"temperature": 0.8, "top_k": 40, "top_p": 0.95}
     body = {"model": load.model, **prompt, "max_tokens": load.max_tokens, **STREAMED, "ignore_eos": True, **sampled}
+    body = {name: value for name, value in (body | dict(load.options)).items() if value is not None}
     return post(load.url, "/chat/completions" if load.chat else "/completions", body, load.api_key)
 
 

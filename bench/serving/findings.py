@@ -36,6 +36,14 @@ BOUNDS = {
     "lookup_cost_c32": Bound(0.98, at_least=True),
     "lookup_equal": Bound(1, at_least=True),
     "soak_growth": Bound(1.02),
+    "schema_ratio_c1": Bound(0.95, at_least=True),
+    "schema_ratio_c8": Bound(0.95, at_least=True),
+    "schema_ratio_c32": Bound(0.92, at_least=True),
+    "schema_over_llama_server_c8": Bound(5, at_least=True),
+    "tools_ratio_c8": Bound(0.98, at_least=True),
+    "schema_compile_ms": Bound(50),
+    "compile_stall_ms": Bound(20),
+    "invalid_answers": Bound(0),
 }
 
 

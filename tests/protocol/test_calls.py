@@ -186,7 +186,6 @@ def test_parameters_of_the_other_route_are_ignored() -> None:
         ("lora", [{"id": 0, "scale": 1}]),
         ("n_keep", 5),
         ("t_max_predict_ms", 100),
-        ("stop_token_ids", [1]),
         ("use_beam_search", True),
         ("post_sampling_probs", True),
         ("tfs", 0.5),
@@ -213,7 +212,6 @@ def test_what_would_change_the_answer_is_refused_by_name(name: str, value: Any) 
         ("modalities", ["text"]),
         ("lora", []),
         ("n_keep", -1),
-        ("stop_token_ids", []),
         ("use_beam_search", False),
         ("tfs", 1.0),
         ("tfs", 1),
@@ -442,3 +440,24 @@ def test_parsing_leaves_the_body_as_it_was() -> None:
     before = repr(body)
     parse_chat(body, Defaults())
     assert repr(body) == before
+
+
+def test_what_ends_or_bans_texts_and_tokens() -> None:
+    options = complete(
+        banned_strings=["a", "b", "a"], stop_token_ids=[3, 1, 3], include_stop_str_in_output=True, stop="x"
+    ).options
+    assert (options.banned_texts, options.stop_tokens, options.keeps_stop) == (("a", "b"), (3, 1), True)
+    assert complete(skip_special_tokens=False).options.shows_controls
+    assert not complete(skip_special_tokens=True).options.shows_controls
+    assert refusal(banned_strings=[""]).param == "banned_strings.0"
+    assert refusal(stop_token_ids=[-1]).param == "stop_token_ids.0"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("smoothing_factor", 0.3), ("smoothing_curve", 2.5), ("top_a", 0.2), ("no_repeat_ngram_size", 3)],
+)
+def test_samplers_of_text_generation_webui(name: str, value: float) -> None:
+    assert getattr(complete(**{name: value}).options.sampling, name) == value
+    assert complete(**{name: value}).options.ignored == ()
+    assert refusal(**{name: -1}).param == name

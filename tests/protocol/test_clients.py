@@ -84,7 +84,7 @@ SILLYTAVERN_LLAMACPP: dict[str, Any] = SILLYTAVERN | {
     "can_abort": True,
 }
 
-NAMED_AS_IGNORED = ("api_server", "api_type", "include_reasoning", "num_ctx", "smoothing_curve", "truncation_length")
+NAMED_AS_IGNORED = ("api_server", "api_type", "include_reasoning", "num_ctx", "truncation_length")
 
 
 def test_sillytavern() -> None:

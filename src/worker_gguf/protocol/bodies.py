@@ -33,6 +33,8 @@ MAX_INT32 = 2**31 - 1
 # The longest stop text and the longest breaker, in characters.
 MAX_TEXT = 1000
 MAX_BREAKERS = 256
+MAX_BANNED = 256
+MAX_NGRAM = 1000
 LONGEST_TIMEOUT_S = 604_800
 
 # It comes after the bounds in the types below, because otherwise the bounds would be missing in the published schema.
@@ -124,6 +126,16 @@ class Common(_Strict):
         None, ge=-1, le=1, description="Adaptive-p: target probability; below 0 is off."
     )
     adaptive_decay: float | None = Field(None, ge=0, le=0.99, description="Adaptive-p: decay of its memory.")
+    smoothing_factor: float | None = Field(
+        None, ge=0, le=100, description="Quadratic smoothing, as in text-generation-webui; 0 is off."
+    )
+    smoothing_curve: float | None = Field(None, ge=1, le=10, description="Its cubic part; 1 is none.")
+    top_a: Probability | None = Field(
+        None, description="Drop tokens below this share of the squared probability of the most likely; 0 is off."
+    )
+    no_repeat_ngram_size: Annotated[int, Field(ge=0, le=MAX_NGRAM), _WHOLE] | None = Field(
+        None, description="Never repeat so many tokens of the prompt or the answer; 0 is off."
+    )
     min_keep: Count | None = Field(None, description="Minimum number of tokens that every sampler keeps.")
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64), _WHOLE] | None = Field(
         None, description="-1 and 4294967295 are random; other values are taken modulo 4294967295."
@@ -136,6 +148,16 @@ class Common(_Strict):
         None, description='{"token id": bias} or [[token id or text, bias or false]]; false bans.'
     )
     ignore_eos: bool | None = Field(None, description="Ban the tokens that end an answer.")
+    banned_strings: Annotated[list[ShortText], Field(max_length=MAX_BANNED)] | None = Field(
+        None, description="Texts that never appear in the answer, in upper or lower case of ASCII letters."
+    )
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOPS)] | None = Field(
+        None, description="Tokens that end the answer and are not part of it."
+    )
+    include_stop_str_in_output: bool | None = Field(None, description="The stop text is part of the answer.")
+    skip_special_tokens: bool | None = Field(
+        None, description="false: control tokens that the model writes are part of the text."
+    )
 
 
 class Message(_Strict):

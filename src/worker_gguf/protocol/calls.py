@@ -50,7 +50,7 @@ class Options(Struct, frozen=True):
     with the size of the vocabulary. If `max_tokens` is None, the answer continues to the end of the context; 0 only
     evaluates the prompt. If `top_logprobs` is None, no log-probabilities are returned. With `scores_prompt`, those of
     the prompt are returned, too. `timeout_s` counts from the arrival of the request. `ignored` has the names of
-    parameters without effect.
+    parameters without effect. With `shows_controls`, control tokens are part of the text.
     """
 
     model: str | None
@@ -68,6 +68,10 @@ class Options(Struct, frozen=True):
     timeout_s: float | None
     ignored: tuple[str, ...]
     scores_prompt: bool = False
+    banned_texts: tuple[str, ...] = ()
+    stop_tokens: tuple[int, ...] = ()
+    keeps_stop: bool = False
+    shows_controls: bool = False
 
 
 class ChatCall(Struct, frozen=True):
@@ -167,6 +171,10 @@ def _options(body: Common, top_logprobs: int | None, ignored: tuple[str, ...], d
         priority=body.priority or 0,
         timeout_s=body.timeout,
         ignored=ignored,
+        banned_texts=tuple(dict.fromkeys(body.banned_strings or ())),
+        stop_tokens=tuple(dict.fromkeys(body.stop_token_ids or ())),
+        keeps_stop=bool(body.include_stop_str_in_output),
+        shows_controls=body.skip_special_tokens is False,
     )
 
 

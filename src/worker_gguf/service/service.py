@@ -127,6 +127,9 @@ class Service:
                 top_logprobs=options.top_logprobs,
                 # The rows of cached tokens are not there any more.
                 cache_prompt=options.cache_prompt and not options.scores_prompt,
+                banned_texts=options.banned_texts,
+                stop_tokens=frozenset(options.stop_tokens),
+                keeps_stop=options.keeps_stop,
                 prompt_logprobs=options.top_logprobs if options.scores_prompt else None,
                 deadline_s=deadline_s,
                 priority=options.priority,

@@ -52,6 +52,10 @@ class Sampling(Group):
         DRAWN.adaptive_target, ge=-1, le=1, description="Adaptive-p: target probability; below 0 is off"
     )
     adaptive_decay: float = Field(DRAWN.adaptive_decay, ge=0, le=0.99, description="Adaptive-p: decay of its memory")
+    smoothing_factor: float = Field(DRAWN.smoothing_factor, ge=0, description="Quadratic smoothing: strength; 0 is off")
+    smoothing_curve: float = Field(DRAWN.smoothing_curve, ge=1, description="Quadratic smoothing: cubic part, 1 is off")
+    top_a: float = Field(DRAWN.top_a, ge=0, le=1, description="Drop tokens below this share of the top²; 0 is off")
+    no_repeat_ngram_size: int = Field(DRAWN.no_repeat_ngram_size, ge=0, description="Never repeat n tokens; 0 is off")
     min_keep: int = Field(DRAWN.min_keep, ge=0, description="Minimum tokens that every sampler keeps")
     seed: int | None = Field(DRAWN.seed, ge=-1, lt=2**32, description="Seed; unset or -1: random for each request")
     samplers: tuple[str, ...] = Field(

@@ -1,0 +1,70 @@
+"""A request with tools, under `auto`, against the same prompt without parsing: tokens per second.
+
+`tools_ratio_c8` is the first over the second. The model has random weights and calls no tool, so this is what the
+search for a call costs.
+"""
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.load import Figures, Load, run, run_loop
+from bench.serving.servers import Server, Setup
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    at_once: int = 8
+    requests: int = 24
+    tools: int = 20
+    prompt_tokens: int = 40
+    max_tokens: int = 96
+
+
+def measure(setup: Setup, model: Path, sizes: Sizes = Sizes()) -> None:
+    """The model's vocabulary is that of bench/words.py."""
+    n_ctx = 120 * sizes.tools + sizes.prompt_tokens + sizes.max_tokens
+    with setup.worker(model, sizes.at_once, n_ctx) as worker:
+        for choice in ("auto", "none"):
+            _load(worker, sizes, choice)
+        for turn in range(setup.rounds):
+            order = ("auto", "none") if turn % 2 else ("none", "auto")
+            rates = {choice: _load(worker, sizes, choice).tokens_per_s for choice in order}
+            setup.findings.add("tools_tokens_per_s_c8", rates["auto"])
+            setup.findings.add("tools_none_tokens_per_s_c8", rates["none"])
+            setup.findings.add("tools_ratio_c8", rates["auto"] / rates["none"])
+
+
+def tools(count: int) -> list[dict[str, object]]:
+    """Return tools as a coding agent has them."""
+    parameters = {
+        "type": "object",
+        "properties": {
+            "path": {"type": "string", "description": "The file, relative to the project."},
+            "lines": {"type": "array", "items": {"type": "integer"}, "description": "The first and the last line."},
+            "mode": {"enum": ["read", "write", "append"]},
+        },
+        "required": ["path", "mode"],
+    }
+    return [
+        {"type": "function", "function": {"name": f"tool_{n}", "description": "Does it.", "parameters": parameters}}
+        for n in range(count)
+    ]
+
+
+def _load(server: Server, sizes: Sizes, choice: str) -> Figures:
+    load = Load(
+        server.url,
+        server.model,
+        sizes.at_once,
+        sizes.requests,
+        sizes.prompt_tokens,
+        sizes.max_tokens,
+        secrets.token_hex(8),
+        chat=True,
+        options={"tools": tools(sizes.tools), "tool_choice": choice},
+    )
+    figures = run_loop(run(load))
+    if figures.errors:
+        raise RuntimeError(figures.errors[0])
+    return figures
