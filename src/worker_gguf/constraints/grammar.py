@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
 
 from worker_gguf.constraints.gbnf import gbnf_to_lark
+from worker_gguf.engine.json_form import JSON_FORM
 from worker_gguf.engine.request import Constraint
 from worker_gguf.errors import InvalidRequest
 
 __all__ = ["check", "compiled_text", "reason"]
 
-# One way to write each value: the separators of json.dumps, as most templates write JSON, and no \u escapes, by which a
-# key that the schema names could be written in another way and then escape its schema.
-_POLICY: dict[str, Any] = {
-    "item_separator": ", ",
-    "key_separator": ": ",
-    "whitespace_flexible": False,
-    "whitespace_pattern": None,
-    "coerce_one_of": False,
-    "json_allowed_escapes": 'nrbtf\\"',
-    "json_allow_general_unicode_escapes": False,
-}
 _MAX_REASON = 160
 # What llguidance's messages say of a fault, for those that would otherwise quote the grammar.
 _REASONS = (
@@ -58,7 +47,7 @@ def compiled_text(constraint: Constraint) -> str:
 
     match constraint.kind:
         case "json_schema":
-            options = {**_POLICY, "lenient": constraint.is_lenient}
+            options = {**JSON_FORM, "lenient": constraint.is_lenient}
             try:
                 return LLMatcher.grammar_from_json_schema(constraint.grammar, overrides=options)  # type: ignore[arg-type]
             except ValueError as error:

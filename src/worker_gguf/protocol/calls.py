@@ -7,9 +7,10 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from worker_gguf.engine.request import SamplingParams
+from worker_gguf.engine.request import Constraint, SamplingParams
 from worker_gguf.errors import UnsupportedParameter
 from worker_gguf.protocol.bodies import ChatBody, Common, CompletionBody
+from worker_gguf.protocol.constraint import read_constraint
 from worker_gguf.protocol.messages import check_messages
 from worker_gguf.protocol.parameters import CHAT_REFUSED, REFUSED
 from worker_gguf.protocol.sampling import read_sampling
@@ -49,7 +50,8 @@ class Options(Struct, frozen=True):
     `text_biases` will be applied to every token of their texts. The ids in `sampling.logit_bias` are not yet compared
     with the size of the vocabulary. If `max_tokens` is None, the answer continues to the end of the context; 0 only
     evaluates the prompt. If `top_logprobs` is None, no log-probabilities are returned. `timeout_s` counts from the
-    arrival of the request. `ignored` has the names of parameters without effect.
+    arrival of the request. `ignored` has the names of parameters without effect. `constraint` is what the answer must
+    match.
     """
 
     model: str | None
@@ -66,6 +68,7 @@ class Options(Struct, frozen=True):
     priority: int
     timeout_s: float | None
     ignored: tuple[str, ...]
+    constraint: Constraint | None = None
 
 
 class ChatCall(Struct, frozen=True):
@@ -140,6 +143,8 @@ def parse_completion(body: object, defaults: Defaults) -> CompletionCall:
 
 
 def _options(body: Common, top_logprobs: int | None, ignored: tuple[str, ...], defaults: Defaults) -> Options:
+    constraint, unused = read_constraint(body)
+    ignored = tuple(sorted({*ignored, *unused}))
     if defaults.strict:
         check_strict(ignored)
     sampling, text_biases = read_sampling(body, defaults.sampling)
@@ -165,6 +170,7 @@ def _options(body: Common, top_logprobs: int | None, ignored: tuple[str, ...], d
         priority=body.priority or 0,
         timeout_s=body.timeout,
         ignored=ignored,
+        constraint=constraint,
     )
 
 

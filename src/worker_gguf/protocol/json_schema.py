@@ -181,7 +181,7 @@ def _with_patterns(value: object) -> object:
     if len(value) > MAX_PATTERNS:
         raise Refused(f"has more than {MAX_PATTERNS} patterns")
     try:
-        return {rewritten(pattern): part for pattern, part in value.items()}
+        return {rewritten(pattern, exact=True): part for pattern, part in value.items()}
     except PatternFault as fault:
         raise Refused(f"has a pattern that {fault}") from None
 

@@ -82,7 +82,7 @@ def _const(schema: Schema) -> None:
 
 def _check_constant(value: object) -> None:
     for part in _leaves(value):
-        if isinstance(part, str) and any(char < " " and char not in _ESCAPED for char in part):
+        if isinstance(part, str) and any((char < " " and char not in _ESCAPED) or char == "\x7f" for char in part):
             raise Refused("has a control character that answers never contain")
         if isinstance(part, int | float) and not isinstance(part, bool):
             _check_exact(part)

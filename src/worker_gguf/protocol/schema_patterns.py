@@ -8,15 +8,24 @@ pattern keeps the characters on which all agree, so that an answer is valid for 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 __all__ = ["FORMATS", "SAME_AS_ANY", "PatternFault", "rewritten"]
 
 _SPACES = r"\t\n\x0B\x0C\r\x20"
-_ALL_SPACES = (
-    _SPACES + r"\x1C-\x1F\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}\x{FEFF}"
-)
+_MORE_SPACES = r"\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}\x{FEFF}"
 _LETTERS = "0-9A-Za-z_"
+# ECMA-262's members of the classes.
+_EXACT = {
+    "d": "0-9",
+    "D": "[^0-9]",
+    "w": _LETTERS,
+    "W": f"[^{_LETTERS}]",
+    "s": _SPACES + _MORE_SPACES,
+    "S": f"[^{_SPACES}{_MORE_SPACES}]",
+}
 _ALL_LETTERS = _LETTERS + r"\p{L}\p{M}\p{N}\p{Pc}"
+_ALL_SPACES = _SPACES + _MORE_SPACES + r"\x1C-\x1F\x{85}"
 # What every dialect counts as a member, and what any of them does. A negated class leaves out the latter.
 _EVERYWHERE = {
     "d": "0-9",
@@ -34,12 +43,14 @@ _ANYWHERE = {
     "s": _ALL_SPACES,
     "S": f"[^{_SPACES}]",
 }
-_CONTROLS = {"t": r"\t", "n": r"\n", "r": r"\r", "v": r"\x0B", "f": r"\x0C"}
+_CONTROLS = {"t": 9, "n": 10, "v": 11, "f": 12, "r": 13}
 _DOT = r"[^\n\r\x{2028}\x{2029}]"
 _PUNCTUATION = frozenset("^$\\.*+?()[]{}|/-")
-_IN_CLASS = frozenset("[]^-&~\\")
+_WRITTEN = frozenset(map(ord, "\b\t\n\f\r"))
+_UNWRITABLE = "needs a control character that answers never contain"
+_LOW_SURROGATE = re.compile(r"\\u(D[C-F][0-9A-F]{2})", re.IGNORECASE)
 _HEX = {"x": re.compile(r"[0-9A-Fa-f]{2}"), "u": re.compile(r"[0-9A-Fa-f]{4}")}
-_PROPERTY = re.compile(r"\{[A-Za-z_]+(=[A-Za-z_]+)?\}")
+_PROPERTY = re.compile(r"\\[pP]\{[A-Za-z_]+(=[A-Za-z_]+)?\}")
 _REPEAT = re.compile(r"\{[0-9]+(,[0-9]*)?\}")
 _MOST_REPEATS = 100_000
 
@@ -75,18 +86,21 @@ class PatternFault(ValueError):
     """The pattern cannot be guaranteed. The message says why, without the text of the pattern."""
 
 
-def rewritten(pattern: str) -> str:
-    """Return the pattern in Rust's syntax. Raises PatternFault."""
+def rewritten(pattern: str, *, exact: bool = False) -> str:
+    """Return the pattern in Rust's syntax. Raises PatternFault.
+
+    With `exact`, the classes have exactly ECMA-262's members, for a pattern that also decides what does not match it.
+    """
     parts: list[str] = []
     at, n_open, can_repeat = 0, 0, False
     while at < len(pattern):
         char = pattern[at]
         match char:
             case "\\":
-                part, at = _escape(pattern, at)
+                part, at = _escape(pattern, at, _EXACT if exact else _EVERYWHERE)
                 parts.append(part)
             case "[":
-                part, at = _class(pattern, at)
+                part, at = _class(pattern, at, exact)
                 parts.append(part)
             case "(":
                 part, at = _group(pattern, at)
@@ -101,11 +115,8 @@ def rewritten(pattern: str) -> str:
             case "}" | "]":
                 parts.append("\\" + char)
                 at += 1
-            case "^" if at and pattern[at - 1] not in "(|:^":
-                raise PatternFault("has a ^ that is not at its beginning, which is not supported")
-            case "$" if pattern[at + 1 : at + 2] not in ("", ")", "|", "$"):
-                raise PatternFault("has a $ that is not at its end, which is not supported")
             case _:
+                _check_plain(pattern, at)
                 n_open -= char == ")"
                 parts.append(char)
                 at += 1
@@ -117,11 +128,22 @@ def rewritten(pattern: str) -> str:
     return "".join(parts)
 
 
-def _escape(pattern: str, at: int) -> tuple[str, int]:
+def _check_plain(pattern: str, at: int) -> None:
+    """Check a character that stands for itself, for an end of the text, or for a choice or the end of a group."""
+    char = pattern[at]
+    if char == "^" and at and pattern[at - 1] not in "(|:^":
+        raise PatternFault("has a ^ that is not at its beginning, which is not supported")
+    if char == "$" and pattern[at + 1 : at + 2] not in ("", ")", "|", "$"):
+        raise PatternFault("has a $ that is not at its end, which is not supported")
+    if not _can_be_written(ord(char), ord(char)):
+        raise PatternFault(_UNWRITABLE)
+
+
+def _escape(pattern: str, at: int, members: Mapping[str, str]) -> tuple[str, int]:
     """Rewrite the escape at this place, outside a class. Returns it and the place behind it."""
     letter = pattern[at + 1 : at + 2]
-    if letter in _EVERYWHERE:
-        return f"[{_EVERYWHERE[letter]}]", at + 2
+    if letter in members:
+        return f"[{members[letter]}]", at + 2
     if letter in ("b", "B"):
         raise PatternFault("looks at the edge of a word (\\b), which is not supported")
     return _character(pattern, at)
@@ -129,56 +151,78 @@ def _escape(pattern: str, at: int) -> tuple[str, int]:
 
 def _character(pattern: str, at: int) -> tuple[str, int]:
     """Rewrite an escape that stands for one character, or for the characters with a property."""
+    found = _PROPERTY.match(pattern, at)
+    if found:
+        return found[0], found.end()
+    code, at = _code(pattern, at)
+    if not _can_be_written(code, code):
+        raise PatternFault(_UNWRITABLE)
+    return f"\\x{{{code:X}}}", at
+
+
+def _code(pattern: str, at: int) -> tuple[int, int]:
+    """Return the character that an escape stands for, and the place behind it."""
     letter = pattern[at + 1 : at + 2]
     if letter in _CONTROLS:
         return _CONTROLS[letter], at + 2
-    if letter in _PUNCTUATION and letter:
-        return "\\" + letter, at + 2
-    if letter in ("p", "P") and (found := _PROPERTY.match(pattern, at + 2)):
-        return pattern[at : found.end()], found.end()
+    if letter in _PUNCTUATION:
+        return ord(letter), at + 2
     if letter in _HEX and (found := _HEX[letter].match(pattern, at + 2)):
         code, end = int(found[0], 16), found.end()
-        if 0xD800 <= code < 0xDC00 and (low := re.compile(r"\\u(D[C-F][0-9A-F]{2})", re.I).match(pattern, end)):
+        if 0xD800 <= code < 0xDC00 and (low := _LOW_SURROGATE.match(pattern, end)):
             code, end = 0x10000 + ((code - 0xD800) << 10) + int(low[1], 16) - 0xDC00, low.end()
         if 0xD800 <= code < 0xE000:
             raise PatternFault("has a surrogate, which is not a character")
-        return f"\\x{{{code:X}}}", end
+        return code, end
     if letter == "0" and not pattern[at + 2 : at + 3].isdigit():
-        return r"\x00", at + 2
+        return 0, at + 2
     if letter.isdigit() or letter == "k":
         raise PatternFault("refers back to a group, which is not supported")
     raise PatternFault("has an escape that is not supported")
 
 
-def _class(pattern: str, at: int) -> tuple[str, int]:
+def _can_be_written(first: int, last: int) -> bool:
+    """Return whether answers can contain one of the characters in a range: no \\u escapes are written."""
+    return any(code in _WRITTEN or (code > 0x1F and code != 0x7F) for code in range(first, min(last, 0x80) + 1)) or (
+        last > 0x7F
+    )
+
+
+def _class(pattern: str, at: int, exact: bool) -> tuple[str, int]:
     """Rewrite the class that begins here, such as `[^a-z\\d]`."""
     is_negated = pattern.startswith("[^", at)
     parts = ["[^" if is_negated else "["]
-    members = _ANYWHERE if is_negated else _EVERYWHERE
+    members = _EXACT if exact else _ANYWHERE if is_negated else _EVERYWHERE
+    can_match = is_negated
     at += len(parts[0])
     while at < len(pattern) and pattern[at] != "]":
-        char = pattern[at]
-        letter = pattern[at + 1 : at + 2] if char == "\\" else ""
-        if letter in members:
-            parts.append(members[letter])
-            at += 2
-        elif letter == "b":
-            parts.append(r"\x08")
-            at += 2
-        elif char == "\\":
-            part, at = _character(pattern, at)
-            parts.append(part)
-        else:
-            is_range = char == "-" and len(parts) > 1 and pattern[at + 1 : at + 2] not in ("]", "")
-            parts.append(char if char not in _IN_CLASS or is_range else "\\" + char)
-            at += 1
+        part, code, at = _member(pattern, at, members)
+        last = code
+        if code is not None and pattern.startswith("-", at) and pattern[at + 1 : at + 2] not in ("]", ""):
+            end, last, at = _member(pattern, at + 1, members)
+            if last is None or last < code:
+                raise PatternFault("has a class with a range that is not valid")
+            part = f"{part}-{end}"
+        parts.append(part)
+        can_match = can_match or code is None or last is None or _can_be_written(code, last)
     if at >= len(pattern):
         raise PatternFault("has a bracket without its partner")
     if len(parts) == 1:
-        if not is_negated:
-            raise PatternFault("has an empty class, which no text matches")
-        return r"(?s:.)", at + 1
+        raise PatternFault("has an empty class, which dialects read in different ways")
+    if not can_match:
+        raise PatternFault(_UNWRITABLE)
     return "".join([*parts, "]"]), at + 1
+
+
+def _member(pattern: str, at: int, members: Mapping[str, str]) -> tuple[str, int | None, int]:
+    """Return the member of a class at this place: its text, its character unless it is a class, the place behind it."""
+    letter = pattern[at + 1 : at + 2] if pattern[at] == "\\" else ""
+    if letter in members:
+        return members[letter], None, at + 2
+    if found := _PROPERTY.match(pattern, at):
+        return found[0], None, found.end()
+    code, at = (8, at + 2) if letter == "b" else _code(pattern, at) if letter else (ord(pattern[at]), at + 1)
+    return f"\\x{{{code:X}}}", code, at
 
 
 def _group(pattern: str, at: int) -> tuple[str, int]:

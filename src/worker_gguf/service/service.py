@@ -128,6 +128,7 @@ class Service:
                 cache_prompt=options.cache_prompt,
                 deadline_s=deadline_s,
                 priority=options.priority,
+                constraint=options.constraint,
             )
             for index in range(len(prompts) * options.n)
         ]
