@@ -7,7 +7,9 @@ that are merged with each other can have billions of copies.
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -15,7 +17,7 @@ from typing import Any, NamedTuple
 from worker_gguf.protocol.schema_fault import Refused
 from worker_gguf.protocol.schema_references import resolved
 
-__all__ = ["MOST_COPIES", "MOST_LEVELS", "MOST_MULTIPLE", "check_cost"]
+__all__ = ["MOST_COPIES", "MOST_LEVELS", "MOST_MS", "MOST_MULTIPLE", "check_cost"]
 
 # A thread's stack of 8 MB was full at 1600 levels, whatever keywords they had (llguidance 1.9.1).
 MOST_LEVELS = 400
@@ -23,6 +25,9 @@ MOST_LEVELS = 400
 MOST_COPIES = 50_000
 # The automaton of multipleOf has so many states. 10,000 take 35 ms, 100,000 take 170 ms, a million 6 s.
 MOST_MULTIPLE = 10_000
+# The time that a schema may take to compile, by the figures of `_own_ms`.
+MOST_MS = 700.0
+_UNICODE = re.compile(r"\\[pPWS]|\\x\{[0-9A-F]{3}")
 
 Schema = Mapping[str, Any]
 _MAPS = ("properties", "patternProperties")
@@ -43,6 +48,8 @@ def check_cost(root: object) -> None:
     """Raise Refused if a schema is nested too deeply, also by its references, or would be copied too often."""
     if _levels(root) > MOST_LEVELS:
         raise Refused(f"leads through more than {MOST_LEVELS} levels of schemas, with all its references")
+    if _own_ms_of_all(root) > MOST_MS:
+        raise Refused("would take too long to compile; use fewer properties, structured constants and long patterns")
     cost = _Costs(root).total(root)
     if cost.size > MOST_COPIES:
         raise Refused("is merged with too many other schemas: allOf, anyOf, oneOf and $ref multiply each other here")
@@ -103,6 +110,43 @@ def _units(root: object) -> tuple[dict[int, int], dict[int, set[int]]]:
                 found.append(target)
             todo += ((child, depth + 1) for child in children(schema))
     return depths, targets
+
+
+# --- time ------------------------------------------------------------------------------------------------------------
+
+
+def _own_ms_of_all(root: object) -> float:
+    """Return about how long the schemas take to compile, each once, in milliseconds."""
+    total, seen = 0.0, set()
+    todo = [root]
+    while todo:
+        schema = todo.pop()
+        if not isinstance(schema, dict) or id(schema) in seen:
+            continue
+        seen.add(id(schema))
+        total += _own_ms(schema)
+        if "$ref" in schema:
+            todo.append(resolved(root, schema["$ref"]))
+        todo += children(schema)
+    return total
+
+
+def _own_ms(schema: Schema) -> float:
+    """Figures of llguidance 1.9.1 on one core of 2.5 GHz, without the schemas inside."""
+    n_names = len(schema.get("properties", ()))
+    n_patterns = len(schema.get("patternProperties", ()))
+    chooses = n_names and schema.keys() & {"minProperties", "maxProperties"}
+    constants = [*schema.get("enum", ()), schema.get("const")]
+    texts = [str(schema.get("pattern", "")), *schema.get("patternProperties", ())]
+    return (
+        0.05 * n_names
+        + (0.04 if chooses else 0.0002) * n_names**2
+        + 0.04 * n_patterns**2
+        + 0.15 * sum(len(json.dumps(value)) / 20 for value in constants if isinstance(value, dict | list))
+        + sum(0.15 + 0.5 * len(_UNICODE.findall(text)) for text in texts if text)
+        + (1.5 if schema.get("format") == "uri" else 0)
+        + (0.005 * _digits(Fraction(str(schema["multipleOf"]))) if "multipleOf" in schema else 0)
+    )
 
 
 # --- copies ----------------------------------------------------------------------------------------------------------

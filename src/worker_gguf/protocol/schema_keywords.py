@@ -19,7 +19,7 @@ _TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 # Above this, neighbouring integers are the same number for a parser that reads all numbers as floats.
 _MOST_EXACT = 2**53
 _MOST_LENGTH = 1_000_000
-_MOST_OPTIONAL = 100
+_MOST_OPTIONAL = 50
 _ESCAPED = frozenset("\b\f\n\r\t")
 _OWN_FORMATS = frozenset({"duration", "ipv4", "ipv6", "uri", "uuid"})
 
