@@ -16,7 +16,7 @@ from tests.e2e.conftest import Running
 
 pytestmark = pytest.mark.usefixtures("all_slots_free")
 
-QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+QUESTION: Any = [{"role": "user", "content": "What is the capital of France?"}]
 
 
 class City(BaseModel):
@@ -61,7 +61,7 @@ def test_a_pydantic_model_is_parsed_by_openais_client(client: openai.OpenAI, see
         response_format=City,
         max_tokens=400,
         seed=seed,
-        temperature=1.0,  # type: ignore[arg-type]
+        temperature=1.0,
     )
     assert isinstance(answer.choices[0].message.parsed, City)
 
@@ -72,7 +72,7 @@ def test_a_stream_is_parsed_by_openais_client(client: openai.OpenAI) -> None:
         messages=QUESTION,
         response_format=City,
         max_tokens=400,
-        seed=4,  # type: ignore[arg-type]
+        seed=4,
     ) as stream:
         n_deltas = sum(event.type == "content.delta" for event in stream)
         parsed = stream.get_final_completion().choices[0].message.parsed

@@ -1,27 +1,97 @@
-"""Placeholder until the branch with the real one is merged."""
+"""Turns a constraint into a grammar of llguidance."""
 
 from __future__ import annotations
 
 import json
+import re
 
+from worker_gguf.constraints.gbnf import gbnf_to_lark
+from worker_gguf.engine.json_form import JSON_FORM
 from worker_gguf.engine.request import Constraint
+from worker_gguf.errors import InvalidRequest
 
-__all__ = ["compiled_text"]
+__all__ = ["check", "compiled_text", "reason"]
+
+_MAX_REASON = 160
+# What llguidance's messages say of a fault, for those that would otherwise quote the grammar.
+_REASONS = (
+    (r"Unsatisfiable schema", "no value matches the schema"),
+    (r"circular references with sibling keys", "a $ref with other keywords next to it refers to itself"),
+    (r"patternProperty regexes", "two patterns of patternProperties may match the same name"),
+    (r"if regex is empty|range for", "a pattern or a range of numbers is too complex"),
+    (r"schema too large|stack level", "allOf, anyOf, oneOf or $ref multiply each other too often"),
+    (r"min/maxProperties", "minProperties and maxProperties need all named properties in required"),
+    (r"oneOf", "the options of a oneOf are not known to exclude each other; use anyOf"),
+    (r"too big|too large|fuel|too many|too complex", "it is too large or too complex"),
+    (r"look-?around", "it has a regular expression that looks ahead or behind, or at the edge of a word"),
+    (r"backreference", "it has a regular expression that refers back to a group"),
+    (r"regex|repetition", "it has a regular expression that is not valid"),
+    (r"too deeply nested|recursion limit", "it is nested too deeply"),
+    (r"circular reference", "a terminal refers to itself; write its name in lower case"),
+    (r"unknown name|not found", "it uses a rule that is not defined"),
+    (r"no start rule", "it has no rule named start"),
+    (r"unknown special token|[Tt]oken range", "it names a token that the model does not have"),
+    (r"Empty grammar", "it is empty"),
+    (r"lexer error|[Ee]xpected", "it is not well-formed"),
+)
+_LINE = re.compile(r"^(?:at )?(\d+)\(\d+\)")
 
 
 def compiled_text(constraint: Constraint) -> str:
+    """Return the grammar of a constraint for an LLMatcher: Lark, or JSON with a list of grammars.
+
+    The messages have no text from the request beyond names of keywords. Raises InvalidRequest, without `param`, if the
+    constraint cannot be converted. Not every fault shows here: see `check`.
+    """
     from llguidance import LLMatcher
 
     match constraint.kind:
         case "json_schema":
-            return LLMatcher.grammar_from_json_schema(
-                json.loads(constraint.grammar),
-                overrides={"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "},
-            )
-        case "lark":
-            return LLMatcher.grammar_from_lark(constraint.grammar)
+            options = {**JSON_FORM, "lenient": constraint.is_lenient}
+            try:
+                return LLMatcher.grammar_from_json_schema(constraint.grammar, overrides=options)  # type: ignore[arg-type]
+            except ValueError as error:
+                raise _unusable("JSON Schema", str(error)) from None
         case "regex":
             return LLMatcher.grammar_from_regex(constraint.grammar)
+        case "gbnf":
+            return gbnf_to_lark(constraint.grammar)
         case "choice":
-            return "start: " + " | ".join(map(json.dumps, json.loads(constraint.grammar)))
-    raise NotImplementedError
+            return _choice(json.loads(constraint.grammar))
+        case "lark":
+            return constraint.grammar
+
+
+def check(constraint: Constraint) -> None:
+    """Raise InvalidRequest, without `param`, if llguidance cannot use a constraint, as far as shows without tokens.
+
+    The engine compiles it anyway: this is for those who have no engine.
+    """
+    from llguidance import LLMatcher
+
+    message = LLMatcher.validate_grammar(compiled_text(constraint))
+    if message:
+        what = {"json_schema": "JSON Schema", "regex": "regular expression"}.get(constraint.kind, "grammar")
+        raise _unusable(what, message)
+
+
+def reason(message: str) -> str:
+    """Return what an error of llguidance means, without text of the grammar, as the end of a sentence.
+
+    Its messages quote the grammar and the text so far.
+    """
+    first = message.splitlines()[0] if message else ""
+    found = next((text for pattern, text in _REASONS if re.search(pattern, first)), None)
+    if found is None and re.fullmatch(r"[A-Za-z ,.()-]*", first):
+        found = first[:_MAX_REASON]
+    line = _LINE.match(first)
+    return (found or "llguidance does not accept it") + (f" (line {line[1]})" if line else "")
+
+
+def _choice(texts: list[str]) -> str:
+    """One terminal, because llguidance would follow only the longest of several that begin alike."""
+    return f"start: CHOICE\nCHOICE: {' | '.join(map(json.dumps, texts))}\n"
+
+
+def _unusable(what: str, message: str) -> InvalidRequest:
+    return InvalidRequest(f"The {what} cannot be used: {reason(message)}.")

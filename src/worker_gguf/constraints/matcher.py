@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from worker_gguf.constraints.grammar import compiled_text
+from worker_gguf.constraints.grammar import compiled_text, reason
 from worker_gguf.constraints.tokens import TokenTable, make_tokenizer
 from worker_gguf.engine.request import Constraint, GrammarKind
 from worker_gguf.errors import InvalidRequest
@@ -104,8 +104,8 @@ class Grammars:
         # Messages of llguidance would otherwise quote the text so far, which must not reach the log.
         native = LLMatcher(self._tokenizer, text, log_level=0, limits=LLParserLimits(verbose_errors=False))
         if native.is_error():
-            why = _short(native.get_error())
-            raise InvalidRequest(f"The grammar cannot be used: {why}", param=constraint.param)
+            why = reason(native.get_error())
+            raise InvalidRequest(f"The grammar cannot be used: {why}.", param=constraint.param)
         return native
 
     def _written(self, text: str) -> str:
@@ -129,10 +129,4 @@ def _opened(text: str, opening: str) -> str:
 
 
 def _stuck(native: LLMatcher) -> InvalidRequest:
-    why = _short(native.get_error()) or "no token can follow"
-    return InvalidRequest(f"The answer cannot go on as the grammar wants: {why}")
-
-
-def _short(message: str, most: int = 300) -> str:
-    line = " ".join(message.split())
-    return line if len(line) <= most else line[:most] + "…"
+    return InvalidRequest(f"The answer cannot go on as the grammar wants: {reason(native.get_error())}.")

@@ -52,6 +52,15 @@ TokenId = Annotated[int, Field(ge=0, le=MAX_INT32)]
 TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True), BeforeValidator(integers)]
 
 
+def _given(value: object) -> object:
+    """Clients send an empty value for a field that the user left blank."""
+    return None if value in ("", [], {}) else value
+
+
+_UNLESS_EMPTY = BeforeValidator(_given)
+GrammarText = Annotated[str | None, _UNLESS_EMPTY]
+
+
 class _Strict(BaseModel):
     # Strict: "1" and true are not numbers. Integers are valid floats, and whole floats are valid integers (numbers.py).
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, allow_inf_nan=False)
@@ -158,6 +167,33 @@ class Common(_Strict):
     skip_special_tokens: bool | None = Field(
         None, description="false: control tokens that the model writes are part of the text."
     )
+
+    # What the answer must match: docs/structured-output.md. protocol/constraint.py reads these fields.
+    response_format: Annotated[dict[str, Any] | None, _UNLESS_EMPTY] = Field(
+        None, description="JSON that matches a schema, any JSON object, a grammar or a text; see structured output."
+    )
+    json_schema: dict[str, Any] | bool | str | None = Field(
+        None, description="A JSON Schema that the answer must match, as in llama-server."
+    )
+    grammar: GrammarText = Field(None, description="A grammar in GBNF, as in llama-server, or in Lark.")
+    regex: GrammarText = Field(None, description="A regular expression that the whole answer must match.")
+    lark: GrammarText = Field(None, description="A grammar in llguidance's Lark.")
+    choice: Annotated[list[str] | None, _UNLESS_EMPTY] = Field(None, description="The answer is one of these texts.")
+    guided_json: Annotated[dict[str, Any] | str | None, _UNLESS_EMPTY] = Field(
+        None, description="A JSON Schema, or the JSON text of one, as in vLLM."
+    )
+    guided_regex: GrammarText = Field(None, description="The same as regex, as in vLLM.")
+    guided_choice: Annotated[list[str] | None, _UNLESS_EMPTY] = Field(
+        None, description="The same as choice, as in vLLM."
+    )
+    guided_grammar: GrammarText = Field(None, description="The same as grammar, as in vLLM.")
+    structured_outputs: Annotated[dict[str, Any] | None, _UNLESS_EMPTY] = Field(
+        None, description="One of `json`, `regex`, `choice`, `grammar` and `json_object`, as in vLLM."
+    )
+    format: Annotated[dict[str, Any] | str | None, _UNLESS_EMPTY] = Field(
+        None, description="`json`, or a JSON Schema, as in Ollama."
+    )
+    grammar_string: GrammarText = Field(None, description="The same as grammar, as in text-generation-webui.")
 
 
 class Message(_Strict):

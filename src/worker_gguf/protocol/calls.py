@@ -8,8 +8,9 @@ from typing import Any
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from worker_gguf.engine.request import SamplingParams
+from worker_gguf.engine.request import Constraint, SamplingParams
 from worker_gguf.protocol.bodies import ChatBody, Common, CompletionBody
+from worker_gguf.protocol.constraint import read_constraint
 from worker_gguf.protocol.messages import check_messages
 from worker_gguf.protocol.parameters import CHAT_REFUSED, REFUSED
 from worker_gguf.protocol.sampling import read_sampling
@@ -51,6 +52,7 @@ class Options(Struct, frozen=True):
     evaluates the prompt. If `top_logprobs` is None, no log-probabilities are returned. With `scores_prompt`, those of
     the prompt are returned, too. `timeout_s` counts from the arrival of the request. `ignored` has the names of
     parameters without effect. With `shows_controls`, control tokens are part of the text.
+    `constraint` is what the answer must match.
     """
 
     model: str | None
@@ -67,6 +69,7 @@ class Options(Struct, frozen=True):
     priority: int
     timeout_s: float | None
     ignored: tuple[str, ...]
+    constraint: Constraint | None = None
     scores_prompt: bool = False
     banned_texts: tuple[str, ...] = ()
     stop_tokens: tuple[int, ...] = ()
@@ -146,6 +149,8 @@ def parse_completion(body: object, defaults: Defaults) -> CompletionCall:
 
 
 def _options(body: Common, top_logprobs: int | None, ignored: tuple[str, ...], defaults: Defaults) -> Options:
+    constraint, unused = read_constraint(body)
+    ignored = tuple(sorted({*ignored, *unused}))
     if defaults.strict:
         check_strict(ignored)
     sampling, text_biases = read_sampling(body, defaults.sampling)
@@ -171,6 +176,7 @@ def _options(body: Common, top_logprobs: int | None, ignored: tuple[str, ...], d
         priority=body.priority or 0,
         timeout_s=body.timeout,
         ignored=ignored,
+        constraint=constraint,
         banned_texts=tuple(dict.fromkeys(body.banned_strings or ())),
         stop_tokens=tuple(dict.fromkeys(body.stop_token_ids or ())),
         keeps_stop=bool(body.include_stop_str_in_output),

@@ -42,24 +42,14 @@ _NO_LIMIT = (0, -1)
 
 # The neutral values of each parameter, besides null. Numbers are compared as numbers, but true is not equal to 1.
 REFUSED: Mapping[str, tuple[object, ...]] = {
-    # Tools and the form of the answer.
+    # Tools.
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
-    "format": _EMPTY,
-    "grammar": ("",),
-    "json_schema": (),
     "preserved_tokens": ([],),
-    "guided_json": _EMPTY,
-    "guided_regex": _EMPTY,
-    "guided_choice": _EMPTY,
-    "guided_grammar": _EMPTY,
     "structural_tag": _EMPTY,
-    "structured_outputs": _EMPTY,
-    "grammar_string": ("",),
-    "regex": ("",),
+    "grammar_lazy": _OFF,
     # Other kinds of input and output.
     "modalities": (["text"], []),
     "audio": (),
@@ -149,9 +139,11 @@ INSTEAD: Mapping[str, str] = {
     "banned_tokens": "Use banned_strings, or logit_bias with false.",
     "custom_token_bans": "Use logit_bias with false.",
     "do_sample": "Use temperature 0.",
+    "grammar_lazy": "Use tools for calls.",
     "enable_thinking": "Send it in chat_template_kwargs.",
     "reasoning": "Use reasoning_effort or chat_template_kwargs.",
     "stop_regex": "Use stop, or regex for the whole answer.",
+    "structural_tag": "Use tools for calls, or lark.",
     "t_max_predict_ms": "Use timeout.",
     "t_max_prompt_ms": "Use timeout.",
     "thinking": "Use chat_template_kwargs.",
@@ -179,7 +171,6 @@ IGNORED: Mapping[str, str] = {
     "enforce_include_reasoning": "SillyTavern",
     "features": "Open WebUI",
     "files": "Open WebUI",
-    "grammar_lazy": "llama-server: with grammar",
     "grammar_triggers": "llama-server: with grammar",
     "grammar_retain_state": "KoboldCpp: with grammar",
     "grammar_type": "llama-server: with grammar",

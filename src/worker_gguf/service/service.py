@@ -133,6 +133,7 @@ class Service:
                 prompt_logprobs=options.top_logprobs if options.scores_prompt else None,
                 deadline_s=deadline_s,
                 priority=options.priority,
+                constraint=options.constraint,
             )
             for index in range(len(prompts) * options.n)
         ]

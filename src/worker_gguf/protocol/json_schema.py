@@ -1,0 +1,207 @@
+"""Finds what of a JSON Schema cannot be guaranteed, and prepares the rest for llguidance, which is not needed here.
+
+Keywords mean what they mean in draft 2020-12. What llguidance would read in another way is rewritten or refused, and so
+is what it would take too long to compile.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from msgspec import Struct
+
+from worker_gguf.protocol.schema_cost import check_cost
+from worker_gguf.protocol.schema_disjoint import are_disjoint
+from worker_gguf.protocol.schema_fault import Fault, Refused
+from worker_gguf.protocol.schema_keywords import CHECKS, UNSUPPORTED, is_neutral
+from worker_gguf.protocol.schema_patterns import PatternFault, rewritten
+from worker_gguf.protocol.schema_references import escaped, resolved
+
+__all__ = ["MAX_SCHEMA_BYTES", "Examined", "Fault", "Refused", "examine"]
+
+MAX_SCHEMA_BYTES = 256 * 1024
+# llguidance's reader of JSON stops at 128. Much more than any published schema has.
+MAX_DEPTH = 64
+# The grammar of an object grows with the square of these numbers.
+MAX_PROPERTIES = 500
+MAX_PATTERNS = 20
+
+Schema = dict[str, Any]
+
+_ANNOTATIONS = ("$schema", "$id", "id", "$anchor", "$dynamicAnchor", "$recursiveAnchor", "$vocabulary", "x-guidance")
+_MAPS = ("properties", "patternProperties")
+_LISTS = ("prefixItems", "allOf", "anyOf", "oneOf")
+_SINGLE = ("items", "additionalItems", "additionalProperties")
+
+
+class Examined(Struct, frozen=True):
+    """A schema as llguidance can hold answers to it, without the keywords in `faults`."""
+
+    schema: Schema
+    faults: tuple[Fault, ...]
+
+
+def examine(schema: object) -> Examined:
+    """Examine a schema and all that it refers to.
+
+    Raises Refused if it is no schema, or if it would take too long to compile, even without the keywords in faults. The
+    message continues a sentence about the schema.
+    """
+    if schema is False:
+        raise Refused("is false, which no answer matches")
+    if schema is True:
+        schema = {}
+    if not isinstance(schema, dict):
+        raise Refused("must be an object")
+    _check_size(schema)
+    root: Schema = copy.deepcopy(schema)
+    faults = tuple(_Examination(root).faults())
+    try:
+        check_cost(root)
+    except RecursionError:
+        raise Refused("is nested too deeply, with all its references") from None
+    return Examined(root, faults)
+
+
+def _check_size(schema: object) -> None:
+    todo = [(schema, 1)]
+    while todo:
+        value, depth = todo.pop()
+        if isinstance(value, dict | list):
+            if depth > MAX_DEPTH:
+                raise Refused(f"is nested more than {MAX_DEPTH} deep")
+            todo += ((item, depth + 1) for item in (value.values() if isinstance(value, dict) else value))
+    if len(json.dumps(schema, ensure_ascii=False).encode()) > MAX_SCHEMA_BYTES:
+        raise Refused(f"has more than {MAX_SCHEMA_BYTES // 1024} KiB")
+
+
+class _Examination:
+    """Visits each schema once, rewrites it in place, and finds its faults."""
+
+    def __init__(self, root: Schema) -> None:
+        self._root = root
+        self._seen: set[int] = set()
+        self._todo: list[tuple[Schema, str, bool]] = [(root, "", False)]
+
+    def faults(self) -> Iterator[Fault]:
+        while self._todo:
+            schema, place, has_base = self._todo.pop()
+            if id(schema) in self._seen:
+                continue
+            self._seen.add(id(schema))
+            has_base = has_base or (schema is not self._root and isinstance(schema.get("$id"), str))
+            for keyword, why in self._faults_of(schema, place, has_base):
+                yield Fault(keyword, place, why)
+                schema.pop(keyword, None)
+
+    def _faults_of(self, schema: Schema, place: str, has_base: bool) -> Iterator[tuple[str, str]]:
+        """Yield the keywords that must be left out, each with the reason, and note the schemas inside."""
+        yield from _nullable(schema)
+        for keyword in [keyword for keyword in UNSUPPORTED if keyword in schema]:
+            if is_neutral(keyword, schema):
+                del schema[keyword]
+            else:
+                yield keyword, UNSUPPORTED[keyword]
+        for keyword in _ANNOTATIONS:
+            schema.pop(keyword, None)
+        for keyword in [keyword for keyword in CHECKS if keyword in schema]:
+            try:
+                CHECKS[keyword](schema)
+            except Refused as refused:
+                yield keyword, str(refused)
+        yield from self._inside(schema, place, has_base)
+        if "$ref" in schema:
+            yield from self._reference(schema, has_base)
+        if "oneOf" in schema:
+            yield from self._one_of(schema)
+
+    def _inside(self, schema: Schema, place: str, has_base: bool) -> Iterator[tuple[str, str]]:
+        if isinstance(schema.get("items"), list):
+            if "prefixItems" in schema:
+                yield "items", "must be a schema where there are prefixItems"
+        else:
+            # The word of older drafts has no effect without a list of items.
+            schema.pop("additionalItems", None)
+        for keyword in (*_MAPS, *_LISTS, *_SINGLE):
+            if keyword not in schema:
+                continue
+            try:
+                if keyword == "patternProperties":
+                    schema[keyword] = _with_patterns(schema[keyword])
+                parts = dict(_schemas(keyword, schema[keyword]))
+            except Refused as refused:
+                yield keyword, str(refused)
+            else:
+                for path, part in parts.items():
+                    if isinstance(part, dict):
+                        self._todo.append((part, f"{place}/{path}", has_base))
+
+    def _reference(self, schema: Schema, has_base: bool) -> Iterator[tuple[str, str]]:
+        try:
+            if has_base:
+                raise Refused("is inside a schema with an $id of its own, which is not supported")
+            target = resolved(self._root, schema["$ref"])
+        except Refused as refused:
+            yield "$ref", str(refused)
+        else:
+            if isinstance(target, dict):
+                self._todo.append((target, schema["$ref"].removeprefix("#"), False))
+
+    def _one_of(self, schema: Schema) -> Iterator[tuple[str, str]]:
+        """Replace oneOf by anyOf, which means the same where at most one option can match."""
+        options = schema["oneOf"]
+        if not are_disjoint(self._root, options):
+            yield "oneOf", "has options that one value could match together; use anyOf"
+        if "anyOf" in schema:
+            schema["allOf"] = [*schema.get("allOf", ()), {"anyOf": options}]
+        else:
+            schema["anyOf"] = options
+        schema.pop("oneOf", None)
+
+
+def _nullable(schema: Schema) -> Iterator[tuple[str, str]]:
+    """Read OpenAPI's `nullable`, which adds null to the types."""
+    if schema.get("nullable") is True:
+        types = schema.get("type")
+        if isinstance(types, str | list):
+            listed = [types] if isinstance(types, str) else types
+            schema["type"] = listed if "null" in listed else [*listed, "null"]
+        else:
+            yield "nullable", 'needs a type next to it; use anyOf with {"type": "null"}'
+    schema.pop("nullable", None)
+
+
+def _with_patterns(value: object) -> object:
+    """Rewrite the names of patternProperties."""
+    if not isinstance(value, dict):
+        return value
+    if len(value) > MAX_PATTERNS:
+        raise Refused(f"has more than {MAX_PATTERNS} patterns")
+    try:
+        return {rewritten(pattern, exact=True): part for pattern, part in value.items()}
+    except PatternFault as fault:
+        raise Refused(f"has a pattern that {fault}") from None
+
+
+def _schemas(keyword: str, value: object) -> Iterator[tuple[str, object]]:
+    """Yield the schemas in the value of a keyword, each with its place below. Raises Refused if it has another form."""
+    parts: list[tuple[str, object]]
+    if keyword in _MAPS:
+        if not isinstance(value, dict):
+            raise Refused("must be an object")
+        if len(value) > MAX_PROPERTIES:
+            raise Refused(f"has more than {MAX_PROPERTIES} names")
+        parts = [(f"{keyword}/{escaped(name)}", part) for name, part in value.items()]
+    elif keyword in _LISTS or (keyword == "items" and isinstance(value, list)):
+        if not isinstance(value, list) or not value:
+            raise Refused("must be a list that is not empty")
+        parts = [(f"{keyword}/{place}", part) for place, part in enumerate(value)]
+    else:
+        parts = [(keyword, value)]
+    for place, part in parts:
+        if not isinstance(part, dict | bool):
+            raise Refused("has a value that is no schema")
+        yield place, part

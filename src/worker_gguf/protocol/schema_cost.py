@@ -1,0 +1,247 @@
+"""Estimates what it takes to compile a JSON Schema, so that one that would take too much is refused before.
+
+llguidance compiles a schema by recursion and copies the parts that it merges: the members of allOf, and what stands
+next to anyOf, oneOf or $ref. A chain of references overflows its stack, which ends the process, and a few references
+that are merged with each other can have billions of copies.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+from worker_gguf.protocol.schema_fault import Refused
+from worker_gguf.protocol.schema_references import resolved
+
+__all__ = ["MOST_COPIES", "MOST_LEVELS", "MOST_MS", "MOST_MULTIPLE", "check_cost"]
+
+# A thread's stack of 8 MB was full at 1600 levels, whatever keywords they had (llguidance 1.9.1).
+MOST_LEVELS = 400
+# 100,000 copies of schemas take 0.3 s and 50 MB.
+MOST_COPIES = 50_000
+# The automaton of multipleOf has so many states. 10,000 take 35 ms, 100,000 take 170 ms, a million 6 s.
+MOST_MULTIPLE = 10_000
+# The time that a schema may take to compile, by the figures of `_own_ms`.
+MOST_MS = 700.0
+_UNICODE = re.compile(r"\\[pPWS]|\\x\{[0-9A-F]{3}")
+
+Schema = Mapping[str, Any]
+_MAPS = ("properties", "patternProperties")
+_LISTS = ("prefixItems", "allOf", "anyOf", "oneOf")
+_SINGLE = ("items", "additionalItems", "additionalProperties")
+_IN_PLACE = ("allOf", "anyOf", "oneOf", "$ref")
+
+
+class Cost(NamedTuple):
+    """What the compiled form of a schema has: alternatives, the schemas in all of them, and a multiple of them all."""
+
+    alternatives: int = 1
+    size: int = 1
+    multiple: Fraction | None = None
+
+
+def check_cost(root: object) -> None:
+    """Raise Refused if a schema is nested too deeply, also by its references, or would be copied too often."""
+    if _levels(root) > MOST_LEVELS:
+        raise Refused(f"leads through more than {MOST_LEVELS} levels of schemas, with all its references")
+    if _own_ms_of_all(root) > MOST_MS:
+        raise Refused("would take too long to compile; use fewer properties, structured constants and long patterns")
+    cost = _Costs(root).total(root)
+    if cost.size > MOST_COPIES:
+        raise Refused("is merged with too many other schemas: allOf, anyOf, oneOf and $ref multiply each other here")
+    if cost.multiple is not None and _digits(cost.multiple) > MOST_MULTIPLE:
+        raise Refused(f"asks for multiples of a number with digits above {MOST_MULTIPLE}, also where it merges several")
+
+
+def children(schema: Schema) -> Iterator[object]:
+    """Yield the schemas directly inside a schema."""
+    for name in _MAPS:
+        if isinstance(schema.get(name), dict):
+            yield from schema[name].values()
+    for name in _LISTS:
+        if isinstance(schema.get(name), list):
+            yield from schema[name]
+    for name in _SINGLE:
+        value = schema.get(name)
+        yield from value if isinstance(value, list) else (value,)
+
+
+# --- levels ----------------------------------------------------------------------------------------------------------
+
+
+def _levels(root: object) -> int:
+    """Return a number of levels that no path through the references exceeds, if each is followed only once.
+
+    The levels of schemas that refer to each other in a circle are summed up, since a path may visit all of them.
+    """
+    depths, targets = _units(root)
+    heights: dict[int, int] = {}
+    left = set(depths)
+    while ready := [unit for unit in left if not targets[unit] & left]:
+        for unit in ready:
+            heights[unit] = depths[unit] + max((heights[target] for target in targets[unit]), default=0)
+        left.difference_update(ready)
+    return sum(depths[unit] for unit in left) + max(heights.values(), default=0)
+
+
+def _units(root: object) -> tuple[dict[int, int], dict[int, set[int]]]:
+    """Return the depth of the root and of each schema that is referred to, and to which of them each refers."""
+    depths: dict[int, int] = {}
+    targets: dict[int, set[int]] = {}
+    found = [root]
+    while found:
+        unit = found.pop()
+        if id(unit) in depths:
+            continue
+        depths[id(unit)], targets[id(unit)] = 1, set()
+        todo = [(unit, 1)]
+        while todo:
+            schema, depth = todo.pop()
+            if not isinstance(schema, dict):
+                continue
+            depths[id(unit)] = max(depths[id(unit)], depth)
+            if "$ref" in schema:
+                target = resolved(root, schema["$ref"])
+                targets[id(unit)].add(id(target))
+                found.append(target)
+            todo += ((child, depth + 1) for child in children(schema))
+    return depths, targets
+
+
+# --- time ------------------------------------------------------------------------------------------------------------
+
+
+def _own_ms_of_all(root: object) -> float:
+    """Return about how long the schemas take to compile, each once, in milliseconds."""
+    total, seen = 0.0, set()
+    todo = [root]
+    while todo:
+        schema = todo.pop()
+        if not isinstance(schema, dict) or id(schema) in seen:
+            continue
+        seen.add(id(schema))
+        total += _own_ms(schema)
+        if "$ref" in schema:
+            todo.append(resolved(root, schema["$ref"]))
+        todo += children(schema)
+    return total
+
+
+def _own_ms(schema: Schema) -> float:
+    """Figures of llguidance 1.9.1 on one core of 2.5 GHz, without the schemas inside."""
+    n_names = len(schema.get("properties", ()))
+    n_patterns = len(schema.get("patternProperties", ()))
+    chooses = n_names and schema.keys() & {"minProperties", "maxProperties"}
+    constants = [*schema.get("enum", ()), schema.get("const")]
+    texts = [str(schema.get("pattern", "")), *schema.get("patternProperties", ())]
+    return (
+        0.05 * n_names
+        + (0.04 if chooses else 0.0002) * n_names**2
+        + 0.04 * n_patterns**2
+        + 0.15 * sum(len(json.dumps(value)) / 20 for value in constants if isinstance(value, dict | list))
+        + sum(0.15 + 0.5 * len(_UNICODE.findall(text)) for text in texts if text)
+        + (1.5 if schema.get("format") == "uri" else 0)
+        + (0.005 * _digits(Fraction(str(schema["multipleOf"]))) if "multipleOf" in schema else 0)
+    )
+
+
+# --- copies ----------------------------------------------------------------------------------------------------------
+
+
+class _Costs:
+    def __init__(self, root: object) -> None:
+        self._root = root
+        self._known: dict[tuple[int, bool], Cost] = {}
+        self._open: set[int] = set()
+
+    def total(self, root: object) -> Cost:
+        """Return the largest of each figure, and the size of the root and all that it refers to."""
+        size, seen = 0, set()
+        multiple: Fraction | None = None
+        todo = [root]
+        while todo:
+            schema = todo.pop()
+            if not isinstance(schema, dict) or id(schema) in seen:
+                continue
+            seen.add(id(schema))
+            cost = self.of(schema, merged=False)
+            size = max(size, cost.size)
+            multiple = max((m for m in (multiple, cost.multiple) if m is not None), key=_digits, default=None)
+            if "$ref" in schema:
+                todo.append(resolved(self._root, schema["$ref"]))
+            todo += children(schema)
+        return Cost(1, size, multiple)
+
+    def of(self, schema: object, *, merged: bool) -> Cost:
+        """Return the cost of a schema. `merged` means that a reference alone is replaced by what it refers to."""
+        if not isinstance(schema, dict):
+            return Cost()
+        key = (id(schema), merged)
+        if key not in self._known:
+            if id(schema) in self._open:
+                return Cost()  # a schema inside itself stays a reference
+            self._open.add(id(schema))
+            self._known[key] = self._of(schema, merged)
+            self._open.discard(id(schema))
+        return self._known[key]
+
+    def _of(self, schema: Schema, merged: bool) -> Cost:
+        is_merged = merged or len(schema.keys() - {"$defs", "definitions"}) > 1
+        parts = [self._own(schema)]
+        members = schema.get("allOf", ())
+        parts += [self.of(member, merged=is_merged or len(members) > 1) for member in members]
+        for name in ("anyOf", "oneOf"):
+            if name in schema:
+                options = [self.of(option, merged=is_merged) for option in schema[name]]
+                parts.append(
+                    Cost(
+                        sum(option.alternatives for option in options),
+                        sum(option.size for option in options),
+                        _common(option.multiple for option in options),
+                    )
+                )
+        if "$ref" in schema:
+            parts.append(self.of(resolved(self._root, schema["$ref"]), merged=True) if is_merged else Cost())
+        return _merged(parts)
+
+    def _own(self, schema: Schema) -> Cost:
+        """Return the cost of a schema without those that apply to the same value."""
+        inside = sum(self.of(child, merged=False).size for child in children(_without_in_place(schema)))
+        n_values = len(schema["enum"]) if isinstance(schema.get("enum"), list) else 1
+        multiple = Fraction(str(schema["multipleOf"])) if "multipleOf" in schema else None
+        return Cost(n_values, inside + n_values, multiple)
+
+
+def _without_in_place(schema: Schema) -> Schema:
+    return {name: value for name, value in schema.items() if name not in _IN_PLACE}
+
+
+def _merged(parts: list[Cost]) -> Cost:
+    alternatives, size, _ = parts[0]
+    for part in parts[1:]:
+        size = min(size * part.alternatives + part.size * alternatives, MOST_COPIES + 1)
+        alternatives = min(alternatives * part.alternatives, MOST_COPIES + 1)
+    return Cost(alternatives, size, _common(part.multiple for part in parts))
+
+
+def _common(multiples: Iterable[Fraction | None]) -> Fraction | None:
+    """Return the least number that is a multiple of each, or None for no number."""
+    found: Fraction | None = None
+    for number in multiples:
+        if found is None or number is None:
+            found = found or number
+        else:
+            numerator = math.lcm(found.numerator, number.numerator)
+            found = Fraction(numerator, math.gcd(found.denominator, number.denominator))
+    return found
+
+
+def _digits(number: Fraction) -> int:
+    """Return a decimal number without its point: 25 for 0.25."""
+    while number.denominator > 1:
+        number *= 10
+    return number.numerator
