@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import httpx
 import jsonschema
 import openai
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from tests.e2e.conftest import Running
 
@@ -20,10 +20,12 @@ QUESTION: Any = [{"role": "user", "content": "What is the capital of France?"}]
 
 
 class City(BaseModel):
-    name: str
+    """Bounded, because the embedded model would go on and on."""
+
+    name: str = Field(max_length=20)
     country: Literal["France", "Portugal", "Peru"]
-    inhabitants: int
-    districts: list[str]
+    inhabitants: int = Field(ge=0, le=10**8)
+    districts: list[Annotated[str, Field(max_length=10)]] = Field(max_length=2)
 
 
 SCHEMA = {
@@ -43,7 +45,7 @@ def ask(client: openai.OpenAI, **body: Any) -> openai.types.chat.ChatCompletion:
     names = {"response_format", "stream", "logit_bias", "n", "logprobs", "top_logprobs", *given}
     extra = {name: value for name, value in body.items() if name not in names}
     plain = {name: value for name, value in body.items() if name in names}
-    return client.chat.completions.create(**{**given, **plain}, extra_body=extra)  # type: ignore[call-overload, no-any-return]
+    return client.chat.completions.create(**{**given, **plain}, extra_body=extra)  # type: ignore[no-any-return]
 
 
 def text_of(answer: openai.types.chat.ChatCompletion) -> str:

@@ -458,6 +458,7 @@ def test_what_ends_or_bans_texts_and_tokens() -> None:
     [("smoothing_factor", 0.3), ("smoothing_curve", 2.5), ("top_a", 0.2), ("no_repeat_ngram_size", 3)],
 )
 def test_samplers_of_text_generation_webui(name: str, value: float) -> None:
-    assert getattr(complete(**{name: value}).options.sampling, name) == value
-    assert complete(**{name: value}).options.ignored == ()
+    asked: dict[str, Any] = {name: value}
+    assert getattr(complete(**asked).options.sampling, name) == value
+    assert complete(**asked).options.ignored == ()
     assert refusal(**{name: -1}).param == name

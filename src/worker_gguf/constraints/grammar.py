@@ -15,6 +15,7 @@ __all__ = ["check", "compiled_text", "reason"]
 _MAX_REASON = 160
 # What llguidance's messages say of a fault, for those that would otherwise quote the grammar.
 _REASONS = (
+    (r"^NoExtension", "no token can follow"),
     (r"Unsatisfiable schema", "no value matches the schema"),
     (r"circular references with sibling keys", "a $ref with other keywords next to it refers to itself"),
     (r"patternProperty regexes", "two patterns of patternProperties may match the same name"),

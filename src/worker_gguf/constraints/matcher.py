@@ -28,8 +28,10 @@ _AFTER_THINKING = "start: {opening}SPACE? @body\nSPACE: /[ \\t\\r\\n]{{1,8}}/\n"
 class Matcher:
     """Follows one text. For one thread at a time."""
 
-    def __init__(self, native: LLMatcher) -> None:
+    def __init__(self, native: LLMatcher, param: str | None = None) -> None:
+        """`param` is the field of the request's body that errors name."""
         self._native = native
+        self._param = param
 
     @property
     def has_ended(self) -> bool:
@@ -39,7 +41,7 @@ class Matcher:
     def take(self, token: int) -> None:
         """Add a token. Raises InvalidRequest if it does not match or the grammar is too complex."""
         if not self._native.consume_token(token):
-            raise _stuck(self._native)
+            raise self._stuck()
 
     def takes_all(self, tokens: Sequence[int]) -> bool:
         """Add tokens if all of them match. Returns whether they do. Otherwise the matcher must not be used again."""
@@ -56,7 +58,11 @@ class Matcher:
         """
         self._native.unsafe_compute_mask_ptr(address, n_bytes)
         if self._native.is_error():
-            raise _stuck(self._native)
+            raise self._stuck()
+
+    def _stuck(self) -> InvalidRequest:
+        why = reason(self._native.get_error())
+        return InvalidRequest(f"The answer cannot go on as the grammar wants: {why}.", param=self._param)
 
 
 class Grammars:
@@ -85,7 +91,7 @@ class Grammars:
                 self._compiled[key] = known
                 if len(self._compiled) > _MOST_KEPT:
                     self._compiled.popitem(last=False)
-        return Matcher(known.deep_copy())
+        return Matcher(known.deep_copy(), constraint.param)
 
     def tokens_of(self, raw: bytes) -> list[int]:
         """Return tokens with these bytes."""
@@ -98,7 +104,10 @@ class Grammars:
     def _compile(self, constraint: Constraint, opening: str | None) -> LLMatcher:
         from llguidance import LLMatcher, LLParserLimits
 
-        text = compiled_text(constraint)
+        try:
+            text = compiled_text(constraint)
+        except InvalidRequest as error:
+            raise InvalidRequest(error.message, param=constraint.param) from None
         if opening is not None:
             text = _opened(text, self._written(opening))
         # Messages of llguidance would otherwise quote the text so far, which must not reach the log.
@@ -126,7 +135,3 @@ def _opened(text: str, opening: str) -> str:
         body = [{"lark_grammar": text}]
     first = {"lark_grammar": _AFTER_THINKING.format(opening=f"{opening} | " if opening else "")}
     return json.dumps({"grammars": [first, {**body[0], "name": "body"}, *body[1:]]})
-
-
-def _stuck(native: LLMatcher) -> InvalidRequest:
-    return InvalidRequest(f"The answer cannot go on as the grammar wants: {reason(native.get_error())}.")
