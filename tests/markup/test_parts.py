@@ -21,14 +21,14 @@ class ScriptedParser:
 
     def __init__(self) -> None:
         self._held = ""
-        self._is_reasoning = False
+        self.is_reasoning = False
         self._n_calls = 0
 
     def feed(self, text: str) -> Sequence[Part]:
         parts: list[Part] = []
         for character in text:
             if character == "~":
-                self._is_reasoning = not self._is_reasoning
+                self.is_reasoning = not self.is_reasoning
             elif character == ")":
                 name, _, arguments = self._held[1:].partition("(")
                 parts.append(ToolCall(self._n_calls, f"call_{self._n_calls}", name, ""))
@@ -37,7 +37,7 @@ class ScriptedParser:
             elif self._held or character == "!":
                 self._held += character
             else:
-                parts.append(Reasoning(character) if self._is_reasoning else Content(character))
+                parts.append(Reasoning(character) if self.is_reasoning else Content(character))
         return parts
 
     def end(self) -> Sequence[Part]:

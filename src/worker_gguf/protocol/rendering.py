@@ -139,7 +139,8 @@ class Rendering(ABC):
             if isinstance(event, Delta):
                 tokens += self._shown_logprobs(index, event) if self.logprobs else ()
                 parts += self._feed(index, event)
-        parts = _joined(parts)
+        if len(events) > 1:
+            parts = _joined(parts)
         if tokens:  # send them with the first part, or with an empty one if the text is still held back
             first, *parts = parts or (Content(""),)
             chunk = self._chunk(self._chunk_choice(index, first, tokens, None)) + self._part_chunks(index, parts)
