@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from worker_gguf.engine.request import SamplingParams
+from worker_gguf.engine.request import Constraint, SamplingParams
 from worker_gguf.errors import UnsupportedParameter
 from worker_gguf.protocol.bodies import ChatBody, Common, CompletionBody
 from worker_gguf.protocol.history import with_calls
@@ -52,7 +52,8 @@ class Options(Struct, frozen=True):
     `text_biases` will be applied to every token of their texts. The ids in `sampling.logit_bias` are not yet compared
     with the size of the vocabulary. If `max_tokens` is None, the answer continues to the end of the context; 0 only
     evaluates the prompt. If `top_logprobs` is None, no log-probabilities are returned. `timeout_s` counts from the
-    arrival of the request. `ignored` has the names of parameters without effect.
+    arrival of the request. `ignored` has the names of parameters without effect. `constraint` is what the answer must
+    match.
     """
 
     model: str | None
@@ -69,6 +70,7 @@ class Options(Struct, frozen=True):
     priority: int
     timeout_s: float | None
     ignored: tuple[str, ...]
+    constraint: Constraint | None = None
 
 
 class ChatCall(Struct, frozen=True):
