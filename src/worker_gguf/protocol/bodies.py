@@ -160,7 +160,7 @@ class ChatBody(Common):
     logprobs: bool | None = Field(None, description="Return the log-probability of each token.")
     top_logprobs: TopLogprobs | None = Field(None, description="And those of the most likely tokens in its place.")
     # protocol/tools.py checks the tools, so that the error names the place of a wrong one.
-    tools: Objects | None = Field(None, description="Functions that the model may call (see Tools and reasoning).")
+    tools: Objects | None = Field(None, description="Functions that the model may call.")
     tool_choice: str | dict[str, Any] | None = Field(
         None, description="`none`, `auto`, `required`, a function that must be called, or a list of allowed ones."
     )
