@@ -12,7 +12,7 @@ from worker_gguf.errors import UnsupportedParameter
 from worker_gguf.protocol.bodies import ChatBody, Common, CompletionBody
 from worker_gguf.protocol.history import with_calls
 from worker_gguf.protocol.messages import check_messages
-from worker_gguf.protocol.parameters import CHAT_REFUSED, COMPLETION_REFUSED
+from worker_gguf.protocol.parameters import CHAT_REFUSED, COMPLETION_REFUSED, NO_CONSTRAINTS, OF_THE_TEXT
 from worker_gguf.protocol.reasoning import ReasoningRequest, read_reasoning
 from worker_gguf.protocol.sampling import read_sampling
 from worker_gguf.protocol.screening import check_strict, differing, refuse, renamed
@@ -113,6 +113,8 @@ def parse_chat(body: object, defaults: Defaults) -> ChatCall:
     tools, unused_tools = read_tools(chat)
     reasoning, unused_reasoning = read_reasoning(chat, sent)
     ignored = {*_ignored(chat, fields, CHAT_REFUSED, sent), *unused_tools, *unused_reasoning}
+    if tools.use is not None and tools.use.is_required:  # the answer has calls and no text that could match
+        ignored |= {sent.get(name, name) for name in OF_THE_TEXT & fields.keys() if fields[name] not in NO_CONSTRAINTS}
     continues, generation_prompt = bool(chat.continue_final_message), chat.add_generation_prompt
     if continues and chat.messages[-1].role != "assistant":
         # There is nothing to continue, so the model writes a new message, which needs the generation prompt.

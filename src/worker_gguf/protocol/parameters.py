@@ -11,7 +11,17 @@ from collections.abc import Mapping
 
 from worker_gguf.protocol.bodies import ChatBody, CompletionBody
 
-__all__ = ["ALIASES", "CHAT_REFUSED", "COMPLETION_REFUSED", "HONOURED", "IGNORED", "INSTEAD", "REFUSED"]
+__all__ = [
+    "ALIASES",
+    "CHAT_REFUSED",
+    "COMPLETION_REFUSED",
+    "HONOURED",
+    "IGNORED",
+    "INSTEAD",
+    "NO_CONSTRAINTS",
+    "OF_THE_TEXT",
+    "REFUSED",
+]
 
 HONOURED = frozenset(ChatBody.model_fields) | frozenset(CompletionBody.model_fields)
 
@@ -153,6 +163,13 @@ COMPLETION_REFUSED: Mapping[str, tuple[object, ...]] = {
     "thinking_budget_tokens": (-1,),
     "reasoning_budget_message": ("",),
 }
+
+# Parameters that say what the text of an answer must match, and the values of them that say nothing.
+OF_THE_TEXT = frozenset(
+    {"response_format", "json_schema", "grammar", "regex", "lark", "choice", "format", "grammar_string"}
+    | {"guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs"}
+)
+NO_CONSTRAINTS: tuple[object, ...] = ({"type": "text"}, "", [], {})
 
 # Advice for parameters whose purpose can be achieved in another way.
 INSTEAD: Mapping[str, str] = {
