@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+
+import pytest
 
 from tests.service.scripted import CONTROLS, MARK, Letters, ScriptedMarkup
 from worker_gguf.service.markups import Markups, TemplateMarkup
@@ -29,8 +32,32 @@ def test_only_markers_that_are_control_tokens_must_be_shown() -> None:
     assert Markups(Letters(), ScriptedMarkup()).of(ChatTemplate(SOURCE)).shown == {MARK}
 
 
-def test_texts_are_known_by_their_tokens() -> None:
+def test_control_tokens_are_known_by_their_texts() -> None:
     markups = Markups(Letters(), ScriptedMarkup())
-    assert markups.control_token("[THINK]") == markups.token("[THINK]") == CONTROLS["[THINK]"]
-    assert (markups.control_token("!"), markups.token("!")) == (None, 10 + ord("!"))
-    assert markups.token("!!") is None
+    assert markups.control_token("[THINK]") == CONTROLS["[THINK]"]
+    assert markups.control_token("!") is markups.control_token("[THINK]!") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "has_marker"),
+    [
+        ("<call>\n", True),
+        ("<call><f=", True),
+        ("[CALL]", True),
+        ("[CALL]f<f=", True),
+        ("", False),
+        ("!", False),
+        ("<f=", False),
+        ("[CALL]<f=[CALL]", False),
+    ],
+)
+def test_the_marker_with_which_a_call_begins(text: str, has_marker: bool) -> None:
+    class Tags(Letters):
+        def tokenize(self, text: str, **options: bool) -> list[int]:
+            texts = [part for part in re.split(r"(<call>|\[CALL\])", text) if part]
+            return [1 if part == "<call>" else MARK if part == "[CALL]" else 10 + ord(part[0]) for part in texts]
+
+        def piece(self, token: int) -> bytes:
+            return b"<call>" if token == 1 else super().piece(token)
+
+    assert (Markups(Tags(), ScriptedMarkup()).leading_marker(text) is not None) is has_marker

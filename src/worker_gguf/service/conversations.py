@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -60,18 +60,20 @@ class Conversations:
             thinking=thinking if is_guided else None,
             constraint=constraint,
             shown=known.shown,
-            banned=tuple(self._call_starts(known.markup.format)) if tools.offered and use is None else (),
+            banned=self._call_starts(known.markup.format) if tools.offered and use is None else (),
             ignored=ignored,
         )
 
-    def _call_starts(self, call_format: CallFormat) -> Iterator[int]:
-        """Yield the tokens that begin a call and nothing else."""
+    def knows(self, call: ChatCall) -> bool:
+        """Return whether the markup of the template for a call was found already."""
+        return self._markups.knows(self._templates.for_tools(call.tools.definitions or None))
+
+    def _call_starts(self, call_format: CallFormat) -> tuple[int, ...]:
+        """Return the tokens that begin a call and nothing else."""
         if call_format.only_at_start or call_format.must_be_stated:
-            return
-        for text in (call_format.trigger, *call_format.other_starts):
-            token = self._markups.token(text.strip()) if len(text.strip()) > 1 else None
-            if token is not None:
-                yield token
+            return ()
+        tokens = map(self._markups.leading_marker, (call_format.trigger, *call_format.other_starts))
+        return tuple(dict.fromkeys(token for token in tokens if token is not None))
 
 
 def _prompt(template: ChatTemplate, call_format: CallFormat, call: ChatCall, variables: Mapping[str, Any]) -> str:

@@ -72,16 +72,32 @@ class Markups:
                 known = self._known[template] = KnownMarkup(markup, self._shown(markup.markers))
             return known
 
+    def knows(self, template: ChatTemplate) -> bool:
+        """Return whether the markup of a template was found already."""
+        return template in self._known
+
     def control_token(self, text: str) -> int | None:
         """Return the id of the control token that is written so, or None."""
-        token = self.token(text)
-        return token if token is not None and not self._pieces.piece(token) else None
+        tokens = self._tokens(text)
+        return tokens[0] if len(tokens) == 1 and not self._pieces.piece(tokens[0]) else None
 
-    def token(self, text: str) -> int | None:
-        """Return the id of a text that is one token, or None."""
-        tokens = self._pieces.tokenize(text, add_special=False, parse_special=True)
-        return tokens[0] if len(tokens) == 1 else None
+    def leading_marker(self, text: str) -> int | None:
+        """Return the id of the marker with which a text begins, if it is one token and the only marker in the text.
+
+        A marker is a control token, or one in brackets such as `<tool_call>`, which no other text needs.
+        """
+        tokens = self._tokens(text.strip())
+        if not tokens or not _is_marker(self._pieces.piece(tokens[0])):
+            return None
+        return tokens[0] if all(self._pieces.piece(token) for token in tokens[1:]) else None
+
+    def _tokens(self, text: str) -> list[int]:
+        return self._pieces.tokenize(text, add_special=False, parse_special=True)
 
     def _shown(self, markers: Iterable[str]) -> frozenset[int]:
         tokens = (self.control_token(marker) for marker in markers)
         return frozenset(token for token in tokens if token is not None)
+
+
+def _is_marker(piece: bytes) -> bool:
+    return not piece or (len(piece) > 2 and piece[:1] + piece[-1:] in (b"<>", b"[]"))

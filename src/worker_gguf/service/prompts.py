@@ -77,6 +77,10 @@ class Prompts:
                 prompts = (self._completion_tokens(prompt) for prompt in call.prompts)
                 return Prepared([self._checked(tokens, "prompt", options.max_tokens) for tokens in prompts], options)
 
+    def is_quick(self, call: Call) -> bool:
+        """Return whether nothing must be found out about the template first, which takes tens of milliseconds."""
+        return not isinstance(call, ChatCall) or self._conversations.knows(call)
+
     def echoed(self, call: Call) -> list[str]:
         """Return the texts of the prompts that the answer must repeat. Prompts of tokens are turned into text."""
         if not isinstance(call, CompletionCall) or not call.echo:

@@ -102,7 +102,10 @@ class Service:
             prepared = self._prompts.prepare(call)
             return prepared, generation.render(call, heading, self._prompts.echoed(call), prepared.new_parser)
 
-        prepared, rendering = await _off_loop_if_long(request.body, prepare)
+        if self._prompts.is_quick(call):
+            prepared, rendering = await _off_loop_if_long(request.body, prepare)
+        else:
+            prepared, rendering = await asyncio.to_thread(prepare)
         options = prepared.options
         account = request.account
         deadline_s = _deadline_s(account, time_limit_s(options, self._timeout_s))
