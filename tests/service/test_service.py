@@ -114,6 +114,18 @@ async def test_with_none_the_tools_stay_in_the_prompt_and_no_call_can_begin() ->
     assert request.sampling.logit_bias == ((MARK, float("-inf")),)
 
 
+async def test_with_none_the_tools_leave_the_prompt_if_a_call_has_no_mark_and_there_was_none_before() -> None:
+    markup = ScriptedMarkup(CallFormat(syntax="json_object", only_at_start=True))
+    call = {"id": "1", "function": {"name": "go", "arguments": "{}"}}
+    called = [{"role": "assistant", "tool_calls": [call]}, {"role": "tool", "content": "1"}]
+    with scripted_service("ok", markup) as (service, requests):
+        await answered(service, tools=TOOLS, tool_choice="none")
+        assert len(requests.popitem()[1].prompt) == len("<user>Hi<assistant>")
+        messages = [{"role": "user", "content": "Hi"}, *called]
+        await answered(service, messages=messages, tools=TOOLS, tool_choice="none")
+        assert len(requests.popitem()[1].prompt) == len("Tfind,go.<user>Hi<assistant>!go({})<tool>1<assistant>")
+
+
 async def test_a_named_call_is_held_to_this_tool() -> None:
     markup = ScriptedMarkup()
     with scripted_service("!go({})", markup) as (service, requests):

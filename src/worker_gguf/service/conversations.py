@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from worker_gguf.engine.request import Constraint, Thinking
 from worker_gguf.markup.call_format import CallFormat
 from worker_gguf.markup.parts import NewParser
 from worker_gguf.protocol.calls import ChatCall
+from worker_gguf.protocol.tools import NO_TOOLS
 from worker_gguf.service.answer_constraint import answer_constraint
 from worker_gguf.service.markups import Markups
 from worker_gguf.service.parsers import parser_for
@@ -49,6 +51,10 @@ class Conversations:
         tools, use = call.tools, call.tools.use
         template = self._templates.for_tools(tools.definitions or None)
         known = self._markups.of(template)
+        banned = self._call_starts(known.markup.format) if tools.offered and use is None else ()
+        if tools.offered and use is None and not banned and not any(map(_is_of_a_call, call.messages)):
+            # Nothing else keeps the model from calling a tool that it knows.
+            return self.render(replace(call, tools=NO_TOOLS))
         variables, unmet = thinking_variables(template.shape.thinking, call)
         text = _prompt(template, known.markup.format, call, variables)
         thinking, ignored = with_budget(known.markup.thinking(text), call.reasoning, unmet)
@@ -60,7 +66,7 @@ class Conversations:
             thinking=thinking if is_guided else None,
             constraint=constraint,
             shown=known.shown,
-            banned=self._call_starts(known.markup.format) if tools.offered and use is None else (),
+            banned=banned,
             ignored=ignored,
         )
 
@@ -76,11 +82,15 @@ class Conversations:
         return tuple(dict.fromkeys(token for token in tokens if token is not None))
 
 
+def _is_of_a_call(message: Mapping[str, Any]) -> bool:
+    return message.get("role") == "tool" or bool(message.get("tool_calls"))
+
+
 def _prompt(template: ChatTemplate, call_format: CallFormat, call: ChatCall, variables: Mapping[str, Any]) -> str:
     tools, messages = call.tools, call.messages
     definitions = list(tools.definitions) or None
     if call_format.must_be_stated:
-        messages = tuple(with_stated_tools(messages, tools.use.tools if tools.use is not None else ()))
+        messages = tuple(with_stated_tools(messages, tools.offered if tools.use is not None else ()))
         definitions = None
     return template.prompt(
         messages,
