@@ -9,7 +9,7 @@ from worker_gguf.generation.events import TokenLogprob
 from worker_gguf.markup.parts import Content, ContentParser, NewParser, Part, Reasoning, ToolCall
 from worker_gguf.protocol.calls import ChatCall
 from worker_gguf.protocol.logprobs import chat_logprobs
-from worker_gguf.protocol.rendering import HOLE, Heading, Rendering, encode
+from worker_gguf.protocol.rendering import Heading, Rendering
 
 __all__ = ["ChatRendering", "render_chat"]
 
@@ -27,16 +27,10 @@ class ChatRendering(Rendering):
     def __init__(self, heading: Heading, *, is_legacy: bool = False, **options: Any) -> None:
         self._is_legacy = is_legacy
         super().__init__(heading, **options)
-        self._around_reasoning = [self._split_chunk(index, Reasoning(HOLE), 2) for index in range(self.n_choices)]
 
     def _first_chunks(self, index: int) -> list[dict[str, Any]]:
         delta = {"role": "assistant", "content": "", "refusal": None}
         return [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}]
-
-    def _part_chunks(self, index: int, parts: Sequence[Part]) -> bytes:
-        if len(parts) == 1 and isinstance(part := parts[0], Reasoning):
-            return encode(part.text).encode().join(self._around_reasoning[index])
-        return super()._part_chunks(index, parts)
 
     def _chunk_choice(
         self, index: int, part: Part | None, tokens: Sequence[TokenLogprob] | None, reason: str | None

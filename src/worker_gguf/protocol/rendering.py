@@ -19,13 +19,13 @@ from worker_gguf.markup.parts import Content, ContentParser, NewParser, Part, Re
 from worker_gguf.protocol.errors import DONE
 from worker_gguf.protocol.usage import usage_body
 
-__all__ = ["DONE", "HOLE", "Heading", "Rendering", "encode"]
+__all__ = ["DONE", "Heading", "Rendering"]
 
 # Escaped to ASCII: some readers of event streams also end lines at U+0085 and U+2028 (Python's str.splitlines).
 encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 # Marks the place of the text when the bytes of a chunk are split at it.
-HOLE = "\x00text\x00"
+_HOLE = "\x00text\x00"
 
 
 class Heading(Struct, frozen=True):
@@ -78,7 +78,7 @@ class Rendering(ABC):
         self._arguments: list[list[str]] = [[] for _ in range(self.n_choices)]
         self._parts: list[list[Part]] = [[] for _ in range(self.n_choices)]
         self._tokens: list[list[TokenLogprob]] = [[] for _ in range(self.n_choices)]
-        self._around = [self._split_chunk(index, Content(HOLE), 1) for index in range(self.n_choices)]
+        self._around = [self._split_chunks(index) for index in range(self.n_choices)]
         self._is_open = [False] * self.n_choices
 
     def stream(self, index: int, events: Sequence[Event]) -> bytes:
@@ -154,12 +154,14 @@ class Rendering(ABC):
         parser = self._parsers[index]
         if parser.is_reasoning:
             self.tallies[index].reasoning_tokens += len(delta.tokens)
-        return self._noted(index, parser.feed(delta.text))
+        parts = parser.feed(delta.text)
+        for part in parts:  # written out, because this runs for every token
+            if type(part) is ToolCall:
+                return self._noted(index, parts)
+        return parts
 
     def _noted(self, index: int, parts: Sequence[Part]) -> Sequence[Part]:
         """Count the calls among new parts, and divide the first piece of each: its name comes before its arguments."""
-        if all(type(part) is not ToolCall for part in parts):
-            return parts
         noted: list[Part] = []
         for part in parts:
             if not isinstance(part, ToolCall):
@@ -188,15 +190,19 @@ class Rendering(ABC):
         return () if self._hides_reasoning and self._parsers[index].is_reasoning else delta.logprobs
 
     def _part_chunks(self, index: int, parts: Sequence[Part]) -> bytes:
-        if len(parts) == 1 and isinstance(part := parts[0], Content):
-            return encode(part.text).encode().join(self._around[index])
+        if len(parts) == 1 and not isinstance(part := parts[0], ToolCall):
+            return encode(part.text).encode().join(self._around[index][type(part)])
         return b"".join(self._chunk(self._chunk_choice(index, part, None, None)) for part in parts)
 
-    def _split_chunk(self, index: int, part: Content | Reasoning, n_holes: int) -> list[bytes]:
-        """Return the bytes of the chunk of a part, split at the `n_holes` places of its text."""
-        chunk = self._chunk(self._chunk_choice(index, part, None, None))
-        # Search from the right, because no text that a client chose comes after the marker.
-        return chunk.rsplit(encode(HOLE).encode(), n_holes)
+    def _split_chunks(self, index: int) -> dict[type[Part], list[bytes]]:
+        """Return the bytes of a chunk of each kind of text, split at the places of the text."""
+        hole = encode(_HOLE).encode()
+        split: dict[type[Part], list[bytes]] = {}
+        for part in (Content(_HOLE), Reasoning(_HOLE)):
+            choice = self._chunk_choice(index, part, None, None)
+            # Search from the right, because no text that a client chose comes after the marker.
+            split[type(part)] = self._chunk(choice).rsplit(hole, encode(choice).count(encode(_HOLE)))
+        return split
 
     def _open(self, index: int) -> bytes:
         self._is_open[index] = True
@@ -234,15 +240,15 @@ def _joined(parts: Sequence[Part]) -> list[Part]:
     """Join neighbouring parts of one kind, so that the text of one step is one chunk."""
     joined: list[Part] = []
     for part in parts:
-        match (joined[-1] if joined else None), part:
-            case Content(before), Content(text):
-                joined[-1] = Content(before + text)
-            case Reasoning(before), Reasoning(text):
-                joined[-1] = Reasoning(before + text)
-            case ToolCall(number, None, None, before), ToolCall(same, None, None, text) if same == number:
-                joined[-1] = ToolCall(number, None, None, before + text)
-            case _:
-                joined.append(part)
+        last = joined[-1] if joined else None
+        if isinstance(part, Content) and isinstance(last, Content):
+            joined[-1] = Content(last.text + part.text)
+        elif isinstance(part, Reasoning) and isinstance(last, Reasoning):
+            joined[-1] = Reasoning(last.text + part.text)
+        elif isinstance(part, ToolCall) and isinstance(last, ToolCall) and last.name is part.name is None:
+            joined[-1] = last._replace(arguments=last.arguments + part.arguments)
+        else:
+            joined.append(part)
     return joined
 
 
