@@ -68,7 +68,7 @@ class TaggedValues(Struct, frozen=True):
 
 
 class Channels(Struct, frozen=True):
-    """An answer that is a row of messages, each with a channel: `start` ROLE `channel` NAME `message` TEXT, one of ends.
+    """An answer that is a row of messages: `start` ROLE `channel` NAME `message` TEXT, then one of `ends`.
 
     The prompt has written `start` and the role of the first message. A message of a channel in `reasoning` is
     reasoning, of one in `content` content. It is a call if its header, before or after the channel's name, has
