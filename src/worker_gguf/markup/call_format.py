@@ -11,9 +11,10 @@ Calls are written as
 where a section may be missing, and one call is, by `syntax`:
 
     json_object  call_start {"name": NAME, "arguments": {...}} call_end
-    json         call_start NAME [name_end ID] arguments_start {...} call_end
-    tagged       call_start NAME [name_end ID] arguments_start VALUES call_end, and one value is
-                 key_start KEY [type_start TYPE] key_end value_start VALUE value_end, with `value_separator` between
+    json         call_start [ID name_start] NAME [name_end ID] arguments_start {...} call_end
+    tagged       call_start [ID name_start] NAME [name_end ID] arguments_start VALUES call_end, and one value is
+                 key_start KEY [type_start TYPE] key_end value_start VALUE value_end [KEY key_close], with
+                 `value_separator` between
     gemma        call_start NAME arguments_start KEY:VALUE,... arguments_end call_end, KEY bare, texts in string quotes
     pythonic     call_start NAME(KEY=VALUE, ...) call_end
 """
@@ -36,7 +37,8 @@ class JsonCall(Struct, frozen=True):
     two are in an object under that key. `id_key` is the key of the call's id, and `id_pattern` a regular expression of
     its text, without the quotes; `is_id_first` tells whether it is written before the name, else it comes last. With
     `is_name_key`, the call is {NAME: ARGUMENTS}, and both keys are "". `constants` are further keys, with their values
-    as JSON texts, written before the others: (("type", '"function"'),).
+    as JSON texts, written before the others: (("type", '"function"'),). `is_arguments_first` tells whether the template
+    writes the arguments before the name.
     """
 
     name_key: str = "name"
@@ -47,6 +49,7 @@ class JsonCall(Struct, frozen=True):
     is_id_first: bool = False
     is_name_key: bool = False
     constants: tuple[tuple[str, str], ...] = ()
+    is_arguments_first: bool = False
 
 
 class TaggedValues(Struct, frozen=True):
@@ -55,6 +58,9 @@ class TaggedValues(Struct, frozen=True):
     With `type_start`, a word between it and `key_end` tells how the value is written: raw text if it is one of
     `text_types`, else JSON. Without it, a value is raw text where the tool's schema allows a string, else JSON. `types`
     are the words that a model may write there, those of `text_types` among them.
+
+    With `is_json`, all values are JSON, texts in quotes too. With `key_close`, the key is repeated after `value_end` and
+    `key_close` follows it, as in <KEY>VALUE</KEY>.
     """
 
     key_start: str
@@ -65,6 +71,8 @@ class TaggedValues(Struct, frozen=True):
     type_start: str = ""
     text_types: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
+    is_json: bool = False
+    key_close: str = ""
 
 
 class Channels(Struct, frozen=True):
@@ -117,10 +125,13 @@ class CallFormat(Struct, frozen=True):
     """Whether a call counts only where nothing but reasoning and other calls came before it; true for formats whose
     calls begin with an ordinary character, such as "{" or "["."""
 
+    name_start: str = ""
+    """Between an id and the name, for a call whose id comes before its name; "" if it does not."""
     name_end: str = ""
     """Between the name and an id or a counter, such as ":" in "functions.f:0"; "" if a call has none."""
     id_pattern: str = ""
-    """Regular expression of the id between `name_end` and `arguments_start`. The id that a model writes is ignored."""
+    """Regular expression of the id before `name_start`, or between `name_end` and `arguments_start`. The id that a model
+    writes is ignored."""
     arguments_start: str = ""
     """After the name, or the id, and before the arguments."""
     arguments_end: str = ""
@@ -148,6 +159,9 @@ class CallFormat(Struct, frozen=True):
     """After the content, for models that wrap it."""
     ignored: tuple[str, ...] = ()
     """Further texts that are never content, such as a call's end that a model repeats."""
+
+    must_be_stated: bool = False
+    """Whether the prompt must tell the model this format and the tools, because its template does not."""
 
     @property
     def reasons(self) -> bool:
