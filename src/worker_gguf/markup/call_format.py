@@ -59,8 +59,8 @@ class TaggedValues(Struct, frozen=True):
     `text_types`, else JSON. Without it, a value is raw text where the tool's schema allows a string, else JSON. `types`
     are the words that a model may write there, those of `text_types` among them.
 
-    With `is_json`, all values are JSON, texts in quotes too. With `key_close`, the key is repeated after `value_end` and
-    `key_close` follows it, as in <KEY>VALUE</KEY>.
+    With `is_json`, all values are JSON, texts in quotes too. With `key_close`, the key is repeated after `value_end`
+    and `key_close` follows it, as in <KEY>VALUE</KEY>.
     """
 
     key_start: str
@@ -130,8 +130,8 @@ class CallFormat(Struct, frozen=True):
     name_end: str = ""
     """Between the name and an id or a counter, such as ":" in "functions.f:0"; "" if a call has none."""
     id_pattern: str = ""
-    """Regular expression of the id before `name_start`, or between `name_end` and `arguments_start`. The id that a model
-    writes is ignored."""
+    """Regular expression of the id before `name_start`, or between `name_end` and `arguments_start`. The id that a
+    model writes is ignored."""
     arguments_start: str = ""
     """After the name, or the id, and before the arguments."""
     arguments_end: str = ""
