@@ -110,6 +110,9 @@ class CallFormat(Struct, frozen=True):
     """Whether the calls are the items of a JSON array (json_object), or of a list in brackets (pythonic)."""
     separator: str = ""
     """Between two calls."""
+    before_calls: str = ""
+    """Between the content and the first call, such as a line break. If it is not "", then white space at the end of the
+    content before a call is not part of the content."""
     is_parallel: bool = True
     """Whether one answer can have several calls."""
 
