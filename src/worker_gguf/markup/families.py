@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from .call_format import CallFormat, Channels, JsonCall, TaggedValues
+from worker_gguf.markup.call_format import CallFormat, Channels, JsonCall, TaggedValues
 
 __all__ = ["FAMILIES", "GENERIC", "Family", "known_format"]
 
