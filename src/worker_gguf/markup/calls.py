@@ -21,7 +21,7 @@ _MAX_NAME = 256
 # What the beginning of a call may share with the name, such as "functions."; models leave it out.
 _PART_OF_NAME = re.compile(r"(?<=[^\w.])[\w.]+\Z")
 # The numbers of the markers that end a name.
-_NAME_END, _ARGUMENTS, _EMPTY, _CALL_END = 0, 1, 2, 3
+_NAME_START, _NAME_END, _ARGUMENTS, _EMPTY, _CALL_END = range(5)
 
 
 class CallReader:
@@ -45,12 +45,16 @@ class CallReader:
         self._call_ends = Markers((form.call_end,))
         self._resume = Markers((form.call_end, form.section_end, self._call_start, form.section_start))
 
+    def is_section(self, opener: int) -> bool:
+        """Whether the opener of this number opens a section of calls, and not a call."""
+        return opener == _SECTION and bool(self._call_start)
+
     def read(self, opener: int) -> Wait[Outcome | Literal["content"]]:
         """Read a call, or the calls of a section, after the opener of this number was read.
 
         If it is "text", nothing after the opener has been read.
         """
-        if opener == _SECTION and self._call_start:
+        if self.is_section(opener):
             return (yield from self._read_section())
         return (yield from self._read_one_or_list())
 
@@ -123,9 +127,11 @@ class CallReader:
             written += self._source.text[self._source.at : hit.start]
             mark = self._source.text[hit.start : hit.end]
             self._source.at = hit.end
-            if hit.number != NOWHERE:
+            if hit.number == _NAME_START:
+                written = ""
+            elif hit.number != NOWHERE:
                 break
-            if len(written) > _MAX_NAME or not (yield from self._source.more()):
+            elif len(written) > _MAX_NAME or not (yield from self._source.more()):
                 return "text"
         if written.strip() in self._form.content_names:
             return "content"
@@ -164,15 +170,15 @@ class CallReader:
 
 
 def _name_ends(form: CallFormat) -> list[str]:
-    """Return the texts that can come after a name, in the order of the numbers above.
+    """Return the texts that can come before and after a name, in the order of the numbers above.
 
     A tag may close itself, as in `<invoke name="f"/>`. A call without arguments may end right after the name.
     """
     start = form.arguments_start.strip()
     empty = f"{start[:-1]}/>" if start.endswith(">") else ""
     first_value = form.values.key_start if form.values else ""
-    ends = [form.name_end, form.arguments_start, empty, form.call_end, "".join(form.call_end.split()[:1])]
-    return [*ends, first_value, form.section_end]
+    call_ends = [form.call_end, "".join(form.call_end.split()[:1])]
+    return [form.name_start, form.name_end, form.arguments_start, empty, *call_ends, first_value, form.section_end]
 
 
 def _drop(text: str) -> None:

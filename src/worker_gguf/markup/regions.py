@@ -46,6 +46,10 @@ class _Text:
         self._space = text[len(body) :]
         self.is_empty = False
 
+    @property
+    def ends_with_blank(self) -> bool:
+        return self._space[-1:] in (" ", "\t") and bool(self._space)
+
     def finish(self, keeps_space: bool) -> None:
         """End a region; white space at its end is kept or dropped."""
         if keeps_space and self._space and not (self._drops_space and self.is_empty):
@@ -100,7 +104,11 @@ class RegionFlow:
         return self._form.reasons and self._splits_reasoning
 
     def _read_reasoning(self) -> Wait[None]:
-        """Read up to the end of the reasoning, or to a call that is written inside it."""
+        """Read up to the end of the reasoning, or to a call that is written inside it.
+
+        Models also write about calls while they think. So the start of a call counts only where it does not stand in
+        the middle of a line, after a blank.
+        """
         write = self._reasoning.write
         while True:
             hit = yield from self._source.until(self._reasoning_marks, write)
@@ -116,7 +124,8 @@ class RegionFlow:
                 else:
                     self._content.write(mark)
                 return
-            if (yield from self._calls.read(hit.number)) != "text":
+            is_mention = self._reasoning.ends_with_blank and not self._calls.is_section(hit.number)
+            if not is_mention and (yield from self._calls.read(hit.number)) != "text":
                 self._reasoning.finish(keeps_space=not self._splits_reasoning)
                 self._begin_after_call()
                 return

@@ -31,55 +31,53 @@ class Sink:
         self._holds_calls = holds_calls
         self._new_id = new_id
         self._parts: list[Part] = []
+        # The part that is being collected: its beginning, without a text, and its pieces.
+        self._begun: Part | None = None
+        self._pieces: list[str] = []
         self._n_calls = 0
-        self._name: str | None = None
-        self._arguments: list[str] = []
-        self._list: list[tuple[str, str]] | None = None
+        self._held: tuple[str, list[str]] | None = None
+        self._list: list[tuple[str, list[str]]] | None = None
 
     def take(self) -> list[Part]:
         """Return the parts since the last call of this."""
+        self._begin(None)
         parts = self._parts
         self._parts = []
         return parts
 
     def content(self, text: str) -> None:
-        last = self._parts[-1] if self._parts else None
-        if isinstance(last, Content):
-            self._parts[-1] = Content(last.text + text)
-        elif text:
-            self._parts.append(Content(text))
+        if not isinstance(self._begun, Content):
+            self._begin(Content(""))
+        self._pieces.append(text)
 
     def reasoning(self, text: str) -> None:
-        last = self._parts[-1] if self._parts else None
-        if isinstance(last, Reasoning):
-            self._parts[-1] = Reasoning(last.text + text)
-        elif text:
-            self._parts.append(Reasoning(text))
+        if not isinstance(self._begun, Reasoning):
+            self._begin(Reasoning(""))
+        self._pieces.append(text)
 
     def open_call(self, name: str) -> None:
-        self._name = name
-        if not self._holds_calls:
-            self._parts.append(ToolCall(self._n_calls, self._new_id(), name, ""))
-            self._n_calls += 1
+        if self._holds_calls:
+            self._held = (name, [])
+        else:
+            self._begin_call(name)
 
     def arguments(self, text: str) -> None:
-        if self._holds_calls:
-            self._arguments.append(text)
-        elif text:
-            self._write(text)
+        if self._held is not None:
+            self._held[1].append(text)
+            return
+        if not isinstance(self._begun, ToolCall):
+            self._begin(ToolCall(self._n_calls - 1, None, None, ""))
+        self._pieces.append(text)
 
     def close_call(self) -> None:
-        if self._holds_calls and self._name is not None:
-            call = (self._name, "".join(self._arguments))
-            if self._list is None:
-                self._emit(*call)
-            else:
-                self._list.append(call)
-        self.drop_call()
+        if self._held is not None and self._list is not None:
+            self._list.append(self._held)
+        elif self._held is not None:
+            self._emit(*self._held)
+        self._held = None
 
     def drop_call(self) -> None:
-        self._name = None
-        self._arguments = []
+        self._held = None
 
     def begin_list(self) -> None:
         self._list = []
@@ -89,13 +87,23 @@ class Sink:
             self._emit(name, arguments)
         self._list = None
 
-    def _emit(self, name: str, arguments: str) -> None:
-        self._parts.append(ToolCall(self._n_calls, self._new_id(), name, arguments))
+    def _emit(self, name: str, arguments: list[str]) -> None:
+        self._begin_call(name)
+        self._pieces.extend(arguments)
+
+    def _begin_call(self, name: str) -> None:
+        self._begin(ToolCall(self._n_calls, self._new_id(), name, ""))
         self._n_calls += 1
 
-    def _write(self, text: str) -> None:
-        last = self._parts[-1] if self._parts else None
-        if isinstance(last, ToolCall) and last.number == self._n_calls - 1:
-            self._parts[-1] = last._replace(arguments=last.arguments + text)
-        else:
-            self._parts.append(ToolCall(self._n_calls - 1, None, None, text))
+    def _begin(self, part: Part | None) -> None:
+        """End the part that is being collected, and begin this one."""
+        text = "".join(self._pieces)
+        match self._begun:
+            case ToolCall() as call if text or call.name is not None:
+                self._parts.append(call._replace(arguments=text))
+            case Content() if text:
+                self._parts.append(Content(text))
+            case Reasoning() if text:
+                self._parts.append(Reasoning(text))
+        self._begun = part
+        self._pieces = []

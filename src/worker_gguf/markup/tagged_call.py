@@ -61,9 +61,9 @@ class TaggedReader:
     def _read_value(self, source: Source, parameters: Parameters, sink: Sink, separator: str) -> Wait[bool]:
         pieces: list[str] = []
         found = (yield from source.until(self._key_end, pieces.append)).number
-        kind: list[str] = []
+        word: list[str] = []
         if found == 0:
-            found = (yield from source.until(self._type_end, kind.append)).number
+            found = (yield from source.until(self._type_end, word.append)).number
         if found == NOWHERE:
             return False
         key = parameters.key("".join(pieces))
@@ -75,8 +75,9 @@ class TaggedReader:
             ends = self._value_end_line
         sink.arguments(f'{separator}"{in_quotes(key)}": ')
         types = parameters.types(key)
-        if kind:
-            types = frozenset({"string"}) if kind[0].strip() in self._values.text_types else types - {"string"}
+        if word:
+            is_text = "".join(word).strip() in self._values.text_types
+            types = frozenset({"string"}) if is_text else types - {"string"}
         if types == {"string"}:
             sink.arguments('"')
             is_complete = yield from self._read_text(
@@ -110,7 +111,7 @@ class TaggedReader:
     def _is_end(self, source: Source, parameters: Parameters, number: int, mark: str) -> Wait[bool]:
         """Whether the mark that was just read ends the value, by what follows it."""
         if number == _VALUE_END:
-            return (yield from source.follows(self._next)) != NOWHERE
+            return (yield from source.follows(self._next)) != NOWHERE or source.is_over()
         if number == _NEXT_VALUE:
             key_ends = [end for end in (self._values.type_start, self._values.key_end) if end]
             keys = Markers(key + end for key in parameters for end in key_ends)
