@@ -154,7 +154,7 @@ class CallReader:
 
     def _read_arguments(self, name: str) -> Wait[bool]:
         if self._tagged is not None:
-            return (yield from self._tagged.read(self._source, self._offer.parameters(name), self._sink))
+            return (yield from self._tagged.read(self._source, self._offer.parameters(name), self._sink.arguments))
         if self._form.syntax == "gemma":
             return (yield from self._gemma.read(self._source, self._sink.arguments))
         yield from self._source.skip_space()

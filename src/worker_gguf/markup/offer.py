@@ -54,9 +54,16 @@ class Parameters:
         key = written.strip()
         return key if key in self._properties else html.unescape(key)
 
+    def schema(self, key: str) -> object:
+        """Return the schema of a parameter; True if there is none."""
+        return self._properties.get(key, self._schema.get("additionalProperties", True))
+
     def types(self, key: str) -> frozenset[str]:
         """Return the JSON types that a parameter may have; all of them if the schema does not tell."""
-        schema = self._properties.get(key, self._schema.get("additionalProperties", True))
+        return self.types_of(self.schema(key))
+
+    def types_of(self, schema: object) -> frozenset[str]:
+        """Return the JSON types that a schema within this tool's schema allows."""
         return json_types(schema, self._schema)
 
     def __iter__(self) -> Iterator[str]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from worker_gguf.markup.call_format import CallFormat, TaggedValues
-from worker_gguf.markup.json_text import in_quotes
+from worker_gguf.markup.json_text import in_quotes, read_json
+from worker_gguf.markup.nested_values import nested_as_json
 from worker_gguf.markup.offer import Parameters, as_json
-from worker_gguf.markup.sink import Sink
 from worker_gguf.markup.source import NOWHERE, Markers, Source, Wait
 
 __all__ = ["TaggedReader"]
+
+Write = Callable[[str], object]
 
 # The numbers of the markers at which a value begins or the call ends; those after them begin something else.
 _VALUE, _END, _FIRST_END = 0, 1, 2
@@ -40,10 +42,10 @@ class TaggedReader:
         self._value_end = Markers(marks)
         self._value_end_line = Markers(marks, lead="\n")
 
-    def read(self, source: Source, parameters: Parameters, sink: Sink) -> Wait[bool]:
+    def read(self, source: Source, parameters: Parameters, write: Write) -> Wait[bool]:
         """Read from the first value up to the end of the call and write the arguments. False if it is not complete."""
-        sink.arguments("{")
-        separator = ""
+        write("{")
+        keys: set[str] = set()
         while True:
             yield from source.skip_space()
             found = (yield from source.until(self._next, _drop)).number
@@ -52,49 +54,57 @@ class TaggedReader:
             if found != _VALUE:
                 if found > _FIRST_END:
                     source.unread(self._next.texts[found])
-                sink.arguments("}")
+                write("}")
                 return True
-            if not (yield from self._read_value(source, parameters, sink, separator)):
+            key, word = yield from self._read_key(source)
+            key = parameters.key(key)
+            # An object with the same key twice means something else to each client.
+            write_value = _drop if key in keys else write
+            write_value(f'{", " if keys else ""}"{in_quotes(key)}": ')
+            keys.add(key)
+            if not (yield from self._read_value(source, parameters, key, word, write_value)):
                 return False
-            separator = ", "
 
-    def _read_value(self, source: Source, parameters: Parameters, sink: Sink, separator: str) -> Wait[bool]:
-        pieces: list[str] = []
-        found = (yield from source.until(self._key_end, pieces.append)).number
+    def _read_key(self, source: Source) -> Wait[tuple[str, str]]:
+        """Read a key and the word for its type, "" if there is none, and what stands before the value."""
+        key: list[str] = []
         word: list[str] = []
-        if found == 0:
-            found = (yield from source.until(self._type_end, word.append)).number
-        if found == NOWHERE:
-            return False
-        key = parameters.key("".join(pieces))
+        if (yield from source.until(self._key_end, key.append)).number == 0:
+            yield from source.until(self._type_end, word.append)
         if self._values.value_start:
             yield from source.skip_space()
             yield from source.take(self._value_start)
+        return "".join(key), "".join(word).strip()
+
+    def _read_value(self, source: Source, parameters: Parameters, key: str, word: str, write: Write) -> Wait[bool]:
         ends = self._value_end
-        if self._line is not None and (yield from source.take(self._line)) != NOWHERE:
+        if self._values.key_close:
+            ends = Markers((f"{self._values.value_end}{key}{self._values.key_close}",))
+        elif self._line is not None and (yield from source.take(self._line)) != NOWHERE:
             ends = self._value_end_line
-        sink.arguments(f'{separator}"{in_quotes(key)}": ')
         types = parameters.types(key)
         if word:
-            is_text = "".join(word).strip() in self._values.text_types
-            types = frozenset({"string"}) if is_text else types - {"string"}
+            types = frozenset({"string"}) if word in self._values.text_types else types - {"string"}
+        if self._values.is_json and (yield from source.skip_space()) == '"':
+            write((yield from read_json(source, write)) or "")
+            return (yield from self._read_text(source, parameters, ends, _drop))
         if types == {"string"}:
-            sink.arguments('"')
-            is_complete = yield from self._read_text(
-                source, parameters, ends, lambda text: sink.arguments(in_quotes(text))
-            )
-            if is_complete:
-                sink.arguments('"')
+            write('"')
+            is_complete = yield from self._read_text(source, parameters, ends, lambda text: write(in_quotes(text)))
+            write('"' if is_complete else "")
             return is_complete
         value: list[str] = []
         is_complete = yield from self._read_text(source, parameters, ends, value.append)
         if is_complete:
-            sink.arguments(as_json("".join(value), types))
+            write(self._as_json("".join(value), parameters.schema(key), parameters))
         return is_complete
 
-    def _read_text(
-        self, source: Source, parameters: Parameters, ends: Markers, write: Callable[[str], object]
-    ) -> Wait[bool]:
+    def _as_json(self, text: str, schema: object, parameters: Parameters) -> str:
+        if self._values.key_close and text.strip().startswith(self._values.key_start):
+            return nested_as_json(text, self._values, schema, parameters)
+        return as_json(text, parameters.types_of(schema))
+
+    def _read_text(self, source: Source, parameters: Parameters, ends: Markers, write: Write) -> Wait[bool]:
         """Write the text up to the mark that ends the value, and read that mark if it is the value's own."""
         while True:
             hit = yield from source.until(ends, write)
