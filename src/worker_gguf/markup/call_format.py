@@ -60,7 +60,8 @@ class TaggedValues(Struct, frozen=True):
     are the words that a model may write there, those of `text_types` among them.
 
     With `is_json`, all values are JSON, texts in quotes too. With `key_close`, the key is repeated after `value_end`
-    and `key_close` follows it, as in <KEY>VALUE</KEY>.
+    and `key_close` follows it, as in <KEY>VALUE</KEY>. With `is_nested`, objects and arrays are values in values, the
+    items of an array under the key "item".
     """
 
     key_start: str
@@ -73,6 +74,7 @@ class TaggedValues(Struct, frozen=True):
     types: tuple[str, ...] = ()
     is_json: bool = False
     key_close: str = ""
+    is_nested: bool = False
 
 
 class Channels(Struct, frozen=True):

@@ -6,10 +6,12 @@ before the first call, between two calls and after the last one gives the marks 
 
 from __future__ import annotations
 
+import re
+
 from msgspec.structs import replace
 
 from worker_gguf.markup.call_format import CallFormat
-from worker_gguf.markup.conversations import CONTENT, FIRST, Conversations
+from worker_gguf.markup.conversations import CONTENT, FIRST, Conversations, has_needle
 from worker_gguf.markup.differences import common_prefix, common_suffix, end_of_turn, last_mark, split_repetition
 from worker_gguf.markup.json_probe import calls_as_objects, calls_with_json
 from worker_gguf.markup.seen import SeenCalls
@@ -20,6 +22,9 @@ __all__ = ["probe_calls"]
 _ARRAYS = ("json_object", "pythonic")
 # A mark of fewer characters, such as "[", is too common in a text to begin a call in the middle of it.
 _MIN_TRIGGER = 3
+# The syntaxes whose calls can have an id, and a number as the last thing before a mark and the name.
+_NAMED = ("json", "tagged")
+_COUNTER = re.compile(r"([0-9]+)([^0-9]+)\Z")
 
 
 def probe_calls(conversations: Conversations, marks: CallFormat) -> CallFormat | None:
@@ -32,12 +37,22 @@ def probe_calls(conversations: Conversations, marks: CallFormat) -> CallFormat |
     for probe in (calls_as_objects, calls_with_json, calls_with_values):
         seen = probe(conversations)
         if seen is not None:
-            plain = conversations.turn(content=CONTENT) or ""
-            before_calls, before = _before(conversations, marks, seen, plain)
+            before_calls, before = _before(conversations, marks, seen)
             after, left_over = _after(conversations, seen)
             known = replace(marks, before_calls=before_calls, ignored=(*marks.ignored, *left_over))
-            return _with_content_names(with_values(_with_marks(known, seen, before, after), seen.values), conversations)
+            known = with_values(_with_marks(known, *_with_counter(seen, before), after), seen.values)
+            return None if has_needle(repr(known)) else _with_content_names(known, conversations)
     return None
+
+
+def _with_counter(seen: SeenCalls, before: str) -> tuple[SeenCalls, str]:
+    """Count a number before the name to the call, if it differs between two calls."""
+    first, second = _COUNTER.search(before), _COUNTER.search(seen.between or "")
+    if not first or not second or first[1] == second[1] or first[2] != second[2] or seen.inner.syntax not in _NAMED:
+        return seen, before
+    inner = replace(seen.inner, name_start=first[2], id_pattern="[0-9]+")
+    between = (seen.between or "")[: second.start()]
+    return seen._replace(inner=inner, between=between), before[: first.start()]
 
 
 def _with_marks(marks: CallFormat, seen: SeenCalls, before: str, after: str) -> CallFormat:
@@ -80,11 +95,11 @@ _INNER = (
 )
 
 
-def _before(conversations: Conversations, marks: CallFormat, seen: SeenCalls, plain: str) -> tuple[str, str]:
+def _before(conversations: Conversations, marks: CallFormat, seen: SeenCalls) -> tuple[str, str]:
     """Return the whitespace between content and the calls, and the marks before the first call."""
     own = seen.text[: seen.start]
     texts = [text for text in conversations.openings if text]
-    plain_start = plain.partition(CONTENT)[0]
+    plain_start = (conversations.turn(content=CONTENT) or "").partition(CONTENT)[0]
     _, _, rest = (conversations.turn([FIRST], content=CONTENT) or "").partition(CONTENT)
     between, found, _ = rest.partition(seen.text[seen.start : seen.end])
     if found:
@@ -113,13 +128,13 @@ def _without_reasoning(head: str, marks: CallFormat) -> str:
 
 def _after(conversations: Conversations, seen: SeenCalls) -> tuple[str, tuple[str, ...]]:
     """Return the marks after the last call, and the mark that ends a turn of calls but not one of an answer."""
-    after, after_content = seen.text[seen.end :], conversations.after_content()
+    after, after_content = seen.after, conversations.after_content()
     if not after_content.strip():
         # The template ends a turn where the next one begins.
         return after[: end_of_turn(after, conversations.after_content(is_followed=True))], ()
     end = end_of_turn(after, after_content)
     mark = last_mark(after.rstrip())
-    if end < len(after) or mark == after.rstrip():
+    if end < len(after) or mark == after.rstrip() or mark in (seen.between or ""):
         return after[:end], ()
     return after.rstrip().removesuffix(mark), (mark,)
 

@@ -26,6 +26,7 @@ __all__ = [
     "Call",
     "Conversations",
     "Render",
+    "has_needle",
 ]
 
 Render = Callable[..., str]
@@ -51,6 +52,8 @@ OTHER_ARGUMENT = {"needlekey_a": "Needle9315other"}
 TWO_ARGUMENTS = {**ONE_ARGUMENT, "needlekey_b": "Needle9426second"}
 # The names by which published templates turn thinking on and off.
 _SWITCHES = ("enable_thinking", "thinking", "enable_reasoning", "reasoning")
+# The names of a turn's reasoning that templates read. Cohere's is that of a plan before calls.
+_REASONING_NAMES = ("reasoning_content", "thinking", "reasoning", "tool_plan")
 _BLANKS: tuple[Message, ...] = ({}, {"content": ""}, {"content": None})
 _TYPES = {str: "string", int: "integer", bool: "boolean", dict: "object", list: "array", float: "number"}
 
@@ -131,7 +134,7 @@ class Conversations:
         if as_part:
             message["content"] = [{"type": "thinking", "thinking": reasoning}, {"type": "text", "text": content}]
         elif reasoning:
-            message |= {"reasoning_content": reasoning, "thinking": reasoning, "reasoning": reasoning}
+            message |= dict.fromkeys(_REASONING_NAMES, reasoning)
         text = self._rendered([message, *self._following(calls)])
         return text if text is None else text.partition(_RESULT)[0]
 
@@ -177,6 +180,11 @@ class Conversations:
             return None
         _, found, after = text.rpartition(_USER)
         return after if found else None
+
+
+def has_needle(text: str) -> bool:
+    """Return whether a text has a needle, so that it was not cut where it should be."""
+    return "needle" in text.lower()
 
 
 def _shapes() -> Iterator[_Shape]:

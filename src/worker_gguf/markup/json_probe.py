@@ -34,8 +34,10 @@ def calls_as_objects(conversations: Conversations) -> SeenCalls | None:
     call = _json_call(found.value, other.value if other else {})
     if call is None:
         return None
-    between = two[one.end : other.start] if one and other and one.end < other.start else None
-    return SeenCalls(CallFormat(syntax="json_object", json_call=call), text, found.start, found.end, between)
+    inner = CallFormat(syntax="json_object", json_call=call)
+    if one and other and one.end < other.start:
+        return SeenCalls(inner, text, found.start, found.end, two[one.end : other.start], two[other.end :])
+    return SeenCalls(inner, text, found.start, found.end, None, text[found.end :])
 
 
 def calls_with_json(conversations: Conversations) -> SeenCalls | None:
@@ -49,7 +51,6 @@ def calls_with_json(conversations: Conversations) -> SeenCalls | None:
     found, one, other = _header(text, FIRST), _header(two, FIRST), _header(two, SECOND)
     if found is None:
         return None
-    between = two[one.end : other.start] if one and other and one.end < other.start else None
     inner = CallFormat(
         syntax="json",
         name_start=found.name_start,
@@ -64,7 +65,9 @@ def calls_with_json(conversations: Conversations) -> SeenCalls | None:
             return None
         name_end, arguments_start = found.arguments_start[: digits.start()], found.arguments_start[digits.end() :]
         inner = CallFormat(syntax="json", name_end=name_end, id_pattern=_COUNTER, arguments_start=arguments_start)
-    return SeenCalls(inner, text, found.start, found.end, between)
+    if one and other and one.end < other.start:
+        return SeenCalls(inner, text, found.start, found.end, two[one.end : other.start], two[other.end :])
+    return SeenCalls(inner, text, found.start, found.end, None, text[found.end :])
 
 
 class _Header(NamedTuple):

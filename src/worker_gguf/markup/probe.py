@@ -78,4 +78,4 @@ def _other_starts(source: str, shown: CallFormat) -> tuple[str, ...]:
     start = last_mark(shown.call_start)
     before = shown.call_start.removesuffix(start)
     # A mark that goes on with the name, such as "<function=" after "<tool_call>", stands for a call on its own.
-    return (start,) if before[:1] == start[:1] and not is_mark(start) else ()
+    return (start,) if before and before[0] == start[0] and not is_mark(start) else ()

@@ -64,7 +64,9 @@ def probe_content(conversations: Conversations, marks: CallFormat) -> CallFormat
     before, found, after = plain.partition(CONTENT)
     if not found:
         return marks
-    known = max((common_prefix(before, opening) for opening in conversations.openings), key=len)
+    # What a turn of calls begins with, too, is not about content.
+    others = (*conversations.openings, (conversations.turn([FIRST]) or "") if conversations.has_calls else "")
+    known = max((common_prefix(before, other) for other in others), key=len)
     start = before[len(known) :].lstrip()
     for mark in (marks.reasoning_start, *marks.reasoning_ends):
         start = start.removeprefix(mark.strip()).lstrip()
@@ -103,7 +105,9 @@ def _from_prompt(conversations: Conversations) -> CallFormat | None:
             continue
         opening = opened[len(common_prefix(silent, opened)) :]
         end = last_mark(closing.rstrip())
-        start = opening.strip() or counterpart(end, silent.rpartition(end)[0])
-        if start and start.strip() != end:
-            return CallFormat(reasoning_start=start, reasoning_ends=(end,))
+        start = (opening or counterpart(end, silent.rpartition(end)[0])).strip()
+        if start and start != end:
+            # Between the marks of no reasoning, a template writes the line breaks of both.
+            line = "\n" if silent.partition(start)[2].startswith("\n") else ""
+            return CallFormat(reasoning_start=start + line, reasoning_ends=(line + end,))
     return None

@@ -23,6 +23,7 @@ class ValueTexts(NamedTuple):
     repeats: str | None = None
     """From the value to its repeated name; None if it is not repeated."""
     is_json: bool = False
+    is_nested: bool = False
     type_start: str = ""
     text_types: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
@@ -31,9 +32,9 @@ class ValueTexts(NamedTuple):
 class SeenCalls(NamedTuple):
     """A call in a text, from `start` to `end`. The marks of a call and of the section are outside.
 
-    `inner` has the syntax and what is inside; `between` is what is written between two calls, None if an answer has
-    only one. `values` are still to be cut, because the mark after the last value is not told apart from that of the
-    call.
+    `inner` has the syntax and what is inside. `between` is what is written between two calls, None if an answer has
+    only one, and `after` what is written after the last call. `values` are still to be cut, because the mark after the
+    last value is not told apart from that of the call.
     """
 
     inner: CallFormat
@@ -41,4 +42,5 @@ class SeenCalls(NamedTuple):
     start: int
     end: int
     between: str | None
+    after: str
     values: ValueTexts | None = None

@@ -29,7 +29,8 @@ def stated_format(tools: Sequence[Tool]) -> str:
 
 def stated_call(name: str, arguments: str) -> str:
     """Return a call of the conversation as such a model writes it. `arguments` is a JSON text."""
-    return f'{GENERIC.call_start}{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": {arguments}}}{GENERIC.call_end}'
+    quoted = json.dumps(name, ensure_ascii=False)
+    return f'{GENERIC.call_start}{{"name": {quoted}, "arguments": {arguments}}}{GENERIC.call_end}'
 
 
 def _listed(tool: Tool) -> dict[str, Any]:

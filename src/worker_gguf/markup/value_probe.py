@@ -45,9 +45,9 @@ def calls_with_values(conversations: Conversations) -> SeenCalls | None:
     between_values = two_values[first.end : two_values.find(_SECOND_KEY, first.end)]
     nothing = conversations.turn([Call({})]) or ""
     no_values = nothing.partition(FIRST.name)[2] or None
-    values = ValueTexts(one.before_key, one.key_end, between_values, no_values)
+    values = ValueTexts(one.before_key, one.key_end, between_values, no_values, is_nested="{" not in many)
     two = conversations.turn([FIRST, SECOND]) or ""
-    seen = SeenCalls(CallFormat(), text, one.start, one.end, None, values)
+    seen = SeenCalls(CallFormat(), text, one.start, one.end, None, "", values)
     quote = one.key_end.removeprefix(number_start)
     if one.key_end == number_start:
         return _between_calls(_tagged(seen, values), two)
@@ -79,6 +79,7 @@ def with_values(marks: CallFormat, texts: ValueTexts | None) -> CallFormat:
         text_types=texts.text_types,
         types=texts.types,
         is_json=texts.is_json,
+        is_nested=texts.is_nested,
         key_close=key_close,
     )
     return replace(marks, values=values, arguments_start=arguments_start, call_end=call_end)
@@ -102,8 +103,9 @@ def _between_calls(seen: SeenCalls, two: str) -> SeenCalls:
     own = _find(seen.text, FIRST)
     n_after_value = seen.end - own.end if own else 0
     if first is None or second is None or second.start < first.end:
-        return seen
-    return seen._replace(between=two[first.end + n_after_value : second.start])
+        return seen._replace(after=seen.text[seen.end :])
+    between, after = two[first.end + n_after_value : second.start], two[second.end + n_after_value :]
+    return seen._replace(between=between, after=after)
 
 
 def _between(text: str, key: str, value: str) -> str | None:
