@@ -19,7 +19,7 @@ __all__ = ["CallReader"]
 _CALL, _SECTION = 0, 1
 _MAX_NAME = 256
 # What the beginning of a call may share with the name, such as "functions."; models leave it out.
-_PART_OF_NAME = re.compile(r"(?<=[^\w.])[\w.]+\Z")
+_PART_OF_NAME = re.compile(r"(?<=[^\w.])\w+\.\Z")
 # The numbers of the markers that end a name.
 _NAME_START, _NAME_END, _ARGUMENTS, _EMPTY, _CALL_END = range(5)
 
@@ -37,6 +37,8 @@ class CallReader:
         self.openers = [self._call_start, form.section_start, *form.other_starts] if is_active else []
         self.has_no_marker = bool(offer) and form.syntax is not None and not (self._call_start or form.section_start)
         self._in_section = Markers((self._call_start, form.section_end))
+        self._separator = Markers((form.separator.strip(),))
+        self._another = Markers(f"{name}(" for name in offer) if form.syntax == "pythonic" else Markers(("{",))
         self._json = JsonCallReader(form.json_call, is_strict=self.has_no_marker)
         self._gemma = GemmaReader(form)
         self._tagged = TaggedReader(form, form.values) if form.values else None
@@ -56,13 +58,26 @@ class CallReader:
         """
         if self.is_section(opener):
             return (yield from self._read_section())
-        return (yield from self._read_one_or_list())
+        outcome = yield from self._read_one_or_list()
+        while outcome == "call" and (yield from self._another_follows()):
+            if (yield from self._read_one_or_list()) != "call":
+                break
+        return outcome
 
     def read_unmarked(self) -> Wait[Outcome | Literal["content"]]:
         """Read calls that no marker opens."""
         if (yield from self._source.peek()) != ("[" if self._form.is_array else "{"):
             return "text"
         return (yield from self._read_one_or_list())
+
+    def _another_follows(self) -> Wait[bool]:
+        """Whether another call comes at once, in a section whose calls have no markers of their own."""
+        if self._call_start or self.has_no_marker:
+            return False
+        if (yield from self._source.follows(self._separator)) != NOWHERE:
+            yield from self._source.skip_space()
+            yield from self._source.take(self._separator)
+        return (yield from self._source.follows(self._another)) != NOWHERE
 
     def _read_section(self) -> Wait[Outcome]:
         """Read calls up to the end of the section. Other text between them means nothing."""

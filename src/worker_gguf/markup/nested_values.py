@@ -23,7 +23,8 @@ def nested_as_json(text: str, values: TaggedValues, schema: object, parameters: 
     entries = list(_entries(text, values)) if depth < _MAX_DEPTH else []
     types = parameters.types_of(schema)
     if not entries:
-        return as_json(text, types)
+        empty = {"array": "[]", "object": "{}"}.get(*types, "") if len(types) == 1 and not text.strip() else ""
+        return empty or as_json(text, types)
     if {key for key, _ in entries} == {_ITEM} and "array" in types:
         inner = _inner(schema, "items")
         items = (nested_as_json(value, values, inner, parameters, depth + 1) for _, value in entries)
@@ -39,8 +40,9 @@ def _entries(text: str, values: TaggedValues) -> Iterator[tuple[str, str]]:
     """Yield the keys and the texts of the values directly in this text."""
     at = text.find(values.key_start)
     while at >= 0:
-        key_ends_at = text.find(values.key_end, at)
-        key = text[at + len(values.key_start) : key_ends_at]
+        key_at = at + len(values.key_start)
+        key_ends_at = text.find(values.key_end, key_at)
+        key = text[key_at:key_ends_at]
         opening = text[at : key_ends_at + len(values.key_end)]
         closing = f"{values.value_end}{key}{values.key_close}"
         begins_at = key_ends_at + len(values.key_end)

@@ -29,6 +29,9 @@ class Offer:
     def __bool__(self) -> bool:
         return bool(self._tools)
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tools)
+
     def name(self, written: str) -> str | None:
         """Return the name of the tool that a model means, without a prefix such as "functions."; None if unknown."""
         name = html.unescape(written.strip())

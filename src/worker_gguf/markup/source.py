@@ -22,7 +22,8 @@ Wait = Generator[None, None, T]
 NOWHERE = -1
 _SPACE = re.compile(r"\s*")
 # Bounds for the white space within a marker and before what is looked ahead for: no text is read again and again.
-_SOME_SPACE = r"\s{0,16}"
+_MOST_INNER_SPACE = 16
+_SOME_SPACE = rf"\s{{0,{_MOST_INNER_SPACE}}}"
 _MOST_SPACE = 256
 
 
@@ -49,6 +50,10 @@ def _beginnings(elements: list[str]) -> str:
     return expression
 
 
+def _most_characters(elements: list[str]) -> int:
+    return sum(_MOST_INNER_SPACE if element == _SOME_SPACE else 1 for element in elements)
+
+
 class Markers:
     """A set of literal texts to look for, numbered from 0. Empty ones are never found.
 
@@ -69,6 +74,8 @@ class Markers:
         self._whole = re.compile(f"{optional_lead}(?:{'|'.join(wholes) or '(?!)'})")
         self._unfinished = re.compile(rf"(?:{unfinished})\Z")
         firsts = {elements[0] for elements in spelt.values()} | ({re.escape(lead)} if lead else set())
+        # The most characters that a beginning can have.
+        self._longest = len(lead) + max((_most_characters(elements) for elements in spelt.values()), default=0)
         self._first = re.compile("|".join(sorted(firsts)) or "(?!)")
 
     def find(self, text: str, at: int, ended: bool) -> Hit:
@@ -77,13 +84,13 @@ class Markers:
         if first is None:
             return Hit(len(text), len(text), NOWHERE)
         whole = self._whole.search(text, first.start())
-        if whole is not None:
-            if not ended and self._unfinished.match(text, whole.start()):
-                return Hit(whole.start(), whole.start(), NOWHERE)
-            return Hit(whole.start(), whole.end(), _number(whole))
-        unfinished = None if ended else self._unfinished.search(text, first.start())
-        start = len(text) if unfinished is None else unfinished.start()
-        return Hit(start, start, NOWHERE)
+        if not ended and (whole is None or len(text) - whole.start() < self._longest):
+            unfinished = self._unfinished.search(text, max(first.start(), len(text) - self._longest))
+            if unfinished is not None and (whole is None or unfinished.start() <= whole.start()):
+                return Hit(unfinished.start(), unfinished.start(), NOWHERE)
+        if whole is None:
+            return Hit(len(text), len(text), NOWHERE)
+        return Hit(whole.start(), whole.end(), _number(whole))
 
     def match(self, text: str, at: int, ended: bool) -> Hit | None:
         """Return the marker at `at`; None if there is none; with NOWHERE if one may begin there."""
