@@ -77,7 +77,8 @@ ANSWERS = {
     "one call, content": Answer(ONE, "I will book it.\nOne moment."),
     "one call, reasoning": Answer(ONE, "", "The user wants a flight.\n\nSo I book it."),
     "one call, content and reasoning": Answer(ONE, "I will book it.", "The user wants a flight."),
-    "two calls": Answer(TWO, "Both."),
+    "two calls": Answer(TWO),
+    "two calls, content": Answer(TWO, "Both."),
     "no arguments": Answer((("now", {}),)),
     "content": Answer((), "A text with {braces}, [brackets] and <tags>."),
     "content and reasoning": Answer((), "It is 4.", "2 + 2 = 4, {so} I say <it>."),
@@ -214,7 +215,9 @@ def case(source: str, name: str) -> tuple[Model, Answer, str, str]:
     if answer.content and any(sign in opening + text for sign in CONTENT_AS_REASONING):
         pytest.skip("the template writes the content where the model thinks")
     shown = as_shown(answer, text)
-    if bool(shown.calls) != bool(answer.calls) or (name == "two calls" and len(shown.calls) < 2):
+    if shown.calls and shown.content and model.form.only_at_start:
+        pytest.skip("without marks, a call counts only where no content came before it")
+    if bool(shown.calls) != bool(answer.calls) or (name.startswith("two") and len(shown.calls) < 2):
         pytest.skip("the template leaves the calls out")
     return model, shown, opening, text
 

@@ -114,4 +114,58 @@ UNSEEN = {
         )
         + "<|/code|>"
     ),
+    "a bare list": _template(
+        "[" + _each('{"name": "{{ function.name }}", "arguments": {{ values | tojson }}}', ", ") + "]"
+    ),
+    "a bare list of Python": _template(
+        "["
+        + _each(
+            "{{ function.name }}({% for key, value in values | items %}{{ key }}="
+            "{{ value | tojson }}{{ ', ' if not loop.last }}{% endfor %})",
+            ", ",
+        )
+        + "]"
+    ),
+    "a fence in a tag in a section": _template(
+        "<tool_calls>\n"
+        + _each("<tool_call>{{ function.name }}\n```json\n{{ values | tojson }}\n```</tool_call>", "\n")
+        + "\n</tool_calls>"
+    ),
+    "two marks before the object": _template(
+        _each(
+            '<|action_start|><|plugin|>\n{"name": "{{ function.name }}", "parameters": {{ values | tojson }}}'
+            "<|action_end|>\n"
+        )
+    ),
+    "a number after the name": _template(
+        "<|open|>tools<|sep|>"
+        + _each(
+            '<|open|>call tool="{{ function.name }}" index="{{ loop.index0 }}"<|sep|>'
+            "{% for key, value in values | items %}"
+            '<|open|>argument key="{{ key }}" type="{{ "string" if value is string else "number" if value is number '
+            'and value is not boolean else "boolean" if value is boolean else "object" if value is mapping '
+            'else "array" }}"<|sep|>' + _TEXT + "<|close|>argument<|sep|>{% endfor %}<|close|>call<|sep|>"
+        )
+        + "<|close|>tools<|sep|>"
+    ),
+    "an id before the name and values": _template(
+        _each(
+            '<call id="{{ call.id }}" name="{{ function.name }}">{% for key, value in values | items %}'
+            '<p k="{{ key }}">' + _TEXT + "</p>{% endfor %}</call>"
+        )
+    ),
+    "an id after the name and values": _template(
+        _each(
+            '<call name="{{ function.name }}" id="{{ call.id }}">{% for key, value in values | items %}'
+            '<p k="{{ key }}">' + _TEXT + "</p>{% endfor %}</call>"
+        )
+    ),
+    "bare keys": _template(
+        _each(
+            "<|run|>{{ function.name }}{{ '{' }}"
+            "{% for key, value in values | items %}{{ key }}:"
+            "{% if value is string %}|%|{{ value }}|%|{% else %}{{ value | tojson }}{% endif %}"
+            "{{ ',' if not loop.last }}{% endfor %}{{ '}' }}<|end_run|>"
+        )
+    ),
 }

@@ -11,10 +11,10 @@ import re
 from msgspec.structs import replace
 
 from worker_gguf.markup.call_format import CallFormat
-from worker_gguf.markup.conversations import CONTENT, FIRST, Conversations, has_needle
+from worker_gguf.markup.conversations import CONTENT, FIRST, SECOND, Conversations, has_needle
 from worker_gguf.markup.differences import common_prefix, common_suffix, end_of_turn, last_mark, split_repetition
 from worker_gguf.markup.json_probe import calls_as_objects, calls_with_json
-from worker_gguf.markup.seen import SeenCalls
+from worker_gguf.markup.seen import COUNTER, ID_PATTERN, SeenCalls
 from worker_gguf.markup.value_probe import calls_with_values, with_values
 
 __all__ = ["probe_calls"]
@@ -40,19 +40,24 @@ def probe_calls(conversations: Conversations, marks: CallFormat) -> CallFormat |
             before_calls, before = _before(conversations, marks, seen)
             after, left_over = _after(conversations, seen)
             known = replace(marks, before_calls=before_calls, ignored=(*marks.ignored, *left_over))
-            known = with_values(_with_marks(known, *_with_counter(seen, before), after), seen.values)
+            known = with_values(_with_marks(known, *_with_id(seen, before), after), seen.values)
             return None if has_needle(repr(known)) else _with_content_names(known, conversations)
     return None
 
 
-def _with_counter(seen: SeenCalls, before: str) -> tuple[SeenCalls, str]:
-    """Count a number before the name to the call, if it differs between two calls."""
-    first, second = _COUNTER.search(before), _COUNTER.search(seen.between or "")
-    if not first or not second or first[1] == second[1] or first[2] != second[2] or seen.inner.syntax not in _NAMED:
+def _with_id(seen: SeenCalls, before: str) -> tuple[SeenCalls, str]:
+    """Count what stands before the name to the call, if it is its id, or a number that differs between two calls."""
+    between = seen.between or ""
+    if seen.inner.syntax not in _NAMED:
         return seen, before
-    inner = replace(seen.inner, name_start=first[2], id_pattern="[0-9]+")
-    between = (seen.between or "")[: second.start()]
-    return seen._replace(inner=inner, between=between), before[: first.start()]
+    pattern, ids = ID_PATTERN, [text.rpartition(call.id) for text, call in ((before, FIRST), (between, SECOND))]
+    if not all(id_ for _, id_, _ in ids):
+        counters = [_COUNTER.search(text) for text in (before, between)]
+        pattern, ids = COUNTER, [(found.string[: found.start()], found[1], found[2]) for found in counters if found]
+    if len(ids) < 2 or ids[0][1] == ids[1][1] or ids[0][2] != ids[1][2]:
+        return seen, before
+    inner = replace(seen.inner, name_start=ids[0][2], id_pattern=pattern)
+    return seen._replace(inner=inner, between=ids[1][0]), ids[0][0]
 
 
 def _with_marks(marks: CallFormat, seen: SeenCalls, before: str, after: str) -> CallFormat:

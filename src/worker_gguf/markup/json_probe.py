@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 
 from worker_gguf.markup.call_format import CallFormat, JsonCall
 from worker_gguf.markup.conversations import FIRST, SECOND, Call, Conversations
-from worker_gguf.markup.seen import SeenCalls
+from worker_gguf.markup.seen import COUNTER, ID_PATTERN, SeenCalls
 
 __all__ = ["calls_as_objects", "calls_with_json"]
 
 _decoder = json.JSONDecoder()
-_COUNTER = "[0-9]+"
 
 
 class _Object(NamedTuple):
@@ -60,11 +59,11 @@ def calls_with_json(conversations: Conversations) -> SeenCalls | None:
     )
     if other and other.arguments_start != found.arguments_start and not found.id_pattern:
         # The texts after the names of two calls differ, so a counter stands there.
-        digits = re.search(_COUNTER, found.arguments_start)
+        digits = re.search(COUNTER, found.arguments_start)
         if digits is None:
             return None
         name_end, arguments_start = found.arguments_start[: digits.start()], found.arguments_start[digits.end() :]
-        inner = CallFormat(syntax="json", name_end=name_end, id_pattern=_COUNTER, arguments_start=arguments_start)
+        inner = CallFormat(syntax="json", name_end=name_end, id_pattern=COUNTER, arguments_start=arguments_start)
     if one and other and one.end < other.start:
         return SeenCalls(inner, text, found.start, found.end, two[one.end : other.start], two[other.end :])
     return SeenCalls(inner, text, found.start, found.end, None, text[found.end :])
@@ -91,10 +90,9 @@ def _header(text: str, call: Call) -> _Header | None:
     after_name = name + len(call.name)
     if id_ < 0:
         return _Header(name, arguments.end, text[after_name : arguments.start])
-    pattern = f"[a-zA-Z0-9]{{{len(call.id)}}}"
     if id_ > name:
-        return _Header(name, arguments.end, text[after_id : arguments.start], "", text[after_name:id_], pattern)
-    return _Header(id_, arguments.end, text[after_name : arguments.start], text[after_id:name], "", pattern)
+        return _Header(name, arguments.end, text[after_id : arguments.start], "", text[after_name:id_], ID_PATTERN)
+    return _Header(id_, arguments.end, text[after_name : arguments.start], text[after_id:name], "", ID_PATTERN)
 
 
 def _objects_of(text: str, call: Call) -> Iterator[_Object]:
@@ -148,7 +146,7 @@ def _json_call(value: dict[str, Any], other: dict[str, Any]) -> JsonCall | None:
         arguments_key=arguments_key,
         function_key=function_key,
         id_key=id_key,
-        id_pattern=_COUNTER if is_counter else JsonCall().id_pattern,
+        id_pattern=COUNTER if is_counter else ID_PATTERN,
         is_id_first=bool(id_key) and order.index(id_key) < order.index(function_key or name_key),
         constants=tuple((key, json.dumps(item)) for key, item in others.items() if key != id_key),
         is_arguments_first=keys.index(arguments_key) < keys.index(name_key),

@@ -21,8 +21,8 @@ __all__ = ["derived_format", "probe_format", "with_think_tags"]
 # The format of templates that no conversation with a call can be rendered with, by a text of their source. Kimi's in
 # llama.cpp append to a list, which the sandbox of Transformers and of template/ does not permit.
 _NOT_RENDERED = (("<|tool_calls_section_begin|>", KIMI_K2),)
-# The marks with which models open a call though their template writes none.
-_OTHER_STARTS = ("<|python_tag|>",)
+# The marks with which models open a call though their template writes none, and a text of such templates.
+_OTHER_STARTS = (("<|python_tag|>", "<|eot_id|>"),)
 
 
 def probe_format(source: str, render: Render) -> CallFormat:
@@ -74,7 +74,7 @@ def _with_calls_of(marks: CallFormat, calls: CallFormat) -> CallFormat:
 def _other_starts(source: str, shown: CallFormat) -> tuple[str, ...]:
     """Return the texts that open a call if the model forgets the mark before them, or writes another one."""
     if shown.only_at_start:
-        return tuple(text for text in _OTHER_STARTS if text in source)
+        return tuple(text for text, sign in _OTHER_STARTS if sign in source)
     start = last_mark(shown.call_start)
     before = shown.call_start.removesuffix(start)
     # A mark that goes on with the name, such as "<function=" after "<tool_call>", stands for a call on its own.

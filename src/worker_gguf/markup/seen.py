@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from worker_gguf.markup.call_format import CallFormat
+from worker_gguf.markup.call_format import CallFormat, JsonCall
 
-__all__ = ["SeenCalls", "ValueTexts"]
+__all__ = ["COUNTER", "ID_PATTERN", "SeenCalls", "ValueTexts"]
+
+# Regular expressions of ids: of those that the worker gives to calls, and of numbers.
+ID_PATTERN = JsonCall().id_pattern
+COUNTER = "[0-9]+"
 
 
 class ValueTexts(NamedTuple):

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from worker_gguf.markup.call_format import CallFormat, TaggedValues
 from worker_gguf.markup.conversations import ARGUMENTS, FIRST, SECOND, TWO_ARGUMENTS, Call, Conversations
 from worker_gguf.markup.differences import is_boundary, last_mark, shared_start, split_repetition
-from worker_gguf.markup.seen import SeenCalls, ValueTexts
+from worker_gguf.markup.seen import COUNTER, ID_PATTERN, SeenCalls, ValueTexts
 
 __all__ = ["calls_with_values", "with_values"]
 
@@ -47,7 +47,8 @@ def calls_with_values(conversations: Conversations) -> SeenCalls | None:
     no_values = nothing.partition(FIRST.name)[2] or None
     values = ValueTexts(one.before_key, one.key_end, between_values, no_values, is_nested="{" not in many)
     two = conversations.turn([FIRST, SECOND]) or ""
-    seen = SeenCalls(CallFormat(), text, one.start, one.end, None, "", values)
+    inner, values = _without_id(values, _find(two, SECOND))
+    seen = SeenCalls(inner, text, one.start, one.end, None, "", values)
     quote = one.key_end.removeprefix(number_start)
     if one.key_end == number_start:
         return _between_calls(_tagged(seen, values), two)
@@ -114,6 +115,21 @@ def _between(text: str, key: str, value: str) -> str | None:
     return text[start + len(key) : at] if start >= 0 else None
 
 
+def _without_id(values: ValueTexts, other: _Call | None) -> tuple[CallFormat, ValueTexts]:
+    """Cut an id, or a number that differs between two calls, off what stands between the name and the values."""
+    start, id_, rest = values.before_key.partition(FIRST.id)
+    pattern = ID_PATTERN
+    if not id_ and other is not None and other.before_key != values.before_key:
+        found = re.search(COUNTER, values.before_key)
+        if found:
+            start, id_, rest = values.before_key[: found.start()], found[0], values.before_key[found.end() :]
+            pattern = COUNTER
+    if not id_:
+        return CallFormat(), values
+    no_values = (values.no_values or "").removeprefix(start + id_)
+    return CallFormat(name_end=start, id_pattern=pattern), values._replace(before_key=rest, no_values=no_values)
+
+
 def _tagged(seen: SeenCalls, values: ValueTexts) -> SeenCalls:
     """Values between marks. The name of a value may be repeated after it, as in <KEY>VALUE</KEY>."""
     repeated = seen.text.find(_KEY, seen.end)
@@ -122,7 +138,7 @@ def _tagged(seen: SeenCalls, values: ValueTexts) -> SeenCalls:
         between = values.between.partition(_KEY)[2]
         values = values._replace(repeats=repeats, between=between)
         seen = seen._replace(end=repeated + len(_KEY))
-    return seen._replace(inner=CallFormat(syntax="tagged"), values=values)
+    return seen._replace(inner=replace(seen.inner, syntax="tagged"), values=values)
 
 
 def _typed(seen: SeenCalls, values: ValueTexts, many: str) -> SeenCalls:
@@ -138,7 +154,7 @@ def _typed(seen: SeenCalls, values: ValueTexts, many: str) -> SeenCalls:
     text_word = values.key_end[len(start) : len(values.key_end) - len(end)]
     types = tuple(dict.fromkeys(words.values()))
     values = values._replace(key_end=end, type_start=start, text_types=(text_word,), types=types)
-    return seen._replace(inner=CallFormat(syntax="tagged"), values=values)
+    return seen._replace(inner=replace(seen.inner, syntax="tagged"), values=values)
 
 
 def _words_cut(text: str) -> str:
