@@ -23,8 +23,7 @@ def nested_as_json(text: str, values: TaggedValues, schema: object, parameters: 
     entries = list(_entries(text, values)) if depth < _MAX_DEPTH else []
     types = parameters.types_of(schema)
     if not entries:
-        empty = {"array": "[]", "object": "{}"}.get(*types, "") if len(types) == 1 and not text.strip() else ""
-        return empty or as_json(text, types)
+        return _empty(types) if not text.strip() else as_json(text, types)
     if {key for key, _ in entries} == {_ITEM} and "array" in types:
         inner = _inner(schema, "items")
         items = (nested_as_json(value, values, inner, parameters, depth + 1) for _, value in entries)
@@ -34,6 +33,12 @@ def nested_as_json(text: str, values: TaggedValues, schema: object, parameters: 
         for key, value in entries
     }
     return "{" + ", ".join(f"{json.dumps(key, ensure_ascii=False)}: {value}" for key, value in members.items()) + "}"
+
+
+def _empty(types: frozenset[str]) -> str:
+    if "string" in types:
+        return '""'
+    return "[]" if "array" in types else "{}" if "object" in types else '""'
 
 
 def _entries(text: str, values: TaggedValues) -> Iterator[tuple[str, str]]:

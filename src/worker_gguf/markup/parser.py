@@ -54,6 +54,9 @@ class AnswerParser:
         else:
             self._flow = RegionFlow(form, prompt_end, self._source, self._sink, offer, splits_reasoning)
         self._steps = self._flow.run()
+        # Read the prompt's end, so that it is known whether reasoning is open. What it has is no part of the answer.
+        next(self._steps)
+        self._sink.take()
 
     @property
     def is_reasoning(self) -> bool:

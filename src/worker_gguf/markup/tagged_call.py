@@ -100,7 +100,7 @@ class TaggedReader:
         return is_complete
 
     def _as_json(self, text: str, schema: object, parameters: Parameters) -> str:
-        if self._values.key_close:
+        if self._values.is_nested:
             return nested_as_json(text, self._values, schema, parameters)
         return as_json(text, parameters.types_of(schema))
 
