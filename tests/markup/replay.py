@@ -10,6 +10,7 @@ from canitoolcall.chunking import DEFAULT_STRATEGIES, split
 from canitoolcall.fixtures import Family, Fixture, load_fixtures
 from canitoolcall.pytest_plugin import family_for
 from canitoolcall.results import Observation, ParsedToolCall, ParseResult
+
 from worker_gguf.markup import families
 from worker_gguf.markup.call_format import CallFormat
 from worker_gguf.markup.parser import AnswerParser

@@ -11,7 +11,7 @@ from worker_gguf.markup.json_call import JsonCallReader, Outcome, read_arguments
 from worker_gguf.markup.offer import Offer
 from worker_gguf.markup.pythonic_call import read_pythonic_call
 from worker_gguf.markup.sink import Sink
-from worker_gguf.markup.source import NOWHERE, Markers, Source, Wait
+from worker_gguf.markup.source import NOWHERE, Markers, Source, Wait, markers
 from worker_gguf.markup.tagged_call import TaggedReader
 
 __all__ = ["CallReader"]
@@ -36,16 +36,16 @@ class CallReader:
         is_active = bool(offer or form.content_names)
         self.openers = [self._call_start, form.section_start, *form.other_starts] if is_active else []
         self.has_no_marker = bool(offer) and form.syntax is not None and not (self._call_start or form.section_start)
-        self._in_section = Markers((self._call_start, form.section_end))
-        self._separator = Markers((form.separator.strip(),))
-        self._another = Markers(f"{name}(" for name in offer) if form.syntax == "pythonic" else Markers(("{",))
+        self._in_section = markers(self._call_start, form.section_end)
+        self._separator = markers(form.separator.strip())
+        self._another = Markers(f"{name}(" for name in offer) if form.syntax == "pythonic" else markers("{")
         self._json = JsonCallReader(form.json_call, is_strict=self.has_no_marker)
         self._gemma = GemmaReader(form)
         self._tagged = TaggedReader(form, form.values) if form.values else None
-        self._name_ends = Markers(_name_ends(form))
-        self._arguments_start = Markers((form.arguments_start,))
-        self._call_ends = Markers((form.call_end,))
-        self._resume = Markers((form.call_end, form.section_end, self._call_start, form.section_start))
+        self._name_ends = markers(*_name_ends(form))
+        self._arguments_start = markers(form.arguments_start)
+        self._call_ends = markers(form.call_end)
+        self._resume = markers(form.call_end, form.section_end, self._call_start, form.section_start)
 
     def is_section(self, opener: int) -> bool:
         """Whether the opener of this number opens a section of calls, and not a call."""

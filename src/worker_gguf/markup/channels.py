@@ -9,7 +9,7 @@ from worker_gguf.markup.call_format import Channels
 from worker_gguf.markup.json_call import read_arguments
 from worker_gguf.markup.offer import Offer
 from worker_gguf.markup.sink import Sink
-from worker_gguf.markup.source import NOWHERE, Markers, Source, Wait
+from worker_gguf.markup.source import NOWHERE, Source, Wait, markers
 
 __all__ = ["ChannelFlow"]
 
@@ -28,10 +28,10 @@ class ChannelFlow:
         self._sink = sink
         self._offer = offer
         self._splits_reasoning = splits_reasoning
-        self._marks = Markers((form.start, form.channel, form.message, *form.ends))
-        self._ends = Markers((form.start, *form.ends))
-        self._next_message = Markers((form.start,))
-        self._role = Markers((form.role,))
+        self._marks = markers(form.start, form.channel, form.message, *form.ends)
+        self._ends = markers(form.start, *form.ends)
+        self._next_message = markers(form.start)
+        self._role = markers(form.role)
         self._prompt_end = prompt_end.rpartition(form.start)[2]
         self.is_reasoning = False
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from worker_gguf.markup.call_format import CallFormat
 from worker_gguf.markup.json_text import in_quotes, read_string
 from worker_gguf.markup.offer import literal_as_json
-from worker_gguf.markup.source import NOWHERE, Markers, Source, Wait
+from worker_gguf.markup.source import NOWHERE, Source, Wait, markers
 
 __all__ = ["GemmaReader"]
 
@@ -23,7 +23,7 @@ class GemmaReader:
     """Reads the arguments of one call after another, of one format."""
 
     def __init__(self, form: CallFormat) -> None:
-        self._quote = Markers((form.string_quote or '"',))
+        self._quote = markers(form.string_quote or '"')
 
     def read(self, source: Source, write: Write) -> Wait[bool]:
         """Read up to the closing brace, after the opening one, and write JSON. False if it is not complete."""

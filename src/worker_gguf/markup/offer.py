@@ -35,10 +35,9 @@ class Offer:
     def name(self, written: str) -> str | None:
         """Return the name of the tool that a model means, without a prefix such as "functions."; None if unknown."""
         name = html.unescape(written.strip())
-        if name in self._tools:
-            return name
-        name = name.rpartition(".")[2]
-        return name if name in self._tools else None
+        while name and name not in self._tools:
+            name = name.partition(".")[2]
+        return name or None
 
     def parameters(self, name: str) -> Parameters:
         return Parameters(self._tools[name].parameters)

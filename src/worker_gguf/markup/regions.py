@@ -9,7 +9,7 @@ from worker_gguf.markup.call_format import CallFormat
 from worker_gguf.markup.calls import CallReader
 from worker_gguf.markup.offer import Offer
 from worker_gguf.markup.sink import Sink
-from worker_gguf.markup.source import NOWHERE, Markers, Source, Wait
+from worker_gguf.markup.source import NOWHERE, Source, Wait, markers
 
 __all__ = ["RegionFlow"]
 
@@ -73,10 +73,10 @@ class RegionFlow:
         tags = _tags(form) if offer else (form.content_start, form.content_end, *form.ignored)
         ends = form.reasoning_ends
         texts = [*openers, form.reasoning_start, *ends, *tags]
-        self._content_marks = Markers(_once(texts))
+        self._content_marks = markers(*_once(texts))
         inside = openers if form.calls_in_reasoning else [""] * len(openers)
-        self._reasoning_marks = Markers(_once([*inside, *ends, form.content_start]))
-        self._reasoning_ends = Markers(ends)
+        self._reasoning_marks = markers(*_once([*inside, *ends, form.content_start]))
+        self._reasoning_ends = markers(*ends)
         self._start = len(openers)
         self._ends = range(self._start + 1, self._start + 1 + len(ends))
         self._has_calls = False

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator, Iterable
+from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
-__all__ = ["NOWHERE", "Markers", "Source", "Wait"]
+__all__ = ["NOWHERE", "Markers", "Source", "Wait", "markers"]
 
 T = TypeVar("T")
 Wait = Generator[None, None, T]
@@ -98,6 +99,12 @@ class Markers:
             return Hit(at, at, NOWHERE)
         whole = self._whole.match(text, at)
         return None if whole is None else Hit(at, whole.end(), _number(whole))
+
+
+@lru_cache(maxsize=1024)
+def markers(*texts: str, lead: str = "") -> Markers:
+    """Return the set of these texts. For texts of a format: each set is made once, since that takes a millisecond."""
+    return Markers(texts, lead)
 
 
 def _number(match: re.Match[str]) -> int:
@@ -192,10 +199,10 @@ class Source:
             if end < len(self.text) or not (yield from self.more()):
                 return
 
-    def take(self, markers: Markers) -> Wait[int]:
+    def take(self, wanted: Markers) -> Wait[int]:
         """Read a marker if one is next, and return its number, else NOWHERE."""
         while True:
-            hit = markers.match(self.text, self.at, self.ended)
+            hit = wanted.match(self.text, self.at, self.ended)
             if hit is not None and hit.number != NOWHERE:
                 self.at = hit.end
                 return hit.number
@@ -204,10 +211,10 @@ class Source:
             if not (yield from self.more()):
                 return NOWHERE
 
-    def until(self, markers: Markers, write: Callable[[str], object]) -> Wait[Hit]:
+    def until(self, wanted: Markers, write: Callable[[str], object]) -> Wait[Hit]:
         """Write the text before the next marker, read the marker too and return it; NOWHERE at the end."""
         while True:
-            hit = markers.find(self.text, self.at, self.ended)
+            hit = wanted.find(self.text, self.at, self.ended)
             if hit.start > self.at:
                 write(self.text[self.at : hit.start])
             self.at = hit.end
@@ -216,14 +223,14 @@ class Source:
             if not (yield from self.more()):
                 return hit
 
-    def follows(self, markers: Markers) -> Wait[int]:
+    def follows(self, wanted: Markers) -> Wait[int]:
         """Return the number of the marker that comes next, after white space, without reading it; NOWHERE if none."""
         while True:
             at = self._end_of(_SPACE)
             if at - self.at > _MOST_SPACE:
                 return NOWHERE
             if at < len(self.text):
-                hit = markers.match(self.text, at, self.ended)
+                hit = wanted.match(self.text, at, self.ended)
                 if hit is None or hit.number != NOWHERE:
                     return NOWHERE if hit is None else hit.number
             if not (yield from self.more()):

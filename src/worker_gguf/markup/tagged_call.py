@@ -13,7 +13,7 @@ from worker_gguf.markup.call_format import CallFormat, TaggedValues
 from worker_gguf.markup.json_text import in_quotes, read_json
 from worker_gguf.markup.nested_values import nested_as_json
 from worker_gguf.markup.offer import Parameters, as_json
-from worker_gguf.markup.source import NOWHERE, Markers, Source, Wait
+from worker_gguf.markup.source import NOWHERE, Markers, Source, Wait, markers
 
 __all__ = ["TaggedReader"]
 
@@ -32,15 +32,15 @@ class TaggedReader:
         self._values = values
         call_end = form.call_end or form.section_end
         others = (form.section_end, form.call_start, form.section_start)
-        self._next = Markers((values.key_start, call_end, "".join(call_end.split()[:1]), *others))
-        self._after_call = Markers((*others, *form.other_starts))
-        self._key_end = Markers((values.type_start, values.key_end))
-        self._type_end = Markers((values.key_end,))
-        self._value_start = Markers((values.value_start,))
-        self._line = Markers(("\n",)) if (values.value_start or values.key_end).endswith("\n") else None
+        self._next = markers(values.key_start, call_end, "".join(call_end.split()[:1]), *others)
+        self._after_call = markers(*others, *form.other_starts)
+        self._key_end = markers(values.type_start, values.key_end)
+        self._type_end = markers(values.key_end)
+        self._value_start = markers(values.value_start)
+        self._line = markers("\n") if (values.value_start or values.key_end).endswith("\n") else None
         marks = (values.value_end, values.key_start, call_end)
-        self._value_end = Markers(marks)
-        self._value_end_line = Markers(marks, lead="\n")
+        self._value_end = markers(*marks)
+        self._value_end_line = markers(*marks, lead="\n")
 
     def read(self, source: Source, parameters: Parameters, write: Write) -> Wait[bool]:
         """Read from the first value up to the end of the call and write the arguments. False if it is not complete."""
