@@ -115,9 +115,9 @@ def rendered(template: ChatTemplate, answer: Answer | None, *, thinks: bool, ope
         }
         for tool in TOOLS
     ]
-    switch = template.shape.thinking_switch
-    variables: dict[str, Any] = {switch: thinks} if switch else {}
-    variables |= {"reasoning_effort": "high"} if thinks and template.shape.reads_effort else {}
+    thinking = template.shape.thinking
+    variables: dict[str, Any] = dict(thinking.of_switch(thinks, {}) or {})
+    variables |= {"reasoning_effort": "high"} if thinks and thinking.efforts else {}
     try:
         return template.prompt(messages, tools=tools, add_generation_prompt=opens, variables=variables)
     except TemplateError:
