@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.service.scripted import CONTROLS, MARK, Letters, ScriptedMarkup
+from worker_gguf.markup.call_format import CallFormat
 from worker_gguf.service.markups import Markups, TemplateMarkup
 from worker_gguf.template.chat_template import ChatTemplate
 
@@ -29,7 +30,14 @@ def test_a_template_is_examined_once() -> None:
 
 
 def test_only_markers_that_are_control_tokens_must_be_shown() -> None:
-    assert Markups(Letters(), ScriptedMarkup()).of(ChatTemplate(SOURCE)).shown == {MARK}
+    known = Markups(Letters(), ScriptedMarkup()).of(ChatTemplate(SOURCE))
+    assert known.shown == {MARK}
+    assert known.shown_without_tools == frozenset()
+    thinks = ScriptedMarkup(CallFormat(reasoning_start="[THINK]", reasoning_ends=("[/THINK]",)))
+    thinks.markers = ("[CALL]", "[THINK]", "[/THINK]")
+    known = Markups(Letters(), thinks).of(ChatTemplate(SOURCE))
+    assert known.shown == {MARK, CONTROLS["[THINK]"]}
+    assert known.shown_without_tools == {CONTROLS["[THINK]"]}
 
 
 def test_control_tokens_are_known_by_their_texts() -> None:

@@ -65,7 +65,7 @@ class Conversations:
             new_parser=parser_for(known.markup, text, use.tools if use is not None else (), call.reasoning),
             thinking=thinking if is_guided else None,
             constraint=constraint,
-            shown=known.shown,
+            shown=known.shown_without_tools if use is None else known.shown,
             banned=banned,
             ignored=ignored,
         )

@@ -48,10 +48,14 @@ NewMarkup = Callable[[str, Callable[..., str]], TemplateMarkup]
 
 
 class KnownMarkup(Struct, frozen=True):
-    """The markup of a template, and the ids of those of its markers that are control tokens."""
+    """The markup of a template, and the ids of those of its markers that are control tokens.
+
+    `shown_without_tools` are those that a parser needs which looks for no calls.
+    """
 
     markup: TemplateMarkup
     shown: frozenset[int]
+    shown_without_tools: frozenset[int]
 
 
 class Markups:
@@ -69,7 +73,9 @@ class Markups:
             known = self._known.get(template)
             if known is None:
                 markup = self._new_markup(template.source, template.render)
-                known = self._known[template] = KnownMarkup(markup, self._shown(markup.markers))
+                needed = tuple(_without_calls(markup.format, markup.markers))
+                known = KnownMarkup(markup, self._shown(markup.markers), self._shown(needed))
+                self._known[template] = known
             return known
 
     def knows(self, template: ChatTemplate) -> bool:
@@ -97,6 +103,15 @@ class Markups:
     def _shown(self, markers: Iterable[str]) -> frozenset[int]:
         tokens = (self.control_token(marker) for marker in markers)
         return frozenset(token for token in tokens if token is not None)
+
+
+def _without_calls(call_format: CallFormat, markers: Iterable[str]) -> Iterable[str]:
+    """Return the markers of reasoning and content. With channels, calls are in the same messages as these."""
+    if call_format.channels is not None:
+        return markers
+    texts = (call_format.reasoning_start, *call_format.reasoning_ends, call_format.content_start)
+    texts += (call_format.content_end, *call_format.ignored)
+    return (marker for marker in markers if any(marker in text for text in texts))
 
 
 def _is_marker(piece: bytes) -> bool:
