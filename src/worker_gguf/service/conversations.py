@@ -62,7 +62,7 @@ class Conversations:
         is_guided = constraint is not None or (thinking is not None and thinking.budget is not None)
         return RenderedChat(
             text=text,
-            new_parser=parser_for(known.markup, text, use.tools if use is not None else (), call.reasoning),
+            new_parser=parser_for(known.markup, text, use, call.reasoning),
             thinking=thinking if is_guided else None,
             constraint=constraint,
             shown=known.shown_without_tools if use is None else known.shown,
