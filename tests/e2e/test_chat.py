@@ -116,12 +116,6 @@ def test_models_lists_the_embedded_one(client: openai.OpenAI) -> None:
     assert client.models.retrieve("embedded").id == "embedded"
 
 
-def test_tools_are_refused_by_name(client: openai.OpenAI) -> None:
-    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
-    with pytest.raises(openai.BadRequestError, match="tools"):
-        ask(client, tools=[tool])
-
-
 def test_what_changes_nothing_is_named_in_a_header(running: Running) -> None:
     body = {"messages": QUESTION, "max_tokens": 1, "user": "me", "flux_capacitance": 88}
     answer = httpx.post(f"{running.url}/v1/chat/completions", json=body)
