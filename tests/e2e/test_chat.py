@@ -50,7 +50,7 @@ def test_the_prompt_is_the_templates_text_with_one_bos(client: openai.OpenAI, ru
     """Counts BOS tokens, because a lost or doubled one changes few answers."""
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "<|eot_id|> Merhaba!"}]
     prompts = running.worker._host.service._prompts  # type: ignore[union-attr]
-    text = prompts._template.prompt(messages)
+    text = prompts._conversations._templates.default.prompt(messages)
     tokens = prompts._tokenizer.tokenize(text, add_special=False, parse_special=True)
     bos = prompts._tokenizer.tokenize("", add_special=True, parse_special=True)
     assert len(bos) == 1
