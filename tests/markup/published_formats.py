@@ -145,6 +145,13 @@ WRITTEN = {
         "C[TOOL_CALLS]["
         '{"name": "f", "arguments": {"a": "x", "b": "y"}, "id": "ID"}, {"name": "g", "arguments": {}, "id": "ID"}]'
     ),
+    "muse-glimmer": (
+        "to=self<|message|>R<|eom|><|start|>assistant to=user<|message|>Cto=ID<|message|>"
+        '<atem:function_calls>\n<atem:invoke name="f">\n<atem:parameter name="a">x</atem:parameter>\n'
+        '<atem:parameter name="b">y</atem:parameter>\n</atem:invoke>\n</atem:function_calls><|eom|>'
+        '<|start|>assistant to=ID<|message|><atem:function_calls>\n<atem:invoke name="g">\n\n</atem:invoke>\n'
+        "</atem:function_calls>"
+    ),
     "poolside-Laguna-S-2.1": (
         "<think>R</think>C<tool_call>f<arg_key>a</arg_key><arg_value>x</arg_value><arg_key>b</arg_key>"
         "<arg_value>y</arg_value></tool_call><tool_call>g</tool_call>"

@@ -19,8 +19,8 @@ from worker_gguf.markup.probe import derived_format, probe_format, with_think_ta
 from worker_gguf.template.chat_template import ChatTemplate
 
 PUBLISHED = sorted((SHARED / "templates").glob("*.jinja"))
-# Templates that render no call, or one from which the call cannot be read off.
-WITHOUT_CALLS = ("LFM2-8B-A1B", "google-gemma-2-2b-it", "ibm-granite-granite-3.3-2B-Instruct", "muse-glimmer")
+# Templates that render no call.
+WITHOUT_CALLS = ("LFM2-8B-A1B", "google-gemma-2-2b-it", "ibm-granite-granite-3.3-2B-Instruct")
 WITH_ONE_CALL = (
     *("GigaChat3-10B-A1.8B", "GigaChat3.1-10B-A1.8B", "meta-llama-Llama-3.2-3B-Instruct"),
     *("meta-llama-Llama-3.3-70B-Instruct", "openai-gpt-oss-120b"),
