@@ -125,6 +125,10 @@ def with_check(condition: str) -> str:
             id="another end after calls",
         ),
         pytest.param(PLAIN + "{% if tools %}{{ tools | tojson }}{% endif %}", id="tools at the end"),
+        pytest.param(PLAIN.replace("message.content or ''", "(message.content or [{}])[0].text"), id="parts"),
+        pytest.param(
+            "{% if messages[0].role != 'system' %}{{ raise_exception('no') }}{% endif %}" + PLAIN, id="a system message"
+        ),
     ],
 )
 def test_the_probe_finds_a_conversation_that_a_strict_template_takes(source: str) -> None:
@@ -141,6 +145,10 @@ def test_an_answer_has_one_call_if_the_template_refuses_two() -> None:
 def test_a_mark_that_ends_only_turns_with_calls_is_no_content() -> None:
     form = derived(PLAIN.replace("<|im_end|>", "{{ '<|calls|>' if message.tool_calls else '<|end|>' }}"))
     assert form.ignored == ("<|calls|>",)
+
+
+def test_a_template_whose_call_cannot_be_cut_gets_the_stated_format() -> None:
+    assert derived(PLAIN.replace("<tool_call>", "<tool_call id={{ call.id }}>")).must_be_stated
 
 
 def test_a_call_without_marks_counts_only_at_the_start() -> None:

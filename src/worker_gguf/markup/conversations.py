@@ -80,21 +80,27 @@ class _Shape(NamedTuple):
     """The form of the messages with calls, and what comes after them."""
 
     has_tools: bool = True
+    has_parts: bool = False
+    has_system: bool = False
     next: Literal["", "tool", "user"] = ""
     as_text: bool = False
     blank: Message = _BLANKS[0]
 
 
+# Conversations without calls, of which each template should take one.
+_FRAMES = (_Shape(), _Shape(has_tools=False), _Shape(has_parts=True), _Shape(has_system=True))
+
+
 class Conversations:
-    """Conversations of one template. `n_rendered` counts the renderings.
+    """Conversations of one template. Each is rendered once.
 
     With `has_names_in_ids`, the id of a call is functions.NAME:NUMBER, as Kimi writes it.
     """
 
     def __init__(self, render: Render) -> None:
         self._render = render
-        self._shape = _Shape()
-        self.n_rendered = 0
+        self._known: dict[str, str | None] = {}
+        self._shape = next((shape for shape in _FRAMES if self._takes(shape)), _Shape())
         self.has_names_in_ids = False
         self.has_calls = self._finds_calls()
 
@@ -138,15 +144,20 @@ class Conversations:
         text = self._rendered([message, *self._following(calls)])
         return text if text is None else text.partition(_RESULT)[0]
 
+    def _takes(self, shape: _Shape) -> bool:
+        self._shape = shape
+        return self._rendered([]) is not None
+
     def _finds_calls(self) -> bool:
         """Find a shape in which a call reaches the prompt, and use it from now on. Returns whether there is one."""
-        for shape in _shapes():
+        frame = self._shape
+        for shape in _shapes(frame):
             self._shape = shape
             text = self.turn([Call(ARGUMENTS)])
             if text is not None and _is_complete(text):
                 self._shape = min(self._with_blanks(shape), default=(0, shape), key=lambda pair: pair[0])[1]
                 return True
-        self._shape = _Shape()
+        self._shape = frame
         return False
 
     def _with_blanks(self, shape: _Shape) -> Iterator[tuple[int, _Shape]]:
@@ -171,26 +182,35 @@ class Conversations:
     def _rendered(
         self, messages: list[Message], *, add_generation_prompt: bool = False, **variables: Any
     ) -> str | None:
-        conversation = [{"role": "user", "content": _USER}, *messages]
-        tools = [_tool(name) for name in _NAMES] if self._shape.has_tools else None
-        self.n_rendered += 1
-        try:
-            text = self._render(conversation, tools=tools, add_generation_prompt=add_generation_prompt, **variables)
-        except TemplateError:
-            return None
-        _, found, after = text.rpartition(_USER)
+        system = [{"role": "system", "content": "Help."}] if self._shape.has_system else []
+        conversation = [*system, {"role": "user", "content": _USER}, *messages]
+        if self._shape.has_parts:
+            conversation = [_with_parts(message) for message in conversation]
+        options = {"tools": _TOOLS if self._shape.has_tools else None, "add_generation_prompt": add_generation_prompt}
+        key = repr((conversation, options["tools"] is None, add_generation_prompt, variables))
+        if key not in self._known:
+            try:
+                self._known[key] = self._render(conversation, **options, **variables)
+            except TemplateError:
+                self._known[key] = None
+        _, found, after = (self._known[key] or "").rpartition(_USER)
         return after if found else None
 
 
 def has_needle(text: str) -> bool:
     """Return whether a text has a needle, so that it was not cut where it should be."""
-    return "needle" in text.lower()
+    return "needle" in text.lower() or any(id_ in text for id_ in _IDS)
 
 
-def _shapes() -> Iterator[_Shape]:
+def _shapes(frame: _Shape) -> Iterator[_Shape]:
     followers: tuple[Literal["", "tool", "user"], ...] = ("", "tool", "user")
     for has_tools, follower, as_text, blank in itertools.product((True, False), followers, (False, True), _BLANKS):
-        yield _Shape(has_tools, follower, as_text, blank)
+        yield frame._replace(has_tools=has_tools, next=follower, as_text=as_text, blank=blank)
+
+
+def _with_parts(message: Message) -> Message:
+    content = message.get("content")
+    return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
 
 
 def _is_complete(text: str) -> bool:
@@ -205,3 +225,6 @@ def _tool(name: str) -> Message:
     properties = {key: {"type": _TYPES[type(value)], "description": "A value."} for key, value in ARGUMENTS.items()}
     parameters = {"type": "object", "properties": properties, "required": ["needlekey_a"]}
     return {"type": "function", "function": {"name": name, "description": "A tool.", "parameters": parameters}}
+
+
+_TOOLS = [_tool(name) for name in _NAMES]
