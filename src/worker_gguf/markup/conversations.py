@@ -105,6 +105,11 @@ class Conversations:
         self.has_calls = self._finds_calls()
 
     @functools.cached_property
+    def lists_tools(self) -> bool:
+        """Whether the template writes the tools into the prompt."""
+        return _NAMES[0] in (self._whole([]) or "")
+
+    @functools.cached_property
     def openings(self) -> tuple[str, str, str]:
         """What the prompt has from the end of the user's message on, up to where the model begins to write.
 
@@ -179,9 +184,12 @@ class Conversations:
             return [{"role": "tool", "tool_call_id": call.id, "name": call.name, "content": _RESULT} for call in calls]
         return [{"role": "user", "content": _RESULT}] if self._shape.next else []
 
-    def _rendered(
-        self, messages: list[Message], *, add_generation_prompt: bool = False, **variables: Any
-    ) -> str | None:
+    def _rendered(self, messages: list[Message], **options: Any) -> str | None:
+        """Render what comes after the user's message, and return the text after that message."""
+        _, found, after = (self._whole(messages, **options) or "").rpartition(_USER)
+        return after if found else None
+
+    def _whole(self, messages: list[Message], *, add_generation_prompt: bool = False, **variables: Any) -> str | None:
         system = [{"role": "system", "content": "Help."}] if self._shape.has_system else []
         conversation = [*system, {"role": "user", "content": _USER}, *messages]
         if self._shape.has_parts:
@@ -193,8 +201,7 @@ class Conversations:
                 self._known[key] = self._render(conversation, **options, **variables)
             except TemplateError:
                 self._known[key] = None
-        _, found, after = (self._known[key] or "").rpartition(_USER)
-        return after if found else None
+        return self._known[key]
 
 
 def has_needle(text: str) -> bool:
