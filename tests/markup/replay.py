@@ -11,7 +11,7 @@ from canitoolcall.fixtures import Family, Fixture, load_fixtures
 from canitoolcall.pytest_plugin import family_for
 from canitoolcall.results import Observation, ParsedToolCall, ParseResult
 
-from worker_gguf.markup import families
+from worker_gguf.markup import known_formats
 from worker_gguf.markup.call_format import CallFormat
 from worker_gguf.markup.parser import AnswerParser
 from worker_gguf.markup.parts import Content, Part, Reasoning
@@ -32,34 +32,34 @@ __all__ = [
 
 # The formats of the models in the package, by the names that its files of families give to them.
 FORMATS: dict[str, CallFormat] = {
-    "deepseek-v3": families.DEEPSEEK_R1,
-    "deepseek-v31": families.DEEPSEEK_V3_1,
-    "deepseek-v32": families.DEEPSEEK_V3_2,
-    "deepseek-v4": families.DEEPSEEK_V4,
-    "deepseek-v41": families.DEEPSEEK_V4_1,
-    "devstral-2507": families.MISTRAL_V13,
-    "gemma4": families.GEMMA_4,
-    "glm45-newline": families.GLM_4_5,
-    "glm47-compact": families.GLM_4_7,
-    "glm53-compact": families.GLM_4_7,
-    "gpt-oss": families.GPT_OSS,
-    "kimi-k2-instruct": families.KIMI_K2,
-    "kimi-k2-thinking": families.KIMI_K2_THINKING,
-    "kimi-k3-xtml": families.KIMI_K3,
-    "llama3-json": families.LLAMA_3,
-    "llama4-pythonic": families.LLAMA_4,
-    "qwen3-coder": families.QWEN3_CODER,
-    "qwen3-coder-next": families.QWEN3_CODER,
-    "qwen3-hybrid": families.QWEN3,
-    "qwen3-instruct-2507": families.HERMES,
-    "qwen3-thinking-2507": families.QWEN3,
-    "qwen3.5": families.QWEN3_5,
-    "qwen3.8": families.QWEN3_5,
-    "v11": families.MISTRAL_V11,
-    "v11-think-text": families.MAGISTRAL_TEXT,
-    "v13": families.MISTRAL_V13,
-    "v13-think": families.MAGISTRAL,
-    "v3": families.MISTRAL_V3,
+    "deepseek-v3": known_formats.DEEPSEEK_R1,
+    "deepseek-v31": known_formats.DEEPSEEK_V3_1,
+    "deepseek-v32": known_formats.DEEPSEEK_V3_2,
+    "deepseek-v4": known_formats.DEEPSEEK_V4,
+    "deepseek-v41": known_formats.DEEPSEEK_V4_1,
+    "devstral-2507": known_formats.MISTRAL_V13,
+    "gemma4": known_formats.GEMMA_4,
+    "glm45-newline": known_formats.GLM_4_5,
+    "glm47-compact": known_formats.GLM_4_7,
+    "glm53-compact": known_formats.GLM_4_7,
+    "gpt-oss": known_formats.GPT_OSS,
+    "kimi-k2-instruct": known_formats.KIMI_K2,
+    "kimi-k2-thinking": known_formats.KIMI_K2_THINKING,
+    "kimi-k3-xtml": known_formats.KIMI_K3,
+    "llama3-json": known_formats.LLAMA_3,
+    "llama4-pythonic": known_formats.LLAMA_4,
+    "qwen3-coder": known_formats.QWEN3_CODER,
+    "qwen3-coder-next": known_formats.QWEN3_CODER,
+    "qwen3-hybrid": known_formats.QWEN3,
+    "qwen3-instruct-2507": known_formats.HERMES,
+    "qwen3-thinking-2507": known_formats.QWEN3,
+    "qwen3.5": known_formats.QWEN3_5,
+    "qwen3.8": known_formats.QWEN3_5,
+    "v11": known_formats.MISTRAL_V11,
+    "v11-think-text": known_formats.MAGISTRAL_TEXT,
+    "v13": known_formats.MISTRAL_V13,
+    "v13-think": known_formats.MAGISTRAL,
+    "v3": known_formats.MISTRAL_V3,
 }
 
 

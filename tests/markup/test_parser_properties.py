@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.markup.replay import all_fixtures, format_of, joined, prompt_end_of, tools_of
-from worker_gguf.markup import families
+from worker_gguf.markup import known_formats
 from worker_gguf.markup.call_format import CallFormat
 from worker_gguf.markup.markup import Markup
 from worker_gguf.markup.parser import AnswerParser
 from worker_gguf.markup.parts import Part
 from worker_gguf.markup.tool import Tool
 
-FORMS = {name: form for name, form in vars(families).items() if isinstance(form, CallFormat)}
+FORMS = {name: form for name, form in vars(known_formats).items() if isinstance(form, CallFormat)}
 TOOLS = (
     Tool("look_up", {"type": "object", "properties": {"text": {"type": "string"}, "n": {"type": ["integer", "null"]}}}),
     Tool("now", {"type": "object", "properties": {}}),

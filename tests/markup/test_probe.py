@@ -19,13 +19,14 @@ from worker_gguf.markup.probe import derived_format, probe_format, with_think_ta
 from worker_gguf.template.chat_template import ChatTemplate
 
 PUBLISHED = sorted((SHARED / "templates").glob("*.jinja"))
-# Templates that render no call, or one from which the call cannot be read off.
-WITHOUT_CALLS = ("LFM2-8B-A1B", "google-gemma-2-2b-it", "ibm-granite-granite-3.3-2B-Instruct", "muse-glimmer")
+# Templates that render no call.
+WITHOUT_CALLS = ("LFM2-8B-A1B", "google-gemma-2-2b-it", "ibm-granite-granite-3.3-2B-Instruct")
+WITHOUT_TOOLS = ("deepseek-ai-DeepSeek-R1-Distill-Qwen-32B", "deepseek-ai-DeepSeek-V3.1", "llama-cpp-deepseek-r1")
 WITH_ONE_CALL = (
     *("GigaChat3-10B-A1.8B", "GigaChat3.1-10B-A1.8B", "meta-llama-Llama-3.2-3B-Instruct"),
     *("meta-llama-Llama-3.3-70B-Instruct", "openai-gpt-oss-120b"),
 )
-HERMES = 'C<tool_call>{"name": "f", "arguments": {"a": "x", "b": "y"}}</tool_call>'
+HERMES = 'C<tool_call>{"name": "f", "arguments": {"a": "x", "b": 1}}</tool_call>'
 
 
 def derived(source: str) -> CallFormat:
@@ -47,6 +48,11 @@ def test_the_probe_reads_off_a_published_template_what_its_model_writes(name: st
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
 def test_only_a_template_without_calls_needs_a_format_that_is_stated(path: Path) -> None:
     assert published(path.stem).must_be_stated == (path.stem in WITHOUT_CALLS)
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_a_template_that_writes_calls_but_lists_no_tools_needs_them_listed(path: Path) -> None:
+    assert published(path.stem).must_list_tools == (path.stem in WITHOUT_TOOLS)
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
@@ -125,12 +131,24 @@ def with_check(condition: str) -> str:
             id="another end after calls",
         ),
         pytest.param(PLAIN + "{% if tools %}{{ tools | tojson }}{% endif %}", id="tools at the end"),
+        pytest.param(PLAIN.replace("message.content or ''", "(message.content or [{}])[0].text"), id="parts"),
+        pytest.param(
+            "{% if messages[0].role != 'system' %}{{ raise_exception('no') }}{% endif %}" + PLAIN, id="a system message"
+        ),
     ],
 )
 def test_the_probe_finds_a_conversation_that_a_strict_template_takes(source: str) -> None:
     form = derived(source)
     assert specimen(form) == TWO
     assert not form.only_at_start
+
+
+def test_a_row_counts_for_a_template_that_lists_tools_but_renders_no_calls() -> None:
+    source = with_check("m.tool_calls") + "{# <|tool_calls_section_begin|> #}"
+    form = derived(source)
+    assert form.section_start == "<|tool_calls_section_begin|>"
+    assert not form.must_be_stated
+    assert derived(source.replace("if tools", "if false")).must_be_stated
 
 
 def test_an_answer_has_one_call_if_the_template_refuses_two() -> None:
@@ -141,6 +159,10 @@ def test_an_answer_has_one_call_if_the_template_refuses_two() -> None:
 def test_a_mark_that_ends_only_turns_with_calls_is_no_content() -> None:
     form = derived(PLAIN.replace("<|im_end|>", "{{ '<|calls|>' if message.tool_calls else '<|end|>' }}"))
     assert form.ignored == ("<|calls|>",)
+
+
+def test_a_template_whose_call_cannot_be_cut_gets_the_stated_format() -> None:
+    assert derived(PLAIN.replace("<tool_call>", "<tool_call id={{ call.id }}>")).must_be_stated
 
 
 def test_a_call_without_marks_counts_only_at_the_start() -> None:
@@ -154,7 +176,7 @@ def test_names_in_ids_are_those_of_kimi() -> None:
             "}</tool_call>", "</tool_call>"
         )
     )
-    assert specimen(form).startswith('C<tool_call>functions.f:ID<args>{"a": "x", "b": "y"}</tool_call>')
+    assert specimen(form).startswith('C<tool_call>functions.f:0<args>{"a": "x", "b": 1}</tool_call>')
     assert form.id_pattern == "[0-9]+"
 
 

@@ -16,11 +16,9 @@ import pytest
 from tests.markup.unseen_templates import UNSEEN
 from tests.shared_case import SHARED
 from worker_gguf.errors import TemplateError
-from worker_gguf.markup.call_format import CallFormat
 from worker_gguf.markup.differences import common_prefix
-from worker_gguf.markup.parser import AnswerParser
+from worker_gguf.markup.markup import Markup
 from worker_gguf.markup.parts import Content, Part, Reasoning, ToolCall
-from worker_gguf.markup.probe import probe_format
 from worker_gguf.markup.tool import Tool
 from worker_gguf.template.chat_template import ChatTemplate
 
@@ -87,13 +85,18 @@ ANSWERS = {
 
 class Model(NamedTuple):
     template: ChatTemplate
-    form: CallFormat
+    markup: Markup
+
+
+# Kimi's templates in llama.cpp append to a list, which the sandbox does not permit. The list is not needed here.
+NOT_PERMITTED = "tool_response_queue.ids.append(formatted_id)"
 
 
 @cache
 def model_of(source: str) -> Model:
-    template = ChatTemplate(source, bos_token="<BOS>", eos_token=EOS)
-    return Model(template, probe_format(source, template._render))
+    template = ChatTemplate(source.replace(NOT_PERMITTED, "none"), bos_token="<BOS>", eos_token=EOS)
+    refusing = ChatTemplate(source, bos_token="<BOS>", eos_token=EOS)
+    return Model(template, Markup.of_template(source, refusing._render))
 
 
 def rendered(template: ChatTemplate, answer: Answer | None, *, thinks: bool, opens: bool) -> str:
@@ -125,25 +128,25 @@ def rendered(template: ChatTemplate, answer: Answer | None, *, thinks: bool, ope
 
 
 def written(model: Model, answer: Answer) -> tuple[str, str]:
-    """Return the end of the prompt, and what the model writes after it. Raises TemplateError."""
+    """Return the prompt, and what the model writes after it. Raises TemplateError."""
     thinks = bool(answer.reasoning)
     start = rendered(model.template, None, thinks=thinks, opens=False)
     prompt = rendered(model.template, None, thinks=thinks, opens=True)
     turn = rendered(model.template, answer, thinks=thinks, opens=False)
-    shared = len(common_prefix(common_prefix(start, prompt), turn))
-    opening, turn = prompt[shared:], without_end(model, turn[shared:])
-    if turn.startswith(opening):
-        return opening, turn[len(opening) :]
-    shared = len(common_prefix(opening, turn))
-    opened, text = opening[shared:], turn[shared:]
+    shared = common_prefix(common_prefix(start, prompt), turn)
+    turn = shared + without_end(model, turn[len(shared) :])
+    if turn.startswith(prompt):
+        return prompt, turn[len(prompt) :]
+    shared = common_prefix(prompt, turn)
+    opened, text = prompt[len(shared) :], turn[len(shared) :]
     if answer.reasoning and text.lstrip().startswith(answer.reasoning):
         # The template writes the reasoning of the past without what opens it.
-        return opening, text
-    ends = model.form.reasoning_ends
+        return prompt, text
+    ends = model.markup.format.reasoning_ends
     if ends and opened.strip() and ends[0].strip() not in opened:
         # The template leaves out reasoning of the past, which the prompt has opened: so it is ended at once.
-        return opening, ends[0] + text
-    return opening[:shared], text
+        return prompt, ends[0] + text
+    return shared, text
 
 
 # End-of-generation tokens of the published templates. Their text is no part of an answer.
@@ -168,9 +171,9 @@ def without_end(model: Model, turn: str) -> str:
     return turn[: min((turn.index(end) for end in ENDS if end in turn), default=len(turn))]
 
 
-def parsed(form: CallFormat, opening: str, pieces: Iterable[str]) -> Answer:
+def parsed(model: Model, prompt: str, pieces: Iterable[str]) -> Answer:
     """Parse an answer that comes in pieces."""
-    parser = AnswerParser(form, opening, TOOLS)
+    parser = model.markup.parser(prompt, TOOLS)
     parts: list[Part] = []
     for piece in pieces:
         parts += parser.feed(piece)
@@ -206,20 +209,20 @@ CONTENT_AS_REASONING = ("analysis<|message|>I will", "analysis<|message|>Both", 
 def case(source: str, name: str) -> tuple[Model, Answer, str, str]:
     """Return a model, an answer, and how the model writes it. Skips what the template refuses or leaves out."""
     model, answer = model_of(source), ANSWERS[name]
-    if not model.template.shape.has_calls or model.form.must_be_stated:
+    if not model.template.shape.has_calls or model.markup.format.must_be_stated:
         pytest.skip("the template writes no calls")
     try:
-        opening, text = written(model, answer)
+        prompt, text = written(model, answer)
     except TemplateError as error:
         pytest.skip(f"the template refuses this answer: {error}")
-    if answer.content and any(sign in opening + text for sign in CONTENT_AS_REASONING):
+    if answer.content and any(sign in prompt + text for sign in CONTENT_AS_REASONING):
         pytest.skip("the template writes the content where the model thinks")
     shown = as_shown(answer, text)
-    if shown.calls and shown.content and model.form.only_at_start:
+    if shown.calls and shown.content and model.markup.format.only_at_start:
         pytest.skip("without marks, a call counts only where no content came before it")
     if bool(shown.calls) != bool(answer.calls) or (name.startswith("two") and len(shown.calls) < 2):
         pytest.skip("the template leaves the calls out")
-    return model, shown, opening, text
+    return model, shown, prompt, text
 
 
 SOURCES = [
@@ -235,19 +238,21 @@ def source_of(key: Path | str) -> str:
 @pytest.mark.parametrize("name", ANSWERS)
 @pytest.mark.parametrize("key", SOURCES)
 def test_an_answer_as_the_template_writes_it_gives_its_parts_back(key: Path | str, name: str) -> None:
-    model, shown, opening, text = case(source_of(key), name)
-    assert parsed(model.form, opening, [text]) == shown
+    model, shown, prompt, text = case(source_of(key), name)
+    assert parsed(model, prompt, [text]) == shown
 
 
 @pytest.mark.parametrize("name", ANSWERS)
 @pytest.mark.parametrize("key", SOURCES)
 def test_an_answer_that_comes_character_by_character_gives_its_parts_back(key: Path | str, name: str) -> None:
-    model, shown, opening, text = case(source_of(key), name)
-    assert parsed(model.form, opening, text) == shown
+    model, shown, prompt, text = case(source_of(key), name)
+    assert parsed(model, prompt, text) == shown
 
 
 @pytest.mark.parametrize("key", SOURCES)
 def test_an_answer_in_two_pieces_gives_its_parts_back_wherever_it_is_cut(key: Path | str) -> None:
-    model, shown, opening, text = case(source_of(key), "two calls")
+    source = source_of(key)
+    name = "two calls" if model_of(source).markup.format.is_parallel else "one call"
+    model, shown, prompt, text = case(source, name)
     for cut in range(len(text) + 1):
-        assert parsed(model.form, opening, [text[:cut], text[cut:]]) == shown, cut
+        assert parsed(model, prompt, [text[:cut], text[cut:]]) == shown, cut

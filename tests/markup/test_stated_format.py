@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from worker_gguf.markup.families import GENERIC
+from worker_gguf.markup.known_formats import DEEPSEEK_V3_1, LLAMA_3
 from worker_gguf.markup.parser import AnswerParser
 from worker_gguf.markup.parts import ToolCall
 from worker_gguf.markup.stated_format import stated_call, stated_format
@@ -28,6 +29,17 @@ def test_the_marks_of_the_format_are_shown() -> None:
     text = stated_format([CLOCK])
     assert GENERIC.call_start in text
     assert GENERIC.call_end in text
+
+
+def test_the_example_is_in_the_format_of_the_model() -> None:
+    text = stated_format([CLOCK], DEEPSEEK_V3_1)
+    example = '<｜tool▁call▁begin｜>NAME<｜tool▁sep｜>{"ARGUMENT": "VALUE"}<｜tool▁call▁end｜>'
+    assert f"<｜tool▁calls▁begin｜>{example}<｜tool▁calls▁end｜>\n" in text
+    assert f"<｜tool▁calls▁begin｜>{example}{example}<｜tool▁calls▁end｜>\n" in text
+
+
+def test_no_example_has_two_calls_if_an_answer_has_one() -> None:
+    assert stated_format([CLOCK], LLAMA_3).count('"NAME"') == 1
 
 
 def test_a_call_of_the_conversation_is_written_as_the_model_would() -> None:

@@ -9,20 +9,32 @@ from worker_gguf.errors import InvalidRequest
 from worker_gguf.markup.offer import json_types
 from worker_gguf.markup.tool import Tool
 
-__all__ = ["Arguments", "Bounds", "arguments_of", "merged", "object_of", "resolved", "text_bounds", "texts_of"]
+__all__ = [
+    "Arguments",
+    "Bounds",
+    "arguments_of",
+    "merged",
+    "object_of",
+    "resolved",
+    "text_bounds",
+    "texts_of",
+    "without_annotations",
+]
 
 # A schema that refers to itself without end is taken for any value there.
 _MAX_DEPTH = 16
-_HAVE_NO_MEANING = frozenset(
-    "$anchor $comment $defs $id $schema contentEncoding contentMediaType default definitions deprecated description "
-    "examples nullable readOnly title writeOnly x-guidance".split()
+_ANNOTATIONS = frozenset(
+    "$comment $schema contentEncoding contentMediaType default deprecated description examples readOnly title "
+    "writeOnly x-guidance".split()
 )
+_HAVE_NO_MEANING = _ANNOTATIONS | {"$anchor", "$defs", "$id", "definitions", "nullable"}
 _UNDERSTOOD = frozenset(
     "$ref additionalProperties allOf anyOf const enum exclusiveMaximum exclusiveMinimum items maxItems maxLength "
     "maximum minItems minLength minimum multipleOf oneOf prefixItems properties required type".split()
 )
 _OF_SCHEMAS = ("allOf", "anyOf", "oneOf", "prefixItems")
-_OF_NAMED_SCHEMAS = ("$defs", "definitions", "properties")
+_OF_NAMED_SCHEMAS = ("$defs", "definitions", "dependentSchemas", "patternProperties", "properties")
+_OF_DATA = ("const", "enum")
 _OF_ONE_SCHEMA = ("additionalProperties", "items")
 
 Schema = Mapping[str, Any]
@@ -55,7 +67,9 @@ def arguments_of(tool: Tool, *, are_values_json: bool) -> Arguments:
     document = tool.parameters
     arguments = object_of(merged(document, document), document, is_lenient=not tool.strict)
     if tool.strict:
-        shapes: list[Schema] = [{key: value for key, value in document.items() if key not in _OF_NAMED_SCHEMAS}]
+        shapes: list[Schema] = [
+            {key: value for key, value in document.items() if key not in ("$defs", "definitions", "properties")}
+        ]
         shapes += [
             merged(one, document)
             for one in arguments.properties.values()
@@ -139,6 +153,25 @@ def text_bounds(schema: object, document: Schema) -> Bounds | None:
     own = merged(schema, document)
     bounds = Bounds(_size(own.get("minLength")) or 0, _size(own.get("maxLength")))
     return None if bounds == (0, None) else bounds
+
+
+def without_annotations(schema: Any) -> Any:
+    """Return the schema without the keywords that say nothing of what is valid, which may be most of its text."""
+    match schema:
+        case Mapping():
+            return {
+                keyword: {name: without_annotations(one) for name, one in value.items()}
+                if keyword in _OF_NAMED_SCHEMAS and isinstance(value, Mapping)
+                else value
+                if keyword in _OF_DATA
+                else without_annotations(value)
+                for keyword, value in schema.items()
+                if keyword not in _ANNOTATIONS
+            }
+        case list():
+            return [without_annotations(one) for one in schema]
+        case _:
+            return schema
 
 
 def _size(value: object) -> int | None:

@@ -167,6 +167,9 @@ class CallFormat(Struct, frozen=True):
 
     must_be_stated: bool = False
     """Whether the prompt must tell the model this format and the tools, because its template does not."""
+    must_list_tools: bool = False
+    """Whether the prompt must tell the model the tools, because its template writes calls but lists no tools. The
+    template should then be given none, because it may refuse them."""
 
     @property
     def reasons(self) -> bool:

@@ -11,7 +11,10 @@ import re
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+from msgspec.structs import replace
+
 from worker_gguf.engine.request import Constraint
+from worker_gguf.markup.argument_schema import without_annotations
 from worker_gguf.markup.call_bodies import arguments_json, call_bodies
 from worker_gguf.markup.call_format import CallFormat, Channels
 from worker_gguf.markup.lark import LarkGrammar, either, literal, optional
@@ -37,7 +40,8 @@ def call_constraint(form: CallFormat, use: ToolUse, token_of: Callable[[str], in
     Raises InvalidRequest if a tool cannot be written in this format, or if it is strict and its schema cannot be
     guaranteed there; ValueError if there are no tools or the format has no calls.
     """
-    tools = tuple({tool.name: tool for tool in use.tools}.values())
+    by_name = {tool.name: tool for tool in use.tools}
+    tools = tuple(replace(tool, parameters=without_annotations(tool.parameters)) for tool in by_name.values())
     if not tools or form.syntax is None:
         raise ValueError("A constraint on calls needs tools and a format of calls.")
     grammar = LarkGrammar()

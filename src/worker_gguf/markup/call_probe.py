@@ -12,7 +12,14 @@ from msgspec.structs import replace
 
 from worker_gguf.markup.call_format import CallFormat
 from worker_gguf.markup.conversations import CONTENT, FIRST, SECOND, Conversations, has_needle
-from worker_gguf.markup.differences import common_prefix, common_suffix, end_of_turn, last_mark, split_repetition
+from worker_gguf.markup.differences import (
+    common_prefix,
+    common_suffix,
+    end_of_turn,
+    has_bracket,
+    last_mark,
+    split_repetition,
+)
 from worker_gguf.markup.json_probe import calls_as_objects, calls_with_json
 from worker_gguf.markup.seen import COUNTER, ID_PATTERN, SeenCalls
 from worker_gguf.markup.value_probe import calls_with_values, with_values
@@ -20,11 +27,12 @@ from worker_gguf.markup.value_probe import calls_with_values, with_values
 __all__ = ["probe_calls"]
 
 _ARRAYS = ("json_object", "pythonic")
-# A mark of fewer characters, such as "[", is too common in a text to begin a call in the middle of it.
-_MIN_TRIGGER = 3
-# The syntaxes whose calls can have an id, and a number as the last thing before a mark and the name.
+# A mark of fewer characters, such as "[", is too common in a text to begin a call in the middle of it, and so is one of
+# few characters without a bracket, such as "to=".
+_MIN_MARK, _MIN_WORD = 3, 5
+# The syntaxes whose calls can have an id.
 _NAMED = ("json", "tagged")
-_COUNTER = re.compile(r"([0-9]+)([^0-9]+)\Z")
+_NAME_PATTERN = r"[\w.-]+"
 
 
 def probe_calls(conversations: Conversations, marks: CallFormat) -> CallFormat | None:
@@ -46,18 +54,26 @@ def probe_calls(conversations: Conversations, marks: CallFormat) -> CallFormat |
 
 
 def _with_id(seen: SeenCalls, before: str) -> tuple[SeenCalls, str]:
-    """Count what stands before the name to the call, if it is its id, or a number that differs between two calls."""
+    """Count what stands before the name to the call, if it is its id or its name, or a number that differs."""
     between = seen.between or ""
     if seen.inner.syntax not in _NAMED:
         return seen, before
-    pattern, ids = ID_PATTERN, [text.rpartition(call.id) for text, call in ((before, FIRST), (between, SECOND))]
-    if not all(id_ for _, id_, _ in ids):
-        counters = [_COUNTER.search(text) for text in (before, between)]
-        pattern, ids = COUNTER, [(found.string[: found.start()], found[1], found[2]) for found in counters if found]
-    if len(ids) < 2 or ids[0][1] == ids[1][1] or ids[0][2] != ids[1][2]:
-        return seen, before
-    inner = replace(seen.inner, name_start=ids[0][2], id_pattern=pattern)
-    return seen._replace(inner=inner, between=ids[1][0]), ids[0][0]
+    for pattern, first, second in (
+        (ID_PATTERN, before.rpartition(FIRST.id), between.rpartition(SECOND.id)),
+        # A name that is written twice is read where it is written last.
+        (_NAME_PATTERN, before.rpartition(FIRST.name), between.rpartition(SECOND.name)),
+        (COUNTER, _last_number(before), _last_number(between)),
+    ):
+        if first[1] != second[1] and first[2] == second[2]:
+            inner = replace(seen.inner, name_start=first[2], id_pattern=pattern)
+            return seen._replace(inner=inner, between=second[0]), first[0]
+    return seen, before
+
+
+def _last_number(text: str) -> tuple[str, str, str]:
+    """Return the last number of a text, if other text follows it, between what is before and after it."""
+    found = re.search(r"([0-9]+)([^0-9]+)\Z", text)
+    return (text[: found.start()], found[1], found[2]) if found else (text, "", "")
 
 
 def _with_marks(marks: CallFormat, seen: SeenCalls, before: str, after: str) -> CallFormat:
@@ -84,7 +100,8 @@ def _with_marks(marks: CallFormat, seen: SeenCalls, before: str, after: str) -> 
             separator=separator,
             section_end=outer_end.rstrip(),
         )
-    return replace(known, only_at_start=len(known.trigger.strip()) < _MIN_TRIGGER)
+    trigger = known.trigger.strip()
+    return replace(known, only_at_start=len(trigger) < (_MIN_MARK if has_bracket(trigger) else _MIN_WORD))
 
 
 # What a call has within its marks.

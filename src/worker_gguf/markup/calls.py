@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
 
 from worker_gguf.markup.call_format import CallFormat
 from worker_gguf.markup.gemma_call import GemmaReader
@@ -51,7 +50,7 @@ class CallReader:
         """Whether the opener of this number opens a section of calls, and not a call."""
         return opener == _SECTION and bool(self._call_start)
 
-    def read(self, opener: int) -> Wait[Outcome | Literal["content"]]:
+    def read(self, opener: int) -> Wait[Outcome]:
         """Read a call, or the calls of a section, after the opener of this number was read.
 
         If it is "text", nothing after the opener has been read.
@@ -64,7 +63,7 @@ class CallReader:
                 break
         return outcome
 
-    def read_unmarked(self) -> Wait[Outcome | Literal["content"]]:
+    def read_unmarked(self) -> Wait[Outcome]:
         """Read calls that no marker opens."""
         if (yield from self._source.peek()) != ("[" if self._form.is_array else "{"):
             return "text"
@@ -88,14 +87,14 @@ class CallReader:
             if (yield from self._read_one_or_list()) == "broken":
                 yield from self._skip_broken()
 
-    def _read_one_or_list(self) -> Wait[Outcome | Literal["content"]]:
+    def _read_one_or_list(self) -> Wait[Outcome]:
         self._source.keep()
         is_list_allowed = self._form.syntax in ("json_object", "pythonic")
         if (yield from self._source.skip_space()) == "[" and is_list_allowed:
             outcome = yield from self._read_list()
         else:
             outcome = yield from self._read_call()
-        if outcome == "text":
+        if outcome == "text" or (outcome == "cut" and self.has_no_marker):
             self._source.rewind()
             return "text"
         self._source.forget()
@@ -106,12 +105,12 @@ class CallReader:
             yield from self._source.take(self._call_ends)
         return outcome
 
-    def _read_list(self) -> Wait[Outcome | Literal["content"]]:
+    def _read_list(self) -> Wait[Outcome]:
         """Read calls in brackets. A list of Python that is cut has no calls, as it would be no list for Python."""
         if self._form.syntax == "pythonic":
             self._sink.begin_list()
         self._source.at += 1
-        outcome: Outcome | Literal["content"] = "text"
+        outcome: Outcome = "text"
         while True:
             character = yield from self._source.skip_space()
             if character == "]":
@@ -126,7 +125,7 @@ class CallReader:
                 return "broken" if outcome == "call" else found
             outcome = "call"
 
-    def _read_call(self) -> Wait[Outcome | Literal["content"]]:
+    def _read_call(self) -> Wait[Outcome]:
         if self._form.syntax == "json_object":
             if (yield from self._source.skip_space()) != "{":
                 return "text"
@@ -135,7 +134,7 @@ class CallReader:
             return (yield from read_pythonic_call(self._source, self._offer, self._sink))
         return (yield from self._read_named_call())
 
-    def _read_named_call(self) -> Wait[Outcome | Literal["content"]]:
+    def _read_named_call(self) -> Wait[Outcome]:
         written = ""
         while True:
             hit = self._name_ends.find(self._source.text, self._source.at, self._source.ended)
@@ -147,7 +146,8 @@ class CallReader:
             elif hit.number != NOWHERE:
                 break
             elif len(written) > _MAX_NAME or not (yield from self._source.more()):
-                return "text"
+                unfinished = self._name_ends.find(written, 0, ended=False).start
+                return "cut" if self._offer.has_beginning(written[:unfinished]) else "text"
         if written.strip() in self._form.content_names:
             return "content"
         name = self._offer.name(written)
@@ -187,13 +187,15 @@ class CallReader:
 def _name_ends(form: CallFormat) -> list[str]:
     """Return the texts that can come before and after a name, in the order of the numbers above.
 
-    A tag may close itself, as in `<invoke name="f"/>`. A call without arguments may end right after the name.
+    A tag may close itself, as in `<invoke name="f"/>`. A call without arguments may end right after the name, and a
+    model may forget the mark of its end.
     """
     start = form.arguments_start.strip()
     empty = f"{start[:-1]}/>" if start.endswith(">") else ""
     first_value = form.values.key_start if form.values else ""
     call_ends = [form.call_end, "".join(form.call_end.split()[:1])]
-    return [form.name_start, form.name_end, form.arguments_start, empty, *call_ends, first_value, form.section_end]
+    others = [form.section_end, form.call_start]
+    return [form.name_start, form.name_end, form.arguments_start, empty, *call_ends, first_value, *others]
 
 
 def _drop(text: str) -> None:

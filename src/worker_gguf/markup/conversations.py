@@ -80,23 +80,34 @@ class _Shape(NamedTuple):
     """The form of the messages with calls, and what comes after them."""
 
     has_tools: bool = True
+    has_parts: bool = False
+    has_system: bool = False
     next: Literal["", "tool", "user"] = ""
     as_text: bool = False
     blank: Message = _BLANKS[0]
 
 
+# Conversations without calls, of which each template should take one.
+_FRAMES = (_Shape(), _Shape(has_tools=False), _Shape(has_parts=True), _Shape(has_system=True))
+
+
 class Conversations:
-    """Conversations of one template. `n_rendered` counts the renderings.
+    """Conversations of one template. Each is rendered once.
 
     With `has_names_in_ids`, the id of a call is functions.NAME:NUMBER, as Kimi writes it.
     """
 
     def __init__(self, render: Render) -> None:
         self._render = render
-        self._shape = _Shape()
-        self.n_rendered = 0
+        self._known: dict[str, str | None] = {}
+        self._shape = next((shape for shape in _FRAMES if self._takes(shape)), _Shape())
         self.has_names_in_ids = False
         self.has_calls = self._finds_calls()
+
+    @functools.cached_property
+    def lists_tools(self) -> bool:
+        """Whether the template writes the tools into the prompt."""
+        return _NAMES[0] in (self._whole([]) or "")
 
     @functools.cached_property
     def openings(self) -> tuple[str, str, str]:
@@ -138,15 +149,20 @@ class Conversations:
         text = self._rendered([message, *self._following(calls)])
         return text if text is None else text.partition(_RESULT)[0]
 
+    def _takes(self, shape: _Shape) -> bool:
+        self._shape = shape
+        return self._rendered([]) is not None
+
     def _finds_calls(self) -> bool:
         """Find a shape in which a call reaches the prompt, and use it from now on. Returns whether there is one."""
-        for shape in _shapes():
+        frame = self._shape
+        for shape in _shapes(frame):
             self._shape = shape
             text = self.turn([Call(ARGUMENTS)])
             if text is not None and _is_complete(text):
                 self._shape = min(self._with_blanks(shape), default=(0, shape), key=lambda pair: pair[0])[1]
                 return True
-        self._shape = _Shape()
+        self._shape = frame
         return False
 
     def _with_blanks(self, shape: _Shape) -> Iterator[tuple[int, _Shape]]:
@@ -168,29 +184,40 @@ class Conversations:
             return [{"role": "tool", "tool_call_id": call.id, "name": call.name, "content": _RESULT} for call in calls]
         return [{"role": "user", "content": _RESULT}] if self._shape.next else []
 
-    def _rendered(
-        self, messages: list[Message], *, add_generation_prompt: bool = False, **variables: Any
-    ) -> str | None:
-        conversation = [{"role": "user", "content": _USER}, *messages]
-        tools = [_tool(name) for name in _NAMES] if self._shape.has_tools else None
-        self.n_rendered += 1
-        try:
-            text = self._render(conversation, tools=tools, add_generation_prompt=add_generation_prompt, **variables)
-        except TemplateError:
-            return None
-        _, found, after = text.rpartition(_USER)
+    def _rendered(self, messages: list[Message], **options: Any) -> str | None:
+        """Render what comes after the user's message, and return the text after that message."""
+        _, found, after = (self._whole(messages, **options) or "").rpartition(_USER)
         return after if found else None
+
+    def _whole(self, messages: list[Message], *, add_generation_prompt: bool = False, **variables: Any) -> str | None:
+        system = [{"role": "system", "content": "Help."}] if self._shape.has_system else []
+        conversation = [*system, {"role": "user", "content": _USER}, *messages]
+        if self._shape.has_parts:
+            conversation = [_with_parts(message) for message in conversation]
+        options = {"tools": _TOOLS if self._shape.has_tools else None, "add_generation_prompt": add_generation_prompt}
+        key = repr((conversation, options["tools"] is None, add_generation_prompt, variables))
+        if key not in self._known:
+            try:
+                self._known[key] = self._render(conversation, **options, **variables)
+            except TemplateError:
+                self._known[key] = None
+        return self._known[key]
 
 
 def has_needle(text: str) -> bool:
     """Return whether a text has a needle, so that it was not cut where it should be."""
-    return "needle" in text.lower()
+    return "needle" in text.lower() or any(id_ in text for id_ in _IDS)
 
 
-def _shapes() -> Iterator[_Shape]:
+def _shapes(frame: _Shape) -> Iterator[_Shape]:
     followers: tuple[Literal["", "tool", "user"], ...] = ("", "tool", "user")
     for has_tools, follower, as_text, blank in itertools.product((True, False), followers, (False, True), _BLANKS):
-        yield _Shape(has_tools, follower, as_text, blank)
+        yield frame._replace(has_tools=has_tools, next=follower, as_text=as_text, blank=blank)
+
+
+def _with_parts(message: Message) -> Message:
+    content = message.get("content")
+    return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
 
 
 def _is_complete(text: str) -> bool:
@@ -205,3 +232,6 @@ def _tool(name: str) -> Message:
     properties = {key: {"type": _TYPES[type(value)], "description": "A value."} for key, value in ARGUMENTS.items()}
     parameters = {"type": "object", "properties": properties, "required": ["needlekey_a"]}
     return {"type": "function", "function": {"name": name, "description": "A tool.", "parameters": parameters}}
+
+
+_TOOLS = [_tool(name) for name in _NAMES]

@@ -19,6 +19,7 @@ __all__ = [
     "counterpart",
     "end_of_turn",
     "first_mark",
+    "has_bracket",
     "is_boundary",
     "is_mark",
     "last_mark",
@@ -101,6 +102,11 @@ def end_of_turn(text: str, plain: str) -> int:
             if mark and mark in text:
                 return text.index(mark)
     return len(text)
+
+
+def has_bracket(text: str) -> bool:
+    """Return whether a text has a bracket of any kind."""
+    return any(_opens(character) or _closes(character) for character in text)
 
 
 def is_mark(text: str) -> bool:

@@ -1,18 +1,14 @@
-"""The call formats of model families, as data.
-
-`known_format` finds a family by texts that its chat template has. It is for what cannot be read off by rendering the
-template: formats that no assistant turn of the template shows, or shows differently from what the model writes.
-"""
+"""Finds the call format of a published model family by texts of its chat template."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from msgspec.structs import replace
+from worker_gguf.markup import known_formats as known
+from worker_gguf.markup.call_format import CallFormat
+from worker_gguf.markup.known_formats import GENERIC, KIMI_K2
 
-from worker_gguf.markup.call_format import CallFormat, Channels, JsonCall, TaggedValues
-
-__all__ = ["FAMILIES", "GENERIC", "Family", "known_format"]
+__all__ = ["FALLBACKS", "FAMILIES", "GENERIC", "KIMI_K2", "Family", "fallback_format", "known_format"]
 
 
 class Family(NamedTuple):
@@ -23,294 +19,58 @@ class Family(NamedTuple):
     format: CallFormat
 
 
-# Qwen 2.5 and 3, Hermes, SmolLM3. Also what is asked of a model whose template has no format of its own.
-HERMES = CallFormat(
-    syntax="json_object",
-    call_start="<tool_call>\n",
-    call_end="\n</tool_call>",
-    separator="\n",
-    before_calls="\n",
-)
-GENERIC = HERMES
-QWEN3 = replace(HERMES, reasoning_start="<think>\n", reasoning_ends=("\n</think>\n\n",), calls_in_reasoning=True)
-QWEN3_CODER = CallFormat(
-    syntax="tagged",
-    call_start="<tool_call>\n<function=",
-    arguments_start=">\n",
-    call_end="</function>\n</tool_call>",
-    separator="\n",
-    before_calls="\n",
-    other_starts=("<function=",),
-    values=TaggedValues("<parameter=", ">\n", value_end="\n</parameter>\n"),
-)
-QWEN3_5 = replace(QWEN3_CODER, reasoning_start="<think>\n", reasoning_ends=("\n</think>\n\n",), calls_in_reasoning=True)
-SEED_OSS = CallFormat(
-    syntax="tagged",
-    call_start="<seed:tool_call>\n<function=",
-    arguments_start=">\n",
-    call_end="</function>\n</seed:tool_call>",
-    separator="\n",
-    values=TaggedValues("<parameter=", ">", value_end="</parameter>\n"),
-    reasoning_start="<seed:think>",
-    reasoning_ends=("</seed:think>",),
-)
-MINIMAX_M2 = CallFormat(
-    syntax="tagged",
-    section_start="<minimax:tool_call>\n",
-    section_end="</minimax:tool_call>",
-    call_start='<invoke name="',
-    arguments_start='">\n',
-    call_end="</invoke>\n",
-    before_calls="\n",
-    values=TaggedValues('<parameter name="', '">', value_end="</parameter>\n"),
-    reasoning_start="<think>\n",
-    reasoning_ends=("\n</think>\n\n",),
-)
-
-MISTRAL_V3 = CallFormat(
-    syntax="json_object",
-    section_start="[TOOL_CALLS]",
-    is_array=True,
-    separator=", ",
-    json_call=JsonCall(id_key="id"),
-)
-MISTRAL_V11 = CallFormat(
-    syntax="json",
-    call_start="[TOOL_CALLS]",
-    name_end="[CALL_ID]",
-    id_pattern="[a-zA-Z0-9]{9}",
-    arguments_start="[ARGS]",
-)
-MISTRAL_V13 = replace(MISTRAL_V11, name_end="", id_pattern="")
-MAGISTRAL_TEXT = replace(MISTRAL_V11, reasoning_start="<think>", reasoning_ends=("</think>",))
-MAGISTRAL = replace(MISTRAL_V13, reasoning_start="[THINK]", reasoning_ends=("[/THINK]",))
-
-_DEEPSEEK_SECTION = CallFormat(
-    syntax="json",
-    section_start="<｜tool▁calls▁begin｜>",
-    section_end="<｜tool▁calls▁end｜>",
-    reasoning_start="<think>",
-    reasoning_ends=("</think>",),
-)
-DEEPSEEK_R1 = replace(
-    _DEEPSEEK_SECTION,
-    call_start="<｜tool▁call▁begin｜>function<｜tool▁sep｜>",
-    arguments_start="\n```json\n",
-    call_end="\n```<｜tool▁call▁end｜>",
-    separator="\n",
-    reasoning_start="<think>\n",
-    reasoning_ends=("\n</think>\n\n",),
-)
-DEEPSEEK_V3_1 = replace(
-    _DEEPSEEK_SECTION,
-    call_start="<｜tool▁call▁begin｜>",
-    arguments_start="<｜tool▁sep｜>",
-    call_end="<｜tool▁call▁end｜>",
-)
-
-
-def _dsml(section: str, space: str = "") -> CallFormat:
-    tag = f"｜DSML｜{space}"
-    return CallFormat(
-        syntax="tagged",
-        section_start=f"<{tag}{section}>\n",
-        section_end=f"</{tag}{section}>",
-        call_start=f'<{tag}invoke name="',
-        arguments_start='">\n',
-        call_end=f"</{tag}invoke>\n",
-        before_calls="\n\n",
-        values=TaggedValues(
-            f'<{tag}parameter name="',
-            '">',
-            value_end=f"</{tag}parameter>\n",
-            type_start='" string="',
-            text_types=("true",),
-            types=("true", "false"),
-        ),
-        reasoning_start="<think>",
-        reasoning_ends=("</think>",),
-        calls_in_reasoning=True,
-    )
-
-
-DEEPSEEK_V3_2 = _dsml("function_calls")
-DEEPSEEK_V4 = _dsml("tool_calls")
-DEEPSEEK_V4_1 = _dsml("calls", " ")
-
-KIMI_K2 = CallFormat(
-    syntax="json",
-    section_start="<|tool_calls_section_begin|>",
-    section_end="<|tool_calls_section_end|>",
-    call_start="<|tool_call_begin|>functions.",
-    name_end=":",
-    id_pattern="[0-9]+",
-    arguments_start="<|tool_call_argument_begin|>",
-    call_end="<|tool_call_end|>",
-)
-KIMI_K2_THINKING = replace(KIMI_K2, reasoning_start="<think>", reasoning_ends=("</think>",), calls_in_reasoning=True)
-KIMI_K3 = CallFormat(
-    syntax="tagged",
-    section_start="<|open|>tools<|sep|>",
-    section_end="<|close|>tools<|sep|>",
-    call_start='<|open|>call tool="',
-    name_end='" index="',
-    id_pattern="[0-9]+",
-    arguments_start='"<|sep|>',
-    call_end="<|close|>call<|sep|>",
-    values=TaggedValues(
-        '<|open|>argument key="',
-        '"<|sep|>',
-        value_end="<|close|>argument<|sep|>",
-        type_start='" type="',
-        text_types=("string",),
-        types=("string", "number", "boolean", "null", "array", "object"),
-    ),
-    reasoning_start="<|open|>think<|sep|>",
-    reasoning_ends=("<|close|>think<|sep|>",),
-    content_start="<|open|>response<|sep|>",
-    content_end="<|close|>response<|sep|>",
-    ignored=("<|close|>message<|sep|>",),
-)
-
-GLM_4_7 = CallFormat(
-    syntax="tagged",
-    call_start="<tool_call>",
-    call_end="</tool_call>",
-    before_calls="\n",
-    values=TaggedValues("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
-    reasoning_start="<think>",
-    reasoning_ends=("</think>",),
-)
-GLM_4_5 = replace(
-    GLM_4_7,
-    arguments_start="\n",
-    separator="\n",
-    values=TaggedValues("<arg_key>", "</arg_key>\n", "<arg_value>", "</arg_value>\n"),
-    reasoning_start="\n<think>",
-    reasoning_ends=("</think>\n",),
-)
-
-LLAMA_3 = CallFormat(
-    syntax="json_object",
-    other_starts=("<|python_tag|>",),
-    separator="; ",
-    only_at_start=True,
-    is_parallel=False,
-    json_call=JsonCall(arguments_key="parameters"),
-)
-LLAMA_4 = CallFormat(
-    syntax="pythonic",
-    section_end="<|python_end|>",
-    is_array=True,
-    separator=", ",
-    only_at_start=True,
-    other_starts=("<|python_start|>",),
-)
-LFM2 = CallFormat(
-    syntax="pythonic",
-    section_start="<|tool_call_start|>",
-    section_end="<|tool_call_end|>",
-    is_array=True,
-    separator=", ",
-)
-LFM2_5 = replace(LFM2, reasoning_start="<think>", reasoning_ends=("</think>",))
-GEMMA_4 = CallFormat(
-    syntax="gemma",
-    call_start="<|tool_call>call:",
-    arguments_start="{",
-    arguments_end="}",
-    call_end="<tool_call|>",
-    string_quote='<|"|>',
-    reasoning_start="<|channel>thought\n",
-    reasoning_ends=("\n<channel|>",),
-    ignored=("<|tool_response>",),
-)
-GPT_OSS = CallFormat(
-    syntax="json",
-    is_parallel=False,
-    channels=Channels(
-        start="<|start|>",
-        role="assistant",
-        channel="<|channel|>",
-        message="<|message|>",
-        ends=("<|end|>", "<|call|>", "<|return|>"),
-        reasoning=("analysis",),
-        content=("final", "commentary"),
-        recipient=" to=functions.",
-        call_channel="commentary",
-        content_type=" <|constrain|>json",
-    ),
-)
-
-GRANITE_3_3 = CallFormat(
-    syntax="json_object",
-    section_start="<|tool_call|>",
-    is_array=True,
-    separator=", ",
-    reasoning_start="<think>",
-    reasoning_ends=("</think>",),
-    content_start="<response>",
-    content_end="</response>",
-)
-PHI_4_MINI = CallFormat(
-    syntax="json_object",
-    section_start="<|tool_call|>",
-    section_end="<|/tool_call|>",
-    is_array=True,
-    separator=", ",
-    other_starts=("functools",),
-)
-NEMOTRON_NANO_2 = CallFormat(
-    syntax="json_object",
-    section_start="<TOOLCALL>",
-    section_end="</TOOLCALL>",
-    is_array=True,
-    separator=", ",
-    before_calls="\n",
-    reasoning_start="<think>\n",
-    reasoning_ends=("\n</think>\n\n",),
-)
-COMMAND_R7B = CallFormat(
-    syntax="json_object",
-    section_start="<|START_ACTION|>",
-    section_end="<|END_ACTION|>",
-    is_array=True,
-    separator=",\n",
-    json_call=JsonCall("tool_name", "parameters", id_key="tool_call_id", id_pattern="[0-9]+", is_id_first=True),
-    reasoning_start="<|START_THINKING|>",
-    reasoning_ends=("<|END_THINKING|>",),
-    content_start="<|START_RESPONSE|>",
-    content_end="<|END_RESPONSE|>",
-)
-COMMAND_R = CallFormat(
-    syntax="json_object",
-    section_start="Action:\n```json\n",
-    section_end="\n```",
-    is_array=True,
-    separator=",\n",
-    json_call=JsonCall("tool_name", "parameters"),
-    content_names=("directly_answer",),
-)
-FUNCTIONARY_3_1 = CallFormat(syntax="json", call_start="<function=", arguments_start=">", call_end="</function>")
-FUNCTIONARY_3_2 = CallFormat(syntax="json", call_start=">>>", arguments_start="\n", content_names=("all",))
-
-# The first row whose texts a template has counts.
+# Families whose models write what no assistant turn of their template shows, or shows differently. The first row whose
+# texts a template has counts.
 FAMILIES = (
-    Family("gpt-oss", ("<|channel|>", "<|message|>", "analysis", "functions."), GPT_OSS),
-    Family("functionary-3.2", (">>>all",), FUNCTIONARY_3_2),
-    Family("functionary-3.1", ("<function=", "</function>", "<|python_tag|>"), FUNCTIONARY_3_1),
-    Family("granite-3.3", ("<|tool_call|>", "<response>"), GRANITE_3_3),
-    Family("phi-4-mini", ("<|tool_call|>", "<|/tool_call|>"), PHI_4_MINI),
-    Family("nemotron-nano-2", ("<TOOLCALL>",), NEMOTRON_NANO_2),
-    Family("command-r", ("directly_answer", "Action:"), COMMAND_R),
-    Family("lfm2", ("<|tool_list_start|>",), LFM2),
-    Family("llama-4", ("<|header_start|>", "<|python_start|>"), LLAMA_4),
+    Family("gpt-oss", ("<|channel|>", "<|message|>", "analysis", "functions."), known.GPT_OSS),
+    Family("functionary-3.2", (">>>all",), known.FUNCTIONARY_3_2),
+    Family("functionary-3.1", ("<function=", "</function>", "<|python_tag|>"), known.FUNCTIONARY_3_1),
+    Family("granite-3.3", ("<|tool_call|>", "<response>"), known.GRANITE_3_3),
+    Family("phi-4-mini", ("<|tool_call|>", "<|/tool_call|>"), known.PHI_4_MINI),
+    Family("nemotron-nano-2", ("<TOOLCALL>",), known.NEMOTRON_NANO_2),
+    Family("command-r", ("directly_answer", "Action:"), known.COMMAND_R),
+    Family("lfm2", ("<|tool_list_start|>",), known.LFM2),
+    Family("llama-4", ("<|header_start|>", "<|python_start|>"), known.LLAMA_4),
+)
+
+# Families whose templates show their format, for those templates that cannot be rendered with a call.
+FALLBACKS = (
+    Family("deepseek-4.1", ("｜DSML｜ ", "invoke"), known.DEEPSEEK_V4_1),
+    Family("deepseek-3.2", ("｜DSML｜", "function_calls"), known.DEEPSEEK_V3_2),
+    Family("deepseek-4", ("｜DSML｜",), known.DEEPSEEK_V4),
+    Family("deepseek-r1", ("<｜tool▁calls▁begin｜>", "```json"), known.DEEPSEEK_R1),
+    Family("deepseek-3.1", ("<｜tool▁calls▁begin｜>",), known.DEEPSEEK_V3_1),
+    Family("kimi-3", ("<|open|>tools<|sep|>",), known.KIMI_K3),
+    Family("kimi-2-thinking", ("<|tool_calls_section_begin|>", "<think>"), known.KIMI_K2_THINKING),
+    Family("kimi-2", ("<|tool_calls_section_begin|>",), known.KIMI_K2),
+    Family("magistral", ("[TOOL_CALLS]", "[ARGS]", "[THINK]"), known.MAGISTRAL),
+    Family("mistral-11", ("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"), known.MISTRAL_V11),
+    Family("mistral-13", ("[TOOL_CALLS]", "[ARGS]"), known.MISTRAL_V13),
+    Family("mistral-3", ("[TOOL_CALLS]",), known.MISTRAL_V3),
+    Family("command-r7b", ("<|START_ACTION|>",), known.COMMAND_R7B),
+    Family("gemma-4", ("<|tool_call>", "<tool_call|>"), known.GEMMA_4),
+    Family("minimax-2", ("<minimax:tool_call>",), known.MINIMAX_M2),
+    Family("seed-oss", ("<seed:tool_call>",), known.SEED_OSS),
+    Family("glm-4.5", ("</arg_key>\\n", "<arg_value>"), known.GLM_4_5),
+    Family("glm-4.7", ("<arg_key>", "<arg_value>"), known.GLM_4_7),
+    Family("qwen-3.5", ("<function=", "<parameter=", "<think>"), known.QWEN3_5),
+    Family("qwen-3-coder", ("<function=", "<parameter="), known.QWEN3_CODER),
+    Family("lfm-2.5", ("<|tool_call_start|>", "<think>"), known.LFM2_5),
+    Family("qwen-3", ("<tool_call>\\n{", "<think>"), known.QWEN3),
+    Family("hermes", ("<tool_call>\\n{",), known.HERMES),
+    Family("llama-3", ("<|python_tag|>", "<|start_header_id|>"), known.LLAMA_3),
 )
 
 
 def known_format(source: str) -> CallFormat | None:
-    """Return the format of the first family whose texts the template's source has, or None."""
-    for family in FAMILIES:
-        if all(text in source for text in family.in_template):
-            return family.format
-    return None
+    """Return the format of a family whose template does not show what its model writes, or None."""
+    return _find(FAMILIES, source)
+
+
+def fallback_format(source: str) -> CallFormat | None:
+    """Return the format of a family by its template, for one that cannot be rendered with a call, or None."""
+    return _find(FALLBACKS, source)
+
+
+def _find(rows: tuple[Family, ...], source: str) -> CallFormat | None:
+    return next((row.format for row in rows if all(text in source for text in row.in_template)), None)

@@ -14,8 +14,9 @@ from worker_gguf.markup.source import Source, Wait
 
 __all__ = ["JsonCallReader", "Outcome", "read_arguments"]
 
-# What became of a text that may be a call: a whole call; text that is none; or a call that began and is not whole.
-Outcome = Literal["call", "text", "broken"]
+# What became of a text that may be a call: a whole call; text that is none; a call that began and is not whole; the
+# beginning of a call, up to the end of the answer; or what a model writes in the form of a call, but is content.
+Outcome = Literal["call", "text", "broken", "cut", "content"]
 
 # Keys that models write though their template has others.
 _NAME_KEYS = ("name",)
@@ -37,7 +38,7 @@ class JsonCallReader:
 
     def read(self, source: Source, offer: Offer, sink: Sink) -> Wait[Outcome]:
         """Read the object from its brace on. As soon as name and arguments have begun, the call is opened."""
-        call = _Call(source, offer, sink)
+        call = _Call(source, offer, sink, self._is_strict)
         source.at += 1
         depth = 1
         while depth:
@@ -74,15 +75,20 @@ class JsonCallReader:
 
 
 class _Call:
-    """What is known of a call so far. It is opened when its name is known; arguments before that are held."""
+    """What is known of a call so far. It is opened when its name is known, if `is_strict` also its arguments.
 
-    def __init__(self, source: Source, offer: Offer, sink: Sink) -> None:
+    Arguments that come before the name are held until then.
+    """
+
+    def __init__(self, source: Source, offer: Offer, sink: Sink, is_strict: bool) -> None:
+        self._is_strict = is_strict
         self._source = source
         self._offer = offer
         self._sink = sink
         self._held: list[str] = []
         self._last = ""
         self.name = ""
+        self.is_open = False
         self.has_arguments = False
 
     def named(self, written: str) -> bool:
@@ -90,26 +96,35 @@ class _Call:
         if name is None:
             return False
         self.name = name
+        if self.has_arguments or not self._is_strict:
+            self._open()
+        return True
+
+    def _open(self) -> None:
+        self.is_open = True
         self._source.forget()
-        self._sink.open_call(name)
+        self._sink.open_call(self.name)
         for text in self._held:
             self._sink.arguments(text)
-        return True
 
     def read_arguments(self) -> Wait[bool]:
         self.has_arguments = True
+        if self.name and not self.is_open:
+            self._open()
         last = yield from read_arguments(self._source, self._sink.arguments if self.name else self._held.append)
         self._last = last or ""
         return last is not None
 
     def failed(self) -> Outcome:
-        if not self.name:
-            return "text"
+        if not self.is_open:
+            return "cut" if self._source.is_over() else "text"
         self._sink.drop_call()
         return "broken"
 
     def ended(self) -> Outcome:
-        if not self.name:
+        if self.name and not self.is_open and not self._is_strict:
+            self._open()
+        if not self.is_open:
             return "text"
         self._sink.arguments(self._last if self.has_arguments else "{}")
         self._sink.close_call()

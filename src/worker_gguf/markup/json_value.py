@@ -26,7 +26,7 @@ def json_value(schema: object, document: Mapping[str, Any], *, is_lenient: bool,
     terminal of the grammar, `is_spaced` must be false: llguidance would choose between them by the place in the grammar
     and not by the text, because white space is skipped in the one and not in the other.
     """
-    options: dict[str, object] = {"lenient": is_lenient, "json_allow_general_unicode_escapes": True}
+    options: dict[str, object] = {"lenient": is_lenient}
     if is_spaced:
         options["whitespace_pattern"] = LINE_OR_BLANK
     else:

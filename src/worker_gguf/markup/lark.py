@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 __all__ = ["LarkGrammar", "either", "literal", "optional"]
 
+_quoted = json.JSONEncoder(ensure_ascii=False).encode
+
 
 class LarkGrammar:
     """Collects rules and terminals and names them. Equal bodies have one name."""
@@ -52,7 +54,7 @@ class LarkGrammar:
 
 def literal(text: str) -> str:
     """Return a text in the quotes of Lark, or the empty string for an empty text, which Lark does not need."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f") if text else ""
+    return _quoted(text).replace("\x7f", "\\u007f") if text else ""
 
 
 def either(options: Iterable[str]) -> str:

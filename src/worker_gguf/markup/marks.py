@@ -34,6 +34,7 @@ class Marks:
         self._grammar = grammar
         self._token_of = token_of
         self._pieces: dict[str, tuple[Piece, ...]] = {}
+        self._expressions: dict[tuple[str, bool, bool], str] = {}
         self.space = grammar.terminal(_SPACE)
         """A terminal for some white space."""
         self.any_space = grammar.terminal(_ANY_SPACE)
@@ -63,11 +64,15 @@ class Marks:
 
     def expression(self, text: str, *, space_before: bool = True, space_after: bool = True) -> str:
         """Return an expression for a mark with white space before it and after it; "" for an empty mark."""
-        pieces = self.pieces(text)
-        if not pieces:
-            return ""
-        words = [self._written(pieces[0].content, space_before), *map(self.written, pieces[1:])]
-        return " ".join([*words, f"{self.space}?"] if space_after else words)
+        known = self._expressions.get((text, space_before, space_after))
+        if known is not None:
+            return known
+        words = [self._written(piece.content, piece.has_space) for piece in self.pieces(text)]
+        if words and space_before:
+            words[0] = self._written(self.pieces(text)[0].content, has_space=True)
+        expression = " ".join([*words, f"{self.space}?"] if words and space_after else words)
+        self._expressions[text, space_before, space_after] = expression
+        return expression
 
     def written(self, piece: Piece) -> str:
         """Return an expression for one piece of a mark, with the white space before it."""

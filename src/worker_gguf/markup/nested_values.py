@@ -15,22 +15,25 @@ _ITEM = "item"
 _MAX_DEPTH = 32
 
 
-def nested_as_json(text: str, values: TaggedValues, schema: object, parameters: Parameters, depth: int = 0) -> str:
-    """Return the JSON text of a value that was written between marks.
+def nested_as_json(text: str, values: TaggedValues, key: str, parameters: Parameters) -> str:
+    """Return the JSON text of the value of a parameter that was written between marks.
 
     The schema decides about what text cannot tell: an array or an object, a number or a string of digits.
     """
+    return _as_json(text, values, parameters.schema(key), parameters, 0)
+
+
+def _as_json(text: str, values: TaggedValues, schema: object, parameters: Parameters, depth: int) -> str:
     entries = list(_entries(text, values)) if depth < _MAX_DEPTH else []
     types = parameters.types_of(schema)
     if not entries:
         return _empty(types) if not text.strip() else as_json(text, types)
     if {key for key, _ in entries} == {_ITEM} and "array" in types:
         inner = _inner(schema, "items")
-        items = (nested_as_json(value, values, inner, parameters, depth + 1) for _, value in entries)
+        items = (_as_json(value, values, inner, parameters, depth + 1) for _, value in entries)
         return f"[{', '.join(items)}]"
     members = {
-        key: nested_as_json(value, values, _inner(schema, "properties", key), parameters, depth + 1)
-        for key, value in entries
+        key: _as_json(value, values, _inner(schema, "properties", key), parameters, depth + 1) for key, value in entries
     }
     return "{" + ", ".join(f"{json.dumps(key, ensure_ascii=False)}: {value}" for key, value in members.items()) + "}"
 

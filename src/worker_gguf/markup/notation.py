@@ -15,11 +15,10 @@ __all__ = ["GemmaNotation", "Notation", "PythonNotation"]
 # A key that a schema does not name.
 _OTHER_KEY = r"/\w([\w .\-]{0,62}\w)?/"
 _OTHER_ARGUMENT = "/[A-Za-z_][A-Za-z0-9_]{0,63}/"
+_HEX = "[0-9a-fA-F]"
+_PYTHON_ESCAPE = rf"\\(['\x22\\nrt]|x{_HEX}{{2}}|u{_HEX}{{4}}|U00(0{_HEX}|10){_HEX}{{4}})"
 # One character of a text in these quotes, perhaps written by an escape.
-_PYTHON_CHARACTERS = {
-    quote: rf"([^{quote}\\\x00-\x08\x0b-\x1f]|\\['\x22\\nrt]|\\x[0-9a-fA-F]{{2}}|\\u[0-9a-fA-F]{{4}})"
-    for quote in ("'", "\\x22")
-}
+_PYTHON_CHARACTERS = {quote: rf"([^{quote}\\\x00-\x08\x0b-\x1f]|{_PYTHON_ESCAPE})" for quote in ("'", r"\x22")}
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _GEMMA_KEY = re.compile(r'[^:{}\[\],"<]+')
 

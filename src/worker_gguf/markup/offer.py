@@ -39,6 +39,11 @@ class Offer:
             name = name.partition(".")[2]
         return name or None
 
+    def has_beginning(self, written: str) -> bool:
+        """Whether a name that can be called begins so."""
+        name = written.strip().rpartition(".")[2]
+        return any(tool.rpartition(".")[2].startswith(name) for tool in self._tools)
+
     def parameters(self, name: str) -> Parameters:
         return Parameters(self._tools[name].parameters)
 

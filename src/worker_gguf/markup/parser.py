@@ -63,6 +63,11 @@ class AnswerParser:
         """Whether the text that was fed so far ends inside the reasoning."""
         return self._flow.is_reasoning
 
+    @property
+    def has_half_call(self) -> bool:
+        """Whether the last call that began is not complete."""
+        return self._sink.has_half_call
+
     def feed(self, text: str) -> Sequence[Part]:
         """Return the new parts after the next piece of text."""
         if text:

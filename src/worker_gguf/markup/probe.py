@@ -1,8 +1,9 @@
 """Finds how a model writes reasoning and calls, from its chat template.
 
 First comes a row of families.py, for templates that do not show what their model writes. Then the template is rendered
-with and without calls and reasoning, and the texts are compared. A model whose template has no format of its own gets a
-generic one, and the prompt must state it (stated_format.py).
+with and without calls and reasoning, and the texts are compared. If that shows no calls, though the template lists
+tools, other rows of families.py count. A model whose template has no format of its own gets a generic one, and the
+prompt must state it (stated_format.py).
 """
 
 from __future__ import annotations
@@ -13,14 +14,11 @@ from worker_gguf.markup.call_format import CallFormat
 from worker_gguf.markup.call_probe import probe_calls
 from worker_gguf.markup.conversations import Conversations, Render
 from worker_gguf.markup.differences import is_mark, last_mark
-from worker_gguf.markup.families import GENERIC, KIMI_K2, known_format
+from worker_gguf.markup.families import GENERIC, fallback_format, known_format
 from worker_gguf.markup.reasoning_probe import THINK_TAGS, probe_content, probe_reasoning
 
 __all__ = ["derived_format", "probe_format", "with_think_tags"]
 
-# The format of templates that no conversation with a call can be rendered with, by a text of their source. Kimi's in
-# llama.cpp append to a list, which the sandbox of Transformers and of template/ does not permit.
-_NOT_RENDERED = (("<|tool_calls_section_begin|>", KIMI_K2),)
 # The marks with which models open a call though their template writes none, and a text of such templates.
 _OTHER_STARTS = (("<|python_tag|>", "<|eot_id|>"),)
 
@@ -40,10 +38,11 @@ def derived_format(source: str, render: Render) -> CallFormat:
     marks = probe_content(conversations, probe_reasoning(conversations, source))
     shown = probe_calls(conversations, marks)
     if shown is None:
-        format_ = next((format_ for text, format_ in _NOT_RENDERED if text in source), None)
-        shown = _with_calls_of(marks, format_ or replace(GENERIC, must_be_stated=True))
+        fallback = fallback_format(source) if conversations.lists_tools else None
+        shown = _with_calls_of(marks, fallback or replace(GENERIC, must_be_stated=True))
     return replace(
         shown,
+        must_list_tools=not conversations.lists_tools and not shown.must_be_stated,
         other_starts=_other_starts(source, shown),
         # Several families call while they think. Their marks stand for nothing else, so a call is not missed.
         calls_in_reasoning=bool(shown.reasoning_ends) and not shown.only_at_start,

@@ -29,9 +29,10 @@ Write = Callable[[str], object]
 
 def read_pythonic_call(source: Source, offer: Offer, sink: Sink) -> Wait[Outcome]:
     """Read one call from its name on."""
-    name = offer.name((yield from source.run(_NAME)))
+    written = yield from source.run(_NAME)
+    name = offer.name(written)
     if name is None or (yield from source.skip_space()) != "(":
-        return "text"
+        return "cut" if source.is_over() and offer.has_beginning(written) else "text"
     source.at += 1
     source.forget()
     sink.open_call(name)

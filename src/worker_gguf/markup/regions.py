@@ -150,6 +150,9 @@ class RegionFlow:
                     return
                 if (yield from self._source.follows(self._reasoning_ends)) == NOWHERE:
                     self._content.write(mark)
+                else:
+                    yield from self._source.skip_space()
+                    yield from self._source.take(self._reasoning_ends)
             elif hit.number in self._ends and not self._content.is_empty:
                 self._content.write(mark)
 
@@ -165,9 +168,8 @@ class RegionFlow:
         if not (self._form.before_calls or self._content.is_empty):
             self._content.finish(keeps_space=True)
         outcome = yield from self._calls.read(number)
-        if outcome == "text":
-            if not self._source.is_over() or not _TAG.search(mark):
-                self._content.write(_TAG.sub("", mark))
+        if outcome == "text" and not (self._source.is_over() and _TAG.search(mark)):
+            self._content.write(_TAG.sub("", mark))
             return
         self._content.finish(keeps_space=False)
         if outcome == "content":

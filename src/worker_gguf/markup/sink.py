@@ -37,6 +37,7 @@ class Sink:
         self._n_calls = 0
         self._held: tuple[str, list[str]] | None = None
         self._list: list[tuple[str, list[str]]] | None = None
+        self.has_half_call = False
 
     def take(self) -> list[Part]:
         """Return the parts since the last call of this."""
@@ -56,6 +57,7 @@ class Sink:
         self._pieces.append(text)
 
     def open_call(self, name: str) -> None:
+        self.has_half_call = True
         if self._holds_calls:
             self._held = (name, [])
         else:
@@ -70,6 +72,7 @@ class Sink:
         self._pieces.append(text)
 
     def close_call(self) -> None:
+        self.has_half_call = False
         if self._held is not None and self._list is not None:
             self._list.append(self._held)
         elif self._held is not None:

@@ -6,25 +6,33 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from worker_gguf.markup.call_format import CallFormat
 from worker_gguf.markup.families import GENERIC
 from worker_gguf.markup.tool import Tool
+from worker_gguf.markup.written_calls import written_calls
 
 __all__ = ["stated_call", "stated_format"]
 
-_INTRODUCTION = "You have these functions, one in each line as JSON:"
+_EXAMPLE = ("NAME", {"ARGUMENT": "VALUE"})
+_TOOLS = "You have these functions, one in each line as JSON:"
 _RULES = """\
-To call a function, write its name and its arguments as one JSON object between these two tags:
+To call a function, write exactly this, with its name and its arguments:
 {example}
-Give all arguments that the parameters require, and no others than they name. Call only the functions above. To call \
-several of them, write one such block for each, one after the other, and nothing after the last one. The results come \
-in the next message. If you need no function, answer in words without these tags."""
+Give all arguments that the parameters require, and no others than they name. Call only the functions above. {several}\
+The results come in the next message. If you need no function, answer in words without such marks."""
+_SEVERAL = "To call several of them, write one after the other, and nothing after the last one:\n{example}\n"
+_ONE = "Call one function at a time, and write nothing after it. "
 
 
-def stated_format(tools: Sequence[Tool]) -> str:
-    """Return the instructions for the system message of a model whose format `must_be_stated`."""
+def stated_format(tools: Sequence[Tool], form: CallFormat = GENERIC) -> str:
+    """Return the instructions for the system message of a model, by default in the generic format.
+
+    They are for a format that `must_be_stated`, and, with its own format, for one that `must_list_tools`.
+    """
     listed = "\n".join(json.dumps(_listed(tool), ensure_ascii=False) for tool in tools)
-    example = f'{GENERIC.call_start}{{"name": "NAME", "arguments": {{"ARGUMENT": "VALUE"}}}}{GENERIC.call_end}'
-    return f"{_INTRODUCTION}\n{listed}\n\n{_RULES.format(example=example)}"
+    several = _SEVERAL.format(example=written_calls(form, [_EXAMPLE, _EXAMPLE])) if form.is_parallel else _ONE
+    rules = _RULES.format(example=written_calls(form, [_EXAMPLE]), several=several)
+    return f"{_TOOLS}\n{listed}\n\n{rules}"
 
 
 def stated_call(name: str, arguments: str) -> str:

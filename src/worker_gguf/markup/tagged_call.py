@@ -96,13 +96,10 @@ class TaggedReader:
         value: list[str] = []
         is_complete = yield from self._read_text(source, parameters, ends, value.append)
         if is_complete:
-            write(self._as_json("".join(value), parameters.schema(key), parameters))
+            text = "".join(value)
+            is_nested = self._values.is_nested
+            write(nested_as_json(text, self._values, key, parameters) if is_nested else as_json(text, types))
         return is_complete
-
-    def _as_json(self, text: str, schema: object, parameters: Parameters) -> str:
-        if self._values.is_nested:
-            return nested_as_json(text, self._values, schema, parameters)
-        return as_json(text, parameters.types_of(schema))
 
     def _read_text(self, source: Source, parameters: Parameters, ends: Markers, write: Write) -> Wait[bool]:
         """Write the text up to the mark that ends the value, and read that mark if it is the value's own."""

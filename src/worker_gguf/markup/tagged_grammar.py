@@ -47,6 +47,7 @@ class TaggedArguments:
         self._form = form
         self._values = values
         self._close = form.call_end or form.section_end
+        self._texts: dict[str, str] = {}
         # A line break after the last mark before a value, and one before the mark at its end, are not part of it.
         self._is_on_lines = (values.value_start or values.key_end).endswith("\n")
 
@@ -172,6 +173,8 @@ class TaggedArguments:
 
     def _not_the_end(self, end: str) -> str:
         """Return the body of a terminal for a text in which nothing ends a value."""
+        if end in self._texts:
+            return self._texts[end]
         form, marks = self._form, self._marks
         calls = [form.section_end, form.call_start, form.section_start]
         faults = [
@@ -183,7 +186,8 @@ class TaggedArguments:
             for follower in followers
             if marks.is_text(follower)
         ]
-        return f"~({_ANY_TEXT} ({' | '.join(faults)}) {_ANY_TEXT})"
+        self._texts[end] = f"~({_ANY_TEXT} {either(faults)} {_ANY_TEXT})"
+        return self._texts[end]
 
 
 def _types_of_word(word: str, values: TaggedValues) -> frozenset[str]:
