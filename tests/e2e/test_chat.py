@@ -50,7 +50,7 @@ def test_the_prompt_is_the_templates_text_with_one_bos(client: openai.OpenAI, ru
     """Counts BOS tokens, because a lost or doubled one changes few answers."""
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "<|eot_id|> Merhaba!"}]
     prompts = running.worker._host.service._prompts  # type: ignore[union-attr]
-    text = prompts._template.prompt(messages)
+    text = prompts._conversations._templates.default.prompt(messages)
     tokens = prompts._tokenizer.tokenize(text, add_special=False, parse_special=True)
     bos = prompts._tokenizer.tokenize("", add_special=True, parse_special=True)
     assert len(bos) == 1
@@ -114,12 +114,6 @@ def test_an_unknown_model_is_not_found(client: openai.OpenAI) -> None:
 def test_models_lists_the_embedded_one(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["embedded"]
     assert client.models.retrieve("embedded").id == "embedded"
-
-
-def test_tools_are_refused_by_name(client: openai.OpenAI) -> None:
-    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
-    with pytest.raises(openai.BadRequestError, match="tools"):
-        ask(client, tools=[tool])
 
 
 def test_what_changes_nothing_is_named_in_a_header(running: Running) -> None:

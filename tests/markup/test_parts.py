@@ -6,43 +6,15 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from tests.scripted_parser import ScriptedParser
 from worker_gguf.generation.events import Delta, Event, Finished, TokenLogprob, Usage
-from worker_gguf.markup.parts import Content, ContentParser, Part, Reasoning, ToolCall
+from worker_gguf.markup.parts import Content, ContentParser
 from worker_gguf.protocol.chat_rendering import ChatRendering
 from worker_gguf.protocol.completion_rendering import CompletionRendering
 from worker_gguf.protocol.rendering import Heading
 
 HEADING = Heading("id", 1, "m", "fp")
 END = Finished("stop", Usage(3, 5, 0))
-
-
-class ScriptedParser:
-    """Takes `~` for the start and the end of reasoning and `!name(arguments)` for a call; holds `!` back until `)`."""
-
-    def __init__(self) -> None:
-        self._held = ""
-        self._is_reasoning = False
-        self._n_calls = 0
-
-    def feed(self, text: str) -> Sequence[Part]:
-        parts: list[Part] = []
-        for character in text:
-            if character == "~":
-                self._is_reasoning = not self._is_reasoning
-            elif character == ")":
-                name, _, arguments = self._held[1:].partition("(")
-                parts.append(ToolCall(self._n_calls, f"call_{self._n_calls}", name, ""))
-                parts.append(ToolCall(self._n_calls, None, None, arguments))
-                self._n_calls, self._held = self._n_calls + 1, ""
-            elif self._held or character == "!":
-                self._held += character
-            else:
-                parts.append(Reasoning(character) if self._is_reasoning else Content(character))
-        return parts
-
-    def end(self) -> Sequence[Part]:
-        held, self._held = self._held, ""
-        return [Content(held)] if held else []
 
 
 def delta(text: str, *logprobs: TokenLogprob) -> Delta:

@@ -9,6 +9,7 @@ import pytest
 from worker_gguf.engine.request import SamplingParams
 from worker_gguf.errors import InvalidRequest, UnsupportedParameter
 from worker_gguf.protocol.calls import ChatCall, CompletionCall, Defaults, Options, parse_chat, parse_completion
+from worker_gguf.protocol.reasoning import Asked
 
 HELLO: dict[str, Any] = {"role": "user", "content": "Hello"}
 
@@ -170,10 +171,6 @@ def test_parameters_of_the_other_route_are_ignored() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("tools", [{"type": "function", "function": {"name": "f"}}]),
-        ("tool_choice", "required"),
-        ("tool_choice", {"type": "function", "function": {"name": "f"}}),
-        ("functions", [{"name": "f"}]),
         ("response_format", {"type": "json_object"}),
         ("grammar", 'root ::= "a"'),
         ("json_schema", {}),
@@ -375,7 +372,7 @@ def test_messages_reach_the_template_as_they_are() -> None:
         {"role": "developer", "content": [{"type": "text", "text": "Be brief"}]},
         {"role": "user", "content": "Weather?", "name": "Ada"},
         {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "function": {"name": "f"}}]},
-        {"role": "tool", "content": "rain", "tool_call_id": "1"},
+        {"role": "tool", "content": "rain", "tool_call_id": "1", "name": "f"},
         {"role": "assistant", "content": "", "reasoning_content": "hm", "model_config": 1, "__class__": 2},
     ]
     assert list(chat(*sent).messages) == sent
@@ -430,7 +427,10 @@ def test_continuing_the_final_message() -> None:
 
 def test_template_variables() -> None:
     call = chat(chat_template_kwargs={"enable_thinking": False}, reasoning_effort="low")
-    assert (call.template_variables, call.reasoning_effort) == ({"enable_thinking": False}, "low")
+    assert (call.template_variables, call.reasoning.effort) == (
+        {"enable_thinking": False},
+        Asked("low", ("reasoning_effort",)),
+    )
     error = chat_refusal(chat_template_kwargs={"reasoning_effort": "high"}, reasoning_effort="low")
     assert error.param == "reasoning_effort"
 

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from worker_gguf.protocol.parameters import ALIASES, CHAT_REFUSED, HONOURED, IGNORED, INSTEAD, REFUSED
+from worker_gguf.protocol.parameters import (
+    ALIASES,
+    CHAT_REFUSED,
+    COMPLETION_REFUSED,
+    HONOURED,
+    IGNORED,
+    INSTEAD,
+    REFUSED,
+)
 
 LLAMA_SERVER = """
 temperature dynatemp_range dynatemp_exponent top_k top_p min_p top_n_sigma typical_p xtc_probability xtc_threshold
@@ -71,9 +79,9 @@ def test_aliases_lead_to_honoured_parameters() -> None:
 
 
 def test_advice_is_only_for_refused_parameters() -> None:
-    assert set(INSTEAD) <= set(REFUSED)
+    assert set(INSTEAD) <= {*CHAT_REFUSED, *COMPLETION_REFUSED}
 
 
-def test_echo_is_honoured_on_one_route_and_refused_on_the_other() -> None:
-    assert "echo" in HONOURED
-    assert "echo" in CHAT_REFUSED
+def test_some_are_honoured_on_one_route_and_refused_on_the_other() -> None:
+    assert set(CHAT_REFUSED) - set(REFUSED) == {"echo"} <= HONOURED
+    assert {"tools", "thinking"} <= set(COMPLETION_REFUSED) - set(REFUSED) <= HONOURED

@@ -47,7 +47,7 @@ def conversation(question: str) -> list[dict[str, str]]:
 
 
 def texts_of(loaded: LoadedModel) -> list[str]:
-    template = loaded.service._prompts._template
+    template = loaded.service._prompts._conversations._templates.default
     return [*(template.prompt(conversation(question)) for question in QUESTIONS), *TEXTS]
 
 
@@ -107,6 +107,6 @@ def test_the_chat_template_renders_as_in_llama_server(smollm2: LoadedModel, smol
         {"role": "user", "content": "Bye."},
     ]
     for said in (messages, messages[1:2]):
-        text = prompts._template.prompt(said)
+        text = prompts._conversations._templates.default.prompt(said)
         assert text == smollm2_peer.chat_prompt(said)
         assert list(prompts._tokens(text, add_special=True)) == smollm2_peer.tokenize(text)

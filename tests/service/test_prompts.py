@@ -15,7 +15,7 @@ from worker_gguf.llama.vocabulary import Vocabulary
 from worker_gguf.protocol.calls import Defaults, Options, parse_chat, parse_completion
 from worker_gguf.protocol.screening import ignored_header
 from worker_gguf.service.prompts import Prompts, Tokenizer
-from worker_gguf.template.chat_template import ChatTemplate, ChatTemplates
+from worker_gguf.template.chat_template import ChatTemplates
 
 VOCABULARIES = Path(__file__).parents[3] / "shared" / "vocab"
 BOS, EOS = 1, 2
@@ -39,21 +39,24 @@ class Letters:
             return tokens
         return [*([BOS] if self.adds_bos else []), *tokens, *([EOS] if self._adds_eos else [])]
 
+    def piece(self, token: int) -> bytes:
+        return b"" if token == BOS else chr(token - 10).encode()
+
     def text(self, tokens: Iterable[int]) -> str:
         return "".join(chr(token - 10) for token in tokens)
 
 
 def prompts(tokenizer: Tokenizer | None = None, *, n_ctx: int = 100, strict: bool = False) -> Prompts:
-    return Prompts(tokenizer or Letters(), ChatTemplates.compile(None).default, n_ctx, "<s>", strict)
+    return Prompts(tokenizer or Letters(), ChatTemplates.compile(None), n_ctx, "<s>", strict)
 
 
 def tokens_of(prompt: Any, tokenizer: Tokenizer | None = None) -> list[tuple[int, ...]]:
-    return prompts(tokenizer).prepare(parse_completion({"prompt": prompt}, Defaults()))[0]
+    return prompts(tokenizer).prepare(parse_completion({"prompt": prompt}, Defaults())).prompts
 
 
 def biased(logit_bias: Any, **fields: Any) -> Options:
     body = {"prompt": "x", "logit_bias": logit_bias, **fields}
-    return prompts().prepare(parse_completion(body, Defaults()))[1]
+    return prompts().prepare(parse_completion(body, Defaults())).options
 
 
 @pytest.mark.parametrize("adds_eos", [False, True])
@@ -97,9 +100,9 @@ def published(request: pytest.FixtureRequest) -> Iterator[Vocabulary]:
 def test_published_vocabularies_get_one_bos_where_they_want_one(published: Vocabulary) -> None:
     bos_text = published.token_text(published.bos)
     assert bos_text
-    made = Prompts(published, ChatTemplates.compile(None).default, 100, bos_text)
+    made = Prompts(published, ChatTemplates.compile(None), 100, bos_text)
     with_text, without = (
-        made.prepare(parse_completion({"prompt": text + "The capital of France is"}, Defaults()))[0][0]
+        made.prepare(parse_completion({"prompt": text + "The capital of France is"}, Defaults())).prompts[0]
         for text in (bos_text, "")
     )
     if published.adds_bos:
@@ -161,7 +164,7 @@ def test_the_error_of_a_prompt_that_is_too_long_has_the_requested_tokens() -> No
 
 def test_an_effort_that_the_template_does_not_read_is_ignored_by_name_or_refused() -> None:
     body = {"messages": [{"role": "user", "content": "a"}], "reasoning_effort": "none", "user": "u"}
-    assert prompts().prepare(parse_chat(body, Defaults()))[1].ignored == ("user", "reasoning_effort")
+    assert prompts().prepare(parse_chat(body, Defaults())).options.ignored == ("user", "reasoning_effort")
     body.pop("user")
     with pytest.raises(UnsupportedParameter, match="does not read it") as refused:
         prompts(strict=True).prepare(parse_chat(body, Defaults(strict=True)))
@@ -169,13 +172,13 @@ def test_an_effort_that_the_template_does_not_read_is_ignored_by_name_or_refused
 
 
 def test_an_effort_reaches_the_switch_of_the_template() -> None:
-    template = ChatTemplate(
+    templates = ChatTemplates.compile(
         "{% for m in messages %}{{ m.content }}{% endfor %}{% if enable_thinking is false %}!{% endif %}"
     )
-    made = Prompts(Letters(), template, 100, "<s>")
+    made = Prompts(Letters(), templates, 100, "<s>")
     body = {"messages": [{"role": "user", "content": "a"}], "reasoning_effort": "none"}
-    (tokens,), options = made.prepare(parse_chat(body, Defaults()))
-    assert Letters().text(tokens[1:]) == "a!"
-    assert options.ignored == ()
-    (kept,), _ = made.prepare(parse_chat(body | {"chat_template_kwargs": {"enable_thinking": True}}, Defaults()))
-    assert Letters().text(kept[1:]) == "a"
+    prepared = made.prepare(parse_chat(body, Defaults()))
+    assert Letters().text(prepared.prompts[0][1:]) == "a!"
+    assert prepared.options.ignored == ()
+    kept = made.prepare(parse_chat(body | {"chat_template_kwargs": {"enable_thinking": True}}, Defaults()))
+    assert Letters().text(kept.prompts[0][1:]) == "a"

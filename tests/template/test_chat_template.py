@@ -188,6 +188,13 @@ def test_sandbox_holds(source: str) -> None:
     assert leaked == ""
 
 
+def test_a_template_may_change_lists_of_its_own() -> None:
+    source = (
+        "{% set ids = [] %}{% for m in messages %}{{ ids.append(m.role) or '' }}{% endfor %}{{ ids.pop(0) }}{{ ids }}"
+    )
+    assert render(source) == "user[]"
+
+
 def test_objects_arrive_as_plain_data() -> None:
     class Handle(str):
         def leak(self) -> str:

@@ -171,8 +171,10 @@ CONVERSATIONS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
 }
 
 
-# Transformers refuses these too: they append to a list, know no role `tool`, or write a generator as JSON.
-REFUSING_CALLS = {"Kimi-K2-Instruct", "Kimi-K2-Thinking", "google-gemma-2-2b-it", "llama-cpp-deepseek-r1"}
+# Transformers refuses these too: they know no role `tool`, or write a generator as JSON.
+REFUSING_CALLS = {"google-gemma-2-2b-it", "llama-cpp-deepseek-r1"}
+# Transformers refuses calls for these, because they append to a list of their own; llama.cpp takes them.
+APPENDING = {"Kimi-K2-Instruct", "Kimi-K2-Thinking"}
 # These take a call and leave it out.
 WITHOUT_CALLS = {"LFM2-8B-A1B", "ibm-granite-granite-3.3-2B-Instruct"}
 
@@ -225,6 +227,8 @@ def test_the_output_equals_that_of_transformers(path: Path, reference: Any) -> N
     for name, (messages, options) in CONVERSATIONS.items():
         for prompted in (True, False):
             ours, expected = both(source, reference, messages, {**options, "add_generation_prompt": prompted})
+            if expected is None and path.stem in APPENDING:
+                continue
             assert ours == expected, f"{name}, add_generation_prompt={prompted}"
             n_rendered += ours is not None
     # A comparison of refusals alone would show nothing.

@@ -16,7 +16,7 @@ from worker_gguf.generation.events import Delta, Finished, Usage
 from worker_gguf.protocol.calls import Defaults, parse_chat, parse_completion
 from worker_gguf.protocol.chat_rendering import ChatRendering
 from worker_gguf.protocol.errors import error_body
-from worker_gguf.protocol.parameters import ALIASES, CHAT_REFUSED, HONOURED, IGNORED
+from worker_gguf.protocol.parameters import ALIASES, CHAT_REFUSED, COMPLETION_REFUSED, HONOURED, IGNORED
 from worker_gguf.protocol.rendering import Heading
 from worker_gguf.queue.job_input import read_job_input
 
@@ -45,7 +45,7 @@ def test_every_alias_is_listed_with_its_parameter() -> None:
 
 
 def test_every_refused_and_every_ignored_name_is_there() -> None:
-    assert names("refused") == sorted(CHAT_REFUSED)
+    assert names("refused") == sorted({*CHAT_REFUSED, *COMPLETION_REFUSED})
     ignored = re.sub(r"\([^)]*\)", "", tables()["ignored"])
     assert sorted(re.findall(r"`([^`]+)`", ignored)) == sorted(IGNORED)
 

@@ -13,7 +13,7 @@ from tools.docs.markdown import table
 from worker_gguf.engine.request import SamplingParams
 from worker_gguf.protocol.bodies import ChatBody, Common, CompletionBody
 from worker_gguf.protocol.calls import ChatCall, CompletionCall, Defaults, parse_chat, parse_completion
-from worker_gguf.protocol.parameters import ALIASES, CHAT_REFUSED, IGNORED, INSTEAD, REFUSED
+from worker_gguf.protocol.parameters import ALIASES, CHAT_REFUSED, COMPLETION_REFUSED, IGNORED, INSTEAD, REFUSED
 from worker_gguf.settings.fields import Limits, Sampling
 from worker_gguf.settings.text import default_text
 
@@ -147,11 +147,12 @@ def _number(bound: float) -> str:
 
 
 def _refused() -> Iterator[tuple[str, ...]]:
-    for name in sorted(CHAT_REFUSED):
-        neutral = ["null", *(json.dumps(value) for value in CHAT_REFUSED[name])]
+    tables = {**CHAT_REFUSED, **COMPLETION_REFUSED}
+    for name in sorted(tables):
+        neutral = ["null", *(json.dumps(value) for value in tables[name])]
         if name == "best_of":
             neutral.append("the value of n")
-        where = "" if name in REFUSED else " (chat)"
+        where = "" if name in REFUSED else " (chat)" if name in CHAT_REFUSED else " (completions)"
         yield f"`{name}`{where}", _codes(neutral), INSTEAD.get(name, "")
 
 

@@ -223,9 +223,9 @@ def start_worker(
     with timeline.phase("metrics"):
         from worker_gguf import __version__
         from worker_gguf.observe.metrics import Metrics
-        from worker_gguf.protocol.parameters import IGNORED
+        from worker_gguf.protocol.parameters import HONOURED, IGNORED
 
-        metrics = Metrics(__version__, known_ignored=IGNORED)
+        metrics = Metrics(__version__, known_ignored={*IGNORED, *HONOURED})
     worker.measure(metrics)
     return worker, metrics
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "Tally"]
 
 
 class Progress(Struct, eq=False):
@@ -25,3 +25,13 @@ class Progress(Struct, eq=False):
     ended_s: float | None = None
     cached_tokens: int = 0
     completion_tokens: int = 0
+
+
+class Tally(Struct, eq=False):
+    """Counts of one answer that only its parser knows. The event loop of the request writes and reads it.
+
+    `reasoning_tokens` are part of the answer's tokens. A call that the model has begun counts as a tool call.
+    """
+
+    reasoning_tokens: int = 0
+    tool_calls: int = 0

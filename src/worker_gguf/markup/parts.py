@@ -43,6 +43,11 @@ Part = Content | Reasoning | ToolCall
 class PartsParser(Protocol):
     """The parser of one answer, for one thread."""
 
+    @property
+    def is_reasoning(self) -> bool:
+        """Whether the text that comes next is reasoning, as far as the text so far tells."""
+        ...
+
     def feed(self, text: str) -> Sequence[Part]:
         """Return the new parts after the next piece of text. An incomplete marker is held back."""
         ...
@@ -57,6 +62,8 @@ NewParser = Callable[[], PartsParser]
 
 class ContentParser:
     """Returns all text as content."""
+
+    is_reasoning = False
 
     def feed(self, text: str) -> Sequence[Part]:
         return (Content(text),) if text else ()

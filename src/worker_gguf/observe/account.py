@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from worker_gguf.errors import WorkerError
 from worker_gguf.generation.events import Finished
-from worker_gguf.generation.progress import Progress
+from worker_gguf.generation.progress import Progress, Tally
 
 __all__ = ["CANCELLED", "Account", "Choice", "Record", "Via"]
 
@@ -71,6 +71,9 @@ class Record(NamedTuple):
     tracestate: str | None
     model_wait_s: float | None = None
     """Seconds until its model was in memory, or None in a worker with a single model."""
+    reasoning_tokens: int = 0
+    """Those of `completion_tokens` that are reasoning."""
+    tool_calls: int = 0
 
     @property
     def seconds(self) -> float:
@@ -162,6 +165,7 @@ class Account:
         self._stream = False
         self._n = 1
         self._progress: Sequence[Progress] = ()
+        self._tallies: Sequence[Tally] = ()
         self._endings: dict[int, Finished] = {}
 
     def routed(self, method: str, route: str, operation: str | None = None) -> None:
@@ -171,6 +175,7 @@ class Account:
     def submitted(
         self,
         progress: Sequence[Progress],
+        tallies: Sequence[Tally] = (),
         *,
         model: str,
         answer_id: str,
@@ -178,8 +183,11 @@ class Account:
         n: int,
         ignored: tuple[str, ...] = (),
     ) -> None:
-        """Note that the request was submitted to the engine, with `n` choices for each prompt."""
-        self._progress, self._n = progress, n
+        """Note that the request was submitted to the engine, with `n` choices for each prompt.
+
+        `progress` and `tallies` have one entry for each choice, which are read when the request is over.
+        """
+        self._progress, self._tallies, self._n = progress, tallies, n
         self._model, self._answer_id, self._stream = model, answer_id, stream
         self.ignored += ignored
 
@@ -206,6 +214,8 @@ class Account:
             prompt_tokens=sum(prompt[0].prompt_tokens for prompt in prompts),
             cached_tokens=sum(min(choice.cached_tokens for choice in prompt) for prompt in prompts),
             completion_tokens=sum(choice.completion_tokens for choice in choices),
+            reasoning_tokens=sum(tally.reasoning_tokens for tally in self._tallies),
+            tool_calls=sum(tally.tool_calls for tally in self._tallies),
             ignored=self.ignored,
             started_s=self.started_s,
             ended_s=time.monotonic(),

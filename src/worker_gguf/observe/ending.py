@@ -53,6 +53,8 @@ def line_of(record: Record) -> dict[str, object]:
             "prompt_tokens": record.prompt_tokens,
             "cached_tokens": record.cached_tokens,
             "completion_tokens": record.completion_tokens,
+            "reasoning_tokens": record.reasoning_tokens,
+            "tool_calls": record.tool_calls,
             "queue_wait_ms": _ms(record.queue_wait_s),
             "ttft_ms": _ms(record.first_token_s),
             "prefill_tokens_per_s": _rounded(record.prefill_tokens_per_s),

@@ -85,6 +85,10 @@ class Metrics:
         )
         for code in _codes(WorkerError):  # create each at zero, so that Prometheus sees the first error as an increase
             self._errors.labels(code)
+        self._reasoning = Counter(
+            "worker_gguf_reasoning_tokens", "Tokens of answers that are reasoning", registry=registry
+        )
+        self._tool_calls = Counter("worker_gguf_tool_calls", "Tool calls in answers", registry=registry)
         self._cancelled = Counter(
             "worker_gguf_cancelled_requests",
             "Requests whose client left, and jobs that were stopped",
@@ -138,6 +142,8 @@ class Metrics:
             self._errors.labels(record.code).inc()
         if record.is_cancelled:
             self._cancelled.inc()
+        self._reasoning.inc(record.reasoning_tokens)
+        self._tool_calls.inc(record.tool_calls)
 
     def set_phase_seconds(self, phases: Mapping[str, float]) -> None:
         """Publish the seconds of each phase of the start."""

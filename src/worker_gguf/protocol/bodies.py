@@ -49,6 +49,7 @@ ShortText = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 StopText = Annotated[str, Field(max_length=MAX_TEXT)]
 # A prompt may have a million ids, so the list is converted in one pass, and only if it contains a float.
 TokenId = Annotated[int, Field(ge=0, le=MAX_INT32)]
+Objects = Annotated[list[dict[str, Any]], Field(fail_fast=True)]
 TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True), BeforeValidator(integers)]
 
 
@@ -197,7 +198,10 @@ class Common(_Strict):
 
 
 class Message(_Strict):
-    """One message. Other keys (tool_calls, tool_call_id, reasoning_content, ...) reach the template unchanged."""
+    """One message.
+
+    Other keys (tool_calls, tool_call_id, reasoning_content, ...) reach the template; history.py converts some of them.
+    """
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     # protocol/messages.py checks the parts of a list, so that the error for an image can name it.
@@ -213,8 +217,38 @@ class ChatBody(Common):
     messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)] = Field(description="The conversation.")
     logprobs: bool | None = Field(None, description="Return the log-probability of each token.")
     top_logprobs: TopLogprobs | None = Field(None, description="And those of the most likely tokens in its place.")
+    # protocol/tools.py checks the tools, so that the error names the place of a wrong one.
+    tools: Objects | None = Field(None, description="Functions that the model may call.")
+    tool_choice: str | dict[str, Any] | None = Field(
+        None, description="`none`, `auto`, `required`, a function that must be called, or a list of allowed ones."
+    )
+    parallel_tool_calls: bool | None = Field(
+        None, description="Allow several calls in one answer, which is the default, if the model can write them."
+    )
+    functions: Objects | None = Field(None, description="Older form of tools; the answer has a `function_call`.")
+    function_call: str | dict[str, Any] | None = Field(None, description="Older form of tool_choice.")
     reasoning_effort: str | None = Field(
         None, max_length=64, description="How much the model thinks, if its chat template supports it; `none` is off."
+    )
+    enable_thinking: bool | None = Field(None, description="Turn thinking on or off, if the model has a switch.")
+    # protocol/reasoning.py checks the fields of these two.
+    thinking: bool | dict[str, Any] | None = Field(
+        None, description='The same, or `{"type": "enabled" or "disabled", "budget_tokens": n}` as in Anthropic\'s API.'
+    )
+    reasoning: dict[str, Any] | None = Field(
+        None, description="`effort`, `enabled`, `max_tokens` (the budget) and `exclude`, as in OpenRouter's API."
+    )
+    reasoning_format: Literal["auto", "deepseek", "deepseek-legacy", "none"] | None = Field(
+        None,
+        description="Where the reasoning goes: into `reasoning_content` (`auto`, `deepseek`), the content (`none`), "
+        "or into both (`deepseek-legacy`).",
+    )
+    include_reasoning: bool | None = Field(None, description="False leaves the reasoning out of the answer.")
+    thinking_budget_tokens: Window | None = Field(
+        None, description="Tokens after which the thinking is ended; 0 ends it at once, -1 is no limit."
+    )
+    reasoning_budget_message: str | None = Field(
+        None, max_length=MAX_TEXT, description="Text that ends the thinking when the budget is used up."
     )
     chat_template_kwargs: dict[str, Any] | None = Field(None, description="Variables for the chat template.")
     add_generation_prompt: bool | None = Field(None, description="Start an assistant message at the end.")

@@ -11,10 +11,13 @@ from msgspec.structs import replace
 from worker_gguf.engine.request import Constraint, SamplingParams
 from worker_gguf.protocol.bodies import ChatBody, Common, CompletionBody
 from worker_gguf.protocol.constraint import read_constraint
+from worker_gguf.protocol.history import with_calls
 from worker_gguf.protocol.messages import check_messages
-from worker_gguf.protocol.parameters import CHAT_REFUSED, REFUSED
+from worker_gguf.protocol.parameters import CHAT_REFUSED, COMPLETION_REFUSED, NO_CONSTRAINTS, OF_THE_TEXT
+from worker_gguf.protocol.reasoning import ReasoningRequest, read_reasoning
 from worker_gguf.protocol.sampling import read_sampling
 from worker_gguf.protocol.screening import check_strict, differing, refuse, renamed
+from worker_gguf.protocol.tools import NO_TOOLS, ToolRequest, read_tools
 from worker_gguf.protocol.validation import invalid, validated
 from worker_gguf.protocol.wellformed import read_object
 
@@ -80,7 +83,8 @@ class Options(Struct, frozen=True):
 class ChatCall(Struct, frozen=True):
     """A parsed chat request.
 
-    `messages` are checked but unchanged. Only the chat template uses `template_variables` and `reasoning_effort`.
+    `messages` are checked, and their calls have the form of history.py. Only the chat template uses
+    `template_variables`.
     """
 
     options: Options
@@ -88,7 +92,8 @@ class ChatCall(Struct, frozen=True):
     template_variables: Mapping[str, Any]
     add_generation_prompt: bool
     continue_final_message: bool
-    reasoning_effort: str | None = None
+    tools: ToolRequest = NO_TOOLS
+    reasoning: ReasoningRequest = ReasoningRequest()
 
 
 class CompletionCall(Struct, frozen=True):
@@ -108,11 +113,15 @@ Call = ChatCall | CompletionCall
 def parse_chat(body: object, defaults: Defaults) -> ChatCall:
     """Parse the body of POST /v1/chat/completions. Raises InvalidRequest."""
     fields, sent = renamed(read_object(body))
-    refuse(fields, CHAT_REFUSED)
+    refuse(fields, CHAT_REFUSED, sent)
     chat = validated(ChatBody, fields, sent)
     messages: list[Mapping[str, Any]] = fields["messages"]
     check_messages(chat.messages, messages)
-    ignored = set(_ignored(chat, fields, CHAT_REFUSED, sent))
+    tools, unused_tools = read_tools(chat)
+    reasoning, unused_reasoning = read_reasoning(chat, sent)
+    ignored = {*_ignored(chat, fields, CHAT_REFUSED, sent), *unused_tools, *unused_reasoning}
+    if tools.use is not None and tools.use.is_required:  # the answer has calls and no text that could match
+        ignored |= {sent.get(name, name) for name in OF_THE_TEXT & fields.keys() if fields[name] not in NO_CONSTRAINTS}
     continues, generation_prompt = bool(chat.continue_final_message), chat.add_generation_prompt
     if continues and chat.messages[-1].role != "assistant":
         # There is nothing to continue, so the model writes a new message, which needs the generation prompt.
@@ -124,25 +133,26 @@ def parse_chat(body: object, defaults: Defaults) -> ChatCall:
         raise invalid("continue_final_message", "excludes add_generation_prompt")
     return ChatCall(
         options=_options(chat, _chat_logprobs(chat), tuple(sorted(ignored)), defaults),
-        messages=tuple(messages),
-        template_variables=_template_variables(chat),
+        messages=with_calls(messages),
+        template_variables=_template_variables(chat, reasoning),
         add_generation_prompt=not continues if generation_prompt is None else generation_prompt,
         continue_final_message=continues,
-        reasoning_effort=chat.reasoning_effort,
+        tools=tools,
+        reasoning=reasoning,
     )
 
 
 def parse_completion(body: object, defaults: Defaults) -> CompletionCall:
     """Parse the body of POST /v1/completions. Raises InvalidRequest."""
     fields, sent = renamed(read_object(body))
-    refuse(fields, REFUSED)
+    refuse(fields, COMPLETION_REFUSED, sent)
     completion = validated(CompletionBody, fields, sent)
     prompts = _prompts(completion.prompt)
     n_sequences = len(prompts) * (completion.n or 1)
     if n_sequences > MAX_SEQUENCES:
         raise invalid("prompt", f"prompts times n must be at most {MAX_SEQUENCES}, not {n_sequences}")
     top_logprobs = _agreed_logprobs(completion.logprobs, completion.n_probs, "logprobs")
-    options = _options(completion, top_logprobs, _ignored(completion, fields, REFUSED, sent), defaults)
+    options = _options(completion, top_logprobs, _ignored(completion, fields, COMPLETION_REFUSED, sent), defaults)
     if completion.echo and top_logprobs is not None:
         options = replace(options, scores_prompt=True)
     return CompletionCall(options, prompts, bool(completion.echo))
@@ -218,11 +228,11 @@ def _agreed_logprobs(top: int | None, n_probs: int | None, name: str) -> int | N
     return n_probs or top
 
 
-def _template_variables(chat: ChatBody) -> dict[str, Any]:
+def _template_variables(chat: ChatBody, reasoning: ReasoningRequest) -> dict[str, Any]:
     variables = dict(chat.chat_template_kwargs or {})
-    effort = chat.reasoning_effort
-    if effort is not None and variables.get("reasoning_effort", effort) != effort:
-        raise invalid("reasoning_effort", "differs from the one in chat_template_kwargs")
+    effort = reasoning.effort
+    if effort is not None and variables.get("reasoning_effort", effort.value) != effort.value:
+        raise invalid(effort.names[0], "differs from the one in chat_template_kwargs")
     return variables
 
 

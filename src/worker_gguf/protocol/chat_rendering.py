@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 from worker_gguf.generation.events import TokenLogprob
-from worker_gguf.markup.parts import Content, Part, Reasoning, ToolCall
+from worker_gguf.markup.parts import Content, ContentParser, NewParser, Part, Reasoning, ToolCall
 from worker_gguf.protocol.calls import ChatCall
 from worker_gguf.protocol.logprobs import chat_logprobs
 from worker_gguf.protocol.rendering import Heading, Rendering
@@ -16,13 +15,17 @@ __all__ = ["ChatRendering", "render_chat"]
 
 
 class ChatRendering(Rendering):
-    """The answers to one conversation."""
+    """The answers to one conversation.
+
+    Reasoning has two names, because some clients read the one and some the other. With `is_legacy`, the call is a
+    `function_call`, as in OpenAI's API before it had tools.
+    """
 
     _answer_object = "chat.completion"
     _chunk_object = "chat.completion.chunk"
 
-    def __init__(self, heading: Heading, **options: Any) -> None:
-        self._has_called: dict[int, bool] = defaultdict(bool)
+    def __init__(self, heading: Heading, *, is_legacy: bool = False, **options: Any) -> None:
+        self._is_legacy = is_legacy
         super().__init__(heading, **options)
 
     def _first_chunks(self, index: int) -> list[dict[str, Any]]:
@@ -32,71 +35,85 @@ class ChatRendering(Rendering):
     def _chunk_choice(
         self, index: int, part: Part | None, tokens: Sequence[TokenLogprob] | None, reason: str | None
     ) -> dict[str, Any]:
-        if isinstance(part, ToolCall):
-            self._has_called[index] = True
         return {
             "index": index,
-            "delta": {} if part is None else _delta(part),
+            "delta": {} if part is None else _delta(part, self._is_legacy),
             "logprobs": None if tokens is None else _logprobs(tokens),
             "finish_reason": self._finish_reason(index, reason),
         }
 
     def _whole_choice(self, index: int) -> dict[str, Any]:
-        message = _message(self._parts[index])
-        self._has_called[index] = "tool_calls" in message
         return {
             "index": index,
-            "message": message,
+            "message": _message(self._parts[index], self._is_legacy),
             "logprobs": _logprobs(self._tokens[index]) if self.logprobs else None,
             "finish_reason": self._finish_reason(index, self._reasons[index]),
         }
 
     def _finish_reason(self, index: int, reason: str | None) -> str | None:
-        return "tool_calls" if reason == "stop" and self._has_called[index] else reason
+        """A call that was cut off, by a stop text for one, is no reason to call anything."""
+        if reason != "stop" or not self._has_whole_calls(index):
+            return reason
+        return "function_call" if self._is_legacy else "tool_calls"
 
 
-def render_chat(call: ChatCall, heading: Heading, _prompts: Sequence[str]) -> ChatRendering:
+def render_chat(
+    call: ChatCall, heading: Heading, _prompts: Sequence[str], new_parser: NewParser = ContentParser
+) -> ChatRendering:
     options = call.options
     return ChatRendering(
         heading,
         n=options.n,
         include_usage=options.include_usage,
         logprobs=options.top_logprobs is not None,
+        new_parser=new_parser,
+        hides_reasoning=call.reasoning.is_hidden,
+        is_legacy=call.tools.is_legacy,
     )
 
 
-def _delta(part: Part) -> dict[str, Any]:
+def _delta(part: Part, is_legacy: bool) -> dict[str, Any]:
     match part:
         case Content(text):
             return {"content": text}
         case Reasoning(text):
-            return {"reasoning_content": text}
-        case ToolCall(number, None, _, arguments):
-            return {"tool_calls": [{"index": number, "function": {"arguments": arguments}}]}
+            return {"reasoning_content": text, "reasoning": text}
         case ToolCall(number, call_id, name, arguments):
-            function = {"name": name, "arguments": arguments}
-            return {"tool_calls": [{"index": number, "id": call_id, "type": "function", "function": function}]}
+            function = {"arguments": arguments} if name is None else {"name": name, "arguments": arguments}
+            if is_legacy:
+                return {"function_call": function}
+            head = {} if name is None else {"id": call_id, "type": "function"}
+            return {"tool_calls": [{"index": number, **head, "function": function}]}
 
 
-def _message(parts: Sequence[Part]) -> dict[str, Any]:
+def _message(parts: Sequence[Part], is_legacy: bool) -> dict[str, Any]:
     """Return the whole message. As in OpenAI's API, `content` is null if there are only tool calls."""
     content = "".join(part.text for part in parts if isinstance(part, Content))
     reasoning = "".join(part.text for part in parts if isinstance(part, Reasoning))
-    calls: dict[int, dict[str, Any]] = {}
-    for part in parts:
-        if isinstance(part, ToolCall):
-            new = {"id": part.id, "type": "function", "function": {"name": part.name, "arguments": ""}}
-            calls.setdefault(part.number, new)["function"]["arguments"] += part.arguments
+    calls = _calls(parts)
     message: dict[str, Any] = {
         "role": "assistant",
         "content": content if content or not calls else None,
         "refusal": None,
     }
     if reasoning:
-        message["reasoning_content"] = reasoning
-    if calls:
-        message["tool_calls"] = list(calls.values())
+        message |= {"reasoning_content": reasoning, "reasoning": reasoning}
+    if calls and is_legacy:
+        message["function_call"] = calls[0]["function"]
+    elif calls:
+        message["tool_calls"] = calls
     return message
+
+
+def _calls(parts: Sequence[Part]) -> list[dict[str, Any]]:
+    calls: dict[int, tuple[ToolCall, list[str]]] = {}
+    for part in parts:
+        if isinstance(part, ToolCall):
+            calls.setdefault(part.number, (part, []))[1].append(part.arguments)
+    return [
+        {"id": first.id, "type": "function", "function": {"name": first.name, "arguments": "".join(arguments)}}
+        for first, arguments in calls.values()
+    ]
 
 
 def _logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from worker_gguf.generation.events import TokenLogprob
-from worker_gguf.markup.parts import Content, Part
+from worker_gguf.markup.parts import Content, ContentParser, NewParser, Part
 from worker_gguf.protocol.calls import CompletionCall
 from worker_gguf.protocol.logprobs import CompletionLogprobs
 from worker_gguf.protocol.rendering import Heading, Rendering
@@ -69,7 +69,9 @@ class CompletionRendering(Rendering):
         return self._echo[index // self.n] if self._echo else ""
 
 
-def render_completion(call: CompletionCall, heading: Heading, prompts: Sequence[str]) -> CompletionRendering:
+def render_completion(
+    call: CompletionCall, heading: Heading, prompts: Sequence[str], _new_parser: NewParser = ContentParser
+) -> CompletionRendering:
     options = call.options
     return CompletionRendering(
         heading,

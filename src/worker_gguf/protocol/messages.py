@@ -7,16 +7,13 @@ from typing import Any
 
 from worker_gguf.errors import UnsupportedParameter
 from worker_gguf.protocol.bodies import Message
+from worker_gguf.protocol.history import OTHER_KINDS, check_calls
 from worker_gguf.protocol.validation import invalid, required
 
 __all__ = ["check_messages"]
 
 # A message of the assistant may have one of these instead of content.
 _INSTEAD_OF_CONTENT = ("tool_calls", "function_call", "refusal", "reasoning_content", "reasoning", "thinking")
-_OTHER_KINDS = frozenset(
-    {"image", "image_url", "input_image", "input_audio", "audio", "audio_url", "video", "video_url", "input_video"}
-    | {"file", "input_file"}
-)
 
 
 def check_messages(messages: Sequence[Message], raw: Sequence[Mapping[str, Any]]) -> None:
@@ -26,22 +23,27 @@ def check_messages(messages: Sequence[Message], raw: Sequence[Mapping[str, Any]]
     """
     for place, (message, fields) in enumerate(zip(messages, raw, strict=True)):
         param = f"messages.{place}.content"
+        check_calls(f"messages.{place}", fields)
         if fields.get("audio") is not None:
             raise UnsupportedParameter("Audio in messages is not supported.", param=f"messages.{place}.audio")
         if message.content is None and not _may_lack_content(message, fields):
             raise required(param)
         if isinstance(message.content, list):
             for number, part in enumerate(message.content):
-                _check_part(f"{param}.{number}", part)
+                _check_part(f"{param}.{number}", part, is_result=message.role in ("tool", "function"))
 
 
 def _may_lack_content(message: Message, fields: Mapping[str, Any]) -> bool:
+    if message.role in ("tool", "function"):  # a tool that returned nothing
+        return True
     return message.role == "assistant" and any(fields.get(name) for name in _INSTEAD_OF_CONTENT)
 
 
-def _check_part(param: str, part: Mapping[str, Any]) -> None:
+def _check_part(param: str, part: Mapping[str, Any], *, is_result: bool) -> None:
     kind = part.get("type")
-    if isinstance(kind, str) and kind in _OTHER_KINDS:
+    if isinstance(kind, str) and kind in OTHER_KINDS:
+        if is_result:  # history.py replaces it by a text, because a client cannot choose what a tool returns
+            return
         raise UnsupportedParameter(f"Content of type '{kind}' is not supported. Send text.", param=f"{param}.type")
     if kind not in ("text", "refusal"):
         raise invalid(f"{param}.type", "must be 'text'")

@@ -11,7 +11,17 @@ from collections.abc import Mapping
 
 from worker_gguf.protocol.bodies import ChatBody, CompletionBody
 
-__all__ = ["ALIASES", "CHAT_REFUSED", "HONOURED", "IGNORED", "INSTEAD", "REFUSED"]
+__all__ = [
+    "ALIASES",
+    "CHAT_REFUSED",
+    "COMPLETION_REFUSED",
+    "HONOURED",
+    "IGNORED",
+    "INSTEAD",
+    "NO_CONSTRAINTS",
+    "OF_THE_TEXT",
+    "REFUSED",
+]
 
 HONOURED = frozenset(ChatBody.model_fields) | frozenset(CompletionBody.model_fields)
 
@@ -25,6 +35,8 @@ ALIASES: Mapping[str, str] = {
     "n_predict": "max_tokens",
     "nsigma": "top_n_sigma",
     "num_predict": "max_tokens",
+    "reasoning_budget": "thinking_budget_tokens",
+    "reasoning_budget_tokens": "thinking_budget_tokens",
     "rep_pen": "repeat_penalty",
     "rep_pen_range": "repeat_last_n",
     "repetition_penalty": "repeat_penalty",
@@ -32,6 +44,8 @@ ALIASES: Mapping[str, str] = {
     "sampler_seed": "seed",
     "stop_sequences": "stop",
     "stopping_strings": "stop",
+    "thinking_budget": "thinking_budget_tokens",
+    "thinking_token_budget": "thinking_budget_tokens",
     "typ_p": "typical_p",
     "typical": "typical_p",
 }
@@ -42,12 +56,9 @@ _NO_LIMIT = (0, -1)
 
 # The neutral values of each parameter, besides null. Numbers are compared as numbers, but true is not equal to 1.
 REFUSED: Mapping[str, tuple[object, ...]] = {
-    # Tools.
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "functions": ([],),
-    "function_call": ("none", "auto"),
+    # The form of the answer.
     "preserved_tokens": ([],),
+    "parse_tool_calls": (True,),
     "structural_tag": _EMPTY,
     "grammar_lazy": _OFF,
     # Other kinds of input and output.
@@ -82,15 +93,7 @@ REFUSED: Mapping[str, tuple[object, ...]] = {
     "truncate_prompt_tokens": (0,),
     "system": ("",),
     "template": ("",),
-    "thinking": (),
-    "enable_thinking": (),
-    "reasoning": ({},),
-    "reasoning_format": ("none", "auto"),
     "reasoning_control": _OFF,
-    "reasoning_budget_tokens": (-1,),
-    "reasoning_budget_message": ("",),
-    "thinking_budget_tokens": (-1,),
-    "thinking_budget": (-1,),
     "verbosity": ("medium",),
     # Limits that this worker does not have: it never shifts the context and never cuts off an answer after some time.
     "n_keep": _NO_LIMIT,
@@ -128,11 +131,32 @@ REFUSED: Mapping[str, tuple[object, ...]] = {
     "best_of": (0,),  # and n, see screening.py
 }
 
-# For the chat route only.
+# For one route only.
 CHAT_REFUSED: Mapping[str, tuple[object, ...]] = {**REFUSED, "echo": (False,)}
+COMPLETION_REFUSED: Mapping[str, tuple[object, ...]] = {
+    **REFUSED,
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "enable_thinking": (),
+    "thinking": (),
+    "reasoning": ({},),
+    "reasoning_format": ("none", "auto"),
+    "thinking_budget_tokens": (-1,),
+    "reasoning_budget_message": ("",),
+}
+
+# Parameters that say what the text of an answer must match, and the values of them that say nothing.
+OF_THE_TEXT = frozenset(
+    {"response_format", "json_schema", "grammar", "regex", "lark", "choice", "format", "grammar_string"}
+    | {"guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs"}
+)
+NO_CONSTRAINTS: tuple[object, ...] = ({"type": "text"}, "", [], {})
 
 # Advice for parameters whose purpose can be achieved in another way.
 INSTEAD: Mapping[str, str] = {
+    **dict.fromkeys(sorted(COMPLETION_REFUSED.keys() - REFUSED.keys()), "Use /v1/chat/completions."),
     "add_special_tokens": "Send token ids as prompt.",
     "allowed_token_ids": "Use logit_bias.",
     "bad_words": "Use banned_strings.",
@@ -140,13 +164,10 @@ INSTEAD: Mapping[str, str] = {
     "custom_token_bans": "Use logit_bias with false.",
     "do_sample": "Use temperature 0.",
     "grammar_lazy": "Use tools for calls.",
-    "enable_thinking": "Send it in chat_template_kwargs.",
-    "reasoning": "Use reasoning_effort or chat_template_kwargs.",
     "stop_regex": "Use stop, or regex for the whole answer.",
     "structural_tag": "Use tools for calls, or lark.",
     "t_max_predict_ms": "Use timeout.",
     "t_max_prompt_ms": "Use timeout.",
-    "thinking": "Use chat_template_kwargs.",
     "truncate_prompt_tokens": "Shorten the prompt; nothing is truncated here.",
 }
 
@@ -178,7 +199,6 @@ IGNORED: Mapping[str, str] = {
     "guided_decoding_backend": "vLLM: with guided_*",
     "guided_whitespace_pattern": "vLLM: with guided_*",
     "id_slot": "llama-server: the slot is chosen here",
-    "include_reasoning": "OpenRouter: SillyTavern sends it too",
     "keep_alive": "Ollama",
     "kv_transfer_params": "vLLM",
     "metadata": "OpenAI",
@@ -186,9 +206,7 @@ IGNORED: Mapping[str, str] = {
     "model_item": "Open WebUI",
     "n_cache_reuse": "llama-server: how the cache is used",
     "num_ctx": "Ollama: the context is set at the start",
-    "parallel_tool_calls": "OpenAI: with tools",
     "params": "Open WebUI",
-    "parse_tool_calls": "llama-server: with tools",
     "prediction": "OpenAI: a hint for speed",
     "prompt_cache_key": "OpenAI",
     "prompt_cache_options": "OpenAI",

@@ -14,7 +14,8 @@ from msgspec import Struct
 
 from worker_gguf.errors import EngineFailed, NotReady, WorkerError
 from worker_gguf.generation.events import Delta, Event, Finished, PromptLogprobs, TokenLogprob, Usage
-from worker_gguf.markup.parts import Content, ContentParser, NewParser, Part
+from worker_gguf.generation.progress import Tally
+from worker_gguf.markup.parts import Content, ContentParser, NewParser, Part, Reasoning, ToolCall
 from worker_gguf.protocol.errors import DONE
 from worker_gguf.protocol.usage import usage_body
 
@@ -56,21 +57,29 @@ class Rendering(ABC):
         include_usage: bool = False,
         logprobs: bool = False,
         new_parser: NewParser = ContentParser,
+        hides_reasoning: bool = False,
     ) -> None:
-        """`new_parser` creates the parser that splits the text of one choice into parts."""
+        """`new_parser` creates the parser that splits the text of one choice into parts.
+
+        With `hides_reasoning`, tokens of the reasoning have no log-probabilities; the parser leaves out their text.
+        """
         self.error: WorkerError | None = None
         self.heading = heading
         self.n = n
         self.n_choices = n_prompts * n
         self.include_usage = include_usage
         self.logprobs = logprobs
+        self.tallies = tuple(Tally() for _ in range(self.n_choices))
+        self._hides_reasoning = hides_reasoning
         self._usages: dict[int, Usage] = {}
         self._reasons: dict[int, str] = {}
         self._parsers = [new_parser() for _ in range(self.n_choices)]
+        # The arguments of the last call so far.
+        self._arguments: list[list[str]] = [[] for _ in range(self.n_choices)]
         self._parts: list[list[Part]] = [[] for _ in range(self.n_choices)]
         self._tokens: list[list[TokenLogprob]] = [[] for _ in range(self.n_choices)]
         self._prompt_tokens: list[list[TokenLogprob]] = [[] for _ in range(self.n_choices)]
-        self._around = [self._split_chunk(index) for index in range(self.n_choices)]
+        self._around = [self._split_chunks(index) for index in range(self.n_choices)]
         self._is_open = [False] * self.n_choices
 
     def stream(self, index: int, events: Sequence[Event]) -> bytes:
@@ -83,7 +92,7 @@ class Rendering(ABC):
                 return b""
         first = b"" if self._is_open[index] else self._open(index)
         if len(events) == 1 and isinstance(event := events[0], Delta) and not self.logprobs:
-            return first + self._part_chunks(index, self._parsers[index].feed(event.text))
+            return first + self._part_chunks(index, self._feed(index, event))
         return first + self._stream_all(index, events)
 
     def stream_end(self) -> bytes:
@@ -96,11 +105,11 @@ class Rendering(ABC):
         """Store the next events of a choice for `answer`."""
         for event in self._take_prompt(index, events):
             if isinstance(event, Finished):
-                self._parts[index] += self._parsers[index].end()
+                self._parts[index] += self._noted(index, self._parsers[index].end())
                 self._finish(index, event)
             else:
-                self._parts[index] += self._parsers[index].feed(event.text)
-                self._tokens[index] += event.logprobs
+                self._tokens[index] += self._shown_logprobs(index, event)
+                self._parts[index] += self._feed(index, event)
 
     def answer(self) -> dict[str, Any]:
         """Render the whole answer after all choices have ended. Raises the error that ended it."""
@@ -112,7 +121,7 @@ class Rendering(ABC):
 
     def usage(self) -> dict[str, Any]:
         """Return the usage of all choices that have ended."""
-        return usage_body(self._usages, self.n)
+        return usage_body(self._usages, self.n, sum(tally.reasoning_tokens for tally in self.tallies))
 
     def _take_prompt(self, index: int, events: Sequence[Event]) -> list[Delta | Finished]:
         """Store the log-probabilities of the prompt, and return the other events."""
@@ -139,9 +148,14 @@ class Rendering(ABC):
         """Return one choice of the whole answer."""
 
     def _stream_all(self, index: int, events: Sequence[Event]) -> bytes:
-        deltas = [event for event in events if isinstance(event, Delta)]
-        parts = self._parsers[index].feed("".join(delta.text for delta in deltas))
-        tokens = [token for delta in deltas for token in delta.logprobs] if self.logprobs else []
+        parts: list[Part] = []
+        tokens: list[TokenLogprob] = []
+        for event in events:
+            if isinstance(event, Delta):
+                tokens += self._shown_logprobs(index, event) if self.logprobs else ()
+                parts += self._feed(index, event)
+        if len(events) > 1:
+            parts = _joined(parts)
         if tokens:  # send them with the first part, or with an empty one if the text is still held back
             first, *parts = parts or (Content(""),)
             chunk = self._chunk(self._chunk_choice(index, first, tokens, None)) + self._part_chunks(index, parts)
@@ -150,24 +164,67 @@ class Rendering(ABC):
         ends = [self._end_choice(index, event) for event in events if isinstance(event, Finished)]
         return chunk + b"".join(ends)
 
+    def _feed(self, index: int, delta: Delta) -> Sequence[Part]:
+        """Parse the next text, and count its tokens as reasoning if it begins in the reasoning."""
+        parser = self._parsers[index]
+        if parser.is_reasoning:
+            self.tallies[index].reasoning_tokens += len(delta.tokens)
+        parts = parser.feed(delta.text)
+        for part in parts:  # written out, because this runs for every token
+            if type(part) is ToolCall:
+                return self._noted(index, parts)
+        return parts
+
+    def _noted(self, index: int, parts: Sequence[Part]) -> Sequence[Part]:
+        """Count the calls among new parts, and divide the first piece of each: its name comes before its arguments."""
+        noted: list[Part] = []
+        for part in parts:
+            if not isinstance(part, ToolCall):
+                noted.append(part)
+                continue
+            if part.name is not None:
+                self.tallies[index].tool_calls += 1
+                self._arguments[index] = []
+                noted.append(part._replace(arguments=""))
+            if part.arguments:
+                self._arguments[index].append(part.arguments)
+                noted.append(ToolCall(part.number, None, None, part.arguments))
+        return noted
+
+    def _has_whole_calls(self, index: int) -> bool:
+        """Return whether there are calls, and the last one is not cut off."""
+        if not self.tallies[index].tool_calls:
+            return False
+        try:
+            json.loads("".join(self._arguments[index]))
+        except (ValueError, RecursionError):
+            return False
+        return True
+
+    def _shown_logprobs(self, index: int, delta: Delta) -> Sequence[TokenLogprob]:
+        return () if self._hides_reasoning and self._parsers[index].is_reasoning else delta.logprobs
+
     def _part_chunks(self, index: int, parts: Sequence[Part]) -> bytes:
-        if len(parts) == 1 and isinstance(part := parts[0], Content):
-            before, after = self._around[index]
-            return before + encode(part.text).encode() + after
+        if len(parts) == 1 and not isinstance(part := parts[0], ToolCall):
+            return encode(part.text).encode().join(self._around[index][type(part)])
         return b"".join(self._chunk(self._chunk_choice(index, part, None, None)) for part in parts)
 
-    def _split_chunk(self, index: int) -> tuple[bytes, bytes]:
-        chunk = self._chunk(self._chunk_choice(index, Content(_HOLE), None, None))
-        # Search from the right, because no text that a client chose comes after the marker.
-        before, _, after = chunk.rpartition(encode(_HOLE).encode())
-        return before, after
+    def _split_chunks(self, index: int) -> dict[type[Part], list[bytes]]:
+        """Return the bytes of a chunk of each kind of text, split at the places of the text."""
+        hole = encode(_HOLE).encode()
+        split: dict[type[Part], list[bytes]] = {}
+        for part in (Content(_HOLE), Reasoning(_HOLE)):
+            choice = self._chunk_choice(index, part, None, None)
+            # Search from the right, because no text that a client chose comes after the marker.
+            split[type(part)] = self._chunk(choice).rsplit(hole, encode(choice).count(encode(_HOLE)))
+        return split
 
     def _open(self, index: int) -> bytes:
         self._is_open[index] = True
         return b"".join(self._chunk(choice) for choice in self._first_chunks(index))
 
     def _end_choice(self, index: int, event: Finished) -> bytes:
-        rest = self._part_chunks(index, self._parsers[index].end())
+        rest = self._part_chunks(index, self._noted(index, self._parsers[index].end()))
         if self._finish(index, event) is not None:
             return rest
         return rest + self._chunk(self._chunk_choice(index, None, None, self._reasons[index]))
@@ -192,6 +249,22 @@ class Rendering(ABC):
             "system_fingerprint": self.heading.system_fingerprint,
             "choices": choices,
         }
+
+
+def _joined(parts: Sequence[Part]) -> list[Part]:
+    """Join neighbouring parts of one kind, so that the text of one step is one chunk."""
+    joined: list[Part] = []
+    for part in parts:
+        last = joined[-1] if joined else None
+        if isinstance(part, Content) and isinstance(last, Content):
+            joined[-1] = Content(last.text + part.text)
+        elif isinstance(part, Reasoning) and isinstance(last, Reasoning):
+            joined[-1] = Reasoning(last.text + part.text)
+        elif isinstance(part, ToolCall) and isinstance(last, ToolCall) and last.name is part.name is None:
+            joined[-1] = last._replace(arguments=last.arguments + part.arguments)
+        else:
+            joined.append(part)
+    return joined
 
 
 def _event(body: dict[str, Any]) -> bytes:

@@ -9,6 +9,7 @@ from msgspec import Struct
 from pydantic import BaseModel
 
 from worker_gguf.errors import MethodNotAllowed, NotFound
+from worker_gguf.markup.parts import NewParser
 from worker_gguf.protocol.bodies import ChatBody, CompletionBody
 from worker_gguf.protocol.calls import Call, Defaults, parse_chat, parse_completion
 from worker_gguf.protocol.chat_rendering import render_chat
@@ -37,15 +38,15 @@ class Generation(Struct, frozen=True):
     """The functions that parse and render the requests of a generating route.
 
     `operation` is its name in OpenTelemetry's conventions for generative AI. The ids of its answers begin with
-    `id_prefix`. `parse` raises InvalidRequest. `render` takes the parsed call, the heading of the answer and the texts
-    of the prompts that the answer repeats.
+    `id_prefix`. `parse` raises InvalidRequest. `render` takes the parsed call, the heading of the answer, the texts of
+    the prompts that the answer repeats, and what creates the parser of one choice.
     """
 
     operation: str
     id_prefix: str
     body: type[BaseModel]
     parse: Callable[[object, Defaults], Call]
-    render: Callable[[Any, Heading, Sequence[str]], Rendering]
+    render: Callable[[Any, Heading, Sequence[str], NewParser], Rendering]
 
 
 class Route(Struct, frozen=True):

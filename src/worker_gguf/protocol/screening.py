@@ -15,15 +15,19 @@ MAX_HEADER = 2000
 MAX_NAME = 64
 
 
-def refuse(fields: Mapping[str, Any], table: Mapping[str, tuple[object, ...]]) -> None:
-    """Raise an UnsupportedParameter that names all fields that are not supported."""
+def refuse(fields: Mapping[str, Any], table: Mapping[str, tuple[object, ...]], sent: Mapping[str, str]) -> None:
+    """Raise an UnsupportedParameter that names all fields that are not supported.
+
+    `sent` maps fields to the aliases that were sent.
+    """
     # If best_of is equal to n, all answers are returned, so it changes nothing.
     neutral = {**table, "best_of": (0, fields.get("n", 1))}
     refused = [name for name, value in fields.items() if name in neutral and not _is_one_of(value, neutral[name])]
     if refused:
-        advice = " ".join(INSTEAD[name] for name in refused if name in INSTEAD)
-        what = f"{_listed(refused)} would change the answer and cannot be honoured here."
-        raise UnsupportedParameter(f"{what} {advice or 'Leave it out.'}", param=refused[0])
+        advice = " ".join(dict.fromkeys(INSTEAD[name] for name in refused if name in INSTEAD))
+        names = [sent.get(name, name) for name in refused]
+        what = f"{_listed(names)} would change the answer and cannot be honoured here."
+        raise UnsupportedParameter(f"{what} {advice or 'Leave it out.'}", param=names[0])
 
 
 def renamed(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -9,7 +9,7 @@ from worker_gguf.generation.events import Usage
 __all__ = ["usage_body"]
 
 
-def usage_body(choices: dict[int, Usage], n: int) -> dict[str, Any]:
+def usage_body(choices: dict[int, Usage], n: int, reasoning_tokens: int = 0) -> dict[str, Any]:
     """Add up the usage of choices. Choices `k*n ... k*n + n-1` share prompt k, which is counted once.
 
     The cached tokens of a prompt are the minimum over its choices, because this answer computed the tokens that only
@@ -26,5 +26,5 @@ def usage_body(choices: dict[int, Usage], n: int) -> dict[str, Any]:
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
         "prompt_tokens_details": {"cached_tokens": cached_tokens},
-        "completion_tokens_details": {"reasoning_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": reasoning_tokens},
     }

@@ -2,60 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Protocol
 
+from msgspec import Struct
 from msgspec.structs import replace
 
+from worker_gguf.engine.request import Thinking
 from worker_gguf.errors import ContextLengthExceeded, InvalidRequest, UnsupportedParameter
+from worker_gguf.markup.markup import Markup
+from worker_gguf.markup.parts import ContentParser, NewParser
 from worker_gguf.protocol.calls import Call, ChatCall, CompletionCall, Options, Prompt
-from worker_gguf.template.chat_template import ChatTemplate
+from worker_gguf.service.conversations import Conversations
+from worker_gguf.service.markups import Markups, NewMarkup, Pieces
+from worker_gguf.template.chat_template import ChatTemplates
 
-__all__ = ["Prompts", "Tokenizer"]
+__all__ = ["Prepared", "Prompts", "Tokenizer"]
 
 # The header for ignored parameters cannot hold more ids.
 MAX_NAMED = 200
 
 
-class Tokenizer(Protocol):
+class Tokenizer(Pieces, Protocol):
     """The part of a vocabulary that the service uses. Thread-safe."""
 
     n_tokens: int
     adds_bos: bool
 
-    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]: ...
-
     def text(self, tokens: Iterable[int]) -> str: ...
+
+
+class Prepared(Struct, frozen=True):
+    """The tokens of each prompt of a call, and its options, adapted to the model.
+
+    `new_parser` creates the parser of one choice. `thinking` and `shown` are those of its GenerationRequests.
+    """
+
+    prompts: list[tuple[int, ...]]
+    options: Options
+    new_parser: NewParser = ContentParser
+    thinking: Thinking | None = None
+    shown: frozenset[int] = frozenset()
 
 
 class Prompts:
     """Prepares calls for one model. Thread-safe."""
 
     def __init__(
-        self, tokenizer: Tokenizer, template: ChatTemplate, n_ctx: int, bos_text: str, strict: bool = False
+        self,
+        tokenizer: Tokenizer,
+        templates: ChatTemplates,
+        n_ctx: int,
+        bos_text: str,
+        strict: bool = False,
+        new_markup: NewMarkup = Markup.of_template,
     ) -> None:
         self._tokenizer = tokenizer
-        self._template = template
+        self._conversations = Conversations(templates, Markups(tokenizer, new_markup))
         self._n_ctx = n_ctx
         self._bos_text = bos_text
         self._strict = strict
 
-    def prepare(self, call: Call) -> tuple[list[tuple[int, ...]], Options]:
-        """Return the tokens of each prompt of the call, and its options, adapted to the model.
+    def prepare(self, call: Call) -> Prepared:
+        """Return the tokens of each prompt of the call, its options, adapted to the model, and its parser.
 
         The options list the parameters that this model's template and vocabulary ignore. Raises a RequestError if the
         model cannot take a prompt, or if STRICT_PARAMETERS is set and a parameter would be ignored.
         """
-        options, n_answer_tokens = self._with_token_biases(call.options), call.options.max_tokens
+        options = self._with_token_biases(call.options)
         match call:
             case ChatCall():
-                variables, ignored = self._template_variables(call)
-                tokens = self._chat_tokens(call, variables)
-                options = replace(options, ignored=(*options.ignored, *ignored))
-                return [self._checked(tokens, "messages", n_answer_tokens)], options
+                return self._chat(call, options)
             case CompletionCall():
                 prompts = (self._completion_tokens(prompt) for prompt in call.prompts)
-                return [self._checked(tokens, "prompt", n_answer_tokens) for tokens in prompts], options
+                return Prepared([self._checked(tokens, "prompt", options.max_tokens) for tokens in prompts], options)
+
+    def is_quick(self, call: Call) -> bool:
+        """Return whether nothing must be found out about the template first, which takes tens of milliseconds."""
+        return not isinstance(call, ChatCall) or self._conversations.knows(call)
 
     def echoed(self, call: Call) -> list[str]:
         """Return the texts of the prompts that the answer must repeat. Prompts of tokens are turned into text."""
@@ -63,32 +87,30 @@ class Prompts:
             return []
         return [prompt if isinstance(prompt, str) else self._tokenizer.text(prompt) for prompt in call.prompts]
 
-    def _template_variables(self, call: ChatCall) -> tuple[dict[str, Any], tuple[str, ...]]:
-        """Return the variables for the template, and the names of fields that it does not read."""
-        variables = dict(call.template_variables)
-        if call.reasoning_effort is None:
-            return variables, ()
-        reasoning = self._template.reasoning_variables(call.reasoning_effort, variables)
-        if reasoning is not None:
-            return variables | reasoning, ()
-        if self._strict:
+    def _chat(self, call: ChatCall, options: Options) -> Prepared:
+        chat = self._conversations.render(call)
+        if chat.ignored and self._strict:
             raise UnsupportedParameter(
-                "'reasoning_effort' changes nothing here: this model's chat template does not read it, and "
+                f"'{chat.ignored[0]}' changes nothing here: this model or its chat template does not read it, and "
                 "STRICT_PARAMETERS is set. Leave it out.",
-                param="reasoning_effort",
+                param=chat.ignored[0],
             )
-        return variables, ("reasoning_effort",)
-
-    def _chat_tokens(self, call: ChatCall, variables: Mapping[str, Any]) -> tuple[int, ...]:
-        text = self._template.prompt(
-            call.messages,
-            add_generation_prompt=call.add_generation_prompt,
-            continue_final_message=call.continue_final_message,
-            variables=variables,
-        )
         # Most templates write BOS. A second BOS would change the position of every token.
-        has_bos = bool(self._bos_text) and text.startswith(self._bos_text)
-        return self._tokens(text, add_special=not has_bos)
+        has_bos = bool(self._bos_text) and chat.text.startswith(self._bos_text)
+        tokens = self._tokens(chat.text, add_special=not has_bos)
+        biases = dict(options.sampling.logit_bias) | dict.fromkeys(chat.banned, float("-inf"))
+        return Prepared(
+            prompts=[self._checked(tokens, "messages", options.max_tokens)],
+            options=replace(
+                options,
+                sampling=replace(options.sampling, logit_bias=tuple(biases.items())),
+                constraint=chat.constraint,
+                ignored=(*options.ignored, *chat.ignored),
+            ),
+            new_parser=chat.new_parser,
+            thinking=chat.thinking,
+            shown=chat.shown,
+        )
 
     def _with_token_biases(self, options: Options) -> Options:
         """Turn biases of texts into biases of their tokens, and remove ids that are not tokens of this model.

@@ -16,12 +16,14 @@ from msgspec.structs import replace
 from worker_gguf.engine.request import GenerationRequest, SamplingParams
 from worker_gguf.errors import NotFound, UnsupportedParameter
 from worker_gguf.generation.engine import Engine
+from worker_gguf.markup.markup import Markup
 from worker_gguf.observe.account import Account
 from worker_gguf.protocol.calls import Call, Defaults, Options
 from worker_gguf.protocol.models import ModelCard, model_body, models_body
 from worker_gguf.protocol.rendering import Heading, Rendering
 from worker_gguf.protocol.routes import MODELS, Generation
-from worker_gguf.service.prompts import Prompts, Tokenizer
+from worker_gguf.service.markups import NewMarkup
+from worker_gguf.service.prompts import Prepared, Prompts, Tokenizer
 from worker_gguf.service.reply import Reply, collect
 from worker_gguf.service.request import Answer, Request, Stream
 from worker_gguf.template.chat_template import ChatTemplates
@@ -49,10 +51,11 @@ class Service:
         fingerprint: str,
         bos_text: str = "",
         timeout_s: float | None = None,
+        new_markup: NewMarkup = Markup.of_template,
     ) -> None:
         self.card = card
         self._engine = engine
-        self._prompts = Prompts(tokenizer, templates.default, engine.limits.n_ctx, bos_text, defaults.strict)
+        self._prompts = Prompts(tokenizer, templates, engine.limits.n_ctx, bos_text, defaults.strict, new_markup)
         self._defaults = defaults
         self._fingerprint = fingerprint
         self._timeout_s = timeout_s
@@ -95,16 +98,21 @@ class Service:
         check_generates(self.card)
         heading = self._heading(generation)
 
-        def prepare() -> tuple[list[tuple[int, ...]], Options, Rendering]:
-            prompts, options = self._prompts.prepare(call)
-            return prompts, options, generation.render(call, heading, self._prompts.echoed(call))
+        def prepare() -> tuple[Prepared, Rendering]:
+            prepared = self._prompts.prepare(call)
+            return prepared, generation.render(call, heading, self._prompts.echoed(call), prepared.new_parser)
 
-        prompts, options, rendering = await _off_loop_if_long(request.body, prepare)
+        if self._prompts.is_quick(call):
+            prepared, rendering = await _off_loop_if_long(request.body, prepare)
+        else:
+            prepared, rendering = await asyncio.to_thread(prepare)
+        options = prepared.options
         account = request.account
         deadline_s = _deadline_s(account, time_limit_s(options, self._timeout_s))
-        events = self._engine.submit(*self._requests(prompts, options, heading.id, deadline_s), on_ended=on_ended)
+        events = self._engine.submit(*self._requests(prepared, heading.id, deadline_s), on_ended=on_ended)
         account.submitted(
             events.progress,
+            rendering.tallies,
             model=heading.model,
             answer_id=heading.id,
             stream=options.stream,
@@ -113,9 +121,8 @@ class Service:
         )
         return Reply(events, rendering, request.route.errors, account), options
 
-    def _requests(
-        self, prompts: list[tuple[int, ...]], options: Options, answer_id: str, deadline_s: float | None
-    ) -> list[GenerationRequest]:
+    def _requests(self, prepared: Prepared, answer_id: str, deadline_s: float | None) -> list[GenerationRequest]:
+        prompts, options = prepared.prompts, prepared.options
         return [
             GenerationRequest(
                 id=f"{answer_id}.{index}",
@@ -134,6 +141,8 @@ class Service:
                 deadline_s=deadline_s,
                 priority=options.priority,
                 constraint=options.constraint,
+                thinking=prepared.thinking,
+                shown=prepared.shown,
             )
             for index in range(len(prompts) * options.n)
         ]

@@ -21,6 +21,7 @@ from worker_gguf.errors import TemplateError
 from worker_gguf.template.environment import ChatEnvironment, TemplateRefusal
 from worker_gguf.template.limits import LimitExceeded, TemplateLimits, limited
 from worker_gguf.template.messages import (
+    GivenList,
     cut_at_mark,
     mark_end,
     plain,
@@ -112,15 +113,9 @@ class ChatTemplate:
     def reasoning_variables(self, effort: str, given: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the variables that set a reasoning effort in this template, or None if it does not support one.
 
-        `given` are the variables of the request, which have priority. "none" turns thinking off if the template has a
-        switch.
+        `given` are the variables of the request, which have priority.
         """
-        switch, reads_effort = self.shape.thinking_switch, self.shape.reads_effort
-        if "reasoning_effort" in given:
-            return {}
-        if switch is not None and (effort == "none" or not reads_effort):
-            return {} if switch in given else {switch: effort != "none"}
-        return {"reasoning_effort": effort} if reads_effort else None
+        return self.shape.thinking.of_effort(effort, given)
 
     def render(
         self,
@@ -160,7 +155,7 @@ class ChatTemplate:
                 "message, the second opens a new one. Set one of them to false.",
                 param="continue_final_message",
             )
-        conversation = [with_reasoning(message) for message in messages]
+        conversation = GivenList(with_reasoning(message) for message in messages)
         variables = self._special_tokens | plain(kwargs, "chat_template_kwargs")
         variables |= {"tools": plain_objects(tools, "tools"), "documents": plain_objects(documents, "documents")}
         variables |= {"messages": conversation, "add_generation_prompt": add_generation_prompt}

@@ -66,6 +66,10 @@ def _refuse_private(name: object) -> None:
         raise SecurityError(f"a name in a namespace must not start with an underscore: {name!r}")
 
 
+# Transformers does not allow these, but llama.cpp does, and templates in model files use them.
+_LIST_METHODS = frozenset({"append", "extend", "insert", "pop"})
+
+
 class _PlainDict:
     """`dict` as a plain function. The type itself would allow an escape from the sandbox."""
 
@@ -109,6 +113,12 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         )
         # It returns random text of any length, which no prompt needs.
         del self.globals["lipsum"]
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Allow also the methods by which a template changes its own lists, such as a queue of the ids of calls."""
+        if type(obj) is list and attr in _LIST_METHODS:  # what a client sent is a GivenList
+            return True
+        return super().is_safe_attribute(obj, attr, value)
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         check_time()  # every macro, recursion and inner `range` calls this method

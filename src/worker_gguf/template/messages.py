@@ -11,12 +11,16 @@ from typing import Any
 
 from worker_gguf.errors import TemplateError
 
-__all__ = ["cut_at_mark", "mark_end", "plain", "plain_messages", "plain_objects", "with_reasoning"]
+__all__ = ["GivenList", "cut_at_mark", "mark_end", "plain", "plain_messages", "plain_objects", "with_reasoning"]
 
 # The standard name first. A message with one of them also gets the others that templates read.
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 # Added to the text to continue and searched in the output. Its space shows whether the template strips texts.
 _MARK = "WORKER-GGUF-CONTINUES-HERE "
+
+
+class GivenList(list[Any]):
+    """A list from a request. A template may change only the lists that it makes itself."""
 
 
 def plain_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -58,7 +62,7 @@ def _copy(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(_copy(item) for item in value)
     if isinstance(value, list):
-        return [_copy(item) for item in value]
+        return GivenList(_copy(item) for item in value)
     return f"<{type(value).__name__}>"
 
 

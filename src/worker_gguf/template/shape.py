@@ -17,6 +17,8 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from worker_gguf.errors import TemplateError
+from worker_gguf.template.call_ids import LONG_ID, short_id
+from worker_gguf.template.thinking import ThinkingVariables, probe_thinking
 
 __all__ = ["TemplateShape", "probe_shape", "reshape"]
 
@@ -30,8 +32,6 @@ _ROLES = ("assistant", "system", "tool", "user")
 _BLANKS: dict[Blank, Message] = {"missing": {}, "null": {"content": None}, "empty": {"content": ""}}
 _USER: Message = {"role": "user", "content": "a"}
 _ASSISTANT: Message = {"role": "assistant", "content": "b"}
-# The names of the variables by which published templates turn thinking on and off.
-_SWITCHES = ("enable_thinking", "thinking", "enable_reasoning", "reasoning")
 _NEEDLE, _SECOND = "Needle7391", "Needle8264"
 _ARGUMENTS = {"needle_name": "needle_value"}
 # It has nine letters and digits, because Mistral's templates refuse any other id.
@@ -52,8 +52,8 @@ class TemplateShape(Struct, frozen=True):
     `text_roles` and `parts_roles` are the roles whose content can be text or parts. `has_two_systems`: several system
     messages at the beginning all reach the prompt. `has_late_system`: a system message in the middle of the
     conversation reaches the prompt. `object_arguments` and `text_arguments` are the forms of a tool call's arguments.
-    `thinking_switch` is the variable that turns thinking on and off, or None. `reads_effort` is True if the template
-    reads `reasoning_effort`.
+    With `has_short_ids`, the template refuses ids of calls that have not nine letters and digits. `thinking` are the
+    variables that change the thinking.
     """
 
     text_roles: frozenset[str] = frozenset(_ROLES)
@@ -66,8 +66,8 @@ class TemplateShape(Struct, frozen=True):
     text_arguments: bool = False
     blank_content: Blank = "missing"
     has_calls: bool = True
-    thinking_switch: str | None = None
-    reads_effort: bool = False
+    has_short_ids: bool = False
+    thinking: ThinkingVariables = ThinkingVariables()
 
 
 def probe_shape(source: str, render: Render) -> TemplateShape:
@@ -84,7 +84,7 @@ def probe_shape(source: str, render: Render) -> TemplateShape:
         has_developer=bool(re.search(r"""['"]developer['"]""", source))
         and _takes(render, "developer", _NEEDLE + _SECOND),
         **_probe_calls(render),
-        **_probe_thinking(render),
+        thinking=probe_thinking(source, functools.partial(_rendered, render, [_USER])),
     )
 
 
@@ -150,27 +150,25 @@ def _probe_calls(render: Render) -> dict[str, Any]:
                 # If both forms render the same, the template checks the type. Then the client's text is better: the
                 # model wrote it, so it matches the cached prefix. If they differ, templates document the object.
                 takes_text = text_fits and (not object_fits or as_text == as_object)
-                return {"object_arguments": object_fits, "text_arguments": takes_text, "blank_content": blank}
+                arguments = _ARGUMENTS if object_fits else json.dumps(_ARGUMENTS)
+                long = _rendered_call(render, arguments, blank, with_result=with_result, call_id=LONG_ID)
+                return {
+                    "object_arguments": object_fits,
+                    "text_arguments": takes_text,
+                    "blank_content": blank,
+                    "has_short_ids": long is None,
+                }
     renders = _rendered(render, [_USER, _call(_ARGUMENTS, "empty"), _USER]) is not None
     return {"has_calls": not renders}
 
 
-def _probe_thinking(render: Render) -> dict[str, Any]:
-    """Find the variables for thinking that change the prompt."""
-
-    def prompts(name: str, *values: object) -> set[str]:
-        rendered = (_rendered(render, [_USER], **{name: value}) for value in values)
-        return {prompt for prompt in rendered if prompt is not None}
-
-    switch = next((name for name in _SWITCHES if len(prompts(name, True, False)) > 1), None)
-    return {"thinking_switch": switch, "reads_effort": len(prompts("reasoning_effort", "low", "high")) > 1}
-
-
-def _rendered_call(render: Render, arguments: object, blank: Blank, *, with_result: bool) -> str | None:
+def _rendered_call(
+    render: Render, arguments: object, blank: Blank, *, with_result: bool, call_id: str = _CALL_ID
+) -> str | None:
     """Render a tool call. Returns None if the template refuses it or leaves it out."""
-    result: Message = {"role": "tool", "tool_call_id": _CALL_ID, "name": "needle_tool", "content": "b"}
+    result: Message = {"role": "tool", "tool_call_id": call_id, "name": "needle_tool", "content": "b"}
     results = [result] if with_result else []
-    rendered = _rendered(render, [_USER, _call(arguments, blank), *results])
+    rendered = _rendered(render, [_USER, _call(arguments, blank, call_id), *results])
     # Search for the value, because the name of the argument is also in the definition of the tool.
     if rendered is None or "needle_value" not in rendered:
         return None
@@ -180,9 +178,9 @@ def _rendered_call(render: Render, arguments: object, blank: Blank, *, with_resu
     return rendered
 
 
-def _call(arguments: object, blank: Blank) -> Message:
+def _call(arguments: object, blank: Blank, call_id: str = _CALL_ID) -> Message:
     function = {"name": "needle_tool", "arguments": arguments}
-    calls = [{"id": _CALL_ID, "type": "function", "function": function}]
+    calls = [{"id": call_id, "type": "function", "function": function}]
     return {"role": "assistant", **_BLANKS[blank], "tool_calls": calls}
 
 
@@ -256,6 +254,8 @@ def _reshape_message(message: Message, shape: TemplateShape) -> Message:
     calls = message.get("tool_calls")
     if calls == []:
         del shaped["tool_calls"]  # some templates only check whether the key exists
+    if shape.has_short_ids and isinstance(shaped.get("tool_call_id"), str):
+        shaped["tool_call_id"] = short_id(shaped["tool_call_id"])
     if isinstance(calls, list) and calls:
         shaped["tool_calls"] = [_reshape_call(call, shape) for call in calls]
         if not shape.has_calls:
@@ -289,6 +289,8 @@ def _text_of(part: object) -> str:
 
 
 def _reshape_call(call: Any, shape: TemplateShape) -> Any:
+    if shape.has_short_ids and isinstance(call, dict) and isinstance(call.get("id"), str):
+        call = {**call, "id": short_id(call["id"])}
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or "arguments" not in function:
         return call

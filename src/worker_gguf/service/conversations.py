@@ -1,0 +1,101 @@
+"""Turns a conversation into the text of its prompt, and finds out how the answer to it will be written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from worker_gguf.engine.request import Constraint, Thinking
+from worker_gguf.markup.call_format import CallFormat
+from worker_gguf.markup.parts import NewParser
+from worker_gguf.protocol.calls import ChatCall
+from worker_gguf.protocol.tools import NO_TOOLS
+from worker_gguf.service.answer_constraint import answer_constraint
+from worker_gguf.service.markups import Markups
+from worker_gguf.service.parsers import parser_for
+from worker_gguf.service.stated_tools import with_stated_tools
+from worker_gguf.service.thinking import thinking_variables, with_budget
+from worker_gguf.template.chat_template import ChatTemplate, ChatTemplates
+
+__all__ = ["Conversations", "RenderedChat"]
+
+
+class RenderedChat(Struct, frozen=True):
+    """The text of a prompt, and how its answer is written.
+
+    `thinking` and `shown` are those of a GenerationRequest, and `constraint` is what the answer must match. `banned`
+    are tokens that must not be drawn. `ignored` has the names of parameters without effect for this template.
+    """
+
+    text: str
+    new_parser: NewParser
+    thinking: Thinking | None
+    constraint: Constraint | None
+    shown: frozenset[int]
+    banned: tuple[int, ...]
+    ignored: tuple[str, ...]
+
+
+class Conversations:
+    """Renders the conversations of one model. Thread-safe."""
+
+    def __init__(self, templates: ChatTemplates, markups: Markups) -> None:
+        self._templates = templates
+        self._markups = markups
+
+    def render(self, call: ChatCall) -> RenderedChat:
+        """Render the conversation of a call. Raises TemplateError or UnsupportedParameter."""
+        tools, use = call.tools, call.tools.use
+        template = self._templates.for_tools(tools.definitions or None)
+        known = self._markups.of(template)
+        banned = self._call_starts(known.markup.format) if tools.offered and use is None else ()
+        if tools.offered and use is None and not banned and not any(map(_is_of_a_call, call.messages)):
+            # Nothing else keeps the model from calling a tool that it knows.
+            return self.render(replace(call, tools=NO_TOOLS))
+        variables, unmet = thinking_variables(template.shape.thinking, call)
+        text = _prompt(template, known.markup.format, call, variables)
+        thinking, ignored = with_budget(known.markup.thinking(text), call.reasoning, unmet)
+        constraint = answer_constraint(known.markup, use, call.options.constraint, self._markups.control_token)
+        is_guided = constraint is not None or (thinking is not None and thinking.budget is not None)
+        return RenderedChat(
+            text=text,
+            new_parser=parser_for(known.markup, text, use, call.reasoning),
+            thinking=thinking if is_guided else None,
+            constraint=constraint,
+            shown=known.shown_without_tools if use is None else known.shown,
+            banned=banned,
+            ignored=ignored,
+        )
+
+    def knows(self, call: ChatCall) -> bool:
+        """Return whether the markup of the template for a call was found already."""
+        return self._markups.knows(self._templates.for_tools(call.tools.definitions or None))
+
+    def _call_starts(self, call_format: CallFormat) -> tuple[int, ...]:
+        """Return the tokens that begin a call and nothing else."""
+        if call_format.only_at_start or call_format.must_be_stated:
+            return ()
+        tokens = map(self._markups.leading_marker, (call_format.trigger, *call_format.other_starts))
+        return tuple(dict.fromkeys(token for token in tokens if token is not None))
+
+
+def _is_of_a_call(message: Mapping[str, Any]) -> bool:
+    return message.get("role") == "tool" or bool(message.get("tool_calls"))
+
+
+def _prompt(template: ChatTemplate, call_format: CallFormat, call: ChatCall, variables: Mapping[str, Any]) -> str:
+    tools, messages = call.tools, call.messages
+    definitions = list(tools.definitions) or None
+    if call_format.must_be_stated:
+        messages = tuple(with_stated_tools(messages, tools.offered if tools.use is not None else ()))
+        definitions = None
+    return template.prompt(
+        messages,
+        tools=definitions,
+        add_generation_prompt=call.add_generation_prompt,
+        continue_final_message=call.continue_final_message,
+        variables=variables,
+    )

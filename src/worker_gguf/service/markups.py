@@ -1,0 +1,118 @@
+"""Finds how the model of each chat template writes, and which tokens of the vocabulary its markers are."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from worker_gguf.engine.request import Constraint, Thinking
+from worker_gguf.markup.call_format import CallFormat
+from worker_gguf.markup.parts import PartsParser
+from worker_gguf.markup.tool import Tool, ToolUse
+from worker_gguf.template.chat_template import ChatTemplate
+
+__all__ = ["KnownMarkup", "Markups", "NewMarkup", "Pieces", "TemplateMarkup"]
+
+
+class Pieces(Protocol):
+    """The part of a vocabulary that tells what a token is. Thread-safe."""
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]: ...
+
+    def piece(self, token: int) -> bytes:
+        """Return the token's bytes as they appear in an answer. Control tokens are empty."""
+        ...
+
+
+class TemplateMarkup(Protocol):
+    """How the model of one chat template writes: `worker_gguf.markup.markup.Markup`."""
+
+    @property
+    def format(self) -> CallFormat: ...
+
+    @property
+    def markers(self) -> tuple[str, ...]: ...
+
+    def parser(self, prompt: str, tools: Sequence[Tool] = (), *, splits_reasoning: bool = True) -> PartsParser: ...
+
+    def thinking(self, prompt: str) -> Thinking | None: ...
+
+    def call_constraint(self, use: ToolUse, token_of: Callable[[str], int | None]) -> Constraint: ...
+
+
+# Takes the source of a template, and what renders it.
+NewMarkup = Callable[[str, Callable[..., str]], TemplateMarkup]
+
+
+class KnownMarkup(Struct, frozen=True):
+    """The markup of a template, and the ids of those of its markers that are control tokens.
+
+    `shown_without_tools` are those that a parser needs which looks for no calls.
+    """
+
+    markup: TemplateMarkup
+    shown: frozenset[int]
+    shown_without_tools: frozenset[int]
+
+
+class Markups:
+    """The markup of each template of one model, found when it is first needed. Thread-safe."""
+
+    def __init__(self, pieces: Pieces, new_markup: NewMarkup) -> None:
+        self._pieces = pieces
+        self._new_markup = new_markup
+        self._lock = threading.Lock()
+        self._known: dict[ChatTemplate, KnownMarkup] = {}
+
+    def of(self, template: ChatTemplate) -> KnownMarkup:
+        """Return the markup of a template. The first call renders several dozen small conversations."""
+        with self._lock:
+            known = self._known.get(template)
+            if known is None:
+                markup = self._new_markup(template.source, template.render)
+                needed = tuple(_without_calls(markup.format, markup.markers))
+                known = KnownMarkup(markup, self._shown(markup.markers), self._shown(needed))
+                self._known[template] = known
+            return known
+
+    def knows(self, template: ChatTemplate) -> bool:
+        """Return whether the markup of a template was found already."""
+        return template in self._known
+
+    def control_token(self, text: str) -> int | None:
+        """Return the id of the control token that is written so, or None."""
+        tokens = self._tokens(text)
+        return tokens[0] if len(tokens) == 1 and not self._pieces.piece(tokens[0]) else None
+
+    def leading_marker(self, text: str) -> int | None:
+        """Return the id of the marker with which a text begins, if it is one token and the only marker in the text.
+
+        A marker is a control token, or one in brackets such as `<tool_call>`, which no other text needs.
+        """
+        tokens = self._tokens(text.strip())
+        if not tokens or not _is_marker(self._pieces.piece(tokens[0])):
+            return None
+        return tokens[0] if all(self._pieces.piece(token) for token in tokens[1:]) else None
+
+    def _tokens(self, text: str) -> list[int]:
+        return self._pieces.tokenize(text, add_special=False, parse_special=True)
+
+    def _shown(self, markers: Iterable[str]) -> frozenset[int]:
+        tokens = (self.control_token(marker) for marker in markers)
+        return frozenset(token for token in tokens if token is not None)
+
+
+def _without_calls(call_format: CallFormat, markers: Iterable[str]) -> Iterable[str]:
+    """Return the markers of reasoning and content. With channels, calls are in the same messages as these."""
+    if call_format.channels is not None:
+        return markers
+    texts = (call_format.reasoning_start, *call_format.reasoning_ends, call_format.content_start)
+    texts += (call_format.content_end, *call_format.ignored)
+    return (marker for marker in markers if any(marker in text for text in texts))
+
+
+def _is_marker(piece: bytes) -> bool:
+    return not piece or (len(piece) > 2 and piece[:1] + piece[-1:] in (b"<>", b"[]"))

@@ -1,0 +1,106 @@
+"""Chooses the parser of an answer: with or without tools, and with the reasoning where the request wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from worker_gguf.markup.parts import NewParser, Part, PartsParser, Reasoning, ToolCall
+from worker_gguf.markup.tool import ToolUse
+from worker_gguf.protocol.reasoning import ReasoningRequest
+from worker_gguf.service.markups import TemplateMarkup
+
+__all__ = ["FirstCallOnly", "InBoth", "WithoutReasoning", "parser_for"]
+
+
+class WithoutReasoning:
+    """Leaves the reasoning out of the parts of another parser."""
+
+    def __init__(self, parser: PartsParser) -> None:
+        self._parser = parser
+
+    @property
+    def is_reasoning(self) -> bool:
+        return self._parser.is_reasoning
+
+    def feed(self, text: str) -> Sequence[Part]:
+        return _without_reasoning(self._parser.feed(text))
+
+    def end(self) -> Sequence[Part]:
+        return _without_reasoning(self._parser.end())
+
+
+class InBoth:
+    """Returns the reasoning both apart and in the content, where it stays with its marks, as the model writes it.
+
+    `apart` splits the text, and `together` leaves the reasoning in the content.
+    """
+
+    def __init__(self, apart: PartsParser, together: PartsParser) -> None:
+        self._apart = apart
+        self._together = together
+
+    @property
+    def is_reasoning(self) -> bool:
+        return self._apart.is_reasoning
+
+    def feed(self, text: str) -> Sequence[Part]:
+        return [*_only_reasoning(self._apart.feed(text)), *self._together.feed(text)]
+
+    def end(self) -> Sequence[Part]:
+        return [*_only_reasoning(self._apart.end()), *self._together.end()]
+
+
+class FirstCallOnly:
+    """Leaves out all calls but the first one from the parts of another parser.
+
+    In some formats, each call begins anew after free text. There, no grammar keeps the model from a second one.
+    """
+
+    def __init__(self, parser: PartsParser) -> None:
+        self._parser = parser
+
+    @property
+    def is_reasoning(self) -> bool:
+        return self._parser.is_reasoning
+
+    def feed(self, text: str) -> Sequence[Part]:
+        return _with_first_call(self._parser.feed(text))
+
+    def end(self) -> Sequence[Part]:
+        return _with_first_call(self._parser.end())
+
+
+def parser_for(markup: TemplateMarkup, prompt: str, use: ToolUse | None, reasoning: ReasoningRequest) -> NewParser:
+    """Return what creates the parser of one choice. Calls are looked for only if the answer may have them."""
+
+    def new(*, splits_reasoning: bool) -> PartsParser:
+        if use is None:
+            return markup.parser(prompt, splits_reasoning=splits_reasoning)
+        parser = markup.parser(prompt, use.tools, splits_reasoning=splits_reasoning)
+        return parser if use.is_parallel else FirstCallOnly(parser)
+
+    def apart() -> PartsParser:
+        return new(splits_reasoning=True)
+
+    def together() -> PartsParser:
+        return new(splits_reasoning=False)
+
+    match reasoning.form:
+        case "content":
+            return together
+        case "both":
+            return lambda: InBoth(apart(), together())
+        case "apart":
+            return (lambda: WithoutReasoning(apart())) if reasoning.is_hidden else apart
+
+
+def _with_first_call(parts: Sequence[Part]) -> Sequence[Part]:
+    return [part for part in parts if not isinstance(part, ToolCall) or part.number == 0]
+
+
+def _without_reasoning(parts: Sequence[Part]) -> Sequence[Part]:
+    return [part for part in parts if not isinstance(part, Reasoning)]
+
+
+def _only_reasoning(parts: Sequence[Part]) -> list[Part]:
+    return [part for part in parts if isinstance(part, Reasoning)]

@@ -1,0 +1,124 @@
+"""A service whose model writes known answers, a character for each token, over a real engine without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from tests.fakes import EOG, FakeRunner, limits
+from tests.scripted_parser import ScriptedParser
+from tests.threaded_link import Numerals, engine_of
+from worker_gguf.engine.request import Constraint, GenerationRequest, Thinking
+from worker_gguf.markup.call_format import CallFormat
+from worker_gguf.markup.parts import ContentParser, PartsParser
+from worker_gguf.markup.tool import Tool, ToolUse
+from worker_gguf.protocol.calls import Defaults
+from worker_gguf.protocol.models import ModelCard
+from worker_gguf.service.markups import NewMarkup
+from worker_gguf.service.service import Service
+from worker_gguf.template.chat_template import ChatTemplates
+
+__all__ = ["TEMPLATE", "Letters", "ScriptedMarkup", "scripted_service"]
+
+# A model of this template thinks between `~` and `~`, unless it is told not to, and calls with `!name(arguments)`.
+TEMPLATE = """\
+{%- if tools %}T{{ tools | map(attribute='function.name') | join(',') }}.{% endif -%}
+{%- for m in messages %}<{{ m.role }}>{{ m.content or '' }}
+{%- for c in m.tool_calls or [] %}!{{ c.function.name }}({{ c.function.arguments }}){% endfor %}{% endfor -%}
+{%- if add_generation_prompt %}<assistant>{% if enable_thinking is false %}~~{% endif %}{% endif -%}"""
+SHIFT = 10
+MARK = 5
+CONTROLS = {"[CALL]": MARK, "[THINK]": 6}
+THINKING = Thinking("~", ("~",))
+
+
+class Letters:
+    """A vocabulary with a token for each character, and two control tokens, `[CALL]` and `[THINK]`."""
+
+    n_tokens = 0x11000
+    adds_bos = False
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        if parse_special and text in CONTROLS:
+            return [CONTROLS[text]]
+        return [SHIFT + ord(letter) for letter in text]
+
+    def piece(self, token: int) -> bytes:
+        return chr(token - SHIFT).encode() if token >= SHIFT else b""
+
+    def text(self, tokens: Iterable[int]) -> str:
+        return "".join(chr(token - SHIFT) for token in tokens)
+
+
+class ScriptedMarkup:
+    """The markup of TEMPLATE. It keeps what it is asked for."""
+
+    def __init__(self, call_format: CallFormat | None = None, thinking: Thinking | None = THINKING) -> None:
+        self.format = call_format or CallFormat(syntax="json", call_start="!", other_starts=("[CALL]",))
+        self.markers: tuple[str, ...] = ("[CALL]", "!")
+        self.tools: Sequence[Tool] = ()
+        self.uses: list[ToolUse] = []
+        self._thinking = thinking
+
+    def __call__(self, source: str, render: Callable[..., str]) -> ScriptedMarkup:
+        assert "a" in render([{"role": "user", "content": "a"}])
+        return self
+
+    def parser(self, prompt: str, tools: Sequence[Tool] = (), *, splits_reasoning: bool = True) -> PartsParser:
+        self.tools = tools
+        return ScriptedParser() if splits_reasoning else ContentParser()
+
+    def thinking(self, prompt: str) -> Thinking | None:
+        return self._thinking
+
+    def call_constraint(self, use: ToolUse, token_of: Callable[[str], int | None]) -> Constraint:
+        self.uses.append(use)
+        names = "|".join(tool.name for tool in use.tools)
+        triggers = () if use.is_required else ("!",)
+        return Constraint("lark", f"start: call\ncall: /{names}/ <[{token_of('[CALL]')}]>\n", triggers)
+
+
+class _Keeping(FakeRunner):
+    """Keeps the requests that it opened."""
+
+    def __init__(self, answer: str) -> None:
+        super().__init__(limits(n_ctx=100_000, n_cells=200_000, n_batch=50_000), self._next)
+        self.requests: dict[str, GenerationRequest] = {}
+        self._answer = answer
+
+    def _next(self, history: Sequence[int]) -> int:
+        n_written = len(history) - len(self._prompt_of(history))
+        return SHIFT + ord(self._answer[n_written]) if n_written < len(self._answer) else EOG
+
+    def _prompt_of(self, history: Sequence[int]) -> tuple[int, ...]:
+        for request in self.open.values():
+            if tuple(history[: len(request.prompt)]) == request.prompt:
+                self.requests[request.id] = request
+                return request.prompt
+        raise AssertionError("no open request has this prompt")
+
+
+@contextmanager
+def scripted_service(
+    answer: str, new_markup: NewMarkup | None = None, *, strict: bool = False, template: str = TEMPLATE
+) -> Iterator[tuple[Service, dict[str, GenerationRequest]]]:
+    """Yield a service that always answers so, and the requests that reach its engine, by their ids."""
+    letters, runner = Letters(), _Keeping(answer)
+    engine = engine_of(runner, Numerals(letters.piece))
+    engine.start()
+    templates = ChatTemplates.compile(template)
+    try:
+        yield (
+            Service(
+                engine,
+                letters,
+                templates,
+                ModelCard("m", 1),
+                defaults=Defaults(strict=strict),
+                fingerprint="fp",
+                new_markup=new_markup or ScriptedMarkup(),
+            ),
+            runner.requests,
+        )
+    finally:
+        engine.stop()

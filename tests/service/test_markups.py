@@ -1,0 +1,71 @@
+"""Tests of the markup of templates, and of the tokens of its markers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+from tests.service.scripted import CONTROLS, MARK, Letters, ScriptedMarkup
+from worker_gguf.markup.call_format import CallFormat
+from worker_gguf.service.markups import Markups, TemplateMarkup
+from worker_gguf.template.chat_template import ChatTemplate
+
+SOURCE = "{% for m in messages %}{{ m.content }}{% endfor %}"
+
+
+def test_a_template_is_examined_once() -> None:
+    sources: list[str] = []
+
+    def new_markup(source: str, render: Callable[..., str]) -> TemplateMarkup:
+        sources.append(source)
+        return ScriptedMarkup()
+
+    markups = Markups(Letters(), new_markup)
+    first, second = ChatTemplate(SOURCE), ChatTemplate(SOURCE + "!")
+    assert markups.of(first) is markups.of(first)
+    assert markups.of(second) is not markups.of(first)
+    assert sources == [SOURCE, SOURCE + "!"]
+
+
+def test_only_markers_that_are_control_tokens_must_be_shown() -> None:
+    known = Markups(Letters(), ScriptedMarkup()).of(ChatTemplate(SOURCE))
+    assert known.shown == {MARK}
+    assert known.shown_without_tools == frozenset()
+    thinks = ScriptedMarkup(CallFormat(reasoning_start="[THINK]", reasoning_ends=("[/THINK]",)))
+    thinks.markers = ("[CALL]", "[THINK]", "[/THINK]")
+    known = Markups(Letters(), thinks).of(ChatTemplate(SOURCE))
+    assert known.shown == {MARK, CONTROLS["[THINK]"]}
+    assert known.shown_without_tools == {CONTROLS["[THINK]"]}
+
+
+def test_control_tokens_are_known_by_their_texts() -> None:
+    markups = Markups(Letters(), ScriptedMarkup())
+    assert markups.control_token("[THINK]") == CONTROLS["[THINK]"]
+    assert markups.control_token("!") is markups.control_token("[THINK]!") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "has_marker"),
+    [
+        ("<call>\n", True),
+        ("<call><f=", True),
+        ("[CALL]", True),
+        ("[CALL]f<f=", True),
+        ("", False),
+        ("!", False),
+        ("<f=", False),
+        ("[CALL]<f=[CALL]", False),
+    ],
+)
+def test_the_marker_with_which_a_call_begins(text: str, has_marker: bool) -> None:
+    class Tags(Letters):
+        def tokenize(self, text: str, **options: bool) -> list[int]:
+            texts = [part for part in re.split(r"(<call>|\[CALL\])", text) if part]
+            return [1 if part == "<call>" else MARK if part == "[CALL]" else 10 + ord(part[0]) for part in texts]
+
+        def piece(self, token: int) -> bytes:
+            return b"<call>" if token == 1 else super().piece(token)
+
+    assert (Markups(Tags(), ScriptedMarkup()).leading_marker(text) is not None) is has_marker
