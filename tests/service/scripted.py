@@ -46,6 +46,9 @@ class Letters:
     def piece(self, token: int) -> bytes:
         return chr(token - SHIFT).encode() if token >= SHIFT else b""
 
+    def control_piece(self, token: int) -> bytes:
+        return self.piece(token) or next((text.encode() for text, known in CONTROLS.items() if known == token), b"")
+
     def text(self, tokens: Iterable[int]) -> str:
         return "".join(chr(token - SHIFT) for token in tokens)
 

@@ -14,7 +14,7 @@ from worker_gguf.llama import backend
 from worker_gguf.llama.vocabulary import Vocabulary
 from worker_gguf.protocol.calls import Defaults, Options, parse_chat, parse_completion
 from worker_gguf.protocol.screening import ignored_header
-from worker_gguf.service.prompts import Prompts, Tokenizer
+from worker_gguf.service.prompts import Prepared, Prompts, Tokenizer
 from worker_gguf.template.chat_template import ChatTemplates
 
 VOCABULARIES = Path(__file__).parents[3] / "shared" / "vocab"
@@ -40,7 +40,10 @@ class Letters:
         return [*([BOS] if self.adds_bos else []), *tokens, *([EOS] if self._adds_eos else [])]
 
     def piece(self, token: int) -> bytes:
-        return b"" if token == BOS else chr(token - 10).encode()
+        return b"" if token == BOS else chr(max(0, token - 10)).encode()
+
+    def control_piece(self, token: int) -> bytes:
+        return b"<s>" if token == BOS else self.piece(token)
 
     def text(self, tokens: Iterable[int]) -> str:
         return "".join(chr(token - 10) for token in tokens)
@@ -182,3 +185,23 @@ def test_an_effort_reaches_the_switch_of_the_template() -> None:
     assert prepared.options.ignored == ()
     kept = made.prepare(parse_chat(body | {"chat_template_kwargs": {"enable_thinking": True}}, Defaults()))
     assert Letters().text(kept.prompts[0][1:]) == "a"
+
+
+@pytest.mark.parametrize("route", ["chat", "completion"])
+def test_control_tokens_are_shown_only_if_special_tokens_are_not_skipped(route: str) -> None:
+    def prepared(**fields: Any) -> Prepared:
+        if route == "completion":
+            return prompts().prepare(parse_completion({"prompt": "x", **fields}, Defaults()))
+        return prompts().prepare(parse_chat({"messages": [{"role": "user", "content": "a"}], **fields}, Defaults()))
+
+    assert prepared(skip_special_tokens=False).shown == {BOS}
+    assert prepared(skip_special_tokens=True).shown == prepared().shown == frozenset()
+
+
+def test_stop_tokens_that_the_model_does_not_have_are_ignored_by_name_or_refused() -> None:
+    call = parse_completion({"prompt": "x", "stop_token_ids": [5, 300]}, Defaults())
+    options = prompts().prepare(call).options
+    assert (options.stop_tokens, options.ignored) == ((5,), ("stop_token_ids.300",))
+    with pytest.raises(UnsupportedParameter) as refused:
+        prompts(strict=True).prepare(call)
+    assert refused.value.param == "stop_token_ids"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -28,6 +29,10 @@ class Tokenizer(Pieces, Protocol):
 
     n_tokens: int
     adds_bos: bool
+
+    def control_piece(self, token: int) -> bytes:
+        """Return the token's bytes, with control tokens written out."""
+        ...
 
     def text(self, tokens: Iterable[int]) -> str: ...
 
@@ -62,6 +67,8 @@ class Prompts:
         self._n_ctx = n_ctx
         self._bos_text = bos_text
         self._strict = strict
+        self._lock = threading.Lock()
+        self._known_controls: frozenset[int] | None = None
 
     def prepare(self, call: Call) -> Prepared:
         """Return the tokens of each prompt of the call, its options, adapted to the model, and its parser.
@@ -69,16 +76,23 @@ class Prompts:
         The options list the parameters that this model's template and vocabulary ignore. Raises a RequestError if the
         model cannot take a prompt, or if STRICT_PARAMETERS is set and a parameter would be ignored.
         """
-        options = self._with_token_biases(call.options)
+        options = self._with_stop_tokens(self._with_token_biases(call.options))
         match call:
             case ChatCall():
-                return self._chat(call, options)
+                prepared = self._chat(call, options)
             case CompletionCall():
                 prompts = (self._completion_tokens(prompt) for prompt in call.prompts)
-                return Prepared([self._checked(tokens, "prompt", options.max_tokens) for tokens in prompts], options)
+                prompt = [self._checked(tokens, "prompt", options.max_tokens) for tokens in prompts]
+                prepared = Prepared(prompt, options)
+        return replace(prepared, shown=self._controls()) if options.shows_controls else prepared
 
     def is_quick(self, call: Call) -> bool:
-        """Return whether nothing must be found out about the template first, which takes tens of milliseconds."""
+        """Return whether nothing must be found out first about the template or the vocabulary.
+
+        That takes tens of milliseconds.
+        """
+        if call.options.shows_controls and self._known_controls is None:
+            return False
         return not isinstance(call, ChatCall) or self._conversations.knows(call)
 
     def echoed(self, call: Call) -> list[str]:
@@ -133,6 +147,28 @@ class Prompts:
             text_biases=(),
             ignored=(*options.ignored, *(f"logit_bias.{token}" for token in unknown[:MAX_NAMED])),
         )
+
+    def _with_stop_tokens(self, options: Options) -> Options:
+        """Remove ids that are not tokens of this model, which are listed as ignored, or refused."""
+        n = self._tokenizer.n_tokens
+        unknown = [token for token in options.stop_tokens if token >= n]
+        if unknown and self._strict:
+            message = f"{self._no_token(unknown[0])} STRICT_PARAMETERS is set: leave the id out."
+            raise UnsupportedParameter(message, param="stop_token_ids")
+        return replace(
+            options,
+            stop_tokens=tuple(token for token in options.stop_tokens if token < n),
+            ignored=(*options.ignored, *(f"stop_token_ids.{token}" for token in unknown)),
+        )
+
+    def _controls(self) -> frozenset[int]:
+        """Return all control tokens. The first call looks at each token of the vocabulary."""
+        with self._lock:
+            if self._known_controls is None:
+                piece, written = self._tokenizer.piece, self._tokenizer.control_piece
+                tokens = range(self._tokenizer.n_tokens)
+                self._known_controls = frozenset(token for token in tokens if not piece(token) and written(token))
+            return self._known_controls
 
     def _completion_tokens(self, prompt: Prompt) -> tuple[int, ...]:
         if isinstance(prompt, str):
