@@ -45,7 +45,7 @@ def expected_call(prompt: Prompt) -> tuple[str, Any]:
 def test_a_call_comes_out_whole(client: openai.OpenAI, prompt: Prompt) -> None:
     choice = client.chat.completions.create(**body(prompt)).choices[0]
     assert (choice.finish_reason, choice.message.content) == ("tool_calls", None)
-    (call,) = choice.message.tool_calls or ()
+    (call,) = choice.message.tool_calls or []
     assert call.type == "function"
     assert (call.function.name, json.loads(call.function.arguments)) == expected_call(prompt)
 
@@ -69,7 +69,7 @@ def test_words_stay_words_with_tools_offered(client: openai.OpenAI, prompt: Prom
 def test_a_loop_in_which_a_tool_is_run(client: openai.OpenAI) -> None:
     prompt = CALLS[0]
     message = client.chat.completions.create(**body(prompt)).choices[0].message
-    (call,) = message.tool_calls or ()
+    (call,) = message.tool_calls or []
     result = {"role": "tool", "tool_call_id": call.id, "content": '{"degrees": 21, "sky": "sunny"}'}
     messages = [*prompt.messages, message.model_dump(exclude_none=True), result]
     answer = client.chat.completions.create(**body(prompt, messages=messages)).choices[0].message
