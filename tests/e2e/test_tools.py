@@ -45,8 +45,7 @@ def expected_call(prompt: Prompt) -> tuple[str, Any]:
 def test_a_call_comes_out_whole(client: openai.OpenAI, prompt: Prompt) -> None:
     choice = client.chat.completions.create(**body(prompt)).choices[0]
     assert (choice.finish_reason, choice.message.content) == ("tool_calls", None)
-    assert choice.message.tool_calls is not None
-    (call,) = choice.message.tool_calls
+    (call,) = choice.message.tool_calls or []
     assert call.type == "function"
     assert (call.function.name, json.loads(call.function.arguments)) == expected_call(prompt)
 
@@ -70,8 +69,7 @@ def test_words_stay_words_with_tools_offered(client: openai.OpenAI, prompt: Prom
 def test_a_loop_in_which_a_tool_is_run(client: openai.OpenAI) -> None:
     prompt = CALLS[0]
     message = client.chat.completions.create(**body(prompt)).choices[0].message
-    assert message.tool_calls is not None
-    (call,) = message.tool_calls
+    (call,) = message.tool_calls or []
     result = {"role": "tool", "tool_call_id": call.id, "content": '{"degrees": 21, "sky": "sunny"}'}
     messages = [*prompt.messages, message.model_dump(exclude_none=True), result]
     answer = client.chat.completions.create(**body(prompt, messages=messages)).choices[0].message
@@ -99,3 +97,72 @@ async def test_several_answers_each_have_their_call(running: Running) -> None:
     assert isinstance(answer, Answer)
     ids = [choice["message"]["tool_calls"][0]["id"] for choice in answer.body["choices"]]
     assert len(set(ids)) == 2
+
+
+# --- held to a grammar ------------------------------------------------------------------------------------------------
+
+ADD = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "parameters": {
+            "type": "object",
+            "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+            "required": ["a", "b"],
+            "additionalProperties": False,
+        },
+    },
+}
+SCHEMA = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "fine",
+        "strict": True,
+        "schema": {
+            "type": "object",
+            "properties": {"fine": {"type": "boolean"}},
+            "required": ["fine"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def wild(prompt: Prompt, seed: int, **fields: Any) -> dict[str, Any]:
+    extra = {"top_k": 0, "min_p": 0}
+    return body(prompt, temperature=1.5, top_p=1, seed=seed, max_tokens=150, extra_body=extra) | fields
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "add"}}], ids=str)
+def test_a_call_that_must_come_comes_and_matches_its_schema(client: openai.OpenAI, choice: Any, seed: int) -> None:
+    tools = [*CALLS[0].tools, ADD]
+    answer = client.chat.completions.create(**wild(CALLS[0], seed, tools=tools, tool_choice=choice)).choices[0]
+    if answer.finish_reason == "length":  # a text argument may go on to the end
+        return
+    assert (answer.finish_reason, answer.message.content) == ("tool_calls", None)
+    for call in answer.message.tool_calls or []:
+        assert call.type == "function"
+        arguments = json.loads(call.function.arguments)
+        keys = {"get_weather": {"city"}, "add": {"a", "b"}}[call.function.name]
+        assert keys <= arguments.keys()
+        assert choice == "required" or call.function.name == "add"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_with_a_schema_the_answer_is_a_call_or_matches(client: openai.OpenAI, seed: int) -> None:
+    fields = wild(WORDS[0], seed, response_format=SCHEMA, tools=[ADD])
+    answer = client.chat.completions.create(**fields).choices[0]
+    if answer.finish_reason == "length":
+        return
+    if answer.message.tool_calls:
+        assert answer.message.content is None
+    else:
+        assert isinstance(json.loads(answer.message.content or "")["fine"], bool)
+
+
+def test_a_schema_beside_a_required_call_is_named_as_ignored(client: openai.OpenAI) -> None:
+    fields = body(CALLS[0], response_format=SCHEMA, tool_choice="required", max_tokens=60)
+    reply = client.chat.completions.with_raw_response.create(**fields)
+    assert reply.headers["x-ignored-parameters"] == "response_format"
+    assert reply.parse().choices[0].finish_reason == "tool_calls"

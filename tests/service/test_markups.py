@@ -24,7 +24,9 @@ def test_a_template_is_examined_once() -> None:
 
     markups = Markups(Letters(), new_markup)
     first, second = ChatTemplate(SOURCE), ChatTemplate(SOURCE + "!")
+    assert not markups.knows(first)
     assert markups.of(first) is markups.of(first)
+    assert markups.knows(first)
     assert markups.of(second) is not markups.of(first)
     assert sources == [SOURCE, SOURCE + "!"]
 

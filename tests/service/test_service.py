@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.asking import ask
-from tests.service.scripted import MARK, ScriptedMarkup, scripted_service
+from tests.service.scripted import MARK, Letters, ScriptedMarkup, scripted_service
 from worker_gguf.engine.request import Constraint, Thinking
 from worker_gguf.errors import UnsupportedParameter
 from worker_gguf.markup.call_format import CallFormat
@@ -214,6 +214,17 @@ async def test_tools_are_stated_where_the_template_does_not() -> None:
         unstated = next(iter(requests.values())).prompt
     assert len(stated) > len("<user>Hi<assistant>") + len(json.dumps(TOOLS[0]))
     assert len(unstated) == len("<user>Hi<assistant>")
+
+
+async def test_tools_are_stated_where_the_template_writes_calls_but_lists_no_tools() -> None:
+    markup = ScriptedMarkup(CallFormat(syntax="json_object", call_start="<tool_call>", must_list_tools=True))
+    call = {"id": "1", "function": {"name": "go", "arguments": "{}"}}
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "tool_calls": [call]}]
+    with scripted_service("ok", markup) as (service, requests):
+        await answered(service, messages=messages, tools=TOOLS)
+    prompt = Letters().text(next(iter(requests.values())).prompt)
+    assert prompt.startswith("Tfind,go.<system>")
+    assert prompt.endswith("<user>Hi<assistant>!go({})<assistant>")
 
 
 async def test_each_of_n_choices_has_a_parser_of_its_own() -> None:

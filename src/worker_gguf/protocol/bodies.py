@@ -198,10 +198,7 @@ class Common(_Strict):
 
 
 class Message(_Strict):
-    """One message.
-
-    Other keys (tool_calls, tool_call_id, reasoning_content, ...) reach the template; history.py converts some of them.
-    """
+    """One message. Other keys (tool_calls, tool_call_id, reasoning_content, ...) reach the template."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     # protocol/messages.py checks the parts of a list, so that the error for an image can name it.

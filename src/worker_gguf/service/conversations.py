@@ -11,12 +11,13 @@ from msgspec.structs import replace
 from worker_gguf.engine.request import Constraint, Thinking
 from worker_gguf.markup.call_format import CallFormat
 from worker_gguf.markup.parts import NewParser
+from worker_gguf.markup.stated_format import stated_format
 from worker_gguf.protocol.calls import ChatCall
 from worker_gguf.protocol.tools import NO_TOOLS
 from worker_gguf.service.answer_constraint import answer_constraint
 from worker_gguf.service.markups import Markups
 from worker_gguf.service.parsers import parser_for
-from worker_gguf.service.stated_tools import with_stated_tools
+from worker_gguf.service.stated_tools import with_calls_as_text, with_instructions
 from worker_gguf.service.thinking import thinking_variables, with_budget
 from worker_gguf.template.chat_template import ChatTemplate, ChatTemplates
 
@@ -87,14 +88,15 @@ def _is_of_a_call(message: Mapping[str, Any]) -> bool:
 
 
 def _prompt(template: ChatTemplate, call_format: CallFormat, call: ChatCall, variables: Mapping[str, Any]) -> str:
-    tools, messages = call.tools, call.messages
-    definitions = list(tools.definitions) or None
-    if call_format.must_be_stated:
-        messages = tuple(with_stated_tools(messages, tools.offered if tools.use is not None else ()))
-        definitions = None
+    tools, messages = call.tools, list(call.messages)
+    knows_tools = not call_format.must_be_stated
+    if not knows_tools:
+        messages = with_calls_as_text(messages)
+    if tools.use is not None and (not knows_tools or call_format.must_list_tools):
+        messages = with_instructions(messages, stated_format(tools.offered, call_format))
     return template.prompt(
         messages,
-        tools=definitions,
+        tools=list(tools.definitions) or None if knows_tools else None,
         add_generation_prompt=call.add_generation_prompt,
         continue_final_message=call.continue_final_message,
         variables=variables,

@@ -69,6 +69,8 @@ class Markups:
 
     def of(self, template: ChatTemplate) -> KnownMarkup:
         """Return the markup of a template. The first call renders several dozen small conversations."""
+        if (known := self._known.get(template)) is not None:
+            return known
         with self._lock:
             known = self._known.get(template)
             if known is None:

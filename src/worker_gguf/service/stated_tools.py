@@ -1,4 +1,4 @@
-"""Writes tools, calls and results into the texts of a conversation, for a model whose template knows no tools."""
+"""Writes tools, calls and results into the texts of a conversation, for a template that leaves some of them out."""
 
 from __future__ import annotations
 
@@ -6,19 +6,26 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from worker_gguf.markup.stated_format import stated_call, stated_format
-from worker_gguf.markup.tool import Tool
+from worker_gguf.markup.stated_format import stated_call
 
-__all__ = ["with_stated_tools"]
+__all__ = ["with_calls_as_text", "with_instructions"]
 
 Message = Mapping[str, Any]
 
 
-def with_stated_tools(messages: Sequence[Message], tools: Sequence[Tool]) -> list[Message]:
-    """Return the conversation with the tools in its system message, if there are any, and with calls as text.
+def with_instructions(messages: Sequence[Message], instructions: str) -> list[Message]:
+    """Return the conversation with instructions at the end of its first system message, or in one of their own."""
+    first, *rest = messages
+    if first.get("role") in ("system", "developer"):
+        return [{**first, "content": _paragraphs(*_texts(first), instructions)}, *rest]
+    return [{"role": "system", "content": instructions}, *messages]
 
-    Results of calls become messages of the user, and are joined with what the user says next, because such a template
-    often wants user and assistant to alternate.
+
+def with_calls_as_text(messages: Sequence[Message]) -> list[Message]:
+    """Return the conversation with its calls as text, for a template that knows neither calls nor results.
+
+    Results become messages of the user, and are joined with what the user says next, because such a template often
+    wants user and assistant to alternate.
     """
     written: list[Message] = []
     results: list[str] = []
@@ -34,7 +41,7 @@ def with_stated_tools(messages: Sequence[Message], tools: Sequence[Tool]) -> lis
             written += _as_user(results)
             written.append(_with_calls(message) if role == "assistant" and message.get("tool_calls") else message)
         results = []
-    return _with_system([*written, *_as_user(results)], stated_format(tools) if tools else "")
+    return [*written, *_as_user(results)]
 
 
 def _as_user(results: Sequence[str]) -> list[Message]:
@@ -51,15 +58,6 @@ def _call_text(function: Mapping[str, Any]) -> str:
     arguments = function.get("arguments")
     text = arguments if isinstance(arguments, str) else json.dumps(arguments or {}, ensure_ascii=False)
     return stated_call(str(function.get("name", "")), text or "{}")
-
-
-def _with_system(messages: list[Message], statement: str) -> list[Message]:
-    if not statement:
-        return messages
-    first, *rest = messages
-    if first.get("role") in ("system", "developer"):
-        return [{**first, "content": _paragraphs(*_texts(first), statement)}, *rest]
-    return [{"role": "system", "content": statement}, *messages]
 
 
 def _texts(message: Message) -> list[str]:
