@@ -100,8 +100,9 @@ class _Examination:
     def _faults_of(self, schema: Schema, place: str, has_base: bool) -> Iterator[tuple[str, str]]:
         """Yield the keywords that must be left out, each with the reason, and note the schemas inside."""
         yield from _nullable(schema)
-        for keyword in [keyword for keyword in UNSUPPORTED if keyword in schema]:
-            if is_neutral(keyword, schema):
+        unsupported = [(keyword, is_neutral(keyword, schema)) for keyword in UNSUPPORTED if keyword in schema]
+        for keyword, has_no_effect in unsupported:
+            if has_no_effect:
                 del schema[keyword]
             else:
                 yield keyword, UNSUPPORTED[keyword]
