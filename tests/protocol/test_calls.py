@@ -171,10 +171,7 @@ def test_parameters_of_the_other_route_are_ignored() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("response_format", {"type": "json_object"}),
-        ("grammar", 'root ::= "a"'),
-        ("json_schema", {}),
-        ("guided_choice", ["a", "b"]),
+        ("structural_tag", {"begin": "<a>"}),
         ("suffix", "end"),
         ("best_of", 2),
         ("audio", {"voice": "alloy", "format": "wav"}),
@@ -226,7 +223,7 @@ def test_the_best_of_n_answers_are_n() -> None:
 
 
 def test_refusal_names_every_parameter() -> None:
-    assert "'grammar', 'suffix'" in refusal(grammar="x", suffix="y").message
+    assert "'num_beams', 'suffix'" in refusal(num_beams=4, suffix="y").message
 
 
 def test_a_refusal_names_the_alternative() -> None:

@@ -81,8 +81,11 @@ def reason(message: str) -> str:
 
     Its messages quote the grammar and the text so far.
     """
-    first = message.splitlines()[0] if message else ""
-    found = next((text for pattern, text in _REASONS if re.search(pattern, first)), None)
+    lines = message.splitlines() or [""]
+    first = lines[0]
+    # A fault of a regular expression is named in a line of its own.
+    named = " ".join([first, *(line for line in lines if line.startswith("error:"))])
+    found = next((text for pattern, text in _REASONS if re.search(pattern, named)), None)
     if found is None and re.fullmatch(r"[A-Za-z ,.()-]*", first):
         found = first[:_MAX_REASON]
     line = _LINE.match(first)

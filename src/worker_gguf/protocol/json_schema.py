@@ -6,9 +6,9 @@ is what it would take too long to compile.
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 from msgspec import Struct
@@ -56,8 +56,11 @@ def examine(schema: object) -> Examined:
         schema = {}
     if not isinstance(schema, dict):
         raise Refused("must be an object")
-    _check_size(schema)
-    root: Schema = copy.deepcopy(schema)
+    _check_depth(schema)
+    text = json.dumps(schema, ensure_ascii=False)
+    if len(text.encode()) > MAX_SCHEMA_BYTES:
+        raise Refused(f"has more than {MAX_SCHEMA_BYTES // 1024} KiB")
+    root: Schema = json.loads(text)  # a copy
     faults = tuple(_Examination(root).faults())
     try:
         check_cost(root)
@@ -66,16 +69,14 @@ def examine(schema: object) -> Examined:
     return Examined(root, faults)
 
 
-def _check_size(schema: object) -> None:
-    todo = [(schema, 1)]
-    while todo:
-        value, depth = todo.pop()
-        if isinstance(value, dict | list):
-            if depth > MAX_DEPTH:
-                raise Refused(f"is nested more than {MAX_DEPTH} deep")
-            todo += ((item, depth + 1) for item in (value.values() if isinstance(value, dict) else value))
-    if len(json.dumps(schema, ensure_ascii=False).encode()) > MAX_SCHEMA_BYTES:
-        raise Refused(f"has more than {MAX_SCHEMA_BYTES // 1024} KiB")
+def _check_depth(schema: Schema) -> None:
+    level: list[Any] = [schema]
+    for _ in range(MAX_DEPTH):
+        items = chain.from_iterable(part.values() if isinstance(part, dict) else part for part in level)
+        level = [item for item in items if isinstance(item, dict | list)]
+        if not level:
+            return
+    raise Refused(f"is nested more than {MAX_DEPTH} deep")
 
 
 class _Examination:
@@ -100,14 +101,15 @@ class _Examination:
     def _faults_of(self, schema: Schema, place: str, has_base: bool) -> Iterator[tuple[str, str]]:
         """Yield the keywords that must be left out, each with the reason, and note the schemas inside."""
         yield from _nullable(schema)
-        for keyword in [keyword for keyword in UNSUPPORTED if keyword in schema]:
-            if is_neutral(keyword, schema):
+        unsupported = [(keyword, is_neutral(keyword, schema)) for keyword in _of(UNSUPPORTED, schema)]
+        for keyword, has_no_effect in unsupported:
+            if has_no_effect:
                 del schema[keyword]
             else:
                 yield keyword, UNSUPPORTED[keyword]
-        for keyword in _ANNOTATIONS:
-            schema.pop(keyword, None)
-        for keyword in [keyword for keyword in CHECKS if keyword in schema]:
+        for keyword in _of(_ANNOTATIONS, schema):
+            del schema[keyword]
+        for keyword in _of(CHECKS, schema):
             try:
                 CHECKS[keyword](schema)
             except Refused as refused:
@@ -125,9 +127,7 @@ class _Examination:
         else:
             # The word of older drafts has no effect without a list of items.
             schema.pop("additionalItems", None)
-        for keyword in (*_MAPS, *_LISTS, *_SINGLE):
-            if keyword not in schema:
-                continue
+        for keyword in _of((*_MAPS, *_LISTS, *_SINGLE), schema):
             try:
                 if keyword == "patternProperties":
                     schema[keyword] = _with_patterns(schema[keyword])
@@ -160,6 +160,11 @@ class _Examination:
         else:
             schema["anyOf"] = options
         schema.pop("oneOf", None)
+
+
+def _of(keywords: Iterable[str], schema: Schema) -> list[str]:
+    """Return the keywords that a schema has, in their own order. Most schemas have few."""
+    return [] if schema.keys().isdisjoint(keywords) else [keyword for keyword in keywords if keyword in schema]
 
 
 def _nullable(schema: Schema) -> Iterator[tuple[str, str]]:

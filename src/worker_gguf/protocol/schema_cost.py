@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -30,10 +30,10 @@ MOST_MS = 700.0
 _UNICODE = re.compile(r"\\[pPWS]|\\x\{[0-9A-F]{3}")
 
 Schema = Mapping[str, Any]
-_MAPS = ("properties", "patternProperties")
-_LISTS = ("prefixItems", "allOf", "anyOf", "oneOf")
-_SINGLE = ("items", "additionalItems", "additionalProperties")
-_IN_PLACE = ("allOf", "anyOf", "oneOf", "$ref")
+_MAPS = frozenset({"properties", "patternProperties"})
+_INSIDE = _MAPS | {"prefixItems", "items", "additionalItems", "additionalProperties"}
+_ALL = _INSIDE | {"allOf", "anyOf", "oneOf"}
+_SLOW = frozenset({*_MAPS, "enum", "const", "pattern", "format", "multipleOf"})
 
 
 class Cost(NamedTuple):
@@ -46,100 +46,102 @@ class Cost(NamedTuple):
 
 def check_cost(root: object) -> None:
     """Raise Refused if a schema is nested too deeply, also by its references, or would be copied too often."""
-    if _levels(root) > MOST_LEVELS:
+    found = _Found(root)
+    if found.levels() > MOST_LEVELS:
         raise Refused(f"leads through more than {MOST_LEVELS} levels of schemas, with all its references")
-    if _own_ms_of_all(root) > MOST_MS:
+    if sum(map(_own_ms, found.schemas)) > MOST_MS:
         raise Refused("would take too long to compile; use fewer properties, structured constants and long patterns")
-    cost = _Costs(root).total(root)
+    costs = _Costs(root)
+    cost = _largest(costs.of(schema, merged=False) for schema in found.schemas)
     if cost.size > MOST_COPIES:
         raise Refused("is merged with too many other schemas: allOf, anyOf, oneOf and $ref multiply each other here")
     if cost.multiple is not None and _digits(cost.multiple) > MOST_MULTIPLE:
         raise Refused(f"asks for multiples of a number with digits above {MOST_MULTIPLE}, also where it merges several")
 
 
-def children(schema: Schema) -> Iterator[object]:
-    """Yield the schemas directly inside a schema."""
-    for name in _MAPS:
-        if isinstance(schema.get(name), dict):
-            yield from schema[name].values()
-    for name in _LISTS:
-        if isinstance(schema.get(name), list):
-            yield from schema[name]
-    for name in _SINGLE:
-        value = schema.get(name)
-        yield from value if isinstance(value, list) else (value,)
+def children(schema: Schema, names: frozenset[str] = _ALL) -> list[object]:
+    """Return the schemas directly inside a schema, in these of its keywords."""
+    found: list[object] = []
+    for name in schema.keys() & names:
+        value = schema[name]
+        if isinstance(value, dict) and name in _MAPS:
+            found += value.values()
+        elif isinstance(value, list):
+            found += value
+        else:
+            found.append(value)
+    return found
 
 
 # --- levels ----------------------------------------------------------------------------------------------------------
 
 
-def _levels(root: object) -> int:
-    """Return a number of levels that no path through the references exceeds, if each is followed only once.
+class _Found:
+    """All schemas that the root leads to. A unit is the root, or what a reference leads to, with all inside it."""
 
-    The levels of schemas that refer to each other in a circle are summed up, since a path may visit all of them.
-    """
-    depths, targets = _units(root)
-    heights: dict[int, int] = {}
-    left = set(depths)
-    while ready := [unit for unit in left if not targets[unit] & left]:
-        for unit in ready:
-            heights[unit] = depths[unit] + max((heights[target] for target in targets[unit]), default=0)
-        left.difference_update(ready)
-    return sum(depths[unit] for unit in left) + max(heights.values(), default=0)
+    def __init__(self, root: object) -> None:
+        self.schemas: list[Schema] = []
+        self._root = root
+        self._seen: set[int] = set()
+        self._depths: dict[int, int] = {}
+        self._targets: dict[int, set[int]] = {}
+        self._units = [root]
+        while self._units:
+            unit = self._units.pop()
+            if id(unit) not in self._depths:
+                self._visit(unit)
 
-
-def _units(root: object) -> tuple[dict[int, int], dict[int, set[int]]]:
-    """Return the depth of the root and of each schema that is referred to, and to which of them each refers."""
-    depths: dict[int, int] = {}
-    targets: dict[int, set[int]] = {}
-    found = [root]
-    while found:
-        unit = found.pop()
-        if id(unit) in depths:
-            continue
-        depths[id(unit)], targets[id(unit)] = 1, set()
+    def _visit(self, unit: object) -> None:
+        targets: set[int] = set()
+        deepest = 1
         todo = [(unit, 1)]
         while todo:
             schema, depth = todo.pop()
             if not isinstance(schema, dict):
                 continue
-            depths[id(unit)] = max(depths[id(unit)], depth)
+            deepest = max(deepest, depth)
+            if id(schema) not in self._seen:
+                self._seen.add(id(schema))
+                self.schemas.append(schema)
             if "$ref" in schema:
-                target = resolved(root, schema["$ref"])
-                targets[id(unit)].add(id(target))
-                found.append(target)
-            todo += ((child, depth + 1) for child in children(schema))
-    return depths, targets
+                target = resolved(self._root, schema["$ref"])
+                targets.add(id(target))
+                self._units.append(target)
+            todo += [(child, depth + 1) for child in children(schema)]
+        self._depths[id(unit)] = deepest
+        self._targets[id(unit)] = targets
+
+    def levels(self) -> int:
+        """Return a number of levels that no path through the references exceeds, if each is followed only once.
+
+        The levels of units that refer to each other in a circle are summed up, since a path may visit all of them.
+        """
+        heights: dict[int, int] = {}
+        left = set(self._depths)
+        while ready := [unit for unit in left if not self._targets[unit] & left]:
+            for unit in ready:
+                heights[unit] = self._depths[unit] + max(map(heights.__getitem__, self._targets[unit]), default=0)
+            left.difference_update(ready)
+        return sum(self._depths[unit] for unit in left) + max(heights.values(), default=0)
 
 
 # --- time ------------------------------------------------------------------------------------------------------------
 
 
-def _own_ms_of_all(root: object) -> float:
-    """Return about how long the schemas take to compile, each once, in milliseconds."""
-    total, seen = 0.0, set()
-    todo = [root]
-    while todo:
-        schema = todo.pop()
-        if not isinstance(schema, dict) or id(schema) in seen:
-            continue
-        seen.add(id(schema))
-        total += _own_ms(schema)
-        if "$ref" in schema:
-            todo.append(resolved(root, schema["$ref"]))
-        todo += children(schema)
-    return total
-
-
 def _own_ms(schema: Schema) -> float:
-    """Figures of llguidance 1.9.1 on one core of 2.5 GHz, without the schemas inside."""
+    """Return about how long a schema takes to compile, without those inside, in milliseconds.
+
+    Figures of llguidance 1.9.1 on one core of 2.5 GHz.
+    """
+    if not schema.keys() & _SLOW:
+        return 0.05
     n_names = len(schema.get("properties", ()))
     n_patterns = len(schema.get("patternProperties", ()))
     chooses = n_names and schema.keys() & {"minProperties", "maxProperties"}
     constants = [*schema.get("enum", ()), schema.get("const")]
     texts = [str(schema.get("pattern", "")), *schema.get("patternProperties", ())]
     return (
-        0.05 * n_names
+        0.05
         + (0.04 if chooses else 0.0002) * n_names**2
         + 0.04 * n_patterns**2
         + 0.15 * sum(len(json.dumps(value)) / 20 for value in constants if isinstance(value, dict | list))
@@ -157,24 +159,6 @@ class _Costs:
         self._root = root
         self._known: dict[tuple[int, bool], Cost] = {}
         self._open: set[int] = set()
-
-    def total(self, root: object) -> Cost:
-        """Return the largest of each figure, and the size of the root and all that it refers to."""
-        size, seen = 0, set()
-        multiple: Fraction | None = None
-        todo = [root]
-        while todo:
-            schema = todo.pop()
-            if not isinstance(schema, dict) or id(schema) in seen:
-                continue
-            seen.add(id(schema))
-            cost = self.of(schema, merged=False)
-            size = max(size, cost.size)
-            multiple = max((m for m in (multiple, cost.multiple) if m is not None), key=_digits, default=None)
-            if "$ref" in schema:
-                todo.append(resolved(self._root, schema["$ref"]))
-            todo += children(schema)
-        return Cost(1, size, multiple)
 
     def of(self, schema: object, *, merged: bool) -> Cost:
         """Return the cost of a schema. `merged` means that a reference alone is replaced by what it refers to."""
@@ -210,14 +194,20 @@ class _Costs:
 
     def _own(self, schema: Schema) -> Cost:
         """Return the cost of a schema without those that apply to the same value."""
-        inside = sum(self.of(child, merged=False).size for child in children(_without_in_place(schema)))
+        inside = sum(self.of(child, merged=False).size for child in children(schema, _INSIDE))
         n_values = len(schema["enum"]) if isinstance(schema.get("enum"), list) else 1
         multiple = Fraction(str(schema["multipleOf"])) if "multipleOf" in schema else None
         return Cost(n_values, inside + n_values, multiple)
 
 
-def _without_in_place(schema: Schema) -> Schema:
-    return {name: value for name, value in schema.items() if name not in _IN_PLACE}
+def _largest(costs: Iterable[Cost]) -> Cost:
+    """Return the largest of each figure."""
+    size, multiple = 0, None
+    for cost in costs:
+        size = max(size, cost.size)
+        if cost.multiple is not None and (multiple is None or _digits(cost.multiple) > _digits(multiple)):
+            multiple = cost.multiple
+    return Cost(1, size, multiple)
 
 
 def _merged(parts: list[Cost]) -> Cost:
