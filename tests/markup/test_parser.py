@@ -14,6 +14,7 @@ from worker_gguf.markup.call_format import CallFormat
 from worker_gguf.markup.known_formats import (
     COMMAND_R,
     COMMAND_R7B,
+    DEEPSEEK_V3_1,
     DEEPSEEK_V3_2,
     FUNCTIONARY_3_1,
     FUNCTIONARY_3_2,
@@ -149,6 +150,12 @@ def test_what_is_no_call_is_content_without_the_marker() -> None:
 def test_a_call_that_breaks_is_dropped_and_the_next_one_is_read() -> None:
     text = f'<tool_call>{{"name": "look_up", "arguments": {{"text": oops}}}}</tool_call>\n{HERMES_CALL}'
     assert read(HERMES, text, holds_calls=True) == ("", "", [("look_up", {"text": "a"})])
+    start, sep, end = "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>"
+    calls = "".join(f"{start}{name}{sep}{arguments}{end}" for name, arguments in (("now", "{,}"), ("now", "{}")))
+    section = f"<｜tool▁calls▁begin｜>{calls}<｜tool▁calls▁end｜> more"
+    assert read(DEEPSEEK_V3_1, section, holds_calls=True) == (" more", "", [("now", {})])
+    lists = "<|tool_call_start|>[now(a=)]<|tool_call_end|><|tool_call_start|>[now()]<|tool_call_end|>"
+    assert read(LFM2, lists, holds_calls=True) == ("", "", [("now", {})])
 
 
 def test_a_marker_in_a_string_is_text() -> None:

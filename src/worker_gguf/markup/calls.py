@@ -84,8 +84,7 @@ class CallReader:
             hit = yield from self._source.until(self._in_section, _drop)
             if hit.number != _CALL:
                 return "call"
-            if (yield from self._read_one_or_list()) == "broken":
-                yield from self._skip_broken()
+            yield from self._read_one_or_list()
 
     def _read_one_or_list(self) -> Wait[Outcome]:
         self._source.keep()
@@ -122,6 +121,7 @@ class CallReader:
                 continue
             found = yield from self._read_call()
             if found != "call":
+                self._sink.drop_list()
                 return "broken" if outcome == "call" else found
             outcome = "call"
 
