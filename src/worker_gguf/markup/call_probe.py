@@ -135,14 +135,14 @@ def _before(conversations: Conversations, marks: CallFormat, seen: SeenCalls) ->
         head = min((own.removeprefix(text) for text in (*texts, plain_start)), key=len)
         if head == own:
             head = own[max(len(common_prefix(own, text)) for text in (*texts, plain_start)) :]
-    head = _without_reasoning(head, marks).lstrip()
+    head = _without_empty_marks(head, marks).lstrip()
     space = between[: len(between) - len(head)] if found else ""
     return (space if space.isspace() else ""), head
 
 
-def _without_reasoning(head: str, marks: CallFormat) -> str:
-    """Cut off the marks of reasoning that a template writes before a call without any."""
-    for mark in (marks.reasoning_start, *marks.reasoning_ends):
+def _without_empty_marks(head: str, marks: CallFormat) -> str:
+    """Cut off the marks of reasoning and of content that a template writes before a call without any."""
+    for mark in (marks.reasoning_start, *marks.reasoning_ends, marks.content_start, marks.content_end):
         if mark.strip() and head.lstrip().startswith(mark.strip()):
             head = head.lstrip().removeprefix(mark.strip())
     return head
@@ -150,11 +150,11 @@ def _without_reasoning(head: str, marks: CallFormat) -> str:
 
 def _after(conversations: Conversations, seen: SeenCalls) -> tuple[str, tuple[str, ...]]:
     """Return the marks after the last call, and the mark that ends a turn of calls but not one of an answer."""
-    after, after_content = seen.after, conversations.after_content()
+    after, after_content, opening = seen.after, conversations.after_content(), conversations.openings[0]
     if not after_content.strip():
         # The template ends a turn where the next one begins.
-        return after[: end_of_turn(after, conversations.after_content(is_followed=True))], ()
-    end = end_of_turn(after, after_content)
+        return after[: end_of_turn(after, conversations.after_content(is_followed=True), opening)], ()
+    end = end_of_turn(after, after_content, opening)
     mark = last_mark(after.rstrip())
     if end < len(after) or mark == after.rstrip() or mark in (seen.between or ""):
         return after[:end], ()
