@@ -81,7 +81,7 @@ def test_whatever_is_drawn_is_calls_with_valid_arguments(
     tools = tuple(Tool(tool, schema) for tool, schema, _ in offered)
     use = ToolUse(tools, is_required=is_required or bool(form.content_names), is_parallel=is_parallel)
     constraint = call_constraint(form, use, vocabulary.token_of if has_control else lambda text: None)
-    drawn = vocabulary.random_answer(vocabulary.matcher(constraint), seed)
+    drawn = vocabulary.random_answer(vocabulary.matcher(constraint), seed, form)
     if drawn is None:
         return
     answer = (constraint.triggers[0] if constraint.triggers else "") + drawn

@@ -24,7 +24,7 @@ from worker_gguf.markup.tool import Tool, ToolUse
 __all__ = ["call_constraint"]
 
 # What the beginning of a call shares with its name, such as "functions."; models leave it out.
-_PART_OF_NAME = re.compile(r"(?<=[^\w.])[\w.]+\Z")
+_PART_OF_NAME = re.compile(r"(?<=[^\w.])\w+\.\Z")
 _SPACES = ("", " ", "\n")
 _NOTHING = {"type": "object", "additionalProperties": False}
 
@@ -125,7 +125,7 @@ class _Calls:
             calls = self._all()
         else:
             calls = f"{self._space} {optional(self._or_others())} {self._all()} {optional(self._section_end())}"
-        return " ".join([*content, calls, *ignored])
+        return " ".join([*content, calls, *ignored, self._space])
 
     def after(self, place: str) -> str:
         """Return the expression of what follows a trigger that ends at this place of the format."""
