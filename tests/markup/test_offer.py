@@ -38,6 +38,12 @@ def test_the_types_of_a_schema(schema: object, types: set[str]) -> None:
     assert json_types(schema, root) == types
 
 
+def test_schemas_that_refer_to_each_other_take_no_time() -> None:
+    names = [f"d{number}" for number in range(40)]
+    everything = {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in names]}
+    assert json_types(everything, {"$defs": dict.fromkeys(names, everything)}) == ANY
+
+
 @pytest.mark.parametrize(
     ("text", "types", "value"),
     [

@@ -36,8 +36,8 @@ class CallReader:
         self.openers = [self._call_start, form.section_start, *form.other_starts] if is_active else []
         self.has_no_marker = bool(offer) and form.syntax is not None and not (self._call_start or form.section_start)
         self._in_section = markers(self._call_start, form.section_end)
+        self._section_end = markers(form.section_end)
         self._separator = markers(form.separator.strip())
-        self._another = Markers(f"{name}(" for name in offer) if form.syntax == "pythonic" else markers("{")
         self._json = JsonCallReader(form.json_call, is_strict=self.has_no_marker)
         self._gemma = GemmaReader(form)
         self._tagged = TaggedReader(form, form.values) if form.values else None
@@ -71,12 +71,14 @@ class CallReader:
 
     def _another_follows(self) -> Wait[bool]:
         """Whether another call comes at once, in a section whose calls have no markers of their own."""
-        if self._call_start or self.has_no_marker:
+        if self._call_start or self.has_no_marker or (yield from self._source.follows(self._section_end)) != NOWHERE:
             return False
         if (yield from self._source.follows(self._separator)) != NOWHERE:
             yield from self._source.skip_space()
             yield from self._source.take(self._separator)
-        return (yield from self._source.follows(self._another)) != NOWHERE
+        is_pythonic = self._form.syntax == "pythonic"
+        starts = Markers(f"{name}(" for name in self._offer) if is_pythonic else markers("{")
+        return (yield from self._source.follows(starts)) != NOWHERE
 
     def _read_section(self) -> Wait[Outcome]:
         """Read calls up to the end of the section. Other text between them means nothing."""
