@@ -33,7 +33,7 @@ class TaggedReader:
         self._known_keys: tuple[Parameters, Markers] | None = None
         call_end = form.call_end or form.section_end
         others = (form.section_end, form.call_start, form.section_start)
-        self._next = markers(values.key_start, call_end, "".join(call_end.split()[:1]), *others)
+        self._next = markers(values.key_start, call_end, form.first_call_end, *others)
         self._after_call = markers(*others, *form.other_starts)
         self._key_end = markers(values.type_start, values.key_end)
         self._type_end = markers(values.key_end)
