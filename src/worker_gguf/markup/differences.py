@@ -22,6 +22,7 @@ __all__ = [
     "has_bracket",
     "is_boundary",
     "is_mark",
+    "is_rest",
     "last_mark",
     "shared_start",
     "split_repetition",
@@ -104,7 +105,7 @@ def end_of_turn(text: str, plain: str, opening: str) -> int:
     for start in _boundaries(plain):
         for stop in reversed([stop for stop in _boundaries(plain) if stop > start]):
             mark = plain[start:stop].strip()
-            if mark and mark in text:
+            if any(map(str.isalnum, mark)) and mark in text:
                 return text.index(mark)
     return len(text)
 
@@ -112,6 +113,11 @@ def end_of_turn(text: str, plain: str, opening: str) -> int:
 def has_bracket(text: str) -> bool:
     """Return whether a text has a bracket of any kind."""
     return any(_opens(character) or _closes(character) for character in text)
+
+
+def is_rest(text: str) -> bool:
+    """Return whether a text begins with a closing bracket, so that it goes on with a mark."""
+    return _closes(text[:1] or " ")
 
 
 def is_mark(text: str) -> bool:

@@ -100,7 +100,10 @@ def _with_content(conversations: Conversations, marks: CallFormat) -> CallFormat
     ends = tuple(end.removesuffix(start) for end in marks.reasoning_ends)
     start = start.removeprefix(next(iter(ends), "").strip())
     opening = conversations.openings[0]
-    end = after[: end_of_turn(after, conversations.after_calls() or opening, opening)]
+    end = after[: end_of_turn(after, conversations.after_calls() or opening, opening)].rstrip()
+    if end == after.rstrip() and last_mark(end) != end:
+        # Turns with calls end with another mark, so the last one is that of the turn.
+        end = end.removesuffix(last_mark(end))
     return replace(marks, reasoning_ends=ends, content_start=start, content_end=end.rstrip())
 
 
