@@ -21,7 +21,7 @@ from worker_gguf.llama.vocabulary import Vocabulary
 from worker_gguf.markup.call_format import CallFormat
 from worker_gguf.markup.parser import AnswerParser
 
-__all__ = ["CONTROL", "GrammarVocabulary", "after_thinking", "published_vocabularies", "unmatched"]
+__all__ = ["CONTROL", "GrammarVocabulary", "after_thinking", "may_end_early", "published_vocabularies", "unmatched"]
 
 # The marks that are control tokens in the files of their models.
 CONTROL = (
@@ -152,6 +152,12 @@ def _marks_of(form: CallFormat) -> list[str]:
     values = form.values
     ends = [values.value_end, values.value_end + form.call_end, values.key_start] if values else [form.string_quote]
     return [mark for mark in (*ends, form.call_end, form.section_end, '"}', "}") if mark]
+
+
+def may_end_early(form: CallFormat, answer: str, n_arguments: int) -> bool:
+    """Whether the mark at the end of a value may stand inside a JSON value, where the parser takes it for the end."""
+    end = form.values.value_end.strip() if form.values else ""
+    return bool(end) and answer.count(end) > n_arguments
 
 
 def after_thinking(form: CallFormat, parser: AnswerParser, text: str) -> str:

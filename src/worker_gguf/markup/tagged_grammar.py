@@ -23,7 +23,7 @@ __all__ = ["TaggedArguments"]
 
 # The name of an argument that the schema does not name.
 _OTHER_KEY = r"/\w([\w .\-]{0,62}\w)?/"
-_ANY_KEY = r'/[^<>"\n]{1,128}/'
+_ANY_KEY = r'/[^<>"\n]+/'
 _ANY_TEXT = "/(?s:.*)/"
 _SOME_TEXT = "/(?s:.+)/"
 # How templates that write Python's words for JSON's write them.
@@ -235,7 +235,8 @@ class TaggedArguments:
             for mark in (values.type_start, values.key_end)
             if marks.is_text(mark) and not values.key_close
         ]
-        self._texts[end] = f"~({_ANY_TEXT} {either(faults)} {_ANY_TEXT})"
+        # Without the first part, the complement would also have bytes that are no text, such as control tokens.
+        self._texts[end] = f"({_ANY_TEXT} & ~({_ANY_TEXT} {either(faults)} {_ANY_TEXT}))"
         return self._texts[end]
 
 
