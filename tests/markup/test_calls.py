@@ -82,6 +82,7 @@ def test_names_with_dots_and_prefixes_are_found() -> None:
 def test_a_call_without_a_marker_counts_only_at_the_start() -> None:
     call = '{"name": "now", "parameters": {}}'
     assert read(LLAMA_3, f"{call}; {call}\n{call}") == ("", "", [("now", {})] * 3)
+    assert read(LLAMA_3, f"<|python_tag|>{call}; {call}") == ("", "", [("now", {})] * 2)
     assert read(LLAMA_3, f"So: {call}") == (f"So: {call}", "", [])
     assert read(LLAMA_3, f"So: <|python_tag|>{call}") == ("So: ", "", [("now", {})])
     assert read(LLAMA_3, ' {"city": "Oslo"}') == (' {"city": "Oslo"}', "", [])

@@ -75,6 +75,15 @@ def test_a_model_that_does_not_think_has_no_thinking() -> None:
     assert Markup.of_format(HERMES).thinking("<|im_start|>assistant\n") is None
 
 
+def test_a_model_with_the_tags_in_its_vocabulary_may_think() -> None:
+    template = ChatTemplate(SOURCE.replace("reasoning_content", "other").replace("think", "other"))
+    assert not Markup.of_template(template.source, template.render).format.reasons
+    markup = Markup.of_template(template.source, template.render, lambda text: text in ("<think>", "</think>"))
+    parser = markup.parser("<|im_start|>assistant\n")
+    result = joined([*parser.feed("<think>Hm.</think>Yes."), *parser.end()])
+    assert (result.content, result.reasoning_content) == ("Yes.", "Hm.")
+
+
 def test_the_thinking_of_channels_is_a_message() -> None:
     markup = Markup.of_format(GPT_OSS)
     start = "<|channel|>analysis<|message|>"

@@ -73,7 +73,7 @@ class CallReader:
 
     def _another_follows(self) -> Wait[bool]:
         """Whether another call comes at once, in a section whose calls have no markers of their own."""
-        if self._call_start or self.has_no_marker or (yield from self._source.follows(self._section_end)) != NOWHERE:
+        if self._call_start or (yield from self._source.follows(self._section_end)) != NOWHERE:
             return False
         yield from self._skip(self._separator)
         is_pythonic = self._form.syntax == "pythonic"
