@@ -9,8 +9,13 @@ import pytest
 from canitoolcall.fixtures import Fixture
 
 from tests.markup.replay import all_fixtures, format_of, prompt_end_of, tools_of
-from tests.markup.vocabulary_of_grammars import CONTROL, GrammarVocabulary, published_vocabularies
-from worker_gguf.engine.request import Constraint
+from tests.markup.vocabulary_of_grammars import (
+    CONTROL,
+    GrammarVocabulary,
+    after_thinking,
+    published_vocabularies,
+    unmatched,
+)
 from worker_gguf.markup.call_grammar import call_constraint
 from worker_gguf.markup.parser import AnswerParser
 from worker_gguf.markup.tool import Tool, ToolUse
@@ -44,39 +49,8 @@ def published(request: pytest.FixtureRequest) -> Iterator[GrammarVocabulary]:
 
 
 def answer_of(fixture: Fixture) -> str:
-    """Return what comes after the thinking."""
-    text, form = fixture.raw_output, format_of(fixture)
-    if form.calls_in_reasoning and not any(end.strip() in text for end in form.reasoning_ends):
-        return text
-    parser = AnswerParser(form, prompt_end_of(fixture), tools_of(fixture))
-    thinks_until = 0
-    for number, character in enumerate(text):
-        parser.feed(character)
-        if parser.is_reasoning:
-            thinks_until = number + 1
-    ends = [end.strip() for end in (form.channels.ends if form.channels else form.reasoning_ends)]
-    # The parser knows an end only by what follows it.
-    behind = len(form.channels.start) if form.channels else 0
-    found = [at + len(end) for end in ends if (at := text.find(end, max(thinks_until - len(end) - behind, 0))) >= 0]
-    return text[min(found) :] if thinks_until and found else text
-
-
-def unmatched(vocabulary: GrammarVocabulary, constraint: Constraint, text: str, *, has_control: bool) -> str | None:
-    """Find each trigger and match what follows it. Return what did not match, or None if all calls did."""
-    matcher = vocabulary.matcher(constraint)
-    ends = [at + len(trigger) for trigger in constraint.triggers if (at := text.find(trigger)) >= 0]
-    if constraint.only_at_start:
-        ends = [len(t) + text.index(t) for t in constraint.triggers if text.strip().startswith(t)]
-    if not ends:
-        return f"none of {constraint.triggers} in {text!r}"
-    while ends:
-        text = text[min(ends) :]
-        end = vocabulary.match(matcher, text, has_control=has_control)
-        if end is None:
-            return text
-        text = text[end:]
-        ends = [at + len(trigger) for trigger in constraint.triggers if (at := text.find(trigger)) >= 0]
-    return None
+    parser = AnswerParser(format_of(fixture), prompt_end_of(fixture), tools_of(fixture))
+    return after_thinking(format_of(fixture), parser, fixture.raw_output)
 
 
 def has_marks_as_text(fixture: Fixture) -> bool:

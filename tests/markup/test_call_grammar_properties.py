@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.markup.replay import joined
 from tests.markup.tool_schemas import tools_with_arguments
-from tests.markup.vocabulary_of_grammars import GrammarVocabulary
+from tests.markup.vocabulary_of_grammars import GrammarVocabulary, may_end_early
 from tests.markup.written_calls import write_calls
 from worker_gguf.markup import known_formats
 from worker_gguf.markup.call_format import CallFormat
@@ -81,13 +81,16 @@ def test_whatever_is_drawn_is_calls_with_valid_arguments(
     tools = tuple(Tool(tool, schema) for tool, schema, _ in offered)
     use = ToolUse(tools, is_required=is_required or bool(form.content_names), is_parallel=is_parallel)
     constraint = call_constraint(form, use, vocabulary.token_of if has_control else lambda text: None)
-    drawn = vocabulary.random_answer(vocabulary.matcher(constraint), seed)
+    drawn = vocabulary.random_answer(vocabulary.matcher(constraint), seed, form)
     if drawn is None:
         return
     answer = (constraint.triggers[0] if constraint.triggers else "") + drawn
     calls = parsed(form, answer, tools).tool_calls
+    arguments = [json.loads(call.arguments_raw or "") for call in calls]
+    if may_end_early(form, answer, sum(map(len, arguments))):
+        return
     assert calls, answer
     assert len(calls) == 1 or is_parallel
     schemas = {tool.name: tool.parameters for tool in tools}
-    for call in calls:
-        jsonschema.validate(json.loads(call.arguments_raw or ""), schemas[call.name])
+    for call, written in zip(calls, arguments, strict=True):
+        jsonschema.validate(written, schemas[call.name])

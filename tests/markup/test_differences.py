@@ -86,9 +86,18 @@ def test_the_counterpart_of_a_mark_is_most_like_it(end: str, text: str, start: s
 
 
 def test_the_end_of_a_turn_is_what_calls_and_content_have_in_common() -> None:
-    assert end_of_turn("</call><|im_end|>\n", "<|im_end|>\n") == len("</call>")
-    assert end_of_turn("<|END_ACTION|><|END_TURN|>", "<|END_RESPONSE|><|END_TURN|>") == len("<|END_ACTION|>")
-    assert end_of_turn("</call><|eom|>", "<|eot|>") == len("</call><|eom|>")
+    assert end_of_turn("</call><|im_end|>\n", "<|im_end|>\n", "<|im_end|>\n<|im_start|>") == len("</call>")
+    assert end_of_turn("<|END_ACTION|><|END_TURN|>", "<|END_RESPONSE|><|END_TURN|>", "") == len("<|END_ACTION|>")
+    assert end_of_turn("</call><|eom|>", "<|eot|>", "") == len("</call><|eom|>")
+
+
+def test_the_end_of_a_turn_is_that_of_the_user_if_marks_end_alike() -> None:
+    end = "<|close|>message<|sep|>"
+    assert end_of_turn(f"<|close|>calls<|sep|>{end}", f"<|close|>text<|sep|>{end}", f"{end}<|open|>") == 21
+
+
+def test_the_end_of_a_turn_is_what_both_have_if_other_messages_follow() -> None:
+    assert end_of_turn("</call></s>\nTool:", "</s>\nUser:", "") == len("</call>")
 
 
 def test_the_first_and_the_last_mark_are_cut_at_brackets() -> None:

@@ -160,7 +160,7 @@ ENDS = (
         "<|calls|>",
         "<|call|>",
     ),
-    *("<SPECIAL_12>", "<turn|>", "<|return|>", "<｜hy_eos:opensource｜>", EOS),
+    *("<SPECIAL_12>", "<turn|>", "<|return|>", "<｜hy_eos:opensource｜>", "<|end_of_msg|>", EOS),
 )
 
 

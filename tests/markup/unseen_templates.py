@@ -168,4 +168,37 @@ UNSEEN = {
             "{{ ',' if not loop.last }}{% endfor %}{{ '}' }}<|end_run|>"
         )
     ),
+    # Not in ChatML: an answer has the marks of thoughts and of text even if there are none.
+    "empty marks": """
+{%- if tools %}<|open|>tools<|sep|>{{ tools | tojson }}<|close|>tools<|sep|>{% endif -%}
+{%- for message in messages -%}
+<|open|>message role="{{ message.role }}"<|sep|>
+{%- if message.role == 'assistant' -%}
+{%- if thinking is not false %}<|open|>think<|sep|>{{ message.reasoning_content }}<|close|>think<|sep|>{% endif -%}
+<|open|>response<|sep|>{{ message.content or '' }}<|close|>response<|sep|>
+{%- if message.tool_calls %}<|open|>calls<|sep|>CALLS<|close|>calls<|sep|>{% endif -%}
+{%- else %}{{ message.content }}{% endif -%}
+<|close|>message<|sep|><|end_of_msg|>
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+<|open|>message role="assistant"<|sep|><|open|>{{ 'response' if thinking is false else 'think' }}<|sep|>
+{%- endif %}""".replace(
+        "CALLS",
+        _each(
+            '<|open|>call tool="{{ function.name }}" index="{{ loop.index }}"<|sep|>'
+            "{% for key, value in values | items %}"
+            """<|open|>argument key="{{ key }}" type="{{ 'string' if value is string else 'other' }}"<|sep|>"""
+            + _TEXT
+            + "<|close|>argument<|sep|>{% endfor %}<|close|>call<|sep|>"
+        ),
+    ),
+    "a word before all content": """
+{%- for message in messages -%}
+{%- if loop.first and tools %}{{ tools | tojson }}{% endif -%}
+{%- if message.role == 'user' %}User: {{ message.content }}<|end|>
+{%- elif message.tool_calls %}{{ message.content or '' }}<calls>CALLS</calls><|eos|>
+{%- else %}Helper: {{ message.content }}<|eos|>{% endif -%}
+{%- endfor -%}""".replace(
+        "CALLS", "[" + _each('{"name": "{{ function.name }}", "arguments": {{ values | tojson }}}', ", ") + "]"
+    ),
 }

@@ -18,8 +18,10 @@ from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.engine.request import Constraint
 from worker_gguf.llama import backend
 from worker_gguf.llama.vocabulary import Vocabulary
+from worker_gguf.markup.call_format import CallFormat
+from worker_gguf.markup.parser import AnswerParser
 
-__all__ = ["CONTROL", "GrammarVocabulary", "published_vocabularies"]
+__all__ = ["CONTROL", "GrammarVocabulary", "after_thinking", "may_end_early", "published_vocabularies", "unmatched"]
 
 # The marks that are control tokens in the files of their models.
 CONTROL = (
@@ -106,14 +108,23 @@ class GrammarVocabulary:
             at += len(piece)
         return at if matcher.is_accepting() else None
 
-    def random_answer(self, matcher: LLMatcher, seed: int, n_tokens: int = 400) -> str | None:
-        """Draw tokens at random from those that the grammar allows. None if the answer is not complete by then."""
+    def random_answer(self, matcher: LLMatcher, seed: int, form: CallFormat, n_tokens: int = 400) -> str | None:
+        """Draw tokens at random from those that the grammar allows. None if the answer is not complete by then.
+
+        The marks of the format are often tried, because long ones would hardly ever come up.
+        """
         draw = random.Random(seed)
+        marks = [self.tokens(mark) for mark in _marks_of(form)]
         tokens: list[int] = []
         while len(tokens) < n_tokens:
             if matcher.is_stopped() or (matcher.is_accepting() and draw.random() < 0.4):
                 assert not matcher.is_error(), matcher.get_error()
                 return self.text(tokens)
+            mark = draw.choice(marks)
+            if draw.random() < 0.3 and matcher.validate_tokens(mark) == len(mark):
+                matcher.consume_tokens(mark)
+                tokens += mark
+                continue
             allowed = self._allowed(matcher)
             ends = allowed[self._ends[allowed]]
             assert len(allowed), f"nothing may follow {self.text(tokens)!r}"
@@ -135,3 +146,51 @@ class GrammarVocabulary:
         piece = self._vocabulary.control_piece(token)
         attributes = llama_cpp.llama_vocab_get_attr(self._vocabulary.pointer, token)
         return b"\xff" + piece if attributes & llama_cpp.LLAMA_TOKEN_ATTR_CONTROL else piece
+
+
+def _marks_of(form: CallFormat) -> list[str]:
+    values = form.values
+    ends = [values.value_end, values.value_end + form.call_end, values.key_start] if values else [form.string_quote]
+    return [mark for mark in (*ends, form.call_end, form.section_end, '"}', "}") if mark]
+
+
+def may_end_early(form: CallFormat, answer: str, n_arguments: int) -> bool:
+    """Whether the mark at the end of a value may stand inside a JSON value, where the parser takes it for the end."""
+    end = form.values.value_end.strip() if form.values else ""
+    return bool(end) and answer.count(end) > n_arguments
+
+
+def after_thinking(form: CallFormat, parser: AnswerParser, text: str) -> str:
+    """Return the part of an answer after its thinking. The parser must be a new one."""
+    if form.calls_in_reasoning and not any(end.strip() in text for end in form.reasoning_ends):
+        return text
+    thinks_until = 0
+    for number, character in enumerate(text):
+        parser.feed(character)
+        if parser.is_reasoning:
+            thinks_until = number + 1
+    ends = [end.strip() for end in (form.channels.ends if form.channels else form.reasoning_ends)]
+    # The parser knows an end only by what follows it.
+    behind = len(form.channels.start) if form.channels else 0
+    found = [at + len(end) for end in ends if (at := text.find(end, max(thinks_until - len(end) - behind, 0))) >= 0]
+    return text[min(found) :] if thinks_until and found else text
+
+
+def unmatched(vocabulary: GrammarVocabulary, constraint: Constraint, text: str, *, has_control: bool) -> str | None:
+    """Find each trigger and match what follows it. Return what did not match, or None if all calls did."""
+    matcher = vocabulary.matcher(constraint)
+    if not constraint.triggers:
+        return None if vocabulary.match(matcher, text, has_control=has_control) == len(text) else text
+    ends = [at + len(trigger) for trigger in constraint.triggers if (at := text.find(trigger)) >= 0]
+    if constraint.only_at_start:
+        ends = [len(t) + text.index(t) for t in constraint.triggers if text.strip().startswith(t)]
+    if not ends:
+        return f"none of {constraint.triggers} in {text!r}"
+    while ends:
+        text = text[min(ends) :]
+        end = vocabulary.match(matcher, text, has_control=has_control)
+        if end is None:
+            return text
+        text = text[end:]
+        ends = [at + len(trigger) for trigger in constraint.triggers if (at := text.find(trigger)) >= 0]
+    return None

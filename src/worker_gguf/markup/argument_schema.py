@@ -16,6 +16,7 @@ __all__ = [
     "merged",
     "object_of",
     "resolved",
+    "sizes_of",
     "text_bounds",
     "texts_of",
     "without_annotations",
@@ -153,6 +154,11 @@ def text_bounds(schema: object, document: Schema) -> Bounds | None:
     own = merged(schema, document)
     bounds = Bounds(_size(own.get("minLength")) or 0, _size(own.get("maxLength")))
     return None if bounds == (0, None) else bounds
+
+
+def sizes_of(schema: Schema) -> tuple[int, int | None]:
+    """Return the least and the largest number of items of an array, None for no limit."""
+    return _size(schema.get("minItems")) or 0, _size(schema.get("maxItems"))
 
 
 def without_annotations(schema: Any) -> Any:

@@ -94,9 +94,10 @@ class _JsonObjects:
         return either(orders if self._is_any_order else orders[:1])
 
     def _opening(self, constants: tuple[tuple[str, str], ...]) -> str:
-        further = [optional(self._grammar.terminal(f"{self._key(k)} {literal(v)} {self._comma}")) for k, v in constants]
+        first = [self._grammar.terminal(f"{self._key(k)} {literal(v)} {self._comma}") for k, v in constants]
         if self._keys.id_key and self._keys.is_id_first:
-            further.append(optional(self._grammar.terminal(f"{self._id()} {self._comma}")))
+            first.append(self._grammar.terminal(f"{self._id()} {self._comma}"))
+        further = [f"{either(first)}{{0,{len(first)}}}"] if first else []
         if self._keys.function_key:
             further.append(self._grammar.terminal(f'{self._key(self._keys.function_key)} "{{" {self._space}'))
         return " ".join(further)

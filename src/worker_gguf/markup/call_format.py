@@ -180,3 +180,9 @@ class CallFormat(Struct, frozen=True):
     def trigger(self) -> str:
         """The first text of a call, "" if a call begins with an ordinary character or in a channel."""
         return self.section_start or self.call_start
+
+    @property
+    def first_call_end(self) -> str:
+        """The first of several marks that end a call, "" if there is one only. Models forget those after it."""
+        first, *others = self.call_end.split() or [""]
+        return first if others and first[-1:] in (">", "]") else ""

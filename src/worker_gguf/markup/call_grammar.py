@@ -24,7 +24,7 @@ from worker_gguf.markup.tool import Tool, ToolUse
 __all__ = ["call_constraint"]
 
 # What the beginning of a call shares with its name, such as "functions."; models leave it out.
-_PART_OF_NAME = re.compile(r"(?<=[^\w.])[\w.]+\Z")
+_PART_OF_NAME = re.compile(r"(?<=[^\w.])\w+\.\Z")
 _SPACES = ("", " ", "\n")
 _NOTHING = {"type": "object", "additionalProperties": False}
 
@@ -117,15 +117,25 @@ class _Calls:
         """Return the expression of an answer that is calls."""
         form, marks = self._form, self._marks
         # A model that wraps its content may write an empty one, or end one that the prompt has begun.
-        content = [optional(marks.expression(mark)) for mark in (form.content_start, form.content_end)]
+        # One that thinks may end its thinking though it has not begun it, where a mark tells that a call begins.
+        has_mark = bool(form.section_start.strip() or self._start) and not form.content_names
+        before = (*form.reasoning_ends[: int(has_mark)], form.content_start, form.content_end)
+        content = [optional(marks.expression(mark)) for mark in before]
         ignored = [optional(marks.expression(mark, space_after=False)) for mark in form.ignored]
-        if form.section_start.strip():
+        if form.content_names and form.syntax == "json":
+            calls = self._calls_after_prompt()
+        elif form.section_start.strip():
             calls = f"{self._or_others(form.section_start)} {self._all()} {self._section_end()}"
         elif self._start:
             calls = self._all()
         else:
             calls = f"{self._space} {optional(self._or_others())} {self._all()} {optional(self._section_end())}"
-        return " ".join([*content, calls, *ignored])
+        return " ".join([*content, calls, *ignored, self._space])
+
+    def _calls_after_prompt(self) -> str:
+        """Return the expression of calls of which the prompt may have begun the first."""
+        one = self._grammar.rule(f"{self._part_of_name} {self._one()}")
+        return f"({self._start})? {one}" + (f" ({self._start} {one})*" if self._is_parallel else "")
 
     def after(self, place: str) -> str:
         """Return the expression of what follows a trigger that ends at this place of the format."""

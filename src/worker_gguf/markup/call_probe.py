@@ -15,8 +15,10 @@ from worker_gguf.markup.conversations import CONTENT, FIRST, SECOND, Conversatio
 from worker_gguf.markup.differences import (
     common_prefix,
     common_suffix,
+    counterpart,
     end_of_turn,
     has_bracket,
+    is_boundary,
     last_mark,
     split_repetition,
 )
@@ -46,7 +48,7 @@ def probe_calls(conversations: Conversations, marks: CallFormat) -> CallFormat |
         seen = probe(conversations)
         if seen is not None:
             before_calls, before = _before(conversations, marks, seen)
-            after, left_over = _after(conversations, seen)
+            after, left_over = _after(conversations, marks, seen, before)
             known = replace(marks, before_calls=before_calls, ignored=(*marks.ignored, *left_over))
             known = with_values(_with_marks(known, *_with_id(seen, before), after), seen.values)
             return None if has_needle(repr(known)) else _with_content_names(known, conversations)
@@ -135,28 +137,36 @@ def _before(conversations: Conversations, marks: CallFormat, seen: SeenCalls) ->
         head = min((own.removeprefix(text) for text in (*texts, plain_start)), key=len)
         if head == own:
             head = own[max(len(common_prefix(own, text)) for text in (*texts, plain_start)) :]
-    head = _without_reasoning(head, marks).lstrip()
+    head = _without_empty_marks(head, marks).lstrip()
     space = between[: len(between) - len(head)] if found else ""
     return (space if space.isspace() else ""), head
 
 
-def _without_reasoning(head: str, marks: CallFormat) -> str:
-    """Cut off the marks of reasoning that a template writes before a call without any."""
-    for mark in (marks.reasoning_start, *marks.reasoning_ends):
-        if mark.strip() and head.lstrip().startswith(mark.strip()):
-            head = head.lstrip().removeprefix(mark.strip())
+def _without_empty_marks(head: str, marks: CallFormat) -> str:
+    """Cut off the marks of reasoning and of content that a template writes before a call without any."""
+    for mark in (marks.reasoning_start, *marks.reasoning_ends, marks.content_start, marks.content_end):
+        inner = head.lstrip()
+        if mark.strip() and inner.startswith(mark.strip()) and is_boundary(inner, len(mark.strip())):
+            head = inner.removeprefix(mark.strip())
     return head
 
 
-def _after(conversations: Conversations, seen: SeenCalls) -> tuple[str, tuple[str, ...]]:
+def _after(
+    conversations: Conversations, marks: CallFormat, seen: SeenCalls, before: str
+) -> tuple[str, tuple[str, ...]]:
     """Return the marks after the last call, and the mark that ends a turn of calls but not one of an answer."""
-    after, after_content = seen.after, conversations.after_content()
+    after, opening = seen.after, conversations.openings[0]
+    after_content = conversations.after_content().removeprefix(marks.content_end)
     if not after_content.strip():
         # The template ends a turn where the next one begins.
-        return after[: end_of_turn(after, conversations.after_content(is_followed=True))], ()
-    end = end_of_turn(after, after_content)
+        followed = conversations.after_content(is_followed=True).removeprefix(marks.content_end)
+        return after[: end_of_turn(after, followed, opening)], ()
+    end = end_of_turn(after, after_content, opening)
     mark = last_mark(after.rstrip())
-    if end < len(after) or mark == after.rstrip() or mark in (seen.between or ""):
+    if end < len(after) or mark in (seen.between or mark):
+        return after[:end], ()
+    if mark == after.rstrip() and counterpart(mark, before):
+        # The only mark there looks like the end of a section.
         return after[:end], ()
     return after.rstrip().removesuffix(mark), (mark,)
 

@@ -36,14 +36,14 @@ class CallReader:
         self.openers = [self._call_start, form.section_start, *form.other_starts] if is_active else []
         self.has_no_marker = bool(offer) and form.syntax is not None and not (self._call_start or form.section_start)
         self._in_section = markers(self._call_start, form.section_end)
+        self._section_end = markers(form.section_end)
         self._separator = markers(form.separator.strip())
-        self._another = Markers(f"{name}(" for name in offer) if form.syntax == "pythonic" else markers("{")
         self._json = JsonCallReader(form.json_call, is_strict=self.has_no_marker)
         self._gemma = GemmaReader(form)
         self._tagged = TaggedReader(form, form.values) if form.values else None
         self._name_ends = markers(*_name_ends(form))
         self._arguments_start = markers(form.arguments_start)
-        self._call_ends = markers(form.call_end)
+        self._call_end = markers(form.call_end)
         self._resume = markers(form.call_end, form.section_end, self._call_start, form.section_start)
 
     def is_section(self, opener: int) -> bool:
@@ -61,6 +61,8 @@ class CallReader:
         while outcome == "call" and (yield from self._another_follows()):
             if (yield from self._read_one_or_list()) != "call":
                 break
+        if outcome == "call":
+            yield from self._skip(self._section_end)
         return outcome
 
     def read_unmarked(self) -> Wait[Outcome]:
@@ -71,12 +73,12 @@ class CallReader:
 
     def _another_follows(self) -> Wait[bool]:
         """Whether another call comes at once, in a section whose calls have no markers of their own."""
-        if self._call_start or self.has_no_marker:
+        if self._call_start or (yield from self._source.follows(self._section_end)) != NOWHERE:
             return False
-        if (yield from self._source.follows(self._separator)) != NOWHERE:
-            yield from self._source.skip_space()
-            yield from self._source.take(self._separator)
-        return (yield from self._source.follows(self._another)) != NOWHERE
+        yield from self._skip(self._separator)
+        is_pythonic = self._form.syntax == "pythonic"
+        starts = Markers(f"{name}(" for name in self._offer) if is_pythonic else markers("{")
+        return (yield from self._source.follows(starts)) != NOWHERE
 
     def _read_section(self) -> Wait[Outcome]:
         """Read calls up to the end of the section. Other text between them means nothing."""
@@ -84,8 +86,7 @@ class CallReader:
             hit = yield from self._source.until(self._in_section, _drop)
             if hit.number != _CALL:
                 return "call"
-            if (yield from self._read_one_or_list()) == "broken":
-                yield from self._skip_broken()
+            yield from self._read_one_or_list()
 
     def _read_one_or_list(self) -> Wait[Outcome]:
         self._source.keep()
@@ -100,10 +101,15 @@ class CallReader:
         self._source.forget()
         if outcome == "broken":
             yield from self._skip_broken()
-        elif (yield from self._source.follows(self._call_ends)) != NOWHERE:
-            yield from self._source.skip_space()
-            yield from self._source.take(self._call_ends)
+        else:
+            yield from self._skip(self._call_end)
         return outcome
+
+    def _skip(self, marker: Markers) -> Wait[None]:
+        """Read a marker if it is next, and the white space before it."""
+        if (yield from self._source.follows(marker)) != NOWHERE:
+            yield from self._source.skip_space()
+            yield from self._source.take(marker)
 
     def _read_list(self) -> Wait[Outcome]:
         """Read calls in brackets. A list of Python that is cut has no calls, as it would be no list for Python."""
@@ -122,6 +128,7 @@ class CallReader:
                 continue
             found = yield from self._read_call()
             if found != "call":
+                self._sink.drop_list()
                 return "broken" if outcome == "call" else found
             outcome = "call"
 
@@ -193,7 +200,7 @@ def _name_ends(form: CallFormat) -> list[str]:
     start = form.arguments_start.strip()
     empty = f"{start[:-1]}/>" if start.endswith(">") else ""
     first_value = form.values.key_start if form.values else ""
-    call_ends = [form.call_end, "".join(form.call_end.split()[:1])]
+    call_ends = [form.call_end, form.first_call_end]
     others = [form.section_end, form.call_start]
     return [form.name_start, form.name_end, form.arguments_start, empty, *call_ends, first_value, *others]
 

@@ -22,6 +22,7 @@ __all__ = [
     "has_bracket",
     "is_boundary",
     "is_mark",
+    "is_rest",
     "last_mark",
     "shared_start",
     "split_repetition",
@@ -91,15 +92,20 @@ def split_repetition(before: str, between: str, after: str) -> Repetition:
     )
 
 
-def end_of_turn(text: str, plain: str) -> int:
-    """Return where the end of the turn begins in `text`, which follows a call. `plain` follows the text of an answer.
+def end_of_turn(text: str, plain: str, opening: str) -> int:
+    """Return where the end of the turn begins in `text`, which follows a call.
 
-    The two may begin differently, such as with the end of a call. Then the end of the turn is what they share.
+    `plain` follows the text of an answer, and `opening` the text of the user. The end of a turn is what both turns of
+    the assistant end with, or, if other messages follow them, what both have. The turn of a user often ends so, too.
     """
+    end = common_suffix(text, plain)
+    own = next((end[n:] for n in range(len(end)) if opening.startswith(end[n:]) and end[n:].strip()), end).strip()
+    if own:
+        return text.index(own)
     for start in _boundaries(plain):
-        for end in reversed([end for end in _boundaries(plain) if end > start]):
-            mark = plain[start:end].strip()
-            if mark and mark in text:
+        for stop in reversed([stop for stop in _boundaries(plain) if stop > start]):
+            mark = plain[start:stop].strip()
+            if any(map(str.isalnum, mark)) and mark in text:
                 return text.index(mark)
     return len(text)
 
@@ -107,6 +113,11 @@ def end_of_turn(text: str, plain: str) -> int:
 def has_bracket(text: str) -> bool:
     """Return whether a text has a bracket of any kind."""
     return any(_opens(character) or _closes(character) for character in text)
+
+
+def is_rest(text: str) -> bool:
+    """Return whether a text begins with a closing bracket, so that it goes on with a mark."""
+    return _closes(text[:1] or " ")
 
 
 def is_mark(text: str) -> bool:

@@ -14,6 +14,7 @@ __all__ = ["GemmaReader"]
 
 _KEY = re.compile(r"[^:{}\[\],\"<]*")
 _BARE = re.compile(r"[^,{}\[\]<]*")
+_AFTER_TEXT = markers(",", "}", "]")
 _CLOSER = {"{": "}", "[": "]"}
 
 Write = Callable[[str], object]
@@ -78,10 +79,7 @@ class GemmaReader:
 
     def _read_scalar(self, source: Source, write: Write) -> Wait[bool]:
         if (yield from source.take(self._quote)) != NOWHERE:
-            write('"')
-            hit = yield from source.until(self._quote, lambda text: write(in_quotes(text)))
-            write('"' if hit.number != NOWHERE else "")
-            return hit.number != NOWHERE
+            return (yield from self._read_text(source, write))
         if (yield from source.peek()) == '"':
             last = yield from read_string(source, write)
             write(last or "")
@@ -91,3 +89,18 @@ class GemmaReader:
             return False
         write(literal_as_json(text) or f'"{in_quotes(text)}"')
         return True
+
+    def _read_text(self, source: Source, write: Write) -> Wait[bool]:
+        """Read a text up to the quote that ends it. A quote within it is not followed by what could come next."""
+
+        def write_quoted(text: str) -> None:
+            write(in_quotes(text))
+
+        write('"')
+        while (hit := (yield from source.until(self._quote, write_quoted))).number != NOWHERE:
+            quote = source.text[hit.start : hit.end]
+            if (yield from source.follows(_AFTER_TEXT)) != NOWHERE or source.is_over():
+                write('"')
+                return True
+            write_quoted(quote)
+        return False

@@ -72,7 +72,7 @@ MISTRAL_V13 = replace(MISTRAL_V11, name_end="", id_pattern="")
 MAGISTRAL_TEXT = replace(MISTRAL_V11, reasoning_start="<think>", reasoning_ends=("</think>",))
 MAGISTRAL = replace(MISTRAL_V13, reasoning_start="[THINK]", reasoning_ends=("[/THINK]",))
 
-_DEEPSEEK_SECTION = CallFormat(
+_DEEPSEEK = CallFormat(
     syntax="json",
     section_start="<｜tool▁calls▁begin｜>",
     section_end="<｜tool▁calls▁end｜>",
@@ -80,7 +80,7 @@ _DEEPSEEK_SECTION = CallFormat(
     reasoning_ends=("</think>",),
 )
 DEEPSEEK_R1 = replace(
-    _DEEPSEEK_SECTION,
+    _DEEPSEEK,
     call_start="<｜tool▁call▁begin｜>function<｜tool▁sep｜>",
     arguments_start="\n```json\n",
     call_end="\n```<｜tool▁call▁end｜>",
@@ -89,7 +89,7 @@ DEEPSEEK_R1 = replace(
     reasoning_ends=("\n</think>\n\n",),
 )
 DEEPSEEK_V3_1 = replace(
-    _DEEPSEEK_SECTION,
+    _DEEPSEEK,
     call_start="<｜tool▁call▁begin｜>",
     arguments_start="<｜tool▁sep｜>",
     call_end="<｜tool▁call▁end｜>",

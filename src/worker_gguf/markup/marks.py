@@ -16,7 +16,7 @@ __all__ = ["Marks", "Piece"]
 
 _SPACE = r"/[ \t\r\n]{1,8}/"
 # The white space that Python's regular expressions know; the parser skips it.
-_ANY_SPACE = r"/[\s\x1c-\x1f]*/"
+_ANY_SPACE = r"/[ \t-\r]*/"
 _LINE_BREAK = re.compile(r"\s*\n\s*")
 
 

@@ -11,13 +11,14 @@ from worker_gguf.errors import TemplateError
 from worker_gguf.markup.call_format import CallFormat, Channels
 from worker_gguf.markup.call_grammar import call_constraint
 from worker_gguf.markup.parser import AnswerParser
-from worker_gguf.markup.probe import probe_format
+from worker_gguf.markup.probe import probe_format, with_think_tags
 from worker_gguf.markup.tool import Tool, ToolUse
 
 __all__ = ["Markup"]
 
 # What a control token may look like within a marker.
 _TOKEN = re.compile(r"<[^<>\s]+>|\[/?\w+\]|｜[^｜<>\s]+｜|\][^\w\s]+\w+[^\w\s]*\[")
+_THINK_TAGS = ("<think>", "</think>")
 _QUESTION = {"role": "user", "content": "Hello"}
 
 
@@ -29,12 +30,21 @@ class Markup:
         self._find_turn_start = find_turn_start
 
     @classmethod
-    def of_template(cls, source: str, render: Callable[..., str]) -> Markup:
+    def of_template(
+        cls, source: str, render: Callable[..., str], has_token: Callable[[str], bool] = lambda _: False
+    ) -> Markup:
         """Return the markup of the template with this text.
 
         `render(messages, tools=..., add_generation_prompt=..., **variables)` renders it, or raises TemplateError.
+        `has_token` tells whether a text is one token of the model: then it may think though the template shows nothing
+        of it, as models do that were tuned to think.
         """
-        return cls(lambda: probe_format(source, render), lambda: _turn_start(render))
+
+        def find_format() -> CallFormat:
+            form = probe_format(source, render)
+            return with_think_tags(form) if all(has_token(tag) for tag in _THINK_TAGS) else form
+
+        return cls(find_format, lambda: _turn_start(render))
 
     @classmethod
     def of_format(cls, form: CallFormat, turn_start: str = "") -> Markup:

@@ -11,6 +11,7 @@ __all__ = ["Item", "items_in_any_order"]
 
 # A rule's parameter is a number of 64 bits, each of which tells that an item has been written.
 _MOST_BITS = 64
+_NEVER = "never"
 
 
 class Item(NamedTuple):
@@ -40,7 +41,7 @@ def items_in_any_order(
     item, following = grammar.reserve(), grammar.reserve()
     options: list[str] = []
     for bit, one in enumerate(ordered[:n_bits]):
-        rest = _unless_all(n_bits, bit) if not is_open else ""
+        rest = "" if is_open else _unless_all(n_bits, bit)
         ending = _conditions(n_required, bit)
         options += _options(one, item, following, f"set_bit({bit})", f"bit_clear({bit})", rest, ending)
     for one in [*ordered[n_bits:], *([others] if others else [])]:
@@ -57,7 +58,7 @@ def _options(one: Item, item: str, following: str, number: str, clear: str, rest
     """Yield the options for one item: `number` is the parameter after it, the others are conditions."""
     if one.whole:
         yield f"{one.whole} {following}::{number}{_if(clear)}"
-    if one.before_more:
+    if one.before_more and rest != _NEVER:
         yield f"{one.before_more} {item}::{number}{_if(clear, rest)}"
     if one.before_close:
         yield f"{one.before_close}{_if(clear, ending)}"
@@ -74,7 +75,7 @@ def _conditions(n_required: int, but: int | None = None) -> str:
 def _unless_all(n_bits: int, but: int) -> str:
     """Return the condition that an item other than number `but` was not written."""
     others = _conditions(n_bits, but)
-    return f"not({others})" if others else "not(true)"
+    return f"not({others})" if others else _NEVER
 
 
 def _all(*conditions: str) -> str:

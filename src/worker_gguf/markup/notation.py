@@ -19,6 +19,10 @@ _HEX = "[0-9a-fA-F]"
 _PYTHON_ESCAPE = rf"\\(['\x22\\nrt]|x{_HEX}{{2}}|u{_HEX}{{4}}|U00(0{_HEX}|10){_HEX}{{4}})"
 # One character of a text in these quotes, perhaps written by an escape.
 _PYTHON_CHARACTERS = {quote: rf"([^{quote}\\\x00-\x08\x0b-\x1f]|{_PYTHON_ESCAPE})" for quote in ("'", r"\x22")}
+# Any text. Models that forget to escape a backslash write it before another character, which then follows it.
+_PYTHON_TEXTS = tuple(
+    rf"/{quote}([^{quote}\\\x00-\x08\x0b-\x1f]|{_PYTHON_ESCAPE}|\\[^xuU])*{quote}/" for quote in ("'", r"\x22")
+)
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _GEMMA_KEY = re.compile(r'[^:{}\[\],"<]+')
 
@@ -117,7 +121,9 @@ class PythonNotation:
         return self._grammar.terminal(either(map(literal, written)))
 
     def any_text(self, bounds: Bounds | None) -> str:
-        size = "*" if bounds is None else f"{{{bounds.least},{'' if bounds.most is None else bounds.most}}}"
+        if bounds is None:
+            return self._grammar.terminal(either(_PYTHON_TEXTS))
+        size = f"{{{bounds.least},{'' if bounds.most is None else bounds.most}}}"
         options = [f"/{quote}{one}{size}{quote}/" for quote, one in _PYTHON_CHARACTERS.items()]
         return self._grammar.terminal(either(options))
 

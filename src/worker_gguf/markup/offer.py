@@ -16,8 +16,9 @@ __all__ = ["Offer", "as_json", "json_types", "literal_as_json", "python_as_json"
 _ALL_TYPES = frozenset({"string", "number", "integer", "boolean", "null", "array", "object"})
 _PYTHON_WORDS = {"true": "True", "false": "False", "null": "None"}
 _JSON_WORD_OR_STRING = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\b(?:true|false|null)\b""")
-# A schema that refers to itself ends here.
+# Where a schema refers to itself, or to very many others, no more is looked at.
 _MAX_DEPTH = 8
+_MAX_SCHEMAS = 500
 
 
 class Offer:
@@ -77,28 +78,40 @@ class Parameters:
         return iter(self._properties)
 
 
-def json_types(schema: object, root: Mapping[str, Any], depth: int = 0) -> frozenset[str]:
+def json_types(schema: object, root: Mapping[str, Any]) -> frozenset[str]:
     """Return the JSON types that a schema allows, by the keywords that name types or values."""
-    if not isinstance(schema, Mapping) or depth > _MAX_DEPTH:
-        return _ALL_TYPES
-    types = _ALL_TYPES
-    declared = schema.get("type")
-    if isinstance(declared, str):
-        types &= {declared}
-    elif isinstance(declared, list):
-        types &= {name for name in declared if isinstance(name, str)}
-    if "const" in schema:
-        types &= _types_of([schema["const"]])
-    if isinstance(schema.get("enum"), list):
-        types &= _types_of(schema["enum"])
-    for keyword in ("anyOf", "oneOf"):
-        if isinstance(schema.get(keyword), list):
-            types &= frozenset().union(*(json_types(one, root, depth + 1) for one in schema[keyword]))
-    for one in schema["allOf"] if isinstance(schema.get("allOf"), list) else ():
-        types &= json_types(one, root, depth + 1)
-    if isinstance(schema.get("$ref"), str):
-        types &= json_types(_resolve(schema["$ref"], root), root, depth + 1)
-    return types or _ALL_TYPES
+    return _Types(root).of(schema)
+
+
+class _Types:
+    """Finds types within one document. It looks at a limited number of schemas; what it does not see allows all."""
+
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        self._root = root
+        self._n_left = _MAX_SCHEMAS
+
+    def of(self, schema: object, depth: int = 0) -> frozenset[str]:
+        self._n_left -= 1
+        if not isinstance(schema, Mapping) or depth > _MAX_DEPTH or self._n_left < 0:
+            return _ALL_TYPES
+        types = _ALL_TYPES
+        declared = schema.get("type")
+        if isinstance(declared, str):
+            types &= {declared}
+        elif isinstance(declared, list):
+            types &= {name for name in declared if isinstance(name, str)}
+        if "const" in schema:
+            types &= _types_of([schema["const"]])
+        if isinstance(schema.get("enum"), list):
+            types &= _types_of(schema["enum"])
+        for keyword in ("anyOf", "oneOf"):
+            if isinstance(schema.get(keyword), list):
+                types &= frozenset().union(*(self.of(one, depth + 1) for one in schema[keyword]))
+        for one in schema["allOf"] if isinstance(schema.get("allOf"), list) else ():
+            types &= self.of(one, depth + 1)
+        if isinstance(schema.get("$ref"), str):
+            types &= self.of(_resolve(schema["$ref"], self._root), depth + 1)
+        return types or _ALL_TYPES
 
 
 def _types_of(values: Sequence[object]) -> frozenset[str]:

@@ -15,7 +15,7 @@ from worker_gguf.markup.call_probe import probe_calls
 from worker_gguf.markup.conversations import Conversations, Render
 from worker_gguf.markup.differences import is_mark, last_mark
 from worker_gguf.markup.families import GENERIC, fallback_format, known_format
-from worker_gguf.markup.reasoning_probe import THINK_TAGS, probe_content, probe_reasoning
+from worker_gguf.markup.reasoning_probe import THINK_TAGS, probe_reasoning
 
 __all__ = ["derived_format", "probe_format", "with_think_tags"]
 
@@ -35,7 +35,7 @@ def probe_format(source: str, render: Render) -> CallFormat:
 def derived_format(source: str, render: Render) -> CallFormat:
     """Return the format that the renderings of a template show, or the generic one, which must be stated."""
     conversations = Conversations(render)
-    marks = probe_content(conversations, probe_reasoning(conversations, source))
+    marks = probe_reasoning(conversations, source)
     shown = probe_calls(conversations, marks)
     if shown is None:
         fallback = fallback_format(source) if conversations.lists_tools else None

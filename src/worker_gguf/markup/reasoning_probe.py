@@ -13,10 +13,18 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from worker_gguf.markup.call_format import CallFormat
-from worker_gguf.markup.conversations import CONTENT, FIRST, REASONING, Conversations
-from worker_gguf.markup.differences import common_prefix, common_suffix, counterpart, end_of_turn, first_mark, last_mark
+from worker_gguf.markup.conversations import CONTENT, FIRST, REASONING, Conversations, has_needle
+from worker_gguf.markup.differences import (
+    common_prefix,
+    common_suffix,
+    counterpart,
+    end_of_turn,
+    first_mark,
+    is_mark,
+    last_mark,
+)
 
-__all__ = ["THINK_TAGS", "probe_content", "probe_reasoning"]
+__all__ = ["THINK_TAGS", "probe_reasoning"]
 
 THINK_TAGS = CallFormat(reasoning_start="<think>\n", reasoning_ends=("\n</think>\n\n",))
 # A text in the source of a template that renders no reasoning, and the marks that its model writes.
@@ -45,23 +53,40 @@ class _Turn(NamedTuple):
 
 
 def probe_reasoning(conversations: Conversations, source: str) -> CallFormat:
-    """Return the marks of reasoning; those of an empty value if there are none."""
-    openings = conversations.openings
+    """Return the marks of reasoning and of content; a value without any if there are none."""
+    start, end = _around_no_content(conversations)
+    marks = _reasoning(conversations, source, start)
+    known = replace(marks, content_start=start, content_end=end) if start else _with_content(conversations, marks)
+    before_end = _before_end(conversations, known)
+    return replace(known, ignored=(*known.ignored, before_end)) if before_end else known
+
+
+def _before_end(conversations: Conversations, marks: CallFormat) -> str:
+    """Return the marks at the end of a turn but the last one, which ends the generation."""
+    after = conversations.after_content().removeprefix(marks.content_end).rstrip()
+    before_end = after.removesuffix(last_mark(after)).strip()
+    # Some templates begin another turn in any case.
+    is_end = is_mark(before_end) and not any(after.startswith(opening) for opening in conversations.openings if opening)
+    return before_end if is_end and not has_needle(before_end) else ""
+
+
+def _reasoning(conversations: Conversations, source: str, content_start: str) -> CallFormat:
+    opening = conversations.openings[0]
     for turn in _turns(conversations):
+        end = turn.after.removesuffix(content_start)
         start = turn.before[len(common_prefix(turn.before, turn.plain)) :]
         if not start.strip():
-            start = counterpart(turn.after, turn.before)
+            start = counterpart(end, turn.before)
         if not start.strip():
             # The prompt opens the reasoning, and no turn of the past shows it.
-            start = openings[0][len(common_prefix(openings[0], turn.before)) :]
-        return CallFormat(reasoning_start=start.lstrip(), reasoning_ends=(turn.after,))
+            start = opening[len(common_prefix(opening, turn.before)) :]
+        return CallFormat(reasoning_start=start.lstrip(), reasoning_ends=(end,))
     return _from_prompt(conversations) or next((marks for text, marks in _IN_SOURCE if text in source), CallFormat())
 
 
-def probe_content(conversations: Conversations, marks: CallFormat) -> CallFormat:
-    """Add the marks around content, for a model that wraps it."""
-    plain = conversations.turn(content=CONTENT) or ""
-    before, found, after = plain.partition(CONTENT)
+def _with_content(conversations: Conversations, marks: CallFormat) -> CallFormat:
+    """Add the marks around content, for a model that wraps it and writes nothing if there is none."""
+    before, found, after = (conversations.turn(content=CONTENT) or "").partition(CONTENT)
     if not found:
         return marks
     # What a turn of calls begins with, too, is not about content.
@@ -74,8 +99,25 @@ def probe_content(conversations: Conversations, marks: CallFormat) -> CallFormat
         return marks
     ends = tuple(end.removesuffix(start) for end in marks.reasoning_ends)
     start = start.removeprefix(next(iter(ends), "").strip())
-    end = after[: end_of_turn(after, conversations.after_calls() or conversations.openings[0])]
+    opening = conversations.openings[0]
+    end = after[: end_of_turn(after, conversations.after_calls() or opening, opening)].rstrip()
+    if end == after.rstrip() and last_mark(end) != end:
+        # Turns with calls end with another mark, so the last one is that of the turn.
+        end = end.removesuffix(last_mark(end))
     return replace(marks, reasoning_ends=ends, content_start=start, content_end=end.rstrip())
+
+
+def _around_no_content(conversations: Conversations) -> tuple[str, str]:
+    """Return the marks of content that a template writes even if there is none, before a call; "" if it writes none."""
+    if not conversations.has_calls:
+        return "", ""
+    before, _, after = (conversations.turn(content=CONTENT) or "").partition(CONTENT)
+    own = (conversations.turn([FIRST]) or "").partition(FIRST.name)[0]
+    beside_call = (conversations.turn([FIRST], content=CONTENT) or "").partition(CONTENT)[2]
+    end = common_prefix(after, beside_call).strip()
+    start = counterpart(end, before).strip()
+    is_pair = bool(start) and own.rpartition(start)[2].lstrip().startswith(end)
+    return (start, end) if is_pair else ("", "")
 
 
 def _turns(conversations: Conversations) -> Iterator[_Turn]:

@@ -47,8 +47,9 @@ class _Text:
         self.is_empty = False
 
     @property
-    def ends_with_blank(self) -> bool:
-        return self._space[-1:] in (" ", "\t") and bool(self._space)
+    def is_within_line(self) -> bool:
+        """Whether the text ends with a blank in the middle of a line."""
+        return not self.is_empty and bool(self._space) and "\n" not in self._space
 
     def finish(self, keeps_space: bool) -> None:
         """End a region; white space at its end is kept or dropped."""
@@ -124,7 +125,7 @@ class RegionFlow:
                 else:
                     self._content.write(mark)
                 return
-            is_mention = self._reasoning.ends_with_blank and not self._calls.is_section(hit.number)
+            is_mention = self._reasoning.is_within_line and not self._calls.is_section(hit.number)
             if not is_mention and (yield from self._calls.read(hit.number)) != "text":
                 self._reasoning.finish(keeps_space=not self._splits_reasoning)
                 self._begin_after_call()

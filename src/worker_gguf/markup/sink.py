@@ -24,7 +24,7 @@ class Sink:
 
     A call is opened, written and closed, or dropped. With `holds_calls`, a call is a part only once it is closed, so
     one that is dropped never was there; without, its pieces are parts at once, and those of a dropped call stay. After
-    `begin_list`, also calls that are closed are held until `end_list`.
+    `begin_list`, also calls that are closed are held until `end_list`, and `drop_list` drops them.
     """
 
     def __init__(self, holds_calls: bool, new_id: Callable[[], str]) -> None:
@@ -88,6 +88,9 @@ class Sink:
     def end_list(self) -> None:
         for name, arguments in self._list or ():
             self._emit(name, arguments)
+        self._list = None
+
+    def drop_list(self) -> None:
         self._list = None
 
     def _emit(self, name: str, arguments: list[str]) -> None:

@@ -30,9 +30,10 @@ class TaggedReader:
 
     def __init__(self, form: CallFormat, values: TaggedValues) -> None:
         self._values = values
+        self._known_keys: tuple[Parameters, Markers] | None = None
         call_end = form.call_end or form.section_end
         others = (form.section_end, form.call_start, form.section_start)
-        self._next = markers(values.key_start, call_end, "".join(call_end.split()[:1]), *others)
+        self._next = markers(values.key_start, call_end, form.first_call_end, *others)
         self._after_call = markers(*others, *form.other_starts)
         self._key_end = markers(values.type_start, values.key_end)
         self._type_end = markers(values.key_end)
@@ -120,11 +121,16 @@ class TaggedReader:
         if number == _VALUE_END:
             return (yield from source.follows(self._next)) != NOWHERE or source.is_over()
         if number == _NEXT_VALUE:
-            key_ends = [end for end in (self._values.type_start, self._values.key_end) if end]
-            keys = Markers(key + end for key in parameters for end in key_ends)
             is_line = self._line is None or mark.startswith("\n")
-            return is_line and (yield from source.follows(keys)) != NOWHERE
+            return is_line and (yield from source.follows(self._keys(parameters))) != NOWHERE
         return (yield from source.follows(self._after_call)) != NOWHERE or source.is_over()
+
+    def _keys(self, parameters: Parameters) -> Markers:
+        """Return what the known keys look like after the mark that begins a value."""
+        if self._known_keys is None or self._known_keys[0] is not parameters:
+            ends = [end for end in (self._values.type_start, self._values.key_end) if end]
+            self._known_keys = (parameters, Markers(key + end for key in parameters for end in ends))
+        return self._known_keys[1]
 
 
 def _drop(text: str) -> None:

@@ -7,10 +7,11 @@ another value or the call's end after it.
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from worker_gguf.markup.argument_schema import Arguments, Bounds, text_bounds, texts_of
+from worker_gguf.markup.argument_schema import Arguments, Bounds, merged, object_of, sizes_of, text_bounds, texts_of
 from worker_gguf.markup.call_format import CallFormat, TaggedValues
 from worker_gguf.markup.json_value import json_value
 from worker_gguf.markup.lark import LarkGrammar, either, literal, optional
@@ -22,10 +23,14 @@ __all__ = ["TaggedArguments"]
 
 # The name of an argument that the schema does not name.
 _OTHER_KEY = r"/\w([\w .\-]{0,62}\w)?/"
+_ANY_KEY = r'/[^<>"\n]+/'
 _ANY_TEXT = "/(?s:.*)/"
 _SOME_TEXT = "/(?s:.+)/"
 # How templates that write Python's words for JSON's write them.
 _PYTHON_WORDS = {"boolean": ("True", "False"), "null": ("None",)}
+# The key of each item of an array whose items are values in values.
+_ITEM = "item"
+_NESTED = frozenset({"array", "object"})
 _JSON_TYPES = frozenset({"string", "number", "integer", "boolean", "null", "array", "object"})
 
 
@@ -48,6 +53,7 @@ class TaggedArguments:
         self._values = values
         self._close = form.call_end or form.section_end
         self._texts: dict[str, str] = {}
+        self._rules: dict[tuple[str, str, int], str] = {}
         # A line break after the last mark before a value, and one before the mark at its end, are not part of it.
         self._is_on_lines = (values.value_start or values.key_end).endswith("\n")
 
@@ -88,6 +94,8 @@ class TaggedArguments:
                 fixed.append(f"{way.head} {way.value} {marks.expression(end)}")
             else:
                 raw.append(way.head)
+        if values.is_nested:
+            fixed += self._nested_ways(end, schema, arguments)
         bounds = text_bounds(schema, arguments.document)
         if raw and not self._can_look_ahead(end):
             fixed += [f"{head} {self._raw_text(end, bounds)}" for head in raw]
@@ -122,8 +130,37 @@ class TaggedArguments:
                     continue
                 texts = listed
                 yield _Way(self._head(word, space_after=False), self._one_of(texts), is_text=True)
-            if rest := allowed - {"string"}:
+            if rest := allowed - {"string"} - (_NESTED if values.is_nested else frozenset()):
                 yield from self._json_ways(self._head(word), schema, rest, arguments, is_alone=not texts)
+
+    def _nested_ways(self, end: str, schema: object, arguments: Arguments) -> Iterator[str]:
+        """Yield the ways to write an object or an array as values in values, with the mark at its end."""
+        marks, values = self._marks, self._values
+        types = json_types(schema, arguments.document)
+        own = merged(schema, arguments.document)
+        start, close = marks.expression(values.key_start), marks.expression(end)
+        head = marks.expression(values.key_end)
+        if "object" in types:
+            shape = object_of(own, arguments.document, is_lenient=arguments.is_lenient)
+            items = [
+                Item(self._named(key, one, shape), is_required=key in shape.required)
+                for key, one in shape.properties.items()
+            ]
+            members = items_in_any_order(self._grammar, items, others=None, first=start, between=start, close=close)
+            yield f"{head} {members}"
+        if "array" in types:
+            item = f"{start} {self._named(_ITEM, own.get('items', True), arguments)}"
+            least, most = sizes_of(own)
+            if most != 0:
+                yield f"{head} ({item}){{{least},{'' if most is None else most}}} {close}"
+
+    def _named(self, key: str, schema: object, arguments: Arguments) -> str:
+        """Return the rule of a key and its value inside another value."""
+        known = (key, json.dumps(schema), id(arguments.document))
+        if known not in self._rules:
+            self._rules[known] = self._grammar.reserve()
+            self._grammar.define(self._rules[known], self._item(literal(key), key, schema, arguments).whole)
+        return self._rules[known]
 
     def _json_ways(
         self, head: str, schema: object, types: frozenset[str], arguments: Arguments, *, is_alone: bool
@@ -150,8 +187,13 @@ class TaggedArguments:
         return self._grammar.terminal(either(literal(text) or '""' for text in texts))
 
     def _can_look_ahead(self, end: str) -> bool:
-        """Whether the marks after a value are texts, which a terminal can have, and not control tokens."""
-        return all(map(self._marks.is_text, (end, self._values.key_start, self._close)))
+        """Whether the marks after a value are texts, which a terminal can have, and tell what follows it.
+
+        Where the end of the call begins as the next value does, the first mark at the end of a value ends it.
+        """
+        start = self._values.key_start.strip()
+        is_text = all(map(self._marks.is_text, (end, start, self._close)))
+        return is_text and not self._close.strip().startswith(start)
 
     def _raw_text(self, end: str, bounds: Bounds | None) -> str:
         """Return an expression for a raw text and the mark at its end, where control tokens tell the end."""
@@ -175,18 +217,26 @@ class TaggedArguments:
         """Return the body of a terminal for a text in which nothing ends a value."""
         if end in self._texts:
             return self._texts[end]
-        form, marks = self._form, self._marks
+        form, marks, values = self._form, self._marks, self._values
         calls = [form.section_end, form.call_start, form.section_start]
+        pairs = [(end, follower) for follower in (values.key_start, self._close, *calls)]
+        if not values.key_close:
+            pairs += [(self._close, follower) for follower in (*calls, *form.other_starts)]
         faults = [
             f"{marks.excluded(mark)} {marks.any_space} {marks.excluded(follower)}"
-            for mark, followers in (
-                (end, [self._values.key_start, self._close, *calls]),
-                (self._close, [*calls, *form.other_starts]),
-            )
-            for follower in followers
+            for mark, follower in pairs
             if marks.is_text(follower)
         ]
-        self._texts[end] = f"~({_ANY_TEXT} {either(faults)} {_ANY_TEXT})"
+        # Another value ends one whose mark at the end is missing.
+        line = '"\\n" ' if self._is_on_lines else ""
+        key = f"{line}{marks.excluded(values.key_start)} {marks.any_space} {_ANY_KEY} {marks.any_space}"
+        faults += [
+            f"{key} {marks.excluded(mark)}"
+            for mark in (values.type_start, values.key_end)
+            if marks.is_text(mark) and not values.key_close
+        ]
+        # Without the first part, the complement would also have bytes that are no text, such as control tokens.
+        self._texts[end] = f"({_ANY_TEXT} & ~({_ANY_TEXT} {either(faults)} {_ANY_TEXT}))"
         return self._texts[end]
 
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from worker_gguf.markup.argument_schema import Arguments, merged, object_of, text_bounds
+from worker_gguf.markup.argument_schema import Arguments, merged, object_of, sizes_of, text_bounds
 from worker_gguf.markup.json_value import json_value
 from worker_gguf.markup.lark import LarkGrammar, either, literal
 from worker_gguf.markup.named_items import Item, items_in_any_order
@@ -101,7 +101,7 @@ class ValueGrammar:
     def _array(self, schema: Mapping[str, Any]) -> str:
         first = schema.get("prefixItems")
         prefix = first if isinstance(first, list) else []
-        least, most = schema.get("minItems", 0), schema.get("maxItems")
+        least, most = sizes_of(schema)
         items = schema.get("items", True)
         rest = None if items is False else self.value(items)
         return f'"[" {self._items([self.value(one) for one in prefix], rest, least, most)} "]"'

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from worker_gguf.markup.call_format import CallFormat, TaggedValues
 from worker_gguf.markup.conversations import ARGUMENTS, FIRST, SECOND, TWO_ARGUMENTS, Call, Conversations
-from worker_gguf.markup.differences import is_boundary, last_mark, shared_start, split_repetition
+from worker_gguf.markup.differences import is_boundary, is_rest, last_mark, shared_start, split_repetition
 from worker_gguf.markup.seen import COUNTER, ID_PATTERN, SeenCalls, ValueTexts
 
 __all__ = ["calls_with_values", "with_values"]
@@ -197,7 +197,9 @@ def _cut(texts: ValueTexts, after: str) -> tuple[str, str, str, str, str]:
     repeated between the values counts.
     """
     before, between = texts.before_key, texts.between
-    cuts = [cut for cut in range(len(before)) if is_boundary(before, cut) and _fits(texts, after, cut) is not None]
+    # A closing bracket after the name belongs to the mark that the name is in, as in <call:NAME>.
+    starts = (cut for cut in range(int(is_rest(before)), len(before)) if is_boundary(before, cut))
+    cuts = [cut for cut in starts if _fits(texts, after, cut) is not None]
     if not cuts:
         arguments_start, key_start, value_end, separator, call_end = split_repetition(before, between, after)
         return key_start, value_end, separator, arguments_start, call_end
