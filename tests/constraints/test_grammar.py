@@ -110,7 +110,7 @@ def test_a_fault_is_explained_without_the_grammar(kind: GrammarKind, grammar: st
 
 
 def test_the_only_place_of_a_keyword_is_named() -> None:
-    two = {"patternProperties": {"a": {}, "b": {}}}
+    two: dict[str, Any] = {"patternProperties": {"a": {}, "b": {}}}
     one = json.dumps({"properties": {"x/y": {"items": two}}})
     assert "('patternProperties' at #/properties/x~1y/items)" in refusal("json_schema", one)
     both = json.dumps({"properties": {"x": two, "y": two}})
