@@ -109,6 +109,14 @@ def test_a_fault_is_explained_without_the_grammar(kind: GrammarKind, grammar: st
     assert len(message) < 250
 
 
+def test_the_only_place_of_a_keyword_is_named() -> None:
+    two: dict[str, Any] = {"patternProperties": {"a": {}, "b": {}}}
+    one = json.dumps({"properties": {"x/y": {"items": two}}})
+    assert "('patternProperties' at #/properties/x~1y/items)" in refusal("json_schema", one)
+    both = json.dumps({"properties": {"x": two, "y": two}})
+    assert "#" not in refusal("json_schema", both)
+
+
 def test_a_reason_never_quotes() -> None:
     assert SECRET not in reason(f'at 3(8): something new about "{SECRET}"\n 3 | {SECRET}')
     assert reason("") == "llguidance does not accept it"

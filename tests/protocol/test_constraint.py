@@ -113,11 +113,9 @@ def test_a_grammar(fields: dict[str, Any], expected: Constraint) -> None:
         {"response_format": {"type": "text"}},
         {"response_format": {}},
         {"grammar": "", "regex": "", "lark": "", "grammar_string": ""},
-        *(
-            {name: empty}
-            for name in ("format", "guided_json", "guided_regex", "structured_outputs")
-            for empty in ("", [], {})
-        ),
+        {"format": "", "guided_json": "", "guided_regex": "", "structured_outputs": ""},
+        {"format": [], "guided_json": [], "guided_regex": [], "structured_outputs": []},
+        {"format": {}, "guided_json": {}, "guided_regex": {}, "structured_outputs": {}},
         {"choice": [], "guided_choice": [], "guided_grammar": ""},
         {"structured_outputs": {"json": None, "regex": "", "choice": [], "json_object": False}},
     ],
@@ -196,9 +194,12 @@ def test_a_lazy_grammar_is_refused() -> None:
         ({"response_format": {"type": "structural_tag"}}, "response_format.type", "Use tools"),
         ({"structural_tag": {"x": 1}}, "structural_tag", "Use tools"),
         ({"structured_outputs": {"structural_tag": "x"}}, "structured_outputs.structural_tag", "Use tools"),
-        ({"json_schema": "swordfish"}, None, "is not JSON"),
+        ({"json_schema": "swordfish"}, "json_schema", "is not JSON"),
         ({"json_schema": False}, "json_schema", "no answer matches"),
         ({"guided_json": "[1]"}, "guided_json", "must be an object"),
+        ({"guided_json": '{"const": "\\ud800swordfish"}'}, "guided_json", "unpaired surrogate"),
+        ({"guided_json": '{"maximum": 1e999}'}, "guided_json", "not finite"),
+        ({"guided_json": '{"a": 1, "a": 2}'}, "guided_json", "a name twice"),
         ({"format": "swordfish"}, "format", "json or a JSON Schema"),
         ({"choice": ["a", ""]}, "choice", "not empty"),
         ({"structured_outputs": {"choice": "swordfish"}}, "structured_outputs.choice", "list of texts"),

@@ -217,7 +217,7 @@ def test_a_format_next_to_a_pattern_must_match_as_well() -> None:
 
 
 def test_options_of_one_of_may_be_told_apart_by_a_property() -> None:
-    schema = {
+    schema: dict[str, Any] = {
         "oneOf": [{"$ref": "#/$defs/cat"}, {"$ref": "#/$defs/dog"}],
         "discriminator": {"propertyName": "kind"},
         "$defs": {
@@ -276,6 +276,11 @@ def test_which_options_differ(left: Any, right: Any, differ: bool) -> None:
         ({"allOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]}, "multiples of a number"),
         ({"prefixItems": [{"multipleOf": 9000 + n} for n in range(50)]}, "too long to compile"),
         ({"enum": [[n, {"a": n}] for n in range(9000)]}, "too long to compile"),
+        ({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}, "without an end"),
+        ({"type": "array", "items": {"$ref": "#"}, "minItems": 1}, "without an end"),
+        ({"type": "array", "prefixItems": [True, {"$ref": "#"}], "minItems": 2}, "without an end"),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}, "without an end"),
+        ({"anyOf": [{"$ref": "#"}, {"allOf": [{"$ref": "#"}]}]}, "without an end"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -289,3 +294,19 @@ def test_large_schemas_pass() -> None:
     assert faults(chain(100)) == []
     assert faults(copies(5)) == []
     assert faults({"properties": {"child": {"items": {"$ref": "#"}}}}) == []
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"a": {"$ref": "#"}}},
+        {"type": ["object", "null"], "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
+        {"type": "object", "properties": {"a": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}, "required": ["a"]},
+        {"type": "array", "items": {"$ref": "#"}},
+        {"type": "array", "items": {"$ref": "#"}, "prefixItems": [True], "minItems": 1},
+        {"properties": {"a": {"$ref": "#"}}, "required": ["a"]},
+    ],
+    ids=str,
+)
+def test_recursion_that_can_end_passes(schema: dict[str, Any]) -> None:
+    assert faults(schema) == []

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 from worker_gguf.constraints.gbnf import gbnf_to_lark
 from worker_gguf.engine.json_form import JSON_FORM
 from worker_gguf.engine.request import Constraint
 from worker_gguf.errors import InvalidRequest
 
-__all__ = ["check", "compiled_text", "reason"]
+__all__ = ["check", "compiled_text", "reason", "unusable"]
 
 _MAX_REASON = 160
 # What llguidance's messages say of a fault, for those that would otherwise quote the grammar.
@@ -18,7 +19,7 @@ _REASONS = (
     (r"^NoExtension", "no token can follow"),
     (r"Unsatisfiable schema", "no value matches the schema"),
     (r"circular references with sibling keys", "a $ref with other keywords next to it refers to itself"),
-    (r"patternProperty regexes", "two patterns of patternProperties may match the same name"),
+    (r"patternProperty", "two patterns of patternProperties may match the same name"),
     (r"if regex is empty|range for", "a pattern or a range of numbers is too complex"),
     (r"schema too large|stack level", "allOf, anyOf, oneOf or $ref multiply each other too often"),
     (r"min/maxProperties", "minProperties and maxProperties need all named properties in required"),
@@ -34,6 +35,14 @@ _REASONS = (
     (r"unknown special token|[Tt]oken range", "it names a token that the model does not have"),
     (r"Empty grammar", "it is empty"),
     (r"lexer error|[Ee]xpected", "it is not well-formed"),
+)
+# The keyword that a fault is about, where only one use of it can be meant.
+_KEYWORDS = (
+    (r"patternProperty", "patternProperties"),
+    (r"circular references with sibling keys", "$ref"),
+    (r"min/maxProperties", "minProperties"),
+    (r"range for", "minimum"),
+    (r"regex", "pattern"),
 )
 _LINE = re.compile(r"^(?:at )?(\d+)\(\d+\)")
 
@@ -52,7 +61,7 @@ def compiled_text(constraint: Constraint) -> str:
             try:
                 return LLMatcher.grammar_from_json_schema(constraint.grammar, overrides=options)  # type: ignore[arg-type]
             except ValueError as error:
-                raise _unusable("JSON Schema", str(error)) from None
+                raise unusable(constraint, str(error)) from None
         case "regex":
             return LLMatcher.grammar_from_regex(constraint.grammar)
         case "gbnf":
@@ -70,10 +79,18 @@ def check(constraint: Constraint) -> None:
     """
     from llguidance import LLMatcher
 
-    message = LLMatcher.validate_grammar(compiled_text(constraint))
-    if message:
-        what = {"json_schema": "JSON Schema", "regex": "regular expression"}.get(constraint.kind, "grammar")
-        raise _unusable(what, message)
+    if message := LLMatcher.validate_grammar(compiled_text(constraint)):
+        raise unusable(constraint, message)
+
+
+def unusable(constraint: Constraint, message: str) -> InvalidRequest:
+    """Return the error for a constraint that llguidance refused with this message, without `param`.
+
+    It has no text of the request, but for a JSON Schema the place of the fault, if that is known.
+    """
+    what = {"json_schema": "JSON Schema", "regex": "regular expression"}.get(constraint.kind, "grammar")
+    place = _place(constraint.grammar, message) if constraint.kind == "json_schema" else ""
+    return InvalidRequest(f"The {what} cannot be used: {reason(message)}{place}.")
 
 
 def reason(message: str) -> str:
@@ -97,5 +114,18 @@ def _choice(texts: list[str]) -> str:
     return f"start: CHOICE\nCHOICE: {' | '.join(map(json.dumps, texts))}\n"
 
 
-def _unusable(what: str, message: str) -> InvalidRequest:
-    return InvalidRequest(f"The {what} cannot be used: {reason(message)}.")
+def _place(schema: str, message: str) -> str:
+    """Return where a schema has the keyword that a message is about, if there is only one such place."""
+    keyword = next((keyword for pattern, keyword in _KEYWORDS if re.search(pattern, message)), None)
+    try:
+        todo: list[tuple[Any, str]] = [(json.loads(schema), "")]
+    except ValueError:
+        return ""
+    found: list[str] = []
+    while todo:
+        value, place = todo.pop()
+        if isinstance(value, dict) and keyword in value:
+            found.append(place)
+        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        todo += [(part, f"{place}/{str(key).replace('~', '~0').replace('/', '~1')}") for key, part in items]
+    return f" ('{keyword}' at #{found[0][:_MAX_REASON]})" if len(found) == 1 else ""

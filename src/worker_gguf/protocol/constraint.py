@@ -150,8 +150,15 @@ def _format(value: str | Mapping[str, Any]) -> Constraint:
 def _schema(param: str, value: object) -> Constraint:
     """Read a schema, or the JSON text of one."""
     if isinstance(value, str):
-        value = read_json(value.encode(), f"value of '{param}'")
+        value = _parsed(param, value)
     return Constraint("json_schema", json.dumps(_prepared(param, value), ensure_ascii=False))
+
+
+def _parsed(param: str, text: str) -> object:
+    try:
+        return read_json(text.encode(), f"value of '{param}'")
+    except InvalidRequest as error:
+        raise InvalidRequest(error.message, param=param) from None
 
 
 def _prepared(param: str, value: object) -> dict[str, Any]:

@@ -57,16 +57,26 @@ def examine(schema: object) -> Examined:
     if not isinstance(schema, dict):
         raise Refused("must be an object")
     _check_depth(schema)
-    text = json.dumps(schema, ensure_ascii=False)
-    if len(text.encode()) > MAX_SCHEMA_BYTES:
-        raise Refused(f"has more than {MAX_SCHEMA_BYTES // 1024} KiB")
-    root: Schema = json.loads(text)  # a copy
+    root: Schema = json.loads(_text(schema))  # a copy
     faults = tuple(_Examination(root).faults())
     try:
         check_cost(root)
     except RecursionError:
         raise Refused("is nested too deeply, with all its references") from None
     return Examined(root, faults)
+
+
+def _text(schema: Schema) -> str:
+    try:
+        text = json.dumps(schema, ensure_ascii=False, allow_nan=False)
+        n_bytes = len(text.encode())
+    except UnicodeEncodeError:
+        raise Refused("has an unpaired surrogate, which is not a character") from None
+    except ValueError:
+        raise Refused("has a number that is not finite") from None
+    if n_bytes > MAX_SCHEMA_BYTES:
+        raise Refused(f"has more than {MAX_SCHEMA_BYTES // 1024} KiB")
+    return text
 
 
 def _check_depth(schema: Schema) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+from worker_gguf.protocol.schema_ending import check_ends
 from worker_gguf.protocol.schema_fault import Refused
 from worker_gguf.protocol.schema_references import resolved
 
@@ -45,12 +46,13 @@ class Cost(NamedTuple):
 
 
 def check_cost(root: object) -> None:
-    """Raise Refused if a schema is nested too deeply, also by its references, or would be copied too often."""
+    """Raise Refused if a schema is nested too deeply, also by its references, or takes too long, or never ends."""
     found = _Found(root)
     if found.levels() > MOST_LEVELS:
         raise Refused(f"leads through more than {MOST_LEVELS} levels of schemas, with all its references")
     if sum(map(_own_ms, found.schemas)) > MOST_MS:
         raise Refused("would take too long to compile; use fewer properties, structured constants and long patterns")
+    check_ends(root, found.schemas)
     costs = _Costs(root)
     cost = _largest(costs.of(schema, merged=False) for schema in found.schemas)
     if cost.size > MOST_COPIES:
