@@ -114,6 +114,9 @@ gpu-check: ## check a worker on this machine's GPU, in six minutes; BUNDLE=folde
 bench-serving: setup ## measure shared prefixes, returning conversations, long prompts and lookup, with bounds
 	$(BIN)/python -m bench.serving $(ARGS)
 
+bench-structured: setup ## measure structured output and tool calls: speed, compile times, invalid answers, lost calls
+	$(BIN)/python -m bench.structured $(ARGS)
+
 soak: setup ## 10,000 mixed requests; the memory of the worker's processes may not grow
 	$(BIN)/python -m bench.serving soak $(ARGS)
 

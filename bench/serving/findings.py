@@ -44,6 +44,8 @@ BOUNDS = {
     "schema_compile_ms": Bound(50),
     "compile_stall_ms": Bound(20),
     "invalid_answers": Bound(0),
+    "lost_calls": Bound(0),
+    "fixtures_right": Bound(1, at_least=True),
 }
 
 

@@ -8,17 +8,20 @@ from pathlib import Path
 from bench import models
 from bench.serving.findings import Findings
 from bench.serving.servers import Setup
-from bench.structured import answers, compiling, schema, tools
+from bench.structured import answers, calls, compiling, schema, tools
 from worker_gguf.embedded import MODEL_PATH
 
 RESULTS = Path(__file__).parents[1] / "results"
 SHARED = Path(__file__).parents[3] / "shared"
-NAMES = ("schema", "tools", "compiling", "answers")
+NAMES = ("schema", "tools", "compiling", "answers", "calls")
 
 
 def measure(part: str, setup: Setup, args: argparse.Namespace) -> None:
     if part == "answers":
         answers.measure(setup, MODEL_PATH, answers.Sizes(answers=args.answers))
+        return
+    if part == "calls":
+        calls.measure(setup.findings)
         return
     model = models.ensure(models.SHAPES[args.model], args.cache)
     match part:
