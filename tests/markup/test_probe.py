@@ -143,12 +143,22 @@ def test_the_probe_finds_a_conversation_that_a_strict_template_takes(source: str
     assert not form.only_at_start
 
 
+SECTION = "<|tool_calls_section_begin|>"
+
+
 def test_a_row_counts_for_a_template_that_lists_tools_but_renders_no_calls() -> None:
-    source = with_check("m.tool_calls") + "{# <|tool_calls_section_begin|> #}"
-    form = derived(source)
-    assert form.section_start == "<|tool_calls_section_begin|>"
-    assert not form.must_be_stated
-    assert derived(source.replace("if tools", "if false")).must_be_stated
+    form = derived(with_check("m.tool_calls") + f"{{# {SECTION} #}}")
+    assert (form.section_start, form.must_be_stated, form.must_list_tools) == (SECTION, False, False)
+
+
+def test_a_row_counts_for_a_template_that_reads_calls_but_renders_none() -> None:
+    form = derived(with_check("m.tool_calls").replace("if tools", "if false") + f"{{# {SECTION} #}}")
+    assert (form.section_start, form.must_be_stated, form.must_list_tools) == (SECTION, False, True)
+
+
+def test_no_row_counts_for_a_template_that_knows_no_tools() -> None:
+    form = derived("{% for m in messages %}" + SECTION + "{{ m.content }}{% endfor %}")
+    assert (form.section_start, form.must_be_stated) == ("", True)
 
 
 def test_an_answer_has_one_call_if_the_template_refuses_two() -> None:
