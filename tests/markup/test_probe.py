@@ -175,6 +175,28 @@ def test_a_template_whose_call_cannot_be_cut_gets_the_stated_format() -> None:
     assert derived(PLAIN.replace("<tool_call>", "<tool_call id={{ call.id }}>")).must_be_stated
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param("{% for m in messages %}{{ m | tojson }}{% endfor %}", id="messages as JSON"),
+        pytest.param("{% for m in messages %}{{ m }}{% endfor %}", id="messages as Python"),
+        pytest.param(),
+        pytest.param("{% for m in messages %}{{ m.content }}{{ tools | tojson }}{% endfor %}", id="only tools"),
+    ],
+)
+def test_a_template_that_writes_calls_in_no_known_way_gets_the_stated_format(source: str) -> None:
+    assert derived(source).must_be_stated
+
+
+def test_a_list_of_calls_as_json_is_read_by_its_keys() -> None:
+    form = derived(
+        "{% for m in messages %}<{{ m.role }}>{{ m.content or '' }}"
+        "{% if m.tool_calls %}[CALLS]{{ m.tool_calls | tojson }}{% endif %}</s>{% endfor %}"
+    )
+    assert (form.section_start, form.is_array, form.json_call.function_key) == ("[CALLS]", True, "function")
+    assert (form.json_call.id_key, form.json_call.constants) == ("id", (("type", '"function"'),))
+
+
 def test_a_call_without_marks_counts_only_at_the_start() -> None:
     form = derived(PLAIN.replace("<tool_call>", "").replace("</tool_call>", ""))
     assert form.only_at_start
