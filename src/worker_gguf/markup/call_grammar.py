@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 from msgspec.structs import replace
 
 from worker_gguf.engine.request import Constraint
+from worker_gguf.errors import InvalidRequest
 from worker_gguf.markup.argument_schema import without_annotations
 from worker_gguf.markup.call_bodies import arguments_json, call_bodies
 from worker_gguf.markup.call_format import CallFormat, Channels
@@ -40,10 +41,17 @@ def call_constraint(form: CallFormat, use: ToolUse, token_of: Callable[[str], in
     Raises InvalidRequest if a tool cannot be written in this format, or if it is strict and its schema cannot be
     guaranteed there; ValueError if there are no tools or the format has no calls.
     """
+    if not use.tools or form.syntax is None:
+        raise ValueError("A constraint on calls needs tools and a format of calls.")
+    try:
+        return _constraint(form, use, token_of)
+    except RecursionError:
+        raise InvalidRequest("The schema of a tool is nested too deeply.", param="tools") from None
+
+
+def _constraint(form: CallFormat, use: ToolUse, token_of: Callable[[str], int | None]) -> Constraint:
     by_name = {tool.name: tool for tool in use.tools}
     tools = tuple(replace(tool, parameters=without_annotations(tool.parameters)) for tool in by_name.values())
-    if not tools or form.syntax is None:
-        raise ValueError("A constraint on calls needs tools and a format of calls.")
     grammar = LarkGrammar()
     marks = Marks(grammar, token_of)
     if form.channels is not None:
