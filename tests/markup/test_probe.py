@@ -180,7 +180,6 @@ def test_a_template_whose_call_cannot_be_cut_gets_the_stated_format() -> None:
     [
         pytest.param("{% for m in messages %}{{ m | tojson }}{% endfor %}", id="messages as JSON"),
         pytest.param("{% for m in messages %}{{ m }}{% endfor %}", id="messages as Python"),
-        pytest.param(),
         pytest.param("{% for m in messages %}{{ m.content }}{{ tools | tojson }}{% endfor %}", id="only tools"),
     ],
 )
