@@ -57,6 +57,8 @@ def test_whatever_is_drawn_is_calls_with_valid_arguments(vocabulary: GrammarVoca
     matcher = vocabulary.matcher(constraint)
     form = model.markup.format
     prompt = "<|start|>assistant" if form.channels else form.reasoning_start + "".join(form.reasoning_ends[:1])
+    if form.content_names and form.syntax == "json":
+        prompt += form.call_start
     n_complete = 0
     for seed in range(12):
         matcher.reset()

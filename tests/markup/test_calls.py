@@ -8,6 +8,7 @@ import pytest
 
 from tests.markup.reading import calls_of, parser_of, parts_of, read
 from tests.markup.replay import joined
+from worker_gguf.markup.call_format import CallFormat, JsonCall, TaggedValues
 from worker_gguf.markup.known_formats import (
     COMMAND_R,
     DEEPSEEK_V3_2,
@@ -20,6 +21,7 @@ from worker_gguf.markup.known_formats import (
     LFM2,
     LLAMA_3,
     LLAMA_4,
+    MINIMAX_M2,
     MISTRAL_V11,
     NEMOTRON_NANO_2,
     QWEN3_CODER,
@@ -202,3 +204,45 @@ def test_arrays_may_have_one_call_or_none() -> None:
     assert calls_of(NEMOTRON_NANO_2, '<TOOLCALL>{"name": "now", "arguments": {}}</TOOLCALL>') == [("now", {})]
     action = 'Action:\n```json\n[{"tool_name": "now", "parameters": {}},\n{"tool_name": "now", "parameters": {}}]\n```'
     assert [name for name, _ in read(COMMAND_R, action)[2]] == ["now", "now"]
+
+
+def test_the_name_may_be_the_key_of_the_arguments() -> None:
+    keys = JsonCall(name_key="", arguments_key="", is_name_key=True)
+    form = CallFormat(
+        syntax="json_object", section_start="<calls>", section_end="</calls>", is_array=True, json_call=keys
+    )
+    assert calls_of(form, '<calls>[{"look_up": {"n": 1}}, {"now": {}}]</calls>') == [("look_up", {"n": 1}), ("now", {})]
+    assert read(form, '<calls>[{"unknown": {"n": 1}}]</calls>')[2] == []
+
+
+def test_an_id_may_stand_before_the_name() -> None:
+    form = CallFormat(
+        syntax="json",
+        section_start="<calls>",
+        call_start="<call>",
+        name_start="<name>",
+        id_pattern="[0-9]+",
+        arguments_start="<args>",
+        call_end="</call>",
+    )
+    text = '<calls><call>123<name>look_up<args>{"n": 1}</call><call>124<name>now<args>{}</call>'
+    assert calls_of(form, text) == [("look_up", {"n": 1}), ("now", {})]
+
+
+def test_values_between_tags_may_all_be_json() -> None:
+    values = TaggedValues("[set ", "]", value_end="[/set]", is_json=True)
+    form = CallFormat(syntax="tagged", call_start="[do ", arguments_start="]", call_end="[/do]", values=values)
+    text = '[do look_up][set text]"a [/set] \\"b\\""[/set][set n]1[/set][set list]["x"][/set][/do]'
+    assert calls_of(form, text) == [("look_up", {"text": 'a [/set] "b"', "n": 1, "list": ["x"]})]
+
+
+def test_values_between_tags_may_have_values_in_them() -> None:
+    values = TaggedValues("<", ">", value_end="</", key_close=">", is_nested=True)
+    form = CallFormat(syntax="tagged", call_start="{call ", arguments_start="}", call_end="{/call}", values=values)
+    text = "{call look_up}<text><b>x</b></text><list><item>1</item><item>a</item></list><n>2</n>{/call}"
+    assert calls_of(form, text) == [("look_up", {"text": "<b>x</b>", "list": [1, "a"], "n": 2})]
+
+
+def test_a_tag_may_close_itself() -> None:
+    text = '<minimax:tool_call>\n<invoke name="now"/>\n<invoke name="now">\n</invoke>\n</minimax:tool_call>'
+    assert calls_of(MINIMAX_M2, text) == [("now", {}), ("now", {})]

@@ -143,12 +143,22 @@ def test_the_probe_finds_a_conversation_that_a_strict_template_takes(source: str
     assert not form.only_at_start
 
 
+SECTION = "<|tool_calls_section_begin|>"
+
+
 def test_a_row_counts_for_a_template_that_lists_tools_but_renders_no_calls() -> None:
-    source = with_check("m.tool_calls") + "{# <|tool_calls_section_begin|> #}"
-    form = derived(source)
-    assert form.section_start == "<|tool_calls_section_begin|>"
-    assert not form.must_be_stated
-    assert derived(source.replace("if tools", "if false")).must_be_stated
+    form = derived(with_check("m.tool_calls") + f"{{# {SECTION} #}}")
+    assert (form.section_start, form.must_be_stated, form.must_list_tools) == (SECTION, False, False)
+
+
+def test_a_row_counts_for_a_template_that_reads_calls_but_renders_none() -> None:
+    form = derived(with_check("m.tool_calls").replace("if tools", "if false") + f"{{# {SECTION} #}}")
+    assert (form.section_start, form.must_be_stated, form.must_list_tools) == (SECTION, False, True)
+
+
+def test_no_row_counts_for_a_template_that_knows_no_tools() -> None:
+    form = derived("{% for m in messages %}" + SECTION + "{{ m.content }}{% endfor %}")
+    assert (form.section_start, form.must_be_stated) == ("", True)
 
 
 def test_an_answer_has_one_call_if_the_template_refuses_two() -> None:
@@ -163,6 +173,27 @@ def test_a_mark_that_ends_only_turns_with_calls_is_no_content() -> None:
 
 def test_a_template_whose_call_cannot_be_cut_gets_the_stated_format() -> None:
     assert derived(PLAIN.replace("<tool_call>", "<tool_call id={{ call.id }}>")).must_be_stated
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param("{% for m in messages %}{{ m | tojson }}{% endfor %}", id="messages as JSON"),
+        pytest.param("{% for m in messages %}{{ m }}{% endfor %}", id="messages as Python"),
+        pytest.param("{% for m in messages %}{{ m.content }}{{ tools | tojson }}{% endfor %}", id="only tools"),
+    ],
+)
+def test_a_template_that_writes_calls_in_no_known_way_gets_the_stated_format(source: str) -> None:
+    assert derived(source).must_be_stated
+
+
+def test_a_list_of_calls_as_json_is_read_by_its_keys() -> None:
+    form = derived(
+        "{% for m in messages %}<{{ m.role }}>{{ m.content or '' }}"
+        "{% if m.tool_calls %}[CALLS]{{ m.tool_calls | tojson }}{% endif %}</s>{% endfor %}"
+    )
+    assert (form.section_start, form.is_array, form.json_call.function_key) == ("[CALLS]", True, "function")
+    assert (form.json_call.id_key, form.json_call.constants) == ("id", (("type", '"function"'),))
 
 
 def test_a_call_without_marks_counts_only_at_the_start() -> None:

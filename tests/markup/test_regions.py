@@ -65,6 +65,19 @@ def test_reasoning_can_stay_in_the_content() -> None:
     assert read(GPT_OSS, text, splits_reasoning=False) == (content, "", [])
 
 
+def test_reasoning_in_the_content_has_the_mark_of_the_prompt() -> None:
+    assert (
+        read(QWEN3, "Hm.\n</think>\n\nYes.", "<think>\n", splits_reasoning=False)[0] == "<think>\nHm.\n</think>\n\nYes."
+    )
+    assert read(QWEN3, "Hm.</think>Yes.", "<think>\nWell, ", splits_reasoning=False)[0] == "Hm.</think>Yes."
+    assert read(QWEN3, "", "<think>\n", splits_reasoning=False)[0] == ""
+
+
+def test_a_mark_that_repeats_the_prompt_s_is_dropped() -> None:
+    assert read(QWEN3, "<think>\n\n</think>\n\nYes.", "<think>\n") == ("Yes.", "", [])
+    assert read(QWEN3, "A <think> tag.</think>Yes.", "<think>\n") == ("Yes.", "A <think> tag.", [])
+
+
 def test_a_call_ends_open_reasoning_but_a_mention_of_one_does_not() -> None:
     call = "<tool_call>\n<function=now>\n</function>\n</tool_call>"
     assert read(QWEN3_5, f"Hm.\n{call}", "<think>\n") == ("", "Hm.", [("now", {})])

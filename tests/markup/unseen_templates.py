@@ -74,7 +74,7 @@ UNSEEN = {
     "other keys in a list": _template(
         '{{ "\\n" }}ACTIONS: [' + _each('{"tool": "{{ function.name }}", "input": {{ values | tojson }}}', ", ") + "]"
     ),
-    "no closing mark": _template(_each("<|call|>{{ function.name }} {{ values | tojson }}", "\n")),
+    "no closing mark": _template(_each("<|do|>{{ function.name }} {{ values | tojson }}", "\n")),
     "a fence": _template(
         _each('{{ "\\n" }}```call\n{"name": "{{ function.name }}", "arguments": {{ values | tojson }}}\n```')
     ),
@@ -100,7 +100,7 @@ UNSEEN = {
         )
     ),
     "a counter before the name": _template(
-        "<|calls|>"
+        "<|doing|>"
         + _each("<|no|>{{ loop.index0 }}<|is|>{{ function.name }}<|in|>{{ values | tojson }}<|out|>")
         + "<|done|>"
     ),

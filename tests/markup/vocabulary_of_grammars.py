@@ -156,7 +156,7 @@ def _marks_of(form: CallFormat) -> list[str]:
 
 def may_end_early(form: CallFormat, answer: str, n_arguments: int) -> bool:
     """Whether the mark at the end of a value may stand inside a JSON value, where the parser takes it for the end."""
-    end = form.values.value_end.strip() if form.values else ""
+    end = form.values.value_end.strip() if form.values and not form.values.key_close else ""
     return bool(end) and answer.count(end) > n_arguments
 
 

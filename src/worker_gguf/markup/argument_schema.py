@@ -19,11 +19,15 @@ __all__ = [
     "sizes_of",
     "text_bounds",
     "texts_of",
+    "too_complex",
     "without_annotations",
 ]
 
-# A schema that refers to itself without end is taken for any value there.
+# References that lead to references.
 _MAX_DEPTH = 16
+_MOST_STEPS = 400
+# No answer has a text of more characters.
+_LONGEST = 10_000_000
 _ANNOTATIONS = frozenset(
     "$comment $schema contentEncoding contentMediaType default deprecated description examples readOnly title "
     "writeOnly x-guidance".split()
@@ -110,15 +114,23 @@ def resolved(schema: object, document: Schema) -> Schema:
     return schema if isinstance(schema, Mapping) else {}
 
 
-def merged(schema: object, document: Schema, depth: int = 0) -> Schema:
-    """Return the schema without references and "allOf": the keywords of all of them, the later before the earlier."""
+def merged(schema: object, document: Schema) -> Schema:
+    """Return the schema without references and "allOf": the keywords of all of them, the later before the earlier.
+
+    Raises InvalidRequest if there are too many of them, which few definitions that use each other several times make.
+    """
+    return _merged(schema, document, iter(range(_MOST_STEPS)))
+
+
+def _merged(schema: object, document: Schema, steps: Iterator[int]) -> Schema:
+    _count(steps)
     own = resolved(schema, document)
     together = own.get("allOf")
-    if not isinstance(together, list) or depth > _MAX_DEPTH:
+    if not isinstance(together, list):
         return own
     result: dict[str, Any] = {key: value for key, value in own.items() if key != "allOf"}
     for one in together:
-        for key, value in merged(one, document, depth + 1).items():
+        for key, value in _merged(one, document, steps).items():
             present = result.get(key)
             if isinstance(present, Mapping) and isinstance(value, Mapping):
                 result[key] = {**present, **value}
@@ -129,30 +141,47 @@ def merged(schema: object, document: Schema, depth: int = 0) -> Schema:
     return result
 
 
-def texts_of(schema: object, document: Schema, depth: int = 0) -> tuple[str, ...] | None:
+def texts_of(schema: object, document: Schema) -> tuple[str, ...] | None:
     """Return all texts that a schema allows if it lists them, else None. The schema must allow texts."""
+    return _texts_of(schema, document, iter(range(_MOST_STEPS)))
+
+
+def _texts_of(schema: object, document: Schema, steps: Iterator[int]) -> tuple[str, ...] | None:
+    _count(steps)
     own = merged(schema, document)
     if "const" in own:
         return (own["const"],) if isinstance(own["const"], str) else ()
     if isinstance(own.get("enum"), list):
         return tuple(value for value in own["enum"] if isinstance(value, str))
-    found: list[str] = []
     options = own.get("anyOf", own.get("oneOf"))
-    if not isinstance(options, list) or depth > _MAX_DEPTH:
+    if not isinstance(options, list):
         return None
+    found: list[str] = []
     for option in options:
         if "string" in json_types(option, document):
-            texts = texts_of(option, document, depth + 1)
+            texts = _texts_of(option, document, steps)
             if texts is None:
                 return None
             found += texts
     return tuple(found)
 
 
+def _count(steps: Iterator[int]) -> None:
+    if next(steps, None) is None:
+        raise too_complex()
+
+
+def too_complex() -> InvalidRequest:
+    return InvalidRequest("The schema of a tool is too complex: its parts use each other too often.", param="tools")
+
+
 def text_bounds(schema: object, document: Schema) -> Bounds | None:
     """Return the bounds of a text's length, None if the schema has none."""
     own = merged(schema, document)
-    bounds = Bounds(_size(own.get("minLength")) or 0, _size(own.get("maxLength")))
+    most = _size(own.get("maxLength"))
+    if most is not None and most > _LONGEST:
+        most = None
+    bounds = Bounds(_size(own.get("minLength")) or 0, most)
     return None if bounds == (0, None) else bounds
 
 

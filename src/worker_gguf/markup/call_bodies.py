@@ -198,7 +198,8 @@ def _pattern(expression: str) -> str:
 
 def _refuse(tool: Tool, marks: list[str]) -> None:
     """Raise InvalidRequest if a mark that comes after the name is in it."""
-    if tool.name != tool.name.strip() or any(mark.strip() and mark.strip() in tool.name for mark in [*marks, "\n"]):
+    name = tool.name
+    if name != name.strip() or "\n" in name or any(mark.strip() and mark.strip() in name for mark in marks):
         raise _cannot_write(tool, tool.name)
 
 

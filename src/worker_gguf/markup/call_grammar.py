@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 from msgspec.structs import replace
 
 from worker_gguf.engine.request import Constraint
+from worker_gguf.errors import InvalidRequest
 from worker_gguf.markup.argument_schema import without_annotations
 from worker_gguf.markup.call_bodies import arguments_json, call_bodies
 from worker_gguf.markup.call_format import CallFormat, Channels
@@ -40,10 +41,17 @@ def call_constraint(form: CallFormat, use: ToolUse, token_of: Callable[[str], in
     Raises InvalidRequest if a tool cannot be written in this format, or if it is strict and its schema cannot be
     guaranteed there; ValueError if there are no tools or the format has no calls.
     """
+    if not use.tools or form.syntax is None:
+        raise ValueError("A constraint on calls needs tools and a format of calls.")
+    try:
+        return _constraint(form, use, token_of)
+    except RecursionError:
+        raise InvalidRequest("The schema of a tool is nested too deeply.", param="tools") from None
+
+
+def _constraint(form: CallFormat, use: ToolUse, token_of: Callable[[str], int | None]) -> Constraint:
     by_name = {tool.name: tool for tool in use.tools}
     tools = tuple(replace(tool, parameters=without_annotations(tool.parameters)) for tool in by_name.values())
-    if not tools or form.syntax is None:
-        raise ValueError("A constraint on calls needs tools and a format of calls.")
     grammar = LarkGrammar()
     marks = Marks(grammar, token_of)
     if form.channels is not None:
@@ -200,22 +208,25 @@ class _Calls:
 def _in_channels(
     grammar: LarkGrammar, marks: Marks, form: Channels, tools: tuple[Tool, ...], *, is_required: bool
 ) -> Constraint:
-    """Return the constraint for a model that writes messages in channels. The recipient is the trigger."""
+    """Return the constraint for a model that writes messages in channels. The recipient is the trigger.
+
+    The recipient comes after the role, with the channel after it, or after the channel. What comes before it is not
+    known after the trigger.
+    """
     names = either(map(literal, (form.call_channel, *form.reasoning)))
     channel = f"{marks.expression(form.channel)} {names}"
     text = f"{_content_type(marks, form)} {marks.expression(form.message)}"
-    bodies = [(literal(tool.name), arguments_json(grammar, tool)) for tool in tools]
-    recipient_last = grammar.rule(either(f"{name} {text} {arguments}" for name, arguments in bodies))
-    recipient_first = grammar.rule(either(f"{name} {channel} {text} {arguments}" for name, arguments in bodies))
+    call, rest = grammar.reserve(), grammar.reserve()
+    grammar.define_with_number(rest, [f"{text} %if bit_set(0)", f"{channel} {text} %if bit_clear(0)"])
+    grammar.define_with_number(
+        call, [f"{literal(tool.name)} {rest}::_ {arguments_json(grammar, tool)}" for tool in tools]
+    )
     if not is_required:
-        start = f"{recipient_last} | {recipient_first}"
-        return Constraint("lark", grammar.text(start), (form.recipient,))
+        return Constraint("lark", grammar.text(f"{call}::0x0 | {call}::0x1"), (form.recipient,))
     header = optional(f"{marks.expression(form.start)} {literal(form.role)}")
     recipient = literal(form.recipient)
-    return Constraint(
-        "lark",
-        grammar.text(f"{header} ({channel} {recipient} {recipient_last} | {recipient} {recipient_first})"),
-    )
+    calls = f"{header} ({channel} {recipient} {call}::0x1 | {recipient} {call}::0x0)"
+    return Constraint("lark", grammar.text(calls))
 
 
 def _content_type(marks: Marks, form: Channels) -> str:

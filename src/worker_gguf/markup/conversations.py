@@ -220,12 +220,14 @@ def _with_parts(message: Message) -> Message:
     return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
 
 
+# What a text has if the template encoded the arguments twice, or printed them or a message as an object of Python.
+_PRINTED = ('\\"needlekey_a', "'needlekey_a': 'Needle", "'tool_calls':", '"tool_calls":')
+
+
 def _is_complete(text: str) -> bool:
-    """Return whether a call has come through: its values are there, and they were not encoded twice."""
+    """Return whether a call has come through: its values are there, and not in a printed object."""
     values = (ARGUMENTS["needlekey_a"], str(ARGUMENTS["needlekey_b"]))
-    return (
-        all(value in text for value in values) and '\\"needlekey_a' not in text and "'needlekey_a': 'Needle" not in text
-    )
+    return all(value in text for value in values) and not any(sign in text for sign in _PRINTED)
 
 
 def _tool(name: str) -> Message:

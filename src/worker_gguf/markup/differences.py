@@ -30,6 +30,8 @@ __all__ = [
 
 # Brackets of published marks that are no brackets in Unicode.
 _OPENING, _CLOSING = "<◁", ">▷"
+# No mark has more characters. A longer text is something else, such as a list of tools.
+_LONGEST = 160
 
 
 class Repetition(NamedTuple):
@@ -102,6 +104,7 @@ def end_of_turn(text: str, plain: str, opening: str) -> int:
     own = next((end[n:] for n in range(len(end)) if opening.startswith(end[n:]) and end[n:].strip()), end).strip()
     if own:
         return text.index(own)
+    plain = plain[:_LONGEST]
     for start in _boundaries(plain):
         for stop in reversed([stop for stop in _boundaries(plain) if stop > start]):
             mark = plain[start:stop].strip()
@@ -122,7 +125,7 @@ def is_rest(text: str) -> bool:
 
 def is_mark(text: str) -> bool:
     """Return whether a text ends with a closing bracket, so that what follows is no part of a mark."""
-    return _closes(text.rstrip()[-1:] or " ")
+    return len(text) <= _LONGEST and _closes(text.rstrip()[-1:] or " ")
 
 
 def last_mark(text: str) -> str:
@@ -143,7 +146,7 @@ def counterpart(end: str, text: str) -> str:
     It begins with the same character and shares the longest text with `end`, and is the last such mark.
     """
     mark = end.strip()
-    if not mark:
+    if not mark or len(mark) > _LONGEST:
         return ""
     for n in range(len(mark), 2, -1):
         for at in range(len(mark) - n + 1):

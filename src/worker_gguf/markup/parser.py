@@ -32,7 +32,8 @@ class AnswerParser:
 
     `prompt_end` is the text between the last message of the prompt and the answer; it decides whether reasoning is
     already open. Without `tools`, calls are not looked for. Without `splits_reasoning`, reasoning is part of the
-    content, with its markers. With `holds_calls`, each call is one part that comes when the call is complete.
+    content, with its markers, also with the one that the prompt ends with. With `holds_calls`, each call is one part
+    that comes when the call is complete.
     """
 
     def __init__(

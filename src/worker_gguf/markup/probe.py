@@ -1,12 +1,14 @@
 """Finds how a model writes reasoning and calls, from its chat template.
 
 First comes a row of families.py, for templates that do not show what their model writes. Then the template is rendered
-with and without calls and reasoning, and the texts are compared. If that shows no calls, though the template lists
+with and without calls and reasoning, and the texts are compared. If that shows no calls, though the template knows
 tools, other rows of families.py count. A model whose template has no format of its own gets a generic one, and the
 prompt must state it (stated_format.py).
 """
 
 from __future__ import annotations
+
+import re
 
 from msgspec.structs import replace
 
@@ -19,6 +21,7 @@ from worker_gguf.markup.reasoning_probe import THINK_TAGS, probe_reasoning
 
 __all__ = ["derived_format", "probe_format", "with_think_tags"]
 
+_READS_CALLS = re.compile(r"""[.'"]tool_calls\b""")
 # The marks with which models open a call though their template writes none, and a text of such templates.
 _OTHER_STARTS = (("<|python_tag|>", "<|eot_id|>"),)
 
@@ -38,7 +41,9 @@ def derived_format(source: str, render: Render) -> CallFormat:
     marks = probe_reasoning(conversations, source)
     shown = probe_calls(conversations, marks)
     if shown is None:
-        fallback = fallback_format(source) if conversations.lists_tools else None
+        # A template that neither lists tools nor reads calls was not meant for any.
+        knows_tools = conversations.lists_tools or _READS_CALLS.search(source)
+        fallback = fallback_format(source) if knows_tools else None
         shown = _with_calls_of(marks, fallback or replace(GENERIC, must_be_stated=True))
     return replace(
         shown,

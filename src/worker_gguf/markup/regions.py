@@ -76,13 +76,16 @@ class RegionFlow:
         texts = [*openers, form.reasoning_start, *ends, *tags]
         self._content_marks = markers(*_once(texts))
         inside = openers if form.calls_in_reasoning else [""] * len(openers)
-        self._reasoning_marks = markers(*_once([*inside, *ends, form.content_start]))
+        self._reasoning_marks = markers(*_once([*inside, form.reasoning_start, *ends, form.content_start]))
         self._reasoning_ends = markers(*ends)
         self._start = len(openers)
         self._ends = range(self._start + 1, self._start + 1 + len(ends))
         self._has_calls = False
         self._begins_in_call = bool(openers) and _ends_with(prompt_end, form.call_start)
         self.is_reasoning = _is_open(form, prompt_end)
+        # The reasoning in the content has both of its marks, also where the prompt has written the first.
+        is_just_open = self.is_reasoning and _ends_with(prompt_end, form.reasoning_start)
+        self._mark_of_prompt = form.reasoning_start if is_just_open and not splits_reasoning else ""
 
     def run(self) -> Iterator[None]:
         """Read the whole answer."""
@@ -111,14 +114,21 @@ class RegionFlow:
         the middle of a line, after a blank.
         """
         write = self._reasoning.write
+        if self._mark_of_prompt and (yield from self._source.peek()):
+            write(self._mark_of_prompt)
+        self._mark_of_prompt = ""
         while True:
             hit = yield from self._source.until(self._reasoning_marks, write)
             mark = self._source.text[hit.start : hit.end]
             if hit.number == NOWHERE:
                 self._reasoning.finish(keeps_space=True)
                 return
+            if hit.number == self._start:
+                # A model may repeat the mark that the prompt has written.
+                write("" if self._reasoning.is_empty else mark)
+                continue
             self.is_reasoning = False
-            if hit.number >= self._start:
+            if hit.number > self._start:
                 if self._splits_reasoning:
                     self._reasoning.finish(keeps_space=False)
                     self._content.begin(drops_space=True)

@@ -11,7 +11,17 @@ import json
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from worker_gguf.markup.argument_schema import Arguments, Bounds, merged, object_of, sizes_of, text_bounds, texts_of
+from worker_gguf.errors import InvalidRequest
+from worker_gguf.markup.argument_schema import (
+    Arguments,
+    Bounds,
+    merged,
+    object_of,
+    sizes_of,
+    text_bounds,
+    texts_of,
+    too_complex,
+)
 from worker_gguf.markup.call_format import CallFormat, TaggedValues
 from worker_gguf.markup.json_value import json_value
 from worker_gguf.markup.lark import LarkGrammar, either, literal, optional
@@ -30,6 +40,7 @@ _SOME_TEXT = "/(?s:.+)/"
 _PYTHON_WORDS = {"boolean": ("True", "False"), "null": ("None",)}
 # The key of each item of an array whose items are values in values.
 _ITEM = "item"
+_MOST_RULES = 2000
 _NESTED = frozenset({"array", "object"})
 _JSON_TYPES = frozenset({"string", "number", "integer", "boolean", "null", "array", "object"})
 
@@ -96,6 +107,8 @@ class TaggedArguments:
                 raw.append(way.head)
         if values.is_nested:
             fixed += self._nested_ways(end, schema, arguments)
+        if not fixed and not raw:
+            raise InvalidRequest("The schema of a tool has an argument for which no value is possible.", param="tools")
         bounds = text_bounds(schema, arguments.document)
         if raw and not self._can_look_ahead(end):
             fixed += [f"{head} {self._raw_text(end, bounds)}" for head in raw]
@@ -129,6 +142,7 @@ class TaggedArguments:
                     yield _Way(self._head(word, space_after=False))
                     continue
                 texts = listed
+            if texts:
                 yield _Way(self._head(word, space_after=False), self._one_of(texts), is_text=True)
             if rest := allowed - {"string"} - (_NESTED if values.is_nested else frozenset()):
                 yield from self._json_ways(self._head(word), schema, rest, arguments, is_alone=not texts)
@@ -158,6 +172,8 @@ class TaggedArguments:
         """Return the rule of a key and its value inside another value."""
         known = (key, json.dumps(schema), id(arguments.document))
         if known not in self._rules:
+            if len(self._rules) == _MOST_RULES:
+                raise too_complex()
             self._rules[known] = self._grammar.reserve()
             self._grammar.define(self._rules[known], self._item(literal(key), key, schema, arguments).whole)
         return self._rules[known]
@@ -210,8 +226,8 @@ class TaggedArguments:
         if bounds is None:
             return text
         most = "" if bounds.most is None else str(bounds.most)
-        sized = f"/(?s:.){{{bounds.least},{most}}}/"
-        return f'({text} & ("\\n" {sized} "\\n"))' if self._is_on_lines else f"({text} & {sized})"
+        sized = f"({text} & /(?s:.){{{bounds.least},{most}}}/)"
+        return f'("\\n" {sized} "\\n")' if self._is_on_lines else sized
 
     def _not_the_end(self, end: str) -> str:
         """Return the body of a terminal for a text in which nothing ends a value."""

@@ -9,7 +9,8 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from worker_gguf.markup.argument_schema import Arguments, merged, object_of, sizes_of, text_bounds
+from worker_gguf.errors import InvalidRequest
+from worker_gguf.markup.argument_schema import Arguments, merged, object_of, sizes_of, text_bounds, too_complex
 from worker_gguf.markup.json_value import json_value
 from worker_gguf.markup.lark import LarkGrammar, either, literal
 from worker_gguf.markup.named_items import Item, items_in_any_order
@@ -19,7 +20,7 @@ __all__ = ["ValueGrammar"]
 
 _TYPES = ("string", "number", "boolean", "null", "array", "object")
 _OF_NUMBERS = ("exclusiveMaximum", "exclusiveMinimum", "maximum", "minimum", "multipleOf")
-_MAX_DEPTH = 64
+_MOST_RULES = 2000
 
 
 class ValueGrammar:
@@ -38,6 +39,8 @@ class ValueGrammar:
         known = json.dumps(own, sort_keys=False)
         name = self._rules.get(known)
         if name is None:
+            if len(self._rules) == _MOST_RULES:
+                raise too_complex()
             name = self._rules[known] = self._grammar.reserve()
             self._grammar.define(name, self._options(own))
         return name
@@ -91,8 +94,12 @@ class ValueGrammar:
                 return notation.null
             case "array":
                 return self._array(schema)
-            case _:
+            case "object":
                 return self._object(schema)
+            case _:
+                raise InvalidRequest(
+                    f"The schema of a tool has the type {kind!r}, which is none of JSON Schema.", param="tools"
+                )
 
     def _object(self, schema: Mapping[str, Any]) -> str:
         members = object_of(schema, self._document, is_lenient=self._is_lenient)

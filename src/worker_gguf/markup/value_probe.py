@@ -54,11 +54,12 @@ def calls_with_values(conversations: Conversations) -> SeenCalls | None:
         return _between_calls(_tagged(seen, values), two)
     if not one.key_end.startswith(number_start):
         return _between_calls(_typed(seen, values, many), two)
-    if one.before_key.strip() == "(":
+    if one.before_key.strip() == "(" and number_start.strip() == "=":
         return _between_calls(_pythonic(seen, quote), two)
     if quote == '"' and '"inner"' in many:
-        return _between_calls(_quoted(seen, values), two)
-    return _between_calls(_bare(seen, quote), two)
+        # With a brace, it is a JSON object of another form than those that json_probe.py knows.
+        return None if "{" in one.before_key else _between_calls(_quoted(seen, values), two)
+    return _between_calls(_bare(seen, quote), two) if number_start.strip() == ":" else None
 
 
 def with_values(marks: CallFormat, texts: ValueTexts | None) -> CallFormat:
