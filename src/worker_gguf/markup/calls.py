@@ -188,7 +188,7 @@ class CallReader:
         """Drop the rest of a call that is not whole, up to its end or to the next call."""
         hit = yield from self._source.until(self._resume, _drop)
         if hit.number > _SECTION:
-            self._source.unread(self._resume.texts[hit.number])
+            self._source.unread(self._source.text[hit.start : hit.end])
 
 
 def _name_ends(form: CallFormat) -> list[str]:
