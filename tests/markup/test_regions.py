@@ -99,6 +99,8 @@ def test_a_call_in_reasoning_counts_if_it_is_the_last_thing() -> None:
     assert read(QWEN3_5, f"{draft}\n</think>\n\n{call}", "<think>\n") == ("", draft, [("now", {})])
     assert read(QWEN3_5, f"Hm.\n{call}\n</think>\n\nYes.", "<think>\n") == ("Yes.", f"Hm.\n{call}", [])
     assert read(QWEN3_5, f"Hm.\n{call}\n<tool_call> it is", "<think>\n")[2] == []
+    for cut in ("<tool_call>", '<tool_call>{"na'):
+        assert read(QWEN3, f"Hm.\n{HERMES_CALL}\n{cut}", "<think>\n")[1:] == ("Hm.", [("look_up", {"text": "a"})])
 
 
 def test_wrapped_content_loses_its_wrapper() -> None:

@@ -157,7 +157,7 @@ class CallFormat(Struct, frozen=True):
     reasoning_ends: tuple[str, ...] = ()
     """Each of them ends the reasoning; the first is the one that the template writes. Empty for no reasoning."""
     calls_in_reasoning: bool = False
-    """Whether the model may write a call in open reasoning, which ends the reasoning."""
+    """Whether the model may write a call in open reasoning, as the last thing of its answer."""
     content_start: str = ""
     """Before the content, for models that wrap it."""
     content_end: str = ""
