@@ -87,3 +87,11 @@ def test_a_strict_tool_may_have_any_keyword_within_values_that_are_json() -> Non
         arguments_of(tool, are_values_json=False)
     with pytest.raises(InvalidRequest, match="'patternProperties'"):
         arguments_of(Tool("f", {"patternProperties": {"a": {}}}, strict=True), are_values_json=True)
+
+
+def test_the_widest_bounds_of_the_options_count() -> None:
+    short, long = {"type": "string", "minLength": 2, "maxLength": 3}, {"type": "string", "maxLength": 9}
+    assert text_bounds({"anyOf": [short, {"type": "null"}]}, {}) == Bounds(2, 3)
+    assert text_bounds({"anyOf": [short, long]}, {}) == Bounds(0, 9)
+    assert text_bounds({"anyOf": [short, {"type": "string"}]}, {}) is None
+    assert text_bounds({"anyOf": [short, long], "minLength": 4}, {}) == Bounds(4, 9)
