@@ -2,7 +2,7 @@
 
 A probe reads it off a chat template, or a row of families.py has it; the parser and the grammar of calls are both made
 from it. All fields are texts that a model writes literally, with the whitespace that its template puts there; "" means
-that there is nothing. The parser lets a model leave out or add whitespace around them, the grammar does not.
+that there is nothing. The parser lets a model leave out or add white space around them, the grammar a little of it.
 
 Calls are written as
 
