@@ -176,6 +176,6 @@ WRITTEN = {
     "upstage-Solar-Open-100B": (
         "<|think|>R<|end|><|begin|>assistant<|content|>C<|end|><|tool_calls|><|tool_call:begin|>call00000"
         '<|tool_call:name|>f<|tool_call:args|>{"a": "x", "b": 1}<|tool_call:end|><|tool_call:begin|>call00001'
-        "<|tool_call:name|>g<|tool_call:args|>{}<|tool_call:end|><|calls|>"
+        "<|tool_call:name|>g<|tool_call:args|>{}<|tool_call:end|>"
     ),
 }

@@ -90,6 +90,19 @@ def test_a_call_ends_open_reasoning_but_a_mention_of_one_does_not() -> None:
     assert read(KIMI_K2_THINKING, f"Hm. {section}<|tool_calls_section_end|>", "<think>")[1:] == ("Hm.", [("now", {})])
 
 
+def test_a_call_in_reasoning_counts_if_it_is_the_last_thing() -> None:
+    call = "<tool_call>\n<function=now>\n</function>\n</tool_call>"
+    for end in ("", "\n", "\n</think>\n\n", f"\n{call}"):
+        _, reasoning, calls = read(QWEN3_5, f"Hm.\n{call}{end}", "<think>\n")
+        assert (reasoning, calls) == ("Hm.", [("now", {})] * (1 + end.count(call)))
+    draft = f"Hm.\n{call}\n{call}\nOr not."
+    assert read(QWEN3_5, f"{draft}\n</think>\n\n{call}", "<think>\n") == ("", draft, [("now", {})])
+    assert read(QWEN3_5, f"Hm.\n{call}\n</think>\n\nYes.", "<think>\n") == ("Yes.", f"Hm.\n{call}", [])
+    assert read(QWEN3_5, f"Hm.\n{call}\n<tool_call> it is", "<think>\n")[2] == []
+    for cut in ("<tool_call>", '<tool_call>{"na'):
+        assert read(QWEN3, f"Hm.\n{HERMES_CALL}\n{cut}", "<think>\n")[1:] == ("Hm.", [("look_up", {"text": "a"})])
+
+
 def test_wrapped_content_loses_its_wrapper() -> None:
     text = "<|START_THINKING|>Hm.<|END_THINKING|><|START_RESPONSE|>Yes.<|END_RESPONSE|>"
     assert read(COMMAND_R7B, text) == ("Yes.", "Hm.", [])

@@ -176,13 +176,26 @@ def too_complex() -> InvalidRequest:
 
 
 def text_bounds(schema: object, document: Schema) -> Bounds | None:
-    """Return the bounds of a text's length, None if the schema has none."""
+    """Return the bounds of a text's length, the widest of those in "anyOf" and "oneOf"; None if there are none."""
+    return _text_bounds(schema, document, iter(range(_MOST_STEPS)))
+
+
+def _text_bounds(schema: object, document: Schema, steps: Iterator[int]) -> Bounds | None:
+    _count(steps)
     own = merged(schema, document)
-    most = _size(own.get("maxLength"))
+    least, most = _size(own.get("minLength")) or 0, _size(own.get("maxLength"))
+    options = own.get("anyOf", own.get("oneOf"))
+    if isinstance(options, list):
+        found = [_text_bounds(one, document, steps) for one in options if "string" in json_types(one, document)]
+        bounds = [one for one in found if one is not None]
+        if bounds and len(bounds) == len(found):
+            least = max(least, min(one.least for one in bounds))
+            mosts = [one.most for one in bounds if one.most is not None]
+            if len(mosts) == len(bounds):
+                most = min(max(mosts), max(mosts) if most is None else most)
     if most is not None and most > _LONGEST:
         most = None
-    bounds = Bounds(_size(own.get("minLength")) or 0, most)
-    return None if bounds == (0, None) else bounds
+    return None if (least, most) == (0, None) else Bounds(least, most)
 
 
 def sizes_of(schema: Schema) -> tuple[int, int | None]:

@@ -2,7 +2,7 @@
 
 A probe reads it off a chat template, or a row of families.py has it; the parser and the grammar of calls are both made
 from it. All fields are texts that a model writes literally, with the whitespace that its template puts there; "" means
-that there is nothing. The parser lets a model leave out or add whitespace around them, the grammar does not.
+that there is nothing. The parser lets a model leave out or add white space around them, the grammar a little of it.
 
 Calls are written as
 
@@ -157,7 +157,7 @@ class CallFormat(Struct, frozen=True):
     reasoning_ends: tuple[str, ...] = ()
     """Each of them ends the reasoning; the first is the one that the template writes. Empty for no reasoning."""
     calls_in_reasoning: bool = False
-    """Whether the model may write a call in open reasoning, which ends the reasoning."""
+    """Whether the model may write a call in open reasoning, as the last thing of its answer."""
     content_start: str = ""
     """Before the content, for models that wrap it."""
     content_end: str = ""

@@ -156,10 +156,12 @@ def _after(
 ) -> tuple[str, tuple[str, ...]]:
     """Return the marks after the last call, and the mark that ends a turn of calls but not one of an answer."""
     after, opening = seen.after, conversations.openings[0]
-    after_content = conversations.after_content().removeprefix(marks.content_end)
+    # A mark that ends the turn of the user, too, is not only about content.
+    content_end = "" if opening.lstrip().startswith(marks.content_end) else marks.content_end
+    after_content = conversations.after_content().removeprefix(content_end)
     if not after_content.strip():
         # The template ends a turn where the next one begins.
-        followed = conversations.after_content(is_followed=True).removeprefix(marks.content_end)
+        followed = conversations.after_content(is_followed=True).removeprefix(content_end)
         return after[: end_of_turn(after, followed, opening)], ()
     end = end_of_turn(after, after_content, opening)
     mark = last_mark(after.rstrip())

@@ -134,8 +134,9 @@ class CallReader:
 
     def _read_call(self) -> Wait[Outcome]:
         if self._form.syntax == "json_object":
-            if (yield from self._source.skip_space()) != "{":
-                return "text"
+            character = yield from self._source.skip_space()
+            if character != "{":
+                return "text" if character else "cut"
             return (yield from self._json.read(self._source, self._offer, self._sink))
         if self._form.syntax == "pythonic":
             return (yield from read_pythonic_call(self._source, self._offer, self._sink))
@@ -188,7 +189,7 @@ class CallReader:
         """Drop the rest of a call that is not whole, up to its end or to the next call."""
         hit = yield from self._source.until(self._resume, _drop)
         if hit.number > _SECTION:
-            self._source.unread(self._resume.texts[hit.number])
+            self._source.unread(self._source.text[hit.start : hit.end])
 
 
 def _name_ends(form: CallFormat) -> list[str]:

@@ -9,6 +9,7 @@ What a client gets when an answer is cut, or a model writes what is no call:
 - The pieces of a call that has begun stay as they are. They never make a whole JSON text: the last brace of the
   arguments comes only when the call is complete. With `holds_calls`, such a call is not there at all.
 - What follows a marker and is no call of an offered tool is content, without the markers.
+- A call in open reasoning comes when the answer ends with it. If more text follows, it was a draft, and is reasoning.
 """
 
 from __future__ import annotations

@@ -69,7 +69,11 @@ class RegionFlow:
         self._splits_reasoning = splits_reasoning
         self._content = _Text(sink.content)
         self._reasoning = _Text(sink.reasoning) if splits_reasoning else self._content
+        self._sink = sink
         self._calls = CallReader(form, source, sink, offer)
+        # Calls in open reasoning, which may be drafts.
+        self._drafts_sink = Sink(holds_calls=True, new_id=str)
+        self._drafts = CallReader(form, source, self._drafts_sink, offer)
         openers = self._calls.openers
         tags = _tags(form) if offer else (form.content_start, form.content_end, *form.ignored)
         ends = form.reasoning_ends
@@ -77,6 +81,7 @@ class RegionFlow:
         self._content_marks = markers(*_once(texts))
         inside = openers if form.calls_in_reasoning else [""] * len(openers)
         self._reasoning_marks = markers(*_once([*inside, form.reasoning_start, *ends, form.content_start]))
+        self._openers = markers(*openers)
         self._reasoning_ends = markers(*ends)
         self._start = len(openers)
         self._ends = range(self._start + 1, self._start + 1 + len(ends))
@@ -110,8 +115,8 @@ class RegionFlow:
     def _read_reasoning(self) -> Wait[None]:
         """Read up to the end of the reasoning, or to a call that is written inside it.
 
-        Models also write about calls while they think. So the start of a call counts only where it does not stand in
-        the middle of a line, after a blank.
+        Models also write about calls while they think. The start of a call does not count where it stands in the middle
+        of a line, after a blank.
         """
         write = self._reasoning.write
         if self._mark_of_prompt and (yield from self._source.peek()):
@@ -136,12 +141,44 @@ class RegionFlow:
                     self._content.write(mark)
                 return
             is_mention = self._reasoning.is_within_line and not self._calls.is_section(hit.number)
-            if not is_mention and (yield from self._calls.read(hit.number)) != "text":
-                self._reasoning.finish(keeps_space=not self._splits_reasoning)
-                self._begin_after_call()
+            if not is_mention and (yield from self._read_call_in_reasoning(mark, hit.number)):
                 return
+            if is_mention:
+                write(mark)
             self.is_reasoning = True
-            write(mark)
+
+    def _read_call_in_reasoning(self, mark: str, number: int) -> Wait[bool]:
+        """Read calls that are written while the reasoning is open. Return whether the reasoning has ended.
+
+        Models draft calls while they think, and some make them there. What is made is the last thing of an answer. So
+        these calls are held until it is known what follows; if it is more text, all of it was reasoning.
+        """
+        self._source.record()
+        outcome = yield from self._drafts.read(number)
+        while outcome != "text" and (opener := (yield from self._source.follows(self._openers))) != NOWHERE:
+            yield from self._source.skip_space()
+            yield from self._source.take(self._openers)
+            outcome = yield from self._drafts.read(opener)
+        end_of_calls = len(self._source.recorded())
+        has_end = (yield from self._source.follows(self._reasoning_ends)) != NOWHERE
+        if has_end:
+            yield from self._source.skip_space()
+            yield from self._source.take(self._reasoning_ends)
+        is_last = (yield from self._source.skip_space()) == "" and outcome != "text"
+        text = self._source.recorded()
+        self._source.end_record()
+        if is_last:
+            self._reasoning.finish(keeps_space=not self._splits_reasoning)
+            self._content.write("" if self._splits_reasoning else text[end_of_calls:])
+            self._sink.take_calls(self._drafts_sink)
+            self._begin_after_call()
+            return True
+        self._drafts_sink.take()
+        self._reasoning.write(mark + (text[:end_of_calls] if has_end and self._splits_reasoning else text))
+        if has_end and self._splits_reasoning:
+            self._reasoning.finish(keeps_space=False)
+            self._content.begin(drops_space=True)
+        return has_end
 
     def _read_content(self) -> Wait[None]:
         """Read up to the beginning of reasoning, or to the end."""

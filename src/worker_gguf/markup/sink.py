@@ -82,6 +82,14 @@ class Sink:
     def drop_call(self) -> None:
         self._held = None
 
+    def take_calls(self, other: Sink) -> None:
+        """Add the calls of another sink that holds them, as calls of this one."""
+        for part in other.take():
+            if isinstance(part, ToolCall):
+                self.open_call(part.name or "")
+                self.arguments(part.arguments)
+                self.close_call()
+
     def begin_list(self) -> None:
         self._list = []
 

@@ -120,9 +120,12 @@ class Source:
         self.ended = False
         self._kept: list[str] | None = None
         self._kept_from = 0
+        self._recorded: list[str] | None = None
 
     def add(self, text: str) -> None:
         """Take the next piece, and let go what was read."""
+        if self._recorded is not None:
+            self._recorded.append(text)
         if self.at:
             if self._kept is not None:
                 self._kept.append(self.text[self._kept_from : self.at])
@@ -147,6 +150,18 @@ class Source:
             self.text = "".join(self._kept) + self.text[self._kept_from :]
             self.at = 0
             self._kept = None
+
+    def record(self) -> None:
+        """Record what is read from here on, until `end_record`."""
+        self._recorded = [self.text[self.at :]]
+
+    def recorded(self) -> str:
+        """Return what was read since `record`."""
+        text = "".join(self._recorded or ())
+        return text[: len(text) - len(self.text) + self.at]
+
+    def end_record(self) -> None:
+        self._recorded = None
 
     def unread(self, text: str) -> None:
         """Put back what was just read. Not while text is kept."""

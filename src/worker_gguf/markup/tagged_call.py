@@ -49,12 +49,12 @@ class TaggedReader:
         keys: set[str] = set()
         while True:
             yield from source.skip_space()
-            found = (yield from source.until(self._next, _drop)).number
-            if found == NOWHERE:
+            hit = yield from source.until(self._next, _drop)
+            if hit.number == NOWHERE:
                 return False
-            if found != _VALUE:
-                if found > _FIRST_END:
-                    source.unread(self._next.texts[found])
+            if hit.number != _VALUE:
+                if hit.number > _FIRST_END:
+                    source.unread(source.text[hit.start : hit.end])
                 write("}")
                 return True
             key, word = yield from self._read_key(source)

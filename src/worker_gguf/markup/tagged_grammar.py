@@ -135,17 +135,17 @@ class TaggedArguments:
             return
         for word in values.types if values.type_start else ("",):
             allowed = types & _types_of_word(word, values)
-            texts: tuple[str, ...] = ()
             if "string" in allowed:
-                listed = texts_of(schema, arguments.document)
-                if listed is None:
-                    yield _Way(self._head(word, space_after=False))
-                    continue
-                texts = listed
-            if texts:
-                yield _Way(self._head(word, space_after=False), self._one_of(texts), is_text=True)
+                texts = texts_of(schema, arguments.document)
+                head = self._head(word, space_after=False)
+                if texts:
+                    yield _Way(head, self._one_of(texts), is_text=True)
+                elif texts is None:
+                    yield _Way(head)
+                    if text_bounds(schema, arguments.document) is None:
+                        continue  # a value of any other type is also such a text
             if rest := allowed - {"string"} - (_NESTED if values.is_nested else frozenset()):
-                yield from self._json_ways(self._head(word), schema, rest, arguments, is_alone=not texts)
+                yield from self._json_ways(self._head(word), schema, rest, arguments, is_alone="string" not in allowed)
 
     def _nested_ways(self, end: str, schema: object, arguments: Arguments) -> Iterator[str]:
         """Yield the ways to write an object or an array as values in values, with the mark at its end."""
