@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 
 from worker_gguf.constraints.gbnf_terminals import (
     ALL_CHARACTERS,
     Choice,
+    Class,
     Literal,
     Node,
     Reference,
     Repeat,
     Sequence,
-    Set,
+    divided_texts,
     mask_of,
     terminals,
 )
@@ -31,7 +32,7 @@ MAX_REPEATS = 2000
 # Groups of a rule. llguidance reads Lark up to 50.
 MAX_DEPTH = 20
 
-_ANY = Set("(?s:.)", ALL_CHARACTERS)
+_ANY = Class("(?s:.)", ALL_CHARACTERS)
 _SIGNS = {(0, None): "*", (1, None): "+", (0, 1): "?"}
 
 _TOKENS = re.compile(
@@ -62,24 +63,30 @@ def gbnf_to_lark(text: str) -> str:
     found = terminals(rules)
     names = {name: f"T{number}" if name in found else f"r{number}" for number, name in enumerate(rules)}
     lines = [f"start: {names['root']}"]
-    lines += [f"{names[name]}: {_written(node, names)}" for name, node in rules.items()]
+    divided = divided_texts(rules, found)
+    lines += [
+        f"{names[name]}: {_written(node, names, set() if name in found else divided)}" for name, node in rules.items()
+    ]
     return "\n".join(lines) + "\n"
 
 
-def _written(node: Node, names: Mapping[str, str]) -> str:
+def _written(node: Node, names: Mapping[str, str], divided: Set[str]) -> str:
+    """Write a node as Lark, with the texts in `divided` character by character."""
     match node:
         case Literal(text):
-            return json.dumps(text)
-        case Set(pattern):
+            return f"({' '.join(map(json.dumps, text))})" if text in divided else json.dumps(text)
+        case Class(pattern):
             return f"/{pattern}/"
         case Reference(name):
             return names[name]
         case Repeat(inner, least, most):
-            return f"({_written(inner, names)}){_SIGNS.get((least, most)) or f'{{{least},{_or_nothing(most)}}}'}"
+            return (
+                f"({_written(inner, names, divided)}){_SIGNS.get((least, most)) or f'{{{least},{_or_nothing(most)}}}'}"
+            )
         case Sequence(nodes):
-            return " ".join(_written(inner, names) for inner in nodes) or '""'
+            return " ".join(_written(inner, names, divided) for inner in nodes) or '""'
         case Choice(nodes):
-            return f"({' | '.join(_written(inner, names) for inner in nodes)})"
+            return f"({' | '.join(_written(inner, names, divided) for inner in nodes)})"
 
 
 def _or_nothing(most: int | None) -> str:
@@ -209,8 +216,8 @@ def _class(found: re.Match[str], text: str, at: int) -> Node:
         parts.append(f"\\x{{{first:X}}}" + (f"-\\x{{{last:X}}}" if last > first else ""))
     if found["negated"]:
         # Of the characters beyond ASCII, some are always left.
-        return Set(f"[^{''.join(parts)}]", mask_of(0, 0x10FFFF) & ~(mask & mask_of(0, 127)))
-    return Set(f"[{''.join(parts)}]", mask)
+        return Class(f"[^{''.join(parts)}]", mask_of(0, 0x10FFFF) & ~(mask & mask_of(0, 127)))
+    return Class(f"[{''.join(parts)}]", mask)
 
 
 def _code(member: str) -> int:

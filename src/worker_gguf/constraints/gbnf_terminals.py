@@ -13,12 +13,13 @@ from msgspec import Struct
 __all__ = [
     "ALL_CHARACTERS",
     "Choice",
+    "Class",
     "Literal",
     "Node",
     "Reference",
     "Repeat",
     "Sequence",
-    "Set",
+    "divided_texts",
     "mask_of",
     "terminals",
 ]
@@ -32,7 +33,7 @@ class Literal(Struct, frozen=True):
     text: str
 
 
-class Set(Struct, frozen=True):
+class Class(Struct, frozen=True):
     """One character of a class. `pattern` is the class in Rust's syntax."""
 
     pattern: str
@@ -59,7 +60,7 @@ class Choice(Struct, frozen=True):
     nodes: tuple[Node, ...]
 
 
-Node = Literal | Set | Reference | Repeat | Sequence | Choice
+Node = Literal | Class | Reference | Repeat | Sequence | Choice
 
 
 def mask_of(first: int, last: int) -> int:
@@ -77,24 +78,58 @@ def terminals(rules: Mapping[str, Node]) -> set[str]:
     if "root" in found:
         return found
     facts = _Facts(rules)
-    while wrong := {
-        name for name in found if facts.extensions(rules[name]) & facts.follows(rules.keys() - found)[name]
-    }:
+    while wrong := _wrong(rules, found, facts):
         while more := {name for name in found - wrong if uses[name] & wrong}:
             wrong |= more
         found -= wrong
     return found
 
 
-def _references(node: Node) -> list[str]:
+def _wrong(rules: Mapping[str, Node], found: set[str], facts: _Facts) -> set[str]:
+    """Return the terminals that could take too much, or be taken for a character of a class beside them."""
+    parsed = rules.keys() - found
+    follows = facts.follows(parsed)
+    parts = [part for name in parsed for part in _parts(rules[name])]
+    classes = _union(part.mask for part in parts if isinstance(part, Class))
+    used = {part.name for part in parts if isinstance(part, Reference)} & found
+    return {
+        name for name in used if facts.extensions(rules[name]) & follows[name] or facts.first(rules[name]) & classes
+    }
+
+
+def divided_texts(rules: Mapping[str, Node], found: set[str]) -> set[str]:
+    """Return the texts that must be written character by character in the rules that are not terminals.
+
+    In front of "abc" or [a-z], llguidance follows "abc" beyond its first character and cannot come back.
+    """
+    facts = _Facts(rules)
+    parts = [part for name in rules.keys() - found for part in _parts(rules[name])]
+    beginnings = {part: facts.first(part) for part in parts if not isinstance(part, Reference) or part.name in found}
+    texts = [part for part in beginnings if isinstance(part, Literal) and len(part.text) > 1]
+    beside = {
+        text: [part for part, first in beginnings.items() if part != text and first & beginnings[text]]
+        for text in texts
+    }
+    # A terminal that is longer than the first character would win against it.
+    return {
+        text.text
+        for text, others in beside.items()
+        if others and not any(isinstance(part, Reference) for part in others)
+    }
+
+
+def _parts(node: Node) -> list[Node]:
+    """Return the texts, classes and references in a node."""
     match node:
-        case Reference(name):
-            return [name]
         case Repeat(inner):
-            return _references(inner)
+            return _parts(inner)
         case Sequence(nodes) | Choice(nodes):
-            return [name for inner in nodes for name in _references(inner)]
-    return []
+            return [part for inner in nodes for part in _parts(inner)]
+    return [node]
+
+
+def _references(node: Node) -> list[str]:
+    return [part.name for part in _parts(node) if isinstance(part, Reference)]
 
 
 class _Facts:
@@ -116,7 +151,7 @@ class _Facts:
         match node:
             case Literal(text):
                 return not text
-            case Set():
+            case Class():
                 return False
             case Reference(name):
                 return self._empty[name]
@@ -132,7 +167,7 @@ class _Facts:
         match node:
             case Literal(text):
                 return mask_of(ord(text[0]), ord(text[0])) if text else 0
-            case Set(mask=mask):
+            case Class(mask=mask):
                 return mask
             case Reference(name):
                 return self._first[name]
@@ -154,7 +189,7 @@ class _Facts:
     def extensions(self, node: Node) -> int:
         """Return the characters by which a complete text of a node may go on. Some of them may be too many."""
         match node:
-            case Literal() | Set():
+            case Literal() | Class():
                 return 0
             case Reference(name):
                 return self.extensions(self._rules[name])
@@ -193,7 +228,7 @@ class _Facts:
         match node:
             case Literal(text):
                 return _union(mask_of(ord(char), ord(char)) for char in text)
-            case Set(mask=mask):
+            case Class(mask=mask):
                 return mask
             case Reference(name):
                 return self._characters(self._rules[name])
