@@ -247,6 +247,8 @@ def test_options_of_one_of_may_be_told_apart_by_a_property() -> None:
         ({"const": True}, {"const": 1}, True),
         ({"anyOf": [{"type": "null"}, {"type": "string"}]}, {"type": ["array", "object"]}, True),
         ({"allOf": [{"type": "null"}, {}]}, {"type": "string"}, True),
+        ({"type": "number", "nullable": True}, {"type": "null"}, False),
+        ({"type": "number", "nullable": True}, {"type": "string"}, True),
         ({}, False, True),
         ({}, {}, False),
     ],
