@@ -202,7 +202,8 @@ def test_a_reference_below_an_id_of_its_own_is_refused() -> None:
         ({"type": "integer", "format": "int64"}, {"type": "integer", "format": "int64"}),
         ({"oneOf": [{"type": "null"}, {"type": "string"}]}, {"anyOf": [{"type": "null"}, {"type": "string"}]}),
         ({"type": "string", "pattern": r"^[^\d/]\/$"}, {"type": "string", "pattern": r"^[^\p{Nd}\x{2F}]\x{2F}$"}),
-        ({"multipleOf": 0.5}, {"multipleOf": 0.5, "maximum": 2**53, "minimum": -(2**53)}),
+        ({"multipleOf": 0.5}, {"multipleOf": 0.5, "maximum": 10**14, "minimum": -(10**14)}),
+        ({"multipleOf": 2}, {"multipleOf": 2, "maximum": 2**53, "minimum": -(2**53)}),
     ],
     ids=str,
 )
