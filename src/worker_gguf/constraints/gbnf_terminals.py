@@ -6,7 +6,7 @@ character by which the terminal could go on: `[0-9]+ [ \\n]*` in front of a newl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from msgspec import Struct
 
@@ -27,6 +27,10 @@ __all__ = [
 # A set of characters is a number with a bit for each ASCII character, and one for all others.
 _OTHERS = 1 << 128
 ALL_CHARACTERS = (1 << 129) - 1
+
+
+# After so many, all rules are parsed. Most grammars need one or two.
+_MOST_ROUNDS = 8
 
 
 class Literal(Struct, frozen=True):
@@ -71,23 +75,28 @@ def mask_of(first: int, last: int) -> int:
 
 def terminals(rules: Mapping[str, Node]) -> set[str]:
     """Return the rules that can be terminals: they do not lead back to themselves, and the longest match is right."""
+    order: list[str] = []
     found: set[str] = set()
     uses = {name: set(_references(node)) for name, node in rules.items()}
     while more := {name for name in rules if name not in found and uses[name] <= found}:
         found |= more
+        order += sorted(more)
     if "root" in found:
         return found
-    facts = _Facts(rules)
-    while wrong := _wrong(rules, found, facts):
+    facts = _Facts(rules, order)
+    for _ in range(_MOST_ROUNDS):
+        wrong = _wrong(rules, found, facts)
+        if not wrong:
+            return found
         while more := {name for name in found - wrong if uses[name] & wrong}:
             wrong |= more
         found -= wrong
-    return found
+    return set()
 
 
 def _wrong(rules: Mapping[str, Node], found: set[str], facts: _Facts) -> set[str]:
     """Return the terminals that could take too much, or be taken for a character of a class beside them."""
-    parsed = rules.keys() - found
+    parsed = [name for name in rules if name not in found]
     follows = facts.follows(parsed)
     parts = [part for name in parsed for part in _parts(rules[name])]
     classes = _union(part.mask for part in parts if isinstance(part, Class))
@@ -104,18 +113,19 @@ def divided_texts(rules: Mapping[str, Node], found: set[str]) -> set[str]:
     """
     facts = _Facts(rules)
     parts = [part for name in rules.keys() - found for part in _parts(rules[name])]
-    beginnings = {part: facts.first(part) for part in parts if not isinstance(part, Reference) or part.name in found}
-    texts = [part for part in beginnings if isinstance(part, Literal) and len(part.text) > 1]
-    beside = {
-        text: [part for part, first in beginnings.items() if part != text and first & beginnings[text]]
-        for text in texts
-    }
+    beside: dict[int, set[Node]] = {}
+    for part in parts:
+        if not isinstance(part, Reference) or part.name in found:
+            for bit in _bits(facts.first(part)):
+                beside.setdefault(bit, set()).add(part)
     # A terminal that is longer than the first character would win against it.
-    return {
-        text.text
-        for text, others in beside.items()
-        if others and not any(isinstance(part, Reference) for part in others)
-    }
+    divided = {bit for bit, at in beside.items() if len(at) > 1 and not any(isinstance(part, Reference) for part in at)}
+    texts = (part.text for part in parts if isinstance(part, Literal) and len(part.text) > 1)
+    return {text for text in texts if mask_of(ord(text[0]), ord(text[0])).bit_length() in divided}
+
+
+def _bits(mask: int) -> list[int]:
+    return [bit for bit in range(1, mask.bit_length() + 1) if mask >> (bit - 1) & 1]
 
 
 def _parts(node: Node) -> list[Node]:
@@ -135,17 +145,26 @@ def _references(node: Node) -> list[str]:
 class _Facts:
     """What the parts of a grammar can begin with, whether they can be empty, and what can follow them."""
 
-    def __init__(self, rules: Mapping[str, Node]) -> None:
+    def __init__(self, rules: Mapping[str, Node], regular: Collection[str] = ()) -> None:
+        """`regular` are rules that do not lead back to themselves, each behind those that it uses."""
         self._rules = rules
         self._empty = dict.fromkeys(rules, False)
         self._first = dict.fromkeys(rules, 0)
+        # The regular rules come first, since others use them. Most grammars are written in one of the two directions.
+        order = list(dict.fromkeys([*regular, *[*rules][::-1], *rules]))
         changed = True
         while changed:
             before = (dict(self._empty), dict(self._first))
-            for name, node in rules.items():
-                self._empty[name] = self.can_be_empty(node)
-                self._first[name] = self.first(node)
+            for name in order:
+                self._empty[name] = self.can_be_empty(rules[name])
+                self._first[name] = self.first(rules[name])
             changed = before != (self._empty, self._first)
+            order.reverse()
+        self._extensions: dict[str, int] = {}
+        self._all: dict[str, int] = {}
+        for name in regular:
+            self._extensions[name] = self.extensions(rules[name])
+            self._all[name] = self._characters(rules[name])
 
     def can_be_empty(self, node: Node) -> bool:
         match node:
@@ -192,7 +211,7 @@ class _Facts:
             case Literal() | Class():
                 return 0
             case Reference(name):
-                return self.extensions(self._rules[name])
+                return self._extensions[name]
             case Repeat(inner, least, most):
                 return self.extensions(inner) | (0 if least == most else self.first(inner))
             case Sequence(nodes):
@@ -231,13 +250,13 @@ class _Facts:
             case Class(mask=mask):
                 return mask
             case Reference(name):
-                return self._characters(self._rules[name])
+                return self._all[name]
             case Repeat(inner):
                 return self._characters(inner)
             case Sequence(nodes) | Choice(nodes):
                 return _union(map(self._characters, nodes))
 
-    def follows(self, parsed: set[str]) -> dict[str, int]:
+    def follows(self, parsed: Collection[str]) -> dict[str, int]:
         """Return the characters that can follow each rule, where the rules `parsed` use it."""
         found = dict.fromkeys(self._rules, 0)
         changed = True
@@ -246,6 +265,7 @@ class _Facts:
             for name in parsed:
                 self._follow(self._rules[name], found[name], found)
             changed = before != found
+            parsed = [*parsed][::-1]
         return found
 
     def _follow(self, node: Node, after: int, found: dict[str, int]) -> None:
