@@ -86,6 +86,39 @@ def test_a_left_recursive_grammar() -> None:
     assert not held.matches("1+")
 
 
+ARITHMETIC = r"""
+root  ::= (expr "=" ws term "\n")+
+expr  ::= term ([-+*/] term)*
+term  ::= ident | num | "(" ws expr ")" ws
+ident ::= [a-z] [a-z0-9_]* ws
+num   ::= [0-9]+ ws
+ws    ::= [ \t\n]*
+"""
+
+
+def test_a_rule_does_not_take_what_must_follow_it() -> None:
+    held = matcher(ARITHMETIC)
+    for text in "1+2=3\n", "x_1 = (2 *3)\n", "1=1\n\n2=2\n":
+        assert held.matches(text)
+    assert not held.matches("1+2=3")
+
+
+@pytest.mark.parametrize(
+    ("grammar", "right", "wrong"),
+    [
+        ('root ::= "(" root ")" | word | "if" word\nword ::= [a-z]+ " "', ["if ", "iffy ", "(if )", "ifif "], ["(if)"]),
+        ('root ::= "(" root ")" | "abc" | [a-z]+', ["abd", "(abc)", "ab"], ["(ab"]),
+        ('root ::= "(" root ")" | a "x"\na ::= [a-z]+', ["abx", "(xx)"], ["x"]),
+        ('root ::= "(" root ")" | a "aab"\na ::= "a" | "aa"', ["aaab", "aaaab"], ["aab"]),
+        ('root ::= "(" root ")" | a "1"\na ::= ("b" "1")? "c"*', ["1", "b11", "b1cc1"], ["b1"]),
+    ],
+)
+def test_parts_of_a_recursive_grammar_may_begin_alike(grammar: str, right: list[str], wrong: list[str]) -> None:
+    held = matcher(grammar)
+    assert [text for text in right if not held.matches(text)] == []
+    assert [text for text in wrong if held.matches(text)] == []
+
+
 def test_a_grammar_without_recursion_is_one_terminal() -> None:
     assert "start: T0" in gbnf_to_lark('root ::= word (" " word)*\nword ::= [a-z]+')
 

@@ -202,7 +202,8 @@ def test_a_reference_below_an_id_of_its_own_is_refused() -> None:
         ({"type": "integer", "format": "int64"}, {"type": "integer", "format": "int64"}),
         ({"oneOf": [{"type": "null"}, {"type": "string"}]}, {"anyOf": [{"type": "null"}, {"type": "string"}]}),
         ({"type": "string", "pattern": r"^[^\d/]\/$"}, {"type": "string", "pattern": r"^[^\p{Nd}\x{2F}]\x{2F}$"}),
-        ({"multipleOf": 0.5}, {"multipleOf": 0.5, "maximum": 2**53, "minimum": -(2**53)}),
+        ({"multipleOf": 0.5}, {"multipleOf": 0.5, "maximum": 10**14, "minimum": -(10**14)}),
+        ({"multipleOf": 2}, {"multipleOf": 2, "maximum": 2**53, "minimum": -(2**53)}),
     ],
     ids=str,
 )
@@ -247,6 +248,8 @@ def test_options_of_one_of_may_be_told_apart_by_a_property() -> None:
         ({"const": True}, {"const": 1}, True),
         ({"anyOf": [{"type": "null"}, {"type": "string"}]}, {"type": ["array", "object"]}, True),
         ({"allOf": [{"type": "null"}, {}]}, {"type": "string"}, True),
+        ({"type": "number", "nullable": True}, {"type": "null"}, False),
+        ({"type": "number", "nullable": True}, {"type": "string"}, True),
         ({}, False, True),
         ({}, {}, False),
     ],

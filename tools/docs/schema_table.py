@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice, permutations, product
@@ -75,6 +76,23 @@ class ByteMatcher:
         matcher = self._native.deep_copy()
         mask = matcher.compute_bitmask()
         return not matcher.is_error() and any(mask)
+
+    def draw(self, chance: random.Random, most: int = 300) -> str | None:
+        """Draw a text that matches, byte by byte, or return None if it would be too long."""
+        matcher = self._native.deep_copy()
+        drawn: list[int] = []
+        while len(drawn) < most:
+            mask = int.from_bytes(matcher.compute_bitmask(), "little")
+            allowed = [byte for byte in range(256) if mask >> byte & 1]
+            if matcher.is_accepting() and (not allowed or chance.random() < 0.3):
+                return bytes(drawn).decode()
+            # Brackets and quotes end a text early, and plain characters are more often a whole character.
+            closing = [byte for byte in allowed if byte in b'"]}']
+            plain = [byte for byte in allowed if 32 <= byte < 127]
+            drawn.append(chance.choice(closing if closing and chance.random() < 0.3 else plain or allowed))
+            if not matcher.consume_token(drawn[-1]):
+                raise ValueError(matcher.get_error())
+        return None
 
 
 def groups(suite: Path = SUITE) -> Iterator[Group]:

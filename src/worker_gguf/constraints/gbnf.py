@@ -8,16 +8,32 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 
-from msgspec import Struct
-
+from worker_gguf.constraints.gbnf_terminals import (
+    ALL_CHARACTERS,
+    Choice,
+    Class,
+    Literal,
+    Node,
+    Reference,
+    Repeat,
+    Sequence,
+    divided_texts,
+    mask_of,
+    terminals,
+)
 from worker_gguf.errors import InvalidRequest
 
 __all__ = ["gbnf_to_lark"]
 
 # llama.cpp has the same limit.
 MAX_REPEATS = 2000
+# Groups of a rule. llguidance reads Lark up to 50.
+MAX_DEPTH = 20
+
+_ANY = Class("(?s:.)", ALL_CHARACTERS)
+_SIGNS = {(0, None): "*", (1, None): "+", (0, 1): "?"}
 
 _TOKENS = re.compile(
     r"""(?P<space>[\ \t\r\n]+|\#[^\n]*)
@@ -35,56 +51,126 @@ _ESCAPE = re.compile(r'\\(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8}
 _LETTERS = {"n": "\n", "r": "\r", "t": "\t"}
 
 
-class _Rule(Struct):
-    name: str
-    parts: list[str]
-    uses: set[str]
-    depth: int = 0
-    can_repeat: bool = False
-
-
 def gbnf_to_lark(text: str) -> str:
     """Return the grammar in Lark. Raises InvalidRequest with the line of the fault, without text of the grammar.
 
-    A rule that does not lead back to itself becomes a terminal, which llguidance matches as one regular expression. So
-    does the whole grammar if no rule does.
+    A grammar without recursion becomes one terminal. Of another, those rules become terminals that are matched right by
+    their longest text.
     """
-    rules = _rules(text)
+    rules = _Parser(text).rules()
     if "root" not in rules:
         raise InvalidRequest("The grammar has no rule named root. Define one: root ::= ...")
-    terminals = _terminals(rules)
-    names = {name: f"T{number}" if name in terminals else f"r{number}" for number, name in enumerate(rules)}
+    found = terminals(rules)
+    names = {name: f"T{number}" if name in found else f"r{number}" for number, name in enumerate(rules)}
     lines = [f"start: {names['root']}"]
-    for rule in rules.values():
-        body = "".join(names[part[1:]] if part.startswith("@") else part for part in rule.parts)
-        lines.append(f"{names[rule.name]}: {body}")
+    divided = divided_texts(rules, found)
+    lines += [
+        f"{names[name]}: {_written(node, names, set() if name in found else divided)}" for name, node in rules.items()
+    ]
     return "\n".join(lines) + "\n"
 
 
-def _rules(text: str) -> dict[str, _Rule]:
-    """Return the rules. A reference to a rule is a part that begins with @."""
-    rules: dict[str, _Rule] = {}
-    rule: _Rule | None = None
-    places: dict[str, int] = {}
-    for found, at in _tokens(text):
-        if found["rule"]:
-            if rule:
-                _close(rule, text, at)
+def _written(node: Node, names: Mapping[str, str], divided: Set[str]) -> str:
+    """Write a node as Lark, with the texts in `divided` character by character."""
+    match node:
+        case Literal(text):
+            return f"({' '.join(map(json.dumps, text))})" if text in divided else json.dumps(text)
+        case Class(pattern):
+            return f"/{pattern}/"
+        case Reference(name):
+            return names[name]
+        case Repeat(inner, least, most):
+            return (
+                f"({_written(inner, names, divided)}){_SIGNS.get((least, most)) or f'{{{least},{_or_nothing(most)}}}'}"
+            )
+        case Sequence(nodes):
+            return " ".join(_written(inner, names, divided) for inner in nodes) or '""'
+        case Choice(nodes):
+            return f"({' | '.join(_written(inner, names, divided) for inner in nodes)})"
+
+
+def _or_nothing(most: int | None) -> str:
+    return "" if most is None else str(most)
+
+
+class _Parser:
+    """Reads a grammar by recursive descent."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._tokens = list(_tokens(text))
+        self._next = 0
+        self._places: dict[str, int] = {}
+
+    def rules(self) -> dict[str, Node]:
+        rules: dict[str, Node] = {}
+        while self._next < len(self._tokens):
+            found, at = self._take()
+            if not found["rule"]:
+                raise _fault(self._text, at, "must begin with a rule: name ::= ...")
             if found["rule"] in rules:
-                raise _fault(text, at, "defines a rule a second time")
-            rule = rules[found["rule"]] = _Rule(found["rule"], [], set())
-        elif rule is None:
-            raise _fault(text, at, "must begin with a rule: name ::= ...")
-        else:
-            _add(rule, found, text, at)
-            if found["name"]:
-                places.setdefault(found["name"], at)
-    if rule:
-        _close(rule, text, len(text))
-    for name, at in places.items():
-        if name not in rules:
-            raise _fault(text, at, "names a rule that is not defined")
-    return rules
+                raise _fault(self._text, at, "defines a rule a second time")
+            rules[found["rule"]] = self._choice(0)
+            if self._sign() == ")":
+                raise _fault(self._text, self._tokens[self._next][1], "has a parenthesis without its partner")
+        for name, at in self._places.items():
+            if name not in rules:
+                raise _fault(self._text, at, "names a rule that is not defined")
+        return rules
+
+    def _take(self) -> tuple[re.Match[str], int]:
+        self._next += 1
+        return self._tokens[self._next - 1]
+
+    def _peek(self) -> re.Match[str] | None:
+        return self._tokens[self._next][0] if self._next < len(self._tokens) else None
+
+    def _sign(self) -> str | None:
+        found = self._peek()
+        return found["sign"] if found else None
+
+    def _choice(self, depth: int) -> Node:
+        nodes = [self._sequence(depth)]
+        while self._sign() == "|":
+            self._take()
+            nodes.append(self._sequence(depth))
+        return nodes[0] if len(nodes) == 1 else Choice(tuple(nodes))
+
+    def _sequence(self, depth: int) -> Node:
+        """Read items up to the end of the rule, of the group or of the alternative. There may be none."""
+        nodes: list[Node] = []
+        while (found := self._peek()) and not found["rule"] and found["sign"] not in ("|", ")"):
+            found, at = self._take()
+            node = self._item(found, at, depth)
+            while (sign := self._peek()) and (sign["least"] is not None or sign["sign"] in ("*", "+", "?")):
+                if isinstance(node, Repeat):
+                    raise _fault(self._text, at, "repeats nothing")
+                node = Repeat(node, *_bounds(self._take()[0], self._text, at))
+            nodes.append(node)
+        return nodes[0] if len(nodes) == 1 else Sequence(tuple(nodes))
+
+    def _item(self, found: re.Match[str], at: int, depth: int) -> Node:
+        if found["token"]:
+            raise _fault(self._text, at, "names a token, as in <think>, which is not supported; write its text")
+        if found["name"]:
+            self._places.setdefault(found["name"], at)
+            return Reference(found["name"])
+        if found["text"] is not None:
+            return Literal("".join(_characters(found["text"], self._text, at)))
+        if found["others"] is not None or found["members"] is not None:
+            return _class(found, self._text, at)
+        if found["sign"] == ".":
+            return _ANY
+        if found["sign"] != "(":
+            raise _fault(self._text, at, "repeats nothing")
+        if depth == MAX_DEPTH:
+            raise _fault(self._text, at, f"is nested more than {MAX_DEPTH} deep")
+        node = self._choice(depth + 1)
+        if self._sign() != ")":
+            raise _fault(self._text, at, "has a parenthesis without its partner")
+        self._take()
+        # A repetition behind the group repeats the group, not its last item.
+        return Sequence((node,))
 
 
 def _tokens(text: str) -> Iterator[tuple[re.Match[str], int]]:
@@ -98,79 +184,40 @@ def _tokens(text: str) -> Iterator[tuple[re.Match[str], int]]:
         at = found.end()
 
 
-def _add(rule: _Rule, found: re.Match[str], text: str, at: int) -> None:
-    """Add what was found to a rule, as Lark."""
-    sign = found["sign"]
-    is_repetition = found["least"] is not None or (sign is not None and sign in "*+?")
-    if is_repetition and not rule.can_repeat:
-        raise _fault(text, at, "repeats nothing")
-    rule.can_repeat = not is_repetition and sign not in ("(", "|")
-    if found["token"]:
-        raise _fault(text, at, "names a token, as in <think>, which is not supported; write its text")
-    if found["least"] is not None:
-        rule.parts.append(_repetition(found, text, at))
-    elif found["name"]:
-        rule.uses.add(found["name"])
-        rule.parts += (" ", "@" + found["name"])
-    elif found["text"] is not None:
-        rule.parts.append(" " + json.dumps("".join(_characters(found["text"], text, at))))
-    elif found["others"] is not None or found["members"] is not None:
-        rule.parts.append(" " + _class(found, text, at))
-    elif sign == ".":
-        rule.parts.append(" /(?s:.)/")
-    elif sign == "|":
-        _end_alternative(rule)
-        rule.parts.append(" |")
-    else:
-        rule.depth += (sign == "(") - (sign == ")")
-        if rule.depth < 0:
-            raise _fault(text, at, "has a parenthesis without its partner")
-        if sign == ")":
-            _end_alternative(rule)
-        rule.parts.append(" (" if sign == "(" else str(sign))
-
-
-def _close(rule: _Rule, text: str, at: int) -> None:
-    if rule.depth:
-        raise _fault(text, at - 1, "has a parenthesis without its partner")
-    _end_alternative(rule)
-
-
-def _end_alternative(rule: _Rule) -> None:
-    """An alternative may be empty."""
-    if not rule.parts or rule.parts[-1] in (" |", " ("):
-        rule.parts.append(' ""')
-
-
-def _repetition(found: re.Match[str], text: str, at: int) -> str:
+def _bounds(found: re.Match[str], text: str, at: int) -> tuple[int, int | None]:
+    if found["least"] is None:
+        return {"*": (0, None), "+": (1, None), "?": (0, 1)}[found["sign"]]
     least = int(found["least"])
     most = int(found["most"]) if found["most"] else None if found["comma"] else least
     if max(least, most or 0) > MAX_REPEATS:
         raise _fault(text, at, f"repeats more than {MAX_REPEATS} times")
     if most is not None and most < least:
         raise _fault(text, at, "repeats at most fewer times than at least")
-    return f"{{{least},{'' if most is None else most}}}"
+    return least, most
 
 
-def _class(found: re.Match[str], text: str, at: int) -> str:
+def _class(found: re.Match[str], text: str, at: int) -> Node:
     """Write a class with the numbers of its characters, so that none of them is a sign of regular expressions."""
     members = list(_characters(found["others"] or found["members"] or "", text, at, keeps_range=True))
     if not members:
         if found["negated"]:
-            return "/(?s:.)/"
+            return _ANY
         raise _fault(text, at, "has an empty class, which no text matches")
     parts: list[str] = []
+    mask = 0
     while members:
-        first = members.pop(0)
+        first = last = _code(members.pop(0))
         if len(members) > 1 and members[0] == "-":
-            last = members[1]
+            last = _code(members[1])
             del members[:2]
-            if _code(last) < _code(first):
-                raise _fault(text, at, "has a class with a range that goes backwards")
-            parts.append(f"\\x{{{_code(first):X}}}-\\x{{{_code(last):X}}}")
-        else:
-            parts.append(f"\\x{{{_code(first):X}}}")
-    return f"/[{'^' if found['negated'] else ''}{''.join(parts)}]/"
+        if last < first:
+            raise _fault(text, at, "has a class with a range that goes backwards")
+        mask |= mask_of(first, last)
+        parts.append(f"\\x{{{first:X}}}" + (f"-\\x{{{last:X}}}" if last > first else ""))
+    if found["negated"]:
+        # Of the characters beyond ASCII, some are always left.
+        return Class(f"[^{''.join(parts)}]", mask_of(0, 0x10FFFF) & ~(mask & mask_of(0, 127)))
+    return Class(f"[{''.join(parts)}]", mask)
 
 
 def _code(member: str) -> int:
@@ -192,14 +239,6 @@ def _characters(raw: str, text: str, at: int, *, keeps_range: bool = False) -> I
             raise _fault(text, at, "has an escape that GBNF does not have")
         else:
             yield found[0]
-
-
-def _terminals(rules: dict[str, _Rule]) -> set[str]:
-    """Return the rules that use only terminals."""
-    found: set[str] = set()
-    while more := {name for name, rule in rules.items() if name not in found and rule.uses <= found}:
-        found |= more
-    return found
 
 
 def _fault(text: str, at: int, what: str) -> InvalidRequest:

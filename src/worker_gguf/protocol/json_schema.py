@@ -95,6 +95,7 @@ class _Examination:
     def __init__(self, root: Schema) -> None:
         self._root = root
         self._seen: set[int] = set()
+        self._one_ofs: list[tuple[Schema, str]] = []
         self._todo: list[tuple[Schema, str, bool]] = [(root, "", False)]
 
     def faults(self) -> Iterator[Fault]:
@@ -107,6 +108,9 @@ class _Examination:
             for keyword, why in self._faults_of(schema, place, has_base):
                 yield Fault(keyword, place, why)
                 schema.pop(keyword, None)
+        # The options must be rewritten before they are compared.
+        for schema, place in self._one_ofs:
+            yield from self._one_of(schema, place)
 
     def _faults_of(self, schema: Schema, place: str, has_base: bool) -> Iterator[tuple[str, str]]:
         """Yield the keywords that must be left out, each with the reason, and note the schemas inside."""
@@ -128,7 +132,7 @@ class _Examination:
         if "$ref" in schema:
             yield from self._reference(schema, has_base)
         if "oneOf" in schema:
-            yield from self._one_of(schema)
+            self._one_ofs.append((schema, place))
 
     def _inside(self, schema: Schema, place: str, has_base: bool) -> Iterator[tuple[str, str]]:
         if isinstance(schema.get("items"), list):
@@ -160,16 +164,15 @@ class _Examination:
             if isinstance(target, dict):
                 self._todo.append((target, schema["$ref"].removeprefix("#"), False))
 
-    def _one_of(self, schema: Schema) -> Iterator[tuple[str, str]]:
+    def _one_of(self, schema: Schema, place: str) -> Iterator[Fault]:
         """Replace oneOf by anyOf, which means the same where at most one option can match."""
-        options = schema["oneOf"]
+        options = schema.pop("oneOf")
         if not are_disjoint(self._root, options):
-            yield "oneOf", "has options that one value could match together; use anyOf"
+            yield Fault("oneOf", place, "has options that one value could match together; use anyOf")
         if "anyOf" in schema:
             schema["allOf"] = [*schema.get("allOf", ()), {"anyOf": options}]
         else:
             schema["anyOf"] = options
-        schema.pop("oneOf", None)
 
 
 def _of(keywords: Iterable[str], schema: Schema) -> list[str]:

@@ -18,6 +18,8 @@ Schema = dict[str, Any]
 _TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 # Above this, neighbouring integers are the same number for a parser that reads all numbers as floats.
 _MOST_EXACT = 2**53
+# Each decimal number with so many digits is another float.
+_FLOAT_DIGITS = 15
 _MOST_LENGTH = 1_000_000
 _MOST_OPTIONAL = 50
 _ESCAPED = frozenset("\b\f\n\r\t")
@@ -138,11 +140,12 @@ def _multiple_of(schema: Schema) -> None:
         digits *= 10
     if digits > MOST_MULTIPLE or exact < Fraction(1, 10**6):
         raise Refused(f"has digits above {MOST_MULTIPLE}, which takes too long to compile")
-    # A larger number is read as a neighbour of it, which need not be a multiple.
+    # A number with more digits than a float has is read as a neighbour of it, which need not be a multiple.
+    most = _MOST_EXACT if exact.denominator == 1 else 10**_FLOAT_DIGITS * exact // digits
     if not schema.keys() & {"maximum", "exclusiveMaximum"}:
-        schema["maximum"] = _MOST_EXACT
+        schema["maximum"] = int(most)
     if not schema.keys() & {"minimum", "exclusiveMinimum"}:
-        schema["minimum"] = -_MOST_EXACT
+        schema["minimum"] = -int(most)
 
 
 def _count(name: str) -> Callable[[Schema], None]:
