@@ -63,11 +63,13 @@ class ScriptedMarkup:
         self.uses: list[ToolUse] = []
         self._thinking = thinking
 
-    def __call__(self, source: str, render: Callable[..., str]) -> ScriptedMarkup:
+    def __call__(self, source: str, render: Callable[..., str], has_token: Callable[[str], bool]) -> ScriptedMarkup:
         assert "a" in render([{"role": "user", "content": "a"}])
         return self
 
-    def parser(self, prompt: str, tools: Sequence[Tool] = (), *, splits_reasoning: bool = True) -> PartsParser:
+    def parser(
+        self, prompt: str, tools: Sequence[Tool] = (), *, splits_reasoning: bool = True, holds_calls: bool = False
+    ) -> PartsParser:
         self.tools = tools
         return ScriptedParser() if splits_reasoning else ContentParser()
 

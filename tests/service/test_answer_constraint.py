@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from msgspec.structs import replace
 
 from tests.service.scripted import MARK, ScriptedMarkup
 from worker_gguf.engine.request import Constraint
@@ -34,7 +35,14 @@ def combined(use: ToolUse | None, text: Constraint | None, call_format: CallForm
 def test_either_alone_is_as_it_is() -> None:
     assert combined(None, None) is None
     assert combined(None, SCHEMA) is SCHEMA
-    assert combined(AUTO, None) == ScriptedMarkup().call_constraint(AUTO, lambda marker: MARK)
+    calls = ScriptedMarkup().call_constraint(AUTO, lambda marker: MARK)
+    assert combined(AUTO, None) == replace(calls, param="tools")
+
+
+def test_after_the_only_call_the_answer_ends() -> None:
+    one = combined(replace(AUTO, is_parallel=False), None)
+    assert one is not None
+    assert one.is_last
 
 
 def test_a_required_call_leaves_no_text_to_constrain() -> None:

@@ -18,7 +18,9 @@ SOURCE = "{% for m in messages %}{{ m.content }}{% endfor %}"
 def test_a_template_is_examined_once() -> None:
     sources: list[str] = []
 
-    def new_markup(source: str, render: Callable[..., str]) -> TemplateMarkup:
+    def new_markup(source: str, render: Callable[..., str], has_token: Callable[[str], bool]) -> TemplateMarkup:
+        assert has_token("a")
+        assert not has_token("ab")
         sources.append(source)
         return ScriptedMarkup()
 

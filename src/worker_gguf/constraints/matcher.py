@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from worker_gguf.constraints.grammar import compiled_text, reason
+from worker_gguf.constraints.grammar import compiled_text, reason, unusable
 from worker_gguf.constraints.tokens import TokenTable, make_tokenizer
 from worker_gguf.engine.request import Constraint, GrammarKind
 from worker_gguf.errors import InvalidRequest
@@ -112,9 +112,10 @@ class Grammars:
             text = _opened(text, self._written(opening))
         # Messages of llguidance would otherwise quote the text so far, which must not reach the log.
         native = LLMatcher(self._tokenizer, text, log_level=0, limits=LLParserLimits(verbose_errors=False))
-        if native.is_error():
-            why = reason(native.get_error())
-            raise InvalidRequest(f"The grammar cannot be used: {why}.", param=constraint.param)
+        first = native.deep_copy()
+        first.compute_bitmask()  # an error if nothing matches
+        if first.is_error():
+            raise InvalidRequest(unusable(constraint, first.get_error()).message, param=constraint.param)
         return native
 
     def _written(self, text: str) -> str:

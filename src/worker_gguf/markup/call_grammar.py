@@ -18,6 +18,7 @@ from worker_gguf.errors import InvalidRequest
 from worker_gguf.markup.argument_schema import without_annotations
 from worker_gguf.markup.call_bodies import arguments_json, call_bodies
 from worker_gguf.markup.call_format import CallFormat, Channels
+from worker_gguf.markup.closed_schema import closed
 from worker_gguf.markup.lark import LarkGrammar, either, literal, optional
 from worker_gguf.markup.marks import Marks
 from worker_gguf.markup.tool import Tool, ToolUse
@@ -51,7 +52,7 @@ def call_constraint(form: CallFormat, use: ToolUse, token_of: Callable[[str], in
 
 def _constraint(form: CallFormat, use: ToolUse, token_of: Callable[[str], int | None]) -> Constraint:
     by_name = {tool.name: tool for tool in use.tools}
-    tools = tuple(replace(tool, parameters=without_annotations(tool.parameters)) for tool in by_name.values())
+    tools = tuple(replace(tool, parameters=closed(without_annotations(tool.parameters))) for tool in by_name.values())
     grammar = LarkGrammar()
     marks = Marks(grammar, token_of)
     if form.channels is not None:

@@ -23,11 +23,7 @@ class Family(NamedTuple):
 # texts a template has counts.
 FAMILIES = (
     Family("gpt-oss", ("<|channel|>", "<|message|>", "analysis", "functions."), known.GPT_OSS),
-    Family("functionary-3.2", (">>>all",), known.FUNCTIONARY_3_2),
-    Family("functionary-3.1", ("<function=", "</function>", "<|python_tag|>"), known.FUNCTIONARY_3_1),
     Family("granite-3.3", ("<|tool_call|>", "<response>"), known.GRANITE_3_3),
-    Family("phi-4-mini", ("<|tool_call|>", "<|/tool_call|>"), known.PHI_4_MINI),
-    Family("nemotron-nano-2", ("<TOOLCALL>",), known.NEMOTRON_NANO_2),
     Family("command-r", ("directly_answer", "Action:"), known.COMMAND_R),
     Family("lfm2", ("<|tool_list_start|>",), known.LFM2),
     Family("llama-4", ("<|header_start|>", "<|python_start|>"), known.LLAMA_4),
@@ -35,6 +31,10 @@ FAMILIES = (
 
 # Families whose templates show their format, for those templates that cannot be rendered with a call.
 FALLBACKS = (
+    Family("functionary-3.2", (">>>all",), known.FUNCTIONARY_3_2),
+    Family("functionary-3.1", ("<function=", "</function>", "<|python_tag|>"), known.FUNCTIONARY_3_1),
+    Family("phi-4-mini", ("<|tool_call|>", "<|/tool_call|>"), known.PHI_4_MINI),
+    Family("nemotron-nano-2", ("<TOOLCALL>",), known.NEMOTRON_NANO_2),
     Family("deepseek-4.1", ("｜DSML｜ ", "invoke"), known.DEEPSEEK_V4_1),
     Family("deepseek-3.2", ("｜DSML｜", "function_calls"), known.DEEPSEEK_V3_2),
     Family("deepseek-4", ("｜DSML｜",), known.DEEPSEEK_V4),
@@ -56,6 +56,7 @@ FALLBACKS = (
     Family("qwen-3.5", ("<function=", "<parameter=", "<think>"), known.QWEN3_5),
     Family("qwen-3-coder", ("<function=", "<parameter="), known.QWEN3_CODER),
     Family("lfm-2.5", ("<|tool_call_start|>", "<think>"), known.LFM2_5),
+    Family("lfm-2.5-instruct", ("List of tools: [",), known.LFM2),
     Family("qwen-3", ("<tool_call>\\n{", "<think>"), known.QWEN3),
     Family("hermes", ("<tool_call>\\n{",), known.HERMES),
     Family("llama-3", ("<|python_tag|>", "<|start_header_id|>"), known.LLAMA_3),

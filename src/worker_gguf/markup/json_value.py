@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from worker_gguf.engine.json_form import JSON_FORM
 from worker_gguf.markup.lark import literal
 
 __all__ = ["LINE_OR_BLANK", "json_value"]
@@ -26,9 +27,11 @@ def json_value(schema: object, document: Mapping[str, Any], *, is_lenient: bool,
     terminal of the grammar, `is_spaced` must be false: llguidance would choose between them by the place in the grammar
     and not by the text, because white space is skipped in the one and not in the other.
     """
-    options: dict[str, object] = {"lenient": is_lenient}
+    options: dict[str, object] = {**JSON_FORM, "lenient": is_lenient}
     if is_spaced:
-        options["whitespace_pattern"] = LINE_OR_BLANK
+        options.update(
+            whitespace_flexible=True, whitespace_pattern=LINE_OR_BLANK, item_separator=",", key_separator=":"
+        )
     else:
         options.update(whitespace_flexible=False, item_separator=", ?", key_separator=": ?")
     if schema is False:

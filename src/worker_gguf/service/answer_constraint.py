@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
+from worker_gguf.engine.json_form import JSON_FORM
 from worker_gguf.engine.request import Constraint
 from worker_gguf.errors import UnsupportedParameter
 from worker_gguf.markup.call_format import CallFormat
@@ -20,8 +21,6 @@ __all__ = ["answer_constraint"]
 TokenOf = Callable[[str], int | None]
 
 _START = "start: "
-# How the JSON of answers is written, here as in a request without tools.
-_COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 def answer_constraint(
@@ -33,7 +32,7 @@ def answer_constraint(
     None. Raises UnsupportedParameter if that cannot be expressed.
     """
     if text is None or (use is not None and use.is_required):
-        return None if use is None else markup.call_constraint(use, token_of)
+        return None if use is None else _calls(markup, use, token_of)
     before, after = _marks_around(markup.format, token_of)
     if use is None and not (before or after):
         return text
@@ -48,7 +47,13 @@ def answer_constraint(
         raise _not_combined(use)
     # The first rule of the calls gets another name, and the new first rule chooses between them and the text.
     grammar = f"{_START}calls_of_answer | {answer}\ncalls_of_answer: {calls.grammar.removeprefix(_START)}"
-    return replace(calls, grammar=f"{grammar}\ntext_of_answer: {rule}\n")
+    return replace(calls, grammar=f"{grammar}\ntext_of_answer: {rule}\n", param=text.param)
+
+
+def _calls(markup: TemplateMarkup, use: ToolUse, token_of: TokenOf) -> Constraint:
+    constraint = markup.call_constraint(use, token_of)
+    # In some formats each call begins anew after free text, and no grammar keeps the model from a second one.
+    return replace(constraint, is_last=not use.is_parallel, param="tools")
 
 
 def _marks_around(call_format: CallFormat, token_of: TokenOf) -> tuple[str, str]:
@@ -76,7 +81,7 @@ def _rule(text: Constraint) -> str | None:
             schema = json.loads(text.grammar)
             # A schema that is true allows any value.
             fields = schema if isinstance(schema, dict) else {}
-            return f"%json {json.dumps({**fields, 'x-guidance': {**_COMPACT, 'lenient': text.is_lenient}})}"
+            return f"%json {json.dumps({**fields, 'x-guidance': {**JSON_FORM, 'lenient': text.is_lenient}})}"
         case "choice":
             return " | ".join(map(literal, json.loads(text.grammar)))
         case "regex":

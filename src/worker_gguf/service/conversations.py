@@ -63,7 +63,8 @@ class Conversations:
         is_guided = constraint is not None or (thinking is not None and thinking.budget is not None)
         return RenderedChat(
             text=text,
-            new_parser=parser_for(known.markup, text, use, call.reasoning),
+            # A stream has the pieces of a call before it is known whether the rest will come.
+            new_parser=parser_for(known.markup, text, use, call.reasoning, holds_calls=not call.options.stream),
             thinking=thinking if is_guided else None,
             constraint=constraint,
             shown=known.shown_without_tools if use is None else known.shown,

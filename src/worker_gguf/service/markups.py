@@ -36,15 +36,17 @@ class TemplateMarkup(Protocol):
     @property
     def markers(self) -> tuple[str, ...]: ...
 
-    def parser(self, prompt: str, tools: Sequence[Tool] = (), *, splits_reasoning: bool = True) -> PartsParser: ...
+    def parser(
+        self, prompt: str, tools: Sequence[Tool] = (), *, splits_reasoning: bool = True, holds_calls: bool = False
+    ) -> PartsParser: ...
 
     def thinking(self, prompt: str) -> Thinking | None: ...
 
     def call_constraint(self, use: ToolUse, token_of: Callable[[str], int | None]) -> Constraint: ...
 
 
-# Takes the source of a template, and what renders it.
-NewMarkup = Callable[[str, Callable[..., str]], TemplateMarkup]
+# Takes the source of a template, what renders it, and what tells whether a text is one token.
+NewMarkup = Callable[[str, Callable[..., str], Callable[[str], bool]], TemplateMarkup]
 
 
 class KnownMarkup(Struct, frozen=True):
@@ -74,7 +76,7 @@ class Markups:
         with self._lock:
             known = self._known.get(template)
             if known is None:
-                markup = self._new_markup(template.source, template.render)
+                markup = self._new_markup(template.source, template.render, lambda text: len(self._tokens(text)) == 1)
                 needed = tuple(_without_calls(markup.format, markup.markers))
                 known = KnownMarkup(markup, self._shown(markup.markers), self._shown(needed))
                 self._known[template] = known

@@ -70,13 +70,18 @@ class FirstCallOnly:
         return _with_first_call(self._parser.end())
 
 
-def parser_for(markup: TemplateMarkup, prompt: str, use: ToolUse | None, reasoning: ReasoningRequest) -> NewParser:
-    """Return what creates the parser of one choice. Calls are looked for only if the answer may have them."""
+def parser_for(
+    markup: TemplateMarkup, prompt: str, use: ToolUse | None, reasoning: ReasoningRequest, *, holds_calls: bool = False
+) -> NewParser:
+    """Return what creates the parser of one choice. Calls are looked for only if the answer may have them.
+
+    With `holds_calls`, an answer that is cut has no half call.
+    """
 
     def new(*, splits_reasoning: bool) -> PartsParser:
         if use is None:
             return markup.parser(prompt, splits_reasoning=splits_reasoning)
-        parser = markup.parser(prompt, use.tools, splits_reasoning=splits_reasoning)
+        parser = markup.parser(prompt, use.tools, splits_reasoning=splits_reasoning, holds_calls=holds_calls)
         return parser if use.is_parallel else FirstCallOnly(parser)
 
     def apart() -> PartsParser:
