@@ -68,6 +68,7 @@ class MaskThread:
 
     def begin(self, guides: Sequence[Guide]) -> None:
         """Begin to compute the masks of these answers. Until `wait` returns, nobody else may use them."""
+        self.wait()  # for what an unexpected error left
         if guides:
             self._pool = self._pool or ThreadPoolExecutor(1, "masks")
             self._pending = self._pool.submit(_compute, guides)

@@ -1,0 +1,166 @@
+"""One loop for each client: it asks, runs the tool, and gets the answer. Run in the clients' environment."""
+
+import asyncio
+import sys
+import traceback
+from importlib.metadata import version
+
+from pydantic import BaseModel, Field
+
+QUESTION = "What is the weather in Paris?"
+ANSWER = "It is sunny in Paris, with 21 degrees."
+MODEL = "embedded"
+RUNS: list[str] = []
+
+
+class City(BaseModel):
+    """A city. Bounded, because the embedded model would go on and on."""
+
+    name: str = Field(max_length=20)
+    districts: int = Field(ge=0, le=99)
+
+
+def get_weather(city: str) -> str:
+    """Get the weather in a city."""
+    RUNS.append(city)
+    return '{"degrees": 21, "sky": "sunny"}'
+
+
+def openai_client(base: str) -> None:
+    import json
+
+    import openai
+
+    client = openai.OpenAI(base_url=base, api_key="-")
+    parsed = client.chat.completions.parse(
+        model=MODEL, messages=[{"role": "user", "content": QUESTION}], response_format=City, max_tokens=200
+    )
+    assert isinstance(parsed.choices[0].message.parsed, City)
+    tool = openai.pydantic_function_tool(Weather, name="get_weather", description="Get the weather in a city.")
+    messages: list = [{"role": "user", "content": QUESTION}]
+    asked = {"model": MODEL, "messages": messages, "tools": [tool], "temperature": 0, "max_tokens": 60}
+    with client.chat.completions.stream(**asked) as stream:
+        message = stream.get_final_completion().choices[0].message
+    (call,) = message.tool_calls
+    messages.append(message.model_dump(exclude_none=True, exclude={"parsed"}))
+    result = get_weather(**json.loads(call.function.arguments))
+    messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
+    answer = client.chat.completions.create(**asked).choices[0].message.content
+    assert answer == ANSWER, answer
+
+
+class Weather(BaseModel):
+    city: str
+
+
+def langchain(base: str) -> None:
+    from langchain.agents import create_agent
+    from langchain_core.tools import tool
+    from langchain_openai import ChatOpenAI
+
+    model = ChatOpenAI(base_url=base, api_key="-", model=MODEL, temperature=0, max_tokens=60)
+    said = create_agent(model, [tool(get_weather)]).invoke({"messages": [("user", QUESTION)]})
+    assert said["messages"][-1].content == ANSWER, said
+    form = ChatOpenAI(base_url=base, api_key="-", model=MODEL, max_tokens=200)
+    assert isinstance(form.with_structured_output(City, method="json_schema").invoke(QUESTION), City)
+
+
+def pydantic_ai(base: str) -> None:
+    from pydantic_ai import Agent
+    from pydantic_ai.models.openai import OpenAIChatModel
+    from pydantic_ai.providers.openai import OpenAIProvider
+
+    model = OpenAIChatModel(MODEL, provider=OpenAIProvider(base_url=base, api_key="-"))
+    agent = Agent(model, tools=[get_weather], model_settings={"temperature": 0, "max_tokens": 60})
+    assert agent.run_sync(QUESTION).output == ANSWER
+    form = Agent(model, output_type=City, model_settings={"max_tokens": 200})
+    assert isinstance(form.run_sync(QUESTION).output, City)
+
+
+def openai_agents(base: str) -> None:
+    from agents import Agent, ModelSettings, OpenAIChatCompletionsModel, Runner, function_tool, set_tracing_disabled
+    from openai import AsyncOpenAI
+
+    set_tracing_disabled(True)
+
+    async def run() -> None:
+        model = OpenAIChatCompletionsModel(MODEL, openai_client=AsyncOpenAI(base_url=base, api_key="-"))
+        settings = ModelSettings(temperature=0, max_tokens=60)
+        agent = Agent(name="weather", model=model, tools=[function_tool(get_weather)], model_settings=settings)
+        assert (await Runner.run(agent, QUESTION)).final_output == ANSWER
+        streamed = Runner.run_streamed(agent, QUESTION)
+        async for _ in streamed.stream_events():
+            pass
+        assert streamed.final_output == ANSWER
+
+    asyncio.run(run())
+
+
+def instructor_modes(base: str) -> None:
+    import instructor
+    import openai
+
+    for mode in (instructor.Mode.TOOLS, instructor.Mode.JSON_SCHEMA):
+        client = instructor.from_openai(openai.OpenAI(base_url=base, api_key="-"), mode=mode)
+        messages = [{"role": "user", "content": QUESTION}]
+        made = client.chat.completions.create(
+            model=MODEL, messages=messages, response_model=Closed, max_tokens=200, max_retries=0
+        )
+        assert isinstance(made, Closed)
+
+
+class Closed(City, extra="forbid"):
+    """A city."""
+
+
+def llama_index(base: str) -> None:
+    from llama_index.core.agent.workflow import FunctionAgent
+    from llama_index.core.tools import FunctionTool
+    from llama_index.llms.openai_like import OpenAILike
+
+    model = OpenAILike(
+        api_base=base,
+        api_key="-",
+        model=MODEL,
+        is_chat_model=True,
+        is_function_calling_model=True,
+        temperature=0,
+        max_tokens=60,
+        context_window=2048,
+    )
+    tools = [FunctionTool.from_defaults(get_weather, description="Get the weather in a city.")]
+
+    async def run() -> str:
+        return str(await FunctionAgent(tools=tools, llm=model).run(QUESTION))
+
+    assert asyncio.run(run()) == ANSWER
+
+
+LOOPS = {
+    "openai": openai_client,
+    "langchain": langchain,
+    "pydantic-ai-slim": pydantic_ai,
+    "openai-agents": openai_agents,
+    "instructor": instructor_modes,
+    "llama-index-core": llama_index,
+}
+
+
+def main(base: str, names: list[str]) -> int:
+    failed = 0
+    for name, loop in LOOPS.items():
+        if names and name not in names:
+            continue
+        RUNS.clear()
+        try:
+            loop(base)
+            print(f"{name} {version(name)}: passed, {len(RUNS)} runs of the tool", flush=True)
+        except Exception:
+            failed += 1
+            print(f"{name} {version(name)}: failed", flush=True)
+            traceback.print_exc(limit=-4)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2:]))
