@@ -56,6 +56,9 @@ chaos: setup ## 1,000 queue jobs while workers are killed, drained and poisoned 
 balancer-test: setup ## restart two workers behind nginx in turn, under load, ten times; nothing may be lost
 	$(BIN)/python -m tests.e2e.balancer $(ARGS)
 
+clients-test: setup .venv-clients/.stamp ## agents and libraries of others, each with a tool that is really run
+	$(BIN)/python -m tests.clients $(ARGS)
+
 crash-test: setup ## kill 200 engine processes under 1,000 requests; each request must end exactly once
 	$(BIN)/python -m tests.e2e.crash $(ARGS)
 
@@ -135,7 +138,7 @@ model: .venv-tools/.stamp ## train the embedded model again
 	.venv-tools/bin/python -m tools.embedded $(ARGS)
 
 clean: ## remove the virtual environments, caches and build leftovers
-	rm -rf .venv .venv-tools .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist src/*.egg-info
+	rm -rf .venv .venv-tools .venv-clients .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist src/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # For the tests and the tools of development. `make demo` and `make run` do without, which halves their set-up.
@@ -157,6 +160,12 @@ clean: ## remove the virtual environments, caches and build leftovers
 	@$(if $(LLAMA_WHEEL_INDEX),$(BIN)/python $(INSTALL) --only-binary :all: --index-url $(LLAMA_WHEEL_INDEX) $(LLAMA))
 	@echo "Installing requirements$(if $(LLAMA_WHEEL_INDEX),,; llama.cpp is compiled unless pip has it already (minutes))."
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python $(INSTALL) --require-hashes --no-build-isolation --requirement requirements/worker.txt
+	@touch $@
+
+.venv-clients/.stamp: requirements/clients.txt
+	@requirements/preflight "$(PYTHON)" skip
+	@test -x .venv-clients/bin/python || $(PYTHON) -m venv .venv-clients
+	@.venv-clients/bin/python $(PIP) install -qq --no-deps --require-hashes --requirement requirements/clients.txt
 	@touch $@
 
 .venv-tools/.stamp: requirements/tools.txt

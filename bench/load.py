@@ -11,7 +11,7 @@ import json
 import math
 import secrets
 import time
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from statistics import median
@@ -41,6 +41,7 @@ class Load:
     chat: bool = False
     timeout_s: float = TIMEOUT_S
     options: Mapping[str, object] = field(default_factory=dict)  # further fields of each body; None leaves one out
+    history: Sequence[Mapping[str, object]] = ()  # messages before the one of a chat
 
 
 @dataclass(slots=True)
@@ -127,7 +128,8 @@ async def stream(
 
 def encode(load: Load, number: int) -> bytes:
     text = words.prompt(load.prompt_tokens, f"{load.seed} {number}")
-    prompt: dict[str, Any] = {"messages": [{"role": "user", "content": text}]} if load.chat else {"prompt": text}
+    messages = [*load.history, {"role": "user", "content": text}]
+    prompt: dict[str, Any] = {"messages": messages} if load.chat else {"prompt": text}
     sampled = {"temperature": 0.8, "top_k": 40, "top_p": 0.95}
     body = {"model": load.model, **prompt, "max_tokens": load.max_tokens, **STREAMED, "ignore_eos": True, **sampled}
     body = {name: value for name, value in (body | dict(load.options)).items() if value is not None}

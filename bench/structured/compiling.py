@@ -5,10 +5,10 @@ longest pause of a running stream is while requests with new schemas come than w
 """
 
 import asyncio
-import json
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from worker_gguf.errors import InvalidRequest
 from worker_gguf.llama.vocabulary_only import read_vocabulary
 from worker_gguf.protocol.calls import Defaults, parse_chat
 
+Schema = dict[str, Any]
+
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
@@ -36,15 +38,15 @@ class Sizes:
 def measure(setup: Setup, model: Path, folder: Path, sizes: Sizes = Sizes()) -> None:
     """`folder` has the published schemas. The model's vocabulary is that of bench/words.py."""
     given = list(published(folder, sizes.schemas))
-    constraints = [constraint for schema in given if (constraint := _constraint(schema)) is not None]
+    constraints = [(schema, constraint) for schema in given if (constraint := _constraint(schema)) is not None]
+    timed = _compile(model, constraints)
+    times = [ms for ms, _ in timed]
     setup.findings.add("schemas_published", len(given))
-    setup.findings.add("schemas_refused", len(given) - len(constraints))
-    times = _compile(model, constraints)
+    setup.findings.add("schemas_refused", len(given) - len(timed))
     setup.findings.add("schema_compile_p50_ms", percentile(times, 50))
     setup.findings.add("schema_compile_max_ms", max(times))
     setup.findings.add("schema_compile_ms", percentile(times, 99))
-    slowest = sorted(zip(times, constraints, strict=True), key=lambda pair: -pair[0])
-    schemas = [json.loads(constraint.grammar) for _, constraint in slowest]
+    schemas = [schema for _, schema in sorted(timed, key=lambda pair: -pair[0])]
     with setup.worker(model, 4, sizes.prompt_tokens + sizes.max_tokens + 64) as worker:
         run_loop(_longest_gap_ms(worker, sizes, schemas[-1:]))
         for turn in range(setup.rounds):
@@ -56,7 +58,7 @@ def measure(setup: Setup, model: Path, folder: Path, sizes: Sizes = Sizes()) -> 
             setup.findings.add("compile_stall_ms", max(0.0, busy - quiet))
 
 
-def _constraint(schema: dict[str, Any]) -> Constraint | None:
+def _constraint(schema: Schema) -> Constraint | None:
     """Return the constraint of a request with a schema, or None if it is refused."""
     form = {"type": "json_schema", "json_schema": {"name": "published", "schema": schema}}
     body = {"messages": [{"role": "user", "content": "a"}], "response_format": form}
@@ -66,22 +68,23 @@ def _constraint(schema: dict[str, Any]) -> Constraint | None:
         return None
 
 
-def _compile(model: Path, constraints: Sequence[Constraint]) -> list[float]:
-    """Return the milliseconds of each constraint."""
-    times = []
+def _compile(model: Path, given: Sequence[tuple[Schema, Constraint]]) -> list[tuple[float, Schema]]:
+    """Return the milliseconds of each schema that compiles."""
+    timed = []
     with model.open("rb") as file:
         vocabulary = read_vocabulary(file.fileno(), model.name)
     grammars = Grammars(vocabulary.table(vocabulary.eog))
-    for constraint in constraints:
+    for schema, constraint in given:
         begun = time.perf_counter()
-        grammars.matcher(constraint)
-        times.append((time.perf_counter() - begun) * 1e3)
+        with suppress(InvalidRequest):
+            grammars.matcher(constraint)
+            timed.append(((time.perf_counter() - begun) * 1e3, schema))
     del grammars
     vocabulary.close()
-    return times
+    return timed
 
 
-async def _longest_gap_ms(server: Server, sizes: Sizes, schemas: Sequence[dict[str, Any] | None]) -> float:
+async def _longest_gap_ms(server: Server, sizes: Sizes, schemas: Sequence[Schema | None]) -> float:
     """Return the longest pause of a stream while requests come, one after the other, each with its schema."""
     stream, others, seed = Connection(), Connection(), secrets.token_hex(8)
     request = server.request(words.prompt(sizes.prompt_tokens, seed), sizes.max_tokens, ignore_eos=True)

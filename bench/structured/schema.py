@@ -42,11 +42,12 @@ def measure(setup: Setup, model: Path, sizes: Sizes = Sizes()) -> None:
 
 def _compare(setup: Setup, model: Path, n_ctx: int, sizes: Sizes) -> None:
     with setup.servers(model, sizes.peer_at_once, n_ctx) as servers:
+        # Not chats: there, llama-server ends a JSON that is cut off with an error.
         for server in servers:
-            _load(server, sizes.peer_at_once, sizes, held=True)
+            _load(server, sizes.peer_at_once, sizes, held=True, chat=False)
         rates: dict[Server, list[float]] = {server: [] for server in servers}
         for _, server in setup.in_turn(servers):
-            rate = _load(server, sizes.peer_at_once, sizes, held=True).tokens_per_s
+            rate = _load(server, sizes.peer_at_once, sizes, held=True, chat=False).tokens_per_s
             rates[server].append(rate)
             if server.prefix:
                 setup.findings.add(f"{server.prefix}schema_tokens_per_s_c{sizes.peer_at_once}", rate)
@@ -55,8 +56,8 @@ def _compare(setup: Setup, model: Path, n_ctx: int, sizes: Sizes) -> None:
             setup.findings.add(f"schema_over_llama_server_c{sizes.peer_at_once}", ours / theirs)
 
 
-def _load(server: Server, n: int, sizes: Sizes, *, held: bool) -> Figures:
-    options = HELD | {"ignore_eos": None} if held else {}
+def _load(server: Server, n: int, sizes: Sizes, *, held: bool, chat: bool = True) -> Figures:
+    options = (HELD if chat else {"json_schema": ENDLESS}) | {"ignore_eos": None} if held else {}
     load = Load(
         server.url,
         server.model,
@@ -65,7 +66,7 @@ def _load(server: Server, n: int, sizes: Sizes, *, held: bool) -> Figures:
         sizes.prompt_tokens,
         sizes.max_tokens,
         secrets.token_hex(8),
-        chat=True,
+        chat=chat,
         options=options,
     )
     figures = run_loop(run(load))

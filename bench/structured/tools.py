@@ -23,8 +23,8 @@ class Sizes:
 
 def measure(setup: Setup, model: Path, sizes: Sizes = Sizes()) -> None:
     """The model's vocabulary is that of bench/words.py."""
-    n_ctx = 120 * sizes.tools + sizes.prompt_tokens + sizes.max_tokens
-    with setup.worker(model, sizes.at_once, n_ctx) as worker:
+    n_ctx = 400 * sizes.tools + sizes.prompt_tokens + sizes.max_tokens
+    with setup.worker(model, sizes.at_once, n_ctx, {"CHAT_TEMPLATE": TEMPLATE}) as worker:
         for choice in ("auto", "none"):
             _load(worker, sizes, choice)
         for turn in range(setup.rounds):
@@ -52,6 +52,33 @@ def tools(count: int) -> list[dict[str, object]]:
     ]
 
 
+# Calls between tags, as in many families.
+TEMPLATE = """\
+{%- if tools %}{% for tool in tools %}{{ tool | tojson }}
+{% endfor %}{% endif %}
+{%- for message in messages %}<{{ message.role }}>{{ message.content or '' }}
+{%- for call in message.tool_calls or [] %}<tool_call>
+{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
+</tool_call>{% endfor %}</{{ message.role }}>
+{% endfor %}
+{%- if add_generation_prompt %}<assistant>{% endif %}"""
+# With an earlier call, the tools stay in the prompt also where none may be called.
+CALLED = (
+    {"role": "user", "content": "Read it."},
+    {
+        "role": "assistant",
+        "tool_calls": [
+            {
+                "id": "call00001",
+                "type": "function",
+                "function": {"name": "tool_0", "arguments": '{"path": "a", "mode": "read"}'},
+            }
+        ],
+    },
+    {"role": "tool", "tool_call_id": "call00001", "content": "Done."},
+)
+
+
 def _load(server: Server, sizes: Sizes, choice: str) -> Figures:
     load = Load(
         server.url,
@@ -63,6 +90,7 @@ def _load(server: Server, sizes: Sizes, choice: str) -> Figures:
         secrets.token_hex(8),
         chat=True,
         options={"tools": tools(sizes.tools), "tool_choice": choice},
+        history=CALLED,
     )
     figures = run_loop(run(load))
     if figures.errors:

@@ -1,1 +1,1 @@
-"""Agents and libraries that others wrote, each with a tool that is really run. They have an environment of their own."""
+"""Agents and libraries of others, each with a tool that is really run. They have an environment of their own."""

@@ -28,7 +28,9 @@ def main(given: Sequence[str] | None = None) -> int:
     worker = subprocess.Popen(SERVE, env={**os.environ, **env, "LOG_LEVEL": "warning"})
     try:
         wait_until(lambda: _answers(port), 60)
-        return subprocess.run([args.python, str(LOOPS), f"http://127.0.0.1:{port}/v1", *args.names], check=False).returncode
+        return subprocess.run(
+            [args.python, str(LOOPS), f"http://127.0.0.1:{port}/v1", *args.names], check=False
+        ).returncode
     finally:
         worker.terminate()
         worker.wait(30)

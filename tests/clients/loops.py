@@ -113,36 +113,12 @@ class Closed(City, extra="forbid"):
     """A city."""
 
 
-def llama_index(base: str) -> None:
-    from llama_index.core.agent.workflow import FunctionAgent
-    from llama_index.core.tools import FunctionTool
-    from llama_index.llms.openai_like import OpenAILike
-
-    model = OpenAILike(
-        api_base=base,
-        api_key="-",
-        model=MODEL,
-        is_chat_model=True,
-        is_function_calling_model=True,
-        temperature=0,
-        max_tokens=60,
-        context_window=2048,
-    )
-    tools = [FunctionTool.from_defaults(get_weather, description="Get the weather in a city.")]
-
-    async def run() -> str:
-        return str(await FunctionAgent(tools=tools, llm=model).run(QUESTION))
-
-    assert asyncio.run(run()) == ANSWER
-
-
 LOOPS = {
     "openai": openai_client,
     "langchain": langchain,
     "pydantic-ai-slim": pydantic_ai,
     "openai-agents": openai_agents,
     "instructor": instructor_modes,
-    "llama-index-core": llama_index,
 }
 
 

@@ -89,9 +89,7 @@ async def test_tools_reach_the_prompt_the_parser_and_the_engine() -> None:
     (request,) = requests.values()
     assert len(request.prompt) == len("Tfind,go.<user>Hi<assistant>")
     assert [tool.name for tool in markup.tools] == ["find", "go"]
-    assert request.constraint == Constraint(
-        "lark", f"start: call\ncall: /find|go/ <[{MARK}]>\n", ("!",), param="tools"
-    )
+    assert request.constraint == Constraint("lark", f"start: call\ncall: /find|go/ <[{MARK}]>\n", ("!",), param="tools")
     assert request.thinking == Thinking("~", ("~",))
     assert request.shown == {MARK}
     assert request.sampling.logit_bias == ()
