@@ -9,6 +9,8 @@ import argparse
 import os
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,18 +30,14 @@ def main(given: Sequence[str] | None = None) -> int:
     worker = subprocess.Popen(SERVE, env={**os.environ, **env, "LOG_LEVEL": "warning"})
     try:
         wait_until(lambda: _answers(port), 60)
-        return subprocess.run(
-            [args.python, str(LOOPS), f"http://127.0.0.1:{port}/v1", *args.names], check=False
-        ).returncode
+        command = [args.python, str(LOOPS), f"http://127.0.0.1:{port}/v1", *args.names]
+        return subprocess.run(command, check=False).returncode
     finally:
         worker.terminate()
         worker.wait(30)
 
 
 def _answers(port: int) -> bool:
-    import urllib.error
-    import urllib.request
-
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5) as answer:
             return bool(answer.status == 200)

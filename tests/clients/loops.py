@@ -131,7 +131,7 @@ def main(base: str, names: list[str]) -> int:
         try:
             loop(base)
             print(f"{name} {version(name)}: passed, {len(RUNS)} runs of the tool", flush=True)
-        except Exception:
+        except Exception:  # noqa: BLE001
             failed += 1
             print(f"{name} {version(name)}: failed", flush=True)
             traceback.print_exc(limit=-4)
