@@ -13,11 +13,11 @@ ENDLESS = {
     "items": {
         "type": "object",
         "properties": {
-            "name": {"type": "string"},
+            "name": {"type": "string", "maxLength": 16},
             "count": {"type": "integer"},
             "ratio": {"type": "number"},
             "kind": {"enum": ["first", "second", "third"]},
-            "notes": {"type": "array", "items": {"type": "string"}},
+            "notes": {"type": "array", "items": {"type": "string", "maxLength": 16}, "maxItems": 3},
             "is_done": {"type": "boolean"},
         },
         "required": ["name", "count", "ratio", "kind", "notes", "is_done"],
@@ -25,7 +25,8 @@ ENDLESS = {
     },
     "minItems": 1000,
 }
-"""An answer in this form does not end before any usual limit of tokens."""
+"""An answer in this form does not end before any usual limit of tokens. Its texts are short: a model with random weights
+would not end them, and the answer would have no form."""
 
 _NAMES = ("name", "age", "日本", "a b", 'x"y', "list", "deep", "é", "back\\slash")
 _PATTERNS = ("^[a-z]{2,5}$", "^(red|green)-[0-9]+$", "^[A-Z][a-z]*( [A-Z][a-z]*)?$")
