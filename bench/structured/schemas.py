@@ -25,8 +25,8 @@ ENDLESS = {
     },
     "minItems": 1000,
 }
-"""An answer in this form does not end before any usual limit of tokens. Its texts are short: a model with random weights
-would not end them, and the answer would have no form."""
+"""An answer in this form does not end before any usual limit of tokens. Its texts are short, because a model with
+random weights would not end them, and the answer would have no form."""
 
 _NAMES = ("name", "age", "日本", "a b", 'x"y', "list", "deep", "é", "back\\slash")
 _PATTERNS = ("^[a-z]{2,5}$", "^(red|green)-[0-9]+$", "^[A-Z][a-z]*( [A-Z][a-z]*)?$")

@@ -76,6 +76,26 @@ def test_openai_passthrough_answers_as_published(ask: Any) -> None:
     assert content(job) == PROMPT.expected
 
 
+def test_a_job_calls_tools_and_keeps_a_schema(ask: Any) -> None:
+    calling = next(prompt for prompt in published_prompts() if prompt.name == "tool-call-1")
+    body = {"messages": list(calling.messages), "tools": list(calling.tools), "temperature": 0, "max_tokens": 60}
+    for job_input in (
+        {"openai_route": "/v1/chat/completions", "openai_input": body},
+        {"route": "/v1/chat/completions", "method": "POST", "body": body},
+    ):
+        (answer,) = ask(job_input)["output"]
+        (choice,) = answer["choices"]
+        (call,) = choice["message"]["tool_calls"]
+        assert choice["finish_reason"] == "tool_calls"
+        assert (call["function"]["name"], json.loads(call["function"]["arguments"])) == (
+            "get_weather",
+            {"city": "Paris"},
+        )
+    assert content(ask({"openai_route": "/v1/chat/completions", "openai_input": chat(choice=["yes"])})) == "yes"
+    refused = ask({"openai_route": "/v1/chat/completions", "openai_input": chat(regex="(((")})
+    assert "regex" in json.dumps(refused)
+
+
 def test_a_stream_is_whole_events_and_ends_with_done(ask: Any) -> None:
     job = ask({"openai_route": "/v1/chat/completions", "openai_input": chat(stream=True)})
     lines = [line for line in "".join(job["output"]).split("\n\n") if line]
