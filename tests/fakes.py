@@ -104,6 +104,9 @@ class FakeRunner:
             self.preparing(request)
         self.prepared.add(request.id)
 
+    def forget(self, request_id: str) -> None:
+        self.prepared.discard(request_id)
+
     def run(self, batch: Batch) -> StepResult:
         if self.gate is not None:
             self.gate.wait()

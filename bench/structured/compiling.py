@@ -77,7 +77,7 @@ def _compile(model: Path, given: Sequence[tuple[Schema, Constraint]]) -> list[tu
     for schema, constraint in given:
         begun = time.perf_counter()
         with suppress(InvalidRequest):
-            grammars.matcher(constraint)
+            grammars.grammar(constraint)
             timed.append(((time.perf_counter() - begun) * 1e3, schema))
     del grammars
     vocabulary.close()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.fakes import request
-from worker_gguf.constraints.guide import Guide, prepare
+from worker_gguf.constraints.guide import Guide
 from worker_gguf.constraints.matcher import Grammars
 from worker_gguf.engine.request import Constraint, Thinking
 from worker_gguf.errors import InvalidRequest
@@ -181,6 +181,42 @@ def test_a_token_that_completes_a_trigger_and_goes_on_wrongly_is_not_taken(write
     assert not answer.guide.is_held
 
 
-def test_preparing_refuses_what_does_not_compile(grammars: Grammars) -> None:
+def test_what_does_not_compile_is_refused(grammars: Grammars) -> None:
     with pytest.raises(InvalidRequest):
-        prepare(grammars, request("a", constraint=Constraint("lark", "start: nothing"), thinking=THINK))
+        Guide(grammars, request("a", constraint=Constraint("lark", "start: nothing"), thinking=THINK))
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+@pytest.mark.parametrize("budget", [1, 2, 5])
+def test_a_budget_is_the_same_whoever_opens_the_thinking(write: Any, budget: int, *, is_open: bool) -> None:
+    answer = write(thinking=Thinking("<think>", ("</think>",), is_open=is_open, budget=budget))
+    if not is_open:
+        answer.write("<think>")
+    n_before = len(answer.tokens)
+    while answer.guide.next_forced is None:
+        answer._add(answer.vocabulary.tokenize("a", add_special=False, parse_special=False)[0], 0)
+    assert len(answer.tokens) - n_before == budget
+
+
+def test_tokens_with_a_whole_banned_text_are_banned_at_once(write: Any) -> None:
+    answer = write(banned_texts=("AB", "q"))
+    pieces = answer.guide._grammars.table.pieces
+    banned = set(answer.guide.banned_tokens.tolist())
+    assert banned == {n for n, piece in enumerate(pieces) if b"ab" in piece.lower() or b"q" in piece.lower()}
+    assert banned
+    answer.write("a")
+    b = pieces.index(b"b")
+    assert b not in banned
+    assert not answer.guide.takes(b)
+
+
+def test_a_guide_keeps_its_grammar_though_others_were_compiled_since(grammars: Grammars, write: Any) -> None:
+    answer = write(constraint=Constraint("regex", "[a-c]{3}", triggers=("<call>",)))
+    for n in range(70):
+        grammars.grammar(Constraint("regex", f"x{{{n + 1}}}"))
+    compile_, grammars._compile = grammars._compile, None  # type: ignore[assignment]
+    try:
+        answer.write("Free <call>")
+        assert not answer.allows_text("hello")
+    finally:
+        grammars._compile = compile_  # type: ignore[method-assign]

@@ -30,31 +30,31 @@ def test_the_mask_allows_exactly_the_tokens_that_can_begin_a_match(grammars: Gra
         for token in range(vocabulary.n_tokens)
         if (piece := vocabulary.piece(token)) and len(piece) <= 3 and set(piece) <= set(b"abc")
     }
-    assert allowed(grammars.matcher(WORD), vocabulary) == can_begin
+    assert allowed(grammars.grammar(WORD).matcher(), vocabulary) == can_begin
 
 
 def test_a_whole_match_has_ended_and_allows_only_the_end(grammars: Grammars, vocabulary: Vocabulary) -> None:
-    matcher = grammars.matcher(WORD)
+    matcher = grammars.grammar(WORD).matcher()
     assert matcher.takes_all(tokens_of(vocabulary, "abc"))
     assert matcher.has_ended
     assert allowed(matcher, vocabulary) == set(vocabulary.eog)
 
 
 def test_matchers_of_one_grammar_are_independent(grammars: Grammars, vocabulary: Vocabulary) -> None:
-    first, second = grammars.matcher(WORD), grammars.matcher(WORD)
+    first, second = grammars.grammar(WORD).matcher(), grammars.grammar(WORD).matcher()
     assert first.takes_all(tokens_of(vocabulary, "abc"))
     assert not second.has_ended
     assert second.takes_all(tokens_of(vocabulary, "cba"))
 
 
 def test_a_token_that_does_not_match_is_an_error(grammars: Grammars, vocabulary: Vocabulary) -> None:
-    matcher = grammars.matcher(WORD)
+    matcher = grammars.grammar(WORD).matcher()
     with pytest.raises(InvalidRequest, match="cannot go on"):
         matcher.take(tokens_of(vocabulary, "z")[0])
 
 
 def test_a_grammar_that_dead_ends_is_an_error_at_the_mask(grammars: Grammars, vocabulary: Vocabulary) -> None:
-    matcher = grammars.matcher(Constraint("lark", 'start: "a" NOTHING\nNOTHING: /b/ & /c/'))
+    matcher = grammars.grammar(Constraint("lark", 'start: "a" NOTHING\nNOTHING: /b/ & /c/')).matcher()
     matcher.take(tokens_of(vocabulary, "a")[0])
     with pytest.raises(InvalidRequest, match="cannot go on"):
         allowed(matcher, vocabulary)
@@ -62,7 +62,7 @@ def test_a_grammar_that_dead_ends_is_an_error_at_the_mask(grammars: Grammars, vo
 
 def test_a_grammar_that_does_not_compile_is_an_error(grammars: Grammars) -> None:
     with pytest.raises(InvalidRequest, match="cannot be used"):
-        grammars.matcher(Constraint("lark", "start: nothing"))
+        grammars.grammar(Constraint("lark", "start: nothing")).matcher()
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_grammar_that_does_not_compile_is_an_error(grammars: Grammars) -> None
 def test_an_opening_may_stand_instead_of_the_match(
     grammars: Grammars, vocabulary: Vocabulary, opening: str, text: str, *, ends: bool
 ) -> None:
-    matcher = grammars.matcher(WORD, opening)
+    matcher = grammars.grammar(WORD, opening).matcher()
     assert matcher.takes_all(tokens_of(vocabulary, text)) == ends
     assert matcher.has_ended == ends
 
@@ -88,14 +88,14 @@ def test_an_opening_that_is_a_control_token_is_that_token(grammars: Grammars, vo
     text = "<|start_header_id|>"
     (token,) = tokens_of(vocabulary, text)
     assert vocabulary.piece(token) == b""
-    matcher = grammars.matcher(WORD, text)
+    matcher = grammars.grammar(WORD, text).matcher()
     assert token in allowed(matcher, vocabulary)
     matcher.take(token)
     assert matcher.has_ended
 
 
 def test_forced_tokens_are_those_of_the_only_text_that_fits(grammars: Grammars, vocabulary: Vocabulary) -> None:
-    matcher = grammars.matcher(Constraint("lark", r'start: "{\"temperature\": " /[0-9]/'))
+    matcher = grammars.grammar(Constraint("lark", r'start: "{\"temperature\": " /[0-9]/')).matcher()
     forced = matcher.forced()
     assert '{"temperature": '.startswith(vocabulary.text(forced))
     assert len(forced) > 1

@@ -21,7 +21,7 @@ WORD = Constraint("regex", "[a-c]{3}")
 class Gate:
     """Lets the preparation of requests go on one by one."""
 
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(self, error: BaseException | None = None) -> None:
         self.begun, self.go_on = threading.Semaphore(0), threading.Semaphore(0)
         self.error = error
 
@@ -56,9 +56,14 @@ def test_others_run_while_a_request_is_prepared(asked: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "kind"), [(InvalidRequest("no such rule"), "InvalidRequest"), (ValueError("a bug"), "EngineFailed")]
+    ("error", "kind"),
+    [
+        (InvalidRequest("no such rule"), "InvalidRequest"),
+        (ValueError("a bug"), "EngineFailed"),
+        (SystemExit("a panic"), "EngineFailed"),
+    ],
 )
-def test_a_request_that_cannot_be_prepared_is_refused(error: Exception, kind: str) -> None:
+def test_a_request_that_cannot_be_prepared_is_refused(error: BaseException, kind: str) -> None:
     runner = FakeRunner(limits())
     runner.preparing = gate = Gate(error)
     gate.go_on.release()
@@ -89,12 +94,13 @@ def test_a_request_that_is_cancelled_meanwhile_never_runs() -> None:
             pass
         assert ending_of(step).number == 2
     assert runner.opened == ["next"]
+    assert "gone" not in runner.prepared
 
 
 def test_requests_are_taken_once_and_in_order() -> None:
     done: list[tuple[Add, WorkerError | None]] = []
     told = threading.Semaphore(0)
-    preparation = Preparation(lambda request: None, told.release)
+    preparation = Preparation(lambda request: None, lambda request_id: None, told.release)
     for number in (1, 2, 3):
         preparation.begin(Add(number, request(str(number), constraint=WORD), None))
     for _ in range(3):
@@ -103,3 +109,29 @@ def test_requests_are_taken_once_and_in_order() -> None:
     assert [command.number for command, _ in done] == [1, 2, 3]
     assert len(preparation) == 0
     assert not preparation.forget(1)
+
+
+@pytest.mark.parametrize(
+    ("deadline_s", "start_by_s", "kind"), [(5.0, None, "DeadlineExceeded"), (None, 5.0, "QueueFull")]
+)
+def test_a_request_whose_time_is_over_meanwhile_is_ended(
+    deadline_s: float | None, start_by_s: float | None, kind: str
+) -> None:
+    now = 0.0
+    runner = FakeRunner(limits())
+    runner.preparing = gate = Gate()
+    late = request("late", constraint=WORD, deadline_s=deadline_s)
+    with driven(runner, Add(1, late, start_by_s), clock=lambda: now) as drive:
+        assert gate.begun.acquire(timeout=MOST_S)
+        now = 6.0
+        while not (step := drive.step()).endings:
+            pass
+        error = ending_of(step).error
+        assert error is not None
+        assert error.kind == kind
+        gate.go_on.release()
+        drive.send(Add(2, request("next", max_tokens=1), None))
+        while not (step := drive.step()).endings:
+            pass
+        assert ending_of(step).number == 2
+    assert runner.opened == ["next"]

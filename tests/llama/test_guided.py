@@ -251,3 +251,17 @@ def test_a_stop_token_ends_the_answer_and_is_not_part_of_it(run: Run, ask: Ask) 
     assert answers.reason("a") == "stop"
     longer = run(ask("a", max_tokens=20, stop_tokens=frozenset({plain[3]}), min_tokens=10))
     assert plain[3] not in [token.token for token in longer.tokens["a"]][:10]
+
+
+def test_ignore_eos_does_not_outlast_the_grammar(run: Run, ask: Ask) -> None:
+    asked = ask("a", constraint=PERSON)
+    answers = run(replace(asked, sampling=replace(asked.sampling, ignore_eos=True)))
+    assert answers.reason("a") == "stop"
+    jsonschema.validate(json.loads(answers.text("a")), SCHEMA)
+
+
+def test_a_banned_text_is_never_drawn_though_nothing_else_is_left(run: Run, ask: Ask) -> None:
+    letters = tuple("abcdefghijklmnopqrstuvwxyz0123456789 .,!?")
+    answers = run(*(ask(f"a{seed}", 1.0 * seed, max_tokens=12, banned_texts=letters) for seed in range(2)))
+    for seed in range(2):
+        assert not set(answers.text(f"a{seed}").lower()) & set(letters)

@@ -38,4 +38,6 @@ def test_a_reader_that_has_seen_many_masks_reads_each_right() -> None:
     reader = MaskReader(N_VOCAB)
     for turn in range(2):
         for token in range(300):
-            assert reader.read(words_of([token])).ids.tolist() == [token], turn
+            (found,) = [reader.read(words_of([token])).ids]
+            assert found is not None
+            assert found.tolist() == [token], turn

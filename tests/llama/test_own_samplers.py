@@ -104,3 +104,9 @@ def test_a_search_for_candidates_draws_the_same(model: Model, values: dict[str, 
         sampler.close()
         factory.close()
     assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize("values", [{"top_a": 0.2}, {"smoothing_factor": 0.5}, {"top_a": 0.2, "adaptive_target": 0.5}])
+def test_where_all_tokens_are_banned_all_stay_banned(probabilities: Probabilities, values: dict[str, float]) -> None:
+    found = probabilities(np.full(N, -np.inf, np.float32), **values)
+    assert not np.nan_to_num(found).any() or np.isfinite(found).all()

@@ -10,28 +10,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from worker_gguf.constraints.matcher import Grammars, Matcher
+from worker_gguf.constraints.matcher import Grammar, Grammars, Matcher
 from worker_gguf.constraints.watch import Watch
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.errors import WorkerError
 
-__all__ = ["Guide", "MaskWords", "prepare"]
+__all__ = ["Guide", "MaskWords"]
 
 MaskWords = NDArray[np.uint32]
 Phase = Literal["opening", "thinking", "free", "held", "over"]
-
-
-def prepare(grammars: Grammars, request: GenerationRequest) -> None:
-    """Compile what the guide of a request needs. Raises InvalidRequest."""
-    constraint, thinking = request.constraint, request.thinking
-    if constraint is None:
-        return
-    if thinking is None or constraint.triggers:
-        grammars.matcher(constraint)
-        return
-    grammars.matcher(constraint, "")
-    if not thinking.is_open and thinking.start:
-        grammars.matcher(constraint, thinking.start)
 
 
 class Guide:
@@ -42,7 +29,7 @@ class Guide:
     """
 
     def __init__(self, grammars: Grammars, request: GenerationRequest, *, forces: bool = True) -> None:
-        """Without `forces`, only the end of the thinking and of the answer is forced, token by token.
+        """Compile what the request needs. Without `forces`, only the end of the thinking and of the answer is forced.
 
         Raises InvalidRequest.
         """
@@ -62,20 +49,33 @@ class Guide:
         self._phase: Phase = "free"
         self._watch = Watch(())
         self._banned = Watch(request.banned_texts, ignores_case=True) if request.banned_texts else None
+        self.banned_tokens = grammars.tokens_with(request.banned_texts)
+        """The tokens that have a whole banned text in them."""
+        self._grammar: Grammar | None = None  # of what is held
+        self._opening: Grammar | None = None  # of that, or the beginning of the thinking
+        self._compile()
         n_words = -(-len(grammars.table.pieces) // 32)
         self._words: MaskWords = np.zeros(n_words, np.uint32)
         self._has_mask = False
         self._mask_error: WorkerError | None = None
-        self._begin(request)
+        self._begin()
 
-    def _begin(self, request: GenerationRequest) -> None:
+    def _compile(self) -> None:
         thinking, constraint = self._thinking, self._constraint
+        if constraint is None:
+            return
+        may_follow = thinking is not None and not constraint.triggers
+        self._grammar = self._grammars.grammar(constraint, "" if may_follow else None)
+        if may_follow and thinking is not None and thinking.start and not thinking.is_open:
+            self._opening = self._grammars.grammar(constraint, thinking.start)
+
+    def _begin(self) -> None:
+        thinking = self._thinking
         if thinking is not None and thinking.is_open:
             self._think()
         elif thinking is not None and thinking.start:
             self._phase = "opening"
-            if constraint is not None and not constraint.triggers:
-                self._matcher = self._grammars.matcher(constraint, thinking.start)
+            self._matcher = None if self._opening is None else self._opening.matcher()
         else:
             self._answer(b"")
 
@@ -221,7 +221,7 @@ class Guide:
 
     def _add_thinking(self, piece: bytes) -> None:
         assert self._thinking is not None
-        self._n_thought += 1
+        self._n_thought += bool(piece)
         self._written = (self._written + piece)[-4:]
         rest = self._watch.feed(piece)
         budget = self._thinking.budget
@@ -258,11 +258,8 @@ class Guide:
             self._end_match()
 
     def _held_from(self, text: bytes) -> Matcher | None:
-        assert self._constraint is not None
-        opening = None
-        if self._thinking is not None and not self._constraint.triggers:
-            opening = ""
-        matcher = self._grammars.matcher(self._constraint, opening)
+        assert self._grammar is not None
+        matcher = self._grammar.matcher()
         return matcher if matcher.takes_all(self._grammars.tokens_of(text)) else None
 
     def _add_held(self, token: int) -> None:

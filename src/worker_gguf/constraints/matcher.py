@@ -8,6 +8,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from worker_gguf.constraints.grammar import compiled_text, reason, unusable
 from worker_gguf.constraints.tokens import TokenTable, make_tokenizer
 from worker_gguf.engine.request import Constraint, GrammarKind
@@ -16,7 +19,7 @@ from worker_gguf.errors import InvalidRequest
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
-__all__ = ["Grammars", "Matcher"]
+__all__ = ["Grammar", "Grammars", "Matcher"]
 
 _Key = tuple[GrammarKind, str, bool, str | None]
 
@@ -65,6 +68,18 @@ class Matcher:
         return InvalidRequest(f"The answer cannot go on as the grammar wants: {why}.", param=self._param)
 
 
+class Grammar:
+    """A compiled grammar. Thread-safe."""
+
+    def __init__(self, native: LLMatcher, param: str | None) -> None:
+        self._native = native
+        self._param = param
+
+    def matcher(self) -> Matcher:
+        """Return a matcher at the beginning of a text."""
+        return Matcher(self._native.deep_copy(), self._param)
+
+
 class Grammars:
     """The grammars of one model, compiled once and kept for a while. Thread-safe."""
 
@@ -73,10 +88,11 @@ class Grammars:
         self.table = table
         self._tokenizer: LLTokenizer = make_tokenizer(table)
         self._compiled: OrderedDict[_Key, LLMatcher] = OrderedDict()
+        self._with_texts: OrderedDict[tuple[str, ...], NDArray[np.int32]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def matcher(self, constraint: Constraint, opening: str | None = None) -> Matcher:
-        """Return a matcher at the beginning of a text. Compiles the grammar unless it is known.
+    def grammar(self, constraint: Constraint, opening: str | None = None) -> Grammar:
+        """Return the grammar of a constraint. Compiles it unless it is known.
 
         With `opening`, whitespace may come first, or this text alone instead of the constraint; "" means only the
         whitespace. Raises InvalidRequest.
@@ -91,7 +107,22 @@ class Grammars:
                 self._compiled[key] = known
                 if len(self._compiled) > _MOST_KEPT:
                     self._compiled.popitem(last=False)
-        return Matcher(known.deep_copy(), constraint.param)
+        return Grammar(known, constraint.param)
+
+    def tokens_with(self, texts: tuple[str, ...]) -> NDArray[np.int32]:
+        """Return the tokens that have one of these texts in them, in upper or lower case of ASCII letters."""
+        with self._lock:
+            found = self._with_texts.get(texts)
+        if found is None:
+            raw = [text.encode().lower() for text in texts]
+            pieces = (piece.lower() for piece in self.table.pieces)
+            ids = [token for token, piece in enumerate(pieces) if any(text in piece for text in raw)]
+            found = np.array(ids, np.int32)
+            with self._lock:
+                self._with_texts[texts] = found
+                if len(self._with_texts) > _MOST_KEPT:
+                    self._with_texts.popitem(last=False)
+        return found
 
     def tokens_of(self, raw: bytes) -> list[int]:
         """Return tokens with these bytes."""

@@ -63,6 +63,10 @@ class Runner(Protocol):
         """
         ...
 
+    def forget(self, request_id: str) -> None:
+        """Drop what `prepare` made for a request that will not run."""
+        ...
+
     def run(self, batch: Batch) -> StepResult:
         """Carry out the operations in order, decode all chunks, and draw tokens for each chunk that has outputs.
 

@@ -71,7 +71,9 @@ class Sequence(Struct, eq=False):
     def is_ended_by(self, token: int, eog: Set[int]) -> bool:
         """Return whether a drawn token ends the answer."""
         request = self.request
-        return (token in eog and not request.sampling.ignore_eos) or token in request.stop_tokens
+        # A constraint says where the answer ends.
+        counts = not request.sampling.ignore_eos or request.constraint is not None
+        return (token in eog and counts) or token in request.stop_tokens
 
     @property
     def is_unbegun(self) -> bool:

@@ -23,6 +23,8 @@ __all__ = ["Loop"]
 
 # A report is not held if the steps take so long, or have a part of a prompt: a user would notice, and little is gained.
 _LONG_DECODE_S = 0.05
+# How often the deadlines of requests in preparation are looked at while nothing else happens.
+_LOOK_AT_DEADLINES_S = 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +66,7 @@ class Loop:
             drafter=drafter,
         )
         channel.allow_wake()
-        self._preparation = Preparation(runner.prepare, channel.wake)
+        self._preparation = Preparation(runner.prepare, runner.forget, channel.wake)
         self._numbers: dict[str, int] = {}
         self._ids: dict[int, str] = {}
         self._begin_report()
@@ -87,11 +89,12 @@ class Loop:
     def _take_commands(self) -> bool:
         """Apply the commands that have arrived; wait for one if there is nothing else to do. False ends the loop."""
         while True:
-            command = self._channel.receive(block=self._scheduler.is_idle)
-            for prepared, error in self._preparation.take():
+            most_s = _LOOK_AT_DEADLINES_S if len(self._preparation) else None
+            command = self._channel.receive(block=self._scheduler.is_idle, most_s=most_s)
+            for prepared, error in [*self._preparation.take(), *self._preparation.late(self._clock())]:
                 self._add(prepared, error)
             if command is None:
-                if self._scheduler.is_idle:  # another thread woke this one
+                if self._scheduler.is_idle:  # another thread woke this one, or it is time to look again
                     self._send_report()
                     continue
                 return True
@@ -123,15 +126,16 @@ class Loop:
                 raise error
             self._scheduler.add(request, command.start_by_s)
         except WorkerError as error:
-            self._refuse(command.number, error)
+            self._refuse(command.number, request.id, error)
         except AssertionError:  # a bug in the caller, but its request still gets an ending
             logger.exception("the scheduler refused a request that the service should have refused")
-            self._refuse(command.number, EngineFailed("The engine cannot take this request; see the log."))
+            self._refuse(command.number, request.id, EngineFailed("The engine cannot take this request; see the log."))
         else:
             self._numbers[request.id] = command.number
             self._ids[command.number] = request.id
 
-    def _refuse(self, number: int, error: WorkerError) -> None:
+    def _refuse(self, number: int, request_id: str, error: WorkerError) -> None:
+        self.runner.forget(request_id)
         ending = Ending(number=number, reason="error", n_generated=0, n_cached=0, error=report_of(error))
         self._endings.append(ending)
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 
 from worker_gguf.engine.request import GenerationRequest
-from worker_gguf.errors import EngineFailed, WorkerError
+from worker_gguf.errors import DeadlineExceeded, EngineFailed, QueueFull, WorkerError
 from worker_gguf.link.messages import Add
 
 __all__ = ["Preparation", "run_beside"]
@@ -33,13 +33,22 @@ def run_beside(work: Callable[[], None], name: str) -> None:
 class Preparation:
     """Prepares one request after the other in a thread, which exists once there was one."""
 
-    def __init__(self, prepare: Callable[[GenerationRequest], None], on_prepared: Callable[[], None]) -> None:
-        """`prepare` raises a WorkerError that refuses the request. `on_prepared` is called in the thread."""
+    def __init__(
+        self,
+        prepare: Callable[[GenerationRequest], None],
+        forget: Callable[[str], None],
+        on_prepared: Callable[[], None],
+    ) -> None:
+        """`prepare` raises a WorkerError that refuses the request. `on_prepared` is called in the thread.
+
+        `forget` drops what was prepared for the id of a request that was dropped meanwhile.
+        """
         self._prepare = prepare
+        self._forget_made = forget
         self._on_prepared = on_prepared
         self._asked: queue.SimpleQueue[Add] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[tuple[Add, WorkerError | None]] = queue.SimpleQueue()
-        self._open: set[int] = set()
+        self._open: dict[int, Add] = {}
         self._has_thread = False
 
     def __len__(self) -> int:
@@ -48,7 +57,7 @@ class Preparation:
 
     def begin(self, command: Add) -> None:
         """Begin to prepare the request of a command."""
-        self._open.add(command.number)
+        self._open[command.number] = command
         self._asked.put(command)
         if not self._has_thread:
             self._has_thread = True
@@ -56,10 +65,20 @@ class Preparation:
 
     def forget(self, number: int) -> bool:
         """Drop a request. Returns False if it is not in preparation."""
-        if number not in self._open:
-            return False
-        self._open.discard(number)
-        return True
+        return self._open.pop(number, None) is not None
+
+    def late(self, now_s: float) -> list[tuple[Add, WorkerError]]:
+        """Drop and return the requests whose time is over, with their errors."""
+        late: list[tuple[Add, WorkerError]] = []
+        for command in self._open.values():
+            deadline_s, start_by_s = command.request.deadline_s, command.start_by_s
+            if deadline_s is not None and deadline_s <= now_s:
+                late.append((command, DeadlineExceeded("The request timed out before its grammar was compiled.")))
+            elif start_by_s is not None and start_by_s <= now_s:
+                late.append((command, QueueFull.waited(1)))
+        for command, _ in late:
+            self.forget(command.number)
+        return late
 
     def take(self) -> list[tuple[Add, WorkerError | None]]:
         """Return the requests that are prepared since the last call, and the errors of those that are refused."""
@@ -68,6 +87,8 @@ class Preparation:
             command, error = self._done.get()
             if self.forget(command.number):
                 taken.append((command, error))
+            else:
+                self._forget_made(command.request.id)
         return taken
 
     def _run(self) -> None:
@@ -79,7 +100,7 @@ class Preparation:
                     self._prepare(command.request)
                 except WorkerError as refused:
                     error = refused
-                except Exception:
+                except BaseException:  # also a panic in llguidance: the thread must go on
                     logger.exception("a request could not be prepared")
                     error = EngineFailed("The engine cannot take this request; see the log.")
             self._done.put((command, error))

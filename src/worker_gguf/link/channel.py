@@ -65,13 +65,14 @@ class Channel(Generic[MessageT]):
         except OSError as error:
             raise ChannelClosed(str(error)) from None
 
-    def receive(self, *, block: bool = True) -> MessageT | None:
-        """Return the next message. Returns None if none has arrived and `block` is False, or after `wake`.
+    def receive(self, *, block: bool = True, most_s: float | None = None) -> MessageT | None:
+        """Return the next message.
 
-        Raises ChannelClosed.
+        Returns None if none has arrived and `block` is False, or after `wake`, or after about `most_s` seconds if
+        `allow_wake` was called. Raises ChannelClosed.
         """
         while (message := self._next()) is None:
-            if block and self._was_woken():
+            if block and self._was_woken(most_s):
                 return None
             if not self._read(block):
                 return None
@@ -89,11 +90,12 @@ class Channel(Generic[MessageT]):
             wakes, self._wakes = self._wakes, None
             os.close(wakes)
 
-    def _was_woken(self) -> bool:
-        """Wait until there is something to read. Returns whether `wake` was called."""
+    def _was_woken(self, most_s: float | None) -> bool:
+        """Wait until there is something to read. Returns whether `wake` was called or the time is over."""
         if self._wakes is None:
             return False
-        if all(fd != self._wakes for fd, _ in self._either.poll()):
+        ready = self._either.poll(None if most_s is None else most_s * 1000)
+        if ready and all(fd != self._wakes for fd, _ in ready):
             return False
         with contextlib.suppress(OSError):
             os.eventfd_read(self._wakes)

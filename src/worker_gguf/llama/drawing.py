@@ -13,17 +13,18 @@ from msgspec import Struct
 from worker_gguf.constraints.guide import Guide
 from worker_gguf.engine.batch import Chunk, Logprob, Sampled
 from worker_gguf.engine.request import GenerationRequest
-from worker_gguf.errors import WorkerError
+from worker_gguf.errors import EngineFailed, WorkerError
 from worker_gguf.llama.candidates import Candidates, Floats, Largest, Level, Near, shortlists
 from worker_gguf.llama.logprobs import log_softmax, logprob_of
 from worker_gguf.llama.masks import MaskReader, MaskThread
-from worker_gguf.llama.sampler import Scratch, SequenceSampler
+from worker_gguf.llama.sampler import NOTHING_TO_DRAW, Scratch, SequenceSampler
 
 __all__ = ["Drawing", "Refusal", "RowSampler", "Turn"]
 
 # One search of many rows costs little more than one of a few, so each thread gets at least this many rows.
 _MIN_ROWS_PER_THREAD = 16
-# A guide refuses a token that would complete a trigger and go on wrongly. So many in a row never happen.
+# A guide refuses a token that would complete a trigger and go on wrongly, or a banned text. Where it refuses so many in
+# a row, the samplers leave nothing else.
 _MOST_REFUSED = 1000
 
 Refusal = tuple[int, WorkerError]
@@ -154,11 +155,10 @@ class RowSampler:
                 values = logits[row.at]
                 if drawing.request.top_logprobs is not None:
                     row.log_probabilities = log_softmax(values)
+                if drawing.guide is not None and ahead:
+                    continue  # what a later row may draw depends on the tokens before it
                 self._ban(turn, values, ahead)
-                if drawing.guide is not None:
-                    if ahead:  # the mask of a later row depends on the tokens before it
-                        continue
-                    self._mask(turn, row, values, part)
+                self._mask(turn, row, values, part)
                 if not row.is_all and (want := drawing.sampler.wants(n_vocab, ahead)) is not None:
                     wanted.append((row, want, drawing.sampler.level))
         if not wanted:
@@ -177,6 +177,8 @@ class RowSampler:
         must_go_on = drawing.guide is not None and drawing.guide.must_go_on
         ban = (*self.eog, *drawing.request.stop_tokens) if is_short or must_go_on else ()
         drawing.sampler.bias(values, ban)
+        if drawing.guide is not None and drawing.guide.banned_tokens.size:
+            values[drawing.guide.banned_tokens] = -np.inf
 
     def _mask(self, turn: Turn, row: _Row, values: Floats, part: int) -> None:
         """Apply the mask of the next token to a row, if the answer is held to a grammar now."""
@@ -203,7 +205,7 @@ class RowSampler:
         while (at := len(tokens)) < len(turn.rows) and tokens == guesses[:at]:
             row = turn.rows[at]
             if at and drawing.guide is not None:
-                row.found, row.is_all = None, False
+                self._ban(turn, logits[row.at], at)
                 self._mask(turn, row, logits[row.at], part)
             if turn.error is not None:
                 raise turn.error
@@ -236,10 +238,12 @@ class RowSampler:
         for _ in range(_MOST_REFUSED):
             token = sampler.draw(values, row.found, self._scratch[part], is_all=row.is_all)
             if guide is None or guide.takes(token):
-                break
+                sampler.take(token)
+                return token
             _exclude(row, values, {token})
-        sampler.take(token)
-        return token
+            if not row.is_all and (want := sampler.wants(values.shape[0])) is not None:
+                (row.found,) = shortlists(values[None], [want])
+        raise EngineFailed(NOTHING_TO_DRAW)
 
 
 def _exclude(row: _Row, values: Floats, tokens: Set[int]) -> None:

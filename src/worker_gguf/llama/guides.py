@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from worker_gguf.constraints.guide import Guide, prepare
+from worker_gguf.constraints.guide import Guide
 from worker_gguf.constraints.matcher import Grammars
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.engine.runner import SpecialTokens
@@ -21,6 +21,7 @@ class Guides:
         self._model = model
         self._special = SpecialTokens()
         self._grammars: Grammars | None = None
+        self._prepared: dict[str, Guide] = {}
         self._lock = threading.Lock()
 
     def adopt(self, special: SpecialTokens) -> None:
@@ -28,9 +29,12 @@ class Guides:
         self._special = special
 
     def prepare(self, request: GenerationRequest) -> None:
-        """Read the vocabulary and compile what a request needs. Raises InvalidRequest."""
+        """Make the guide of a request, which compiles its grammar, and keep it until `guide` or `forget`.
+
+        Raises InvalidRequest.
+        """
         if request.is_guided:
-            prepare(self.read(), request)
+            self._prepared[request.id] = self._make(request)
 
     def guide(self, request: GenerationRequest, history: Sequence[int]) -> Guide | None:
         """Return the guide of a request, or None if it needs none. `history` has all its tokens so far.
@@ -39,10 +43,14 @@ class Guides:
         """
         if not request.is_guided:
             return None
-        guide = Guide(self.read(), request, forces=request.top_logprobs is None)
+        guide = self._prepared.pop(request.id, None) or self._make(request)
         for token in history[len(request.prompt) :]:
             guide.accept(token)
         return guide
+
+    def forget(self, request_id: str) -> None:
+        """Drop the guide of a request that will not run."""
+        self._prepared.pop(request_id, None)
 
     def read(self) -> Grammars:
         """Return what compiles grammars for this model. The first call reads the vocabulary."""
@@ -50,3 +58,6 @@ class Guides:
             if self._grammars is None:
                 self._grammars = Grammars(self._model.vocabulary.table(self._special.eog))
             return self._grammars
+
+    def _make(self, request: GenerationRequest) -> Guide:
+        return Guide(self.read(), request, forces=request.top_logprobs is None)

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from worker_gguf.constraints.guide import Guide, MaskWords
 from worker_gguf.llama.candidates import Candidates, Floats, Ints
@@ -18,22 +19,26 @@ __all__ = ["Allowed", "MaskReader", "MaskThread"]
 _FEW = 2048
 # The same few masks come again and again: inside a string, between values, in a number.
 _MOST_KEPT = 128
+_NO_IDS = np.empty(0, np.int32)
 
 
 class Allowed(NamedTuple):
-    """The tokens that a mask allows: only `ids` if `is_few`, else all but `ids`."""
+    """The tokens that a mask allows: `ids` if they are few, else all but those in `others`.
 
-    ids: Ints
-    is_few: bool
+    `others` has their ids, or a flag for each token of the vocabulary if they are many.
+    """
+
+    ids: Ints | None
+    others: NDArray[np.int32] | NDArray[np.bool_]
 
     def apply(self, logits: Floats) -> Candidates | None:
         """Ban the other tokens in a row of logits (n_vocab,), in place. Returns the allowed ones if they are few.
 
         Then the logits are not changed.
         """
-        if self.is_few:
+        if self.ids is not None:
             return Candidates(self.ids, logits[self.ids])
-        logits[self.ids] = -np.inf
+        logits[self.others] = -np.inf
         return None
 
 
@@ -51,8 +56,13 @@ class MaskReader:
             self._known.move_to_end(key)
             return known
         bits = np.unpackbits(words.view(np.uint8), count=self._n_vocab, bitorder="little")
-        is_few = int(np.count_nonzero(bits)) <= _FEW
-        allowed = Allowed((bits if is_few else bits == 0).nonzero()[0], is_few)
+        n_allowed = int(np.count_nonzero(bits))
+        if n_allowed <= _FEW:
+            allowed = Allowed(bits.nonzero()[0], _NO_IDS)
+        else:
+            is_other = bits == 0
+            are_many = self._n_vocab - n_allowed > self._n_vocab // 16
+            allowed = Allowed(None, is_other if are_many else is_other.nonzero()[0].astype(np.int32))
         self._known[key] = allowed
         if len(self._known) > _MOST_KEPT:
             self._known.popitem(last=False)

@@ -40,6 +40,8 @@ def smoothing(factor: float, curve: float) -> OwnSampler:
     def bend(rows: _Rows) -> _Rows:
         logits = rows["logit"].astype(np.float64)
         largest = logits.max()
+        if not np.isfinite(largest):
+            return rows
         distances = largest - logits
         with np.errstate(invalid="ignore", over="ignore"):  # banned tokens are infinitely far
             bent = largest - distances**2 * (quadratic + cubic * distances)
@@ -57,7 +59,10 @@ def top_a(share: float, min_keep: int) -> OwnSampler:
 
     def cut(rows: _Rows) -> _Rows:
         logits = rows["logit"].astype(np.float64)
-        weights = np.exp(logits - logits.max())
+        largest = logits.max()
+        if not np.isfinite(largest):
+            return rows  # all are banned, or one is not a number; llama.cpp would abort without any candidate
+        weights = np.exp(logits - largest)
         probabilities = weights / weights.sum()
         kept = probabilities >= share * probabilities.max() ** 2
         if np.count_nonzero(kept) < min_keep:

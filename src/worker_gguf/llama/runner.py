@@ -82,6 +82,10 @@ class LlamaRunner:
         """
         self._guides.prepare(request)
 
+    def forget(self, request_id: str) -> None:
+        """Drop what `prepare` made for a request that will not run."""
+        self._guides.forget(request_id)
+
     def read_ahead(self) -> None:
         """Read the vocabulary now, so that the first request with a grammar need not. In any thread."""
         with suppress(WorkerError):  # which that request gets
@@ -208,14 +212,15 @@ class LlamaRunner:
             banned = self._special.suppressed
             if request.sampling.ignore_eos:
                 banned = banned | self._special.eog
+            guide = self._guides.guide(request, history)
             sampler = SequenceSampler(request, self._factory, self._limits.n_ctx, banned, searches=self._folds)
             sampler.remember(history)
-            n_generated = len(history) - len(request.prompt)
-            drawing = Drawing(request, sampler, n_generated, self._guides.guide(request, history))
+            drawing = Drawing(request, sampler, len(history) - len(request.prompt), guide)
             self._drawings[request.id] = drawing
         self._slots[slot] = drawing
 
     def _close(self, request_id: str) -> None:
+        self._guides.forget(request_id)
         drawing = self._drawings.pop(request_id, None)
         if drawing is not None:
             self._slots = {slot: other for slot, other in self._slots.items() if other is not drawing}

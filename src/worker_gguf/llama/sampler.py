@@ -18,13 +18,13 @@ from worker_gguf.llama.chain import ChainFactory, dry_is_active, penalties_are_a
 from worker_gguf.llama.ngrams import Ngrams
 from worker_gguf.llama.own_samplers import CANDIDATE
 
-__all__ = ["Scratch", "SequenceSampler", "draws_greedily", "shortlist_rule"]
+__all__ = ["NOTHING_TO_DRAW", "Scratch", "SequenceSampler", "draws_greedily", "shortlist_rule"]
 
 _MAX_SHORTLIST = 2048
 _FEW = 8
 # llama.cpp compares probabilities, whose rounding may differ from that of logits.
 _SLACK = 1e-3
-_NOTHING_TO_DRAW = (
+NOTHING_TO_DRAW = (
     "No token could be drawn: the samplers and biases of the request excluded all, or the model's output is not finite."
 )
 # A shortlist made before these samplers is still valid after them. Tokens with penalties are always added to it.
@@ -57,14 +57,14 @@ class Scratch:
     def selected_token(self) -> int:
         selected = self.array.selected
         if not 0 <= selected < self.array.size:
-            raise EngineFailed(_NOTHING_TO_DRAW)
+            raise EngineFailed(NOTHING_TO_DRAW)
         return int(self.array.data[selected].id)
 
 
 def _drawable(token: int, logits: Floats) -> int:
     """Check a selected token: the samplers select one even if all are banned. Raises EngineFailed."""
     if not math.isfinite(logits[token]):
-        raise EngineFailed(_NOTHING_TO_DRAW)
+        raise EngineFailed(NOTHING_TO_DRAW)
     return token
 
 

@@ -120,6 +120,8 @@ def parse_chat(body: object, defaults: Defaults) -> ChatCall:
     tools, unused_tools = read_tools(chat)
     reasoning, unused_reasoning = read_reasoning(chat, sent)
     ignored = {*_ignored(chat, fields, CHAT_REFUSED, sent), *unused_tools, *unused_reasoning}
+    if tools.use is not None and tools.use.is_required and chat.ignore_eos:
+        raise invalid("ignore_eos", "excludes a call that is required, which says where the answer ends")
     if tools.use is not None and tools.use.is_required:  # the answer has calls and no text that could match
         ignored |= {sent.get(name, name) for name in OF_THE_TEXT & fields.keys() if fields[name] not in NO_CONSTRAINTS}
     continues, generation_prompt = bool(chat.continue_final_message), chat.add_generation_prompt
