@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from worker_gguf.constraints.tokens import TokenTable
-from worker_gguf.engine.batch import Batch
+from worker_gguf.engine.batch import Batch, Chunk, Open
 from worker_gguf.engine.params import ContextParams
 from worker_gguf.engine.request import Constraint, GenerationRequest, SamplingParams, Thinking
 from worker_gguf.engine.scheduler import Scheduler
@@ -158,9 +158,14 @@ def test_a_bias_that_bans_all_that_matches_is_an_error(run: Run, ask: Ask, model
 
 
 def test_min_tokens_does_not_outlast_the_grammar(run: Run, ask: Ask) -> None:
-    answers = run(ask("a", constraint=Constraint("choice", '["yes", "no"]'), min_tokens=50))
-    assert answers.text("a") in ("yes", "no")
-    assert answers.reason("a") == "stop"
+    # After the second one the grammar may go on with nothing, but only the mask shows it.
+    for constraint in (
+        Constraint("choice", '["yes", "no"]'),
+        Constraint("lark", 'start: ("yes" | "no") nothing?\nnothing: ""'),
+    ):
+        answers = run(ask("a", constraint=constraint, min_tokens=50))
+        assert answers.text("a") in ("yes", "no")
+        assert answers.reason("a") == "stop"
 
 
 def test_a_grammar_that_dead_ends_ends_its_answer_and_no_other(run: Run, ask: Ask) -> None:
@@ -265,3 +270,26 @@ def test_a_banned_text_is_never_drawn_though_nothing_else_is_left(run: Run, ask:
     answers = run(*(ask(f"a{seed}", 1.0 * seed, max_tokens=12, banned_texts=letters) for seed in range(2)))
     for seed in range(2):
         assert not set(answers.text(f"a{seed}").lower()) & set(letters)
+
+
+def test_what_a_later_row_may_draw_depends_on_the_tokens_before_it(model: Model, ask: Ask) -> None:
+    """A model opens its thinking with a token that was guessed. The next row must not end the answer."""
+    start = "<|start_header_id|>"
+    (opening,) = model.vocabulary.tokenize(start, add_special=False, parse_special=True)
+    params = ContextParams(
+        n_ctx=128, n_parallel=1, n_cells=128, n_batch=128, n_ubatch=128, n_threads=1, n_threads_batch=1, unified=True,
+        n_rows=2,
+    )  # fmt: skip
+    context = Context(model, params)
+    runner = LlamaRunner(model, context, model.vocabulary.special)
+    ends = tuple((token, 500.0) for token in model.vocabulary.eog)
+    asked = ask("a", constraint=PERSON, thinking=Thinking(start, ("</think>",)))
+    asked = replace(asked, sampling=replace(asked.sampling, logit_bias=((opening, 1000.0), *ends)))
+    prompt = list(asked.prompt)
+    runner.prepare(asked)
+    chunk = Chunk(0, 0, [*prompt, opening], n_outputs=2)
+    (sampled,) = runner.run(Batch((Open(0, asked, prompt),), (chunk,))).sampled
+    assert sampled.tokens[0] == opening
+    assert len(sampled.tokens) == 2
+    assert sampled.tokens[1] not in model.vocabulary.eog
+    context.close()

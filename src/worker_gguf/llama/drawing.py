@@ -13,7 +13,7 @@ from msgspec import Struct
 from worker_gguf.constraints.guide import Guide
 from worker_gguf.engine.batch import Chunk, Logprob, Sampled
 from worker_gguf.engine.request import GenerationRequest
-from worker_gguf.errors import EngineFailed, WorkerError
+from worker_gguf.errors import EngineFailed, InvalidRequest, WorkerError
 from worker_gguf.llama.candidates import Candidates, Floats, Largest, Level, Near, shortlists
 from worker_gguf.llama.logprobs import log_softmax, logprob_of
 from worker_gguf.llama.masks import MaskReader, MaskThread
@@ -26,6 +26,10 @@ _MIN_ROWS_PER_THREAD = 16
 # A guide refuses a token that would complete a trigger and go on wrongly, or a banned text. Where it refuses so many in
 # a row, the samplers leave nothing else.
 _MOST_REFUSED = 1000
+_CONTRADICTED = (
+    "The answer cannot go on: the biases, samplers and banned texts of the request exclude all tokens that its grammar "
+    "or its other banned texts leave."
+)
 
 Refusal = tuple[int, WorkerError]
 
@@ -190,6 +194,9 @@ class RowSampler:
         except WorkerError as error:
             turn.error = error
             return
+        if found is not None and not np.isfinite(found.logits).any() and set(found.ids.tolist()) <= set(self.eog):
+            values[found.ids] = 0.0  # only the end is left, so no ban of it counts
+            found = Candidates(found.ids, values[found.ids])
         row.found, row.is_all = found, found is not None
 
     def _draw_turn(self, turn: Turn, logits: Floats, part: int) -> Sampled:
@@ -205,7 +212,7 @@ class RowSampler:
         while (at := len(tokens)) < len(turn.rows) and tokens == guesses[:at]:
             row = turn.rows[at]
             if at and drawing.guide is not None:
-                self._ban(turn, logits[row.at], at)
+                self._ban(turn, logits[row.at], 0)
                 self._mask(turn, row, logits[row.at], part)
             if turn.error is not None:
                 raise turn.error
@@ -236,14 +243,19 @@ class RowSampler:
         if repeating := sampler.repeating():
             _exclude(row, values, repeating)
         for _ in range(_MOST_REFUSED):
-            token = sampler.draw(values, row.found, self._scratch[part], is_all=row.is_all)
+            try:
+                token = sampler.draw(values, row.found, self._scratch[part], is_all=row.is_all)
+            except EngineFailed:
+                if guide is not None and guide.is_held and np.isfinite(values).any():
+                    raise InvalidRequest(_CONTRADICTED) from None
+                raise
             if guide is None or guide.takes(token):
                 sampler.take(token)
                 return token
             _exclude(row, values, {token})
             if not row.is_all and (want := sampler.wants(values.shape[0])) is not None:
                 (row.found,) = shortlists(values[None], [want])
-        raise EngineFailed(NOTHING_TO_DRAW)
+        raise InvalidRequest(_CONTRADICTED) if guide is not None else EngineFailed(NOTHING_TO_DRAW)
 
 
 def _exclude(row: _Row, values: Floats, tokens: Set[int]) -> None:

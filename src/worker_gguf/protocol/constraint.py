@@ -178,6 +178,7 @@ def _prepared(param: str, value: object) -> dict[str, Any]:
 def _grammar(param: str, value: object) -> Constraint:
     """Read a grammar in GBNF or in Lark, which are told apart by how they write a rule."""
     text = _text(param, value)
+    _accepted(param, lambda: check_grammar(text))  # its length first
     return _gbnf(param, text) if is_gbnf(text) else _lark(param, text)
 
 

@@ -20,7 +20,7 @@ MAX_REGEX = 16 * 1024
 MAX_RULES = 500
 MAX_GROUPS = 1000
 
-_GBNF = re.compile(r"^\s*[A-Za-z0-9_-]+\s*::=", re.MULTILINE)
+_GBNF = re.compile(r"^[ \t]*[A-Za-z0-9_-]+[ \t]*::=", re.MULTILINE)
 _RULE = re.compile(
     r"^[ \t]*[?!]?[A-Za-z_][\w-]*(?:\.-?\d+)?(?:\[(?P<options>[^\]\n]*)\])?[ \t]*(?:::=|:)", re.MULTILINE
 )
