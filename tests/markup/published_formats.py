@@ -44,7 +44,7 @@ WRITTEN = {
         "<|tool_call_argument_begin|>{}<|tool_call_end|><|tool_calls_section_end|>"
     ),
     "Kimi-K2-Thinking": (
-        "<think>\nR\n</think>\n\nC<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0"
+        "<think>R</think>C<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0"
         '<|tool_call_argument_begin|>{"a": "x", "b": 1}<|tool_call_end|><|tool_call_begin|>functions.g:1'
         "<|tool_call_argument_begin|>{}<|tool_call_end|><|tool_calls_section_end|>"
     ),
