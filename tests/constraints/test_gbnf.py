@@ -123,6 +123,39 @@ def test_a_grammar_without_recursion_is_one_terminal() -> None:
     assert "start: T0" in gbnf_to_lark('root ::= word (" " word)*\nword ::= [a-z]+')
 
 
+NESTED = '("a" ' * 20 + '"b"' + ")" * 20
+
+
+def test_groups_in_a_rule_of_a_recursive_grammar_may_be_nested() -> None:
+    assert "T1" in gbnf_to_lark(f'root ::= x | "(" root ")"\nx ::= {NESTED}')
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        " ".join([NESTED] * 49),
+        "(" * 20 + '"b"' + ' "a"?)*' * 20,
+        "(" * 20 + '"b"' + ' | "a"?)+' * 20,
+        '"a"? ' * 5000,
+        " | ".join(f'"a{number}"' for number in range(6000)),
+        ". " * 10_000,
+        "[" + "a" * 60_000 + "]",
+        "w " * 10_000,
+    ],
+)
+def test_a_long_grammar_is_read(rule: str) -> None:
+    gbnf_to_lark(f'root ::= x | root root\nx ::= {rule}\nw ::= "a"?')
+    gbnf_to_lark(f'root ::= root | {rule}\nw ::= "a"?')
+
+
+@pytest.mark.parametrize("last", ['"z"', "x0 | root"])
+def test_rules_may_lead_through_each_other_in_any_order(last: str) -> None:
+    names = [f"x{number * 89 % 499}" for number in range(499)]
+    uses = [*(f'"a"? {name}?' for name in names[1:]), last]
+    lines = sorted(f"{name} ::= {used}" for name, used in zip(names, uses, strict=True))
+    assert gbnf_to_lark("root ::= root | x0\n" + "\n".join(lines)).count("\n") == 501
+
+
 @pytest.mark.parametrize(
     ("grammar", "part"),
     [

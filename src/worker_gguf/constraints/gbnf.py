@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Set
 
-from worker_gguf.constraints.gbnf_terminals import (
+from worker_gguf.constraints.gbnf_nodes import (
     ALL_CHARACTERS,
     Choice,
     Class,
@@ -19,10 +19,9 @@ from worker_gguf.constraints.gbnf_terminals import (
     Reference,
     Repeat,
     Sequence,
-    divided_texts,
     mask_of,
-    terminals,
 )
+from worker_gguf.constraints.gbnf_terminals import planned
 from worker_gguf.errors import InvalidRequest
 
 __all__ = ["gbnf_to_lark"]
@@ -60,10 +59,9 @@ def gbnf_to_lark(text: str) -> str:
     rules = _Parser(text).rules()
     if "root" not in rules:
         raise InvalidRequest("The grammar has no rule named root. Define one: root ::= ...")
-    found = terminals(rules)
+    found, divided = planned(rules)
     names = {name: f"T{number}" if name in found else f"r{number}" for number, name in enumerate(rules)}
     lines = [f"start: {names['root']}"]
-    divided = divided_texts(rules, found)
     lines += [
         f"{names[name]}: {_written(node, names, set() if name in found else divided)}" for name, node in rules.items()
     ]
@@ -205,11 +203,13 @@ def _class(found: re.Match[str], text: str, at: int) -> Node:
         raise _fault(text, at, "has an empty class, which no text matches")
     parts: list[str] = []
     mask = 0
-    while members:
-        first = last = _code(members.pop(0))
-        if len(members) > 1 and members[0] == "-":
-            last = _code(members[1])
-            del members[:2]
+    at_member = 0
+    while at_member < len(members):
+        first = last = _code(members[at_member])
+        at_member += 1
+        if at_member + 1 < len(members) and members[at_member] == "-":
+            last = _code(members[at_member + 1])
+            at_member += 2
         if last < first:
             raise _fault(text, at, "has a class with a range that goes backwards")
         mask |= mask_of(first, last)
