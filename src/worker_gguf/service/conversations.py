@@ -72,6 +72,12 @@ class Conversations:
             ignored=ignored,
         )
 
+    def examine_templates(self) -> None:
+        """Find the markup of each template."""
+        for template in (self._templates.default, self._templates.tool_use):
+            if template is not None:
+                self._markups.of(template)
+
     def knows(self, call: ChatCall) -> bool:
         """Return whether the markup of the template for a call was found already."""
         return self._markups.knows(self._templates.for_tools(call.tools.definitions or None))

@@ -86,6 +86,10 @@ class Prompts:
                 prepared = Prepared(prompt, options)
         return replace(prepared, shown=self._controls()) if options.shows_controls else prepared
 
+    def examine_templates(self) -> None:
+        """Find out how the model of each template writes."""
+        self._conversations.examine_templates()
+
     def is_quick(self, call: Call) -> bool:
         """Return whether nothing must be found out first about the template or the vocabulary.
 

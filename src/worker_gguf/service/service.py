@@ -61,6 +61,10 @@ class Service:
         self._timeout_s = timeout_s
         self._names = {name.lower() for name in (card.id, *card.aliases)}
 
+    def examine_templates(self) -> None:
+        """Find out how the model writes, so that the first request does not wait for it. Takes some 10 ms."""
+        self._prompts.examine_templates()
+
     async def answer(self, request: Request) -> Answer | Stream:
         """Answer one request. Raises the WorkerError that refuses it."""
         generation = request.route.generation

@@ -48,7 +48,7 @@ def make_service(
     original: OriginalTokenizer | None,
 ) -> Service:
     """Build the service. Raises TemplateError if the chat template of the model or the settings cannot be used."""
-    return Service(
+    service = Service(
         engine,
         vocabulary,
         _templates(settings, header, vocabulary, original),
@@ -63,6 +63,9 @@ def make_service(
         bos_text=vocabulary.token_text(vocabulary.bos),
         timeout_s=settings.request_timeout_s,
     )
+    if abilities_of(header).generates:
+        service.examine_templates()
+    return service
 
 
 def request_defaults(settings: Settings) -> Defaults:
