@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from worker_gguf.constraints.matcher import Grammars, Matcher
-from worker_gguf.engine.request import Constraint
+from worker_gguf.engine.request import Constraint, GrammarKind
 from worker_gguf.errors import InvalidRequest
 from worker_gguf.llama.vocabulary import Vocabulary
 
@@ -63,6 +63,29 @@ def test_a_grammar_that_dead_ends_is_an_error_at_the_mask(grammars: Grammars, vo
 def test_a_grammar_that_does_not_compile_is_an_error(grammars: Grammars) -> None:
     with pytest.raises(InvalidRequest, match="cannot be used"):
         grammars.grammar(Constraint("lark", "start: nothing")).matcher()
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        Constraint("regex", "(a{2000}){2000}"),
+        Constraint("gbnf", 'root ::= ("a"{2000}){2000}'),
+        Constraint("lark", 'start: (A{400}){400}\nA: "a"'),
+    ],
+    ids=str,
+)
+def test_a_text_that_is_too_long_to_follow_is_an_error_at_once(grammars: Grammars, constraint: Constraint) -> None:
+    with pytest.raises(InvalidRequest, match="cannot be used: it is too large or too complex"):
+        grammars.grammar(constraint)
+
+
+@pytest.mark.parametrize("kind", ["regex", "lark"])
+def test_a_long_text_can_be_followed(grammars: Grammars, vocabulary: Vocabulary, kind: GrammarKind) -> None:
+    text = {"regex": "[xy](ab){16000}", "lark": f'start: /[xy]/ "{"ab" * 16000}"'}[kind]
+    matcher = grammars.grammar(Constraint(kind, text)).matcher()
+    for token in tokens_of(vocabulary, "xab"):
+        assert token in allowed(matcher, vocabulary)
+        matcher.take(token)
 
 
 @pytest.mark.parametrize(

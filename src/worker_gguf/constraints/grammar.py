@@ -24,7 +24,7 @@ _REASONS = (
     (r"schema too large|stack level", "allOf, anyOf, oneOf or $ref multiply each other too often"),
     (r"min/maxProperties", "minProperties and maxProperties need all named properties in required"),
     (r"oneOf", "the options of a oneOf are not known to exclude each other; use anyOf"),
-    (r"too big|too large|fuel|too many|too complex", "it is too large or too complex"),
+    (r"too big|too large|fuel|[Tt]oo many|items; max|too complex", "it is too large or too complex"),
     (r"look-?around", "it has a regular expression that looks ahead or behind, or at the edge of a word"),
     (r"backreference", "it has a regular expression that refers back to a group"),
     (r"regex|repetition", "it has a regular expression that is not valid"),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from worker_gguf.engine.json_form import JSON_FORM
+from worker_gguf.protocol.grammar_length import check_grammar_length, check_regex_length
 from worker_gguf.protocol.schema_fault import Refused
 
 __all__ = ["MAX_GRAMMAR", "MAX_REGEX", "check_grammar", "checked_regex", "is_gbnf", "with_schemas"]
@@ -49,6 +50,7 @@ def check_grammar(text: str) -> None:
         if found := _OPTION.search(rule["options"] or ""):
             instead = "use suffix" if found[1].startswith("stop") else "leave it out"
             raise Refused(f"has a rule with the option {found[1]}, which is not supported; {instead}")
+    check_grammar_length(text, is_gbnf=is_gbnf(text))
 
 
 def with_schemas(lark: str, prepared: Callable[[object], dict[str, Any]]) -> str:
@@ -70,4 +72,5 @@ def checked_regex(text: str) -> str:
     """Return a regular expression, or raise Refused."""
     if len(text) > MAX_REGEX:
         raise Refused(f"has more than {MAX_REGEX} characters")
+    check_regex_length(text)
     return text
