@@ -252,3 +252,10 @@ def test_only_the_first_faults_are_named() -> None:
     error = refusal(json_schema={"properties": {f"p{n}": {"contains": {}} for n in range(50)}})
     assert error.message.count("'contains'") == 5
     assert "And 45 more" in error.message
+
+
+def test_a_regular_expression_that_ends_with_an_escape_is_refused() -> None:
+    for text in ("\\", "a\\", "a\\\\\\"):
+        with pytest.raises(InvalidRequest, match="regular expression ends with a backslash"):
+            parse_completion({"prompt": "x", "regex": text}, Defaults())
+    assert parse_completion({"prompt": "x", "regex": "a\\\\"}, Defaults()).options.constraint is not None

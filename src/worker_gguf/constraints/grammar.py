@@ -90,7 +90,12 @@ def unusable(constraint: Constraint, message: str) -> InvalidRequest:
     """
     what = {"json_schema": "JSON Schema", "regex": "regular expression"}.get(constraint.kind, "grammar")
     place = _place(constraint.grammar, message) if constraint.kind == "json_schema" else ""
-    return InvalidRequest(f"The {what} cannot be used: {reason(message)}{place}.")
+    why = reason(message)
+    if constraint.kind == "regex":
+        why = why.removesuffix(" (line 1)").replace("it has a regular expression that", "it")
+    elif constraint.kind in ("gbnf", "lark") and constraint.param != "tools":
+        why += f", read as {'GBNF' if constraint.kind == 'gbnf' else 'Lark: rules of GBNF have ::='}"
+    return InvalidRequest(f"The {what} cannot be used: {why}{place}.")
 
 
 def reason(message: str) -> str:

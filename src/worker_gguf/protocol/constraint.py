@@ -197,7 +197,7 @@ def _lark(param: str, value: object) -> Constraint:
 
 def _regex(param: str, value: object) -> Constraint:
     text = _text(param, value)
-    return Constraint("regex", _accepted(param, lambda: checked_regex(text)))
+    return Constraint("regex", _accepted(param, lambda: checked_regex(text), "regular expression"))
 
 
 def _choice(param: str, value: object) -> Constraint:
@@ -216,8 +216,8 @@ def _text(param: str, value: object) -> str:
     return value
 
 
-def _accepted(param: str, read: Callable[[], Any]) -> Any:
+def _accepted(param: str, read: Callable[[], Any], what: str = "grammar") -> Any:
     try:
         return read()
     except Refused as refused:
-        raise invalid(param, f"the grammar {refused}") from None
+        raise invalid(param, f"the {what} {refused}") from None

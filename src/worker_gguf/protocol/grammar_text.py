@@ -72,5 +72,7 @@ def checked_regex(text: str) -> str:
     """Return a regular expression, or raise Refused."""
     if len(text) > MAX_REGEX:
         raise Refused(f"has more than {MAX_REGEX} characters")
+    if (len(text) - len(text.rstrip("\\"))) % 2:
+        raise Refused("ends with a backslash, which escapes nothing")
     check_regex_length(text)
     return text
