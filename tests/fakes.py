@@ -53,10 +53,10 @@ def successor(history: Sequence[int]) -> int:
     return 1 + (sum((i + 1) * token for i, token in enumerate(history)) * 7919 + len(history)) % 97
 
 
-def foretold(prompt: Sequence[int], n: int) -> list[int]:
+def foretold(prompt: Sequence[int], n: int, draw: Callable[[Sequence[int]], int] = successor) -> list[int]:
     tokens = list(prompt)
     for _ in range(n):
-        tokens.append(successor(tokens))
+        tokens.append(draw(tokens))
     return tokens[len(prompt) :]
 
 
@@ -72,9 +72,14 @@ class FakeRunner:
         limits: Limits,
         draw: Callable[[Sequence[int]], int] = successor,
         seconds: Callable[[int, int], float] = lambda n_rows, n_prompt: 0.0,
+        forced: Callable[[Sequence[int]], int] = lambda history: 0,
     ) -> None:
-        """`seconds` is what a step with so many rows and further tokens of prompts takes."""
+        """`seconds` is what a step with so many rows and further tokens takes.
+
+        `forced` is the number of tokens that follow without a row after a token was drawn.
+        """
         self._limits = limits
+        self.forced = forced
         self.on_decoded: Callable[[], None] = lambda: None
         self.seconds = seconds
         self.states: dict[int, list[int]] = {}
@@ -142,11 +147,13 @@ class FakeRunner:
             assert chunk.n_outputs == len(chunk.scored) == len(chunk.tokens)
             assert tuple(chunk.tokens[1:]) == chunk.scored[:-1]
             return Sampled(chunk.slot, (), scored=tuple(Logprob(token, -float(token)) for token in chunk.scored))
-        end = len(held) - chunk.n_outputs + 1
-        tokens = [self.draw(held[:end])]
-        while end < len(held) and tokens[-1] == held[end]:
-            end += 1
-            tokens.append(self.draw(held[:end]))
+        known, guesses = held[: len(held) - chunk.n_guesses], chunk.guesses
+        tokens: list[int] = []
+        while (at := len(tokens)) < chunk.n_outputs and tokens == guesses[:at]:
+            tokens.append(self.draw([*known, *tokens]))
+            for _ in range(min(self.forced([*known, *tokens]), self._limits.n_batch // self._limits.n_slots - 1)):
+                if tokens[-1] != EOG:
+                    tokens.append(self.draw([*known, *tokens]))
         return Sampled(chunk.slot, tuple(tokens))
 
     def _operate(self, operation: object) -> None:
@@ -206,7 +213,8 @@ class FakeRunner:
 class FakeDrafter:
     """A draft model that guesses `draw(history)` and reads at most `n_read` tokens in one call.
 
-    A request for tokens beyond its context, or two requests for one slot, are assertion errors.
+    A request for tokens beyond its context, or two requests for one slot, are assertion errors. So is a request for
+    tokens that are not in `memory`, that of the model, if it reads along.
     """
 
     def __init__(
@@ -224,6 +232,7 @@ class FakeDrafter:
         self.n_ctx = n_ctx
         self.n_read = n_read
         self.reads_along = reads_along
+        self.memory: list[list[int]] | None = None
         self.held: dict[int, list[int]] = {}
         self.requests: list[DraftRequest] = []
         self.steps: list[DraftStep] = []
@@ -244,6 +253,7 @@ class FakeDrafter:
             del held[common_prefix(held, request.tokens[:-1]) :]
             if self.reads_along:
                 held[:] = request.tokens[:-1]
+                assert self.memory is None or self.memory[request.slot][: len(held)] == held
             new = request.tokens[len(held) :][:left]
             held += new
             left, n_new = left - len(new), n_new + len(new)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from worker_gguf.engine.costs import StepCosts
+from tests.engine.test_scheduler import Drive
+from tests.fakes import limits
+from worker_gguf.engine.batch import Batch, Chunk, StepResult
+from worker_gguf.engine.costs import StepCosts, Work
 
 
 def test_between_measured_numbers_of_rows_the_cost_is_linear_and_beyond_them_that_of_the_nearest() -> None:
@@ -54,3 +57,56 @@ def test_a_part_of_a_prompt_costs_what_the_latest_parts_beside_other_rows_cost()
     assert costs.per_part_token == pytest.approx(0.1)
     costs.note(1, 10, 3.0)
     assert costs.per_part_token == pytest.approx(0.15)
+
+
+DRAWING = Chunk(0, 3, [7], 1, is_decoding=True)
+FORCED = Chunk(1, 3, [7, 8, 9], 1, is_decoding=True)
+GUESSING = Chunk(2, 3, [7, 8, 9, 10, 11], 3, is_decoding=True)
+PROMPT = Chunk(3, 0, [1] * 50, 1)
+SCORED = Chunk(4, 0, [1] * 20, 20, (1,) * 20)
+
+
+def test_forced_tokens_count_as_rows_and_scored_ones_are_neither_rows_nor_further_tokens_of_prompts() -> None:
+    assert Work.of([DRAWING]) == (1, 0, 0)
+    assert Work.of([DRAWING, FORCED, GUESSING]) == (9, 0, 0)
+    assert Work.of([DRAWING, PROMPT]) == (2, 49, 0)
+    assert Work.of([DRAWING, SCORED]) == (1, 0, 20)
+
+
+def learned(costs: StepCosts, seconds: float, *chunks: Chunk) -> None:
+    costs.learn(Batch((), chunks), StepResult(decode_seconds=seconds))
+
+
+def test_forced_tokens_teach_what_rows_cost_and_nothing_about_prompts() -> None:
+    costs = StepCosts()
+    learned(costs, 1.0, DRAWING)
+    learned(costs, 1.1, FORCED)
+    assert costs.of_rows(3) == pytest.approx(1.1)
+    assert costs.per_part_token is costs.per_prompt_token is None
+    learned(costs, 2.0, DRAWING, PROMPT)
+    before = costs.per_part_token, costs.per_prompt_token
+    for _ in range(10):
+        learned(costs, 1.2, DRAWING, FORCED)
+    assert (costs.per_part_token, costs.per_prompt_token) == before
+
+
+def test_scored_tokens_teach_only_what_a_part_of_a_prompt_adds() -> None:
+    costs = StepCosts()
+    learned(costs, 1.0, DRAWING)
+    learned(costs, 3.0, DRAWING, SCORED)
+    learned(costs, 9.0, SCORED)
+    assert costs.per_part_token == pytest.approx(0.1)
+    assert costs.per_prompt_token is None
+    assert costs.of_rows(21) == 1.0
+    assert costs.total_seconds == pytest.approx(13.0)
+
+
+def test_an_answer_with_forced_tokens_in_each_step_leaves_the_cost_of_prompts_as_it_is() -> None:
+    drive = Drive(limits(n_ctx=2000, n_cells=4000, n_batch=128), seconds=lambda *_: 1.0, forced=lambda _: 2)
+    drive.add("a", [1, 2, 3], max_tokens=600)
+    drive.add("b", list(range(100)), max_tokens=2)
+    drive.finish()
+    costs = drive.scheduler._costs
+    assert costs.of_rows(3) == costs.of_rows(6) == 1.0
+    assert costs.per_prompt_token is not None
+    assert costs.per_prompt_token <= 0.01

@@ -50,11 +50,20 @@ def draft_seconds(n_rows: int, n_prompt: int) -> float:
 class Run:
     """Requests that run to their end, and the time that this takes."""
 
-    def __init__(self, drafter: FakeDrafter | None, *, n_slots: int = 1, **changes: object) -> None:
+    def __init__(
+        self,
+        drafter: FakeDrafter | None,
+        *,
+        n_slots: int = 1,
+        forced: Callable[[Sequence[int]], int] = lambda history: 0,
+        **changes: object,
+    ) -> None:
         values: dict[str, object] = {"n_ctx": N_CTX, "n_cells": N_CTX * n_slots, "n_batch": 512, "n_rows": 17 * n_slots}
         given = limits(**{"n_slots": n_slots, **values, **changes})
         self.drafter = drafter
-        self.runner = FakeRunner(given, successor, step_seconds)
+        self.runner = FakeRunner(given, successor, step_seconds, forced)
+        if drafter is not None:
+            drafter.memory = self.runner.memory
         self.scheduler = Scheduler(given, eog=frozenset({EOG}), max_queue=100, drafter=drafter)
         self.tokens: dict[str, list[int]] = {}
         self.seconds = 0.0
@@ -199,6 +208,30 @@ def test_what_reads_along_guesses_for_a_short_answer_to_a_long_prompt() -> None:
     run.finish()
     assert run.tokens["second"] == foretold(list(range(300, 1300)), 10)
     assert 0 < len(drafter.requests) - n_before < 5
+
+
+def now_and_then(history: Sequence[int]) -> int:
+    return 3 if len(history) % 5 == 0 else 0
+
+
+@pytest.mark.parametrize("reads_along", [False, True])
+def test_forced_tokens_beside_guesses_change_no_answer_and_guesses_go_on_after_them(*, reads_along: bool) -> None:
+    drafter = FakeDrafter(successor, draft_seconds, reads_along=reads_along)
+    run = Run(drafter, n_slots=2, forced=now_and_then)
+    run.add("a", [5, 6, 7], max_tokens=600)
+    run.add("b", [6, 7], max_tokens=600)
+    run.finish()
+    assert run.tokens == {"a": foretold([5, 6, 7], 600), "b": foretold([6, 7], 600)}
+    assert run.n_drafted > 200
+
+
+def test_what_reads_along_is_not_asked_before_forced_tokens_are_computed() -> None:
+    drafter = FakeDrafter(successor, draft_seconds, reads_along=True)
+    run = Run(drafter, forced=lambda history: 3)
+    run.add("a", max_tokens=200)
+    run.finish()
+    assert run.tokens["a"] == foretold([5, 6, 7], 200)
+    assert drafter.requests == []
 
 
 def test_the_draft_model_is_not_asked_beyond_its_context() -> None:

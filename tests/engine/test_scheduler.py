@@ -383,6 +383,7 @@ class Script:
     cache_bytes: int
     draw: Callable[[Sequence[int]], int]
     row_seconds: float
+    n_forced: int
     steps: list[tuple[str, int, int]]
 
     def drive(self) -> Drive:
@@ -393,6 +394,7 @@ class Script:
             cache_bytes=self.cache_bytes,
             draw=self.draw,
             seconds=lambda n_rows, n_prompt: 0.01 + self.row_seconds * n_rows + 0.02 * n_prompt,
+            forced=lambda history: len(history) % (1 + self.n_forced),
         )
 
     def answer(self, prompt: list[int], most: int) -> tuple[list[int], str]:
@@ -427,6 +429,7 @@ def scripts(draw: st.DrawFn) -> Script:
         draw(st.sampled_from([0, 10, 30, 100])),
         draw(st.sampled_from([successor, repetitive])),
         draw(st.sampled_from([0.0, 0.001, 0.1])),
+        draw(st.sampled_from([0, 0, 3, 20])),
         draw(st.lists(st.tuples(action, st.integers(0, 10**6), st.integers(0, 10**6)), max_size=60)),
     )
 
@@ -942,6 +945,33 @@ def test_a_state_that_cannot_be_loaded_is_dropped() -> None:
     drive.finish()
     assert [tokens[0] for tokens in drive.runner.states.values()] == [2]
     assert drive.tokens["again"] == drive.tokens["a"]
+
+
+def test_a_copy_that_fails_each_time_does_not_hold_up_the_sequence_that_runs() -> None:
+    drive = Drive(limits(n_ctx=64, n_cells=90))
+    shared = list(range(1, 41))
+    drive.add("a", [*shared, *range(50, 70)], max_tokens=3)
+    for _ in range(3):
+        drive.step()
+    drive.runner.loses = True
+    drive.add("b", [*shared, 99], max_tokens=3)  # it has room for its copy until the first one goes on
+    drive.finish(most=100)
+    assert [drive.reason(name) for name in "ab"] == ["length"] * 2
+
+
+def test_tokens_that_are_computed_again_do_not_count_as_drawn_in_the_last_step() -> None:
+    drive = Drive(limits(), forced=lambda history: 7)
+    drive.add("a", list(range(1, 17)), max_tokens=20)
+    drive.step()
+    (running,) = drive.scheduler.running
+    assert (running.is_decoding, running.n_pending) == (True, 8)
+    drive.scheduler._make_wait(running)
+    drive.step()
+    drive.step()
+    chunks = [chunk for batch in drive.runner.batches[-2:] for chunk in batch.chunks]
+    assert [(chunk.is_decoding, len(chunk.tokens)) for chunk in chunks] == [(False, 16), (False, 8)]
+    drive.finish()
+    assert drive.tokens["a"] == foretold(list(range(1, 17)), 20)
 
 
 def test_after_a_refusal_nobody_is_admitted_until_a_step_has_succeeded() -> None:

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 import pytest
 
 from tests.fakes import EOG, FakeDrafter, FakeRunner, foretold, limits, request, successor
-from worker_gguf.engine.batch import Batch, Close, StepResult
+from worker_gguf.engine.batch import Batch, Chunk, Close, Logprob, Sampled, StepResult
+from worker_gguf.engine.speculation import Drafted
 from worker_gguf.engine_process.loop import Loop
 from worker_gguf.link.channel import Channel, ChannelClosed
 from worker_gguf.link.messages import Add, Command, Finish, Report, Step, Stop
@@ -175,6 +176,46 @@ def test_a_report_counts_what_a_draft_model_guessed() -> None:
     assert n_guessed == sum(step.drafted for step in steps) == sum(step.drafted_right for step in steps) > 0
     assert sum(step.draft_seconds for step in steps) == pytest.approx(drafter.total_seconds)
     assert steps[0].draft_seconds == 0
+
+
+@pytest.mark.parametrize(
+    ("chunk", "sampled", "guessed", "right"),
+    [
+        (Chunk(0, 0, [1, 2, 3], 3, (2, 3, 4)), Sampled(0, (), scored=(Logprob(2, -1.0),) * 3), 0, 0),
+        (Chunk(0, 5, [1], 1, is_decoding=True), Sampled(0, (2, 3, 4)), 0, 0),
+        (Chunk(0, 5, [1, 2], 2, is_decoding=True), Sampled(0, (9, 3, 4)), 1, 0),
+        (Chunk(0, 5, [1, 2], 2, is_decoding=True), Sampled(0, (2, 3, 4)), 1, 1),
+        (Chunk(0, 5, [7, 8, 1, 2, 3], 3, is_decoding=True), Sampled(0, (2, 9)), 2, 1),
+        (Chunk(0, 5, [1, 2, 3], 3, is_decoding=True), Sampled(0, (2, 3, 4)), 2, 2),
+    ],
+    ids=["scored", "forced", "wrong, then forced", "right, then forced", "after forced", "right"],
+)
+@pytest.mark.parametrize("other", [(1,), (1, 40, 41)], ids=["one", "forced"])
+@pytest.mark.parametrize("is_drafted", [False, True], ids=["looked up", "drafted"])
+def test_only_guesses_that_were_drawn_count_as_right(
+    chunk: Chunk, sampled: Sampled, guessed: int, right: int, other: tuple[int, ...], is_drafted: bool
+) -> None:
+    drive = Driven(FakeRunner(limits()))
+    batch = Batch((), (chunk, Chunk(1, 5, [1], 1, is_decoding=True), Chunk(2, 0, [1, 2], 0)))
+    drafted = Drafted(frozenset({0})) if is_drafted else Drafted()
+    drive.loop._note_result(batch, StepResult((sampled, Sampled(1, other))), drafted)
+    report = drive.loop._report()
+    assert (report.guessed, report.guessed_right) == (guessed, right)
+    assert (report.drafted, report.drafted_right) == ((guessed, right) if is_drafted else (0, 0))
+    drive.worker.close()
+    drive.channel.close()
+
+
+@pytest.mark.parametrize(("is_decoding", "is_long"), [(True, False), (False, True)], ids=["forced", "prompt"])
+def test_forced_tokens_are_no_part_of_a_prompt_for_which_reports_are_not_held(
+    *, is_decoding: bool, is_long: bool
+) -> None:
+    drive = Driven(FakeRunner(limits()))
+    batch = Batch((), (Chunk(0, 5, [1, 2, 3], 1, is_decoding=is_decoding),))
+    drive.loop._note_result(batch, StepResult((Sampled(0, (4,)),)), Drafted())
+    assert drive.loop._is_long is is_long
+    drive.worker.close()
+    drive.channel.close()
 
 
 def test_what_a_lost_state_would_have_saved_is_not_reported_as_cached() -> None:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from tests.fakes import request
 from tests.mtp_models import Architecture, write_mtp
-from worker_gguf.engine.batch import Batch, Chunk
+from worker_gguf.engine.batch import Batch, Chunk, StepResult
 from worker_gguf.engine.drafter import DraftRequest, Drafts
 from worker_gguf.engine.params import ContextParams, ModelParams
 from worker_gguf.engine.request import SamplingParams
@@ -267,6 +267,34 @@ def test_tokens_are_read_although_nobody_asks_for_guesses(decoded: Decoded, mode
         decoded.decode(1, len(tokens), [token])
         tokens.append(token)
     assert decoded.guesses(1, [*tokens, 7]) == guesses_of(model, [*tokens, 7], 3)
+
+
+def test_after_forced_tokens_the_layer_still_knows_the_sequence(model: Model, engines: Engines) -> None:
+    engine = engines(model)
+    assert engine.drafter is not None
+    draft, run = engine.drafter.draft, engine.runner.run
+    asked: list[tuple[list[int], tuple[int, ...]]] = []
+
+    def noting(requests: Sequence[DraftRequest], most_read: int | None = None) -> Drafts:
+        drafts = draft(requests, most_read)
+        asked.extend((list(each.tokens), drafts.guesses.get(each.slot, ())) for each in requests)
+        return drafts
+
+    def forcing(batch: Batch) -> StepResult:
+        """Three tokens follow the drawn one in every third step."""
+        result = run(batch)
+        if engine.n_steps % 3:
+            return result
+        sampled = [replace(each, tokens=(*each.tokens, 40, 41, 42)) for each in result.sampled]
+        return replace(result, sampled=tuple(sampled))
+
+    engine.drafter.draft = noting  # type: ignore[method-assign]
+    engine.runner.run = forcing  # type: ignore[method-assign]
+    engine.answers(words(1, 20), words(2, 70), n=60)
+    assert sum(tokens[-5:-2] == [40, 41, 42] for tokens, _ in asked) > 0
+    assert all(tokens[-3:] != [40, 41, 42] for tokens, _ in asked)
+    for tokens, guesses in asked:
+        assert list(guesses) == guesses_of(model, tokens, len(guesses))
 
 
 def test_wrong_guesses_leave_nothing_behind(decoded: Decoded, model: Model) -> None:

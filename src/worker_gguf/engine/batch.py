@@ -88,7 +88,8 @@ class Chunk(Struct, frozen=True):
     Each of the last `n_outputs` tokens gets a row of logits. One row draws the token that follows the chunk. With
     several rows, the tokens of all rows but the first are guesses. Each row draws the token that follows its own token,
     and drawing continues with the next row while the drawn token equals the guess. With `scored`, one token for each
-    row, nothing is drawn: the row gives the log-probability of that token.
+    row, nothing is drawn: the row gives the log-probability of that token. With `is_decoding`, the tokens before the
+    first row are no part of a prompt: the last step added them to the answer, because its grammar forced them.
     """
 
     slot: int
@@ -96,6 +97,20 @@ class Chunk(Struct, frozen=True):
     tokens: list[int]
     n_outputs: int
     scored: tuple[int, ...] = ()
+    is_decoding: bool = False
+
+    @property
+    def n_guesses(self) -> int:
+        return 0 if self.scored else max(0, self.n_outputs - 1)
+
+    @property
+    def guesses(self) -> list[int]:
+        return self.tokens[len(self.tokens) - self.n_guesses :]
+
+    @property
+    def n_prompt(self) -> int:
+        """The number of tokens of a prompt that get no row."""
+        return 0 if self.is_decoding else len(self.tokens) - self.n_outputs
 
 
 class Batch(Struct, frozen=True):

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Tokens
 
+from msgspec.structs import replace
+
 from worker_gguf.engine.batch import Chunk
 from worker_gguf.engine.sequence import Sequence
 
-__all__ = ["chunk_of", "most_of_prompt"]
+__all__ = ["chunk_of", "most_of_prompt", "with_guesses"]
 
 
 def most_of_prompt(sequence: Sequence, wanted: int, n_rows: int) -> int:
@@ -23,13 +25,18 @@ def most_of_prompt(sequence: Sequence, wanted: int, n_rows: int) -> int:
     return min(wanted, n_known or min(n_rows, sequence.n_unscored))
 
 
-def chunk_of(sequence: Sequence, n: int, guesses: Tokens[int] = ()) -> Chunk:
-    """Return the next `n` tokens of a sequence, which has a slot, followed by guesses."""
+def chunk_of(sequence: Sequence, n: int) -> Chunk:
+    """Return the next `n` tokens of a sequence, which has a slot."""
     assert sequence.slot is not None
     start = sequence.n_computed
-    tokens = [*sequence.tokens[start : start + n], *guesses]
+    tokens = sequence.tokens[start : start + n]
     if sequence.n_unscored and start + 1 >= sequence.n_scored:
         scored = tuple(sequence.tokens[start + 1 : start + 1 + n])
         return Chunk(sequence.slot.id, start, tokens, n, scored)
     draws = n == sequence.n_pending and not sequence.only_evaluates
-    return Chunk(sequence.slot.id, start, tokens, draws + len(guesses))
+    return Chunk(sequence.slot.id, start, tokens, int(draws), is_decoding=sequence.is_decoding)
+
+
+def with_guesses(chunk: Chunk, guesses: Tokens[int]) -> Chunk:
+    """Return a chunk that draws, followed by guesses, which draw too."""
+    return replace(chunk, tokens=[*chunk.tokens, *guesses], n_outputs=1 + len(guesses))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_right, insort
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from worker_gguf.engine.batch import Batch, StepResult
+from worker_gguf.engine.batch import Batch, Chunk, StepResult
 
-__all__ = ["StepCosts"]
+__all__ = ["StepCosts", "Work"]
 
 # The weight of the newest measurement. Single steps are disturbed by other processes, sometimes for ten times as long.
 _NEWEST = 0.25
@@ -19,6 +20,27 @@ _LATEST_TOKENS = 4096
 _LEAST_TOKENS = 64
 # A measurement is forgotten after so many steps, because contexts grow and the machine changes.
 _MOST_AGE = 1024
+
+
+class Work(NamedTuple):
+    """What a step computes: rows, further tokens of prompts, and tokens of prompts that are scored.
+
+    Tokens that a grammar forced count as rows, because they cost nearly as much: they pass through all layers but the
+    output matrix.
+    """
+
+    n_rows: int
+    n_prompt: int
+    n_scored: int = 0
+
+    @classmethod
+    def of(cls, chunks: Iterable[Chunk]) -> Work:
+        n_tokens = n_prompt = n_scored = 0
+        for chunk in chunks:
+            n_tokens += len(chunk.tokens)
+            n_prompt += chunk.n_prompt
+            n_scored += len(chunk.scored)
+        return cls(n_tokens - n_prompt - n_scored, n_prompt, n_scored)
 
 
 class _Measured(NamedTuple):
@@ -49,17 +71,21 @@ class StepCosts:
     def learn(self, batch: Batch, result: StepResult) -> None:
         """Learn from the result of a step."""
         if batch.chunks:
-            n_rows = sum(chunk.n_outputs for chunk in batch.chunks)
-            self.note(n_rows, batch.n_tokens - n_rows, result.decode_seconds + result.sample_seconds)
+            work = Work.of(batch.chunks)
+            self.note(work.n_rows, work.n_prompt, result.decode_seconds + result.sample_seconds, work.n_scored)
 
-    def note(self, n_rows: int, n_prompt: int, seconds: float) -> None:
-        """Learn from a step with `n_rows` rows and `n_prompt` further tokens of prompts."""
+    def note(self, n_rows: int, n_prompt: int, seconds: float, n_scored: int = 0) -> None:
+        """Learn from a step with this `Work`.
+
+        A scored token costs more than other tokens of prompts and than a row that draws, because all probabilities of
+        its row are computed. So it only teaches what parts of prompts add to a step.
+        """
         self._n_steps += 1
         self.total_seconds += seconds
         if self._n_steps % _MOST_AGE == 0:
             self._forget_old()
-        if n_prompt:
-            self._note_prompt(n_rows, n_prompt, seconds)
+        if n_prompt or n_scored:
+            self._note_prompt(n_rows, n_prompt, seconds, n_scored)
         elif n_rows:
             measured = self._rows.get(n_rows)
             if measured is None:
@@ -91,11 +117,14 @@ class StepCosts:
         """Seconds that a prompt token adds to a step; None if too few were computed yet."""
         return self._prompt_seconds / self._prompt_tokens if self._prompt_tokens else None
 
-    def _note_prompt(self, n_rows: int, n_tokens: int, seconds: float) -> None:
+    def _note_prompt(self, n_rows: int, n_prompt: int, seconds: float, n_scored: int) -> None:
+        n_tokens = n_prompt + n_scored
         of_rows = self.of_rows(n_rows)
         added = max(seconds - (of_rows or 0.0), 0.1 * seconds)
         if n_rows and of_rows is not None:
             self.per_part_token = _mean(self.per_part_token, added / n_tokens, _NEWEST_PART)
+        if n_scored:
+            return
         if n_tokens >= _LEAST_TOKENS or (of_rows is not None and not self._prompt_tokens):
             keep = max(0.0, 1 - n_tokens / _LATEST_TOKENS)
             self._prompt_tokens = keep * self._prompt_tokens + n_tokens

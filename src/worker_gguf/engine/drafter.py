@@ -65,7 +65,8 @@ class Drafter(Protocol):
         """Guess the next tokens of several sequences, one request for each slot.
 
         Reads the tokens of each sequence that it has not read yet: in one call at most `most_read` tokens, and never
-        more than its own limit. One that reads along has only a few, and reads them all. Never raises: a failed
-        computation means that there are no guesses.
+        more than its own limit. One that reads along has only a few, and reads them all. It may be asked only for a
+        sequence of which the model has computed all tokens but the last one: otherwise it would lack the tokens between
+        and forget the sequence. Never raises: a failed computation means that there are no guesses.
         """
         ...

@@ -109,7 +109,7 @@ class Drafting:
     def chance_if_on(self, sequence: Sequence) -> float:
         """Return the chance of a guess if the sequence has guesses at the moment, else 0."""
         state = self._states.get(sequence.id)
-        return self._chance(state) if state is not None and state.is_on else 0.0
+        return self._chance(state) if state is not None and state.is_on and self.can_guess(sequence) else 0.0
 
     def _note_guess(self, state: _State, *, is_right: bool) -> None:
         state.chance = self._chance(state)
@@ -121,13 +121,20 @@ class Drafting:
 
     # --- a step ---------------------------------------------------------------------------------------------------
 
+    def can_guess(self, sequence: Sequence) -> bool:
+        """Return whether the sequence, which decodes, can get guesses in this step.
+
+        What reads along has not seen forced tokens before the model has computed them.
+        """
+        return sequence.n_pending == 1 or not self._drafter.reads_along
+
     def rests(self, n_sequences: int) -> bool:
         """Return whether this step, with so many sequences, needs no call of `choose`, because guesses are off."""
         self._rest -= 1
         return self._rest > 0 and n_sequences == self._n_resting
 
     def choose(self, candidates: list[Candidate], load: StepLoad) -> dict[Sequence, Tokens[int]]:
-        """Return the guesses of the candidates for this step."""
+        """Return the guesses of the candidates for this step. All of them can get guesses."""
         self._unchecked.clear()
         self._rest = 0
         n_given = len(candidates)

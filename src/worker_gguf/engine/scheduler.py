@@ -11,7 +11,7 @@ from itertools import zip_longest
 from operator import attrgetter
 
 from worker_gguf.engine.batch import Batch, Chunk, Sampled, StepResult
-from worker_gguf.engine.chunks import chunk_of, most_of_prompt
+from worker_gguf.engine.chunks import chunk_of, most_of_prompt, with_guesses
 from worker_gguf.engine.costs import StepCosts
 from worker_gguf.engine.drafter import Drafter
 from worker_gguf.engine.memory import Memory
@@ -61,7 +61,7 @@ class Scheduler:
         self.running: list[Sequence] = []
         self._by_id: dict[str, Sequence] = {}
         self._arrivals = 0
-        # The memory refused the last step, so nobody is admitted until one has succeeded.
+        # The memory refused the last step or lost something, so nobody is admitted until one has succeeded.
         self._is_crowded = False
         # A memory that cannot be cut cannot take back a wrong guess.
         can_guess = limits.n_rows > limits.n_slots and limits.prefix == "any"
@@ -136,6 +136,7 @@ class Scheduler:
                 updates.append(self._end(sequence, "error", refusal))
         if result.lost:
             self.memory.note_lost(batch, result.lost)
+            self._is_crowded = True
             return updates
         if result.no_space:
             return updates + self._make_room_after_refusal(batch)
@@ -205,8 +206,11 @@ class Scheduler:
                 n_rows -= min(n, sequence.n_unscored)
                 budget -= n
                 share.take(sequence, n)
-        guesses = self._speculation.guesses(parts, self.memory) if decoding and self._speculation else {}
-        return [chunk_of(sequence, n, guesses.get(sequence, ())) for sequence, n in parts.items()]
+        chunks = {sequence: chunk_of(sequence, n) for sequence, n in parts.items()}
+        guesses = self._speculation.guesses(chunks, self.memory) if decoding and self._speculation else {}
+        for sequence, tokens in guesses.items():
+            chunks[sequence] = with_guesses(chunks[sequence], tokens)
+        return list(chunks.values())
 
     def _wanted_of_prompt(self, sequence: Sequence) -> int:
         """Return how many pending tokens of a prompt to compute, and save its state where that is due."""
@@ -261,7 +265,7 @@ class Scheduler:
             else:
                 updates += self._draw(sequence, sampled)
         for chunk in batch.chunks:
-            if chunk.n_outputs > 1 and not chunk.scored:
+            if chunk.n_guesses:
                 self._drop_wrong_guesses(chunk)
         return updates
 

@@ -38,6 +38,7 @@ class Sequence(Struct, eq=False):
     def note_held(self, n_held: int) -> None:
         """Note that its slot holds its first `n_held` tokens, and nothing else of it."""
         self.n_computed = n_held
+        self.n_drawn = 0
         self.n_uncached = len(self.tokens) - n_held
         if not self.n_generated:
             self.n_cached = n_held if self.n_cached is None else min(self.n_cached, n_held)

@@ -6,7 +6,8 @@ from collections.abc import Sequence as Tokens
 
 from msgspec import Struct
 
-from worker_gguf.engine.costs import StepCosts
+from worker_gguf.engine.batch import Chunk
+from worker_gguf.engine.costs import StepCosts, Work
 from worker_gguf.engine.drafter import Drafter
 from worker_gguf.engine.drafting import LEAST_CHANCES, MOST_GUESSES, Candidate, Drafting, StepLoad
 from worker_gguf.engine.lookup import Chances, Lookup
@@ -65,47 +66,44 @@ class Speculation:
         drafted, self._drafted = self._drafted, _NOTHING
         return drafted
 
-    def guesses(self, parts: dict[Sequence, int], memory: Memory) -> dict[Sequence, Tokens[int]]:
+    def guesses(self, chunks: dict[Sequence, Chunk], memory: Memory) -> dict[Sequence, Tokens[int]]:
         """Return guesses for the decoding sequences of a step, if there is room for them without making another wait.
 
-        `parts` has the number of tokens that the step computes of each sequence.
+        `chunks` has the step without guesses.
         """
-        n_parts = sum(parts.values())
-        decoding = [sequence for sequence, n in parts.items() if n == sequence.n_pending and sequence.is_decoding]
-        # A prompt that is computed to its end has a row, too.
-        n_rows = sum(n == sequence.n_pending for sequence, n in parts.items())
-        prompt_seconds = (n_parts - n_rows) * (self._costs.per_prompt_token or 0.0)
-        room = memory.room - n_parts
+        decoding = [sequence for sequence, chunk in chunks.items() if chunk.is_decoding and chunk.n_outputs]
+        work = Work.of(chunks.values())
+        n_computed = sum(len(chunk.tokens) for chunk in chunks.values())
+        n_outputs = sum(chunk.n_outputs for chunk in chunks.values())
+        room = memory.room - n_computed
         idle = sum(len(slot.tokens) for slot in memory.slots if slot.is_idle)
-        most = min(self._limits.n_batch - n_parts, room + idle)
-        guesses = self.choose(decoding, n_rows, prompt_seconds, most)
+        free = min(self._limits.n_batch - n_computed, self._limits.n_rows - n_outputs, room + idle)
+        base = self._costs.of_rows(work.n_rows)
+        if not decoding or not base or free <= 0:
+            return {}
+        prompt_seconds = (work.n_prompt + work.n_scored) * (self._costs.per_prompt_token or 0.0)
+        n_draws = n_outputs - work.n_scored
+        guesses = self._choose(decoding, StepLoad(work.n_rows, n_draws, base + prompt_seconds, prompt_seconds, free))
         n_guesses = sum(map(len, guesses.values()))
-        while n_guesses > memory.room - n_parts:
+        while n_guesses > memory.room - n_computed:
             if not memory.forget_oldest():
                 return {}
         return guesses
 
-    def choose(
-        self, decoding: list[Sequence], n_rows: int, prompt_seconds: float, most: int
-    ) -> dict[Sequence, Tokens[int]]:
-        """Return the guesses of each sequence for this step, at most `most` together.
-
-        `n_rows` are the rows of the step without guesses. `prompt_seconds` is what the prompts in it add.
-        """
-        base = self._costs.of_rows(n_rows)
-        free = min(self._limits.n_rows - n_rows, most)
-        if not decoding or not base or free <= 0:
-            return {}
-        load = StepLoad(n_rows, n_rows, base + prompt_seconds, prompt_seconds, free)
+    def _choose(self, decoding: list[Sequence], load: StepLoad) -> dict[Sequence, Tokens[int]]:
+        """Return the guesses of each sequence for this step. `load` is the step without guesses."""
         found, n_right = self._look_up(decoding, load)
-        if self._drafting is None or self._drafting.rests(len(decoding) - len(found)):
+        drafting = self._drafting
+        if drafting is None:
             return found
-        n_found = sum(map(len, found.values()))
-        if n_found:
-            rows_s = self._costs.of_rows(n_rows + n_found) or base
-            load = StepLoad(n_rows + n_found, n_rows + n_right, rows_s + prompt_seconds, prompt_seconds, free - n_found)
-        others = [self._candidate(sequence, load.free) for sequence in decoding if sequence not in found]
-        return found | self._draft(self._drafting, others, load)
+        others = [sequence for sequence in decoding if sequence not in found and drafting.can_guess(sequence)]
+        if drafting.rests(len(others)):
+            return found
+        if n_found := sum(map(len, found.values())):
+            n_rows, n_tokens = load.n_rows + n_found, load.n_tokens + n_right
+            seconds = (self._costs.of_rows(n_rows) or 0.0) + load.prompt_seconds
+            load = StepLoad(n_rows, n_tokens, seconds, load.prompt_seconds, load.free - n_found)
+        return found | self._draft(drafting, [self._candidate(sequence, load.free) for sequence in others], load)
 
     def _look_up(self, decoding: list[Sequence], load: StepLoad) -> tuple[dict[Sequence, Tokens[int]], float]:
         """Return the guesses from the sequences' own tokens, and how many of them are expected to be right."""

@@ -11,6 +11,7 @@ from worker_gguf.engine.drafter import Drafter
 from worker_gguf.engine.runner import Runner
 from worker_gguf.engine.scheduler import Scheduler
 from worker_gguf.engine.sequence import Sequence
+from worker_gguf.engine.slots import common_prefix
 from worker_gguf.engine.speculation import Drafted
 from worker_gguf.engine.updates import Ended, Scored, Token, Update
 from worker_gguf.engine_process.preparation import Preparation
@@ -202,15 +203,15 @@ class Loop:
 
     def _note_result(self, batch: Batch, result: StepResult, drafted: Drafted) -> None:
         self._n_batch_tokens = batch.n_tokens
-        has_prompt = any(len(chunk.tokens) > chunk.n_outputs for chunk in batch.chunks)
+        has_prompt = any(chunk.n_prompt for chunk in batch.chunks)
         self._is_long = has_prompt or result.decode_seconds > _LONG_DECODE_S
-        self._n_guessed = sum(chunk.n_outputs - 1 for chunk in batch.chunks if chunk.n_outputs > 1)
-        if self._n_guessed:
-            self._n_right = sum(len(sampled.tokens) - 1 for sampled in result.sampled)
-        if drafted.slots:
-            self._n_drafted = sum(chunk.n_outputs - 1 for chunk in batch.chunks if chunk.slot in drafted.slots)
-            right = [len(sampled.tokens) - 1 for sampled in result.sampled if sampled.slot in drafted.slots]
-            self._n_drafted_right = sum(right)
+        if guessing := [chunk for chunk in batch.chunks if chunk.n_guesses]:
+            drawn = {sampled.slot: list(sampled.tokens) for sampled in result.sampled}
+            right = {chunk.slot: common_prefix(chunk.guesses, drawn.get(chunk.slot, [])) for chunk in guessing}
+            self._n_guessed = sum(chunk.n_guesses for chunk in guessing)
+            self._n_right = sum(right.values())
+            self._n_drafted = sum(chunk.n_guesses for chunk in guessing if chunk.slot in drafted.slots)
+            self._n_drafted_right = sum(n for slot, n in right.items() if slot in drafted.slots)
         self._decode_seconds, self._sample_seconds = result.decode_seconds, result.sample_seconds
         self._n_held, self._mask_seconds = result.n_held, result.mask_seconds
 
