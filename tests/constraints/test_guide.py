@@ -69,7 +69,7 @@ def test_a_whole_answer_is_held_from_the_first_token_and_ended_when_it_matches(w
     assert not answer.allows_text("hello")
     answer.write("abc", most=1)
     assert answer.has_ended
-    assert answer.guide.n_held >= 1
+    assert answer.guide.n_constrained >= 1
 
 
 def test_the_end_is_forced_as_the_next_token_where_none_may_be_added(write: Any) -> None:

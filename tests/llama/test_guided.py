@@ -48,7 +48,7 @@ class Answers:
             scheduler.add(request)
         self.tokens: dict[str, list[Token]] = {request.id: [] for request in requests}
         self.ends: dict[str, Ended] = {}
-        self.n_steps = self.n_held = 0
+        self.n_steps = self.n_constrained = 0
         self.mask_seconds = 0.0
         while not scheduler.is_idle:
             batch = scheduler.schedule()
@@ -56,7 +56,7 @@ class Answers:
             result = runner.run(batch)
             assert result.error is None
             self.n_steps += 1
-            self.n_held += result.n_held
+            self.n_constrained += result.n_constrained
             self.mask_seconds += result.mask_seconds
             for update in scheduler.commit(batch, result):
                 if isinstance(update, Token):
@@ -113,7 +113,7 @@ def test_answers_match_their_schema_beside_free_ones(run: Run, ask: Ask, tempera
         assert answers.reason(request.id) == "stop"
         jsonschema.validate(json.loads(answers.text(request.id)), SCHEMA)
     assert answers.text("free") == run(*free).text("free")
-    assert answers.n_held == sum(len(answers.tokens[request.id]) for request in held)
+    assert answers.n_constrained == sum(len(answers.tokens[request.id]) for request in held)
     assert answers.mask_seconds > 0
 
 

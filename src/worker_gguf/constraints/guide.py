@@ -33,7 +33,7 @@ class Guide:
 
         Raises InvalidRequest.
         """
-        self.n_held = 0
+        self.n_constrained = 0
         """Tokens that were held to the grammar."""
         self.mask_seconds = 0.0
         """Seconds in which masks were computed."""
@@ -265,7 +265,7 @@ class Guide:
     def _add_held(self, token: int) -> None:
         assert self._matcher is not None
         self._matcher.take(token)
-        self.n_held += 1
+        self.n_constrained += 1
         if self._matcher.has_ended and self._phase == "held":
             self._end_match()
 

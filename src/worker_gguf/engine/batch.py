@@ -163,7 +163,7 @@ class StepResult(Struct, frozen=True):
 
     Slots whose state could not be loaded, cut or copied are in `lost` and empty; then no chunk was computed.
     `refused` pairs a slot with the error of its sampler, which could not be created or found no token to draw.
-    `n_held` tokens were held to a grammar, whose masks took `mask_seconds`, mostly during the decode.
+    `n_constrained` tokens were held to a grammar, whose masks took `mask_seconds`, mostly during the decode.
     """
 
     sampled: tuple[Sampled, ...] = ()
@@ -174,5 +174,5 @@ class StepResult(Struct, frozen=True):
     lost: tuple[int, ...] = ()
     decode_seconds: float = 0.0
     sample_seconds: float = 0.0
-    n_held: int = 0
+    n_constrained: int = 0
     mask_seconds: float = 0.0

@@ -189,7 +189,7 @@ class Loop:
         self._is_urgent = True  # unless it has nothing but further tokens of answers
         self._is_long = False
         self._n_batch_tokens = self._n_guessed = self._n_right = 0
-        self._n_drafted = self._n_drafted_right = self._n_held = 0
+        self._n_drafted = self._n_drafted_right = self._n_constrained = 0
         self._mask_seconds = 0.0
         self._schedule_seconds = self._draft_seconds = self._decode_seconds = self._sample_seconds = 0.0
 
@@ -213,7 +213,7 @@ class Loop:
             self._n_drafted = sum(chunk.n_guesses for chunk in guessing if chunk.slot in drafted.slots)
             self._n_drafted_right = sum(n for slot, n in right.items() if slot in drafted.slots)
         self._decode_seconds, self._sample_seconds = result.decode_seconds, result.sample_seconds
-        self._n_held, self._mask_seconds = result.n_held, result.mask_seconds
+        self._n_constrained, self._mask_seconds = result.n_constrained, result.mask_seconds
 
     def _note(self, updates: list[Update]) -> None:
         for update in updates:
@@ -271,7 +271,7 @@ class Loop:
             drafted=self._n_drafted,
             drafted_right=self._n_drafted_right,
             draft_seconds=self._draft_seconds,
-            held=self._n_held,
+            constrained=self._n_constrained,
             scored=self._scored,
             mask_seconds=self._mask_seconds,
             saved_bytes=0 if cache is None else cache.n_bytes,

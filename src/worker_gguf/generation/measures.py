@@ -20,7 +20,7 @@ def measure(stats: EngineStats, step: Step) -> None:
     stats.drafted_tokens += step.drafted
     stats.drafted_right_tokens += step.drafted_right
     stats.draft_seconds += step.draft_seconds
-    stats.constrained_tokens += step.held
+    stats.constrained_tokens += step.constrained
     stats.mask_seconds += step.mask_seconds
     stats.busy_slots, stats.waiting, stats.held_tokens = step.busy_slots, step.waiting, step.held_tokens
     stats.saved_bytes = step.saved_bytes

@@ -210,7 +210,7 @@ class Step(Message, frozen=True):
     request that had to leave its slot before that token comes again. `admitted_s` and `time_s` are readings of
     `time.monotonic` before and after the computation. `n_batch_tokens` is 0 if nothing was computed. `guessed` of these
     were guesses, and `guessed_right` of them became part of an answer. `drafted` and `drafted_right` are the parts of
-    these that a draft model guessed, in `draft_seconds`. `held` tokens were held to a grammar, whose masks took
+    these that a draft model guessed, in `draft_seconds`. `constrained` tokens were held to a grammar, whose masks took
     `mask_seconds`. `scored` has the log-probabilities of further tokens of prompts. `saved_bytes` is the content of the
     prompt cache.
     """
@@ -235,7 +235,7 @@ class Step(Message, frozen=True):
     drafted: int = 0
     drafted_right: int = 0
     draft_seconds: float = 0.0
-    held: int = 0
+    constrained: int = 0
     mask_seconds: float = 0.0
     scored: list[tuple[int, tuple[Logprob, ...]]] = []
 

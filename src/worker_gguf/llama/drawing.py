@@ -65,7 +65,7 @@ class Turn(Struct):
     error: WorkerError | None = None
 
 
-class Held(NamedTuple):
+class Constrained(NamedTuple):
     """What holding answers to grammars took: tokens, and the seconds of their masks."""
 
     n_tokens: int = 0
@@ -86,8 +86,8 @@ class RowSampler:
         self._pool = ThreadPoolExecutor(n_threads - 1, "sampling") if n_threads > 1 else None
         self._masks = MaskThread()
         self._readers = [MaskReader(n_vocab) for _ in range(n_threads)]
-        self._before = Held()
-        self.held = Held()
+        self._before = Constrained()
+        self.constrained = Constrained()
         """Of the last `draw`."""
         self.eog: tuple[int, ...] = ()
         """The end-of-generation tokens, which are banned until an answer may end."""
@@ -101,7 +101,7 @@ class RowSampler:
                 if (drawing := drawings.get(chunk.slot)) is not None:
                     turns.append(Turn(chunk, drawing, [_Row(at + index) for index in range(chunk.n_outputs)]))
                 at += chunk.n_outputs
-        self._before = _held(turns)
+        self._before = _constrained(turns)
         self._masks.begin([guide for turn in turns if (guide := turn.drawing.guide) is not None and guide.is_held])
         return turns
 
@@ -124,8 +124,10 @@ class RowSampler:
         outcomes = self._draw_part(parts[0], logits, 0)
         for other in others:
             outcomes += other.result()
-        held = _held(turns)
-        self.held = Held(held.n_tokens - self._before.n_tokens, held.mask_seconds - self._before.mask_seconds)
+        done = _constrained(turns)
+        self.constrained = Constrained(
+            done.n_tokens - self._before.n_tokens, done.mask_seconds - self._before.mask_seconds
+        )
         sampled = tuple(outcome for outcome in outcomes if isinstance(outcome, Sampled))
         return sampled, tuple(outcome for outcome in outcomes if not isinstance(outcome, Sampled))
 
@@ -267,8 +269,10 @@ def _exclude(row: _Row, values: Floats, tokens: Set[int]) -> None:
         row.found = None
 
 
-def _held(turns: list[Turn]) -> Held:
+def _constrained(turns: list[Turn]) -> Constrained:
     guides = [guide for turn in turns if (guide := turn.drawing.guide) is not None]
     return (
-        Held(sum(guide.n_held for guide in guides), sum(guide.mask_seconds for guide in guides)) if guides else Held()
+        Constrained(sum(guide.n_constrained for guide in guides), sum(guide.mask_seconds for guide in guides))
+        if guides
+        else Constrained()
     )

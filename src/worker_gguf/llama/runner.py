@@ -106,7 +106,7 @@ class LlamaRunner:
     def _compute(self, batch: Batch, refused: tuple[Refusal, ...]) -> StepResult:
         sampled: tuple[Sampled, ...] = ()
         decode_seconds = sample_seconds = mask_seconds = 0.0
-        n_held = 0
+        n_constrained = 0
         parts = divide(batch.chunks, self._cells_per_pass) if self._limits.partitioned else (batch.chunks,)
         for chunks in parts:
             turns = self._rows.begin(chunks, self._slots)
@@ -128,14 +128,14 @@ class LlamaRunner:
             sampled, refused = (*sampled, *drawn), (*refused, *failed)
             decode_seconds += decoded - started
             sample_seconds += time.perf_counter() - decoded
-            n_held += self._rows.held.n_tokens
-            mask_seconds += self._rows.held.mask_seconds
+            n_constrained += self._rows.constrained.n_tokens
+            mask_seconds += self._rows.constrained.mask_seconds
         return StepResult(
             sampled,
             refused=refused,
             decode_seconds=decode_seconds,
             sample_seconds=sample_seconds,
-            n_held=n_held,
+            n_constrained=n_constrained,
             mask_seconds=mask_seconds,
         )
 
