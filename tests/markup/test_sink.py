@@ -53,6 +53,18 @@ def test_a_held_call_comes_whole_or_not_at_all() -> None:
     assert made.take() == [ToolCall(0, "a", "g", "{}")]
 
 
+def test_a_dropped_call_is_remembered_after_a_whole_one() -> None:
+    made = sink(holds_calls=False)
+    made.open_call("f")
+    made.close_call()
+    assert not made.has_half_call
+    made.open_call("g")
+    made.drop_call()
+    made.open_call("h")
+    made.close_call()
+    assert made.has_half_call
+
+
 def test_the_calls_of_a_list_are_held_until_its_end() -> None:
     made = sink(holds_calls=True)
     for end in (made.drop_list, made.end_list):

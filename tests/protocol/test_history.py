@@ -70,6 +70,31 @@ def test_images_of_a_tool_become_a_text_that_says_so() -> None:
         read({"role": "user", "content": parts})
 
 
+@pytest.mark.parametrize(
+    ("part", "kind"),
+    [
+        ({"type": "resource", "resource": {"uri": "file:///a"}}, "resource"),
+        ({"type": "resource_link", "uri": "file:///a"}, "resource_link"),
+        ({"type": "json", "json": {"a": 1}}, "json"),
+        ({"type": "document", "source": {}}, "document"),
+        ({"type": "text", "text": None}, "text"),
+        ({"type": 5}, "5"),
+        ({"data": "x"}, "unknown"),
+        ({"type": "x" * 1000}, "x" * 64),
+    ],
+)
+def test_a_part_of_a_result_without_a_text_becomes_one_that_says_so(part: dict[str, Any], kind: str) -> None:
+    content = read(called("a"), {"role": "tool", "tool_call_id": "a", "content": [part]})[1]["content"]
+    says = f"[The tool returned content of type {kind}, which cannot be shown here.]"
+    assert content == [{"type": "text", "text": says}]
+
+
+def test_a_part_of_a_result_with_a_text_is_that_text() -> None:
+    parts = [{"type": "output_text", "text": "sun"}, {"text": "rain"}, {"type": "refusal", "refusal": "no"}]
+    content = read(called("a"), {"role": "tool", "tool_call_id": "a", "content": parts})[1]["content"]
+    assert content == [{"type": "text", "text": text} for text in ("sun", "rain", "no")]
+
+
 def test_a_tool_may_return_nothing() -> None:
     assert read(called("a"), {"role": "tool", "tool_call_id": "a"})[1]["tool_call_id"] == "a"
 
@@ -88,6 +113,7 @@ def test_an_empty_list_of_calls_is_no_call() -> None:
         ({"tool_calls": ["x"]}, "messages.1.tool_calls.0"),
         ({"tool_calls": [{"function": "f"}]}, "messages.1.tool_calls.0.function"),
         ({"tool_calls": [{"function": {"name": 5}}]}, "messages.1.tool_calls.0.function.name"),
+        ({"tool_calls": [{"type": "custom", "custom": {"name": "f"}}]}, "messages.1.tool_calls.0"),
         ({"function_call": "f"}, "messages.1.function_call"),
     ],
 )

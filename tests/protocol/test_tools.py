@@ -47,22 +47,33 @@ def test_a_tool_is_read_with_its_schema() -> None:
     request = read(tools=[tool(description="The weather.", strict=True), tool("now", parameters=None)])
     weather, now = request.offered
     assert weather == Tool("weather", CITY, "The weather.", strict=True)
-    assert now == Tool("now", {})
+    assert now == Tool("now", {"type": "object"})
     assert request.use == ToolUse((weather, now))
 
 
 def test_a_template_gets_the_tool_as_it_was_sent_but_for_what_only_servers_read() -> None:
-    sent = tool(strict=True, description=None, examples=[1])
-    assert read(tools=[sent]).definitions == (
-        {"type": "function", "function": {"name": "weather", "parameters": CITY, "examples": [1]}},
-    )
+    sent = tool(strict=True, description="The weather.", examples=[1])
+    function = {"name": "weather", "description": "The weather.", "parameters": CITY, "examples": [1]}
+    assert read(tools=[sent]).definitions == ({"type": "function", "function": function},)
+
+
+@pytest.mark.parametrize("fields", [{}, {"description": None}])
+def test_a_template_always_finds_a_description(fields: dict[str, Any]) -> None:
+    function = read(tools=[tool(**fields)]).definitions[0]["function"]
+    assert list(function.items()) == [("name", "weather"), ("description", ""), ("parameters", CITY)]
+
+
+def test_a_template_gets_no_parameter_that_is_true() -> None:
+    request = read(tools=[tool(parameters={"properties": {"a": True, "b": {}}})])
+    assert request.definitions[0]["function"]["parameters"]["properties"] == {"a": {}, "b": {}}
+    assert request.offered[0].parameters == {"properties": {"a": True, "b": {}}, "type": "object"}
 
 
 @pytest.mark.parametrize("parameters", [None, {}, {"type": "object"}])
 def test_a_template_always_finds_parameters_with_properties(parameters: Any) -> None:
     request = read(tools=[tool(parameters=parameters)])
     assert request.definitions[0]["function"]["parameters"] == {"type": "object", "properties": {}}
-    assert request.offered[0].parameters == (parameters or {})
+    assert request.offered[0].parameters == {"type": "object"}
 
 
 def test_the_flat_form_of_a_tool_is_the_same() -> None:
@@ -187,7 +198,7 @@ def test_functions_are_the_older_tools() -> None:
     function = {"name": "weather", "parameters": CITY}
     request = read(functions=[function])
     assert request == ToolRequest(
-        ({"type": "function", "function": function},),
+        ({"type": "function", "function": {**function, "description": ""}},),
         (Tool("weather", CITY),),
         ToolUse((Tool("weather", CITY),), is_parallel=False),
         is_legacy=True,
@@ -195,7 +206,7 @@ def test_functions_are_the_older_tools() -> None:
     assert read(functions=[function], function_call="auto") == request
     assert read(functions=[function], function_call="none").use is None
     named = read(functions=[function, {"name": "now"}], function_call={"name": "now"}).use
-    assert named == ToolUse((Tool("now", {}),), is_required=True, is_parallel=False)
+    assert named == ToolUse((Tool("now", {"type": "object"}),), is_required=True, is_parallel=False)
 
 
 @pytest.mark.parametrize(

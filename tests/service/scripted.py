@@ -61,6 +61,7 @@ class ScriptedMarkup:
         self.markers: tuple[str, ...] = ("[CALL]", "!")
         self.tools: Sequence[Tool] = ()
         self.uses: list[ToolUse] = []
+        self.prompts: list[str] = []
         self._thinking = thinking
 
     def __call__(self, source: str, render: Callable[..., str], has_token: Callable[[str], bool]) -> ScriptedMarkup:
@@ -71,6 +72,7 @@ class ScriptedMarkup:
         self, prompt: str, tools: Sequence[Tool] = (), *, splits_reasoning: bool = True, holds_calls: bool = False
     ) -> PartsParser:
         self.tools = tools
+        self.prompts.append(prompt)
         return ScriptedParser() if splits_reasoning else ContentParser()
 
     def thinking(self, prompt: str) -> Thinking | None:

@@ -8,10 +8,12 @@ import pytest
 
 from tests.scripted_parser import ScriptedParser
 from tests.service.scripted import ScriptedMarkup
+from worker_gguf.markup.known_formats import HERMES
+from worker_gguf.markup.markup import Markup
 from worker_gguf.markup.parts import Content, ContentParser, Part, Reasoning, ToolCall
 from worker_gguf.markup.tool import Tool, ToolUse
 from worker_gguf.protocol.reasoning import Form, ReasoningRequest
-from worker_gguf.service.parsers import FirstCallOnly, InBoth, WithoutReasoning, parser_for
+from worker_gguf.service.parsers import InBoth, Picking, parser_for, with_first_call, without_reasoning
 
 TEXT = "~hm~ok"
 
@@ -55,11 +57,23 @@ def test_one_call_at_most(is_parallel: bool) -> None:
 
 def test_reasoning_that_is_left_out_or_doubled_is_still_known() -> None:
     for parser in (
-        WithoutReasoning(ScriptedParser()),
-        FirstCallOnly(ScriptedParser()),
+        Picking(ScriptedParser(), without_reasoning),
+        Picking(ScriptedParser(), with_first_call),
         InBoth(ScriptedParser(), ContentParser()),
     ):
         parser.feed("~h")
         assert parser.is_reasoning
         parser.feed("~")
         assert not parser.is_reasoning
+
+
+@pytest.mark.parametrize("form", ["apart", "both", "content"])
+@pytest.mark.parametrize("is_parallel", [True, False])
+def test_half_a_call_is_known_in_every_form(form: Form, is_parallel: bool) -> None:
+    markup = Markup.of_format(HERMES)
+    use = ToolUse((Tool("f", {}),), is_parallel=is_parallel)
+    parser = parser_for(markup, "", use, ReasoningRequest(form=form))()
+    parser.feed('<tool_call>{"name": "f", "arguments": {"a": 1}')
+    assert parser.has_half_call
+    parser.feed("}</tool_call>")
+    assert not parser.has_half_call

@@ -10,13 +10,13 @@ import pytest
 from tests.asking import ask
 from tests.service.scripted import MARK, Letters, ScriptedMarkup, scripted_service
 from worker_gguf.engine.request import Constraint, Thinking
-from worker_gguf.errors import UnsupportedParameter
+from worker_gguf.errors import ContextLengthExceeded, UnsupportedParameter
 from worker_gguf.markup.call_format import CallFormat
 from worker_gguf.observe.account import Account
 from worker_gguf.observe.ending import line_of
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.service.request import Answer, Stream
-from worker_gguf.service.service import Service
+from worker_gguf.service.service import Service, _is_long
 
 CHAT = "/v1/chat/completions"
 TOOLS = [
@@ -242,3 +242,46 @@ async def test_a_completion_is_the_text_as_the_model_writes_it() -> None:
     assert answer.body["choices"][0]["text"] == "~hm~!go({})"
     (request,) = requests.values()
     assert (request.thinking, request.shown) == (None, frozenset())
+
+
+async def test_what_a_user_wrote_last_is_not_the_beginning_of_an_answer() -> None:
+    markup = ScriptedMarkup()
+    with scripted_service("ok", markup) as (service, _):
+        for fields in (
+            {},
+            {"add_generation_prompt": False},
+            {"chat_template_kwargs": {"add_generation_prompt": False}},
+        ):
+            await answered(service, **fields)
+    assert markup.prompts == ["<user>Hi<assistant>", "", ""]
+
+
+async def test_a_message_to_continue_is_the_beginning_of_an_answer() -> None:
+    markup = ScriptedMarkup()
+    said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "~hm"}]
+    with scripted_service("ok", markup) as (service, _):
+        await answered(service, messages=said, add_generation_prompt=False, continue_final_message=True)
+    assert markup.prompts == ["<user>Hi<assistant>~hm"]
+
+
+async def test_the_length_of_a_prompt_is_checked_before_a_grammar_is_built() -> None:
+    markup = ScriptedMarkup()
+    with scripted_service("ok", markup) as (service, _), pytest.raises(ContextLengthExceeded):
+        await answered(service, messages=[{"role": "user", "content": "a" * 100_000}], tools=TOOLS)
+    assert markup.uses == []
+
+
+async def test_stated_tools_have_the_schemas_of_the_client() -> None:
+    markup = ScriptedMarkup(CallFormat(syntax="json_object", call_start="<tool_call>", must_be_stated=True))
+    parameters = {"type": "object", "properties": {"a": {"type": "string", "pattern": "(?=a)"}}}
+    with scripted_service("ok", markup) as (service, requests):
+        answer = await answered(service, tools=[{"type": "function", "name": "f", "parameters": parameters}])
+    assert json.dumps(parameters) in Letters().text(next(iter(requests.values())).prompt)
+    assert answer.ignored == ("tools.0.parameters.pattern",)
+    assert markup.uses[0].tools[0].parameters["properties"] == {"a": {"type": "string"}}
+
+
+def test_the_keys_of_an_object_make_a_body_long() -> None:
+    assert not _is_long({"a": "b" * 1000})
+    assert _is_long({"a" * 30_000: 1})
+    assert _is_long({"a": [{"b" * 30_000: None}]})

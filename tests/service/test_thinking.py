@@ -63,6 +63,23 @@ def test_thinking_without_a_switch_is_ended_at_once() -> None:
         assert honoured(SWITCH, THINKING, **fields) == (THINKING, ())
 
 
+def test_a_message_for_the_end_of_no_thinking_is_named() -> None:
+    off = {"reasoning_budget_message": "Enough.", "thinking_budget": 9, "enable_thinking": False}
+    assert honoured(NOTHING, THINKING, **off) == (
+        Thinking("<think>", ("</think>",), is_open=True, budget=0),
+        ("reasoning_budget_message",),
+    )
+    thinking, ignored = honoured(SWITCH, THINKING, **off)
+    assert thinking is not None
+    assert (thinking.message, ignored) == ("", ("reasoning_budget_message",))
+
+
+def test_an_unknown_effort_is_named() -> None:
+    known = ThinkingVariables(efforts=("low", "high"), words=frozenset({"low", "high", "ultra"}))
+    assert honoured(known, THINKING, reasoning_effort="banana") == (THINKING, ("reasoning_effort",))
+    assert honoured(known, THINKING, reasoning_effort="ultra") == (THINKING, ())
+
+
 def test_what_a_model_does_anyway_is_honoured_and_what_it_cannot_is_named() -> None:
     assert honoured(NOTHING, THINKING, enable_thinking=True) == (THINKING, ())
     assert honoured(NOTHING, THINKING, reasoning_effort="high") == (THINKING, ("reasoning_effort",))

@@ -114,15 +114,15 @@ def test_an_empty_list_of_calls_is_none() -> None:
 
 def test_effort_none_turns_the_switch_of_the_template_off() -> None:
     template = ChatTemplate(SWITCH)
-    assert template.reasoning_variables("none", {}) == {"enable_thinking": False}
-    assert template.reasoning_variables("high", {}) == {"enable_thinking": True}
-    assert template.reasoning_variables("none", {"enable_thinking": True}) == {}
+    assert template.shape.thinking.of_effort("none", {}) == {"enable_thinking": False}
+    assert template.shape.thinking.of_effort("high", {}) == {"enable_thinking": True}
+    assert template.shape.thinking.of_effort("none", {"enable_thinking": True}) == {}
 
 
 def test_effort_goes_to_a_template_that_reads_it_and_is_ignored_by_one_that_does_not() -> None:
-    assert ChatTemplate(EFFORT).reasoning_variables("none", {}) == {"reasoning_effort": "none"}
-    assert ChatTemplate(EFFORT).reasoning_variables("low", {}) == {"reasoning_effort": "low"}
-    assert ChatTemplate(PLAIN).reasoning_variables("none", {}) is None
+    assert ChatTemplate(EFFORT).shape.thinking.of_effort("none", {}) == {"reasoning_effort": "none"}
+    assert ChatTemplate(EFFORT).shape.thinking.of_effort("low", {}) == {"reasoning_effort": "low"}
+    assert ChatTemplate(PLAIN).shape.thinking.of_effort("none", {}) is None
 
 
 # --- published templates ----------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def test_no_published_template_loses_a_system_message(name: str) -> None:
 )
 def test_published_switches_are_found(name: str, switch: str) -> None:
     template = published(name)
-    assert template.reasoning_variables("none", {}) == {switch: False}
+    assert template.shape.thinking.of_effort("none", {}) == {switch: False}
     off = template.prompt([user("a")], variables={switch: False})
     on = template.prompt([user("a")], variables={switch: True})
     assert off != on
@@ -202,4 +202,4 @@ def test_published_switches_are_found(name: str, switch: str) -> None:
 @needs_templates
 def test_gpt_oss_reads_the_effort() -> None:
     template = published("openai-gpt-oss-120b")
-    assert template.reasoning_variables("low", {}) == {"reasoning_effort": "low"}
+    assert template.shape.thinking.of_effort("low", {}) == {"reasoning_effort": "low"}

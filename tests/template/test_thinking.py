@@ -60,7 +60,15 @@ def test_where_any_effort_is_printed_only_common_ones_and_those_of_the_source_ar
     assert variables_of("{{ reasoning_effort }}").efforts == ("none", "low", "medium", "high")
     named = "{% if reasoning_effort == 'xhigh' %}!{% endif %}{{ reasoning_effort }}"
     assert variables_of(named).of_effort("max", {}) == {"reasoning_effort": "xhigh"}
-    assert variables_of(named).of_effort("of its own", {}) == {"reasoning_effort": "of its own"}
+
+
+def test_a_word_of_its_own_reaches_a_template_that_names_it_and_no_other() -> None:
+    thinking = variables_of("{% if reasoning_effort == 'ultra' %}!{% endif %}{{ reasoning_effort }}")
+    assert thinking.of_effort("ultra", {}) == {"reasoning_effort": "ultra"}
+    assert thinking.of_effort("banana", {}) is None
+    with_switch = variables_of("{% if thinking %}T{{ reasoning_effort }}{% endif %}")
+    assert with_switch.of_effort("banana", {}) is None
+    assert published("openai-gpt-oss-120b").of_effort("banana", {}) is None
 
 
 def test_an_effort_turns_the_switch_on_where_a_template_has_both() -> None:

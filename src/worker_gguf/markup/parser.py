@@ -67,7 +67,7 @@ class AnswerParser:
 
     @property
     def has_half_call(self) -> bool:
-        """Whether the last call that began is not complete."""
+        """Whether a call began that is not complete, also if it was dropped later."""
         return self._sink.has_half_call
 
     def feed(self, text: str) -> Sequence[Part]:

@@ -48,6 +48,11 @@ class PartsParser(Protocol):
         """Whether the text that comes next is reasoning, as far as the text so far tells."""
         ...
 
+    @property
+    def has_half_call(self) -> bool:
+        """Whether a call began that is not complete so far, or that was dropped."""
+        ...
+
     def feed(self, text: str) -> Sequence[Part]:
         """Return the new parts after the next piece of text. An incomplete marker is held back."""
         ...
@@ -64,6 +69,7 @@ class ContentParser:
     """Returns all text as content."""
 
     is_reasoning = False
+    has_half_call = False
 
     def feed(self, text: str) -> Sequence[Part]:
         return (Content(text),) if text else ()

@@ -37,7 +37,13 @@ class Sink:
         self._n_calls = 0
         self._held: tuple[str, list[str]] | None = None
         self._list: list[tuple[str, list[str]]] | None = None
-        self.has_half_call = False
+        self._is_open = False
+        self._has_dropped = False
+
+    @property
+    def has_half_call(self) -> bool:
+        """Whether a call that began is not complete, or never was when it was dropped."""
+        return self._is_open or self._has_dropped
 
     def take(self) -> list[Part]:
         """Return the parts since the last call of this."""
@@ -57,7 +63,7 @@ class Sink:
         self._pieces.append(text)
 
     def open_call(self, name: str) -> None:
-        self.has_half_call = True
+        self._is_open = True
         if self._holds_calls:
             self._held = (name, [])
         else:
@@ -72,7 +78,7 @@ class Sink:
         self._pieces.append(text)
 
     def close_call(self) -> None:
-        self.has_half_call = False
+        self._is_open = False
         if self._held is not None and self._list is not None:
             self._list.append(self._held)
         elif self._held is not None:
@@ -80,6 +86,7 @@ class Sink:
         self._held = None
 
     def drop_call(self) -> None:
+        self._is_open, self._has_dropped = False, True
         self._held = None
 
     def take_calls(self, other: Sink) -> None:

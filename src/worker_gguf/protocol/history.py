@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from worker_gguf.errors import UnsupportedParameter
 from worker_gguf.protocol.validation import invalid
 
 __all__ = ["OTHER_KINDS", "check_calls", "with_calls"]
@@ -18,6 +19,8 @@ OTHER_KINDS = frozenset(
     {"image", "image_url", "input_image", "input_audio", "audio", "audio_url", "video", "video_url", "input_video"}
     | {"file", "input_file"}
 )
+
+_MAX_KIND = 64
 
 Message = Mapping[str, Any]
 
@@ -31,6 +34,8 @@ def check_calls(param: str, message: Message) -> None:
         at = f"{param}.tool_calls.{number}"
         if not isinstance(call, dict):
             raise invalid(at, "must be an object")
+        if call.get("function") is None and call.get("type", "function") != "function":
+            raise UnsupportedParameter("Only calls of functions are supported in a conversation.", param=at)
         _check_function(f"{at}.function", call.get("function"))
     _check_function(f"{param}.function_call", message.get("function_call"))
 
@@ -39,7 +44,7 @@ def with_calls(messages: Sequence[Message]) -> tuple[Message, ...]:
     """Return the messages with all calls as tool calls, each with an id, and all results as tool messages.
 
     A result without the id of its call gets that of the next call without a result, and one without a name gets the
-    name of its call. Content of a result that is no text becomes a text that says so.
+    name of its call. Each part of a result without a text becomes a text that says so.
     """
     converted: list[Message] = []
     open_calls: dict[str, str] = {}
@@ -100,7 +105,8 @@ def _result(message: Message, open_calls: dict[str, str]) -> Message:
 
 
 def _text_part(part: Mapping[str, Any]) -> Mapping[str, Any]:
-    kind = part.get("type")
-    if kind not in OTHER_KINDS:
-        return part
-    return {"type": "text", "text": f"[The tool returned content of type {kind}, which cannot be shown here.]"}
+    kind = str(part.get("type", "unknown"))
+    text = part.get("refusal" if kind == "refusal" else "text")
+    if not isinstance(text, str) or kind in OTHER_KINDS:
+        text = f"[The tool returned content of type {kind[:_MAX_KIND]}, which cannot be shown here.]"
+    return {**part, "text": text} if kind == "text" else {"type": "text", "text": text}

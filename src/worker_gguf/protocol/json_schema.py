@@ -38,10 +38,14 @@ _SINGLE = ("items", "additionalItems", "additionalProperties")
 
 
 class Examined(Struct, frozen=True):
-    """A schema as llguidance can hold answers to it, without the keywords in `faults`."""
+    """A schema as llguidance can hold answers to it, without the keywords in `faults`.
+
+    `cost_ms` is about how long it takes to compile.
+    """
 
     schema: Schema
     faults: tuple[Fault, ...]
+    cost_ms: float = 0.0
 
 
 def examine(schema: object) -> Examined:
@@ -60,10 +64,10 @@ def examine(schema: object) -> Examined:
     root: Schema = json.loads(_text(schema))  # a copy
     faults = tuple(_Examination(root).faults())
     try:
-        check_cost(root)
+        cost_ms = check_cost(root)
     except RecursionError:
         raise Refused("is nested too deeply, with all its references") from None
-    return Examined(root, faults)
+    return Examined(root, faults, cost_ms)
 
 
 def _text(schema: Schema) -> str:

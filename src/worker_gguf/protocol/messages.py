@@ -28,9 +28,10 @@ def check_messages(messages: Sequence[Message], raw: Sequence[Mapping[str, Any]]
             raise UnsupportedParameter("Audio in messages is not supported.", param=f"messages.{place}.audio")
         if message.content is None and not _may_lack_content(message, fields):
             raise required(param)
-        if isinstance(message.content, list):
+        # history.py replaces parts of a result that are no text, because a client cannot choose what a tool returns.
+        if isinstance(message.content, list) and message.role not in ("tool", "function"):
             for number, part in enumerate(message.content):
-                _check_part(f"{param}.{number}", part, is_result=message.role in ("tool", "function"))
+                _check_part(f"{param}.{number}", part)
 
 
 def _may_lack_content(message: Message, fields: Mapping[str, Any]) -> bool:
@@ -39,11 +40,9 @@ def _may_lack_content(message: Message, fields: Mapping[str, Any]) -> bool:
     return message.role == "assistant" and any(fields.get(name) for name in _INSTEAD_OF_CONTENT)
 
 
-def _check_part(param: str, part: Mapping[str, Any], *, is_result: bool) -> None:
+def _check_part(param: str, part: Mapping[str, Any]) -> None:
     kind = part.get("type")
     if isinstance(kind, str) and kind in OTHER_KINDS:
-        if is_result:  # history.py replaces it by a text, because a client cannot choose what a tool returns
-            return
         raise UnsupportedParameter(f"Content of type '{kind}' is not supported. Send text.", param=f"{param}.type")
     if kind not in ("text", "refusal"):
         raise invalid(f"{param}.type", "must be 'text'")

@@ -74,8 +74,6 @@ class Rendering(ABC):
         self._usages: dict[int, Usage] = {}
         self._reasons: dict[int, str] = {}
         self._parsers = [new_parser() for _ in range(self.n_choices)]
-        # The arguments of the last call so far.
-        self._arguments: list[list[str]] = [[] for _ in range(self.n_choices)]
         self._parts: list[list[Part]] = [[] for _ in range(self.n_choices)]
         self._tokens: list[list[TokenLogprob]] = [[] for _ in range(self.n_choices)]
         self._prompt_tokens: list[list[TokenLogprob]] = [[] for _ in range(self.n_choices)]
@@ -184,22 +182,14 @@ class Rendering(ABC):
                 continue
             if part.name is not None:
                 self.tallies[index].tool_calls += 1
-                self._arguments[index] = []
                 noted.append(part._replace(arguments=""))
             if part.arguments:
-                self._arguments[index].append(part.arguments)
                 noted.append(ToolCall(part.number, None, None, part.arguments))
         return noted
 
     def _has_whole_calls(self, index: int) -> bool:
-        """Return whether there are calls, and the last one is not cut off."""
-        if not self.tallies[index].tool_calls:
-            return False
-        try:
-            json.loads("".join(self._arguments[index]))
-        except (ValueError, RecursionError):
-            return False
-        return True
+        """Return whether there are calls, and all that began are complete."""
+        return self.tallies[index].tool_calls > 0 and not self._parsers[index].has_half_call
 
     def _shown_logprobs(self, index: int, delta: Delta) -> Sequence[TokenLogprob]:
         return () if self._hides_reasoning and self._parsers[index].is_reasoning else delta.logprobs

@@ -6,13 +6,14 @@ Only functions can be called here. Tools of other types are left out, and their 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from msgspec import Struct
 
 from worker_gguf.markup.tool import Tool, ToolUse
 from worker_gguf.protocol.bodies import ChatBody
+from worker_gguf.protocol.tool_schemas import ToolSchemas
 from worker_gguf.protocol.validation import invalid, required
 
 __all__ = ["MAX_TOOLS", "NO_TOOLS", "ToolRequest", "read_tools"]
@@ -31,9 +32,9 @@ _MODES: Mapping[str, Mode] = {"none": "none", "auto": "auto", "required": "requi
 class ToolRequest(Struct, frozen=True):
     """The tools of a request.
 
-    `definitions` are all functions as a chat template gets them, and `offered` are the same functions as values. `use`
-    says which of them the answer may call; it is None if the answer may call none. With `is_legacy`, they were sent as
-    `functions`, and the answer has a `function_call`.
+    `definitions` are all functions as a chat template gets them, and `offered` are the same functions as calls are held
+    to them, without what cannot be guaranteed. `use` says which of them the answer may call; it is None if the answer
+    may call none. With `is_legacy`, they were sent as `functions`, and the answer has a `function_call`.
     """
 
     definitions: tuple[Mapping[str, Any], ...] = ()
@@ -58,8 +59,7 @@ def read_tools(chat: ChatBody) -> tuple[ToolRequest, tuple[str, ...]]:
     if chat.functions or chat.function_call is not None:
         return _read_functions(chat)
     ignored: list[str] = []
-    definitions: list[Mapping[str, Any]] = []
-    offered: dict[str, Tool] = {}
+    functions = _Functions()
     for place, tool in enumerate(_bounded("tools", chat.tools or ())):
         if tool.get("type", "function") != "function":
             ignored.append(f"tools.{place}")
@@ -67,22 +67,24 @@ def read_tools(chat: ChatBody) -> tuple[ToolRequest, tuple[str, ...]]:
         nested = tool.get("function")
         # The flat form is the one of OpenAI's Responses API.
         param, function = (f"tools.{place}", tool) if "name" in tool else (f"tools.{place}.function", nested)
-        _add(param, function, definitions, offered)
+        functions.add(param, function)
+    offered = functions.offered
     if not offered and chat.parallel_tool_calls is not None:
         ignored.append("parallel_tool_calls")
     choice = _read_choice("tool_choice", chat.tool_choice, offered)
     use = _use(offered, choice, is_parallel=chat.parallel_tool_calls is not False)
-    return ToolRequest(tuple(definitions), tuple(offered.values()), use), (*ignored, *choice.ignored)
+    request = ToolRequest(tuple(functions.definitions), tuple(offered.values()), use)
+    return request, (*ignored, *functions.ignored(), *choice.ignored)
 
 
 def _read_functions(chat: ChatBody) -> tuple[ToolRequest, tuple[str, ...]]:
     """Read `functions` and `function_call`, which OpenAI replaced by tools. They allow one call in an answer."""
     if chat.tools or chat.tool_choice is not None:
         raise invalid("functions" if chat.functions else "function_call", "excludes tools and tool_choice")
-    definitions: list[Mapping[str, Any]] = []
-    offered: dict[str, Tool] = {}
+    functions = _Functions()
     for place, function in enumerate(_bounded("functions", chat.functions or ())):
-        _add(f"functions.{place}", function, definitions, offered)
+        functions.add(f"functions.{place}", function)
+    offered = functions.offered
     wanted = chat.function_call
     if wanted in (None, "none", "auto"):
         choice = _Choice("none" if wanted == "none" else "auto")
@@ -92,7 +94,8 @@ def _read_functions(chat: ChatBody) -> tuple[ToolRequest, tuple[str, ...]]:
         raise invalid("function_call", "must be none, auto, or an object with the name of a function")
     ignored = () if chat.parallel_tool_calls is None else ("parallel_tool_calls",)
     use = _use(offered, choice, is_parallel=False)
-    return ToolRequest(tuple(definitions), tuple(offered.values()), use, is_legacy=True), ignored
+    request = ToolRequest(tuple(functions.definitions), tuple(offered.values()), use, is_legacy=True)
+    return request, (*functions.ignored(), *ignored)
 
 
 def _use(offered: Mapping[str, Tool], choice: _Choice, *, is_parallel: bool) -> ToolUse | None:
@@ -111,28 +114,41 @@ def _bounded(param: str, items: Sequence[Mapping[str, Any]]) -> Sequence[Mapping
     return items
 
 
-def _add(param: str, function: object, definitions: list[Mapping[str, Any]], offered: dict[str, Tool]) -> None:
-    """Check one function and add it to both lists."""
-    if function is None:
-        raise required(param)
-    if not isinstance(function, dict):
-        raise invalid(param, "must be an object")
-    name = function.get("name")
-    if name is None:
-        raise required(f"{param}.name")
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise invalid(f"{param}.name", _NAME_RULE)
-    if name in offered:
-        raise invalid(f"{param}.name", "is the name of an earlier tool, too; each needs a name of its own")
-    description = function.get("description")
-    if description is not None and not isinstance(description, str):
-        raise invalid(f"{param}.description", "must be a string")
-    strict = function.get("strict")
-    if strict is not None and not isinstance(strict, bool):
-        raise invalid(f"{param}.strict", "must be true or false")
-    parameters = _parameters(f"{param}.parameters", function.get("parameters"))
-    offered[name] = Tool(name, parameters, description, bool(strict))
-    definitions.append({"type": "function", "function": _definition(function, parameters)})
+class _Functions:
+    """The functions of a request, for a chat template and as values by their names."""
+
+    def __init__(self) -> None:
+        self.definitions: list[Mapping[str, Any]] = []
+        self.offered: dict[str, Tool] = {}
+        self._schemas = ToolSchemas()
+
+    def add(self, param: str, function: object) -> None:
+        """Check one function and add it. Raises InvalidRequest."""
+        if function is None:
+            raise required(param)
+        if not isinstance(function, dict):
+            raise invalid(param, "must be an object")
+        name = function.get("name")
+        if name is None:
+            raise required(f"{param}.name")
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise invalid(f"{param}.name", _NAME_RULE)
+        if name in self.offered:
+            raise invalid(f"{param}.name", "is the name of an earlier tool, too; each needs a name of its own")
+        description = function.get("description")
+        if description is not None and not isinstance(description, str):
+            raise invalid(f"{param}.description", "must be a string")
+        strict = function.get("strict")
+        if strict is not None and not isinstance(strict, bool):
+            raise invalid(f"{param}.strict", "must be true or false")
+        parameters = _parameters(f"{param}.parameters", function.get("parameters"))
+        guaranteed = self._schemas.guaranteed(f"{param}.parameters", parameters, is_strict=bool(strict))
+        self.offered[name] = Tool(name, guaranteed, description, bool(strict))
+        self.definitions.append({"type": "function", "function": _definition(function, parameters)})
+
+    def ignored(self) -> Iterable[str]:
+        """Return the places of what the schemas have and calls are not held to."""
+        return self._schemas.ignored()
 
 
 def _parameters(param: str, parameters: object) -> Mapping[str, Any]:
@@ -149,10 +165,15 @@ def _parameters(param: str, parameters: object) -> Mapping[str, Any]:
 def _definition(function: Mapping[str, Any], parameters: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a function for a chat template, without nulls and with the fields that templates read unasked.
 
-    `type` belongs to the flat form of a tool, and `strict` speaks to the server: no model was trained with it.
+    `type` belongs to the flat form of a tool, and `strict` speaks to the server: no model was trained with it. Where
+    the schema of a parameter is true, it becomes an object, because templates look into it.
     """
     kept = {name: value for name, value in function.items() if value is not None and name not in ("type", "strict")}
-    return {**kept, "parameters": {"type": "object", "properties": {}, **parameters}}
+    named = {"type": "object", "properties": {}, **parameters}
+    if isinstance(properties := named["properties"], dict):
+        named["properties"] = {name: {} if part is True else part for name, part in properties.items()}
+    described = {} if "description" in kept else {"name": kept["name"], "description": ""}
+    return {**described, **kept, "parameters": named}
 
 
 # --- the choice among them --------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -12,8 +12,9 @@ from worker_gguf.engine.request import Constraint, Thinking
 from worker_gguf.markup.call_format import CallFormat
 from worker_gguf.markup.parts import NewParser
 from worker_gguf.markup.stated_format import stated_format
+from worker_gguf.markup.tool import Tool
 from worker_gguf.protocol.calls import ChatCall
-from worker_gguf.protocol.tools import NO_TOOLS
+from worker_gguf.protocol.tools import NO_TOOLS, ToolRequest
 from worker_gguf.service.answer_constraint import answer_constraint
 from worker_gguf.service.markups import Markups
 from worker_gguf.service.parsers import parser_for
@@ -27,14 +28,15 @@ __all__ = ["Conversations", "RenderedChat"]
 class RenderedChat(Struct, frozen=True):
     """The text of a prompt, and how its answer is written.
 
-    `thinking` and `shown` are those of a GenerationRequest, and `constraint` is what the answer must match. `banned`
-    are tokens that must not be drawn. `ignored` has the names of parameters without effect for this template.
+    `thinking` and `shown` are those of a GenerationRequest, and `constraint` returns what the answer must match,
+    which takes a while to build. `banned` are tokens that must not be drawn. `ignored` has the names of parameters
+    without effect for this template.
     """
 
     text: str
     new_parser: NewParser
     thinking: Thinking | None
-    constraint: Constraint | None
+    constraint: Callable[[], Constraint | None]
     shown: frozenset[int]
     banned: tuple[int, ...]
     ignored: tuple[str, ...]
@@ -58,15 +60,17 @@ class Conversations:
             return self.render(replace(call, tools=NO_TOOLS))
         variables, unmet = thinking_variables(template.shape.thinking, call)
         text = _prompt(template, known.markup.format, call, variables)
-        thinking, ignored = with_budget(known.markup.thinking(text), call.reasoning, unmet)
-        constraint = answer_constraint(known.markup, use, call.options.constraint, self._markups.control_token)
-        is_guided = constraint is not None or (thinking is not None and thinking.budget is not None)
+        # Without the beginning of an answer, what a user wrote last is no part of it.
+        begun = text if _begins_answer(call, variables) else ""
+        thinking, ignored = with_budget(known.markup.thinking(begun), call.reasoning, unmet)
+        asked = call.options.constraint
+        is_guided = use is not None or asked is not None or (thinking is not None and thinking.budget is not None)
         return RenderedChat(
             text=text,
             # A stream has the pieces of a call before it is known whether the rest will come.
-            new_parser=parser_for(known.markup, text, use, call.reasoning, holds_calls=not call.options.stream),
+            new_parser=parser_for(known.markup, begun, use, call.reasoning, holds_calls=not call.options.stream),
             thinking=thinking if is_guided else None,
-            constraint=constraint,
+            constraint=lambda: answer_constraint(known.markup, use, asked, self._markups.control_token),
             shown=known.shown_without_tools if use is None else known.shown,
             banned=banned,
             ignored=ignored,
@@ -94,13 +98,19 @@ def _is_of_a_call(message: Mapping[str, Any]) -> bool:
     return message.get("role") == "tool" or bool(message.get("tool_calls"))
 
 
+def _begins_answer(call: ChatCall, variables: Mapping[str, Any]) -> bool:
+    """Return whether the prompt ends with the beginning of an answer. Variables may say so, too."""
+    begins = variables.get("add_generation_prompt", call.add_generation_prompt)
+    return bool(begins or variables.get("continue_final_message", call.continue_final_message))
+
+
 def _prompt(template: ChatTemplate, call_format: CallFormat, call: ChatCall, variables: Mapping[str, Any]) -> str:
     tools, messages = call.tools, list(call.messages)
     knows_tools = not call_format.must_be_stated
     if not knows_tools:
         messages = with_calls_as_text(messages)
     if tools.use is not None and (not knows_tools or call_format.must_list_tools):
-        messages = with_instructions(messages, stated_format(tools.offered, call_format))
+        messages = with_instructions(messages, stated_format(_as_sent(tools), call_format))
     return template.prompt(
         messages,
         tools=list(tools.definitions) or None if knows_tools else None,
@@ -108,3 +118,9 @@ def _prompt(template: ChatTemplate, call_format: CallFormat, call: ChatCall, var
         continue_final_message=call.continue_final_message,
         variables=variables,
     )
+
+
+def _as_sent(tools: ToolRequest) -> list[Tool]:
+    """Return the tools with the schemas that the client wrote, and not those for a grammar."""
+    schemas = (definition["function"]["parameters"] for definition in tools.definitions)
+    return [replace(tool, parameters=schema) for tool, schema in zip(tools.offered, schemas, strict=True)]

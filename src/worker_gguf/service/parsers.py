@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from worker_gguf.markup.parts import NewParser, Part, PartsParser, Reasoning, ToolCall
 from worker_gguf.markup.tool import ToolUse
 from worker_gguf.protocol.reasoning import ReasoningRequest
 from worker_gguf.service.markups import TemplateMarkup
 
-__all__ = ["FirstCallOnly", "InBoth", "WithoutReasoning", "parser_for"]
+__all__ = ["InBoth", "Picking", "only_reasoning", "parser_for", "with_first_call", "without_reasoning"]
 
 
-class WithoutReasoning:
-    """Leaves the reasoning out of the parts of another parser."""
+Pick = Callable[[Sequence[Part]], Sequence[Part]]
 
-    def __init__(self, parser: PartsParser) -> None:
+
+class Picking:
+    """Returns some of the parts of another parser."""
+
+    def __init__(self, parser: PartsParser, pick: Pick) -> None:
         self._parser = parser
+        self._pick = pick
 
     @property
     def is_reasoning(self) -> bool:
         return self._parser.is_reasoning
 
+    @property
+    def has_half_call(self) -> bool:
+        return self._parser.has_half_call
+
     def feed(self, text: str) -> Sequence[Part]:
-        return _without_reasoning(self._parser.feed(text))
+        return self._pick(self._parser.feed(text))
 
     def end(self) -> Sequence[Part]:
-        return _without_reasoning(self._parser.end())
+        return self._pick(self._parser.end())
 
 
 class InBoth:
@@ -36,38 +44,22 @@ class InBoth:
     """
 
     def __init__(self, apart: PartsParser, together: PartsParser) -> None:
-        self._apart = apart
+        self._apart = Picking(apart, only_reasoning)
         self._together = together
 
     @property
     def is_reasoning(self) -> bool:
         return self._apart.is_reasoning
 
-    def feed(self, text: str) -> Sequence[Part]:
-        return [*_only_reasoning(self._apart.feed(text)), *self._together.feed(text)]
-
-    def end(self) -> Sequence[Part]:
-        return [*_only_reasoning(self._apart.end()), *self._together.end()]
-
-
-class FirstCallOnly:
-    """Leaves out all calls but the first one from the parts of another parser.
-
-    In some formats, each call begins anew after free text. There, no grammar keeps the model from a second one.
-    """
-
-    def __init__(self, parser: PartsParser) -> None:
-        self._parser = parser
-
     @property
-    def is_reasoning(self) -> bool:
-        return self._parser.is_reasoning
+    def has_half_call(self) -> bool:
+        return self._together.has_half_call
 
     def feed(self, text: str) -> Sequence[Part]:
-        return _with_first_call(self._parser.feed(text))
+        return [*self._apart.feed(text), *self._together.feed(text)]
 
     def end(self) -> Sequence[Part]:
-        return _with_first_call(self._parser.end())
+        return [*self._apart.end(), *self._together.end()]
 
 
 def parser_for(
@@ -82,7 +74,7 @@ def parser_for(
         if use is None:
             return markup.parser(prompt, splits_reasoning=splits_reasoning)
         parser = markup.parser(prompt, use.tools, splits_reasoning=splits_reasoning, holds_calls=holds_calls)
-        return parser if use.is_parallel else FirstCallOnly(parser)
+        return parser if use.is_parallel else Picking(parser, with_first_call)
 
     def apart() -> PartsParser:
         return new(splits_reasoning=True)
@@ -96,16 +88,20 @@ def parser_for(
         case "both":
             return lambda: InBoth(apart(), together())
         case "apart":
-            return (lambda: WithoutReasoning(apart())) if reasoning.is_hidden else apart
+            return (lambda: Picking(apart(), without_reasoning)) if reasoning.is_hidden else apart
 
 
-def _with_first_call(parts: Sequence[Part]) -> Sequence[Part]:
+def with_first_call(parts: Sequence[Part]) -> Sequence[Part]:
+    """Leave out all calls but the first one.
+
+    In some formats, each call begins anew after free text. There, no grammar keeps the model from a second one.
+    """
     return [part for part in parts if not isinstance(part, ToolCall) or part.number == 0]
 
 
-def _without_reasoning(parts: Sequence[Part]) -> Sequence[Part]:
+def without_reasoning(parts: Sequence[Part]) -> Sequence[Part]:
     return [part for part in parts if not isinstance(part, Reasoning)]
 
 
-def _only_reasoning(parts: Sequence[Part]) -> list[Part]:
+def only_reasoning(parts: Sequence[Part]) -> Sequence[Part]:
     return [part for part in parts if isinstance(part, Reasoning)]

@@ -117,12 +117,13 @@ class Prompts:
         has_bos = bool(self._bos_text) and chat.text.startswith(self._bos_text)
         tokens = self._tokens(chat.text, add_special=not has_bos)
         biases = dict(options.sampling.logit_bias) | dict.fromkeys(chat.banned, float("-inf"))
+        prompt = self._checked(tokens, "messages", options.max_tokens)
         return Prepared(
-            prompts=[self._checked(tokens, "messages", options.max_tokens)],
+            prompts=[prompt],
             options=replace(
                 options,
                 sampling=replace(options.sampling, logit_bias=tuple(biases.items())),
-                constraint=chat.constraint,
+                constraint=chat.constraint(),
                 ignored=(*options.ignored, *chat.ignored),
             ),
             new_parser=chat.new_parser,

@@ -210,5 +210,5 @@ def _is_long(value: object) -> bool:
         if isinstance(item, str):
             left -= len(item)
         elif isinstance(item, list | dict) and (left := left - len(item)) > 0:
-            todo += item.values() if isinstance(item, dict) else item
+            todo += (*item, *item.values()) if isinstance(item, dict) else item
     return left <= 0

@@ -45,8 +45,13 @@ def with_budget(
         wishes = (reasoning.effort, reasoning.switch, reasoning.budget if budget is not None else None)
         ignored = [name for wish in wishes if wish is not None and wish in unmet for name in wish.names]
         return None, (*ignored, *(reasoning.message.names if reasoning.message is not None else ()))
-    if any(wish in unmet and wish.value in (False, "none") for wish in (reasoning.switch, reasoning.effort) if wish):
-        return replace(thinking, budget=0, message=""), ()
-    message = reasoning.message.value if reasoning.message is not None and budget is not None else ""
-    no_effect = reasoning.effort.names if reasoning.effort is not None and reasoning.effort in unmet else ()
-    return replace(thinking, budget=budget, message=message), no_effect
+    effort, message = reasoning.effort, reasoning.message
+    no_effect = effort.names if effort is not None and effort.value != "none" and effort in unmet else ()
+    offs = [wish for wish in (reasoning.switch, effort) if wish is not None and wish.value in (False, "none")]
+    # Without a budget, the parser of the request has named the message.
+    if offs and message is not None and budget is not None:
+        no_effect += message.names
+    if any(wish in unmet for wish in offs):
+        return replace(thinking, budget=0, message=""), no_effect
+    text = message.value if message is not None and budget is not None and not offs else ""
+    return replace(thinking, budget=budget, message=text), no_effect

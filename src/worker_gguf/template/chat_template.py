@@ -110,13 +110,6 @@ class ChatTemplate:
             **extra,
         )
 
-    def reasoning_variables(self, effort: str, given: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the variables that set a reasoning effort in this template, or None if it does not support one.
-
-        `given` are the variables of the request, which have priority.
-        """
-        return self.shape.thinking.of_effort(effort, given)
-
     def render(
         self,
         messages: Sequence[Mapping[str, Any]],

@@ -43,14 +43,19 @@ _COMMON = ("none", "low", "medium", "high")
 # Hunyuan's word for none.
 _NONE = "no_think"
 _NEEDLE = "needle7391"
+_QUOTED = re.compile(r"""['"]([\w-]{1,64})['"]""")
 
 
 class ThinkingVariables(Struct, frozen=True):
-    """The variables of one template. `efforts` are those that it knows, in their order."""
+    """The variables of one template. `efforts` are those that it knows, in their order.
+
+    `words` are all words in quotes in its source, of which another effort may be one.
+    """
 
     switch: Switch | None = None
     efforts: tuple[str, ...] = ()
     reads_budget: bool = False
+    words: frozenset[str] = frozenset()
 
     def of_switch(self, is_on: bool, given: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the variables that turn thinking on or off, or None if the template has no switch.
@@ -64,6 +69,8 @@ class ThinkingVariables(Struct, frozen=True):
     def of_effort(self, effort: str, given: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the variables that set an effort, or None if the template knows neither efforts nor a switch.
 
+        An effort that nobody knows has none either, since a model would read the word as it is.
+
         "none" turns thinking off, and any other effort turns it on, if there is a switch. An effort that the template
         does not know becomes the next one that it knows.
         """
@@ -72,7 +79,8 @@ class ThinkingVariables(Struct, frozen=True):
         switched = self.of_switch(effort != "none", given)
         if not self.efforts or (effort == "none" and switched is not None):
             return switched
-        return {**(switched or {}), _EFFORT: self._known(effort)}
+        known = self._known(effort)
+        return None if known is None else {**(switched or {}), _EFFORT: known}
 
     def of_budget(self, n_tokens: int, given: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the variables that tell the model its budget, or None if the template has none."""
@@ -80,9 +88,11 @@ class ThinkingVariables(Struct, frozen=True):
             return None
         return {} if _BUDGET in given else {_BUDGET: n_tokens}
 
-    def _known(self, effort: str) -> str:
-        if effort in self.efforts or effort not in _EFFORTS:
+    def _known(self, effort: str) -> str | None:
+        if effort in self.efforts:
             return effort
+        if effort not in _EFFORTS:
+            return effort if effort in self.words else None
         if effort == "none" and _NONE in self.efforts:
             return _NONE
         place = _EFFORTS.index(effort)
@@ -105,6 +115,7 @@ def probe_thinking(source: str, prompt: Prompt) -> ThinkingVariables:
         switch,
         tuple(_efforts(source, lambda effort: prompt(**on, **{_EFFORT: effort}))) if reads_effort else (),
         changes(_BUDGET, 512, 4096),
+        frozenset(_QUOTED.findall(source)) if reads_effort else frozenset(),
     )
 
 
