@@ -18,7 +18,7 @@ from worker_gguf.protocol.schema_ending import check_ends
 from worker_gguf.protocol.schema_fault import Refused
 from worker_gguf.protocol.schema_references import resolved
 
-__all__ = ["MOST_COPIES", "MOST_LEVELS", "MOST_MS", "MOST_MULTIPLE", "check_cost"]
+__all__ = ["MOST_COPIES", "MOST_LEVELS", "MOST_MS", "MOST_MULTIPLE", "check_cost", "digits_of"]
 
 # A thread's stack of 8 MB was full at 1600 levels, whatever keywords they had (llguidance 1.9.1).
 MOST_LEVELS = 400
@@ -62,7 +62,7 @@ def check_cost(root: object) -> float:
     cost = _largest(costs.of(schema, merged=False) for schema in found.schemas)
     if cost.size > MOST_COPIES:
         raise Refused("is merged with too many other schemas: allOf, anyOf, oneOf and $ref multiply each other here")
-    if cost.multiple is not None and _digits(cost.multiple) > MOST_MULTIPLE:
+    if cost.multiple is not None and digits_of(cost.multiple) > MOST_MULTIPLE:
         raise Refused(f"asks for multiples of a number with digits above {MOST_MULTIPLE}, also where it merges several")
     return own_ms + _COPY_MS * cost.size
 
@@ -89,48 +89,55 @@ class _Found:
 
     def __init__(self, root: object) -> None:
         self.schemas: list[Schema] = []
-        self._root = root
-        self._seen: set[int] = set()
-        self._depths: dict[int, int] = {}
-        self._targets: dict[int, set[int]] = {}
-        self._units = [root]
-        while self._units:
-            unit = self._units.pop()
-            if id(unit) not in self._depths:
-                self._visit(unit)
-
-    def _visit(self, unit: object) -> None:
-        targets: set[int] = set()
-        deepest = 1
-        todo = [(unit, 1)]
+        self._units: dict[int, None] = {id(root): None}
+        self._inside: dict[int, list[int]] = {}
+        self._targets: dict[int, list[int]] = {}
+        todo = [root]
         while todo:
-            schema, depth = todo.pop()
-            if not isinstance(schema, dict):
+            schema = todo.pop()
+            if not isinstance(schema, dict) or id(schema) in self._inside:
                 continue
-            deepest = max(deepest, depth)
-            if id(schema) not in self._seen:
-                self._seen.add(id(schema))
-                self.schemas.append(schema)
-            if "$ref" in schema:
-                target = resolved(self._root, schema["$ref"])
-                targets.add(id(target))
-                self._units.append(target)
-            todo += [(child, depth + 1) for child in children(schema)]
-        self._depths[id(unit)] = deepest
-        self._targets[id(unit)] = targets
+            self.schemas.append(schema)
+            inside = [child for child in children(schema) if isinstance(child, dict)]
+            target = resolved(root, schema["$ref"]) if "$ref" in schema else None
+            targets = [target] if isinstance(target, dict) else []
+            self._inside[id(schema)] = list(map(id, inside))
+            self._targets[id(schema)] = list(map(id, targets))
+            self._units.update(dict.fromkeys(map(id, targets)))
+            todo += inside + targets
 
     def levels(self) -> int:
         """Return a number of levels that no path through the references exceeds, if each is followed only once.
 
         The levels of units that refer to each other in a circle are summed up, since a path may visit all of them.
         """
-        heights: dict[int, int] = {}
-        left = set(self._depths)
-        while ready := [unit for unit in left if not self._targets[unit] & left]:
-            for unit in ready:
-                heights[unit] = self._depths[unit] + max(map(heights.__getitem__, self._targets[unit]), default=0)
-            left.difference_update(ready)
-        return sum(self._depths[unit] for unit in left) + max(heights.values(), default=0)
+        depths: dict[int, int] = {}
+        for schema in _in_order(self._inside):
+            depths[schema] = 1 + max((depths[child] for child in self._inside[schema]), default=0)
+        # The levels behind the references of a schema and those inside it.
+        behind: dict[int, int] = {}
+        for schema in _in_order({schema: [*inside, *self._targets[schema]] for schema, inside in self._inside.items()}):
+            through = [behind[child] for child in self._inside[schema]]
+            through += [depths[target] + behind[target] for target in self._targets[schema]]
+            behind[schema] = max(through, default=0)
+        in_circles = sum(depths[unit] for unit in self._units if unit not in behind)
+        return in_circles + max((depths[unit] + behind[unit] for unit in self._units if unit in behind), default=0)
+
+
+def _in_order(edges: Mapping[int, list[int]]) -> list[int]:
+    """Return the nodes of a graph, each after all that it leads to, without those that lead into a circle."""
+    sources: dict[int, list[int]] = {node: [] for node in edges}
+    for node, targets in edges.items():
+        for target in targets:
+            sources[target].append(node)
+    n_left = {node: len(targets) for node, targets in edges.items()}
+    ordered = [node for node, left in n_left.items() if not left]
+    for node in ordered:  # which grows
+        for source in sources[node]:
+            n_left[source] -= 1
+            if not n_left[source]:
+                ordered.append(source)
+    return ordered
 
 
 # --- time ------------------------------------------------------------------------------------------------------------
@@ -155,7 +162,7 @@ def _own_ms(schema: Schema) -> float:
         + 0.15 * sum(len(json.dumps(value)) / 20 for value in constants if isinstance(value, dict | list))
         + sum(0.15 + 0.5 * len(_UNICODE.findall(text)) for text in texts if text)
         + (1.5 if schema.get("format") == "uri" else 0)
-        + (0.005 * _digits(Fraction(str(schema["multipleOf"]))) if "multipleOf" in schema else 0)
+        + (0.005 * digits_of(Fraction(str(schema["multipleOf"]))) if "multipleOf" in schema else 0)
     )
 
 
@@ -210,12 +217,9 @@ class _Costs:
 
 def _largest(costs: Iterable[Cost]) -> Cost:
     """Return the largest of each figure."""
-    size, multiple = 0, None
-    for cost in costs:
-        size = max(size, cost.size)
-        if cost.multiple is not None and (multiple is None or _digits(cost.multiple) > _digits(multiple)):
-            multiple = cost.multiple
-    return Cost(1, size, multiple)
+    listed = list(costs)
+    multiples = {cost.multiple for cost in listed if cost.multiple is not None}
+    return Cost(1, max((cost.size for cost in listed), default=0), max(multiples, key=digits_of, default=None))
 
 
 def _merged(parts: list[Cost]) -> Cost:
@@ -232,14 +236,15 @@ def _common(multiples: Iterable[Fraction | None]) -> Fraction | None:
     for number in multiples:
         if found is None or number is None:
             found = found or number
-        else:
+        elif found.numerator <= MOST_MULTIPLE:  # above, its digits are as well, and stay there
             numerator = math.lcm(found.numerator, number.numerator)
             found = Fraction(numerator, math.gcd(found.denominator, number.denominator))
     return found
 
 
-def _digits(number: Fraction) -> int:
+def digits_of(number: Fraction) -> int:
     """Return a decimal number without its point: 25 for 0.25."""
-    while number.denominator > 1:
-        number *= 10
-    return number.numerator
+    power = 1
+    while power % number.denominator:
+        power *= 10
+    return number.numerator * power // number.denominator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-__all__ = ["Fault", "Refused"]
+__all__ = ["Fault", "Refused", "joined"]
 
 _MAX_PLACE = 200
 
@@ -26,3 +26,8 @@ class Fault(Struct, frozen=True):
 
 class Refused(ValueError):
     """A keyword cannot be guaranteed. The message continues a sentence that begins with its name."""
+
+
+def joined(place: str, path: str) -> str:
+    """Return a place below another. Thousands of schemas may stand at one with a long name: it is not copied then."""
+    return place if len(place) > _MAX_PLACE else f"{place}/{path}"

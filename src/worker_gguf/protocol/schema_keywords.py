@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
-from worker_gguf.protocol.schema_cost import MOST_MULTIPLE
+from worker_gguf.protocol.schema_cost import MOST_MULTIPLE, digits_of
 from worker_gguf.protocol.schema_fault import Refused
 from worker_gguf.protocol.schema_patterns import FORMATS, SAME_AS_ANY, PatternFault, rewritten
 
@@ -22,6 +22,7 @@ _MOST_EXACT = 2**53
 _FLOAT_DIGITS = 15
 _MOST_LENGTH = 1_000_000
 _MOST_OPTIONAL = 50
+_LEAST_MULTIPLE = 1e-6
 _ESCAPED = frozenset("\b\f\n\r\t")
 _OWN_FORMATS = frozenset({"duration", "ipv4", "ipv6", "uri", "uuid"})
 
@@ -134,11 +135,8 @@ def _multiple_of(schema: Schema) -> None:
     number = _number(schema["multipleOf"])
     if number <= 0:
         raise Refused("must be more than 0")
-    exact = Fraction(str(number))
-    digits = exact
-    while digits.denominator > 1 and digits <= MOST_MULTIPLE:
-        digits *= 10
-    if digits > MOST_MULTIPLE or exact < Fraction(1, 10**6):
+    exact = Fraction(str(number)) if number >= _LEAST_MULTIPLE else None
+    if exact is None or (digits := digits_of(exact)) > MOST_MULTIPLE:
         raise Refused(f"has digits above {MOST_MULTIPLE}, which takes too long to compile")
     # A number with more digits than a float has is read as a neighbour of it, which need not be a multiple.
     most = _MOST_EXACT if exact.denominator == 1 else 10**_FLOAT_DIGITS * exact // digits

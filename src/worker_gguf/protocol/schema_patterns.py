@@ -53,6 +53,7 @@ _HEX = {"x": re.compile(r"[0-9A-Fa-f]{2}"), "u": re.compile(r"[0-9A-Fa-f]{4}")}
 _PROPERTY = re.compile(r"\\[pP]\{[A-Za-z_]+(=[A-Za-z_]+)?\}")
 _REPEAT = re.compile(r"\{[0-9]+(,[0-9]*)?\}")
 _MOST_REPEATS = 100_000
+_MOST_DIGITS = 20
 
 _DAYS_TO_28 = r"(?:0[1-9]|1[0-9]|2[0-8])"
 _YEAR = r"(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"
@@ -78,6 +79,9 @@ FORMATS = {
 A date must exist, unlike 2023-02-29. Left out are a lower-case `t` and `z` and a leap second, which RFC 3339 allows,
 and names of hosts and mailboxes near the limits of their lengths."""
 
+# Thousands of schemas may have them, and they are the longest.
+_SAME = frozenset(FORMATS.values())
+
 SAME_AS_ANY = frozenset({"binary", "password"})
 """Formats of OpenAPI that any text has."""
 
@@ -91,6 +95,8 @@ def rewritten(pattern: str, *, exact: bool = False) -> str:
 
     With `exact`, the classes have exactly ECMA-262's members, for a pattern that also decides what does not match it.
     """
+    if pattern in _SAME:
+        return pattern
     parts: list[str] = []
     at, n_open, can_repeat = 0, 0, False
     while at < len(pattern):
@@ -247,7 +253,8 @@ def _repeat(pattern: str, at: int, can_repeat: bool) -> tuple[str, int]:
     text = found[0] if found else pattern[at]
     if found:
         least, _, most = text[1:-1].partition(",")
-        if max(int(least), int(most or 0)) > _MOST_REPEATS:
+        # A number with thousands of digits is none for int().
+        if max(len(least), len(most)) > _MOST_DIGITS or max(int(least), int(most or 0)) > _MOST_REPEATS:
             raise PatternFault(f"repeats more than {_MOST_REPEATS} times")
         if most and int(least) > int(most):
             raise PatternFault("repeats at most fewer times than at least")
