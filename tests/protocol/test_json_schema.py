@@ -98,6 +98,7 @@ def test_the_schema_that_was_given_is_not_changed() -> None:
         {"pattern": "[swordfish"},
         {"pattern": 3},
         {"patternProperties": {"(?!swordfish)": {}}},
+        {"patternProperties": {"^(swordfish)$": {}, "^(?:swordfish)$": {"const": 1}}},
         {"nullable": True, "enum": [SECRET]},
         {"const": 2**53 + 1},
         {"enum": [[1e300]]},

@@ -210,9 +210,12 @@ def _with_patterns(value: object) -> object:
     if len(value) > MAX_PATTERNS:
         raise Refused(f"has more than {MAX_PATTERNS} patterns")
     try:
-        return {rewritten(pattern, exact=True): part for pattern, part in value.items()}
+        parts = {rewritten(pattern, exact=True): part for pattern, part in value.items()}
     except PatternFault as fault:
         raise Refused(f"has a pattern that {fault}") from None
+    if len(parts) < len(value):
+        raise Refused("has two patterns that are the same")  # as in (a) and (?:a); both schemas would have to match
+    return parts
 
 
 def _schemas(keyword: str, value: object) -> Iterator[tuple[str, object]]:
