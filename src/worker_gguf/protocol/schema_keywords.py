@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
@@ -107,18 +106,15 @@ def _check_exact(number: float) -> None:
 
 
 def _bound(name: str) -> Callable[[Schema], None]:
-    """A bound above 2^53 becomes the nearest float inside it, so that no answer is beyond the bound itself."""
+    """A bound beyond 2^53 becomes 2^53, because larger numbers are not written exactly."""
 
     def check(schema: Schema) -> None:
         number = _number(schema[name])
-        nearest = float(number)
-        is_upper = "max" in name.lower()
-        if Fraction(nearest) > Fraction(number) and is_upper:
-            nearest = math.nextafter(nearest, -math.inf)
-        if Fraction(nearest) < Fraction(number) and not is_upper:
-            nearest = math.nextafter(nearest, math.inf)
-        if isinstance(number, float) or abs(number) > _MOST_EXACT:
-            schema[name] = nearest
+        outward = number if "max" in name.lower() else -number
+        if outward < -_MOST_EXACT:
+            raise Refused("leaves only numbers beyond 2^53, which not every parser keeps")
+        if outward > _MOST_EXACT:
+            schema[name] = _MOST_EXACT if "max" in name.lower() else -_MOST_EXACT
 
     return check
 
