@@ -22,6 +22,7 @@ from worker_gguf.markup.tool import Tool, ToolUse
 
 # What the grammar does not allow, though the parser reads it.
 NOT_ALLOWED = {
+    "gpt-oss/harmony-string-escapes": "a character by its number, which the JSON of answers must not have",
     "gpt-oss/vllm-sequential-calls": "several calls in one answer, which this format does not have",
     "deepseek/sglang-v4-self-closing-invoke": "a call without arguments that is one closed tag",
     "kimi/k2i-vllm-noise-between-markers": "text between the beginning of the section and that of the call",

@@ -38,7 +38,9 @@ def vocabulary() -> Iterator[GrammarVocabulary]:
 
 
 def parsed(form: CallFormat, answer: str, tools: tuple[Tool, ...]) -> ParseResult:
-    parser = AnswerParser(form, "<|start|>assistant" if form.channels else "", tools)
+    # Where content has a name as calls have, the prompt begins the first message.
+    begun = form.call_start if form.content_names and form.syntax == "json" else ""
+    parser = AnswerParser(form, "<|start|>assistant" if form.channels else begun, tools)
     return joined([*parser.feed(answer), *parser.end()])
 
 

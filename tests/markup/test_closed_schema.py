@@ -6,10 +6,12 @@ from typing import Any
 
 import jsonschema
 import pytest
+from hypothesis import given, settings
 
+from tests.markup.named_instances import INSTANCES, documents, has_only_named
 from worker_gguf.markup.closed_schema import closed
 
-NAMED = {"type": "object", "properties": {"a": {"type": "string"}}}
+NAMED: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "string"}}}
 
 
 @pytest.mark.parametrize(
@@ -65,3 +67,78 @@ def test_what_matches_a_closed_schema_matches_the_given_one() -> None:
         jsonschema.validate(other, schema)
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(other, closed(schema))
+
+
+def kind(name: str, **properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {"kind": {"const": name}, **properties},
+        "required": ["kind", *properties],
+    }
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [kind("a"), kind("b", n={"type": "integer"})],
+        [{"type": "object", "properties": {key: {}}, "required": [key]} for key in "ab"],
+        [NAMED, {"type": "null"}, {"type": "string", "pattern": "x"}],
+    ],
+)
+def test_options_of_which_no_value_matches_two_are_closed(options: list[dict[str, Any]]) -> None:
+    found = closed({"oneOf": options})["oneOf"]
+    assert found == [one | {"additionalProperties": False} if one["type"] == "object" else one for one in options]
+
+
+def test_options_that_a_value_would_then_match_alone_stay() -> None:
+    schema = {"oneOf": [kind("a"), kind("a", n={"type": "integer"})]}
+    assert closed(schema) == schema
+
+
+BASE: dict[str, Any] = {"type": "object", "properties": {"x": NAMED}}
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"allOf": [{"$ref": "#/$defs/Base"}, {"properties": {"y": {}}}]},
+        {"$ref": "#/$defs/Base", "properties": {"y": {}}},
+        {"properties": {"y": {}}, "anyOf": [{"$ref": "#/$defs/Base"}, BASE]},
+        {"properties": {"y": {}}, "not": {"$ref": "#/$defs/Base"}, "if": {"required": ["y"]}},
+    ],
+)
+def test_a_definition_that_describes_an_object_with_others_stays(beside: dict[str, Any]) -> None:
+    schema = {"type": "object", **beside, "$defs": {"Base": {"$ref": "#/$defs/Inner"}, "Inner": BASE}}
+    assert closed(schema) == schema
+
+
+def test_a_definition_that_stands_alone_in_all_of_is_closed() -> None:
+    schema = {"properties": {"a": {"allOf": [{"$ref": "#/$defs/n"}]}}, "$defs": {"n": NAMED}}
+    assert closed(schema)["$defs"]["n"]["additionalProperties"] is False
+
+
+def test_a_property_that_is_only_required_is_named() -> None:
+    assert closed(NAMED | {"required": ["b"]})["properties"] == {**NAMED["properties"], "b": {}}
+
+
+def test_options_that_require_named_properties_leave_the_object_closed() -> None:
+    schema = NAMED | {"anyOf": [{"required": ["a"]}, {"type": "object", "required": []}]}
+    assert closed(schema) == schema | {"additionalProperties": False}
+
+
+def test_properties_whose_names_are_keywords() -> None:
+    schema = {"type": "object", "properties": dict.fromkeys(("default", "enum", "const", "examples"), NAMED)}
+    assert all(one["additionalProperties"] is False for one in closed(schema)["properties"].values())
+
+
+@settings(max_examples=300)
+@given(document=documents())
+def test_a_closed_schema_allows_what_has_only_named_properties_and_nothing_that_was_not_allowed(
+    document: dict[str, Any],
+) -> None:
+    before, after = (jsonschema.Draft202012Validator(one) for one in (document, closed(document)))
+    for value in INSTANCES:
+        if after.is_valid(value):
+            assert before.is_valid(value), value
+        elif before.is_valid(value):
+            assert not has_only_named(value, [document], document), value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from worker_gguf.errors import InvalidRequest
 from worker_gguf.markup.lark import LarkGrammar, either, literal
 from worker_gguf.markup.marks import Marks, Piece
 
@@ -31,6 +32,22 @@ def test_a_mark_without_control_tokens_is_a_text() -> None:
     assert not marks.is_text("<|begin|>")
     assert not marks.is_text("a<|begin|>")
     assert not marks.is_text("\n")
+
+
+def test_a_long_name_in_a_mark_costs_little() -> None:
+    asked: list[str] = []
+    marks = Marks(LarkGrammar(), lambda text: asked.append(text))
+    assert marks.pieces(f"</{'a' * 10_000}>") == (Piece(f"</{'a' * 10_000}>", False),)
+    assert len(asked) < 200
+
+
+def test_a_grammar_that_becomes_too_long_is_refused() -> None:
+    grammar = LarkGrammar()
+    for number in range(3):
+        grammar.rule(str(number) * 2**20)
+    with pytest.raises(InvalidRequest, match="too large") as error:
+        grammar.rule("3" * 2**20)
+    assert error.value.param == "tools"
 
 
 def test_an_empty_mark_is_nothing() -> None:

@@ -24,6 +24,10 @@ SOURCE = (
 )
 
 
+def no_tokens(text: str) -> None:
+    return None
+
+
 def test_nothing_is_rendered_before_the_format_is_needed() -> None:
     def render(*_: object, **__: object) -> str:
         raise AssertionError
@@ -123,3 +127,32 @@ def test_the_markup_of_a_published_template_knows_its_prompt(path: Path) -> None
     assert (thinking is not None) is markup.format.reasons
     if thinking is not None and thinking.is_open:
         assert thinking.start in prompt.rstrip()[-40:]
+
+
+def test_the_constraint_of_the_same_tools_is_made_once() -> None:
+    asked: list[str] = []
+
+    def token_of(text: str) -> int | None:
+        asked.append(text)
+        return None
+
+    def use(name: str, **options: bool) -> ToolUse:
+        return ToolUse((Tool(name, {"properties": {"a": {}}}),), **options)
+
+    markup = Markup.of_format(HERMES)
+    made = markup.call_constraint(use("now"), token_of)
+    assert asked
+    asked.clear()
+    assert markup.call_constraint(use("now"), token_of) is made
+    assert not asked
+    others = [markup.call_constraint(one, token_of) for one in (use("then"), use("now", is_required=True))]
+    others.append(markup.call_constraint(use("now"), lambda _: None))
+    assert all(other is not made for other in others)
+    for number in range(32):
+        markup.call_constraint(use(f"f{number}"), token_of)
+    assert markup.call_constraint(use("now"), token_of) is not made
+
+
+def test_a_long_constraint_is_not_kept() -> None:
+    markup, use = Markup.of_format(HERMES), ToolUse((Tool("f", {"const": "a" * 2**20}),))
+    assert markup.call_constraint(use, no_tokens) is not markup.call_constraint(use, no_tokens)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from worker_gguf.markup.offer import Offer, as_json, json_types, python_as_json
+from worker_gguf.markup.offer import Offer, Types, as_json, python_as_json
 from worker_gguf.markup.tool import Tool
 
 ANY = {"string", "number", "integer", "boolean", "null", "array", "object"}
@@ -30,18 +30,21 @@ ANY = {"string", "number", "integer", "boolean", "null", "array", "object"}
         ({"$ref": "#/$defs/loop"}, ANY),
         ({"$ref": "#/missing"}, ANY),
         ({"$ref": "http://other"}, ANY),
+        ({"$ref": "#anchor"}, ANY),
+        ({"$ref": "#/anyOf/1"}, {"null"}),
+        ({"$ref": "#/anyOf/2"}, ANY),
         ({"type": 5}, ANY),
     ],
 )
 def test_the_types_of_a_schema(schema: object, types: set[str]) -> None:
-    root = {"$defs": {"a/b": {"type": "boolean"}, "loop": {"$ref": "#/$defs/loop"}}}
-    assert json_types(schema, root) == types
+    root = {"$defs": {"a/b": {"type": "boolean"}, "loop": {"$ref": "#/$defs/loop"}}, "anyOf": [{}, {"type": "null"}]}
+    assert Types(root).of(schema) == types
 
 
 def test_schemas_that_refer_to_each_other_take_no_time() -> None:
     names = [f"d{number}" for number in range(40)]
     everything = {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in names]}
-    assert json_types(everything, {"$defs": dict.fromkeys(names, everything)}) == ANY
+    assert Types({"$defs": dict.fromkeys(names, everything)}).of(everything) == ANY
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,20 @@ def test_control_tokens_are_known_by_their_texts() -> None:
     assert markups.control_token("!") is markups.control_token("[THINK]!") is None
 
 
+def test_a_text_is_tokenised_once() -> None:
+    class Counted(Letters):
+        n_calls = 0
+
+        def tokenize(self, text: str, **options: bool) -> list[int]:
+            self.n_calls += 1
+            return super().tokenize(text, **options)
+
+    counted = Counted()
+    markups = Markups(counted, ScriptedMarkup())
+    assert [markups.control_token(text) for text in ("[CALL]", "!") * 5] == [MARK, None] * 5
+    assert counted.n_calls == 2
+
+
 @pytest.mark.parametrize(
     ("text", "has_marker"),
     [

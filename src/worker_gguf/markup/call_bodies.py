@@ -9,6 +9,7 @@ from typing import Protocol
 from worker_gguf.errors import InvalidRequest
 from worker_gguf.markup.argument_schema import arguments_of
 from worker_gguf.markup.call_format import CallFormat
+from worker_gguf.markup.json_call import ARGUMENTS_KEYS
 from worker_gguf.markup.json_value import LINE_OR_BLANK, json_value
 from worker_gguf.markup.lark import LarkGrammar, either, literal, optional
 from worker_gguf.markup.marks import Marks
@@ -19,8 +20,6 @@ from worker_gguf.markup.value_grammar import ValueGrammar
 
 __all__ = ["CallBodies", "arguments_json", "call_bodies"]
 
-# Keys of the arguments that models write though their template has another.
-_ARGUMENTS_KEYS = ("arguments", "parameters")
 # What models write before the name though their template does not, where an object is all that tells a call.
 _TYPE = (("type", '"function"'),)
 # With more tools, the arguments must come after the name: before it, all schemas would have to be followed at once.
@@ -71,7 +70,7 @@ class _JsonObjects:
         self._colon = f'{space} ":" {space}'
         self._comma = f'{space} "," {space}'
         name = self._key(keys.name_key)
-        arguments = f"{either(map(_quoted, dict.fromkeys((keys.arguments_key, *_ARGUMENTS_KEYS))))} {self._colon}"
+        arguments = f"{either(map(_quoted, dict.fromkeys((keys.arguments_key, *ARGUMENTS_KEYS))))} {self._colon}"
         self._first_name, self._second_name = grammar.terminal(name), grammar.terminal(f"{self._comma} {name}")
         self._first_arguments = grammar.terminal(arguments)
         self._second_arguments = grammar.terminal(f"{self._comma} {arguments}")
@@ -156,8 +155,8 @@ class _GemmaCalls:
     def body(self, tool: Tool) -> str:
         _refuse(tool, [self._form.arguments_start])
         notation = self._notation
-        values = ValueGrammar(self._grammar, notation, tool.parameters, is_lenient=not tool.strict)
         arguments = arguments_of(tool, are_values_json=False)
+        values = ValueGrammar(self._grammar, notation, arguments.schema, is_lenient=not tool.strict)
         members = values.members(arguments, notation.key, notation.other_key, self._end)
         return f"{literal(tool.name)} {self._start} {members}"
 
@@ -180,7 +179,7 @@ class _PythonCalls:
                 raise _cannot_write(tool, name)
         named = {key: one for key, one in arguments.properties.items() if _PYTHON_NAME.fullmatch(key)}
         notation = self._notation
-        values = ValueGrammar(self._grammar, notation, tool.parameters, is_lenient=not tool.strict)
+        values = ValueGrammar(self._grammar, notation, arguments.schema, is_lenient=not tool.strict)
         members = values.members(
             arguments._replace(properties=named), notation.argument, notation.other_argument, self._end
         )

@@ -21,11 +21,14 @@ where a section may be missing, and one call is, by `syntax`:
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from msgspec import Struct
 
-__all__ = ["CallFormat", "Channels", "JsonCall", "Syntax", "TaggedValues"]
+__all__ = ["CallFormat", "Channels", "JsonCall", "Syntax", "TaggedValues", "without_name"]
+
+_PART_OF_NAME = re.compile(r"(?<=[^\w.])\w+\.\Z")
 
 Syntax = Literal["json_object", "json", "tagged", "gemma", "pythonic"]
 
@@ -186,3 +189,11 @@ class CallFormat(Struct, frozen=True):
         """The first of several marks that end a call, "" if there is one only. Models forget those after it."""
         first, *others = self.call_end.split() or [""]
         return first if others and first[-1:] in (">", "]") else ""
+
+
+def without_name(call_start: str) -> str:
+    """Return the beginning of a call without white space and without what belongs to the name.
+
+    This is a text such as "functions.", which models leave out.
+    """
+    return _PART_OF_NAME.sub("", call_start.strip())

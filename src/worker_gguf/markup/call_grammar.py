@@ -15,18 +15,16 @@ from msgspec.structs import replace
 
 from worker_gguf.engine.request import Constraint
 from worker_gguf.errors import InvalidRequest
-from worker_gguf.markup.argument_schema import without_annotations
 from worker_gguf.markup.call_bodies import arguments_json, call_bodies
-from worker_gguf.markup.call_format import CallFormat, Channels
+from worker_gguf.markup.call_format import CallFormat, Channels, without_name
 from worker_gguf.markup.closed_schema import closed
 from worker_gguf.markup.lark import LarkGrammar, either, literal, optional
 from worker_gguf.markup.marks import Marks
+from worker_gguf.markup.schema_keywords import without_annotations
 from worker_gguf.markup.tool import Tool, ToolUse
 
 __all__ = ["call_constraint"]
 
-# What the beginning of a call shares with its name, such as "functions."; models leave it out.
-_PART_OF_NAME = re.compile(r"(?<=[^\w.])\w+\.\Z")
 _SPACES = ("", " ", "\n")
 _NOTHING = {"type": "object", "additionalProperties": False}
 
@@ -83,7 +81,7 @@ def _triggers(form: CallFormat) -> _Triggers:
     The same must follow each of them. So where models skip the beginning of a call, the trigger is the text that they
     do not skip, and before a bare bracket, what may come before it is a part of the trigger.
     """
-    section, start = form.section_start.strip(), _core(form.call_start)
+    section, start = form.section_start.strip(), without_name(form.call_start)
     others = [other.strip() for other in form.other_starts]
     if not section and not start:
         bracket = "[" if form.is_array else "{"
@@ -96,11 +94,6 @@ def _triggers(form: CallFormat) -> _Triggers:
     if section and not (outside and start):
         return _Triggers((section, *outside), "section")
     return _Triggers((start, *outside), "call")
-
-
-def _core(call_start: str) -> str:
-    """Return the beginning of a call without white space and without what belongs to the name."""
-    return _PART_OF_NAME.sub("", call_start.strip())
 
 
 class _Calls:
@@ -116,7 +109,7 @@ class _Calls:
         self._calls = grammar.rule(either(self._bodies.body(tool) for tool in tools))
         self._is_parallel = is_parallel
         self._space = f"{marks.space}?"
-        core = _core(form.call_start)
+        core = without_name(form.call_start)
         self._part_of_name = optional(literal(form.call_start.strip()[len(core) :]))
         self._start = self._or_others(core) if core else ""
         # The arguments of tagged calls are followed by the end of the call, which tells where the last of them ends.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
-from worker_gguf.markup.call_format import CallFormat
+from worker_gguf.markup.call_format import CallFormat, without_name
 from worker_gguf.markup.gemma_call import GemmaReader
 from worker_gguf.markup.json_call import JsonCallReader, Outcome, read_arguments
 from worker_gguf.markup.offer import Offer
@@ -17,8 +15,6 @@ __all__ = ["CallReader"]
 
 _CALL, _SECTION = 0, 1
 _MAX_NAME = 256
-# What the beginning of a call may share with the name, such as "functions."; models leave it out.
-_PART_OF_NAME = re.compile(r"(?<=[^\w.])\w+\.\Z")
 # The numbers of the markers that end a name.
 _NAME_START, _NAME_END, _ARGUMENTS, _EMPTY, _CALL_END = range(5)
 
@@ -31,7 +27,7 @@ class CallReader:
         self._source = source
         self._sink = sink
         self._offer = offer
-        self._call_start = _PART_OF_NAME.sub("", form.call_start.strip())
+        self._call_start = without_name(form.call_start)
         is_active = bool(offer or form.content_names)
         self.openers = [self._call_start, form.section_start, *form.other_starts] if is_active else []
         self.has_no_marker = bool(offer) and form.syntax is not None and not (self._call_start or form.section_start)

@@ -12,15 +12,16 @@ from worker_gguf.markup.offer import Offer
 from worker_gguf.markup.sink import Sink
 from worker_gguf.markup.source import Source, Wait
 
-__all__ = ["JsonCallReader", "Outcome", "read_arguments"]
+__all__ = ["ARGUMENTS_KEYS", "JsonCallReader", "Outcome", "read_arguments"]
 
 # What became of a text that may be a call: a whole call; text that is none; a call that began and is not whole; the
 # beginning of a call, up to the end of the answer; or what a model writes in the form of a call, but is content.
 Outcome = Literal["call", "text", "broken", "cut", "content"]
 
+ARGUMENTS_KEYS = ("arguments", "parameters")
+"""Keys of the arguments that models write though their template has another."""
 # Keys that models write though their template has others.
 _NAME_KEYS = ("name",)
-_ARGUMENTS_KEYS = ("arguments", "parameters")
 _FUNCTION_KEY = "function"
 _OTHER_KEYS = ("type", "id")
 
@@ -31,7 +32,7 @@ class JsonCallReader:
     def __init__(self, keys: JsonCall, is_strict: bool) -> None:
         self._is_name_key = keys.is_name_key
         self._name_keys = {keys.name_key, *_NAME_KEYS} - {""}
-        self._arguments_keys = {keys.arguments_key, *_ARGUMENTS_KEYS} - {""}
+        self._arguments_keys = {keys.arguments_key, *ARGUMENTS_KEYS} - {""}
         self._function_keys = {keys.function_key, _FUNCTION_KEY} - {""}
         self._other_keys = {keys.id_key, *_OTHER_KEYS, *(key for key, _ in keys.constants)} - {""}
         self._is_strict = is_strict

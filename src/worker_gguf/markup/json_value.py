@@ -8,6 +8,7 @@ from typing import Any
 
 from worker_gguf.engine.json_form import JSON_FORM
 from worker_gguf.markup.lark import literal
+from worker_gguf.markup.schema_keywords import DATA, DEFINITIONS, NAMED_SCHEMAS, Schema, target
 
 __all__ = ["LINE_OR_BLANK", "json_value"]
 
@@ -15,12 +16,8 @@ LINE_OR_BLANK = r" |\n[ \t]{0,64}"
 """Regular expression of the white space that may stand between the parts of a JSON value: one space, or a line break
 and an indentation. So values on one line and on many are allowed, and a model cannot write white space for ever."""
 
-_DOCUMENT = "document"
-# The values of these keywords are data, in which "$ref" has no meaning.
-_DATA = frozenset({"const", "default", "enum", "examples"})
 
-
-def json_value(schema: object, document: Mapping[str, Any], *, is_lenient: bool, is_spaced: bool = True) -> str:
+def json_value(schema: object, document: Schema, *, is_lenient: bool, is_spaced: bool = True) -> str:
     """Return an expression for a value that matches `schema`, which is a part of `document` or all of it.
 
     With `is_lenient`, keywords that llguidance does not know are left out. Where a value is an alternative to a
@@ -37,8 +34,8 @@ def json_value(schema: object, document: Mapping[str, Any], *, is_lenient: bool,
     if schema is False:
         schema = {"not": {}}
     parts = dict(schema) if isinstance(schema, Mapping) else {}
-    if schema is not document and _refers(parts):
-        parts = {**_moved(parts), "$defs": {_DOCUMENT: _moved(document)}}
+    if schema is not document:
+        parts = _Moved(document).alone(parts)
     return "%json " + json.dumps({**parts, "x-guidance": options})
 
 
@@ -47,29 +44,44 @@ def json_text(value: object) -> str:
     return literal(json.dumps(value, ensure_ascii=False))
 
 
-def _refers(schema: object) -> bool:
-    match schema:
-        case Mapping():
-            return isinstance(schema.get("$ref"), str) or any(map(_refers, schema.values()))
-        case list():
-            return any(map(_refers, schema))
-        case _:
-            return False
+class _Moved:
+    """A part of a document with the definitions that it needs, and no others."""
 
+    def __init__(self, document: Schema) -> None:
+        self._document = document
+        self._names: dict[str, str] = {}
+        self._waiting: list[tuple[str, object]] = []
 
-def _moved(schema: object) -> Any:
-    """Return the schema with its references changed so that they hold where the document is a definition."""
-    match schema:
-        case Mapping():
-            return {
-                key: f"#/$defs/{_DOCUMENT}{value[1:]}"
-                if key == "$ref" and isinstance(value, str) and value.startswith("#")
-                else value
-                if key in _DATA
-                else _moved(value)
-                for key, value in schema.items()
-            }
-        case list():
-            return [_moved(one) for one in schema]
-        case _:
-            return schema
+    def alone(self, schema: Schema) -> dict[str, Any]:
+        """Return the part as a document. References in it lead to its own definitions."""
+        result: dict[str, Any] = self._part(schema)
+        definitions: dict[str, Any] = {}
+        while self._waiting:
+            name, definition = self._waiting.pop()
+            definitions[name] = self._part(definition)
+        return {**result, "$defs": definitions} if definitions else result
+
+    def _part(self, schema: object) -> Any:
+        match schema:
+            case Mapping():
+                return {key: self._value(key, value) for key, value in schema.items() if key not in DEFINITIONS}
+            case list():
+                return [self._part(one) for one in schema]
+            case _:
+                return schema
+
+    def _value(self, keyword: str, value: object) -> Any:
+        if keyword == "$ref" and isinstance(value, str):
+            return self._reference(value)
+        if keyword in NAMED_SCHEMAS and isinstance(value, Mapping):
+            return {name: self._part(one) for name, one in value.items()}
+        return value if keyword in DATA else self._part(value)
+
+    def _reference(self, reference: str) -> str:
+        if reference not in self._names:
+            found = target(reference, self._document)
+            if found is None:
+                return reference
+            self._names[reference] = f"d{len(self._names)}"
+            self._waiting.append((self._names[reference], found))
+        return f"#/$defs/{self._names[reference]}"

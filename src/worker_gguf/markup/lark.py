@@ -5,17 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
+from worker_gguf.errors import InvalidRequest
+
 __all__ = ["LarkGrammar", "either", "literal", "optional"]
 
+# Characters of a grammar. The schemas of few requests have a tenth of this.
+_LONGEST = 4 * 2**20
 _quoted = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class LarkGrammar:
-    """Collects rules and terminals and names them. Equal bodies have one name."""
+    """Collects rules and terminals and names them. Equal bodies have one name.
+
+    Raises InvalidRequest where the grammar becomes too long, which only the schemas of a request can make it.
+    """
 
     def __init__(self) -> None:
         self._names: dict[tuple[str, str], str] = {}
         self._lines: list[str] = []
+        self._n_characters = 0
 
     def rule(self, body: str, option: str = "") -> str:
         """Return the name of a rule with this body, and in brackets an option such as "lazy"."""
@@ -33,11 +41,11 @@ class LarkGrammar:
 
     def define(self, name: str, body: str) -> None:
         """Define a reserved rule."""
-        self._lines.append(f"{name}: {body}")
+        self._add(f"{name}: {body}")
 
     def define_with_number(self, name: str, options: Iterable[str]) -> None:
         """Define a reserved rule that has a number as its parameter."""
-        self._lines.append(f"{name}::_ : " + "\n  | ".join(options))
+        self._add(f"{name}::_ : " + "\n  | ".join(options))
 
     def text(self, start: str) -> str:
         """Return the text of the grammar, whose first rule has the body `start`."""
@@ -48,8 +56,14 @@ class LarkGrammar:
         name = self._names.get(key)
         if name is None:
             name = self._names[key] = f"{letter}{len(self._names)}"
-            self._lines.append(f"{name}{option}: {body}")
+            self._add(f"{name}{option}: {body}")
         return name
+
+    def _add(self, line: str) -> None:
+        self._n_characters += len(line)
+        if self._n_characters > _LONGEST:
+            raise InvalidRequest("The schemas of the tools are too large for a grammar.", param="tools")
+        self._lines.append(line)
 
 
 def literal(text: str) -> str:

@@ -17,6 +17,8 @@ __all__ = ["Marks", "Piece"]
 _SPACE = r"/[ \t\r\n]{1,8}/"
 # The white space that Python's regular expressions know; the parser skips it.
 _ANY_SPACE = r"/[ \t-\r]*/"
+# Characters of a control token. A longer text is none, so a long name in a mark costs little.
+_LONGEST_TOKEN = 64
 _LINE_BREAK = re.compile(r"\s*\n\s*")
 
 
@@ -106,7 +108,9 @@ class Marks:
 
     def _token_at(self, text: str, start: int) -> tuple[int | None, int]:
         """Return the longest control token that begins at `start`, and where it ends."""
-        for end in range(len(text), start, -1):
+        if text[start].isalnum() or text[start].isspace():  # no control token begins so
+            return None, start
+        for end in range(min(len(text), start + _LONGEST_TOKEN), start, -1):
             token = self._token_of(text[start:end])
             if token is not None:
                 return token, end

@@ -9,7 +9,7 @@ from functools import cached_property
 from worker_gguf.engine.request import Constraint, Thinking
 from worker_gguf.errors import TemplateError
 from worker_gguf.markup.call_format import CallFormat, Channels
-from worker_gguf.markup.call_grammar import call_constraint
+from worker_gguf.markup.kept_constraints import KeptConstraints
 from worker_gguf.markup.parser import AnswerParser
 from worker_gguf.markup.probe import probe_format, with_think_tags
 from worker_gguf.markup.tool import Tool, ToolUse
@@ -28,6 +28,7 @@ class Markup:
     def __init__(self, find_format: Callable[[], CallFormat], find_turn_start: Callable[[], str]) -> None:
         self._find_format = find_format
         self._find_turn_start = find_turn_start
+        self._constraints = KeptConstraints()
 
     @classmethod
     def of_template(
@@ -90,12 +91,12 @@ class Markup:
         )
 
     def call_constraint(self, use: ToolUse, token_of: Callable[[str], int | None]) -> Constraint:
-        """Return the constraint that holds an answer to these calls.
+        """Return the constraint that holds an answer to these calls. Those of the last requests are kept.
 
         `token_of` returns the id of a control token by its text, else None. Raises InvalidRequest if a tool cannot be
         written in this format.
         """
-        return call_constraint(self.format, use, token_of)
+        return self._constraints.of(self.format, use, token_of)
 
     @cached_property
     def _turn_start(self) -> str:

@@ -6,14 +6,13 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Protocol
 
-from worker_gguf.markup.argument_schema import Bounds
+from worker_gguf.markup.argument_schema import OTHER_KEY
 from worker_gguf.markup.lark import LarkGrammar, either, literal, optional
 from worker_gguf.markup.marks import Marks
+from worker_gguf.markup.tool_schema import Bounds
 
 __all__ = ["GemmaNotation", "Notation", "PythonNotation"]
 
-# A key that a schema does not name.
-_OTHER_KEY = r"/\w([\w .\-]{0,62}\w)?/"
 _OTHER_ARGUMENT = "/[A-Za-z_][A-Za-z0-9_]{0,63}/"
 _HEX = "[0-9a-fA-F]"
 _PYTHON_ESCAPE = rf"\\(['\x22\\nrt]|x{_HEX}{{2}}|u{_HEX}{{4}}|U00(0{_HEX}|10){_HEX}{{4}})"
@@ -71,7 +70,7 @@ class GemmaNotation:
         return f"{self.text(name)} {self._grammar.terminal(self._colon)}"
 
     def other_key(self, names: Collection[str]) -> str:
-        return self._grammar.terminal(f"({_but(_OTHER_KEY, map(literal, names))}) {self._colon}")
+        return self._grammar.terminal(f"({_but(OTHER_KEY, map(literal, names))}) {self._colon}")
 
     def text(self, value: str) -> str:
         quote = self._marks.expression(self._quote, space_before=False, space_after=False)
@@ -111,7 +110,7 @@ class PythonNotation:
         return f"{self.text(name)} {self._colon}"
 
     def other_key(self, names: Collection[str]) -> str:
-        quoted = _but(_OTHER_KEY, map(literal, names))
+        quoted = _but(OTHER_KEY, map(literal, names))
         options = (f"{literal(quote)} ({quoted}) {literal(quote)}" for quote in "'\"")
         return f"{self._grammar.terminal(either(options))} {self._colon}"
 

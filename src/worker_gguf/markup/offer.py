@@ -9,16 +9,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
+from worker_gguf.markup.schema_keywords import target
 from worker_gguf.markup.tool import Tool
 
-__all__ = ["Offer", "as_json", "json_types", "literal_as_json", "python_as_json"]
+__all__ = ["Offer", "Parameters", "Types", "as_json", "literal_as_json", "python_as_json"]
 
 _ALL_TYPES = frozenset({"string", "number", "integer", "boolean", "null", "array", "object"})
 _PYTHON_WORDS = {"true": "True", "false": "False", "null": "None"}
 _JSON_WORD_OR_STRING = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\b(?:true|false|null)\b""")
-# Where a schema refers to itself, or to very many others, no more is looked at.
-_MAX_DEPTH = 8
-_MAX_SCHEMAS = 500
+# References that lead to references, and options of options.
+_MAX_DEPTH = 64
 
 
 class Offer:
@@ -54,6 +54,7 @@ class Parameters:
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
         self._schema = schema
+        self._types = Types(schema)
         properties = schema.get("properties")
         self._properties: Mapping[str, Any] = properties if isinstance(properties, Mapping) else {}
 
@@ -72,28 +73,35 @@ class Parameters:
 
     def types_of(self, schema: object) -> frozenset[str]:
         """Return the JSON types that a schema within this tool's schema allows."""
-        return json_types(schema, self._schema)
+        return self._types.of(schema)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._properties)
 
 
-def json_types(schema: object, root: Mapping[str, Any]) -> frozenset[str]:
-    """Return the JSON types that a schema allows, by the keywords that name types or values."""
-    return _Types(root).of(schema)
+class Types:
+    """Finds the JSON types of the schemas within one document, of each only once. What it does not see allows all.
 
-
-class _Types:
-    """Finds types within one document. It looks at a limited number of schemas; what it does not see allows all."""
+    A schema must not change after it was asked for.
+    """
 
     def __init__(self, root: Mapping[str, Any]) -> None:
         self._root = root
-        self._n_left = _MAX_SCHEMAS
+        # By the identity of the schema, which is kept so that no other can have it.
+        self._known: dict[int, tuple[object, frozenset[str]]] = {}
 
     def of(self, schema: object, depth: int = 0) -> frozenset[str]:
-        self._n_left -= 1
-        if not isinstance(schema, Mapping) or depth > _MAX_DEPTH or self._n_left < 0:
+        """Return the JSON types that a schema allows, by the keywords that name types or values."""
+        if not isinstance(schema, Mapping) or depth > _MAX_DEPTH:
             return _ALL_TYPES
+        known = self._known.get(id(schema))
+        if known is None:
+            # A schema that leads to itself says nothing more of its types.
+            self._known[id(schema)] = (schema, _ALL_TYPES)
+            known = self._known[id(schema)] = (schema, self._of(schema, depth))
+        return known[1]
+
+    def _of(self, schema: Mapping[str, Any], depth: int) -> frozenset[str]:
         types = _ALL_TYPES
         declared = schema.get("type")
         if isinstance(declared, str):
@@ -110,7 +118,7 @@ class _Types:
         for one in schema["allOf"] if isinstance(schema.get("allOf"), list) else ():
             types &= self.of(one, depth + 1)
         if isinstance(schema.get("$ref"), str):
-            types &= self.of(_resolve(schema["$ref"], self._root), depth + 1)
+            types &= self.of(target(schema["$ref"], self._root), depth + 1)
         return types or _ALL_TYPES
 
 
@@ -135,14 +143,6 @@ def _type_of(value: object) -> tuple[str, ...]:
             return ("array",)
         case _:
             return ("object",)
-
-
-def _resolve(reference: str, root: Mapping[str, Any]) -> object:
-    """Return the schema that a reference within the document points to, else True."""
-    found: object = root
-    for step in reference.removeprefix("#").split("/")[1:]:
-        found = found.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(found, Mapping) else None
-    return True if found is None or not reference.startswith("#") else found
 
 
 def as_json(text: str, types: frozenset[str]) -> str:

@@ -12,27 +12,16 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from worker_gguf.errors import InvalidRequest
-from worker_gguf.markup.argument_schema import (
-    Arguments,
-    Bounds,
-    merged,
-    object_of,
-    sizes_of,
-    text_bounds,
-    texts_of,
-    too_complex,
-)
+from worker_gguf.markup.argument_schema import OTHER_KEY, Arguments, object_of, sizes_of
 from worker_gguf.markup.call_format import CallFormat, TaggedValues
 from worker_gguf.markup.json_value import json_value
 from worker_gguf.markup.lark import LarkGrammar, either, literal, optional
 from worker_gguf.markup.marks import Marks
 from worker_gguf.markup.named_items import Item, items_in_any_order
-from worker_gguf.markup.offer import json_types
+from worker_gguf.markup.tool_schema import Bounds, ToolSchema, too_complex
 
 __all__ = ["TaggedArguments"]
 
-# The name of an argument that the schema does not name.
-_OTHER_KEY = r"/\w([\w .\-]{0,62}\w)?/"
 _ANY_KEY = r'/[^<>"\n]+/'
 _ANY_TEXT = "/(?s:.*)/"
 _SOME_TEXT = "/(?s:.+)/"
@@ -64,7 +53,7 @@ class TaggedArguments:
         self._values = values
         self._close = form.call_end or form.section_end
         self._texts: dict[str, str] = {}
-        self._rules: dict[tuple[str, str, int], str] = {}
+        self._rules: dict[tuple[str, str, ToolSchema], str] = {}
         # A line break after the last mark before a value, and one before the mark at its end, are not part of it.
         self._is_on_lines = (values.value_start or values.key_end).endswith("\n")
 
@@ -78,7 +67,7 @@ class TaggedArguments:
         others = None
         if arguments.others is not None and not values.key_close:
             known = either(map(literal, arguments.properties)) if arguments.properties else ""
-            key = self._grammar.terminal(f"{_OTHER_KEY} & ~{known}" if known else _OTHER_KEY)
+            key = self._grammar.terminal(f"{OTHER_KEY} & ~{known}" if known else OTHER_KEY)
             others = self._item(key, "", arguments.others, arguments)
         start = marks.expression(values.key_start)
         return items_in_any_order(
@@ -109,7 +98,7 @@ class TaggedArguments:
             fixed += self._nested_ways(end, schema, arguments)
         if not fixed and not raw:
             raise InvalidRequest("The schema of a tool has an argument for which no value is possible.", param="tools")
-        bounds = text_bounds(schema, arguments.document)
+        bounds = arguments.schema.text_bounds(schema)
         if raw and not self._can_look_ahead(end):
             fixed += [f"{head} {self._raw_text(end, bounds)}" for head in raw]
             raw = []
@@ -129,20 +118,20 @@ class TaggedArguments:
 
     def _ways(self, schema: object, arguments: Arguments) -> Iterator[_Way]:
         values = self._values
-        types = json_types(schema, arguments.document)
+        types = arguments.schema.types(schema)
         if values.is_json:
-            yield _Way(self._head(""), json_value(schema, arguments.document, is_lenient=arguments.is_lenient))
+            yield _Way(self._head(""), json_value(schema, arguments.schema.root, is_lenient=arguments.is_lenient))
             return
         for word in values.types if values.type_start else ("",):
             allowed = types & _types_of_word(word, values)
             if "string" in allowed:
-                texts = texts_of(schema, arguments.document)
+                texts = arguments.schema.texts(schema)
                 head = self._head(word, space_after=False)
                 if texts:
                     yield _Way(head, self._one_of(texts), is_text=True)
                 elif texts is None:
                     yield _Way(head)
-                    if text_bounds(schema, arguments.document) is None:
+                    if arguments.schema.text_bounds(schema) is None:
                         continue  # a value of any other type is also such a text
             if rest := allowed - {"string"} - (_NESTED if values.is_nested else frozenset()):
                 yield from self._json_ways(self._head(word), schema, rest, arguments, is_alone="string" not in allowed)
@@ -150,12 +139,12 @@ class TaggedArguments:
     def _nested_ways(self, end: str, schema: object, arguments: Arguments) -> Iterator[str]:
         """Yield the ways to write an object or an array as values in values, with the mark at its end."""
         marks, values = self._marks, self._values
-        types = json_types(schema, arguments.document)
-        own = merged(schema, arguments.document)
+        types = arguments.schema.types(schema)
+        own = arguments.schema.merged(schema)
         start, close = marks.expression(values.key_start), marks.expression(end)
         head = marks.expression(values.key_end)
         if "object" in types:
-            shape = object_of(own, arguments.document, is_lenient=arguments.is_lenient)
+            shape = object_of(own, arguments.schema, is_lenient=arguments.is_lenient)
             items = [
                 Item(self._named(key, one, shape), is_required=key in shape.required)
                 for key, one in shape.properties.items()
@@ -170,7 +159,9 @@ class TaggedArguments:
 
     def _named(self, key: str, schema: object, arguments: Arguments) -> str:
         """Return the rule of a key and its value inside another value."""
-        known = (key, json.dumps(schema), id(arguments.document))
+        text = json.dumps(schema)
+        arguments.schema.count(n_characters=len(text))
+        known = (key, text, arguments.schema)
         if known not in self._rules:
             if len(self._rules) == _MOST_RULES:
                 raise too_complex()
@@ -185,11 +176,10 @@ class TaggedArguments:
         words: list[str] = []
         if isinstance(schema, dict) and not schema.keys() & {"enum", "const"}:
             words = [literal(word) for kind in sorted(types) for word in _PYTHON_WORDS.get(kind, ())]
-        document = arguments.document
-        if types != json_types(schema, document):
+        if types != arguments.schema.types(schema):
             schema = {"allOf": [schema, {"type": sorted(types)}]}
         is_spaced = is_alone and not words
-        value = json_value(schema, document, is_lenient=arguments.is_lenient, is_spaced=is_spaced)
+        value = json_value(schema, arguments.schema.root, is_lenient=arguments.is_lenient, is_spaced=is_spaced)
         yield _Way(head, either([value, *words]))
 
     def _head(self, word: str, *, space_after: bool = True) -> str:

@@ -10,39 +10,50 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from worker_gguf.errors import InvalidRequest
-from worker_gguf.markup.argument_schema import Arguments, merged, object_of, sizes_of, text_bounds, too_complex
+from worker_gguf.markup.argument_schema import Arguments, object_of, sizes_of
 from worker_gguf.markup.json_value import json_value
 from worker_gguf.markup.lark import LarkGrammar, either, literal
 from worker_gguf.markup.named_items import Item, items_in_any_order
 from worker_gguf.markup.notation import Notation
+from worker_gguf.markup.tool_schema import ToolSchema, too_complex
 
 __all__ = ["ValueGrammar"]
 
 _TYPES = ("string", "number", "boolean", "null", "array", "object")
 _OF_NUMBERS = ("exclusiveMaximum", "exclusiveMinimum", "maximum", "minimum", "multipleOf")
 _MOST_RULES = 2000
+_STEPS_OF_MEMBER = 8
 
 
 class ValueGrammar:
-    """Writes the values of one tool into a grammar. `document` is the tool's schema, in which references are found."""
+    """Writes the values of one tool into a grammar. `schema` is that of the tool, in which references are found."""
 
-    def __init__(self, grammar: LarkGrammar, notation: Notation, document: Mapping[str, Any], is_lenient: bool) -> None:
+    def __init__(self, grammar: LarkGrammar, notation: Notation, schema: ToolSchema, is_lenient: bool) -> None:
         self._grammar = grammar
         self._notation = notation
-        self._document = document
+        self._schema = schema
         self._is_lenient = is_lenient
         self._rules: dict[str, str] = {}
+        # By the identity of the schema, which is kept so that no other can have it.
+        self._written: dict[int, tuple[object, str]] = {}
 
     def value(self, schema: object) -> str:
         """Return the name of a rule for a value. A schema that refers to itself becomes a rule that does so too."""
-        own = merged(schema, self._document)
-        known = json.dumps(own, sort_keys=False)
+        own = self._schema.merged(schema)
+        written = self._written.get(id(own))
+        if written is None:
+            written = self._written[id(own)] = (own, self._rule(own))
+        return written[1]
+
+    def _rule(self, schema: Mapping[str, Any]) -> str:
+        known = json.dumps(schema, sort_keys=False)
+        self._schema.count(n_characters=len(known))
         name = self._rules.get(known)
         if name is None:
             if len(self._rules) == _MOST_RULES:
                 raise too_complex()
             name = self._rules[known] = self._grammar.reserve()
-            self._grammar.define(name, self._options(own))
+            self._grammar.define(name, self._options(schema))
         return name
 
     def members(
@@ -56,6 +67,7 @@ class ValueGrammar:
 
         `key` writes the name of a member, and `other_key` any name but the given ones.
         """
+        self._schema.count(_STEPS_OF_MEMBER * len(arguments.properties))
         items = [
             Item(f"{key(name)} {self.value(one)}", is_required=name in arguments.required)
             for name, one in arguments.properties.items()
@@ -75,15 +87,14 @@ class ValueGrammar:
         for keyword in ("anyOf", "oneOf"):
             if isinstance(schema.get(keyword), list) and schema[keyword]:
                 beside = {key: value for key, value in schema.items() if key != keyword}
-                options = (merged(option, self._document) for option in schema[keyword])
-                return either(self.value({**beside, **option}) for option in options)
+                return either(self.value({"allOf": [beside, option]}) for option in schema[keyword])
         return either(self._of_type(kind, schema) for kind in _types(schema))
 
     def _of_type(self, kind: str, schema: Mapping[str, Any]) -> str:
         notation = self._notation
         match kind:
             case "string":
-                return notation.any_text(text_bounds(schema, self._document))
+                return notation.any_text(self._schema.text_bounds(schema))
             case "number" | "integer":
                 limits = {key: schema[key] for key in _OF_NUMBERS if key in schema}
                 number = {"type": kind, **limits}
@@ -102,7 +113,7 @@ class ValueGrammar:
                 )
 
     def _object(self, schema: Mapping[str, Any]) -> str:
-        members = object_of(schema, self._document, is_lenient=self._is_lenient)
+        members = object_of(schema, self._schema, is_lenient=self._is_lenient)
         return f'"{{" {self.members(members, self._notation.key, self._notation.other_key, chr(34) + "}" + chr(34))}'
 
     def _array(self, schema: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Protocol
 
 from msgspec import Struct
@@ -45,6 +46,8 @@ class TemplateMarkup(Protocol):
     def call_constraint(self, use: ToolUse, token_of: Callable[[str], int | None]) -> Constraint: ...
 
 
+# The marks of a format have a few hundred texts that may be a control token.
+_MOST_TEXTS = 4096
 # Takes the source of a template, what renders it, and what tells whether a text is one token.
 NewMarkup = Callable[[str, Callable[..., str], Callable[[str], bool]], TemplateMarkup]
 
@@ -68,6 +71,7 @@ class Markups:
         self._new_markup = new_markup
         self._lock = threading.Lock()
         self._known: dict[ChatTemplate, KnownMarkup] = {}
+        self._control_token = lru_cache(_MOST_TEXTS)(self._find_control_token)
 
     def of(self, template: ChatTemplate) -> KnownMarkup:
         """Return the markup of a template. The first call renders several dozen small conversations."""
@@ -88,6 +92,9 @@ class Markups:
 
     def control_token(self, text: str) -> int | None:
         """Return the id of the control token that is written so, or None."""
+        return self._control_token(text)
+
+    def _find_control_token(self, text: str) -> int | None:
         tokens = self._tokens(text)
         return tokens[0] if len(tokens) == 1 and not self._pieces.piece(tokens[0]) else None
 
