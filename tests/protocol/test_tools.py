@@ -14,6 +14,9 @@ from worker_gguf.protocol.tools import MAX_TOOLS, ToolRequest
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
 
+NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
+
+
 def tool(name: str = "weather", **fields: Any) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, "parameters": CITY, **fields}}
 
@@ -47,7 +50,7 @@ def test_a_tool_is_read_with_its_schema() -> None:
     request = read(tools=[tool(description="The weather.", strict=True), tool("now", parameters=None)])
     weather, now = request.offered
     assert weather == Tool("weather", CITY, "The weather.", strict=True)
-    assert now == Tool("now", {"type": "object"})
+    assert now == Tool("now", NOTHING)
     assert request.use == ToolUse((weather, now))
 
 
@@ -73,7 +76,7 @@ def test_a_template_gets_no_parameter_that_is_true() -> None:
 def test_a_template_always_finds_parameters_with_properties(parameters: Any) -> None:
     request = read(tools=[tool(parameters=parameters)])
     assert request.definitions[0]["function"]["parameters"] == {"type": "object", "properties": {}}
-    assert request.offered[0].parameters == {"type": "object"}
+    assert request.offered[0].parameters == ({"type": "object"} if parameters else NOTHING)
 
 
 def test_the_flat_form_of_a_tool_is_the_same() -> None:
@@ -206,7 +209,7 @@ def test_functions_are_the_older_tools() -> None:
     assert read(functions=[function], function_call="auto") == request
     assert read(functions=[function], function_call="none").use is None
     named = read(functions=[function, {"name": "now"}], function_call={"name": "now"}).use
-    assert named == ToolUse((Tool("now", {"type": "object"}),), is_required=True, is_parallel=False)
+    assert named == ToolUse((Tool("now", NOTHING),), is_required=True, is_parallel=False)
 
 
 @pytest.mark.parametrize(
@@ -229,3 +232,23 @@ def test_a_completion_has_no_tools() -> None:
         with pytest.raises(UnsupportedParameter, match="Use /v1/chat/completions") as refused:
             parse_completion({"prompt": "x", name: value}, Defaults())
         assert refused.value.param == name
+
+
+@pytest.mark.parametrize(
+    ("parameters", "is_closed"),
+    [
+        (None, True),
+        ({}, True),
+        ({"type": "object", "properties": {}}, True),
+        ({"type": "object", "properties": {}, "required": [], "$schema": "x", "title": "None"}, True),
+        ({"type": "object"}, False),
+        ({"type": "object", "properties": {}, "additionalProperties": True}, False),
+        ({"type": "object", "properties": {}, "patternProperties": {"^x": {}}}, False),
+    ],
+)
+def test_a_function_without_parameters_takes_none(parameters: dict[str, Any] | None, *, is_closed: bool) -> None:
+    tool = {"type": "function", "function": {"name": "now", "parameters": parameters}}
+    call = parse_chat({"messages": [{"role": "user", "content": "a"}], "tools": [tool]}, Defaults())
+    assert call.tools.use is not None
+    (offered,) = call.tools.use.tools
+    assert (offered.parameters.get("additionalProperties") is False) == is_closed

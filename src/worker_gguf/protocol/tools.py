@@ -18,6 +18,9 @@ from worker_gguf.protocol.validation import invalid, required
 
 __all__ = ["MAX_TOOLS", "NO_TOOLS", "ToolRequest", "read_tools"]
 
+# Beside empty properties, these say nothing else of the arguments.
+_OF_NOTHING = frozenset({"$schema", "description", "properties", "required", "title", "type"})
+
 MAX_TOOLS = 1024
 # OpenAI's rule for the name of a function.
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -142,7 +145,9 @@ class _Functions:
         if strict is not None and not isinstance(strict, bool):
             raise invalid(f"{param}.strict", "must be true or false")
         parameters = _parameters(f"{param}.parameters", function.get("parameters"))
-        guaranteed = self._schemas.guaranteed(f"{param}.parameters", parameters, is_strict=bool(strict))
+        guaranteed = self._schemas.guaranteed(
+            f"{param}.parameters", _closed_if_empty(parameters), is_strict=bool(strict)
+        )
         self.offered[name] = Tool(name, guaranteed, description, bool(strict))
         self.definitions.append({"type": "function", "function": _definition(function, parameters)})
 
@@ -160,6 +165,15 @@ def _parameters(param: str, parameters: object) -> Mapping[str, Any]:
     if kind != "object" and not (isinstance(kind, list) and "object" in kind):
         raise invalid(f"{param}.type", "must be 'object', because the arguments of a call are one")
     return parameters
+
+
+def _closed_if_empty(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the schema of a function without parameters, by a missing schema or by empty properties, as OpenAI has it.
+
+    A schema that says only "object" takes any arguments.
+    """
+    is_empty = not parameters or (parameters.get("properties") == {} and not parameters.keys() - _OF_NOTHING)
+    return {**parameters, "properties": {}, "additionalProperties": False} if is_empty else parameters
 
 
 def _definition(function: Mapping[str, Any], parameters: Mapping[str, Any]) -> Mapping[str, Any]:
