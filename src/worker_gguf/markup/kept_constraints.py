@@ -10,7 +10,6 @@ from hashlib import sha256
 
 from worker_gguf.engine.request import Constraint
 from worker_gguf.markup.call_format import CallFormat
-from worker_gguf.markup.call_grammar import call_constraint
 from worker_gguf.markup.tool import ToolUse
 
 __all__ = ["KeptConstraints"]
@@ -32,6 +31,9 @@ class KeptConstraints:
 
     def of(self, form: CallFormat, use: ToolUse, token_of: TokenOf) -> Constraint:
         """Return what `call_constraint` returns for this, which may be one that it returned before."""
+        # Imported here, because a start should not wait for it.
+        from worker_gguf.markup.call_grammar import call_constraint
+
         written = _written(use)
         if written is None:
             return call_constraint(form, use, token_of)

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 
 from worker_gguf.markup.tool import Tool, ToolUse
 from worker_gguf.protocol.bodies import ChatBody
-from worker_gguf.protocol.tool_schemas import ToolSchemas
 from worker_gguf.protocol.validation import invalid, required
+
+if TYPE_CHECKING:
+    from worker_gguf.protocol.tool_schemas import ToolSchemas
 
 __all__ = ["MAX_TOOLS", "NO_TOOLS", "ToolRequest", "read_tools"]
 
@@ -123,7 +125,7 @@ class _Functions:
     def __init__(self) -> None:
         self.definitions: list[Mapping[str, Any]] = []
         self.offered: dict[str, Tool] = {}
-        self._schemas = ToolSchemas()
+        self._schemas: ToolSchemas | None = None
 
     def add(self, param: str, function: object) -> None:
         """Check one function and add it. Raises InvalidRequest."""
@@ -145,6 +147,11 @@ class _Functions:
         if strict is not None and not isinstance(strict, bool):
             raise invalid(f"{param}.strict", "must be true or false")
         parameters = _parameters(f"{param}.parameters", function.get("parameters"))
+        if self._schemas is None:
+            # Imported here, because a start should not wait for it.
+            from worker_gguf.protocol.tool_schemas import ToolSchemas
+
+            self._schemas = ToolSchemas()
         guaranteed = self._schemas.guaranteed(
             f"{param}.parameters", _closed_if_empty(parameters), is_strict=bool(strict)
         )
@@ -153,7 +160,7 @@ class _Functions:
 
     def ignored(self) -> Iterable[str]:
         """Return the places of what the schemas have and calls are not held to."""
-        return self._schemas.ignored()
+        return () if self._schemas is None else self._schemas.ignored()
 
 
 def _parameters(param: str, parameters: object) -> Mapping[str, Any]:

@@ -14,7 +14,6 @@ from worker_gguf.errors import UnsupportedParameter
 from worker_gguf.markup.call_format import CallFormat
 from worker_gguf.markup.lark import literal, optional
 from worker_gguf.markup.tool import ToolUse
-from worker_gguf.service.calls_or_json import calls_or_json, has_bare_calls
 from worker_gguf.service.markups import TemplateMarkup
 
 __all__ = ["answer_constraint"]
@@ -37,6 +36,9 @@ def answer_constraint(
     before, after = _marks_around(markup.format, token_of)
     if use is None and not (before or after):
         return text
+    # Imported here, because a start should not wait for it.
+    from worker_gguf.service.calls_or_json import calls_or_json, has_bare_calls
+
     if use is not None and has_bare_calls(markup.format) and not text.triggers:
         one = calls_or_json(markup.format, use, text) if text.kind == "json_schema" else None
         if one is None:
