@@ -98,8 +98,9 @@ class TaggedArguments:
             fixed += self._nested_ways(end, schema, arguments)
         if not fixed and not raw:
             raise InvalidRequest("The schema of a tool has an argument for which no value is possible.", param="tools")
-        # Next to other values, a bounded text would hide those that are written with more characters.
-        bounds = None if fixed else arguments.schema.text_bounds(schema)
+        # Next to other values, a bounded text may hide those that are written with more characters: then the grammar is
+        # narrower than the schema.
+        bounds = arguments.schema.text_bounds(schema)
         if raw and not self._can_look_ahead(end):
             fixed += [f"{head} {self._raw_text(end, bounds)}" for head in raw]
             raw = []
