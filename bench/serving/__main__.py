@@ -8,7 +8,7 @@ from pathlib import Path
 from bench import models
 from bench.serving import long_prompt, lookup, restored, shared_prefix, soak
 from bench.serving.findings import Findings
-from bench.serving.servers import Setup
+from bench.serving.servers import Setup, add_arguments
 from tools.cache import MODELS
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -38,24 +38,19 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.serving", description=__doc__)
     # No `choices`: argparse would check the empty default against them.
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(NAMES)}; default: all but soak")
-    parser.add_argument("--rounds", type=int, default=5)
+    add_arguments(parser)
     parser.add_argument("--quick", action="store_true", help="one round, fewer prompts")
     parser.add_argument("--requests", type=int, default=soak.Sizes().requests, help="of soak")
     parser.add_argument("--model", default="small", choices=models.SHAPES)
     parser.add_argument("--chat-model", type=Path, default=CHAT_MODEL, help="of lookup; default: SmolLM2-135M-Instruct")
-    parser.add_argument("--worker-env", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
-    parser.add_argument("--peer-command", help="a server to start; {model} {port} {n_parallel} {n_ctx} {n_ctx_total}")
     parser.add_argument(
         "--peer-lookup",
         default="",
         metavar="OPTIONS",
         help="that switch the peer's lookup on: --peer-lookup='--spec-type ...'",
     )
-    parser.add_argument("--peer-name", default="peer")
-    parser.add_argument("--peer-ready", default="/health", help="the path that answers 200 once the peer is ready")
     parser.add_argument("--name", default="last", help="of the files in --results")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the figures")
-    parser.add_argument("--cache", type=Path, default=models.CACHE)
     args = parser.parse_args(given)
     if unknown := set(args.parts) - set(NAMES):
         parser.error(f"unknown: {', '.join(sorted(unknown))}. The parts are {', '.join(NAMES)}.")
@@ -74,15 +69,7 @@ def main(given: Sequence[str] | None = None) -> int:
     named = ("parts", "rounds", "requests", "model", "worker_env", "peer_lookup")
     settings = {name: getattr(args, name) for name in named} | {"chat_model": args.chat_model.name}
     findings = Findings(settings | {"peer": args.peer_name if args.peer_command else None})
-    setup = Setup(
-        findings,
-        args.rounds,
-        args.cache,
-        dict(pair.split("=", 1) for pair in args.worker_env),
-        args.peer_command,
-        args.peer_name,
-        args.peer_ready,
-    )
+    setup = Setup.of(args, findings)
     for part in args.parts:
         print(part, file=sys.stderr, flush=True)
         setup.note_other_load()

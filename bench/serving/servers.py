@@ -1,5 +1,6 @@
 """The servers under measurement: the worker and, if there is a command for one, a peer beside it."""
 
+import argparse
 import json
 import sys
 import urllib.request
@@ -52,6 +53,12 @@ class Setup:
     peer_name: str = "peer"
     peer_ready: str = "/health"
 
+    @classmethod
+    def of(cls, args: argparse.Namespace, findings: Findings) -> "Setup":
+        """Return the set-up of a command line with the options of `add_arguments`."""
+        env = dict(pair.split("=", 1) for pair in args.worker_env)
+        return cls(findings, args.rounds, args.cache, env, args.peer_command, args.peer_name, args.peer_ready)
+
     @contextmanager
     def worker(
         self, model: Path, n_parallel: int, n_ctx: int, env: Mapping[str, str] | None = None
@@ -97,6 +104,16 @@ class Setup:
         self.findings.busy_shares.append(share)
         if share > 0.05:
             print(f"  {share:.0%} of the processor is in use by others: expect bad figures", file=sys.stderr)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a set-up."""
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--worker-env", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
+    parser.add_argument("--peer-command", help="a server to start; {model} {port} {n_parallel} {n_ctx} {n_ctx_total}")
+    parser.add_argument("--peer-name", default="peer")
+    parser.add_argument("--peer-ready", default="/health", help="the path that answers 200 once the peer is ready")
+    parser.add_argument("--cache", type=Path, default=CACHE)
 
 
 def _rounded(n_ctx: int) -> int:

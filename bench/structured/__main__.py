@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench import models
 from bench.serving.findings import Findings
-from bench.serving.servers import Setup
+from bench.serving.servers import Setup, add_arguments
 from bench.structured import answers, calls, compiling, schema, tools
 from worker_gguf.embedded import MODEL_PATH
 
@@ -37,17 +37,12 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.structured", description=__doc__)
     # No `choices`: argparse would check the empty default against them.
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(NAMES)}; default: all")
-    parser.add_argument("--rounds", type=int, default=5)
+    add_arguments(parser)
     parser.add_argument("--answers", type=int, default=answers.Sizes().answers, help="of the part answers")
     parser.add_argument("--model", default="small", choices=models.SHAPES)
     parser.add_argument("--shared", type=Path, default=SHARED, help="the folder of published schemas, for compiling")
-    parser.add_argument("--worker-env", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
-    parser.add_argument("--peer-command", help="a server to start; {model} {port} {n_parallel} {n_ctx} {n_ctx_total}")
-    parser.add_argument("--peer-name", default="peer")
-    parser.add_argument("--peer-ready", default="/health", help="the path that answers 200 once the peer is ready")
     parser.add_argument("--name", default="structured", help="of the files in --results")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the figures")
-    parser.add_argument("--cache", type=Path, default=models.CACHE)
     args = parser.parse_args(given)
     if unknown := set(args.parts) - set(NAMES):
         parser.error(f"unknown: {', '.join(sorted(unknown))}. The parts are {', '.join(NAMES)}.")
@@ -62,8 +57,7 @@ def main(given: Sequence[str] | None = None) -> int:
     args = arguments(given)
     settings = {name: getattr(args, name) for name in ("parts", "rounds", "answers", "model", "worker_env")}
     findings = Findings(settings | {"peer": args.peer_name if args.peer_command else None})
-    env = dict(pair.split("=", 1) for pair in args.worker_env)
-    setup = Setup(findings, args.rounds, args.cache, env, args.peer_command, args.peer_name, args.peer_ready)
+    setup = Setup.of(args, findings)
     for part in args.parts:
         print(part, file=sys.stderr, flush=True)
         setup.note_other_load()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from worker_gguf.constraints.matcher import Grammar, Grammars, Matcher
 from worker_gguf.constraints.watch import Watch
-from worker_gguf.engine.request import GenerationRequest
+from worker_gguf.engine.request import Constraint, GenerationRequest
 from worker_gguf.errors import WorkerError
 
 __all__ = ["Guide", "MaskWords"]
@@ -132,9 +132,9 @@ class Guide:
         if self._phase in ("free", "thinking"):
             rest = self._watch.peek(piece)
             if rest and self._phase == "thinking" and constraint.triggers:
-                rest = Watch(constraint.triggers, only_at_start=constraint.only_at_start).peek(rest)
+                rest = _trigger_watch(constraint).peek(rest)
         elif self._phase == "opening" and self._matcher is None:
-            rest = Watch(constraint.triggers, only_at_start=constraint.only_at_start).peek(self._written + piece)
+            rest = _trigger_watch(constraint).peek(self._written + piece)
         else:
             return True
         return not rest or self._held_from(rest) is not None
@@ -242,7 +242,7 @@ class Guide:
             self._phase = "over"  # nothing is left to do
         elif constraint.triggers:
             self._phase = "free"
-            self._watch = Watch(constraint.triggers, only_at_start=constraint.only_at_start)
+            self._watch = _trigger_watch(constraint)
             if (rest := self._watch.feed(text)) is not None:
                 self._hold(rest)
         else:
@@ -279,6 +279,11 @@ class Guide:
         else:
             self._phase = "over"
             self._queue.append(self._grammars.table.eog[0])
+
+
+def _trigger_watch(constraint: Constraint) -> Watch:
+    """Return what looks for a trigger from the beginning of the answer on."""
+    return Watch(constraint.triggers, only_at_start=constraint.only_at_start)
 
 
 def _is_whole(text: bytes) -> bool:

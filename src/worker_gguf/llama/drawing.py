@@ -271,8 +271,4 @@ def _exclude(row: _Row, values: Floats, tokens: Set[int]) -> None:
 
 def _constrained(turns: list[Turn]) -> Constrained:
     guides = [guide for turn in turns if (guide := turn.drawing.guide) is not None]
-    return (
-        Constrained(sum(guide.n_constrained for guide in guides), sum(guide.mask_seconds for guide in guides))
-        if guides
-        else Constrained()
-    )
+    return Constrained(sum(guide.n_constrained for guide in guides), sum(guide.mask_seconds for guide in guides))

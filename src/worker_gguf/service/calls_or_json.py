@@ -9,13 +9,10 @@ from typing import Any
 from worker_gguf.engine.request import Constraint
 from worker_gguf.markup.call_format import CallFormat
 from worker_gguf.markup.closed_schema import closed
+from worker_gguf.markup.schema_keywords import DATA, NAMED_SCHEMAS
 from worker_gguf.markup.tool import Tool, ToolUse
 
 __all__ = ["calls_or_json", "has_bare_calls"]
-
-# The values of these keywords are data, and those of the others names with schemas.
-_DATA = frozenset({"const", "default", "enum", "examples"})
-_NAMED = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
 
 
 def has_bare_calls(form: CallFormat) -> bool:
@@ -56,8 +53,8 @@ def _moved(value: Any, place: str, *, are_names: bool = False) -> Any:
     for key, part in value.items():
         if not are_names and key == "$ref" and isinstance(part, str) and part.startswith("#"):
             moved[key] = place + part[1:]
-        elif not are_names and key in _DATA:
+        elif not are_names and key in DATA:
             moved[key] = part
         else:
-            moved[key] = _moved(part, place, are_names=not are_names and key in _NAMED)
+            moved[key] = _moved(part, place, are_names=not are_names and key in NAMED_SCHEMAS)
     return moved
