@@ -6,13 +6,20 @@ import json
 from typing import Any
 
 import pytest
+from llguidance import LLMatcher
 
 from tools.docs.schema_table import ByteMatcher
-from worker_gguf.constraints.grammar import check, compiled_text, reason
+from worker_gguf.constraints.grammar import compiled_text, reason, unusable
 from worker_gguf.engine.request import Constraint, GrammarKind
 from worker_gguf.errors import InvalidRequest
 
 SECRET = "swordfish"
+
+
+def check(constraint: Constraint) -> None:
+    """Raise InvalidRequest if llguidance cannot use a constraint, as far as shows without tokens."""
+    if message := LLMatcher.validate_grammar(compiled_text(constraint)):
+        raise unusable(constraint, message)
 
 
 def matcher(kind: GrammarKind, grammar: str) -> ByteMatcher:

@@ -11,7 +11,7 @@ from worker_gguf.engine.json_form import JSON_FORM
 from worker_gguf.engine.request import Constraint
 from worker_gguf.errors import InvalidRequest
 
-__all__ = ["check", "compiled_text", "reason", "unusable"]
+__all__ = ["compiled_text", "reason", "unusable"]
 
 _MAX_REASON = 160
 # What llguidance's messages say of a fault, for those that would otherwise quote the grammar.
@@ -51,7 +51,7 @@ def compiled_text(constraint: Constraint) -> str:
     """Return the grammar of a constraint for an LLMatcher: Lark, or JSON with a list of grammars.
 
     The messages have no text from the request beyond names of keywords. Raises InvalidRequest, without `param`, if the
-    constraint cannot be converted. Not every fault shows here: see `check`.
+    constraint cannot be converted. Not every fault shows here: others show when it is compiled.
     """
     from llguidance import LLMatcher
 
@@ -70,17 +70,6 @@ def compiled_text(constraint: Constraint) -> str:
             return _choice(json.loads(constraint.grammar))
         case "lark":
             return constraint.grammar
-
-
-def check(constraint: Constraint) -> None:
-    """Raise InvalidRequest, without `param`, if llguidance cannot use a constraint, as far as shows without tokens.
-
-    The engine compiles it anyway: this is for those who have no engine.
-    """
-    from llguidance import LLMatcher
-
-    if message := LLMatcher.validate_grammar(compiled_text(constraint)):
-        raise unusable(constraint, message)
 
 
 def unusable(constraint: Constraint, message: str) -> InvalidRequest:
