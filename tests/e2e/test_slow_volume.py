@@ -28,6 +28,8 @@ pytestmark = pytest.mark.skipif(why_not() is not None, reason=f"no FUSE mount: {
 
 # Readahead past a block's end, and the header that llama.cpp reads again where it opens by name.
 SLACK = 512 << 10
+# The header is read beside the prefetch, so the kernel may ask twice for a page of it.
+HEADER_SLACK = 64 << 10
 
 
 @pytest.fixture(params=["keeps", "drops"])
@@ -67,8 +69,7 @@ def test_a_start_reads_the_model_once(volume: Path) -> None:
     worker.stop()
     size = MODEL_PATH.stat().st_size
     assert phase.size_bytes == size
-    # The header is read at the same time, so a page may be asked for twice.
-    assert size <= served_bytes(volume) <= size + (64 << 10)
+    assert size <= served_bytes(volume) <= size + HEADER_SLACK
 
 
 def test_a_start_reads_a_split_model_once(volume: Path) -> None:
@@ -111,7 +112,8 @@ def test_a_load_that_is_tried_again_reads_the_same_open_file(volume: Path, short
     worker.stop()
     assert plan["degraded"] == ("experts moved",)
     assert phases.count("load") == len(set(map(id, short_once))) == 2
-    assert served_bytes(volume) == MODEL_PATH.stat().st_size
+    size = MODEL_PATH.stat().st_size
+    assert size <= served_bytes(volume) <= size + HEADER_SLACK
 
 
 def test_a_load_that_is_tried_again_opens_a_split_model_again(volume: Path, short_once: list[object]) -> None:
