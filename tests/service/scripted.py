@@ -14,7 +14,8 @@ from worker_gguf.markup.parts import ContentParser, PartsParser
 from worker_gguf.markup.tool import Tool, ToolUse
 from worker_gguf.protocol.calls import Defaults
 from worker_gguf.protocol.models import ModelCard
-from worker_gguf.service.markups import NewMarkup
+from worker_gguf.service.conversations import Conversations
+from worker_gguf.service.markups import Markups, NewMarkup
 from worker_gguf.service.service import Service
 from worker_gguf.template.chat_template import ChatTemplates
 
@@ -113,17 +114,15 @@ def scripted_service(
     letters, runner = Letters(), _Keeping(answer)
     engine = engine_of(runner, Numerals(letters.piece))
     engine.start()
-    templates = ChatTemplates.compile(template)
     try:
         yield (
             Service(
                 engine,
                 letters,
-                templates,
+                Conversations(ChatTemplates.compile(template), Markups(letters, new_markup or ScriptedMarkup())),
                 ModelCard("m", 1),
                 defaults=Defaults(strict=strict),
                 fingerprint="fp",
-                new_markup=new_markup or ScriptedMarkup(),
             ),
             runner.requests,
         )

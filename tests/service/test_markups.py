@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -26,11 +27,48 @@ def test_a_template_is_examined_once() -> None:
 
     markups = Markups(Letters(), new_markup)
     first, second = ChatTemplate(SOURCE), ChatTemplate(SOURCE + "!")
-    assert not markups.knows(first)
     assert markups.of(first) is markups.of(first)
-    assert markups.knows(first)
     assert markups.of(second) is not markups.of(first)
     assert sources == [SOURCE, SOURCE + "!"]
+
+
+def test_who_needs_the_markup_waits_until_it_is_found() -> None:
+    may_find = threading.Event()
+
+    def new_markup(*_: object) -> TemplateMarkup:
+        may_find.wait(60)
+        return ScriptedMarkup()
+
+    markups, template = Markups(Letters(), new_markup), ChatTemplate(SOURCE)
+    found = markups.find(template)
+    assert not found.done()
+    may_find.set()
+    assert markups.of(template) is found.result(60)
+
+
+def test_nothing_is_examined_after_it_has_settled() -> None:
+    begun, may_find = threading.Event(), threading.Event()
+
+    def new_markup(*_: object) -> TemplateMarkup:
+        begun.set()
+        may_find.wait(60)
+        return ScriptedMarkup()
+
+    markups = Markups(Letters(), new_markup)
+    found = markups.find(ChatTemplate(SOURCE))
+    assert begun.wait(60)
+    threading.Timer(0.01, may_find.set).start()
+    markups.settle()
+    assert found.done()
+
+
+def test_a_template_that_cannot_be_examined_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    def new_markup(*_: object) -> TemplateMarkup:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        Markups(Letters(), new_markup).of(ChatTemplate(SOURCE))
+    assert "the chat template cannot be examined" in caplog.text
 
 
 def test_only_markers_that_are_control_tokens_must_be_shown() -> None:

@@ -14,6 +14,8 @@ from worker_gguf.llama import backend
 from worker_gguf.llama.vocabulary import Vocabulary
 from worker_gguf.protocol.calls import Defaults, Options, parse_chat, parse_completion
 from worker_gguf.protocol.screening import ignored_header
+from worker_gguf.service.conversations import Conversations
+from worker_gguf.service.markups import Markups
 from worker_gguf.service.prompts import Prepared, Prompts, Tokenizer
 from worker_gguf.template.chat_template import ChatTemplates
 
@@ -50,7 +52,12 @@ class Letters:
 
 
 def prompts(tokenizer: Tokenizer | None = None, *, n_ctx: int = 100, strict: bool = False) -> Prompts:
-    return Prompts(tokenizer or Letters(), ChatTemplates.compile(None), n_ctx, "<s>", strict)
+    tokenizer = tokenizer or Letters()
+    return Prompts(tokenizer, conversations(tokenizer), n_ctx, "<s>", strict)
+
+
+def conversations(tokenizer: Tokenizer, template: str | None = None) -> Conversations:
+    return Conversations(ChatTemplates.compile(template), Markups(tokenizer))
 
 
 def tokens_of(prompt: Any, tokenizer: Tokenizer | None = None) -> list[tuple[int, ...]]:
@@ -103,7 +110,7 @@ def published(request: pytest.FixtureRequest) -> Iterator[Vocabulary]:
 def test_published_vocabularies_get_one_bos_where_they_want_one(published: Vocabulary) -> None:
     bos_text = published.token_text(published.bos)
     assert bos_text
-    made = Prompts(published, ChatTemplates.compile(None), 100, bos_text)
+    made = Prompts(published, conversations(published), 100, bos_text)
     with_text, without = (
         made.prepare(parse_completion({"prompt": text + "The capital of France is"}, Defaults())).prompts[0]
         for text in (bos_text, "")
@@ -175,10 +182,15 @@ def test_an_effort_that_the_template_does_not_read_is_ignored_by_name_or_refused
 
 
 def test_an_effort_reaches_the_switch_of_the_template() -> None:
-    templates = ChatTemplates.compile(
-        "{% for m in messages %}{{ m.content }}{% endfor %}{% if enable_thinking is false %}!{% endif %}"
+    made = Prompts(
+        Letters(),
+        conversations(
+            Letters(),
+            "{% for m in messages %}{{ m.content }}{% endfor %}{% if enable_thinking is false %}!{% endif %}",
+        ),
+        100,
+        "<s>",
     )
-    made = Prompts(Letters(), templates, 100, "<s>")
     body = {"messages": [{"role": "user", "content": "a"}], "reasoning_effort": "none"}
     prepared = made.prepare(parse_chat(body, Defaults()))
     assert Letters().text(prepared.prompts[0][1:]) == "a!"

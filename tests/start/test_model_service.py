@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
-import pytest
 from msgspec.structs import replace
 
-from worker_gguf.errors import TemplateError
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.settings import Settings
 from worker_gguf.start.loaded import LoadedModel
 from worker_gguf.start.model_card import is_private
-from worker_gguf.start.model_service import _fingerprint, _read_template
+from worker_gguf.start.model_service import _fingerprint
 from worker_gguf.worker import Worker
 
 
@@ -30,15 +27,6 @@ def test_the_fingerprint_changes_only_with_facts_that_change_answers() -> None:
     # How much memory was free at this start is no part of it.
     assert _fingerprint(settings, header, local, replace(plan, devices=(), reasons={})) == first
     assert _fingerprint(settings, header, local, replace(plan, n_parallel=plan.n_parallel + 1)) != first
-
-
-def test_a_template_is_a_text_with_braces_or_the_path_of_one(tmp_path: Path) -> None:
-    path = tmp_path / "chat.jinja"
-    path.write_text("{{ messages }}")
-    assert _read_template(str(path)) == "{{ messages }}"
-    assert _read_template("{{ bos_token }}") == "{{ bos_token }}"
-    with pytest.raises(TemplateError, match="nor a readable file"):
-        _read_template(str(tmp_path / "absent.jinja"))
 
 
 def test_clients_see_no_path_and_no_address() -> None:

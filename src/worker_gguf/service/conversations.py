@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -77,14 +78,20 @@ class Conversations:
         )
 
     def examine_templates(self) -> None:
-        """Find the markup of each template."""
+        """Begin to find how the model writes with each template, so that the first request need not wait for it."""
         for template in (self._templates.default, self._templates.tool_use):
             if template is not None:
-                self._markups.of(template)
+                self._markups.find(template)
 
-    def knows(self, call: ChatCall) -> bool:
-        """Return whether the markup of the template for a call was found already."""
-        return self._markups.knows(self._templates.for_tools(call.tools.definitions or None))
+    async def examined(self, call: ChatCall) -> None:
+        """Return when the template of a call is examined. Those who wait go on in the order in which they came."""
+        found = self._markups.find(self._templates.for_tools(call.tools.definitions or None))
+        if not found.done():
+            await asyncio.shield(asyncio.wrap_future(found))
+
+    def settle(self) -> None:
+        """Wait until no thread examines a template any more."""
+        self._markups.settle()
 
     def _call_starts(self, call_format: CallFormat) -> tuple[int, ...]:
         """Return the tokens that begin a call and nothing else."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from typing import Protocol
 
@@ -16,6 +18,8 @@ from worker_gguf.markup.tool import Tool, ToolUse
 from worker_gguf.template.chat_template import ChatTemplate
 
 __all__ = ["KnownMarkup", "Markups", "NewMarkup", "Pieces", "TemplateMarkup"]
+
+logger = logging.getLogger(__name__)
 
 
 class Pieces(Protocol):
@@ -66,29 +70,56 @@ class KnownMarkup(Struct, frozen=True):
 class Markups:
     """The markup of each template of one model, found when it is first needed. Thread-safe."""
 
-    def __init__(self, pieces: Pieces, new_markup: NewMarkup) -> None:
+    def __init__(self, pieces: Pieces, new_markup: NewMarkup | None = None) -> None:
+        """`new_markup` is `Markup.of_template` unless a test has another."""
         self._pieces = pieces
         self._new_markup = new_markup
         self._lock = threading.Lock()
-        self._known: dict[ChatTemplate, KnownMarkup] = {}
+        self._finder: ThreadPoolExecutor | None = None
+        self._found: dict[ChatTemplate, Future[KnownMarkup]] = {}
         self._control_token = lru_cache(_MOST_TEXTS)(self._find_control_token)
 
     def of(self, template: ChatTemplate) -> KnownMarkup:
-        """Return the markup of a template. The first call renders several dozen small conversations."""
-        if (known := self._known.get(template)) is not None:
-            return known
-        with self._lock:
-            known = self._known.get(template)
-            if known is None:
-                markup = self._new_markup(template.source, template.render, lambda text: len(self._tokens(text)) == 1)
-                needed = tuple(_without_calls(markup.format, markup.markers))
-                known = KnownMarkup(markup, self._shown(markup.markers), self._shown(needed))
-                self._known[template] = known
-            return known
+        """Return the markup of a template, when it is found."""
+        return self.find(template).result()
 
-    def knows(self, template: ChatTemplate) -> bool:
-        """Return whether the markup of a template was found already."""
-        return template in self._known
+    def find(self, template: ChatTemplate) -> Future[KnownMarkup]:
+        """Begin to find the markup of a template in another thread, unless that has begun.
+
+        It renders several dozen small conversations, and the modules that compare them are imported for it: some 0.1 s.
+        """
+        if (found := self._found.get(template)) is not None:
+            return found
+        with self._lock:
+            found = self._found.get(template)
+            if found is None:
+                if self._finder is None:
+                    self._finder = ThreadPoolExecutor(1, "templates")
+                found = self._found[template] = self._finder.submit(self._examine, template)
+        return found
+
+    def settle(self) -> None:
+        """Wait until no thread uses the vocabulary any more. Nothing can be found after that."""
+        if self._finder is not None:
+            self._finder.shutdown()
+
+    def _examine(self, template: ChatTemplate) -> KnownMarkup:
+        try:
+            _ = template.shape  # kept by the template
+            markup = self._markup(template)
+            needed = tuple(_without_calls(markup.format, markup.markers))
+            return KnownMarkup(markup, self._shown(markup.markers), self._shown(needed))
+        except Exception:
+            logger.exception("the chat template cannot be examined, so chats fail: set CHAT_TEMPLATE to another")
+            raise
+
+    def _markup(self, template: ChatTemplate) -> TemplateMarkup:
+        new_markup = self._new_markup
+        if new_markup is None:
+            from worker_gguf.markup.markup import Markup
+
+            new_markup = Markup.of_template
+        return new_markup(template.source, template.render, lambda text: len(self._tokens(text)) == 1)
 
     def control_token(self, text: str) -> int | None:
         """Return the id of the control token that is written so, or None."""

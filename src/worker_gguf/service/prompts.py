@@ -11,12 +11,10 @@ from msgspec.structs import replace
 
 from worker_gguf.engine.request import Thinking
 from worker_gguf.errors import ContextLengthExceeded, InvalidRequest, UnsupportedParameter
-from worker_gguf.markup.markup import Markup
 from worker_gguf.markup.parts import ContentParser, NewParser
 from worker_gguf.protocol.calls import Call, ChatCall, CompletionCall, Options, Prompt
 from worker_gguf.service.conversations import Conversations
-from worker_gguf.service.markups import Markups, NewMarkup, Pieces
-from worker_gguf.template.chat_template import ChatTemplates
+from worker_gguf.service.markups import Pieces
 
 __all__ = ["Prepared", "Prompts", "Tokenizer"]
 
@@ -56,14 +54,13 @@ class Prompts:
     def __init__(
         self,
         tokenizer: Tokenizer,
-        templates: ChatTemplates,
+        conversations: Conversations,
         n_ctx: int,
         bos_text: str,
         strict: bool = False,
-        new_markup: NewMarkup = Markup.of_template,
     ) -> None:
         self._tokenizer = tokenizer
-        self._conversations = Conversations(templates, Markups(tokenizer, new_markup))
+        self._conversations = conversations
         self._n_ctx = n_ctx
         self._bos_text = bos_text
         self._strict = strict
@@ -86,18 +83,14 @@ class Prompts:
                 prepared = Prepared(prompt, options)
         return replace(prepared, shown=self._controls()) if options.shows_controls else prepared
 
-    def examine_templates(self) -> None:
-        """Find out how the model of each template writes."""
-        self._conversations.examine_templates()
+    async def examined(self, call: Call) -> None:
+        """Return when `prepare` need not wait for the template of a call to be examined."""
+        if isinstance(call, ChatCall):
+            await self._conversations.examined(call)
 
     def is_quick(self, call: Call) -> bool:
-        """Return whether nothing must be found out first about the template or the vocabulary.
-
-        That takes tens of milliseconds.
-        """
-        if call.options.shows_controls and self._known_controls is None:
-            return False
-        return not isinstance(call, ChatCall) or self._conversations.knows(call)
+        """Return whether `prepare` need not look at each token of the vocabulary first."""
+        return not call.options.shows_controls or self._known_controls is not None
 
     def echoed(self, call: Call) -> list[str]:
         """Return the texts of the prompts that the answer must repeat. Prompts of tokens are turned into text."""

@@ -16,17 +16,15 @@ from msgspec.structs import replace
 from worker_gguf.engine.request import GenerationRequest, SamplingParams
 from worker_gguf.errors import NotFound, UnsupportedParameter
 from worker_gguf.generation.engine import Engine
-from worker_gguf.markup.markup import Markup
 from worker_gguf.observe.account import Account
 from worker_gguf.protocol.calls import Call, Defaults, Options
 from worker_gguf.protocol.models import ModelCard, model_body, models_body
 from worker_gguf.protocol.rendering import Heading, Rendering
 from worker_gguf.protocol.routes import MODELS, Generation
-from worker_gguf.service.markups import NewMarkup
+from worker_gguf.service.conversations import Conversations
 from worker_gguf.service.prompts import Prepared, Prompts, Tokenizer
 from worker_gguf.service.reply import Reply, collect
 from worker_gguf.service.request import Answer, Request, Stream
-from worker_gguf.template.chat_template import ChatTemplates
 
 __all__ = ["Service", "check_generates", "not_served", "parse", "time_limit_s"]
 
@@ -44,26 +42,26 @@ class Service:
         self,
         engine: Engine,
         tokenizer: Tokenizer,
-        templates: ChatTemplates,
+        conversations: Conversations,
         card: ModelCard,
         *,
         defaults: Defaults,
         fingerprint: str,
         bos_text: str = "",
         timeout_s: float | None = None,
-        new_markup: NewMarkup = Markup.of_template,
     ) -> None:
         self.card = card
         self._engine = engine
-        self._prompts = Prompts(tokenizer, templates, engine.limits.n_ctx, bos_text, defaults.strict, new_markup)
+        self._conversations = conversations
+        self._prompts = Prompts(tokenizer, conversations, engine.limits.n_ctx, bos_text, defaults.strict)
         self._defaults = defaults
         self._fingerprint = fingerprint
         self._timeout_s = timeout_s
         self._names = {name.lower() for name in (card.id, *card.aliases)}
 
-    def examine_templates(self) -> None:
-        """Find out how the model writes, so that the first request does not wait for it. Takes some 10 ms."""
-        self._prompts.examine_templates()
+    def settle(self) -> None:
+        """Wait until no thread examines a template any more. Call it before the vocabulary is freed."""
+        self._conversations.settle()
 
     async def answer(self, request: Request) -> Answer | Stream:
         """Answer one request. Raises the WorkerError that refuses it."""
@@ -106,6 +104,7 @@ class Service:
             prepared = self._prompts.prepare(call)
             return prepared, generation.render(call, heading, self._prompts.echoed(call), prepared.new_parser)
 
+        await self._prompts.examined(call)
         if self._prompts.is_quick(call):
             prepared, rendering = await _off_loop_if_long(request.body, prepare)
         else:

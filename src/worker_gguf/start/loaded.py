@@ -131,6 +131,7 @@ class LoadedModel(Struct, frozen=True):
     def close(self) -> None:
         """End the engine process and free the vocabulary. The files stay protected from pruning."""
         self.engine.stop()
+        self.service.settle()
         self.vocabulary.close()
 
     def stop(self) -> None:

@@ -44,6 +44,7 @@ LATE_IMPORTS = (
     "worker_gguf.generation.engine",
     "worker_gguf.llama.backend",
     "worker_gguf.llama.vocabulary_only",
+    "worker_gguf.start.chat_templates",
     "worker_gguf.start.checks",
     "worker_gguf.start.examine",
     "worker_gguf.start.model_service",
@@ -94,8 +95,8 @@ def open_model(
         with start.phase("service"):
             from worker_gguf.start.model_service import make_service
 
-            vocabulary = opening.vocabulary()
-            service = make_service(settings, engine, vocabulary, weights.report, header, local, plan, original)
+            vocabulary, conversations = opening.vocabulary(), opening.conversations()
+            service = make_service(settings, engine, vocabulary, weights.report, header, local, plan, conversations)
         engine.start()
         undo.pop_all()
     return LoadedModel(service, engine, vocabulary, local, header, plan, machine, usage_mark, checks, gpu_memory)

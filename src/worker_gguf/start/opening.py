@@ -1,11 +1,11 @@
-"""Opens one model: its weights and context in the engine process, its vocabulary in this one."""
+"""Opens one model: its weights and context in the engine process, its vocabulary and its templates in this one."""
 
 from __future__ import annotations
 
 import logging
 import os
 from concurrent.futures import Future
-from threading import Thread
+from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -25,6 +25,7 @@ from worker_gguf.store import LocalModel
 if TYPE_CHECKING:
     from worker_gguf.generation.engine import Engine
     from worker_gguf.llama.vocabulary import Vocabulary
+    from worker_gguf.service.conversations import Conversations
     from worker_gguf.store import OriginalTokenizer
 
 __all__ = ["Opening", "Weights"]
@@ -66,26 +67,50 @@ class Opening:
         self._draft = draft
         self._vocabulary_size = vocabulary_size(header) if is_first else None
         self._vocabulary: Future[Vocabulary] | None = ahead.look.vocabulary if ahead.look is not None else None
+        self._conversations: Future[Conversations] | None = None
+        self._adopting = Lock()
         self._is_adopted = False
 
     def begin_vocabulary(self) -> None:
-        """Load the vocabulary in another thread. Does nothing if that has begun. Call it before `ahead` is closed."""
+        """Load the vocabulary in another thread, and compile the chat templates after it.
+
+        Does nothing if that has begun. Call it before `ahead` is closed.
+        """
         if self._vocabulary is None:
             header = self._header_bytes()  # now, because some mounts drop a file's pages when it is opened once more
             loaded: Future[Vocabulary] = Future()
             arguments = (loaded, self._start.timeline, self._local.path, header)
             Thread(target=load_into, args=arguments, name="vocabulary", daemon=True).start()
             self._vocabulary = loaded
+        if self._conversations is None:
+            compiled: Future[Conversations] = Future()
+            Thread(target=self._compile_into, args=(compiled,), name="chat templates", daemon=True).start()
+            self._conversations = compiled
+
+    def _compile_into(self, compiled: Future[Conversations]) -> None:
+        try:
+            vocabulary = self.vocabulary()
+            from worker_gguf.start.chat_templates import conversations_of
+
+            compiled.set_result(conversations_of(self._start.settings, self._header, vocabulary, self._original))
+        except BaseException as error:  # noqa: BLE001 - `conversations` raises it
+            compiled.set_exception(error)
 
     def vocabulary(self) -> Vocabulary:
         """Return the vocabulary when it is loaded, with the special tokens of the original. Raises ModelInvalid."""
         assert self._vocabulary is not None, "begin_vocabulary was not called"
         vocabulary = self._vocabulary.result()
-        if (original := self._original) is not None and not self._is_adopted:
-            original.check(vocabulary.n_tokens, vocabulary.token_text)
-            vocabulary.adopt(original.bos_id, original.eos_ids)
-            self._is_adopted = True
+        with self._adopting:
+            if (original := self._original) is not None and not self._is_adopted:
+                original.check(vocabulary.n_tokens, vocabulary.token_text)
+                vocabulary.adopt(original.bos_id, original.eos_ids)
+                self._is_adopted = True
         return vocabulary
+
+    def conversations(self) -> Conversations:
+        """Return what renders conversations when the templates are compiled. Raises ModelInvalid or TemplateError."""
+        assert self._conversations is not None, "begin_vocabulary was not called"
+        return self._conversations.result()
 
     @property
     def _has_failed(self) -> bool:
@@ -169,6 +194,8 @@ class Opening:
 
     def close(self) -> None:
         """Free the vocabulary, if it was loaded."""
+        if self._conversations is not None and self._conversations.exception() is None:
+            self._conversations.result().settle()
         if self._vocabulary is not None and self._vocabulary.exception() is None:
             self._vocabulary.result().close()
 
