@@ -203,6 +203,20 @@ def test_banned_strings_and_stop_texts_that_stay(client: openai.OpenAI) -> None:
     assert kept == plain[: plain.index(word) + len(word)]
 
 
+def test_the_ids_of_the_prompt_and_the_answer(client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {"temperature": 0, "max_tokens": 20, "return_token_ids": True}
+    whole = ask(client, **asked)
+    assert whole.usage is not None
+    prompt_ids, answer_ids = whole.prompt_token_ids, whole.choices[0].token_ids  # type: ignore[attr-defined]
+    assert (len(prompt_ids), len(answer_ids)) == (whole.usage.prompt_tokens, whole.usage.completion_tokens)
+    chunks: list[Any] = list(ask(client, stream=True, **asked))
+    assert chunks[0].prompt_token_ids == prompt_ids
+    streamed = [token for chunk in chunks for token in chunk.choices[0].model_extra.get("token_ids", ())]
+    assert streamed == answer_ids
+    again = client.completions.create(model="embedded", prompt=prompt_ids, temperature=0, max_tokens=20)
+    assert again.choices[0].text == whole.choices[0].message.content
+
+
 def test_an_evaluation_harness_scores_a_prompt(running: Running) -> None:
     """The request of lm-evaluation-harness for the log-likelihood of a continuation."""
     tokens = running.worker._host.service._prompts._tokenizer.tokenize(  # type: ignore[union-attr]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from worker_gguf.errors import DeadlineExceeded, EngineFailed, NotReady, WorkerError
 from worker_gguf.generation.events import Delta, Event, Finished, PromptLogprobs, TokenLogprob, Usage
@@ -272,3 +273,35 @@ def test_logprobs_of_a_completion() -> None:
 def test_a_logprob_that_is_no_number_becomes_one(kind: type[Rendering], logprob: float) -> None:
     event = delta("a", token(b"a", logprob, ((1, b"a", logprob),)))
     assert b"-9999.0" in kind(HEADING, logprobs=True).stream(0, [event])
+
+
+def test_the_ids_of_a_chat() -> None:
+    events: list[Event] = [Delta("He", (5,), ()), Delta("", (6, 7), ()), replace(STOP, end_token=8)]
+    body = answered(ChatRendering(HEADING, prompt_ids=[(1, 2)]), events)
+    assert (body["prompt_token_ids"], body["choices"][0]["token_ids"]) == ((1, 2), [5, 6, 7, 8])
+    rendering = ChatRendering(HEADING, prompt_ids=[(1, 2)])
+    first, *chunks, end = events_of(rendering.stream(0, events[:1]) + rendering.stream(0, events[1:]))
+    assert first["prompt_token_ids"] == [1, 2]
+    assert [chunk["choices"][0]["token_ids"] for chunk in chunks] == [[5], [6, 7]]
+    assert texts(chunks) == ["He", ""]
+    assert end["choices"][0]["token_ids"] == [8]
+    assert all("prompt_token_ids" not in chunk for chunk in (*chunks, end))
+
+
+def test_the_ids_of_completions_of_several_prompts() -> None:
+    prompt_ids = [(1, 2), (3,)]
+    choices: list[list[Event]] = [[Delta("a", (5,), ()), STOP], [Delta("b", (6,), ()), LENGTH]]
+    body = answered(CompletionRendering(HEADING, n_prompts=2, prompt_ids=prompt_ids), *choices)
+    shown = [(choice["prompt_token_ids"], choice["token_ids"]) for choice in body["choices"]]
+    assert shown == [((1, 2), [5]), ((3,), [6])]
+    rendering = CompletionRendering(HEADING, n_prompts=2, prompt_ids=prompt_ids)
+    first, second, _ = events_of(rendering.stream(1, choices[1]))
+    assert first["choices"][0]["prompt_token_ids"] == [3]
+    assert second["choices"][0]["token_ids"] == [6]
+
+
+def test_ids_come_beside_log_probabilities() -> None:
+    rendering = ChatRendering(HEADING, logprobs=True, prompt_ids=[(1,)])
+    _, chunk = events_of(rendering.stream(0, [delta("Hi", token(b"Hi"))]))
+    assert chunk["choices"][0]["token_ids"] == [1]
+    assert len(chunk["choices"][0]["logprobs"]["content"]) == 1

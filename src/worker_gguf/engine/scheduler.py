@@ -277,7 +277,7 @@ class Scheduler:
         for token, logprob in zip_longest(sampled.tokens, sampled.logprobs):
             sequence.tokens.append(token)
             if sequence.is_ended_by(token, self._eog):
-                return [*updates, self._end(sequence, "stop")]
+                return [*updates, self._end(sequence, "stop", end_token=token)]
             updates.append(Token(sequence, token, logprob))
             if (limit is not None and sequence.n_generated >= limit) or len(sequence.tokens) >= self.limits.n_ctx:
                 return [*updates, self._end(sequence, "length")]
@@ -297,12 +297,9 @@ class Scheduler:
         sequence.n_computed = n_right
 
     def _make_room_after_refusal(self, batch: Batch) -> list[Update]:
-        """Make room after the memory refused a batch that should have fit.
-
-        Drops a cached prefix, or makes the youngest sequence wait, or ends the only sequence with an error.
-        """
+        """Make room after the memory refused a batch that should have fit, or end the only sequence with an error."""
         if self.memory.forget_oldest():
-            return []
+            return []  # a cached prefix was dropped
         if len(self.running) > 1:
             self._is_crowded = True
             self._make_wait(self.running[-1])
@@ -323,7 +320,9 @@ class Scheduler:
             self.memory.empty(slot, save=False)
         return updates
 
-    def _end(self, sequence: Sequence, reason: FinishReason, error: WorkerError | None = None) -> Ended:
+    def _end(
+        self, sequence: Sequence, reason: FinishReason, error: WorkerError | None = None, end_token: int | None = None
+    ) -> Ended:
         del self._by_id[sequence.id]
         if self._speculation is not None:
             self._speculation.forget(sequence)
@@ -332,7 +331,7 @@ class Scheduler:
         else:
             self._leave(sequence)
         self.memory.close(sequence)
-        return Ended(sequence, reason, error)
+        return Ended(sequence, reason, error, end_token)
 
     def _leave(self, sequence: Sequence) -> Slot:
         self.running.remove(sequence)

@@ -31,11 +31,12 @@ class Scored(Struct, frozen=True):
 
 
 class Ended(Struct, frozen=True):
-    """The only ending of a sequence."""
+    """The only ending of a sequence. `end_token` is the drawn token that ended it, if one did."""
 
     sequence: Sequence
     reason: FinishReason
     error: WorkerError | None = None
+    end_token: int | None = None
 
 
 Update = Token | Scored | Ended

@@ -285,4 +285,5 @@ def _ending(number: int, ended: Ended) -> Ending:
         n_generated=ended.sequence.n_generated,
         n_cached=ended.sequence.n_cached or 0,
         error=None if ended.error is None else report_of(ended.error),
+        end_token=ended.end_token,
     )

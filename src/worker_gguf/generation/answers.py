@@ -119,7 +119,14 @@ class Answers:
         error = None if ending.error is None else error_of(ending.error)
         if isinstance(error, QueueFull):
             error.retry_after_s = retry_after_s
-        self.end(ending.number, ending.reason, time_s, error, n_generated=ending.n_generated)
+        self.end(
+            ending.number,
+            ending.reason,
+            time_s,
+            error,
+            n_generated=ending.n_generated,
+            end_token=ending.end_token,
+        )
         return ending.reason
 
     def end(
@@ -128,11 +135,13 @@ class Answers:
         reason: FinishReason,
         time_s: float,
         error: WorkerError | None = None,
+        *,
         n_generated: int | None = None,
+        end_token: int | None = None,
     ) -> None:
         """Send the remaining text and the only ending of an answer.
 
-        `n_generated` is the number of drawn tokens, by default those of the text.
+        `n_generated` is the number of drawn tokens, by default those of the text. `end_token` ended the answer.
         """
         answer = self._open.pop(number)
         del self._numbers[answer.request.id]
@@ -145,7 +154,7 @@ class Answers:
         usage = Usage(progress.prompt_tokens, n_completion, progress.cached_tokens)
         self._stats.prompt_tokens += usage.prompt_tokens
         self._stats.cached_tokens += usage.cached_tokens
-        self._emit(answer, Finished(reason, usage, answer.text.stop, error))
+        self._emit(answer, Finished(reason, usage, answer.text.stop, error, end_token))
 
     def collect(self) -> Outbox:
         """Return the events gathered since the last call."""

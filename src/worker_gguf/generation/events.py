@@ -50,12 +50,17 @@ class PromptLogprobs(Struct, frozen=True):
 
 
 class Finished(Struct, frozen=True):
-    """The only ending of a request. `error` is set if `reason` is "error". `stop` is the stop text that ended it."""
+    """The only ending of a request.
+
+    `error` is set if `reason` is "error". `stop` is the stop text that ended it, or `end_token` the token that did,
+    which is in no delta.
+    """
 
     reason: FinishReason
     usage: Usage
     stop: str | None = None
     error: WorkerError | None = None
+    end_token: int | None = None
 
 
 Event = PromptLogprobs | Delta | Finished

@@ -193,13 +193,14 @@ class ContextOpened(Message, frozen=True):
 
 
 class Ending(Message, frozen=True):
-    """The end of a request. `n_generated` counts all drawn tokens, with the end-of-generation token."""
+    """The end of a request. `n_generated` counts all drawn tokens, with `end_token`, the one that ended the answer."""
 
     number: int
     reason: FinishReason
     n_generated: int
     n_cached: int
     error: ErrorReport | None = None
+    end_token: int | None = None
 
 
 class Step(Message, frozen=True):

@@ -168,6 +168,9 @@ class Common(_Strict):
     skip_special_tokens: bool | None = Field(
         None, description="false: control tokens that the model writes are part of the text."
     )
+    return_token_ids: bool | None = Field(
+        None, description="The answer has the ids of its tokens and of those of the prompt, as in vLLM."
+    )
 
     # What the answer must match: docs/structured-output.md. protocol/constraint.py reads these fields.
     response_format: Annotated[dict[str, Any] | None, _UNLESS_EMPTY] = Field(

@@ -54,7 +54,8 @@ class Options(Struct, frozen=True):
     with the size of the vocabulary. If `max_tokens` is None, the answer continues to the end of the context; 0 only
     evaluates the prompt. If `top_logprobs` is None, no log-probabilities are returned. With `scores_prompt`, those of
     the prompt are returned, too. `timeout_s` counts from the arrival of the request. `ignored` has the names of
-    parameters without effect. With `shows_controls`, control tokens are part of the text.
+    parameters without effect. With `shows_controls`, control tokens are part of the text. With
+    `shows_ids`, the answer has the ids of its tokens.
     `constraint` is what the answer must match.
     """
 
@@ -78,6 +79,7 @@ class Options(Struct, frozen=True):
     stop_tokens: tuple[int, ...] = ()
     keeps_stop: bool = False
     shows_controls: bool = False
+    shows_ids: bool = False
 
 
 class ChatCall(Struct, frozen=True):
@@ -193,6 +195,7 @@ def _options(body: Common, top_logprobs: int | None, ignored: tuple[str, ...], d
         stop_tokens=tuple(dict.fromkeys(body.stop_token_ids or ())),
         keeps_stop=bool(body.include_stop_str_in_output),
         shows_controls=body.skip_special_tokens is False,
+        shows_ids=bool(body.return_token_ids),
     )
 
 

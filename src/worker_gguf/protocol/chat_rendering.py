@@ -50,6 +50,9 @@ class ChatRendering(Rendering):
             "finish_reason": self._finish_reason(index, self._reasons[index]),
         }
 
+    def _of_the_prompt(self) -> dict[str, Any]:
+        return {} if self._prompt_ids is None else {"prompt_token_ids": self._prompt_ids[0]}
+
     def _finish_reason(self, index: int, reason: str | None) -> str | None:
         """A call that was cut off, by a stop text for one, is no reason to call anything."""
         if reason != "stop" or not self._has_whole_calls(index):
@@ -58,7 +61,11 @@ class ChatRendering(Rendering):
 
 
 def render_chat(
-    call: ChatCall, heading: Heading, _prompts: Sequence[str], new_parser: NewParser = ContentParser
+    call: ChatCall,
+    heading: Heading,
+    _texts: Sequence[str],
+    new_parser: NewParser = ContentParser,
+    prompt_ids: Sequence[Sequence[int]] | None = None,
 ) -> ChatRendering:
     options = call.options
     return ChatRendering(
@@ -69,6 +76,7 @@ def render_chat(
         new_parser=new_parser,
         hides_reasoning=call.reasoning.is_hidden,
         is_legacy=call.tools.is_legacy,
+        prompt_ids=prompt_ids,
     )
 
 

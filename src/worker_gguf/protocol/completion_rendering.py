@@ -32,17 +32,26 @@ class CompletionRendering(Rendering):
         include_usage: bool = False,
         logprobs: bool = False,
         echo: Sequence[str] | None = None,
+        prompt_ids: Sequence[Sequence[int]] | None = None,
     ) -> None:
         self._echo = echo
         self._logprobs = [CompletionLogprobs() for _ in range(n_prompts * n)]
-        super().__init__(heading, n_prompts=n_prompts, n=n, include_usage=include_usage, logprobs=logprobs)
+        super().__init__(
+            heading,
+            n_prompts=n_prompts,
+            n=n,
+            include_usage=include_usage,
+            logprobs=logprobs,
+            prompt_ids=prompt_ids,
+        )
 
     def _first_chunks(self, index: int) -> list[dict[str, Any]]:
         prompt, tokens = self._prompt(index), self._prompt_tokens[index]
-        if not prompt and not tokens:
+        ids = self._ids_of_prompt(index)
+        if not (prompt or tokens or ids):
             return []
         self._logprobs[index].echo(tokens, prompt)
-        return [self._chunk_choice(index, Content(prompt), tokens or None, None)]
+        return [self._chunk_choice(index, Content(prompt), tokens or None, None) | ids]
 
     def _chunk_choice(
         self, index: int, part: Part | None, tokens: Sequence[TokenLogprob] | None, reason: str | None
@@ -63,14 +72,22 @@ class CompletionRendering(Rendering):
             "text": self._prompt(index) + "".join(map(_text, self._parts[index])),
             "logprobs": self._logprobs[index].render(tokens) if self.logprobs else None,
             "finish_reason": self._reasons[index],
-        }
+        } | self._ids_of_prompt(index)
+
+    def _ids_of_prompt(self, index: int) -> dict[str, Any]:
+        """Return the ids of the choice's prompt. They are a field of the choice, because prompts may be several."""
+        return {} if self._prompt_ids is None else {"prompt_token_ids": self._prompt_ids[index // self.n]}
 
     def _prompt(self, index: int) -> str:
         return self._echo[index // self.n] if self._echo else ""
 
 
 def render_completion(
-    call: CompletionCall, heading: Heading, prompts: Sequence[str], _new_parser: NewParser = ContentParser
+    call: CompletionCall,
+    heading: Heading,
+    texts: Sequence[str],
+    _new_parser: NewParser = ContentParser,
+    prompt_ids: Sequence[Sequence[int]] | None = None,
 ) -> CompletionRendering:
     options = call.options
     return CompletionRendering(
@@ -79,7 +96,8 @@ def render_completion(
         n=options.n,
         include_usage=options.include_usage,
         logprobs=options.top_logprobs is not None,
-        echo=prompts if call.echo else None,
+        echo=texts if call.echo else None,
+        prompt_ids=prompt_ids,
     )
 
 

@@ -58,10 +58,12 @@ class Rendering(ABC):
         logprobs: bool = False,
         new_parser: NewParser = ContentParser,
         hides_reasoning: bool = False,
+        prompt_ids: Sequence[Sequence[int]] | None = None,
     ) -> None:
         """`new_parser` creates the parser that splits the text of one choice into parts.
 
-        With `hides_reasoning`, tokens of the reasoning have no log-probabilities; the parser leaves out their text.
+        With `hides_reasoning`, tokens of the reasoning have neither log-probabilities nor ids; the parser leaves out
+        their text. With `prompt_ids`, the tokens of each prompt, the answer has the ids of all tokens.
         """
         self.error: WorkerError | None = None
         self.heading = heading
@@ -71,6 +73,8 @@ class Rendering(ABC):
         self.logprobs = logprobs
         self.tallies = tuple(Tally() for _ in range(self.n_choices))
         self._hides_reasoning = hides_reasoning
+        self._prompt_ids = prompt_ids
+        self._ids: list[list[int]] = [[] for _ in range(self.n_choices)]
         self._usages: dict[int, Usage] = {}
         self._reasons: dict[int, str] = {}
         self._parsers = [new_parser() for _ in range(self.n_choices)]
@@ -89,7 +93,7 @@ class Rendering(ABC):
             if not events:
                 return b""
         first = b"" if self._is_open[index] else self._open(index)
-        if len(events) == 1 and isinstance(event := events[0], Delta) and not self.logprobs:
+        if len(events) == 1 and isinstance(event := events[0], Delta) and not self._shows_tokens:
             return first + self._part_chunks(index, self._feed(index, event))
         return first + self._stream_all(index, events)
 
@@ -104,9 +108,11 @@ class Rendering(ABC):
         for event in self._take_prompt(index, events):
             if isinstance(event, Finished):
                 self._parts[index] += self._noted(index, self._parsers[index].end())
+                self._ids[index] += self._end_ids(event)
                 self._finish(index, event)
             else:
                 self._tokens[index] += self._shown_logprobs(index, event)
+                self._ids[index] += self._shown_ids(index, event)
                 self._parts[index] += self._feed(index, event)
 
     def answer(self) -> dict[str, Any]:
@@ -114,8 +120,10 @@ class Rendering(ABC):
         if self.error is not None:
             raise self.error
         assert len(self._reasons) == self.n_choices, "a choice has not ended"
-        body = self._envelope([self._whole_choice(index) for index in range(self.n_choices)])
-        return body | {"object": self._answer_object, "usage": self.usage()}
+        choices = [self._whole_choice(index) for index in range(self.n_choices)]
+        if self._prompt_ids is not None:
+            choices = [choice | {"token_ids": ids} for choice, ids in zip(choices, self._ids, strict=True)]
+        return self._envelope(choices) | self._of_the_prompt() | {"object": self._answer_object, "usage": self.usage()}
 
     def usage(self) -> dict[str, Any]:
         """Return the usage of all choices that have ended."""
@@ -145,18 +153,29 @@ class Rendering(ABC):
     def _whole_choice(self, index: int) -> dict[str, Any]:
         """Return one choice of the whole answer."""
 
+    def _of_the_prompt(self) -> dict[str, Any]:
+        """Return the fields about the prompt of the whole answer, and of the first chunk of a choice."""
+        return {}
+
+    @property
+    def _shows_tokens(self) -> bool:
+        return self.logprobs or self._prompt_ids is not None
+
     def _stream_all(self, index: int, events: Sequence[Event]) -> bytes:
         parts: list[Part] = []
         tokens: list[TokenLogprob] = []
+        ids: list[int] = []
         for event in events:
             if isinstance(event, Delta):
                 tokens += self._shown_logprobs(index, event) if self.logprobs else ()
+                ids += self._shown_ids(index, event)
                 parts += self._feed(index, event)
         if len(events) > 1:
             parts = _joined(parts)
-        if tokens:  # send them with the first part, or with an empty one if the text is still held back
+        if tokens or ids:  # send them with the first part, or with an empty one if the text is still held back
             first, *parts = parts or (Content(""),)
-            chunk = self._chunk(self._chunk_choice(index, first, tokens, None)) + self._part_chunks(index, parts)
+            choice = self._chunk_choice(index, first, tokens or None, None)
+            chunk = self._chunk(choice | {"token_ids": ids} if ids else choice) + self._part_chunks(index, parts)
         else:
             chunk = self._part_chunks(index, parts)
         ends = [self._end_choice(index, event) for event in events if isinstance(event, Finished)]
@@ -194,6 +213,13 @@ class Rendering(ABC):
     def _shown_logprobs(self, index: int, delta: Delta) -> Sequence[TokenLogprob]:
         return () if self._hides_reasoning and self._parsers[index].is_reasoning else delta.logprobs
 
+    def _shown_ids(self, index: int, delta: Delta) -> Sequence[int]:
+        is_hidden = self._prompt_ids is None or (self._hides_reasoning and self._parsers[index].is_reasoning)
+        return () if is_hidden else delta.tokens
+
+    def _end_ids(self, event: Finished) -> list[int]:
+        return [] if self._prompt_ids is None or event.end_token is None else [event.end_token]
+
     def _part_chunks(self, index: int, parts: Sequence[Part]) -> bytes:
         if len(parts) == 1 and not isinstance(part := parts[0], ToolCall):
             return encode(part.text).encode().join(self._around[index][type(part)])
@@ -211,13 +237,14 @@ class Rendering(ABC):
 
     def _open(self, index: int) -> bytes:
         self._is_open[index] = True
-        return b"".join(self._chunk(choice) for choice in self._first_chunks(index))
+        return b"".join(self._chunk(choice, **self._of_the_prompt()) for choice in self._first_chunks(index))
 
     def _end_choice(self, index: int, event: Finished) -> bytes:
         rest = self._part_chunks(index, self._noted(index, self._parsers[index].end()))
         if self._finish(index, event) is not None:
             return rest
-        return rest + self._chunk(self._chunk_choice(index, None, None, self._reasons[index]))
+        choice = self._chunk_choice(index, None, None, self._reasons[index])
+        return rest + self._chunk(choice | {"token_ids": ids} if (ids := self._end_ids(event)) else choice)
 
     def _finish(self, index: int, event: Finished) -> WorkerError | None:
         self._usages[index] = event.usage
@@ -226,8 +253,8 @@ class Rendering(ABC):
         self.error = self.error or error
         return error
 
-    def _chunk(self, choice: dict[str, Any]) -> bytes:
-        body = self._envelope([choice])
+    def _chunk(self, choice: dict[str, Any], **others: Any) -> bytes:
+        body = self._envelope([choice]) | others
         return _event(body | {"usage": None} if self.include_usage else body)
 
     def _envelope(self, choices: list[dict[str, Any]]) -> dict[str, Any]:

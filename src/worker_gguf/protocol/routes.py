@@ -39,14 +39,15 @@ class Generation(Struct, frozen=True):
 
     `operation` is its name in OpenTelemetry's conventions for generative AI. The ids of its answers begin with
     `id_prefix`. `parse` raises InvalidRequest. `render` takes the parsed call, the heading of the answer, the texts of
-    the prompts that the answer repeats, and what creates the parser of one choice.
+    the prompts that the answer repeats, what creates the parser of one choice, and the tokens of the prompts if the
+    answer has their ids.
     """
 
     operation: str
     id_prefix: str
     body: type[BaseModel]
     parse: Callable[[object, Defaults], Call]
-    render: Callable[[Any, Heading, Sequence[str], NewParser], Rendering]
+    render: Callable[[Any, Heading, Sequence[str], NewParser, Sequence[Sequence[int]] | None], Rendering]
 
 
 class Route(Struct, frozen=True):

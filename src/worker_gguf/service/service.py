@@ -102,7 +102,8 @@ class Service:
 
         def prepare() -> tuple[Prepared, Rendering]:
             prepared = self._prompts.prepare(call)
-            return prepared, generation.render(call, heading, self._prompts.echoed(call), prepared.new_parser)
+            ids = prepared.prompts if prepared.options.shows_ids else None
+            return prepared, generation.render(call, heading, self._prompts.echoed(call), prepared.new_parser, ids)
 
         await self._prompts.examined(call)
         if self._prompts.is_quick(call):
