@@ -15,7 +15,7 @@ from bench.serving.servers import Server, Setup
 @dataclass(frozen=True, slots=True)
 class Sizes:
     at_once: int = 8
-    requests: int = 24
+    requests: int = 48
     tools: int = 20
     prompt_tokens: int = 40
     max_tokens: int = 96

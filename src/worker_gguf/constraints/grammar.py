@@ -6,7 +6,6 @@ import json
 import re
 from typing import Any
 
-from worker_gguf.constraints.gbnf import gbnf_to_lark
 from worker_gguf.engine.json_form import JSON_FORM
 from worker_gguf.engine.request import Constraint
 from worker_gguf.errors import InvalidRequest
@@ -65,6 +64,8 @@ def compiled_text(constraint: Constraint) -> str:
         case "regex":
             return LLMatcher.grammar_from_regex(constraint.grammar)
         case "gbnf":
+            from worker_gguf.constraints.gbnf import gbnf_to_lark
+
             return gbnf_to_lark(constraint.grammar)
         case "choice":
             return _choice(json.loads(constraint.grammar))
