@@ -233,8 +233,8 @@ def start_worker(
 
 
 def import_for_requests() -> None:
-    """Import what examines a chat template, while the model loads. This comes last: only the first chat waits for it."""
-    from worker_gguf.markup import markup as _
+    """Import what examines chat templates, while the model loads. It comes last, because only the first chat waits."""
+    import_module("worker_gguf.markup.markup")
 
 
 def warn_of_misspellings() -> None:
