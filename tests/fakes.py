@@ -149,12 +149,14 @@ class FakeRunner:
             return Sampled(chunk.slot, (), scored=tuple(Logprob(token, -float(token)) for token in chunk.scored))
         known, guesses = held[: len(held) - chunk.n_guesses], chunk.guesses
         tokens: list[int] = []
+        places: list[int] = []
         while (at := len(tokens)) < chunk.n_outputs and tokens == guesses[:at]:
             tokens.append(self.draw([*known, *tokens]))
             for _ in range(min(self.forced([*known, *tokens]), self._limits.n_batch // self._limits.n_slots - 1)):
                 if tokens[-1] != EOG:
+                    places.append(len(tokens))
                     tokens.append(self.draw([*known, *tokens]))
-        return Sampled(chunk.slot, tuple(tokens))
+        return Sampled(chunk.slot, tuple(tokens), forced=tuple(places))
 
     def _operate(self, operation: object) -> None:
         match operation:

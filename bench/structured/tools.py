@@ -12,6 +12,10 @@ from bench.load import Figures, Load, run, run_loop
 from bench.serving.servers import Server, Setup
 
 
+# Two loads one after the other differ by more than the cost of parsing, so many pairs are needed.
+_TURNS = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Sizes:
     at_once: int = 8
@@ -23,11 +27,11 @@ class Sizes:
 
 def measure(setup: Setup, model: Path, sizes: Sizes = Sizes()) -> None:
     """The model's vocabulary is that of bench/words.py."""
-    n_ctx = 400 * sizes.tools + sizes.prompt_tokens + sizes.max_tokens
+    n_ctx = 200 * sizes.tools + sizes.prompt_tokens + sizes.max_tokens
     with setup.worker(model, sizes.at_once, n_ctx, {"CHAT_TEMPLATE": TEMPLATE}) as worker:
         for choice in ("auto", "none"):
             _load(worker, sizes, choice)
-        for turn in range(setup.rounds):
+        for turn in range(_TURNS * setup.rounds):
             order = ("auto", "none") if turn % 2 else ("none", "auto")
             rates = {choice: _load(worker, sizes, choice).tokens_per_s for choice in order}
             setup.findings.add("tools_tokens_per_s_c8", rates["auto"])
@@ -36,15 +40,11 @@ def measure(setup: Setup, model: Path, sizes: Sizes = Sizes()) -> None:
 
 
 def tools(count: int) -> list[dict[str, object]]:
-    """Return tools as a coding agent has them."""
+    """Return tools with short definitions, because a long prompt makes each step long and its cost uncertain."""
     parameters = {
         "type": "object",
-        "properties": {
-            "path": {"type": "string", "description": "The file, relative to the project."},
-            "lines": {"type": "array", "items": {"type": "integer"}, "description": "The first and the last line."},
-            "mode": {"enum": ["read", "write", "append"]},
-        },
-        "required": ["path", "mode"],
+        "properties": {"path": {"type": "string"}, "mode": {"enum": ["read", "write"]}},
+        "required": ["path"],
     }
     return [
         {"type": "function", "function": {"name": f"tool_{n}", "description": "Does it.", "parameters": parameters}}

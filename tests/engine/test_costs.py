@@ -66,22 +66,25 @@ PROMPT = Chunk(3, 0, [1] * 50, 1)
 SCORED = Chunk(4, 0, [1] * 20, 20, (1,) * 20)
 
 
-def test_forced_tokens_count_as_rows_and_scored_ones_are_neither_rows_nor_further_tokens_of_prompts() -> None:
-    assert Work.of([DRAWING]) == (1, 0, 0)
-    assert Work.of([DRAWING, FORCED, GUESSING]) == (9, 0, 0)
-    assert Work.of([DRAWING, PROMPT]) == (2, 49, 0)
-    assert Work.of([DRAWING, SCORED]) == (1, 0, 20)
+def test_forced_and_scored_tokens_are_neither_rows_nor_further_tokens_of_prompts() -> None:
+    assert Work.of([DRAWING]) == (1, 0, 0, 0)
+    assert Work.of([DRAWING, FORCED, GUESSING]) == (5, 0, 0, 4)
+    assert Work.of([DRAWING, PROMPT]) == (2, 49, 0, 0)
+    assert Work.of([DRAWING, SCORED]) == (1, 0, 20, 0)
 
 
 def learned(costs: StepCosts, seconds: float, *chunks: Chunk) -> None:
     costs.learn(Batch((), chunks), StepResult(decode_seconds=seconds))
 
 
-def test_forced_tokens_teach_what_rows_cost_and_nothing_about_prompts() -> None:
+def test_forced_tokens_teach_what_they_cost_and_nothing_about_prompts() -> None:
     costs = StepCosts()
     learned(costs, 1.0, DRAWING)
-    learned(costs, 1.1, FORCED)
-    assert costs.of_rows(3) == pytest.approx(1.1)
+    for _ in range(50):
+        learned(costs, 1.1, FORCED)
+        learned(costs, 1.0, DRAWING)
+    assert costs.of_rows(1) == pytest.approx(1.0, abs=0.02)
+    assert costs.per_forced_token == pytest.approx(0.05, abs=0.01)
     assert costs.per_part_token is costs.per_prompt_token is None
     learned(costs, 2.0, DRAWING, PROMPT)
     before = costs.per_part_token, costs.per_prompt_token
@@ -110,3 +113,38 @@ def test_an_answer_with_forced_tokens_in_each_step_leaves_the_cost_of_prompts_as
     assert costs.of_rows(3) == costs.of_rows(6) == 1.0
     assert costs.per_prompt_token is not None
     assert costs.per_prompt_token <= 0.01
+
+
+def test_forced_tokens_that_cost_nothing_at_first_may_cost_something_later() -> None:
+    costs = StepCosts()
+    for seconds in (1.0, 1.0, 1.0):
+        learned(costs, seconds, DRAWING)
+        learned(costs, seconds, FORCED)
+    assert costs.per_forced_token == 0.0
+    learned(costs, 1.5, FORCED)
+    assert costs.per_forced_token
+    assert costs.per_forced_token > 0.1
+
+
+def test_a_step_of_several_passes_teaches_nothing_about_rows() -> None:
+    costs = StepCosts(partitioned=True)
+    learned(costs, 1.0, DRAWING)
+    learned(costs, 5.0, DRAWING, FORCED)
+    assert costs.of_rows(2) == 1.0
+    assert costs.per_forced_token is None
+    assert costs.total_seconds == 6.0
+    # The forced tokens of a sequence that is alone, or one forced token of each, are one pass.
+    learned(costs, 1.2, FORCED)
+    assert costs.per_forced_token == pytest.approx(0.1)
+    before = costs.per_forced_token
+    learned(costs, 2.0, DRAWING, Chunk(1, 3, [7], 0, is_decoding=True))
+    assert costs.per_forced_token != before
+
+
+def test_guesses_beside_others_are_one_more_pass_of_a_partitioned_memory() -> None:
+    for partitioned, expected in ((True, 4.0), (False, 3.1)):
+        costs = StepCosts(partitioned=partitioned)
+        for n_rows, seconds in ((1, 1.0), (4, 3.0), (5, 3.1)):
+            costs.note(n_rows, 0, seconds)
+        assert costs.with_guesses(4, 1) == expected
+        assert costs.with_guesses(1, 4) == 3.1

@@ -573,6 +573,25 @@ def test_a_sequence_with_forced_tokens_leaves_room_for_prompts_within_the_batch(
     assert [len(chunk.tokens) for chunk in following.chunks] == [3, 5]
 
 
+def test_forced_tokens_beside_others_come_one_by_one_where_each_pass_costs_a_step() -> None:
+    """In a partitioned memory, a second token of one sequence is a pass of its own."""
+    widths = {}
+    for partitioned in (True, False):
+        drive = Drive(
+            limits(partitioned=partitioned, n_ctx=100, n_cells=200, n_batch=64),
+            seconds=lambda *_: 1.0,
+            forced=lambda history: int(len(history) % 7 == 0),
+        )
+        drive.add("a", [1, 2, 3], max_tokens=60)
+        drive.add("b", [4, 5, 6, 7, 8], max_tokens=60)
+        drive.finish()
+        for name, prompt in (("a", [1, 2, 3]), ("b", [4, 5, 6, 7, 8])):
+            assert drive.tokens[name] == foretold(prompt, 60)
+        together = [batch.chunks for batch in drive.runner.batches if len(batch.chunks) == 2]
+        widths[partitioned] = {len(chunk.tokens) for chunks in together[2:] for chunk in chunks if chunk.is_decoding}
+    assert widths == {True: {1}, False: {1, 2}}
+
+
 # --- guesses ----------------------------------------------------------------------------------------------------------
 
 

@@ -141,13 +141,15 @@ class Logprob(Struct, frozen=True):
 class Sampled(Struct, frozen=True):
     """The tokens drawn for a chunk with outputs, in order. `logprobs` has one entry for each token, or is empty.
 
-    `scored` has one entry for each token of the prompt that the chunk scored; then none was drawn.
+    `scored` has one entry for each token of the prompt that the chunk scored; then none was drawn. `forced` has the
+    places in `tokens` of those that the grammar forced.
     """
 
     slot: int
     tokens: tuple[int, ...]
     logprobs: tuple[Logprob, ...] = ()
     scored: tuple[Logprob, ...] = ()
+    forced: tuple[int, ...] = ()
 
 
 class Saved(Struct, frozen=True):

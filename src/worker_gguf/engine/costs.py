@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from worker_gguf.engine.batch import Batch, Chunk, StepResult
@@ -23,24 +23,25 @@ _MOST_AGE = 1024
 
 
 class Work(NamedTuple):
-    """What a step computes: rows, further tokens of prompts, and tokens of prompts that are scored.
+    """What a step computes: rows, further tokens of prompts, tokens of prompts that are scored, and forced tokens.
 
-    Tokens that a grammar forced count as rows, because they cost nearly as much: they pass through all layers but the
-    output matrix.
+    Forced tokens are those that a grammar added to an answer. Like most of a prompt, they need no rows.
     """
 
     n_rows: int
     n_prompt: int
     n_scored: int = 0
+    n_forced: int = 0
 
     @classmethod
     def of(cls, chunks: Iterable[Chunk]) -> Work:
-        n_tokens = n_prompt = n_scored = 0
+        n_rows = n_prompt = n_scored = n_forced = 0
         for chunk in chunks:
-            n_tokens += len(chunk.tokens)
+            n_rows += chunk.n_outputs - len(chunk.scored)
             n_prompt += chunk.n_prompt
             n_scored += len(chunk.scored)
-        return cls(n_tokens - n_prompt - n_scored, n_prompt, n_scored)
+            n_forced += len(chunk.tokens) - chunk.n_outputs - chunk.n_prompt
+        return cls(n_rows, n_prompt, n_scored, n_forced)
 
 
 class _Measured(NamedTuple):
@@ -57,7 +58,9 @@ class StepCosts:
     cost of rows is not linear. As long as the weights must be read from memory for each step, further rows cost little.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, partitioned: bool = False) -> None:
+        """With `partitioned`, a step whose sequences compute different numbers of tokens has several passes."""
+        self._partitioned = partitioned
         self._rows: dict[int, _Measured] = {}
         self._known: list[int] = []  # the numbers of rows that were measured, sorted
         self._n_steps = 0
@@ -67,14 +70,19 @@ class StepCosts:
         self._prompt_seconds = 0.0
         self.per_part_token: float | None = None
         """Seconds that a prompt token added to the latest steps with other rows; None if there was no such step."""
+        self.per_forced_token: float | None = None
+        """Seconds that a forced token added to the latest steps; None if there was none."""
 
     def learn(self, batch: Batch, result: StepResult) -> None:
         """Learn from the result of a step."""
-        if batch.chunks:
+        seconds = result.decode_seconds + result.sample_seconds
+        if self._partitioned and _is_uneven(batch.chunks):
+            self.total_seconds += seconds
+        elif batch.chunks:
             work = Work.of(batch.chunks)
-            self.note(work.n_rows, work.n_prompt, result.decode_seconds + result.sample_seconds, work.n_scored)
+            self.note(work.n_rows, work.n_prompt, seconds, work.n_scored, work.n_forced)
 
-    def note(self, n_rows: int, n_prompt: int, seconds: float, n_scored: int = 0) -> None:
+    def note(self, n_rows: int, n_prompt: int, seconds: float, n_scored: int = 0, n_forced: int = 0) -> None:
         """Learn from a step with this `Work`.
 
         A scored token costs more than other tokens of prompts and than a row that draws, because all probabilities of
@@ -84,14 +92,21 @@ class StepCosts:
         self.total_seconds += seconds
         if self._n_steps % _MOST_AGE == 0:
             self._forget_old()
+        forced_seconds = n_forced * (self.per_forced_token or 0.0)
         if n_prompt or n_scored:
-            self._note_prompt(n_rows, n_prompt, seconds, n_scored)
-        elif n_rows:
-            measured = self._rows.get(n_rows)
-            if measured is None:
-                insort(self._known, n_rows)
-            mean = _mean(None if measured is None else measured.seconds, seconds, _NEWEST)
-            self._rows[n_rows] = _Measured(mean, self._n_steps)
+            self._note_prompt(n_rows, n_prompt, max(seconds - forced_seconds, 0.1 * seconds), n_scored)
+            return
+        if n_forced and (of_rows := self.of_rows(n_rows)) is not None:
+            self.per_forced_token = _mean(self.per_forced_token, max(0.0, seconds - of_rows) / n_forced, _NEWEST)
+        if n_rows:
+            self._note_rows(n_rows, max(seconds - forced_seconds, 0.1 * seconds))
+
+    def _note_rows(self, n_rows: int, seconds: float) -> None:
+        measured = self._rows.get(n_rows)
+        if measured is None:
+            insort(self._known, n_rows)
+        mean = _mean(None if measured is None else measured.seconds, seconds, _NEWEST)
+        self._rows[n_rows] = _Measured(mean, self._n_steps)
 
     def of_rows(self, n_rows: int) -> float | None:
         """Return the seconds of a step with `n_rows` rows and no prompt; None if nothing was measured yet.
@@ -111,6 +126,16 @@ class StepCosts:
         high = known[above]
         share = (n_rows - low) / (high - low)
         return (1 - share) * self._rows[low].seconds + share * self._rows[high].seconds
+
+    def with_guesses(self, n_rows: int, n_guesses: int) -> float | None:
+        """Return the seconds of a step with so many more rows for guesses; None if nothing was measured yet.
+
+        Guesses of some sequences beside others are at least one more pass in a partitioned memory.
+        """
+        seconds, base = self.of_rows(n_rows + n_guesses), self.of_rows(n_rows)
+        if seconds is None or base is None or not self._partitioned or n_rows == 1:
+            return seconds
+        return max(seconds, base + (self.of_rows(1) or 0.0))
 
     @property
     def per_prompt_token(self) -> float | None:
@@ -136,6 +161,12 @@ class StepCosts:
             del self._rows[n_rows]
 
 
+def _is_uneven(chunks: Sequence[Chunk]) -> bool:
+    """Return whether forced tokens of one sequence need a pass of their own beside other sequences."""
+    decoding = [chunk for chunk in chunks if chunk.is_decoding]
+    return len(decoding) > 1 and any(len(chunk.tokens) > max(1, chunk.n_outputs) for chunk in decoding)
+
+
 def _mean(old: float | None, new: float, weight: float) -> float:
     """Return the mean with a new measurement, of which no more than twice the mean counts."""
-    return new if old is None else old + weight * (min(new, 2 * old) - old)
+    return old + weight * (min(new, 2 * old) - old) if old else new

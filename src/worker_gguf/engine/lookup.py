@@ -6,9 +6,10 @@ Source of the idea: "Prompt Lookup Decoding", https://github.com/apoorvumang/pro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from typing import NamedTuple
 
-__all__ = ["LONG_MATCH", "Chances", "Lookup"]
+__all__ = ["LONG_MATCH", "Chances", "Lookup", "Offer"]
 
 # So many tokens must be equal before a place counts as the same.
 _N = 3
@@ -37,6 +38,24 @@ class Chances:
         return self.short if n_matched < LONG_MATCH else self.long
 
 
+class Offer(NamedTuple):
+    """Tokens that may come next, the chance of each that it and all before it are right, and the steps that it saves.
+
+    A token that a grammar forces saves none, because it would have been added without a row.
+    """
+
+    tokens: Sequence[int]
+    chances: list[float]
+    gains: list[float]
+
+    def count(self, least: float) -> int:
+        """Return how many of the tokens to take: those with this chance at least, up to the last one that is drawn."""
+        n = sum(chance >= least for chance in self.chances)
+        while n and not self.gains[n - 1]:
+            n -= 1
+        return n
+
+
 class Lookup:
     """The index of one sequence, and the place in it that the sequence repeats now, if it repeats one.
 
@@ -44,11 +63,15 @@ class Lookup:
     computed, and guessing begins when it is worth it.
     """
 
-    __slots__ = ("_at", "_chances", "_common", "_index", "_n_matched", "_tokens")
+    __slots__ = ("_at", "_chances", "_common", "_forced", "_index", "_n_matched", "_tokens")
 
-    def __init__(self, tokens: list[int], common: Chances) -> None:
-        """`tokens` is the list of the sequence, which grows. `common` has the chances of all sequences so far."""
+    def __init__(self, tokens: list[int], forced: Set[int], common: Chances) -> None:
+        """`tokens` is the list of the sequence, which grows, and `forced` the places in it of forced tokens.
+
+        `common` has the chances of all sequences so far.
+        """
         self._tokens = tokens
+        self._forced = forced
         self._common = common
         self._chances = Chances(common.short, common.long)
         first = max(0, len(tokens) - _MOST_INDEXED)
@@ -66,8 +89,9 @@ class Lookup:
         for end in range(len(tokens) - n_new, len(tokens)):
             if self._at is not None:
                 was_right = tokens[self._at] == tokens[end]
-                self._chances.note(self._n_matched, was_right=was_right)
-                self._common.note(self._n_matched, was_right=was_right)
+                if end not in self._forced:
+                    self._chances.note(self._n_matched, was_right=was_right)
+                    self._common.note(self._n_matched, was_right=was_right)
                 if was_right:
                     self._at += 1
                     self._n_matched += 1
@@ -79,23 +103,25 @@ class Lookup:
                     self._at, self._n_matched = index.get(key), _N
                 index[key] = end + 1
 
-    def guesses(self, most: int) -> Sequence[int]:
-        """Return `most` tokens that may come next, or none. A repetition is taken to go on."""
+    def offer(self, most: int) -> Offer | None:
+        """Return `most` tokens that may come next, or None. A repetition is taken to go on."""
         if self._at is None:
-            return ()
-        found = self._tokens[self._at : self._at + most]
+            return None
+        places = range(self._at, min(self._at + most, len(self._tokens)))
+        chances: list[float] = []
+        gains: list[float] = []
+        chance = 1.0
+        for i in range(most):
+            # What was forced at the earlier place will be forced again.
+            is_forced = places[i % len(places)] in self._forced
+            if not is_forced:
+                chance *= self._chances.of(self._n_matched + i)
+            chances.append(chance)
+            gains.append(0.0 if is_forced else chance)
+        found = self._tokens[places.start : places.stop]
         while len(found) < most:
             found += found[: most - len(found)]
-        return found
-
-    def chances(self, n: int) -> list[float]:
-        """Return the chance of each of the next `n` guesses that it and all before it are right."""
-        chances: list[float] = []
-        chance = 1.0
-        for i in range(n):
-            chance *= self._chances.of(self._n_matched + i)
-            chances.append(chance)
-        return chances
+        return Offer(found, chances, gains)
 
     def _find(self) -> None:
         if len(self._tokens) >= _N:

@@ -23,6 +23,7 @@ from worker_gguf.engine.sequence import Sequence, Slot
 from worker_gguf.engine.slots import common_prefix, least_copy
 from worker_gguf.engine.speculation import Drafted, Speculation
 from worker_gguf.engine.updates import Ended, FinishReason, Scored, Token, Update
+from worker_gguf.engine.widths import width_of
 from worker_gguf.errors import DeadlineExceeded, EngineFailed, QueueFull, WorkerError
 
 __all__ = ["PLACES_PER_PRIORITY", "Scheduler"]
@@ -55,7 +56,7 @@ class Scheduler:
         self._eog = eog
         self.max_queue = max_queue
         self.prefill_chunk = min(prefill_chunk or limits.n_batch, limits.n_batch)
-        self._costs = StepCosts()
+        self._costs = StepCosts(partitioned=limits.partitioned)
         self.memory = Memory(limits, PromptCache(cache_bytes, limits, self._costs) if cache_bytes else None)
         self.waiting: list[Sequence] = []  # both lists in the order of turns
         self.running: list[Sequence] = []
@@ -181,9 +182,9 @@ class Scheduler:
         """Build chunks: drawn tokens of all decoding sequences, and prompt tokens up to the budget, by turn."""
         decoding = [sequence for sequence in self.running if sequence.is_decoding]
         budget = self.limits.n_batch - sum(sequence.n_pending for sequence in decoding)
-        if decoding:
-            budget = min(budget, self.prefill_chunk)
+        budget = min(budget, self.prefill_chunk) if decoding else budget
         share = PromptShare(self.running, decoding, self._costs, self.prefill_chunk)
+        width = width_of(decoding, self.limits, self._costs)
         room = self.memory.room
         n_rows = self.limits.n_rows - len(self.running)
         parts: dict[Sequence, int] = {}
@@ -191,7 +192,7 @@ class Scheduler:
             if sequence.slot is None:
                 continue  # an older sequence took its memory, in an earlier turn of this loop
             is_decoding = sequence.is_decoding
-            wanted = sequence.n_pending
+            wanted = min(sequence.n_pending, width)
             if not is_decoding:
                 wanted = min(self._wanted_of_prompt(sequence), share.most(sequence, budget))
                 wanted = most_of_prompt(sequence, wanted, 1 + max(0, n_rows))
@@ -274,6 +275,7 @@ class Scheduler:
         updates: list[Update] = []
         limit = sequence.request.max_tokens
         sequence.n_drawn = len(sampled.tokens)
+        sequence.forced.update(len(sequence.tokens) + place for place in sampled.forced)
         for token, logprob in zip_longest(sampled.tokens, sampled.logprobs):
             sequence.tokens.append(token)
             if sequence.is_ended_by(token, self._eog):

@@ -17,8 +17,8 @@ class Sequence(Struct, eq=False):
     `turn` is its place in the order of all sequences: the lowest goes first. `n_cached` is the number of tokens that
     were in memory and did not have to be computed before the first token was drawn; None before the first slot.
     `n_uncached` is the number of tokens that its slot lacked. `n_drawn` is the number of tokens that the last step
-    drew. `n_scored` is the number of tokens of the prompt whose log-probabilities are known, if they are wanted; the
-    first has none.
+    drew. `forced` has the places in `tokens` of those that a grammar forced. `n_scored` is the number of tokens of the
+    prompt whose log-probabilities are known, if they are wanted; the first has none.
     """
 
     request: GenerationRequest
@@ -29,6 +29,7 @@ class Sequence(Struct, eq=False):
     n_cached: int | None = None
     n_uncached: int = 0
     n_drawn: int = 0
+    forced: set[int] = field(default_factory=set)
     n_scored: int = 1
     slot: Slot | None = None
 

@@ -10,7 +10,7 @@ from worker_gguf.engine.batch import Chunk
 from worker_gguf.engine.costs import StepCosts, Work
 from worker_gguf.engine.drafter import Drafter
 from worker_gguf.engine.drafting import LEAST_CHANCES, MOST_GUESSES, Candidate, Drafting, StepLoad
-from worker_gguf.engine.lookup import Chances, Lookup
+from worker_gguf.engine.lookup import Chances, Lookup, Offer
 from worker_gguf.engine.memory import Memory
 from worker_gguf.engine.runner import Limits
 from worker_gguf.engine.sequence import Sequence
@@ -50,7 +50,7 @@ class Speculation:
         """Learn from the tokens that a step drew."""
         lookup = self._lookups.get(sequence.id)
         if lookup is None:
-            self._lookups[sequence.id] = Lookup(sequence.tokens, self._common)
+            self._lookups[sequence.id] = Lookup(sequence.tokens, sequence.forced, self._common)
         else:
             lookup.note(n_new)
         if self._drafting is not None:
@@ -81,7 +81,9 @@ class Speculation:
         base = self._costs.of_rows(work.n_rows)
         if not decoding or not base or free <= 0:
             return {}
-        prompt_seconds = (work.n_prompt + work.n_scored) * (self._costs.per_prompt_token or 0.0)
+        costs = self._costs
+        prompt_seconds = (work.n_prompt + work.n_scored) * (costs.per_prompt_token or 0.0)
+        prompt_seconds += work.n_forced * (costs.per_forced_token or 0.0)
         n_draws = n_outputs - work.n_scored
         guesses = self._choose(decoding, StepLoad(work.n_rows, n_draws, base + prompt_seconds, prompt_seconds, free))
         n_guesses = sum(map(len, guesses.values()))
@@ -107,29 +109,30 @@ class Speculation:
 
     def _look_up(self, decoding: list[Sequence], load: StepLoad) -> tuple[dict[Sequence, Tokens[int]], float]:
         """Return the guesses from the sequences' own tokens, and how many of them are expected to be right."""
-        offers: list[tuple[Sequence, Tokens[int], list[float]]] = []
+        offers: list[tuple[Sequence, Offer]] = []
         for sequence in decoding:
             lookup = self._lookups.get(sequence.id)
             most = min(self._left(sequence), load.free)
-            if lookup is not None and most > 0 and (found := lookup.guesses(most)):
-                chances = lookup.chances(len(found))
-                # Any three equal tokens make an offer. Where a draft model guesses better, it goes on.
-                if self._drafting is None or chances[0] >= self._drafting.chance_if_on(sequence):
-                    offers.append((sequence, found, chances))
-        best, least = _LEAST_GAIN * load.n_tokens / load.seconds, 0.0
+            offer = lookup.offer(most) if lookup is not None and most > 0 else None
+            # Any three equal tokens make an offer. Where a draft model guesses better, it goes on.
+            better = 0.0 if self._drafting is None else self._drafting.chance_if_on(sequence)
+            if offer is not None and offer.chances[0] >= better:
+                offers.append((sequence, offer))
+        best, best_counts, n_right = _LEAST_GAIN * load.n_tokens / load.seconds, None, 0.0
         for limit in LEAST_CHANCES:
-            taken = [chance for _, _, chances in offers for chance in chances if chance >= limit]
-            if not taken or len(taken) > load.free:
+            counts = [offer.count(limit) for _, offer in offers]
+            n_taken = sum(counts)
+            if not n_taken or n_taken > load.free:
                 continue
-            rows_s = self._costs.of_rows(load.n_rows + len(taken)) or load.seconds
-            rate = (load.n_tokens + sum(taken)) / (rows_s + load.prompt_seconds)
+            gain = sum(sum(offer.gains[:n]) for (_, offer), n in zip(offers, counts, strict=True))
+            rows_s = self._costs.with_guesses(load.n_rows, n_taken) or load.seconds
+            rate = (load.n_tokens + gain) / (rows_s + load.prompt_seconds)
             if rate > best:
-                best, least = rate, limit
-        if not least:
+                best, best_counts, n_right = rate, counts, gain
+        if best_counts is None:
             return {}, 0.0
-        counts = [sum(chance >= least for chance in chances) for _, _, chances in offers]
-        n_right = sum(sum(chances[:n]) for (_, _, chances), n in zip(offers, counts, strict=True))
-        return {s: found[:n] for (s, found, _), n in zip(offers, counts, strict=True) if n}, n_right
+        taken = zip(offers, best_counts, strict=True)
+        return {sequence: offer.tokens[:n] for (sequence, offer), n in taken if n}, n_right
 
     def _draft(self, drafting: Drafting, candidates: list[Candidate], load: StepLoad) -> dict[Sequence, Tokens[int]]:
         before = drafting.seconds

@@ -209,6 +209,7 @@ class RowSampler:
         guesses = chunk.tokens[len(chunk.tokens) - chunk.n_outputs + 1 :]
         tokens: list[int] = []
         logprobs: list[Logprob] = []
+        places: list[int] = []
         n_before = drawing.n_generated
         # Forced tokens need no rows, so they may lead to a later row, if the guesses foretold them.
         while (at := len(tokens)) < len(turn.rows) and tokens == guesses[:at]:
@@ -226,9 +227,10 @@ class RowSampler:
             if drawing.guide is not None:
                 for forced in drawing.guide.accept(token, 0 if logprobs else self._most_forced):
                     drawing.sampler.take(forced)
+                    places.append(len(tokens))
                     tokens.append(forced)
             drawing.n_generated = n_before + len(tokens)
-        return Sampled(chunk.slot, tuple(tokens), tuple(logprobs))
+        return Sampled(chunk.slot, tuple(tokens), tuple(logprobs), forced=tuple(places))
 
     def _score(self, turn: Turn, logits: Floats) -> tuple[Logprob, ...]:
         n_top = turn.drawing.request.prompt_logprobs or 0
