@@ -11,7 +11,6 @@ from pathlib import Path
 from bench.load import Figures, Load, run, run_loop
 from bench.serving.servers import Server, Setup
 
-
 # Two loads one after the other differ by more than the cost of parsing, so many pairs are needed.
 _TURNS = 3
 
