@@ -213,6 +213,9 @@ def test_the_ids_of_the_prompt_and_the_answer(client: openai.OpenAI) -> None:
     assert chunks[0].prompt_token_ids == prompt_ids
     streamed = [token for chunk in chunks for token in chunk.choices[0].model_extra.get("token_ids", ())]
     assert streamed == answer_ids
+    cut = ask(client, stop=["capital"], **asked)
+    assert cut.usage is not None
+    assert len(cut.choices[0].token_ids) == cut.usage.completion_tokens  # type: ignore[attr-defined]
     again = client.completions.create(model="embedded", prompt=prompt_ids, temperature=0, max_tokens=20)
     assert again.choices[0].text == whole.choices[0].message.content
 

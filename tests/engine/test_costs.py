@@ -7,7 +7,7 @@ import pytest
 from tests.engine.test_scheduler import Drive
 from tests.fakes import limits
 from worker_gguf.engine.batch import Batch, Chunk, StepResult
-from worker_gguf.engine.costs import StepCosts, Work
+from worker_gguf.engine.costs import StepCosts, Work, passes
 
 
 def test_between_measured_numbers_of_rows_the_cost_is_linear_and_beyond_them_that_of_the_nearest() -> None:
@@ -141,10 +141,45 @@ def test_a_step_of_several_passes_teaches_nothing_about_rows() -> None:
     assert costs.per_forced_token != before
 
 
-def test_guesses_beside_others_are_one_more_pass_of_a_partitioned_memory() -> None:
-    for partitioned, expected in ((True, 4.0), (False, 3.1)):
-        costs = StepCosts(partitioned=partitioned)
-        for n_rows, seconds in ((1, 1.0), (4, 3.0), (5, 3.1)):
-            costs.note(n_rows, 0, seconds)
-        assert costs.with_guesses(4, 1) == expected
-        assert costs.with_guesses(1, 4) == 3.1
+@pytest.mark.parametrize(
+    ("pending", "sizes"),
+    [
+        ({0: 1, 1: 1, 2: 1}, [3]),
+        ({0: 4, 1: 4}, [8]),
+        ({0: 3, 1: 1, 2: 1}, [3, 2]),
+        ({0: 9, 1: 1, 2: 9}, [3, 8, 8]),
+        ({0: 9, 1: 9, 2: 1}, [3, 16]),
+        ({0: 2, 1: 4}, [4, 2]),
+        ({0: 1, 2: 1}, [1, 1]),
+        ({}, []),
+    ],
+)
+def test_passes_have_the_same_number_of_tokens_of_each_of_several_neighbours(
+    pending: dict[int, int], sizes: list[int]
+) -> None:
+    assert passes(pending) == sizes
+
+
+@pytest.mark.parametrize(("partitioned", "expected"), [(True, 4.0), (False, 3.1)])
+def test_a_guess_of_one_sequence_beside_others_is_one_more_pass_of_a_partitioned_memory(
+    partitioned: bool, expected: float
+) -> None:
+    costs = StepCosts(partitioned=partitioned)
+    for n_rows, seconds in ((1, 1.0), (4, 3.0), (5, 3.1), (8, 3.4)):
+        costs.note(n_rows, 0, seconds)
+    assert costs.of_decoding(5, 0, {0: 1, 1: 2, 2: 1, 3: 1}) == expected
+    assert costs.of_decoding(5, 0, {0: 5}) == 3.1
+    # A guess of each is one pass.
+    assert costs.of_decoding(8, 0, {0: 2, 1: 2, 2: 2, 3: 2}) == 3.4
+    assert StepCosts(partitioned=partitioned).of_decoding(2, 0, {0: 1, 1: 1}) is None
+
+
+def test_only_steps_of_one_pass_for_each_neighbourhood_teach_what_rows_cost() -> None:
+    costs = StepCosts(partitioned=True)
+    learned(costs, 1.0, DRAWING)
+    learned(costs, 9.0, DRAWING, Chunk(1, 3, [7, 8], 2, is_decoding=True))
+    assert costs.of_rows(3) == 1.0
+    learned(costs, 2.0, *(Chunk(slot, 3, [7, 8], 2, is_decoding=True) for slot in (0, 1)))
+    assert costs.of_rows(4) == 2.0
+    learned(costs, 3.0, *(Chunk(slot, 3, [7], 1, is_decoding=True) for slot in (0, 2)))
+    assert costs.of_rows(2) == 3.0

@@ -7,28 +7,9 @@ import pytest
 from tests.fakes import limits, request
 from worker_gguf.engine.costs import StepCosts
 from worker_gguf.engine.sequence import Sequence, Slot
-from worker_gguf.engine.widths import passes, width_of
+from worker_gguf.engine.widths import width_of
 
 PARTITIONED = limits(partitioned=True)
-
-
-@pytest.mark.parametrize(
-    ("pending", "sizes"),
-    [
-        ({0: 1, 1: 1, 2: 1}, [3]),
-        ({0: 4, 1: 4}, [8]),
-        ({0: 3, 1: 1, 2: 1}, [3, 2]),
-        ({0: 9, 1: 1, 2: 9}, [3, 8, 8]),
-        ({0: 9, 1: 9, 2: 1}, [3, 16]),
-        ({0: 2, 1: 4}, [4, 2]),
-        ({0: 1, 2: 1}, [1, 1]),
-        ({}, []),
-    ],
-)
-def test_passes_have_the_same_number_of_tokens_of_each_of_several_neighbours(
-    pending: dict[int, int], sizes: list[int]
-) -> None:
-    assert passes(pending) == sizes
 
 
 def decoding(*pending: int) -> list[Sequence]:

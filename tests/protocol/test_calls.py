@@ -446,6 +446,7 @@ def test_what_ends_or_bans_texts_and_tokens() -> None:
     assert (options.banned_texts, options.stop_tokens, options.keeps_stop) == (("a", "b"), (3, 1), True)
     assert complete(skip_special_tokens=False).options.shows_controls
     assert not complete(skip_special_tokens=True).options.shows_controls
+    assert chat_refusal(return_token_ids=True, include_reasoning=False).param == "return_token_ids"
     assert [complete(return_token_ids=value).options.shows_ids for value in (True, False)] == [True, False]
     assert refusal(banned_strings=[""]).param == "banned_strings.0"
     assert refusal(stop_token_ids=[-1]).param == "stop_token_ids.0"

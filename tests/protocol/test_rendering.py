@@ -305,3 +305,26 @@ def test_ids_come_beside_log_probabilities() -> None:
     _, chunk = events_of(rendering.stream(0, [delta("Hi", token(b"Hi"))]))
     assert chunk["choices"][0]["token_ids"] == [1]
     assert len(chunk["choices"][0]["logprobs"]["content"]) == 1
+
+
+def test_each_choice_of_a_chat_has_its_ids_and_its_first_chunk_those_of_the_prompt() -> None:
+    rendering = ChatRendering(HEADING, n=2, prompt_ids=[(1, 2)])
+    for index, token_id in ((0, 5), (1, 6)):
+        first, chunk = events_of(rendering.stream(index, [Delta("a", (token_id,), ())]))
+        assert first["prompt_token_ids"] == [1, 2]
+        assert chunk["choices"][0] | {"delta": {}} == {
+            "index": index,
+            "delta": {},
+            "logprobs": None,
+            "finish_reason": None,
+            "token_ids": [token_id],
+        }
+
+
+def test_an_answer_without_tokens_has_no_ids() -> None:
+    body = answered(CompletionRendering(HEADING, prompt_ids=[(1, 2)], echo=["Hi"]), [LENGTH])
+    assert (body["choices"][0]["prompt_token_ids"], body["choices"][0]["token_ids"]) == ((1, 2), [])
+    rendering = CompletionRendering(HEADING, prompt_ids=[(1, 2)], echo=["Hi"])
+    first, end = events_of(rendering.stream(0, [LENGTH]))
+    assert (first["choices"][0]["text"], first["choices"][0]["prompt_token_ids"]) == ("Hi", [1, 2])
+    assert "token_ids" not in end["choices"][0]

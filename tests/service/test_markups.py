@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.service.scripted import CONTROLS, MARK, Letters, ScriptedMarkup
+from worker_gguf.errors import NotReady
 from worker_gguf.markup.call_format import CallFormat
 from worker_gguf.service.markups import Markups, TemplateMarkup
 from worker_gguf.template.chat_template import ChatTemplate
@@ -57,18 +58,34 @@ def test_nothing_is_examined_after_it_has_settled() -> None:
     markups = Markups(Letters(), new_markup)
     found = markups.find(ChatTemplate(SOURCE))
     assert begun.wait(60)
-    threading.Timer(0.01, may_find.set).start()
-    markups.settle()
+    settling = threading.Thread(target=markups.settle)
+    settling.start()
+    may_find.set()
+    settling.join(60)
     assert found.done()
+    with pytest.raises(NotReady):
+        markups.find(ChatTemplate(SOURCE))
+    unused = Markups(Letters(), new_markup)
+    unused.settle()
+    with pytest.raises(NotReady):
+        unused.find(ChatTemplate(SOURCE))
 
 
-def test_a_template_that_cannot_be_examined_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_examination_that_fails_is_in_the_log_and_the_next_chat_tries_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    failures: list[Exception] = [ZeroDivisionError()]
+
     def new_markup(*_: object) -> TemplateMarkup:
-        raise ZeroDivisionError
+        if failures:
+            raise failures.pop()
+        return ScriptedMarkup()
 
+    markups, template = Markups(Letters(), new_markup), ChatTemplate(SOURCE)
     with pytest.raises(ZeroDivisionError):
-        Markups(Letters(), new_markup).of(ChatTemplate(SOURCE))
+        markups.of(template)
     assert "the chat template cannot be examined" in caplog.text
+    assert markups.of(template).shown == {MARK}
 
 
 def test_only_markers_that_are_control_tokens_must_be_shown() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from worker_gguf.errors import TemplateError
 from worker_gguf.template.chat_template import ChatTemplate
-from worker_gguf.template.limits import TemplateLimits
+from worker_gguf.template.limits import TemplateLimits, limited
 
 HELLO = [{"role": "user", "content": "Hello"}]
 TIGHT = TemplateLimits(max_source=2_000, max_output=10_000, timeout_s=0.2)
@@ -58,3 +60,15 @@ def test_long_conversation_is_rendered() -> None:
     messages = [{"role": "user", "content": "x" * 1000}] * 4000
     source = "{% set n = namespace(x='') %}{% for m in messages %}{{ m.role ~ m.content | trim }}{% endfor %}"
     assert len(ChatTemplate(source).render(messages)) == 4000 * 1004
+
+
+def test_several_renderings_can_have_one_limit_together() -> None:
+    endless = ChatTemplate("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}")
+    began_s = time.monotonic()
+    with limited(TIGHT):
+        for _ in range(100):
+            with pytest.raises(TemplateError, match="ran for more than"):
+                endless.render(HELLO)
+    # One rendering alone may take 5 s.
+    assert time.monotonic() - began_s < 5
+    assert ChatTemplate("{{ messages[0].content }}").render(HELLO) == "Hello"

@@ -100,7 +100,6 @@ def _http(settings: Settings, timeline: Timeline, head_start: HeadStart) -> int:
             health_path=path,
             cors_origins=settings.cors_origins,
         )
-        import_for_requests()
         listeners = [(app, main)]
         if health is not None:
             listeners.append((create_health_app(worker, api_keys=keys, metrics=metrics, health_path=path), health))
@@ -151,7 +150,6 @@ def _queue(settings: Settings, timeline: Timeline, head_start: HeadStart) -> int
         from worker_gguf.queue.sdk import import_sdk, run_queue
 
         sdk = import_sdk()
-        import_for_requests()
     with contextlib.ExitStack() as stack:
         if settings.port_health:
             from worker_gguf.http.app import create_health_app
@@ -230,11 +228,6 @@ def start_worker(
         metrics = Metrics(__version__, known_ignored={*IGNORED, *HONOURED})
     worker.measure(metrics)
     return worker, metrics
-
-
-def import_for_requests() -> None:
-    """Import what examines chat templates, while the model loads. It comes last, because only the first chat waits."""
-    import_module("worker_gguf.markup.markup")
 
 
 def warn_of_misspellings() -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from worker_gguf.engine.batch import Batch, Chunk, StepResult
 
-__all__ = ["StepCosts", "Work"]
+__all__ = ["StepCosts", "Work", "passes"]
 
 # The weight of the newest measurement. Single steps are disturbed by other processes, sometimes for ten times as long.
 _NEWEST = 0.25
@@ -59,7 +59,7 @@ class StepCosts:
     """
 
     def __init__(self, *, partitioned: bool = False) -> None:
-        """With `partitioned`, a step whose sequences compute different numbers of tokens has several passes."""
+        """With `partitioned`, each slot has its own part of the memory, and a step may have several passes."""
         self._partitioned = partitioned
         self._rows: dict[int, _Measured] = {}
         self._known: list[int] = []  # the numbers of rows that were measured, sorted
@@ -76,7 +76,7 @@ class StepCosts:
     def learn(self, batch: Batch, result: StepResult) -> None:
         """Learn from the result of a step."""
         seconds = result.decode_seconds + result.sample_seconds
-        if self._partitioned and _is_uneven(batch.chunks):
+        if self._partitioned and _has_further_passes(batch.chunks):
             self.total_seconds += seconds
         elif batch.chunks:
             work = Work.of(batch.chunks)
@@ -127,15 +127,16 @@ class StepCosts:
         share = (n_rows - low) / (high - low)
         return (1 - share) * self._rows[low].seconds + share * self._rows[high].seconds
 
-    def with_guesses(self, n_rows: int, n_guesses: int) -> float | None:
-        """Return the seconds of a step with so many more rows for guesses; None if nothing was measured yet.
+    def of_decoding(self, n_rows: int, n_forced: int, pending: Mapping[int, int]) -> float | None:
+        """Return the seconds of the decoding part of a step; None if nothing was measured yet.
 
-        Guesses of some sequences beside others are at least one more pass in a partitioned memory.
+        `pending` has the number of tokens of each decoding slot, in the order of the slots. In a partitioned memory,
+        they may be several passes.
         """
-        seconds, base = self.of_rows(n_rows + n_guesses), self.of_rows(n_rows)
-        if seconds is None or base is None or not self._partitioned or n_rows == 1:
-            return seconds
-        return max(seconds, base + (self.of_rows(1) or 0.0))
+        if self._partitioned and len(pending) > 1:
+            return sum(self.of_rows(size) or 0.0 for size in passes(pending)) or None
+        seconds = self.of_rows(n_rows)
+        return None if seconds is None else seconds + n_forced * (self.per_forced_token or 0.0)
 
     @property
     def per_prompt_token(self) -> float | None:
@@ -161,10 +162,37 @@ class StepCosts:
             del self._rows[n_rows]
 
 
-def _is_uneven(chunks: Sequence[Chunk]) -> bool:
-    """Return whether forced tokens of one sequence need a pass of their own beside other sequences."""
-    decoding = [chunk for chunk in chunks if chunk.is_decoding]
-    return len(decoding) > 1 and any(len(chunk.tokens) > max(1, chunk.n_outputs) for chunk in decoding)
+def passes(pending: Mapping[int, int]) -> list[int]:
+    """Return the number of tokens in each pass in which llama.cpp computes the slots of a partitioned memory.
+
+    `pending` has the number of tokens of each slot, in the order of the slots. A pass has the same number of tokens of
+    each of several neighbouring slots (llama-batch.cpp, `split_equal`).
+    """
+    left, sizes = dict(pending), []
+    while left:
+        slots = list(left)
+        n_slots = _n_neighbours(slots)
+        width = min(left[slot] for slot in slots[:n_slots])
+        sizes.append(width * n_slots)
+        for slot in slots[:n_slots]:
+            left[slot] -= width
+            if not left[slot]:
+                del left[slot]
+    return sizes
+
+
+def _n_neighbours(slots: Sequence[int]) -> int:
+    """Return how many of these slots, from the first one on, are neighbours."""
+    return next((n for n in range(1, len(slots)) if slots[n] != slots[n - 1] + 1), len(slots))
+
+
+def _has_further_passes(chunks: Iterable[Chunk]) -> bool:
+    """Return whether decoding slots of a partitioned memory are computed in more passes than they have neighbourhoods.
+
+    The smaller of several passes would teach a wrong cost of the rows of one.
+    """
+    pending = {chunk.slot: len(chunk.tokens) for chunk in chunks if chunk.is_decoding}
+    return len(passes(pending)) > len(passes(dict.fromkeys(pending, 1)))
 
 
 def _mean(old: float | None, new: float, weight: float) -> float:

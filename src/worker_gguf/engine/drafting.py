@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Tokens
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from worker_gguf.engine.costs import StepCosts
 from worker_gguf.engine.drafter import Drafter, DraftRequest, Drafts
 from worker_gguf.engine.sequence import Sequence
 
-__all__ = ["LEAST_CHANCES", "MOST_GUESSES", "PROBE_SHARE", "Candidate", "Drafting", "StepLoad"]
+__all__ = ["LEAST_CHANCES", "MOST_GUESSES", "PROBE_SHARE", "Candidate", "Drafting", "StepLoad", "slot_id"]
 
 LEAST_CHANCES = (0.9, 0.75, 0.6, 0.45, 0.3, 0.15)
 """A guess is added if its chance is at least one of these. All are tried, and the one that promises most is taken."""
@@ -37,14 +39,36 @@ _CURRENT = MOST_GUESSES + 1
 class StepLoad(Struct, frozen=True):
     """A step without drafted guesses: its rows, the tokens that it is expected to draw, and its seconds.
 
-    `prompt_seconds` is the part of the seconds that prompts take. `free` is the number of rows that can be added.
+    `pending` has the number of tokens of each decoding slot, of which `n_forced` need no row. `prompt_seconds` is the
+    part of the seconds that prompts take. `free` is the number of rows that can be added.
     """
 
     n_rows: int
+    n_forced: int
+    pending: Mapping[int, int]
     n_tokens: float
-    seconds: float
     prompt_seconds: float
     free: int
+    seconds: float = 0.0
+
+    def with_guesses(self, guesses: Mapping[int, int], n_right: float, costs: StepCosts) -> StepLoad:
+        """Add so many guesses to the slots, `n_right` of which are expected to be right, and estimate the seconds."""
+        n_rows = self.n_rows + sum(guesses.values())
+        pending = {slot: n + guesses.get(slot, 0) for slot, n in self.pending.items()}
+        return replace(
+            self,
+            n_rows=n_rows,
+            pending=pending,
+            n_tokens=self.n_tokens + n_right,
+            free=self.free - sum(guesses.values()),
+            seconds=(costs.of_decoding(n_rows, self.n_forced, pending) or 0.0) + self.prompt_seconds,
+        )
+
+
+def slot_id(sequence: Sequence) -> int:
+    """Return the id of the slot of a decoding sequence."""
+    assert sequence.slot is not None
+    return sequence.slot.id
 
 
 class Candidate(Struct, frozen=True):
@@ -185,11 +209,10 @@ class Drafting:
                 if n:
                     counts.append((candidate, n))
                     gained += gain
-            total = sum(n for _, n in counts)
-            if not 0 < total <= load.free:
+            if not 0 < sum(n for _, n in counts) <= load.free:
                 continue
-            step_s = (self._costs.of_rows(load.n_rows + total) or 0.0) + load.prompt_seconds
-            rate = (load.n_tokens + gained) / (step_s + self._draft_seconds([n for _, n in counts]))
+            guessing = load.with_guesses({slot_id(c.sequence): n for c, n in counts}, gained, self._costs)
+            rate = guessing.n_tokens / (guessing.seconds + self._draft_seconds([n for _, n in counts]))
             if rate > max(least, best_rate):
                 best, best_rate = counts, rate
         return best, best_rate
@@ -228,8 +251,8 @@ class Drafting:
 
     def _guess_seconds(self, load: StepLoad) -> float:
         """Return the cost of one guess: what its row adds to a step, and the draft model's time."""
-        more, now = self._costs.of_rows(load.n_rows + 1) or 0.0, self._costs.of_rows(load.n_rows) or 0.0
-        return max(0.0, more - now) + self._draft_seconds([1])
+        guessing = load.with_guesses({next(iter(load.pending)): 1}, 0.0, self._costs)
+        return max(0.0, guessing.seconds - load.seconds) + self._draft_seconds([1])
 
     def _most_read(self, load: StepLoad) -> int:
         """Return how many tokens the draft model may read, so that this takes no longer than the step itself."""

@@ -9,7 +9,7 @@ from msgspec import Struct
 from worker_gguf.engine.batch import Chunk
 from worker_gguf.engine.costs import StepCosts, Work
 from worker_gguf.engine.drafter import Drafter
-from worker_gguf.engine.drafting import LEAST_CHANCES, MOST_GUESSES, Candidate, Drafting, StepLoad
+from worker_gguf.engine.drafting import LEAST_CHANCES, MOST_GUESSES, Candidate, Drafting, StepLoad, slot_id
 from worker_gguf.engine.lookup import Chances, Lookup, Offer
 from worker_gguf.engine.memory import Memory
 from worker_gguf.engine.runner import Limits
@@ -78,14 +78,14 @@ class Speculation:
         room = memory.room - n_computed
         idle = sum(len(slot.tokens) for slot in memory.slots if slot.is_idle)
         free = min(self._limits.n_batch - n_computed, self._limits.n_rows - n_outputs, room + idle)
-        base = self._costs.of_rows(work.n_rows)
-        if not decoding or not base or free <= 0:
-            return {}
         costs = self._costs
+        if not decoding or not costs.of_rows(work.n_rows) or free <= 0:
+            return {}
         prompt_seconds = (work.n_prompt + work.n_scored) * (costs.per_prompt_token or 0.0)
-        prompt_seconds += work.n_forced * (costs.per_forced_token or 0.0)
-        n_draws = n_outputs - work.n_scored
-        guesses = self._choose(decoding, StepLoad(work.n_rows, n_draws, base + prompt_seconds, prompt_seconds, free))
+        computed = {chunk.slot: len(chunk.tokens) for chunk in chunks.values() if chunk.is_decoding}
+        pending = dict(sorted(computed.items()))
+        load = StepLoad(work.n_rows, work.n_forced, pending, n_outputs - work.n_scored, prompt_seconds, free)
+        guesses = self._choose(decoding, load.with_guesses({}, 0.0, costs))
         n_guesses = sum(map(len, guesses.values()))
         while n_guesses > memory.room - n_computed:
             if not memory.forget_oldest():
@@ -101,10 +101,9 @@ class Speculation:
         others = [sequence for sequence in decoding if sequence not in found and drafting.can_guess(sequence)]
         if drafting.rests(len(others)):
             return found
-        if n_found := sum(map(len, found.values())):
-            n_rows, n_tokens = load.n_rows + n_found, load.n_tokens + n_right
-            seconds = (self._costs.of_rows(n_rows) or 0.0) + load.prompt_seconds
-            load = StepLoad(n_rows, n_tokens, seconds, load.prompt_seconds, load.free - n_found)
+        if found:
+            counts = {slot_id(sequence): len(tokens) for sequence, tokens in found.items()}
+            load = load.with_guesses(counts, n_right, self._costs)
         return found | self._draft(drafting, [self._candidate(sequence, load.free) for sequence in others], load)
 
     def _look_up(self, decoding: list[Sequence], load: StepLoad) -> tuple[dict[Sequence, Tokens[int]], float]:
@@ -121,12 +120,12 @@ class Speculation:
         best, best_counts, n_right = _LEAST_GAIN * load.n_tokens / load.seconds, None, 0.0
         for limit in LEAST_CHANCES:
             counts = [offer.count(limit) for _, offer in offers]
-            n_taken = sum(counts)
-            if not n_taken or n_taken > load.free:
+            if not 0 < sum(counts) <= load.free:
                 continue
             gain = sum(sum(offer.gains[:n]) for (_, offer), n in zip(offers, counts, strict=True))
-            rows_s = self._costs.with_guesses(load.n_rows, n_taken) or load.seconds
-            rate = (load.n_tokens + gain) / (rows_s + load.prompt_seconds)
+            slots = {slot_id(sequence): n for (sequence, _), n in zip(offers, counts, strict=True)}
+            guessing = load.with_guesses(slots, gain, self._costs)
+            rate = guessing.n_tokens / guessing.seconds
             if rate > best:
                 best, best_counts, n_right = rate, counts, gain
         if best_counts is None:

@@ -121,6 +121,8 @@ def parse_chat(body: object, defaults: Defaults) -> ChatCall:
     check_messages(chat.messages, messages)
     tools, unused_tools = read_tools(chat)
     reasoning, unused_reasoning = read_reasoning(chat, sent)
+    if chat.return_token_ids and reasoning.is_hidden:
+        raise invalid("return_token_ids", "excludes hiding the reasoning, whose tokens it would show")
     ignored = {*_ignored(chat, fields, CHAT_REFUSED, sent), *unused_tools, *unused_reasoning}
     if tools.use is not None and tools.use.is_required and chat.ignore_eos:
         raise invalid("ignore_eos", "excludes a call that is required, which says where the answer ends")

@@ -62,8 +62,8 @@ class Rendering(ABC):
     ) -> None:
         """`new_parser` creates the parser that splits the text of one choice into parts.
 
-        With `hides_reasoning`, tokens of the reasoning have neither log-probabilities nor ids; the parser leaves out
-        their text. With `prompt_ids`, the tokens of each prompt, the answer has the ids of all tokens.
+        With `hides_reasoning`, tokens of the reasoning have no log-probabilities; the parser leaves out their text.
+        With `prompt_ids`, the tokens of each prompt, the answer has the ids of all tokens, so nothing may be hidden.
         """
         self.error: WorkerError | None = None
         self.heading = heading
@@ -112,7 +112,7 @@ class Rendering(ABC):
                 self._finish(index, event)
             else:
                 self._tokens[index] += self._shown_logprobs(index, event)
-                self._ids[index] += self._shown_ids(index, event)
+                self._ids[index] += event.tokens
                 self._parts[index] += self._feed(index, event)
 
     def answer(self) -> dict[str, Any]:
@@ -168,7 +168,7 @@ class Rendering(ABC):
         for event in events:
             if isinstance(event, Delta):
                 tokens += self._shown_logprobs(index, event) if self.logprobs else ()
-                ids += self._shown_ids(index, event)
+                ids += event.tokens if self._prompt_ids is not None else ()
                 parts += self._feed(index, event)
         if len(events) > 1:
             parts = _joined(parts)
@@ -212,10 +212,6 @@ class Rendering(ABC):
 
     def _shown_logprobs(self, index: int, delta: Delta) -> Sequence[TokenLogprob]:
         return () if self._hides_reasoning and self._parsers[index].is_reasoning else delta.logprobs
-
-    def _shown_ids(self, index: int, delta: Delta) -> Sequence[int]:
-        is_hidden = self._prompt_ids is None or (self._hides_reasoning and self._parsers[index].is_reasoning)
-        return () if is_hidden else delta.tokens
 
     def _end_ids(self, event: Finished) -> list[int]:
         return [] if self._prompt_ids is None or event.end_token is None else [event.end_token]

@@ -84,7 +84,7 @@ class Conversations:
                 self._markups.find(template)
 
     async def examined(self, call: ChatCall) -> None:
-        """Return when the template of a call is examined. Those who wait go on in the order in which they came."""
+        """Return when the template of a call is examined. Those who wait for it go on in the order of their calls."""
         found = self._markups.find(self._templates.for_tools(call.tools.definitions or None))
         if not found.done():
             await asyncio.shield(asyncio.wrap_future(found))

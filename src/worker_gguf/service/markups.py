@@ -12,10 +12,12 @@ from typing import Protocol
 from msgspec import Struct
 
 from worker_gguf.engine.request import Constraint, Thinking
+from worker_gguf.errors import NotReady
 from worker_gguf.markup.call_format import CallFormat
 from worker_gguf.markup.parts import PartsParser
 from worker_gguf.markup.tool import Tool, ToolUse
 from worker_gguf.template.chat_template import ChatTemplate
+from worker_gguf.template.limits import TemplateLimits, limited
 
 __all__ = ["KnownMarkup", "Markups", "NewMarkup", "Pieces", "TemplateMarkup"]
 
@@ -50,6 +52,8 @@ class TemplateMarkup(Protocol):
     def call_constraint(self, use: ToolUse, token_of: Callable[[str], int | None]) -> Constraint: ...
 
 
+# Of all renderings of an examination together. What a template does not show in this time counts as not there.
+_EXAMINATION = TemplateLimits(timeout_s=5.0)
 # The marks of a format have a few hundred texts that may be a control token.
 _MOST_TEXTS = 4096
 # Takes the source of a template, what renders it, and what tells whether a text is one token.
@@ -77,6 +81,7 @@ class Markups:
         self._lock = threading.Lock()
         self._finder: ThreadPoolExecutor | None = None
         self._found: dict[ChatTemplate, Future[KnownMarkup]] = {}
+        self._is_settled = False
         self._control_token = lru_cache(_MOST_TEXTS)(self._find_control_token)
 
     def of(self, template: ChatTemplate) -> KnownMarkup:
@@ -86,31 +91,40 @@ class Markups:
     def find(self, template: ChatTemplate) -> Future[KnownMarkup]:
         """Begin to find the markup of a template in another thread, unless that has begun.
 
-        It renders several dozen small conversations, and the modules that compare them are imported for it: some 0.1 s.
+        It renders several dozen small conversations, and the modules that compare them are imported for it: some 50 ms,
+        or, where a template is very slow, as long as the limit allows. If it fails, the next call tries again. Raises
+        NotReady after `settle`.
         """
         if (found := self._found.get(template)) is not None:
             return found
         with self._lock:
-            found = self._found.get(template)
-            if found is None:
-                if self._finder is None:
-                    self._finder = ThreadPoolExecutor(1, "templates")
-                found = self._found[template] = self._finder.submit(self._examine, template)
+            if (found := self._found.get(template)) is not None:
+                return found
+            if self._is_settled:
+                raise NotReady("The model is being unloaded. Try again shortly.", retry_after_s=1)
+            if self._finder is None:
+                self._finder = ThreadPoolExecutor(1, "templates")
+            found = self._found[template] = self._finder.submit(self._examine, template)
         return found
 
     def settle(self) -> None:
-        """Wait until no thread uses the vocabulary any more. Nothing can be found after that."""
-        if self._finder is not None:
-            self._finder.shutdown()
+        """Wait until no thread uses the vocabulary any more. Nothing is examined after that."""
+        with self._lock:
+            self._is_settled, finder = True, self._finder
+        if finder is not None:
+            finder.shutdown(cancel_futures=True)
 
     def _examine(self, template: ChatTemplate) -> KnownMarkup:
         try:
-            _ = template.shape  # kept by the template
-            markup = self._markup(template)
-            needed = tuple(_without_calls(markup.format, markup.markers))
+            with limited(_EXAMINATION):
+                _ = template.shape  # kept by the template
+                markup = self._markup(template)
+                needed = tuple(_without_calls(markup.format, markup.markers))
             return KnownMarkup(markup, self._shown(markup.markers), self._shown(needed))
         except Exception:
-            logger.exception("the chat template cannot be examined, so chats fail: set CHAT_TEMPLATE to another")
+            logger.exception("the chat template cannot be examined, so a chat failed: set CHAT_TEMPLATE to another")
+            with self._lock:
+                del self._found[template]
             raise
 
     def _markup(self, template: ChatTemplate) -> TemplateMarkup:

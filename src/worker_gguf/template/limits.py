@@ -40,8 +40,10 @@ _current: ContextVar[_Rendering] = ContextVar("template_rendering")
 
 @contextmanager
 def limited(limits: TemplateLimits) -> Iterator[None]:
-    """Limit the rendering inside this context, whose time starts now."""
-    token = _current.set(_Rendering(limits, monotonic() + limits.timeout_s))
+    """Limit the rendering inside this context, whose time starts now, or several renderings together."""
+    outer = _current.get(None)
+    deadline_s = monotonic() + limits.timeout_s
+    token = _current.set(_Rendering(limits, deadline_s if outer is None else min(deadline_s, outer.deadline_s)))
     try:
         yield
     finally:
