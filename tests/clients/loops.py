@@ -113,12 +113,50 @@ class Closed(City, extra="forbid"):
     """A city."""
 
 
+def outlines_remote(base: str) -> None:
+    from typing import Literal
+
+    import openai
+    import outlines
+    from outlines.types import CFG, Regex
+
+    client = openai.OpenAI(base_url=base, api_key="-")
+    Closed.model_validate_json(outlines.from_openai(client, MODEL)(QUESTION, Closed, max_tokens=200))
+    vllm = outlines.from_vllm(client, MODEL)
+    Closed.model_validate_json(vllm(QUESTION, Closed, max_tokens=200))
+    assert vllm(QUESTION, Literal["sun", "rain"]) in ("sun", "rain")
+    assert vllm(QUESTION, CFG('start: "yes" | "no"')) in ("yes", "no")
+    degrees = vllm(QUESTION, Regex("[0-9]{2}"))
+    assert len(degrees) == 2
+    assert degrees.isdigit()
+
+
+def guidance_remote(base: str) -> None:
+    import guidance
+    from guidance import assistant, gen, models, select, user
+
+    asked = models.experimental.VLLMModel(MODEL, base_url=base, api_key="-")
+    with user():
+        asked += QUESTION
+    with assistant():
+        chosen = asked + select(["sun", "rain"], name="sky")
+    assert chosen["sky"] in ("sun", "rain")
+    with assistant():
+        number = asked + gen("degrees", regex="[0-9]{2}")
+    assert number["degrees"].isdigit()
+    with assistant():
+        city = asked + guidance.json(name="city", schema=Closed)
+    Closed.model_validate_json(city["city"])
+
+
 LOOPS = {
     "openai": openai_client,
     "langchain": langchain,
     "pydantic-ai-slim": pydantic_ai,
     "openai-agents": openai_agents,
     "instructor": instructor_modes,
+    "outlines": outlines_remote,
+    "guidance": guidance_remote,
 }
 
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from worker_gguf.engine.request import Constraint
 from worker_gguf.errors import InvalidRequest, UnsupportedParameter
@@ -123,6 +124,13 @@ def test_a_grammar(fields: dict[str, Any], expected: Constraint) -> None:
 )
 def test_an_empty_value_asks_for_nothing(fields: dict[str, Any]) -> None:
     assert options(**fields) == options()
+
+
+def test_the_same_under_two_names_is_one_constraint() -> None:
+    """guidance sends its grammar for older and for newer servers of vLLM."""
+    both = constraint(guided_regex="a+", structured_outputs={"regex": "a+"})
+    assert replace(both, param="") == replace(constraint(guided_regex="a+"), param="")
+    assert refusal(guided_regex="a+", structured_outputs={"regex": "b+"}).param == "structured_outputs.regex"
 
 
 @pytest.mark.parametrize(

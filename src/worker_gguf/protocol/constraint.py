@@ -36,11 +36,11 @@ def read_constraint(body: Common) -> tuple[Constraint | None, tuple[str, ...]]:
     found = [(name, constraint) for name, constraint in _all(body, ignored) if constraint is not None]
     if not found:
         return None, tuple(ignored)
-    if len(found) > 1:
-        first, second = found[0][0], found[1][0]
-        message = f"'{first}' and '{second}' both say what the answer must match. Send one of them."
-        raise InvalidRequest(message, param=second)
     name, constraint = found[0]
+    for other_name, other in found[1:]:
+        if other != constraint:  # some clients say the same for older and for newer servers
+            message = f"'{name}' and '{other_name}' both say what the answer must match. Send one of them."
+            raise InvalidRequest(message, param=other_name)
     if body.ignore_eos:
         raise invalid("ignore_eos", f"excludes {name}, which says where the answer ends")
     return replace(constraint, param=name), tuple(ignored)
