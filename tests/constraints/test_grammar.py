@@ -138,3 +138,11 @@ def test_a_left_recursive_grammar_works() -> None:
 @pytest.mark.parametrize("grammar", ['start: start "a"', "start: a\na: b\nb: a", "start: /[^\\s\\S]/"])
 def test_a_grammar_that_no_text_matches_has_no_first_byte(grammar: str) -> None:
     assert not matcher("lark", grammar).starts()
+
+
+def test_only_a_grammar_of_either_kind_is_told_how_gbnf_is_recognised() -> None:
+    refused = {}
+    for param in ("grammar", "lark"):
+        refused[param] = unusable(Constraint("lark", "", param=param), "unexpected end").message
+    assert refused["grammar"].endswith("read as Lark: rules of GBNF have ::=.")
+    assert refused["lark"].endswith("read as Lark.")

@@ -91,6 +91,7 @@ def test_any_value(schema: Any) -> None:
         ({"guided_grammar": GBNF}, Constraint("gbnf", GBNF)),
         ({"guided_grammar": LARK}, Constraint("lark", LARK)),
         ({"structured_outputs": {"grammar": LARK}}, Constraint("lark", LARK)),
+        ({"structured_outputs": {"lark": LARK}}, Constraint("lark", LARK)),
         ({"response_format": {"type": "grammar", "grammar": GBNF}}, Constraint("gbnf", GBNF)),
         ({"lark": LARK}, Constraint("lark", LARK)),
         ({"regex": "[ab]"}, Constraint("regex", "[ab]")),

@@ -109,8 +109,8 @@ def test_no_text_is_no_chunk() -> None:
 def test_every_choice_opens_with_its_role() -> None:
     rendering = ChatRendering(HEADING, n=2)
     chunks = events_of(rendering.stream(1, [delta("b")]) + rendering.stream(0, [delta("a")]))
-    assert [chunk["choices"][0]["index"] for chunk in chunks] == [1, 1, 0, 0]
-    assert [chunk["choices"][0]["delta"].get("role") for chunk in chunks] == ["assistant", None, "assistant", None]
+    assert [chunk["choices"][0]["index"] for chunk in chunks] == [0, 1, 1, 0]
+    assert [chunk["choices"][0]["delta"].get("role") for chunk in chunks] == ["assistant", "assistant", None, None]
 
 
 def test_usage_comes_last_and_is_null_before() -> None:
@@ -328,3 +328,12 @@ def test_an_answer_without_tokens_has_no_ids() -> None:
     first, end = events_of(rendering.stream(0, [LENGTH]))
     assert (first["choices"][0]["text"], first["choices"][0]["prompt_token_ids"]) == ("Hi", [1, 2])
     assert "token_ids" not in end["choices"][0]
+
+
+def test_choices_of_a_chat_are_opened_in_order() -> None:
+    """OpenAI's client appends each new choice to a list."""
+    rendering = ChatRendering(HEADING, n=3)
+    chunks = events_of(rendering.stream(2, [delta("c")]) + rendering.stream(0, [delta("a")]))
+    opened = [chunk["choices"][0]["index"] for chunk in chunks if "role" in chunk["choices"][0]["delta"]]
+    assert opened == [0, 1, 2]
+    assert texts(chunks) == ["", "", "", "c", "a"]

@@ -88,6 +88,8 @@ def test_tools_of_other_types_are_left_out_and_named() -> None:
     call = parsed(tools=[{"type": "web_search"}, tool(), {"type": "custom", "custom": {"name": "x"}}])
     assert call.options.ignored == ("tools.0", "tools.2")
     assert names(call.tools) == ["weather"]
+    extended = [tool() | {"cache_control": {"type": "ephemeral"}, "defer": None}]
+    assert parsed(tools=extended).options.ignored == ("tools.0.cache_control",)
     with pytest.raises(UnsupportedParameter, match=r"'tools\.0'"):
         parsed(strict=True, tools=[{"type": "web_search"}])
 

@@ -13,6 +13,7 @@ from worker_gguf.errors import UnsupportedParameter
 from worker_gguf.markup.call_format import CallFormat, Channels
 from worker_gguf.markup.tool import Tool, ToolUse
 from worker_gguf.service.answer_constraint import answer_constraint
+from worker_gguf.service.calls_or_json import has_bare_calls
 
 AUTO = ToolUse((Tool("find", {}),))
 REQUIRED = ToolUse((Tool("find", {}),), is_required=True)
@@ -108,3 +109,12 @@ def test_another_grammar_beside_calls_is_refused(text: Constraint) -> None:
     with pytest.raises(UnsupportedParameter) as refused:
         combined(AUTO, text)
     assert refused.value.param == "tool_choice"
+
+
+@pytest.mark.parametrize("text", [Constraint("choice", '["a"]'), Constraint("regex", "a+"), Constraint("lark", "x")])
+def test_beside_calls_without_a_mark_only_a_schema_can_be_told_apart(text: Constraint) -> None:
+    bare = CallFormat(syntax="json_object")
+    assert has_bare_calls(bare)
+    with pytest.raises(UnsupportedParameter, match="bare JSON") as refused:
+        combined(AUTO, replace(text, param="the one that was sent"), bare)
+    assert refused.value.param == "the one that was sent"

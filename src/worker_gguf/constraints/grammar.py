@@ -84,7 +84,9 @@ def unusable(constraint: Constraint, message: str) -> InvalidRequest:
     if constraint.kind == "regex":
         why = why.removesuffix(" (line 1)").replace("it has a regular expression that", "it")
     elif constraint.kind in ("gbnf", "lark") and constraint.param != "tools":
-        why += f", read as {'GBNF' if constraint.kind == 'gbnf' else 'Lark: rules of GBNF have ::='}"
+        why += f", read as {'GBNF' if constraint.kind == 'gbnf' else 'Lark'}"
+        if constraint.kind == "lark" and (constraint.param or "").endswith("grammar"):  # it may be either of the two
+            why += ": rules of GBNF have ::="
     return InvalidRequest(f"The {what} cannot be used: {why}{place}.")
 
 

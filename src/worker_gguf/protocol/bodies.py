@@ -164,7 +164,9 @@ class Common(_Strict):
     stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOPS)] | None = Field(
         None, description="Tokens that end the answer and are not part of it."
     )
-    include_stop_str_in_output: bool | None = Field(None, description="The stop text is part of the answer.")
+    include_stop_str_in_output: bool | None = Field(
+        None, description="The stop text is part of the answer. A token of stop_token_ids is not."
+    )
     skip_special_tokens: bool | None = Field(
         None, description="false: control tokens that the model writes are part of the text."
     )

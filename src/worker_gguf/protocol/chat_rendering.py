@@ -50,6 +50,10 @@ class ChatRendering(Rendering):
             "finish_reason": self._finish_reason(index, self._reasons[index]),
         }
 
+    def _open(self, index: int) -> bytes:
+        """Open all choices up to this one, because OpenAI's client appends each new one to a list."""
+        return b"".join(super(ChatRendering, self)._open(i) for i in range(index + 1) if not self._is_open[i])
+
     def _of_the_prompt(self) -> dict[str, Any]:
         return {} if self._prompt_ids is None else {"prompt_token_ids": self._prompt_ids[0]}
 

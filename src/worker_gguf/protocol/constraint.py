@@ -117,6 +117,7 @@ def _structured_outputs(value: Mapping[str, Any], ignored: list[str]) -> Found:
         "regex": _regex,
         "choice": _choice,
         "grammar": _grammar,
+        "lark": _lark,
     }
     name = "structured_outputs"
     if value.get("structural_tag"):

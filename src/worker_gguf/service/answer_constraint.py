@@ -22,6 +22,11 @@ TokenOf = Callable[[str], int | None]
 
 _START = "start: "
 
+_BARE_CALLS = (
+    "The calls of this model are bare JSON, so beside tools that may be called the answer can only be held to a JSON "
+    "schema. Send tool_choice none or required, or a JSON schema."
+)
+
 
 def answer_constraint(
     markup: TemplateMarkup, use: ToolUse | None, text: Constraint | None, token_of: TokenOf
@@ -40,7 +45,9 @@ def answer_constraint(
     from worker_gguf.service.calls_or_json import calls_or_json, has_bare_calls
 
     if use is not None and has_bare_calls(markup.format) and not text.triggers:
-        one = calls_or_json(markup.format, use, text) if text.kind == "json_schema" else None
+        if text.kind != "json_schema":
+            raise UnsupportedParameter(_BARE_CALLS, param=text.param)
+        one = calls_or_json(markup.format, use, text)
         if one is None:
             raise _not_combined(use)
         return one
