@@ -146,3 +146,9 @@ def test_only_a_grammar_of_either_kind_is_told_how_gbnf_is_recognised() -> None:
         refused[param] = unusable(Constraint("lark", "", param=param), "unexpected end").message
     assert refused["grammar"].endswith("read as Lark: rules of GBNF have ::=.")
     assert refused["lark"].endswith("read as Lark.")
+
+
+def test_a_fault_in_the_grammar_of_calls_is_one_of_a_tools_schema() -> None:
+    message = unusable(Constraint("lark", "", param="tools"), "at 15(3): unsatisfiable schema").message
+    assert message.startswith("The schema of a tool's parameters cannot be used: ")
+    assert "line" not in message

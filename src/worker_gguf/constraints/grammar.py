@@ -44,6 +44,7 @@ _KEYWORDS = (
     (r"regex", "pattern"),
 )
 _LINE = re.compile(r"^(?:at )?(\d+)\(\d+\)")
+_LINE_AT_END = re.compile(r" \(line \d+\)$")
 
 
 def compiled_text(constraint: Constraint) -> str:
@@ -81,9 +82,11 @@ def unusable(constraint: Constraint, message: str) -> InvalidRequest:
     what = {"json_schema": "JSON Schema", "regex": "regular expression"}.get(constraint.kind, "grammar")
     place = _place(constraint.grammar, message) if constraint.kind == "json_schema" else ""
     why = reason(message)
-    if constraint.kind == "regex":
+    if constraint.param == "tools":  # the grammar of calls is our own, and so are its lines
+        what, why = "schema of a tool's parameters", _LINE_AT_END.sub("", why)
+    elif constraint.kind == "regex":
         why = why.removesuffix(" (line 1)").replace("it has a regular expression that", "it")
-    elif constraint.kind in ("gbnf", "lark") and constraint.param != "tools":
+    elif constraint.kind in ("gbnf", "lark"):
         why += f", read as {'GBNF' if constraint.kind == 'gbnf' else 'Lark'}"
         if constraint.kind == "lark" and (constraint.param or "").endswith("grammar"):  # it may be either of the two
             why += ": rules of GBNF have ::="
