@@ -27,14 +27,13 @@ def most_of_prompt(sequence: Sequence, wanted: int, n_rows: int) -> int:
 
 def chunk_of(sequence: Sequence, n: int) -> Chunk:
     """Return the next `n` tokens of a sequence, which has a slot."""
-    assert sequence.slot is not None
     start = sequence.n_computed
     tokens = sequence.tokens[start : start + n]
     if sequence.n_unscored and start + 1 >= sequence.n_scored:
         scored = tuple(sequence.tokens[start + 1 : start + 1 + n])
-        return Chunk(sequence.slot.id, start, tokens, n, scored)
+        return Chunk(sequence.slot_id, start, tokens, n, scored)
     draws = n == sequence.n_pending and not sequence.only_evaluates
-    return Chunk(sequence.slot.id, start, tokens, int(draws), is_decoding=sequence.is_decoding)
+    return Chunk(sequence.slot_id, start, tokens, int(draws), is_decoding=sequence.is_decoding)
 
 
 def with_guesses(chunk: Chunk, guesses: Tokens[int]) -> Chunk:

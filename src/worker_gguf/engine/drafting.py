@@ -12,7 +12,7 @@ from worker_gguf.engine.costs import StepCosts
 from worker_gguf.engine.drafter import Drafter, DraftRequest, Drafts
 from worker_gguf.engine.sequence import Sequence
 
-__all__ = ["LEAST_CHANCES", "MOST_GUESSES", "PROBE_SHARE", "Candidate", "Drafting", "StepLoad", "slot_id"]
+__all__ = ["LEAST_CHANCES", "MOST_GUESSES", "PROBE_SHARE", "Candidate", "Drafting", "StepLoad"]
 
 LEAST_CHANCES = (0.9, 0.75, 0.6, 0.45, 0.3, 0.15)
 """A guess is added if its chance is at least one of these. All are tried, and the one that promises most is taken."""
@@ -40,7 +40,7 @@ class StepLoad(Struct, frozen=True):
     """A step without drafted guesses: its rows, the tokens that it is expected to draw, and its seconds.
 
     `pending` has the number of tokens of each decoding slot, of which `n_forced` need no row. `prompt_seconds` is the
-    part of the seconds that prompts take. `free` is the number of rows that can be added.
+    part of the seconds that prompts take. `free` is the number of rows that can be added. `estimated` sets `seconds`.
     """
 
     n_rows: int
@@ -51,24 +51,22 @@ class StepLoad(Struct, frozen=True):
     free: int
     seconds: float = 0.0
 
+    def estimated(self, costs: StepCosts) -> StepLoad:
+        """Return the same step with its seconds."""
+        decoding = costs.of_decoding(self.n_rows, self.n_forced, self.pending) or 0.0
+        return replace(self, seconds=decoding + self.prompt_seconds)
+
     def with_guesses(self, guesses: Mapping[int, int], n_right: float, costs: StepCosts) -> StepLoad:
         """Add so many guesses to the slots, `n_right` of which are expected to be right, and estimate the seconds."""
-        n_rows = self.n_rows + sum(guesses.values())
-        pending = {slot: n + guesses.get(slot, 0) for slot, n in self.pending.items()}
-        return replace(
+        n_guesses = sum(guesses.values())
+        guessing = replace(
             self,
-            n_rows=n_rows,
-            pending=pending,
+            n_rows=self.n_rows + n_guesses,
+            pending={slot: n + guesses.get(slot, 0) for slot, n in self.pending.items()},
             n_tokens=self.n_tokens + n_right,
-            free=self.free - sum(guesses.values()),
-            seconds=(costs.of_decoding(n_rows, self.n_forced, pending) or 0.0) + self.prompt_seconds,
+            free=self.free - n_guesses,
         )
-
-
-def slot_id(sequence: Sequence) -> int:
-    """Return the id of the slot of a decoding sequence."""
-    assert sequence.slot is not None
-    return sequence.slot.id
+        return guessing.estimated(costs)
 
 
 class Candidate(Struct, frozen=True):
@@ -186,10 +184,9 @@ class Drafting:
 
     def _state(self, sequence: Sequence) -> _State:
         """Return the state of a sequence in its present slot."""
-        assert sequence.slot is not None
         state = self._states.setdefault(sequence.id, _State())
-        if state.slot != sequence.slot.id:
-            state.slot, state.n_held = sequence.slot.id, 0
+        if state.slot != sequence.slot_id:
+            state.slot, state.n_held = sequence.slot_id, 0
         if self._drafter.reads_along:
             state.n_held = len(sequence.tokens)
         return state
@@ -211,7 +208,7 @@ class Drafting:
                     gained += gain
             if not 0 < sum(n for _, n in counts) <= load.free:
                 continue
-            guessing = load.with_guesses({slot_id(c.sequence): n for c, n in counts}, gained, self._costs)
+            guessing = load.with_guesses({c.sequence.slot_id: n for c, n in counts}, gained, self._costs)
             rate = guessing.n_tokens / (guessing.seconds + self._draft_seconds([n for _, n in counts]))
             if rate > max(least, best_rate):
                 best, best_rate = counts, rate

@@ -49,6 +49,12 @@ class Sequence(Struct, eq=False):
         return self.request.id
 
     @property
+    def slot_id(self) -> int:
+        """The id of its slot, which it must have."""
+        assert self.slot is not None
+        return self.slot.id
+
+    @property
     def n_prompt(self) -> int:
         return len(self.request.prompt)
 

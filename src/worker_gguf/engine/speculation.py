@@ -9,7 +9,7 @@ from msgspec import Struct
 from worker_gguf.engine.batch import Chunk
 from worker_gguf.engine.costs import StepCosts, Work
 from worker_gguf.engine.drafter import Drafter
-from worker_gguf.engine.drafting import LEAST_CHANCES, MOST_GUESSES, Candidate, Drafting, StepLoad, slot_id
+from worker_gguf.engine.drafting import LEAST_CHANCES, MOST_GUESSES, Candidate, Drafting, StepLoad
 from worker_gguf.engine.lookup import Chances, Lookup, Offer
 from worker_gguf.engine.memory import Memory
 from worker_gguf.engine.runner import Limits
@@ -85,7 +85,7 @@ class Speculation:
         computed = {chunk.slot: len(chunk.tokens) for chunk in chunks.values() if chunk.is_decoding}
         pending = dict(sorted(computed.items()))
         load = StepLoad(work.n_rows, work.n_forced, pending, n_outputs - work.n_scored, prompt_seconds, free)
-        guesses = self._choose(decoding, load.with_guesses({}, 0.0, costs))
+        guesses = self._choose(decoding, load.estimated(costs))
         n_guesses = sum(map(len, guesses.values()))
         while n_guesses > memory.room - n_computed:
             if not memory.forget_oldest():
@@ -102,7 +102,7 @@ class Speculation:
         if drafting.rests(len(others)):
             return found
         if found:
-            counts = {slot_id(sequence): len(tokens) for sequence, tokens in found.items()}
+            counts = {sequence.slot_id: len(tokens) for sequence, tokens in found.items()}
             load = load.with_guesses(counts, n_right, self._costs)
         return found | self._draft(drafting, [self._candidate(sequence, load.free) for sequence in others], load)
 
@@ -123,7 +123,7 @@ class Speculation:
             if not 0 < sum(counts) <= load.free:
                 continue
             gain = sum(sum(offer.gains[:n]) for (_, offer), n in zip(offers, counts, strict=True))
-            slots = {slot_id(sequence): n for (sequence, _), n in zip(offers, counts, strict=True)}
+            slots = {sequence.slot_id: n for (sequence, _), n in zip(offers, counts, strict=True)}
             guessing = load.with_guesses(slots, gain, self._costs)
             rate = guessing.n_tokens / guessing.seconds
             if rate > best:
@@ -136,7 +136,7 @@ class Speculation:
     def _draft(self, drafting: Drafting, candidates: list[Candidate], load: StepLoad) -> dict[Sequence, Tokens[int]]:
         before = drafting.seconds
         found = drafting.choose(candidates, load)
-        slots = frozenset(sequence.slot.id for sequence in found if sequence.slot is not None)
+        slots = frozenset(sequence.slot_id for sequence in found)
         self._drafted = Drafted(slots, drafting.seconds - before)
         return found
 

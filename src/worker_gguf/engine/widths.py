@@ -21,7 +21,7 @@ def width_of(decoding: Iterable[Sequence], limits: Limits, costs: StepCosts) -> 
     The forced tokens that are left out come in later steps, one in each, beside the tokens of the other sequences. The
     prompts of the step, which may share a pass with forced tokens, are not looked at.
     """
-    pending = {sequence.slot.id: sequence.n_pending for sequence in decoding if sequence.slot is not None}
+    pending = {sequence.slot_id: sequence.n_pending for sequence in decoding}
     most = max(pending.values(), default=1)
     if most == 1 or len(pending) == 1 or not limits.partitioned:
         return most

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from worker_gguf.errors import InvalidRequest
 from worker_gguf.markup.offer import Types
@@ -19,6 +19,12 @@ _MOST_STEPS = 200_000
 _LONGEST = 10_000_000
 # Characters of JSON that cost as much as one step.
 _CHARACTERS_OF_STEP = 16
+
+
+T = TypeVar("T")
+# By the identity of a part, which is kept so that no other can have it. None stands for an answer that is being looked
+# for.
+_Answers: TypeAlias = dict[int, tuple[Schema, tuple[T] | None]]
 
 
 class Bounds(NamedTuple):
@@ -39,11 +45,9 @@ class ToolSchema:
         self.root = root
         self._types = Types(root)
         self._n_left = _MOST_STEPS
-        # By the identity of a part, which is kept so that no other can have it. None stands for an answer that is
-        # being looked for.
-        self._merged: dict[int, tuple[Schema, Schema | None]] = {}
-        self._texts: dict[int, tuple[object, tuple[tuple[str, ...] | None] | None]] = {}
-        self._bounds: dict[int, tuple[object, tuple[Bounds | None] | None]] = {}
+        self._merged: _Answers[Schema] = {}
+        self._texts: _Answers[tuple[str, ...] | None] = {}
+        self._bounds: _Answers[Bounds | None] = {}
 
     def count(self, n_steps: int = 1, *, n_characters: int = 0) -> None:
         """Count what a question costs. Raises InvalidRequest if all of them cost too much."""
@@ -78,13 +82,7 @@ class ToolSchema:
         own = self.resolved(schema)
         if not isinstance(own.get("allOf"), list):
             return own
-        known = self._merged.get(id(own))
-        if known is None:
-            self._merged[id(own)] = (own, None)
-            known = self._merged[id(own)] = (own, self._all_of(own))
-        if known[1] is None:
-            raise too_complex()
-        return known[1]
+        return _once(self._merged, own, self._all_of)
 
     def _all_of(self, own: Schema) -> Schema:
         result: dict[str, Any] = {key: value for key, value in own.items() if key != "allOf"}
@@ -109,14 +107,7 @@ class ToolSchema:
 
     def texts(self, schema: object) -> tuple[str, ...] | None:
         """Return all texts that a part allows if it lists them, else None. The part must allow texts."""
-        own = self.merged(schema)
-        known = self._texts.get(id(own))
-        if known is None:
-            self._texts[id(own)] = (own, None)
-            known = self._texts[id(own)] = (own, (self._texts_of(own),))
-        if known[1] is None:
-            raise too_complex()
-        return known[1][0]
+        return _once(self._texts, self.merged(schema), self._texts_of)
 
     def _texts_of(self, own: Schema) -> tuple[str, ...] | None:
         if "const" in own:
@@ -136,14 +127,7 @@ class ToolSchema:
 
     def text_bounds(self, schema: object) -> Bounds | None:
         """Return the bounds of a text's length, the widest of those in "anyOf" and "oneOf"; None if there are none."""
-        own = self.merged(schema)
-        known = self._bounds.get(id(own))
-        if known is None:
-            self._bounds[id(own)] = (own, None)
-            known = self._bounds[id(own)] = (own, (self._text_bounds(own),))
-        if known[1] is None:
-            raise too_complex()
-        return known[1][0]
+        return _once(self._bounds, self.merged(schema), self._text_bounds)
 
     def _text_bounds(self, own: Schema) -> Bounds | None:
         least, most = size(own.get("minLength")) or 0, size(own.get("maxLength"))
@@ -160,6 +144,17 @@ class ToolSchema:
         if most is not None and most > _LONGEST:
             most = None
         return None if (least, most) == (0, None) else Bounds(least, most)
+
+
+def _once(answers: _Answers[T], part: Schema, find: Callable[[Schema], T]) -> T:
+    """Answer a question about a part with `find`, but only once. Raises InvalidRequest if the part leads to itself."""
+    known = answers.get(id(part))
+    if known is None:
+        answers[id(part)] = (part, None)
+        known = answers[id(part)] = (part, (find(part),))
+    if known[1] is None:
+        raise too_complex()
+    return known[1][0]
 
 
 def too_complex() -> InvalidRequest:

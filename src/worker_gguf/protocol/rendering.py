@@ -108,11 +108,11 @@ class Rendering(ABC):
         for event in self._take_prompt(index, events):
             if isinstance(event, Finished):
                 self._parts[index] += self._noted(index, self._parsers[index].end())
-                self._ids[index] += self._end_ids(event)
+                self._ids[index] += self._shown_ids(event)
                 self._finish(index, event)
             else:
                 self._tokens[index] += self._shown_logprobs(index, event)
-                self._ids[index] += event.tokens
+                self._ids[index] += self._shown_ids(event)
                 self._parts[index] += self._feed(index, event)
 
     def answer(self) -> dict[str, Any]:
@@ -168,7 +168,7 @@ class Rendering(ABC):
         for event in events:
             if isinstance(event, Delta):
                 tokens += self._shown_logprobs(index, event) if self.logprobs else ()
-                ids += event.tokens if self._prompt_ids is not None else ()
+                ids += self._shown_ids(event)
                 parts += self._feed(index, event)
         if len(events) > 1:
             parts = _joined(parts)
@@ -213,8 +213,13 @@ class Rendering(ABC):
     def _shown_logprobs(self, index: int, delta: Delta) -> Sequence[TokenLogprob]:
         return () if self._hides_reasoning and self._parsers[index].is_reasoning else delta.logprobs
 
-    def _end_ids(self, event: Finished) -> list[int]:
-        return [] if self._prompt_ids is None or event.end_token is None else [event.end_token]
+    def _shown_ids(self, event: Delta | Finished) -> Sequence[int]:
+        """Return the ids of an event's tokens if the answer has ids: those of a text, or the one that ended it."""
+        if self._prompt_ids is None:
+            return ()
+        if isinstance(event, Delta):
+            return event.tokens
+        return () if event.end_token is None else (event.end_token,)
 
     def _part_chunks(self, index: int, parts: Sequence[Part]) -> bytes:
         if len(parts) == 1 and not isinstance(part := parts[0], ToolCall):
@@ -240,7 +245,7 @@ class Rendering(ABC):
         if self._finish(index, event) is not None:
             return rest
         choice = self._chunk_choice(index, None, None, self._reasons[index])
-        return rest + self._chunk(choice | {"token_ids": ids} if (ids := self._end_ids(event)) else choice)
+        return rest + self._chunk(choice | {"token_ids": ids} if (ids := self._shown_ids(event)) else choice)
 
     def _finish(self, index: int, event: Finished) -> WorkerError | None:
         self._usages[index] = event.usage
