@@ -9,7 +9,8 @@ import shlex
 from pathlib import Path
 
 from tests.pages import blocks, broken_links
-from worker_gguf.protocol.calls import Defaults, parse_chat
+from worker_gguf.protocol.calls import Defaults
+from worker_gguf.protocol.openai.requests import parse_chat
 from worker_gguf.settings import Settings
 
 ROOT = Path(__file__).parents[1]

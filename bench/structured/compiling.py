@@ -22,7 +22,8 @@ from worker_gguf.constraints.matcher import Grammars
 from worker_gguf.engine.request import Constraint
 from worker_gguf.errors import InvalidRequest
 from worker_gguf.llama.vocabulary_only import read_vocabulary
-from worker_gguf.protocol.calls import Defaults, parse_chat
+from worker_gguf.protocol.calls import Defaults
+from worker_gguf.protocol.openai.requests import parse_chat
 
 Schema = dict[str, Any]
 

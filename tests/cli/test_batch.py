@@ -20,7 +20,8 @@ from worker_gguf.batch.tally import Tally
 from worker_gguf.cli import main
 from worker_gguf.cli.batch import _Answering
 from worker_gguf.cli.batch_progress import BatchProgress, duration_text
-from worker_gguf.protocol.calls import Defaults, parse_chat
+from worker_gguf.protocol.calls import Defaults
+from worker_gguf.protocol.openai.requests import parse_chat
 from worker_gguf.queue.job_input import read_batch_input
 
 

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from tools.docs.schema_table import ByteMatcher
 from worker_gguf.engine.request import Constraint
-from worker_gguf.protocol.json_schema import Refused, examine
+from worker_gguf.protocol.schemas.json_schema import Refused, examine
 
 NAMES = ("a", "b", "ab", "é", "x\n", '"q"')
 PATTERNS = ("^a", "b$", "^[ab]*$", "a.b", r"^\d{1,3}$", r"^\w+ \w+$", "[^a-z]", "^(a|b)c?$")

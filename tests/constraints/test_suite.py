@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tools.docs.schema_table import PAGE, SUITE, Group, groups, outcome, page_with_table
-from worker_gguf.protocol.json_schema import Refused, examine
-from worker_gguf.protocol.schema_keywords import UNSUPPORTED, is_neutral
+from worker_gguf.protocol.schemas.json_schema import Refused, examine
+from worker_gguf.protocol.schemas.keywords import UNSUPPORTED, is_neutral
 
 pytestmark = pytest.mark.skipif(not SUITE.is_dir(), reason="the test suite (../shared/json-schema) is not here")
 

@@ -17,7 +17,8 @@ async def ask(worker: Worker, model: str | None, **changes: object) -> dict[str,
         body["model"] = model
     answer = await asking.ask(worker, "POST", "/v1/chat/completions", body)
     assert isinstance(answer, Answer)
-    return answer.body
+    body_of_answer: dict[str, Any] = answer.body
+    return body_of_answer
 
 
 @asynccontextmanager

@@ -12,10 +12,13 @@ from tests.fake_backend import FakeBackend, event
 from tests.http.serving import CHAT, raw_post, serving
 from tests.waiting import wait_until
 from worker_gguf.errors import DeadlineExceeded, QueueFull
-from worker_gguf.http.sse import COMMENT, EventSender, Pings
+from worker_gguf.http.sse import EventSender, Pings
+from worker_gguf.protocol.dialect import SSE
 
 STREAM = {"messages": [], "stream": True}
 OFTEN = Pings(0.01, 0.01)
+
+COMMENT = SSE.keep_alive
 
 
 class Wire:

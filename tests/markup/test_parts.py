@@ -9,8 +9,8 @@ from typing import Any
 from tests.scripted_parser import ScriptedParser
 from worker_gguf.generation.events import Delta, Event, Finished, TokenLogprob, Usage
 from worker_gguf.markup.parts import Content, ContentParser
-from worker_gguf.protocol.chat_rendering import ChatRendering
-from worker_gguf.protocol.completion_rendering import CompletionRendering
+from worker_gguf.protocol.openai.chat_rendering import ChatRendering
+from worker_gguf.protocol.openai.completion_rendering import CompletionRendering
 from worker_gguf.protocol.rendering import Heading
 
 HEADING = Heading("id", 1, "m", "fp")

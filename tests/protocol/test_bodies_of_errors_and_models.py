@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from worker_gguf.errors import ContextLengthExceeded, QueueFull
-from worker_gguf.protocol.errors import error_body
-from worker_gguf.protocol.models import ModelCard, ModelStatus, model_body, models_body
+from worker_gguf.protocol.models import ModelCard, ModelStatus
+from worker_gguf.protocol.openai.errors import error_body
+from worker_gguf.protocol.openai.models import MODELS, model_body
+from worker_gguf.protocol.route import Listed
 
 
 def test_an_error_has_openais_four_fields() -> None:
@@ -34,10 +36,18 @@ def test_what_is_not_known_of_a_model_is_left_out() -> None:
     }
 
 
-def test_the_list_holds_the_one_model() -> None:
+def listed(*models: tuple[ModelCard, ModelStatus | None], **query: str) -> Listed:
+    return Listed(models, lambda name: models[0], None, query, None)
+
+
+def test_the_list_holds_every_model() -> None:
     card = ModelCard("m", 1)
     failed = ModelStatus("failed", "It is broken.")
-    assert models_body([(card, None), (card, failed)]) == {
+    assert MODELS.answer(listed((card, None), (card, failed))) == {
         "object": "list",
         "data": [model_body(card), model_body(card, failed)],
     }
+
+
+def test_codex_finds_its_own_list_of_models() -> None:
+    assert MODELS.answer(listed((ModelCard("m", 1), None), client_version="1.0"))["models"] == []

@@ -8,7 +8,8 @@ import pytest
 
 from worker_gguf.engine.request import SamplingParams
 from worker_gguf.errors import InvalidRequest, UnsupportedParameter
-from worker_gguf.protocol.calls import ChatCall, CompletionCall, Defaults, Options, parse_chat, parse_completion
+from worker_gguf.protocol.calls import ChatCall, CompletionCall, Defaults, Options
+from worker_gguf.protocol.openai.requests import parse_chat, parse_completion
 from worker_gguf.protocol.reasoning import Asked
 
 HELLO: dict[str, Any] = {"role": "user", "content": "Hello"}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from worker_gguf.engine.request import DEFAULT_SAMPLERS
-from worker_gguf.protocol.calls import Defaults, parse_chat, parse_completion
+from worker_gguf.protocol.calls import Defaults
+from worker_gguf.protocol.openai.requests import parse_chat, parse_completion
 
 # SillyTavern's text completion to a generic OpenAI-compatible server, at its default settings (textgen-settings.js).
 SILLYTAVERN: dict[str, Any] = {

@@ -11,11 +11,14 @@ import pytest
 
 from worker_gguf import errors
 from worker_gguf.generation.events import Delta, Event, Finished, TokenLogprob, Usage
-from worker_gguf.protocol.chat_rendering import ChatRendering
-from worker_gguf.protocol.completion_rendering import CompletionRendering
-from worker_gguf.protocol.errors import error_body, error_event
-from worker_gguf.protocol.models import ModelCard, model_body, models_body
-from worker_gguf.protocol.rendering import Heading, Rendering
+from worker_gguf.protocol.models import ModelCard
+from worker_gguf.protocol.openai.chat_rendering import ChatRendering
+from worker_gguf.protocol.openai.chunks import ChunkRendering
+from worker_gguf.protocol.openai.completion_rendering import CompletionRendering
+from worker_gguf.protocol.openai.errors import error_body, error_event
+from worker_gguf.protocol.openai.models import MODELS, model_body
+from worker_gguf.protocol.rendering import Heading
+from worker_gguf.protocol.route import Listed
 
 Conforms = Callable[[str, Any], None]
 
@@ -24,7 +27,7 @@ MODES = [
     {"n": n, "include_usage": include_usage, "logprobs": logprobs}
     for n, include_usage, logprobs in itertools.product((1, 3), (False, True), (False, True))
 ]
-RENDERINGS: list[Callable[..., Rendering]] = [
+RENDERINGS: list[Callable[..., ChunkRendering]] = [
     ChatRendering,
     CompletionRendering,
     lambda heading, **mode: CompletionRendering(heading, n_prompts=2, **mode),
@@ -51,25 +54,26 @@ def data_of(stream: bytes) -> Iterator[Any]:
             yield json.loads(event.removeprefix(b"data: "))
 
 
-def streamed(rendering: Rendering) -> list[Any]:
+def streamed(rendering: ChunkRendering) -> list[Any]:
     parts = [rendering.stream(index, step) for step in STEPS for index in range(rendering.n_choices)]
     return list(data_of(b"".join(parts) + rendering.stream_end()))
 
 
-def whole(rendering: Rendering) -> dict[str, Any]:
+def whole(rendering: ChunkRendering) -> dict[str, Any]:
     for step in STEPS:
         for index in range(rendering.n_choices):
             rendering.collect(index, step)
-    return rendering.answer()
+    answer: dict[str, Any] = rendering.answer()
+    return answer
 
 
-def is_chat(rendering: Rendering) -> bool:
+def is_chat(rendering: ChunkRendering) -> bool:
     return isinstance(rendering, ChatRendering)
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
 @pytest.mark.parametrize("make", RENDERINGS)
-def test_chunks_conform(conforms: Conforms, make: Callable[..., Rendering], mode: dict[str, Any]) -> None:
+def test_chunks_conform(conforms: Conforms, make: Callable[..., ChunkRendering], mode: dict[str, Any]) -> None:
     rendering = make(HEADING, **mode)
     chunks = streamed(rendering)
     assert len(chunks) > 2 * rendering.n_choices
@@ -79,7 +83,7 @@ def test_chunks_conform(conforms: Conforms, make: Callable[..., Rendering], mode
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
 @pytest.mark.parametrize("make", RENDERINGS)
-def test_answers_conform(conforms: Conforms, make: Callable[..., Rendering], mode: dict[str, Any]) -> None:
+def test_answers_conform(conforms: Conforms, make: Callable[..., ChunkRendering], mode: dict[str, Any]) -> None:
     rendering = make(HEADING, **mode)
     conforms("CreateChatCompletionResponse" if is_chat(rendering) else "CreateCompletionResponse", whole(rendering))
 
@@ -101,7 +105,8 @@ def test_errors_conform(conforms: Conforms, error: errors.WorkerError) -> None:
 
 def test_models_conform(conforms: Conforms) -> None:
     card = ModelCard("m", 1, aliases=("a",), n_ctx=1, n_params=2, quantization="Q8_0")
-    listed, single = models_body([(card, None)]), model_body(card)
+    listed = MODELS.answer(Listed([(card, None)], lambda name: (card, None), None, {}, None))
+    single = model_body(card)
     for body in *listed["data"], single:
         del body["meta"]  # our addition
     conforms("ListModelsResponse", listed)

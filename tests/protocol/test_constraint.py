@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from worker_gguf.engine.request import Constraint
 from worker_gguf.errors import InvalidRequest, UnsupportedParameter
-from worker_gguf.protocol.calls import Defaults, Options, parse_chat, parse_completion
+from worker_gguf.protocol.calls import Defaults, Options
+from worker_gguf.protocol.openai.requests import parse_chat, parse_completion
 
 HELLO = [{"role": "user", "content": "Hello"}]
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}

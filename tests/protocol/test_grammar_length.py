@@ -6,7 +6,7 @@ import pytest
 
 from worker_gguf.protocol.grammar_length import MOST_CHARACTERS
 from worker_gguf.protocol.grammar_text import check_grammar, checked_regex
-from worker_gguf.protocol.schema_fault import Refused
+from worker_gguf.protocol.schemas.fault import Refused
 
 DOUBLED = [f"R{number}: R{number - 1} R{number - 1}" for number in range(1, 31)]
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from worker_gguf.errors import InvalidRequest
-from worker_gguf.protocol.calls import Defaults, parse_chat
+from worker_gguf.protocol.calls import Defaults
+from worker_gguf.protocol.openai.requests import parse_chat
 
 USER = {"role": "user", "content": "Weather?"}
 FUNCTION = {"name": "weather", "arguments": '{"city": "Lima"}'}

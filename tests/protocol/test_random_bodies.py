@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from worker_gguf.errors import RequestError
 from worker_gguf.protocol.bodies import ChatBody, CompletionBody
-from worker_gguf.protocol.calls import ChatCall, CompletionCall, Defaults, parse_chat, parse_completion
-from worker_gguf.protocol.errors import error_body
+from worker_gguf.protocol.calls import ChatCall, CompletionCall, Defaults
+from worker_gguf.protocol.openai.errors import error_body
+from worker_gguf.protocol.openai.requests import parse_chat, parse_completion
 from worker_gguf.protocol.parameters import ALIASES, IGNORED, REFUSED
 from worker_gguf.protocol.screening import ignored_header
 from worker_gguf.protocol.wellformed import read_json

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from worker_gguf.errors import InvalidRequest, UnsupportedParameter
-from worker_gguf.protocol.calls import ChatCall, Defaults, parse_chat, parse_completion
+from worker_gguf.protocol.calls import ChatCall, Defaults
+from worker_gguf.protocol.openai.requests import parse_chat, parse_completion
 from worker_gguf.protocol.reasoning import Asked, ReasoningRequest
 
 

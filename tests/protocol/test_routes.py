@@ -7,7 +7,8 @@ import pytest
 from tests.http.serving import serving
 from worker_gguf.errors import EngineFailed, MethodNotAllowed, NotFound
 from worker_gguf.http.openapi import document
-from worker_gguf.protocol.routes import CHAT, COMPLETIONS, MODEL, MODELS, ROUTES, Match, find
+from worker_gguf.protocol.route import Match
+from worker_gguf.protocol.routes import CHAT, COMPLETIONS, MODEL, MODELS, ROUTES, find
 
 
 @pytest.mark.parametrize("route", [MODELS, CHAT, COMPLETIONS], ids=lambda route: route.path)
@@ -92,7 +93,7 @@ def test_every_route_is_served_over_http() -> None:
 
 def test_a_route_words_an_error_as_a_body_and_as_the_end_of_a_stream() -> None:
     error = EngineFailed("Broken.")
-    assert CHAT.errors.body(error)["error"]["code"] == "engine_failed"
-    ending = CHAT.errors.ending(error)
+    assert CHAT.dialect.error_body(error)["error"]["code"] == "engine_failed"
+    ending = CHAT.dialect.error_ending(error)
     assert ending.startswith(b'data: {"error":')
     assert ending.endswith(b"}\n\ndata: [DONE]\n\n")

@@ -8,7 +8,8 @@ import pytest
 
 from worker_gguf.errors import InvalidRequest, UnsupportedParameter
 from worker_gguf.markup.tool import Tool, ToolUse
-from worker_gguf.protocol.calls import ChatCall, Defaults, parse_chat, parse_completion
+from worker_gguf.protocol.calls import ChatCall, Defaults
+from worker_gguf.protocol.openai.requests import parse_chat, parse_completion
 from worker_gguf.protocol.tools import MAX_TOOLS, ToolRequest
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}

@@ -8,7 +8,8 @@ import threading
 import pytest
 
 from tests.service.scripted import Letters, ScriptedMarkup
-from worker_gguf.protocol.calls import ChatCall, Defaults, parse_chat
+from worker_gguf.protocol.calls import ChatCall, Defaults
+from worker_gguf.protocol.openai.requests import parse_chat
 from worker_gguf.service.conversations import Conversations
 from worker_gguf.service.markups import Markups, TemplateMarkup
 from worker_gguf.template.chat_template import ChatTemplates

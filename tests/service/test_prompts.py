@@ -12,7 +12,8 @@ import pytest
 from worker_gguf.errors import ContextLengthExceeded, InvalidRequest, UnsupportedParameter
 from worker_gguf.llama import backend
 from worker_gguf.llama.vocabulary import Vocabulary
-from worker_gguf.protocol.calls import Defaults, Options, parse_chat, parse_completion
+from worker_gguf.protocol.calls import Defaults, Options
+from worker_gguf.protocol.openai.requests import parse_chat, parse_completion
 from worker_gguf.protocol.screening import ignored_header
 from worker_gguf.service.conversations import Conversations
 from worker_gguf.service.markups import Markups

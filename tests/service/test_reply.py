@@ -12,14 +12,15 @@ import pytest
 from worker_gguf.errors import DeadlineExceeded
 from worker_gguf.generation.events import Delta, Event, Finished, Usage
 from worker_gguf.observe.account import Account
-from worker_gguf.protocol.chat_rendering import ChatRendering
-from worker_gguf.protocol.errors import ErrorShape, error_body
-from worker_gguf.protocol.rendering import DONE, Heading
+from worker_gguf.protocol.dialect import Dialect
+from worker_gguf.protocol.openai.chat_rendering import ChatRendering
+from worker_gguf.protocol.openai.errors import DONE, OPENAI
+from worker_gguf.protocol.rendering import Heading
 from worker_gguf.service.reply import Reply, collect
 
 STOP = Finished("stop", Usage(3, 1, 0))
 LATE = Finished("error", Usage(3, 1, 0), error=DeadlineExceeded("Too late."))
-OTHER_DIALECT = ErrorShape(error_body, lambda error: b"event: error\ndata: " + error.message.encode() + b"\n\n")
+OTHER_DIALECT = Dialect("other", OPENAI.body, lambda word: b"event: error\ndata: " + word.message.encode() + b"\n\n")
 
 
 class Stream:

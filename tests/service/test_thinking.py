@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from worker_gguf.engine.request import Thinking
-from worker_gguf.protocol.calls import ChatCall, Defaults, parse_chat
+from worker_gguf.protocol.calls import ChatCall, Defaults
+from worker_gguf.protocol.openai.requests import parse_chat
 from worker_gguf.service.thinking import thinking_variables, with_budget
 from worker_gguf.template.thinking import Switch, ThinkingVariables
 

@@ -13,9 +13,10 @@ from tests.pages import blocks, broken_links
 from tools.docs.api import api_page, bounds_text, tables, type_text
 from worker_gguf.errors import ContextLengthExceeded, WorkerError
 from worker_gguf.generation.events import Delta, Finished, Usage
-from worker_gguf.protocol.calls import Defaults, parse_chat, parse_completion
-from worker_gguf.protocol.chat_rendering import ChatRendering
-from worker_gguf.protocol.errors import error_body
+from worker_gguf.protocol.calls import Defaults
+from worker_gguf.protocol.openai.chat_rendering import ChatRendering
+from worker_gguf.protocol.openai.errors import error_body
+from worker_gguf.protocol.openai.requests import parse_chat, parse_completion
 from worker_gguf.protocol.parameters import ALIASES, CHAT_REFUSED, COMPLETION_REFUSED, HONOURED, IGNORED
 from worker_gguf.protocol.rendering import Heading
 from worker_gguf.queue.job_input import read_job_input

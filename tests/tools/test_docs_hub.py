@@ -11,7 +11,8 @@ import jsonschema
 import pytest
 
 from tools.docs import hub as docs_hub
-from worker_gguf.protocol.calls import Defaults, parse_chat, parse_completion
+from worker_gguf.protocol.calls import Defaults
+from worker_gguf.protocol.openai.requests import parse_chat, parse_completion
 from worker_gguf.queue.job_input import read_job_input
 from worker_gguf.settings import Settings
 from worker_gguf.settings.fields import Platform

@@ -12,7 +12,8 @@ from pydantic import BaseModel
 from tools.docs.markdown import table
 from worker_gguf.engine.request import SamplingParams
 from worker_gguf.protocol.bodies import ChatBody, Common, CompletionBody
-from worker_gguf.protocol.calls import ChatCall, CompletionCall, Defaults, parse_chat, parse_completion
+from worker_gguf.protocol.calls import ChatCall, CompletionCall, Defaults
+from worker_gguf.protocol.openai.requests import parse_chat, parse_completion
 from worker_gguf.protocol.parameters import ALIASES, CHAT_REFUSED, COMPLETION_REFUSED, IGNORED, INSTEAD, REFUSED
 from worker_gguf.settings.fields import Limits, Sampling
 from worker_gguf.settings.text import default_text

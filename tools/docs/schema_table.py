@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 from tools.docs.markdown import table
 from worker_gguf.constraints.grammar import compiled_text
 from worker_gguf.engine.request import Constraint
-from worker_gguf.protocol.json_schema import Refused, examine
+from worker_gguf.protocol.schemas.json_schema import Refused, examine
 
 __all__ = ["PAGE", "SUITE", "ByteMatcher", "Group", "groups", "outcome", "page_with_table"]
 

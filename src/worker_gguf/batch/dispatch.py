@@ -20,8 +20,9 @@ from worker_gguf.observe.account import CANCELLED, Account, Record
 from worker_gguf.observe.ending import note_ending
 from worker_gguf.observe.log import bound
 from worker_gguf.observe.metrics import Metrics
-from worker_gguf.protocol.errors import OPENAI_ERRORS
-from worker_gguf.protocol.screening import ignored_names
+from worker_gguf.protocol.openai.errors import OPENAI
+from worker_gguf.protocol.rendering import JsonBody
+from worker_gguf.protocol.screening import with_ignored
 from worker_gguf.service.backend import Backend
 from worker_gguf.service.envelope import json_bytes, log_unexpected, request_id_from
 from worker_gguf.service.request import Answer, Request, close_events, find_route
@@ -65,23 +66,24 @@ class Dispatch:
             return Result(line, _content(line, broken.custom_id, None, _plain(broken.error)), broken.error)
         account = Account("batch", request_id_from(None))
         account.ignored = request.ignored
-        body: dict[str, Any] = {}
+        body: JsonBody = {}
         status = CANCELLED
-        errors = OPENAI_ERRORS  # until the route is known
+        dialect = OPENAI  # until the route is known
         with bound(request_id=account.request_id):
             try:
                 match = find_route(request.method, request.url, account)
-                errors = match.route.errors
+                dialect = match.route.dialect
                 answer = await self._whole(Request(match, request.body, account))
-                ignored = ignored_names(account.ignored)
-                body = answer.body | {"x_ignored_parameters": ignored} if ignored else answer.body
+                body = with_ignored(answer.body, dialect.named(account.ignored))
                 status = 200
             except WorkerError as error:
-                status, body, account.error = error.status, errors.body(error), error
+                account.error = error
+                status, body = dialect.status(error), dialect.error_body(error, account.request_id)
             except Exception as error:  # noqa: BLE001 - the last resort: a bug must be answered too
                 log_unexpected(logger, error)
                 account.error = WorkerError(_UNEXPECTED)
-                status, body = account.error.status, errors.body(account.error)
+                status = dialect.status(account.error)
+                body = dialect.error_body(account.error, account.request_id)
             finally:
                 record = account.close(status)
                 note_ending(record, self._metrics, self._telemetry, logger)
@@ -100,9 +102,7 @@ def error_result(error: WorkerError) -> bytes:
     return _line({"id": None, "custom_id": None, "response": None, "error": _plain(error)})
 
 
-def _result(
-    line: Line, request: BatchRequest, record: Record, body: dict[str, Any], error: WorkerError | None
-) -> Result:
+def _result(line: Line, request: BatchRequest, record: Record, body: JsonBody, error: WorkerError | None) -> Result:
     response = {"status_code": record.status, "request_id": record.request_id, "body": body}
     return Result(line, _content(line, request.custom_id, response, None), error, record.completion_tokens)
 

@@ -19,10 +19,10 @@ from worker_gguf.fleet.status import counts_of, describe, status_of
 from worker_gguf.generation.engine import Engine
 from worker_gguf.latch import Latch
 from worker_gguf.observe.metrics import Metrics, ModelCounts
-from worker_gguf.protocol.models import ModelStatus, model_body, models_body
-from worker_gguf.protocol.routes import MODELS
+from worker_gguf.protocol.models import ModelCard, ModelStatus
+from worker_gguf.protocol.route import Generation, Listing
 from worker_gguf.service.request import Answer, Request, Stream
-from worker_gguf.service.service import check_generates, not_served, parse, time_limit_s
+from worker_gguf.service.service import check_generates, listed, not_served, parse, time_limit_s
 from worker_gguf.start.loaded import describe_machine
 from worker_gguf.start.start import SHUTTING_DOWN
 
@@ -74,18 +74,17 @@ class Fleet:
     # --- requests -------------------------------------------------------------------------------------------------
 
     async def answer(self, request: Request) -> Answer | Stream:
-        generation = request.route.generation
-        if generation is None:
-            if request.route is MODELS:
-                return Answer(models_body([(model.card, self._status(model)) for model in self.models.values()]))
-            model = self._named(request.match.name)
-            return Answer(model_body(model.card, self._status(model)))
+        task = request.route.task
+        if isinstance(task, Listing):
+            models = [(model.card, self._status(model)) for model in self.models.values()]
+            return Answer(task.answer(listed(request, models, self._card_of)))
         model = self._named(_model_named_in(request.body))
         # No model is loaded for a request that any model would refuse.
-        check_generates(model.card)
-        call = await parse(generation, request.body, model.defaults)
+        if isinstance(task, Generation):
+            check_generates(model.card)
+        call = await parse(task, request.body, model.defaults)
         account = request.account
-        limit_s = time_limit_s(call.options, model.settings.request_timeout_s)
+        limit_s = time_limit_s(call.timeout_s, model.settings.request_timeout_s)
         try:
             ticket = await self._enter(model, limit_s, account.started_s)
         finally:
@@ -94,7 +93,7 @@ class Fleet:
         if loaded is None:  # the fleet is stopping and unloaded the model after it admitted this request
             self._end(ticket)
             raise NotReady(SHUTTING_DOWN)
-        return await loaded.service.generate(call, request, on_ended=partial(self._end, ticket))
+        return await loaded.service.perform(call, request, on_ended=partial(self._end, ticket))
 
     async def _enter(self, model: FleetModel, limit_s: float | None, started_s: float) -> int:
         """Wait until the model is loaded, and keep it loaded until `_end`. Return the ticket of the request.
@@ -146,6 +145,10 @@ class Fleet:
             if model.goes_by(name):
                 return model
         raise not_served(name, self.models)
+
+    def _card_of(self, name: str | None) -> tuple[ModelCard, ModelStatus | None]:
+        model = self._named(name)
+        return model.card, self._status(model)
 
     def _status(self, model: FleetModel) -> ModelStatus:
         return status_of(self._residence.places[model.name])

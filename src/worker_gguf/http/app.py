@@ -28,8 +28,9 @@ from worker_gguf.observe.account import Account
 from worker_gguf.observe.ending import note_ending
 from worker_gguf.observe.log import bound
 from worker_gguf.observe.metrics import Metrics
-from worker_gguf.protocol.errors import error_body
-from worker_gguf.protocol.routes import ROUTES, Route, method_label, no_such_route, wrong_method
+from worker_gguf.protocol.openai.errors import error_body
+from worker_gguf.protocol.route import Route
+from worker_gguf.protocol.routes import ROUTES, method_label, no_such_route, wrong_method
 from worker_gguf.service.backend import Backend
 from worker_gguf.service.envelope import json_bytes, request_id_from
 

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from worker_gguf.errors import InvalidRequest
-from worker_gguf.protocol.errors import error_body
+from worker_gguf.protocol.openai.errors import error_body
 from worker_gguf.service.envelope import json_bytes
 
 __all__ = ["Cors"]

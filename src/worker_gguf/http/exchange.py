@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, QueryParams
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -22,7 +22,9 @@ from worker_gguf.observe.account import CANCELLED, Account
 from worker_gguf.observe.ending import note_ending
 from worker_gguf.observe.log import bound
 from worker_gguf.observe.metrics import Metrics
-from worker_gguf.protocol.routes import Route, find
+from worker_gguf.protocol.rendering import JsonBody
+from worker_gguf.protocol.route import Route
+from worker_gguf.protocol.routes import find
 from worker_gguf.protocol.screening import ignored_header
 from worker_gguf.service.backend import Backend
 from worker_gguf.service.envelope import header_pairs, json_bytes, log_unexpected, request_id_from
@@ -38,7 +40,6 @@ logger = logging.getLogger(__name__)
 _INLINE_BYTES = 1 << 18
 _UNEXPECTED = "The worker failed on this request. Its log has the details under this request's id."
 _STREAM_HEADERS = {
-    "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache",
     "X-Accel-Buffering": "no",  # otherwise nginx delays events
 }
@@ -99,7 +100,9 @@ class Exchange(Response):
         )
         connection = Connection(receive)
         try:
-            result = await connection.run(frame.backend.answer(Request(match, body, self._account)))
+            result = await connection.run(
+                frame.backend.answer(Request(match, body, self._account, QueryParams(scope["query_string"])))
+            )
             if isinstance(result, Answer):
                 await self._answer(result, send)
                 return
@@ -119,11 +122,13 @@ class Exchange(Response):
         return read() if coding is None and len(raw) <= _INLINE_BYTES else await asyncio.to_thread(read)
 
     async def _answer(self, answer: Answer, send: Send) -> None:
-        await self._send_json(200, answer.body, _ignored(answer.ignored), send)
+        await self._send_json(200, answer.body, self._ignored(answer.ignored), send)
 
     async def _stream(self, stream: Stream, send: Send) -> None:
-        start = partial(self._start, 200, _STREAM_HEADERS | _ignored(stream.ignored), send)
-        sender = EventSender(start, send, self._frame.pings)
+        framing = self._route.dialect.framing
+        headers = {"Content-Type": framing.media_type, **_STREAM_HEADERS, **self._ignored(stream.ignored)}
+        start = partial(self._start, 200, headers, send)
+        sender = EventSender(start, send, self._frame.pings, framing.keep_alive)
         try:
             await self._send_events(stream, sender)
             await sender.end()
@@ -151,15 +156,17 @@ class Exchange(Response):
 
     async def _end_stream(self, error: WorkerError, sender: EventSender) -> None:
         self._account.error = error
-        await sender.send(self._route.errors.ending(error))
+        await sender.send(self._route.dialect.error_ending(error, self._request_id))
 
     async def _refuse(self, error: WorkerError, send: Send) -> None:
         self._account.error = error
         if self._status:  # part of an answer was already sent; uvicorn closes the connection
             return
-        await self._send_json(error.status, self._route.errors.body(error), error.headers, send)
+        dialect = self._route.dialect
+        body = dialect.error_body(error, self._request_id)
+        await self._send_json(dialect.status(error), body, error.headers, send)
 
-    async def _send_json(self, status: int, body: dict[str, Any], headers: dict[str, str], send: Send) -> None:
+    async def _send_json(self, status: int, body: JsonBody, headers: dict[str, str], send: Send) -> None:
         content = json_bytes(body)
         sized = {"Content-Type": "application/json", "Content-Length": str(len(content))}
         await self._start(status, sized | headers, send)
@@ -176,14 +183,13 @@ class Exchange(Response):
         pairs = header_pairs(headers | own)
         await send({"type": "http.response.start", "status": status, "headers": pairs})
 
+    def _ignored(self, names: tuple[str, ...]) -> dict[str, str]:
+        return {"X-Ignored-Parameters": ignored_header(self._route.dialect.named(names))} if names else {}
+
     def _note(self) -> None:
         record = self._account.close(self._status or CANCELLED)  # 0: cancelled before any byte
         also: dict[str, object] = {"events": self._n_events} if self._n_events else {}
         note_ending(record, self._frame.metrics, self._frame.telemetry, logger, **also)
-
-
-def _ignored(names: tuple[str, ...]) -> dict[str, str]:
-    return {"X-Ignored-Parameters": ignored_header(names)} if names else {}
 
 
 def _read(raw: bytes, coding: str | None, limit_bytes: int) -> object:

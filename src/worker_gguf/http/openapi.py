@@ -8,8 +8,9 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from worker_gguf import __version__
+from worker_gguf.protocol.bodies import Common
 from worker_gguf.protocol.parameters import ALIASES
-from worker_gguf.protocol.routes import Route
+from worker_gguf.protocol.route import Generation, Route
 
 __all__ = ["document"]
 
@@ -85,14 +86,15 @@ _PING: dict[str, Any] = {
 def document(routes: Iterable[Route], *, has_keys: bool) -> dict[str, Any]:
     """Return the OpenAPI document. `routes` are the routes that need an API key if `has_keys`."""
     paths: dict[str, dict[str, Any]] = {"/health": {"get": _HEALTH}, "/metrics": {"get": _METRICS}}
-    body_models = {route.generation.body: None for route in routes if route.generation is not None}
+    body_models = {task.body: None for route in routes if (task := route.task).body is not None}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     paths["/ping"] = {"get": _PING}
     _, bodies = models_json_schema([(body, "validation") for body in body_models], ref_template=_REF)
     schemas = bodies.get("$defs", {}) | {"Error": _ERROR_SCHEMA}
     for body in body_models:
-        _name_aliases(schemas[body.__name__]["properties"])
+        if issubclass(body, Common):
+            _name_aliases(schemas[body.__name__]["properties"])
     result: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": "worker-gguf", "version": __version__},
@@ -106,7 +108,8 @@ def document(routes: Iterable[Route], *, has_keys: bool) -> dict[str, Any]:
 
 
 def _operation(route: Route) -> dict[str, Any]:
-    generates = route.generation is not None
+    task = route.task
+    generates = isinstance(task, Generation)
     common = ("400", "401", "404", "413", "415", "429", "500", "503", "504") if generates else ("401", "404", "503")
     name = route.path.strip("/").replace("/", "_").replace("{", "").replace("}", "")
     described: dict[str, Any] = {
@@ -114,10 +117,12 @@ def _operation(route: Route) -> dict[str, Any]:
         "operationId": f"{name}_{route.method.lower()}",
         "responses": {"200": _json("The answer."), **_errors(*common)},
     }
-    if route.generation is not None:
-        body = {"$ref": _REF.format(model=route.generation.body.__name__)}
+    if task.body is not None:
+        body = {"$ref": _REF.format(model=task.body.__name__)}
         described["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
-        described["responses"]["200"]["content"]["text/event-stream"] = {"schema": _EVENT}
+    if generates:
+        media_type = route.dialect.framing.media_type.partition(";")[0]
+        described["responses"]["200"]["content"][media_type] = {"schema": _EVENT}
     if "{model_id}" in route.path:
         described["parameters"] = [
             {"name": "model_id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}

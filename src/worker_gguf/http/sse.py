@@ -1,7 +1,6 @@
-"""Sends a stream of server-sent events, and a comment when no event was sent for some time.
+"""Sends a stream of events, and something that clients ignore when no event was sent for some time.
 
-Load balancers and clients close a connection that is silent for too long, for example during a long prompt. Clients
-ignore lines that begin with a colon (html.spec.whatwg.org/multipage/server-sent-events.html).
+Load balancers and clients close a connection that is silent for too long, for example during a long prompt.
 """
 
 from __future__ import annotations
@@ -13,15 +12,15 @@ from typing import Final
 from msgspec import Struct
 from starlette.types import Send
 
-__all__ = ["COMMENT", "NO_PINGS", "EventSender", "Pings"]
+from worker_gguf.protocol.dialect import SSE
 
-COMMENT: Final = b": ping\n\n"
+__all__ = ["NO_PINGS", "EventSender", "Pings"]
 
 
 class Pings(Struct, frozen=True):
-    """Seconds of silence before a comment: `first_s` before the first event, `every_s` afterwards.
+    """Seconds of silence before a ping: `first_s` before the first event, `every_s` afterwards.
 
-    No comments are sent if `every_s` is 0. The first comment is sent after the status line 200, and then an error can
+    No pings are sent if `every_s` is 0. The first ping is sent after the status line 200, and then an error can
     no longer have its own status. So `first_s` should be so long that the request can no longer be refused.
     """
 
@@ -38,14 +37,15 @@ NO_PINGS: Final = Pings()
 
 
 class EventSender:
-    """Sends one stream. Each message is one or more whole events, or one comment. Always call `close`."""
+    """Sends one stream. Each message is one or more whole events, or one ping. Always call `close`."""
 
-    def __init__(self, start: Callable[[], Awaitable[None]], send: Send, pings: Pings) -> None:
-        """`start` sends the status line and the headers. It is called once, before the first event or comment."""
+    def __init__(self, start: Callable[[], Awaitable[None]], send: Send, pings: Pings, ping: bytes = SSE.keep_alive):
+        """`start` sends the status line and the headers. It is called once, before the first event or ping."""
         self.has_started = False
         self._start = start
         self._send = send
         self._pings = pings
+        self._ping_bytes = ping
         self._loop = asyncio.get_running_loop()
         self._last_s = self._loop.time()
         self._sending = asyncio.Lock()
@@ -60,7 +60,7 @@ class EventSender:
         await self._write(b"", more=False)
 
     async def close(self) -> None:
-        """Stop sending comments."""
+        """Stop sending pings."""
         if self._pinging is not None:
             self._pinging.cancel()
             await asyncio.wait({self._pinging})
@@ -79,6 +79,6 @@ class EventSender:
             if left_s > 0:
                 await asyncio.sleep(left_s)
             elif not self._sending.locked():  # otherwise an event is being sent to a client that reads slowly
-                await self.send(COMMENT)
+                await self.send(self._ping_bytes)
             else:
                 await asyncio.sleep(longest_s)

@@ -12,7 +12,7 @@ from worker_gguf.engine.request import Constraint
 from worker_gguf.errors import InvalidRequest, UnsupportedParameter
 from worker_gguf.protocol.bodies import Common
 from worker_gguf.protocol.grammar_text import check_grammar, checked_regex, is_gbnf, with_schemas
-from worker_gguf.protocol.schema_fault import Refused
+from worker_gguf.protocol.schemas.fault import Refused
 from worker_gguf.protocol.validation import invalid, required
 from worker_gguf.protocol.wellformed import is_encodable, read_json
 
@@ -165,7 +165,7 @@ def _parsed(param: str, text: str) -> object:
 def _prepared(param: str, value: object) -> dict[str, Any]:
     try:
         # Imported here, because a start should not wait for it.
-        from worker_gguf.protocol.json_schema import examine
+        from worker_gguf.protocol.schemas.json_schema import examine
 
         examined = examine(value)
     except Refused as refused:

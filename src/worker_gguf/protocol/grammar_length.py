@@ -14,7 +14,7 @@ from graphlib import CycleError, TopologicalSorter
 
 from msgspec import Struct
 
-from worker_gguf.protocol.schema_fault import Refused
+from worker_gguf.protocol.schemas.fault import Refused
 
 __all__ = ["MOST_CHARACTERS", "check_grammar_length", "check_regex_length"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from worker_gguf.engine.json_form import JSON_FORM
 from worker_gguf.protocol.grammar_length import check_grammar_length, check_regex_length
-from worker_gguf.protocol.schema_fault import Refused
+from worker_gguf.protocol.schemas.fault import Refused
 
 __all__ = ["MAX_GRAMMAR", "MAX_REGEX", "check_grammar", "checked_regex", "is_gbnf", "with_schemas"]
 

@@ -1,13 +1,10 @@
-"""Renders the answers of /v1/models and /v1/models/{id}."""
+"""The public facts of a model, from which each dialect lists it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 from msgspec import Struct
 
-__all__ = ["ModelCard", "ModelStatus", "model_body", "models_body"]
+__all__ = ["ModelCard", "ModelStatus"]
 
 
 class ModelCard(Struct, frozen=True):
@@ -40,35 +37,3 @@ class ModelStatus(Struct, frozen=True):
 
     value: str
     reason: str | None = None
-
-
-def model_body(card: ModelCard, status: ModelStatus | None = None) -> dict[str, Any]:
-    """Render a model in OpenAI's form. Other facts are under `meta`, with llama-server's names if it has one."""
-    meta: dict[str, Any] = {
-        "aliases": list(card.aliases),
-        "architecture": card.architecture,
-        "capabilities": list(card.capabilities),
-        "n_ctx": card.n_ctx,
-        "n_ctx_train": card.n_ctx_train,
-        "n_embd": card.n_embd,
-        "n_params": card.n_params,
-        "n_vocab": card.n_vocab,
-        "quantization": card.quantization,
-        "size": card.size_bytes,
-    }
-    body = {
-        "id": card.id,
-        "object": "model",
-        "created": card.created,
-        "owned_by": card.owned_by,
-        "meta": {name: value for name, value in meta.items() if value is not None},
-    }
-    if status is not None:
-        failed = {"failed": True, "reason": status.reason} if status.value == "failed" else {}
-        body["status"] = {"value": status.value, **failed}
-    return body
-
-
-def models_body(models: Iterable[tuple[ModelCard, ModelStatus | None]]) -> dict[str, Any]:
-    """Render the list of models in OpenAI's form."""
-    return {"object": "list", "data": [model_body(card, status) for card, status in models]}

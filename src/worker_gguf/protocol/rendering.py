@@ -1,35 +1,30 @@
-"""The base class of OpenAI's renderings: turns events into parts, and parts into server-sent events or an answer.
-
-Streaming must be fast. So the bytes before and after the text of a chunk are rendered once for each choice.
-"""
+"""The base class of all renderings: turns the events of the engine into the bytes of a stream, or into one answer."""
 
 from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from msgspec import Struct
 
-from worker_gguf.errors import EngineFailed, NotReady, WorkerError
-from worker_gguf.generation.events import Delta, Event, Finished, PromptLogprobs, TokenLogprob, Usage
-from worker_gguf.generation.progress import Tally
-from worker_gguf.markup.parts import Content, ContentParser, NewParser, Part, Reasoning, ToolCall
-from worker_gguf.protocol.errors import DONE
-from worker_gguf.protocol.usage import usage_body
+from worker_gguf.errors import WorkerError
+from worker_gguf.generation.events import Event
+from worker_gguf.generation.progress import Progress, Tally
+from worker_gguf.markup.parts import ContentParser, NewParser
 
-__all__ = ["DONE", "Heading", "Rendering"]
+__all__ = ["Heading", "JsonBody", "Outline", "Rendering", "encode"]
+
+JsonBody: TypeAlias = Any
+"""The JSON of an answer: an object, or in a few dialects a list of objects."""
 
 # Escaped to ASCII: some readers of event streams also end lines at U+0085 and U+2028 (Python's str.splitlines).
 encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
-# Marks the place of the text when the bytes of a chunk are split at it.
-_HOLE = "\x00text\x00"
-
 
 class Heading(Struct, frozen=True):
-    """The fields that every chunk and the whole answer have in common."""
+    """The fields that every chunk and the whole answer have in common. `created` is in seconds since 1970."""
 
     id: str
     created: int
@@ -37,263 +32,44 @@ class Heading(Struct, frozen=True):
     system_fingerprint: str
 
 
+class Outline(Struct, frozen=True):
+    """What is known of an answer before the engine computes it.
+
+    `new_parser` creates the parser that splits the text of one choice into parts. `prompts` has the tokens of each
+    prompt, and `texts` the texts of prompts that the answer repeats.
+    """
+
+    heading: Heading
+    new_parser: NewParser = ContentParser
+    prompts: Sequence[Sequence[int]] = ()
+    texts: Sequence[str] = ()
+
+
 class Rendering(ABC):
-    """Renders one answer with `n` choices for each prompt. Choice `i` of prompt `k` has the index `k*n + i`.
+    """Renders one answer with one or more choices.
 
     Use either `stream` and then `stream_end`, or `collect` and then `answer`, in one thread. A deadline, a failure or a
     cancellation is never rendered as the end of an answer: it sets `error`, after which `stream` renders nothing and
-    `answer` raises the error.
+    `answer` raises the error. `tallies` has one entry for each choice. `progress` is set once the engine has the
+    request; it has one entry for each choice, too.
     """
 
-    _answer_object: str
-    _chunk_object: str
+    error: WorkerError | None = None
+    progress: Sequence[Progress] = ()
+    tallies: tuple[Tally, ...]
 
-    def __init__(
-        self,
-        heading: Heading,
-        *,
-        n_prompts: int = 1,
-        n: int = 1,
-        include_usage: bool = False,
-        logprobs: bool = False,
-        new_parser: NewParser = ContentParser,
-        hides_reasoning: bool = False,
-        prompt_ids: Sequence[Sequence[int]] | None = None,
-    ) -> None:
-        """`new_parser` creates the parser that splits the text of one choice into parts.
-
-        With `hides_reasoning`, tokens of the reasoning have no log-probabilities; the parser leaves out their text.
-        With `prompt_ids`, the tokens of each prompt, the answer has the ids of all tokens, so nothing may be hidden.
-        """
-        self.error: WorkerError | None = None
-        self.heading = heading
-        self.n = n
-        self.n_choices = n_prompts * n
-        self.include_usage = include_usage
-        self.logprobs = logprobs
-        self.tallies = tuple(Tally() for _ in range(self.n_choices))
-        self._hides_reasoning = hides_reasoning
-        self._prompt_ids = prompt_ids
-        self._ids: list[list[int]] = [[] for _ in range(self.n_choices)]
-        self._usages: dict[int, Usage] = {}
-        self._reasons: dict[int, str] = {}
-        self._parsers = [new_parser() for _ in range(self.n_choices)]
-        self._parts: list[list[Part]] = [[] for _ in range(self.n_choices)]
-        self._tokens: list[list[TokenLogprob]] = [[] for _ in range(self.n_choices)]
-        self._prompt_tokens: list[list[TokenLogprob]] = [[] for _ in range(self.n_choices)]
-        self._around = [self._split_chunks(index) for index in range(self.n_choices)]
-        self._is_open = [False] * self.n_choices
-
+    @abstractmethod
     def stream(self, index: int, events: Sequence[Event]) -> bytes:
-        """Render the next events of a choice as whole server-sent events. Returns b"" if there is nothing to send."""
-        if self.error is not None or not events:
-            return b""
-        if isinstance(events[0], PromptLogprobs):
-            events = self._take_prompt(index, events)
-            if not events:
-                return b""
-        first = b"" if self._is_open[index] else self._open(index)
-        if len(events) == 1 and isinstance(event := events[0], Delta) and not self._shows_tokens:
-            return first + self._part_chunks(index, self._feed(index, event))
-        return first + self._stream_all(index, events)
+        """Render the next events of a choice as whole events of the stream. Returns b"" if there is nothing to send."""
 
+    @abstractmethod
     def stream_end(self) -> bytes:
-        """Render the end of the stream: the usage, if it was requested and there was no error, then [DONE]."""
-        if not self.include_usage or self.error is not None:
-            return DONE
-        return _event(self._envelope([]) | {"usage": self.usage()}) + DONE
+        """Render the end of the stream."""
 
+    @abstractmethod
     def collect(self, index: int, events: Sequence[Event]) -> None:
         """Store the next events of a choice for `answer`."""
-        for event in self._take_prompt(index, events):
-            if isinstance(event, Finished):
-                self._parts[index] += self._noted(index, self._parsers[index].end())
-                self._ids[index] += self._shown_ids(event)
-                self._finish(index, event)
-            else:
-                self._tokens[index] += self._shown_logprobs(index, event)
-                self._ids[index] += self._shown_ids(event)
-                self._parts[index] += self._feed(index, event)
 
-    def answer(self) -> dict[str, Any]:
+    @abstractmethod
+    def answer(self) -> JsonBody:
         """Render the whole answer after all choices have ended. Raises the error that ended it."""
-        if self.error is not None:
-            raise self.error
-        assert len(self._reasons) == self.n_choices, "a choice has not ended"
-        choices = [self._whole_choice(index) for index in range(self.n_choices)]
-        if self._prompt_ids is not None:
-            choices = [choice | {"token_ids": ids} for choice, ids in zip(choices, self._ids, strict=True)]
-        return self._envelope(choices) | self._of_the_prompt() | {"object": self._answer_object, "usage": self.usage()}
-
-    def usage(self) -> dict[str, Any]:
-        """Return the usage of all choices that have ended."""
-        return usage_body(self._usages, self.n, sum(tally.reasoning_tokens for tally in self.tallies))
-
-    def _take_prompt(self, index: int, events: Sequence[Event]) -> list[Delta | Finished]:
-        """Store the log-probabilities of the prompt, and return the other events."""
-        others: list[Delta | Finished] = []
-        for event in events:
-            if isinstance(event, PromptLogprobs):
-                self._prompt_tokens[index] += event.tokens
-            else:
-                others.append(event)
-        return others
-
-    @abstractmethod
-    def _first_chunks(self, index: int) -> list[dict[str, Any]]:
-        """Return the chunk choices to send before the first text of a choice."""
-
-    @abstractmethod
-    def _chunk_choice(
-        self, index: int, part: Part | None, tokens: Sequence[TokenLogprob] | None, reason: str | None
-    ) -> dict[str, Any]:
-        """Return one choice of a chunk. `part` is None in the last chunk, `tokens` without log-probabilities."""
-
-    @abstractmethod
-    def _whole_choice(self, index: int) -> dict[str, Any]:
-        """Return one choice of the whole answer."""
-
-    def _of_the_prompt(self) -> dict[str, Any]:
-        """Return the fields about the prompt of the whole answer, and of the first chunk of a choice."""
-        return {}
-
-    @property
-    def _shows_tokens(self) -> bool:
-        return self.logprobs or self._prompt_ids is not None
-
-    def _stream_all(self, index: int, events: Sequence[Event]) -> bytes:
-        parts: list[Part] = []
-        tokens: list[TokenLogprob] = []
-        ids: list[int] = []
-        for event in events:
-            if isinstance(event, Delta):
-                tokens += self._shown_logprobs(index, event) if self.logprobs else ()
-                ids += self._shown_ids(event)
-                parts += self._feed(index, event)
-        if len(events) > 1:
-            parts = _joined(parts)
-        if tokens or ids:  # send them with the first part, or with an empty one if the text is still held back
-            first, *parts = parts or (Content(""),)
-            choice = self._chunk_choice(index, first, tokens or None, None)
-            chunk = self._chunk(choice | {"token_ids": ids} if ids else choice) + self._part_chunks(index, parts)
-        else:
-            chunk = self._part_chunks(index, parts)
-        ends = [self._end_choice(index, event) for event in events if isinstance(event, Finished)]
-        return chunk + b"".join(ends)
-
-    def _feed(self, index: int, delta: Delta) -> Sequence[Part]:
-        """Parse the next text, and count its tokens as reasoning if it begins in the reasoning."""
-        parser = self._parsers[index]
-        if parser.is_reasoning:
-            self.tallies[index].reasoning_tokens += len(delta.tokens)
-        parts = parser.feed(delta.text)
-        for part in parts:  # written out, because this runs for every token
-            if type(part) is ToolCall:
-                return self._noted(index, parts)
-        return parts
-
-    def _noted(self, index: int, parts: Sequence[Part]) -> Sequence[Part]:
-        """Count the calls among new parts, and divide the first piece of each: its name comes before its arguments."""
-        noted: list[Part] = []
-        for part in parts:
-            if not isinstance(part, ToolCall):
-                noted.append(part)
-                continue
-            if part.name is not None:
-                self.tallies[index].tool_calls += 1
-                noted.append(part._replace(arguments=""))
-            if part.arguments:
-                noted.append(ToolCall(part.number, None, None, part.arguments))
-        return noted
-
-    def _has_whole_calls(self, index: int) -> bool:
-        """Return whether there are calls, and all that began are complete."""
-        return self.tallies[index].tool_calls > 0 and not self._parsers[index].has_half_call
-
-    def _shown_logprobs(self, index: int, delta: Delta) -> Sequence[TokenLogprob]:
-        return () if self._hides_reasoning and self._parsers[index].is_reasoning else delta.logprobs
-
-    def _shown_ids(self, event: Delta | Finished) -> Sequence[int]:
-        """Return the ids of an event's tokens if the answer has ids: those of a text, or the one that ended it."""
-        if self._prompt_ids is None:
-            return ()
-        if isinstance(event, Delta):
-            return event.tokens
-        return () if event.end_token is None else (event.end_token,)
-
-    def _part_chunks(self, index: int, parts: Sequence[Part]) -> bytes:
-        if len(parts) == 1 and not isinstance(part := parts[0], ToolCall):
-            return encode(part.text).encode().join(self._around[index][type(part)])
-        return b"".join(self._chunk(self._chunk_choice(index, part, None, None)) for part in parts)
-
-    def _split_chunks(self, index: int) -> dict[type[Part], list[bytes]]:
-        """Return the bytes of a chunk of each kind of text, split at the places of the text."""
-        hole = encode(_HOLE).encode()
-        split: dict[type[Part], list[bytes]] = {}
-        for part in (Content(_HOLE), Reasoning(_HOLE)):
-            choice = self._chunk_choice(index, part, None, None)
-            # Search from the right, because no text that a client chose comes after the marker.
-            split[type(part)] = self._chunk(choice).rsplit(hole, encode(choice).count(encode(_HOLE)))
-        return split
-
-    def _open(self, index: int) -> bytes:
-        self._is_open[index] = True
-        return b"".join(self._chunk(choice, **self._of_the_prompt()) for choice in self._first_chunks(index))
-
-    def _end_choice(self, index: int, event: Finished) -> bytes:
-        rest = self._part_chunks(index, self._noted(index, self._parsers[index].end()))
-        if self._finish(index, event) is not None:
-            return rest
-        choice = self._chunk_choice(index, None, None, self._reasons[index])
-        return rest + self._chunk(choice | {"token_ids": ids} if (ids := self._shown_ids(event)) else choice)
-
-    def _finish(self, index: int, event: Finished) -> WorkerError | None:
-        self._usages[index] = event.usage
-        self._reasons[index] = event.reason
-        error = _failure(event)
-        self.error = self.error or error
-        return error
-
-    def _chunk(self, choice: dict[str, Any], **others: Any) -> bytes:
-        body = self._envelope([choice]) | others
-        return _event(body | {"usage": None} if self.include_usage else body)
-
-    def _envelope(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        return {
-            "id": self.heading.id,
-            "object": self._chunk_object,
-            "created": self.heading.created,
-            "model": self.heading.model,
-            "system_fingerprint": self.heading.system_fingerprint,
-            "choices": choices,
-        }
-
-
-def _joined(parts: Sequence[Part]) -> list[Part]:
-    """Join neighbouring parts of one kind, so that the text of one step is one chunk."""
-    joined: list[Part] = []
-    for part in parts:
-        last = joined[-1] if joined else None
-        if isinstance(part, Content) and isinstance(last, Content):
-            joined[-1] = Content(last.text + part.text)
-        elif isinstance(part, Reasoning) and isinstance(last, Reasoning):
-            joined[-1] = Reasoning(last.text + part.text)
-        elif isinstance(part, ToolCall) and isinstance(last, ToolCall) and last.name is part.name is None:
-            joined[-1] = last._replace(arguments=last.arguments + part.arguments)
-        else:
-            joined.append(part)
-    return joined
-
-
-def _event(body: dict[str, Any]) -> bytes:
-    return b"data: " + encode(body).encode() + b"\n\n"
-
-
-def _failure(event: Finished) -> WorkerError | None:
-    match event.reason:
-        case "stop" | "length":
-            return None
-        case "cancelled":
-            return event.error or NotReady("The answer was cancelled before its end. Send the request again.")
-        case "error":
-            return event.error or EngineFailed("The answer failed before its end. Send the request again.")

@@ -2,89 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
-
-from msgspec import Struct
-from pydantic import BaseModel
+from collections.abc import Mapping
+from typing import Final
 
 from worker_gguf.errors import MethodNotAllowed, NotFound
-from worker_gguf.markup.parts import NewParser
-from worker_gguf.protocol.bodies import ChatBody, CompletionBody
-from worker_gguf.protocol.calls import Call, Defaults, parse_chat, parse_completion
-from worker_gguf.protocol.chat_rendering import render_chat
-from worker_gguf.protocol.completion_rendering import render_completion
-from worker_gguf.protocol.errors import OPENAI_ERRORS, ErrorShape
 from worker_gguf.protocol.paths import canonical
-from worker_gguf.protocol.rendering import Heading, Rendering
+from worker_gguf.protocol.route import Generation, Listing, Match, Route
 
-__all__ = [
-    "CHAT",
-    "COMPLETIONS",
-    "MODEL",
-    "MODELS",
-    "ROUTES",
-    "Generation",
-    "Match",
-    "Route",
-    "find",
-    "method_label",
-    "no_such_route",
-    "wrong_method",
-]
+__all__ = ["CHAT", "COMPLETIONS", "MODEL", "MODELS", "ROUTES", "find", "method_label", "no_such_route", "wrong_method"]
+
+# The functions below import what a route does when the first request for it comes.
 
 
-class Generation(Struct, frozen=True):
-    """The functions that parse and render the requests of a generating route.
+def _chat() -> Generation:
+    from worker_gguf.protocol.openai.requests import CHAT
 
-    `operation` is its name in OpenTelemetry's conventions for generative AI. The ids of its answers begin with
-    `id_prefix`. `parse` raises InvalidRequest. `render` takes the parsed call, the heading of the answer, the texts of
-    the prompts that the answer repeats, what creates the parser of one choice, and the tokens of the prompts if the
-    answer has their ids.
-    """
-
-    operation: str
-    id_prefix: str
-    body: type[BaseModel]
-    parse: Callable[[object, Defaults], Call]
-    render: Callable[[Any, Heading, Sequence[str], NewParser, Sequence[Sequence[int]] | None], Rendering]
+    return CHAT
 
 
-class Route(Struct, frozen=True):
-    """One route. `path` is written as in OpenAPI: `{name}` matches the rest of a path. Metrics use it as a label."""
+def _completions() -> Generation:
+    from worker_gguf.protocol.openai.requests import COMPLETIONS
 
-    method: str
-    path: str
-    summary: str
-    generation: Generation | None = None
-    errors: ErrorShape = OPENAI_ERRORS
-
-    @property
-    def operation(self) -> str | None:
-        return None if self.generation is None else self.generation.operation
+    return COMPLETIONS
 
 
-class Match(Struct, frozen=True):
-    """The route of a path, and the part of the path that matches the route's `{name}`."""
+def _models() -> Listing:
+    from worker_gguf.protocol.openai.models import MODELS
 
-    route: Route
-    name: str | None = None
+    return MODELS
 
 
-MODELS: Final = Route("GET", "/v1/models", "The models served here")
-MODEL: Final = Route("GET", "/v1/models/{model_id}", "One model")
-CHAT: Final = Route(
-    "POST",
-    "/v1/chat/completions",
-    "Answer a conversation",
-    Generation("chat", "chatcmpl", ChatBody, parse_chat, render_chat),
-)
-COMPLETIONS: Final = Route(
-    "POST",
-    "/v1/completions",
-    "Continue a text",
-    Generation("text_completion", "cmpl", CompletionBody, parse_completion, render_completion),
-)
+def _model() -> Listing:
+    from worker_gguf.protocol.openai.models import MODEL
+
+    return MODEL
+
+
+MODELS: Final = Route("GET", "/v1/models", "The models served here", _models)
+MODEL: Final = Route("GET", "/v1/models/{model_id}", "One model", _model)
+CHAT: Final = Route("POST", "/v1/chat/completions", "Answer a conversation", _chat, "chat")
+COMPLETIONS: Final = Route("POST", "/v1/completions", "Continue a text", _completions, "text_completion")
 ROUTES: Final = (MODELS, MODEL, CHAT, COMPLETIONS)
 
 _METHODS: Final = frozenset(route.method for route in ROUTES)

@@ -8,8 +8,9 @@ from urllib.parse import quote
 
 from worker_gguf.errors import InvalidRequest, UnsupportedParameter
 from worker_gguf.protocol.parameters import ALIASES, INSTEAD
+from worker_gguf.protocol.rendering import JsonBody
 
-__all__ = ["check_strict", "differing", "ignored_header", "ignored_names", "refuse", "renamed"]
+__all__ = ["check_strict", "differing", "ignored_header", "ignored_names", "refuse", "renamed", "with_ignored"]
 
 MAX_HEADER = 2000
 MAX_NAME = 64
@@ -66,6 +67,16 @@ def check_strict(ignored: Sequence[str]) -> None:
 def ignored_header(ignored: Iterable[str]) -> str:
     """Return the value of X-Ignored-Parameters."""
     return ", ".join(ignored_names(ignored))
+
+
+def with_ignored(body: JsonBody, ignored: Sequence[str]) -> JsonBody:
+    """Return an answer with the names of ignored parameters in the field `x_ignored_parameters`.
+
+    An answer that is a list has no place for them.
+    """
+    if not ignored or not isinstance(body, dict):
+        return body
+    return body | {"x_ignored_parameters": ignored_names(ignored)}
 
 
 def ignored_names(ignored: Iterable[str]) -> list[str]:

@@ -16,7 +16,7 @@ from worker_gguf.protocol.bodies import ChatBody
 from worker_gguf.protocol.validation import invalid, required
 
 if TYPE_CHECKING:
-    from worker_gguf.protocol.tool_schemas import ToolSchemas
+    from worker_gguf.protocol.schemas.tool_schemas import ToolSchemas
 
 __all__ = ["MAX_TOOLS", "NO_TOOLS", "ToolRequest", "read_tools"]
 
@@ -152,7 +152,7 @@ class _Functions:
         parameters = _parameters(f"{param}.parameters", function.get("parameters"))
         if self._schemas is None:
             # Imported here, because a start should not wait for it.
-            from worker_gguf.protocol.tool_schemas import ToolSchemas
+            from worker_gguf.protocol.schemas.tool_schemas import ToolSchemas
 
             self._schemas = ToolSchemas()
         guaranteed = self._schemas.guaranteed(

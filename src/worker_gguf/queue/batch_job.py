@@ -20,10 +20,11 @@ from worker_gguf.batch.lines import Line, lines_of_list, read_lines
 from worker_gguf.batch.run import run_batch
 from worker_gguf.batch.tally import Tally
 from worker_gguf.errors import BatchError
-from worker_gguf.protocol.errors import ErrorShape, error_body
+from worker_gguf.protocol.dialect import Dialect
+from worker_gguf.protocol.openai.errors import OPENAI
 from worker_gguf.queue.job_input import BatchCall
 
-__all__ = ["BATCH_ERRORS", "BatchJobs", "BatchLimits", "PostProgress"]
+__all__ = ["BATCH_DIALECT", "BatchJobs", "BatchLimits", "PostProgress"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ _SENDING_SHARE: Final = 0.85
 _MOST_FILE_BYTES: Final = 200 << 20
 """As for a file of OpenAI's batches."""
 
-BATCH_ERRORS: Final = ErrorShape(error_body, error_result)
+BATCH_DIALECT: Final = Dialect("batch", OPENAI.body, lambda wording: error_result(wording.error))
 
 
 class BatchLimits(Struct, frozen=True):

@@ -21,9 +21,11 @@ from worker_gguf.observe.account import CANCELLED, Account
 from worker_gguf.observe.ending import note_ending
 from worker_gguf.observe.log import bind
 from worker_gguf.observe.metrics import Metrics
-from worker_gguf.protocol.routes import CHAT, Match
-from worker_gguf.protocol.screening import ignored_names
-from worker_gguf.queue.batch_job import BATCH_ERRORS, BatchJobs, BatchLimits, PostProgress
+from worker_gguf.protocol.rendering import JsonBody
+from worker_gguf.protocol.route import Match
+from worker_gguf.protocol.routes import CHAT
+from worker_gguf.protocol.screening import with_ignored
+from worker_gguf.queue.batch_job import BATCH_DIALECT, BatchJobs, BatchLimits, PostProgress
 from worker_gguf.queue.job_input import JobCall, read_batch_input, read_job_input
 from worker_gguf.queue.posts import Posts, StreamCount
 from worker_gguf.service.backend import Backend
@@ -38,7 +40,7 @@ __all__ = ["Handler", "Job", "Yield", "make_handler"]
 logger = logging.getLogger(__name__)
 
 Job = dict[str, Any]
-Yield = str | dict[str, Any]
+Yield = str | JsonBody
 Handler = Callable[[Job], AsyncGenerator[Yield, None]]
 
 _UNEXPECTED = "The worker failed on this job. Its log has the details under this job's id."
@@ -84,7 +86,7 @@ class _JobRun:
         self._telemetry = telemetry
         self._job_id = request_id_from(job_id)
         self._account = Account("queue", self._job_id)
-        self._errors = CHAT.errors  # until the route of the job is known
+        self._dialect = CHAT.dialect  # until the route of the job is known
         self._status = CANCELLED  # unless an answer or an error sets it
         self._n_posts = 0
 
@@ -110,7 +112,7 @@ class _JobRun:
     async def _dispatch(self, job_input: object) -> Answer | Stream:
         if (batch := read_batch_input(job_input)) is not None:
             self._account.routed("POST", "batch")
-            self._errors = BATCH_ERRORS
+            self._dialect = BATCH_DIALECT
             return Stream(self._batch_jobs.results(batch, self._job_id))
         call = read_job_input(job_input)
         match = self._find(call)
@@ -120,13 +122,12 @@ class _JobRun:
         """Find the route of the job and note it."""
         self._account.ignored = call.ignored
         match = find_route(call.method, call.route, self._account)
-        self._errors = match.route.errors
+        self._dialect = match.route.dialect
         return match
 
-    def _whole(self, answer: Answer) -> dict[str, Any]:
+    def _whole(self, answer: Answer) -> JsonBody:
         self._status = 200
-        ignored = ignored_names(self._account.ignored)
-        return answer.body | {"x_ignored_parameters": ignored} if ignored else answer.body
+        return with_ignored(answer.body, self._dialect.named(self._account.ignored))
 
     async def _streamed(self, stream: Stream) -> AsyncGenerator[str, None]:
         posts = Posts(stream.events, self._stream_count)
@@ -153,12 +154,12 @@ class _JobRun:
 
     def _late(self, error: WorkerError) -> str:
         """Return an error as the last event of a stream. A failed job would lose the events that it has streamed."""
-        self._status, self._account.error = error.status, error
-        return self._errors.ending(error).decode()
+        self._status, self._account.error = self._dialect.status(error), error
+        return self._dialect.error_ending(error, self._job_id).decode()
 
     def _failed(self, error: WorkerError) -> dict[str, Any]:
-        self._status, self._account.error = error.status, error
-        return {"error": json_bytes(self._errors.body(error)).decode()}
+        self._status, self._account.error = self._dialect.status(error), error
+        return {"error": json_bytes(self._dialect.error_body(error, self._job_id)).decode()}
 
     def _note(self) -> None:
         record = self._account.close(self._status)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -98,6 +98,30 @@ class Prompts:
             return []
         return [prompt if isinstance(prompt, str) else self._tokenizer.text(prompt) for prompt in call.prompts]
 
+    def prompt_text(self, call: ChatCall) -> str:
+        """Return the text of a conversation's prompt. Raises TemplateError or UnsupportedParameter."""
+        return self._conversations.render(call).text
+
+    def prompt_tokens(self, call: Call) -> list[tuple[int, ...]]:
+        """Return the tokens of each prompt of a call, even if it is longer than the context. Raises a RequestError."""
+        match call:
+            case ChatCall():
+                return [self._chat_tokens(self.prompt_text(call))]
+            case CompletionCall():
+                return [self._completion_tokens(prompt) for prompt in call.prompts]
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        return self._tokenizer.tokenize(text, add_special=add_special, parse_special=parse_special)
+
+    def text(self, tokens: Sequence[int], param: str) -> str:
+        """Return the text of tokens. Raises InvalidRequest with this `param` for one that is not in the vocabulary."""
+        self._check_known(tokens, param)
+        return self._tokenizer.text(tokens)
+
+    def piece(self, token: int) -> bytes:
+        """Return the bytes of a token, with control tokens written out."""
+        return self._tokenizer.control_piece(token)
+
     def _chat(self, call: ChatCall, options: Options) -> Prepared:
         chat = self._conversations.render(call)
         if chat.ignored and self._strict:
@@ -106,9 +130,7 @@ class Prompts:
                 "STRICT_PARAMETERS is set. Leave it out.",
                 param=chat.ignored[0],
             )
-        # Most templates write BOS. A second BOS would change the position of every token.
-        has_bos = bool(self._bos_text) and chat.text.startswith(self._bos_text)
-        tokens = self._tokens(chat.text, add_special=not has_bos)
+        tokens = self._chat_tokens(chat.text)
         biases = dict(options.sampling.logit_bias) | dict.fromkeys(chat.banned, float("-inf"))
         prompt = self._checked(tokens, "messages", options.max_tokens)
         return Prepared(
@@ -123,6 +145,11 @@ class Prompts:
             thinking=chat.thinking,
             shown=chat.shown,
         )
+
+    def _chat_tokens(self, text: str) -> tuple[int, ...]:
+        # Most templates write BOS. A second BOS would change the position of every token.
+        has_bos = bool(self._bos_text) and text.startswith(self._bos_text)
+        return self._tokens(text, add_special=not has_bos)
 
     def _with_token_biases(self, options: Options) -> Options:
         """Turn biases of texts into biases of their tokens, and remove ids that are not tokens of this model.
@@ -175,11 +202,14 @@ class Prompts:
             if self._bos_text and self._tokenizer.adds_bos:
                 prompt = prompt.removeprefix(self._bos_text)
             return self._tokens(prompt, add_special=True)
-        n = self._tokenizer.n_tokens
-        wrong = next((token for token in prompt if not 0 <= token < n), None)
-        if wrong is not None:
-            raise InvalidRequest(self._no_token(wrong), param="prompt")
+        self._check_known(prompt, "prompt")
         return prompt
+
+    def _check_known(self, tokens: Sequence[int], param: str) -> None:
+        n = self._tokenizer.n_tokens
+        wrong = next((token for token in tokens if not 0 <= token < n), None)
+        if wrong is not None:
+            raise InvalidRequest(self._no_token(wrong), param=param)
 
     def _tokens(self, text: str, *, add_special: bool) -> tuple[int, ...]:
         return tuple(self._tokenizer.tokenize(text, add_special=add_special, parse_special=True))

@@ -1,30 +1,28 @@
-"""Turns the engine's events for a request into server-sent events, or into one answer at the end."""
+"""Turns the engine's events for a request into the events of a stream, or into one answer at the end."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from worker_gguf.generation.events import Event, Finished
 from worker_gguf.generation.stream import EventStream
 from worker_gguf.observe.account import Account
-from worker_gguf.protocol.errors import ErrorShape
-from worker_gguf.protocol.rendering import Rendering
+from worker_gguf.protocol.dialect import Dialect
+from worker_gguf.protocol.rendering import JsonBody, Rendering
 
 __all__ = ["Reply", "collect"]
 
 
 class Reply:
-    """An async iterator of whole server-sent events.
+    """An async iterator of whole events.
 
     It is a class because closing it must cancel the generation even before the first item. Closing a generator that has
     not started runs none of its code.
     """
 
-    def __init__(self, stream: EventStream, rendering: Rendering, errors: ErrorShape, account: Account) -> None:
-        """`errors` renders an error that occurs after the first event was sent."""
+    def __init__(self, stream: EventStream, rendering: Rendering, dialect: Dialect, account: Account) -> None:
+        """`dialect` renders an error that occurs after the first event was sent."""
         self.rendering = rendering
         self.stream = stream
-        self._errors = errors
+        self._dialect = dialect
         self._account = account
         self._has_sent = False
         self._is_over = False
@@ -52,7 +50,7 @@ class Reply:
                 await self.aclose()
                 if not self._has_sent:
                     raise error
-                return data + self._errors.ending(error)
+                return data + self._dialect.error_ending(error, self._account.request_id)
             if data:
                 self._has_sent = True
                 return data
@@ -76,7 +74,7 @@ class Reply:
                 self._account.error = self.rendering.error
 
 
-async def collect(reply: Reply) -> dict[str, Any]:
+async def collect(reply: Reply) -> JsonBody:
     """Return the whole answer. Raises the WorkerError that ended it. Cancelling it cancels the generation."""
     rendering = reply.rendering
     try:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
+from types import MappingProxyType
 
 from msgspec import Struct
 
 from worker_gguf.errors import InvalidRequest
 from worker_gguf.observe.account import Account
-from worker_gguf.protocol.routes import Match, Route, find, method_label
+from worker_gguf.protocol.rendering import JsonBody
+from worker_gguf.protocol.route import Match, Route
+from worker_gguf.protocol.routes import find, method_label
 
 __all__ = ["Answer", "Request", "Stream", "close_events", "find_route"]
 
 
 class Request(Struct, frozen=True):
-    """One request. `body` is the parsed JSON, or None without a body. `account` collects its times and counts."""
+    """One request. `body` is the parsed JSON, or None without a body. `account` collects its times and counts.
+
+    `query` has the parameters of the URL.
+    """
 
     match: Match
     body: object
     account: Account
+    query: Mapping[str, str] = MappingProxyType({})
 
     @property
     def route(self) -> Route:
@@ -29,12 +35,12 @@ class Request(Struct, frozen=True):
 class Answer(Struct, frozen=True):
     """A whole answer: a JSON body, and the names of ignored parameters."""
 
-    body: dict[str, Any]
+    body: JsonBody
     ignored: tuple[str, ...] = ()
 
 
 class Stream(Struct, frozen=True):
-    """A streamed answer. Each item of `events` is one or more whole server-sent events.
+    """A streamed answer. Each item of `events` is one or more whole events, in the framing of the route's dialect.
 
     To cancel the generation, call `aclose` on the iterator or cancel the task that reads it.
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -17,16 +17,17 @@ from worker_gguf.engine.request import GenerationRequest, SamplingParams
 from worker_gguf.errors import NotFound, UnsupportedParameter
 from worker_gguf.generation.engine import Engine
 from worker_gguf.observe.account import Account
-from worker_gguf.protocol.calls import Call, Defaults, Options
-from worker_gguf.protocol.models import ModelCard, model_body, models_body
-from worker_gguf.protocol.rendering import Heading, Rendering
-from worker_gguf.protocol.routes import MODELS, Generation
+from worker_gguf.protocol.calls import Call, Defaults, InspectionCall, Options
+from worker_gguf.protocol.models import ModelCard, ModelStatus
+from worker_gguf.protocol.rendering import Heading, Outline, Rendering
+from worker_gguf.protocol.route import Generation, Inspection, Listed, Listing
 from worker_gguf.service.conversations import Conversations
+from worker_gguf.service.inspector import PromptInspector
 from worker_gguf.service.prompts import Prepared, Prompts, Tokenizer
 from worker_gguf.service.reply import Reply, collect
 from worker_gguf.service.request import Answer, Request, Stream
 
-__all__ = ["Service", "check_generates", "not_served", "parse", "time_limit_s"]
+__all__ = ["Service", "check_generates", "listed", "not_served", "parse", "time_limit_s"]
 
 T = TypeVar("T")
 
@@ -65,45 +66,64 @@ class Service:
 
     async def answer(self, request: Request) -> Answer | Stream:
         """Answer one request. Raises the WorkerError that refuses it."""
-        generation = request.route.generation
-        if generation is not None:
-            call = await parse(generation, request.body, self._defaults)
-            self._check_model(call.options.model)
-            return await self.generate(call, request)
-        if request.route is MODELS:
-            return Answer(models_body([(self.card, None)]))
-        self._check_model(request.match.name)
-        return Answer(model_body(self.card))
+        task = request.route.task
+        if isinstance(task, Listing):
+            return Answer(task.answer(listed(request, [(self.card, None)], self._named)))
+        call = await parse(task, request.body, self._defaults)
+        self._named(call.model)
+        return await self.perform(call, request)
 
-    async def generate(
-        self, call: Call, request: Request, on_ended: Callable[[], None] | None = None
+    async def perform(
+        self, call: Call | InspectionCall, request: Request, on_ended: Callable[[], None] | None = None
     ) -> Answer | Stream:
-        """Generate the answer to a parsed call. Raises the WorkerError that refuses or ends it.
+        """Answer a parsed call. Raises the WorkerError that refuses or ends it.
 
         `on_ended` is called once: in another thread when the engine has ended the request, even after an error or a
-        cancellation, or before this method raises an error if the engine never got the request.
+        cancellation, or before this method returns or raises an error if the engine never got the request.
         """
         try:
-            reply, options = await self._submit(call, request, on_ended)
+            task = request.route.task
+            if isinstance(task, Inspection):
+                assert isinstance(call, InspectionCall)
+                answer = await self._inspect(task, call, request)
+            else:
+                assert isinstance(task, Generation)
+                assert not isinstance(call, InspectionCall)
+                return await self._generate(task, call, request, on_ended)
         except BaseException:
             if on_ended is not None:
                 on_ended()
             raise
+        if on_ended is not None:
+            on_ended()
+        return answer
+
+    async def _inspect(self, task: Inspection, call: InspectionCall, request: Request) -> Answer:
+        if call.chat is not None:
+            await self._prompts.examined(call.chat)
+        inspector = PromptInspector(self.card, self._prompts)
+        body = await _off_loop_if_long(request.body, lambda: task.answer(call, inspector))
+        return Answer(body, call.ignored)
+
+    async def _generate(
+        self, task: Generation, call: Call, request: Request, on_ended: Callable[[], None] | None
+    ) -> Answer | Stream:
+        reply, options = await self._submit(task, call, request, on_ended)
         if options.stream:
             return Stream(reply, options.ignored)
         return Answer(await collect(reply), options.ignored)
 
-    async def _submit(self, call: Call, request: Request, on_ended: Callable[[], None] | None) -> tuple[Reply, Options]:
+    async def _submit(
+        self, task: Generation, call: Call, request: Request, on_ended: Callable[[], None] | None
+    ) -> tuple[Reply, Options]:
         """Submit a call to the engine. Nothing can fail after that, so an error means that the engine never got it."""
-        generation = request.route.generation
-        assert generation is not None
         check_generates(self.card)
-        heading = self._heading(generation)
+        heading = self._heading(task)
 
         def prepare() -> tuple[Prepared, Rendering]:
             prepared = self._prompts.prepare(call)
-            ids = prepared.prompts if prepared.options.shows_ids else None
-            return prepared, generation.render(call, heading, self._prompts.echoed(call), prepared.new_parser, ids)
+            outline = Outline(heading, prepared.new_parser, prepared.prompts, self._prompts.echoed(call))
+            return prepared, task.render(call, outline)
 
         await self._prompts.examined(call)
         if self._prompts.is_quick(call):
@@ -112,8 +132,9 @@ class Service:
             prepared, rendering = await asyncio.to_thread(prepare)
         options = prepared.options
         account = request.account
-        deadline_s = _deadline_s(account, time_limit_s(options, self._timeout_s))
+        deadline_s = _deadline_s(account, time_limit_s(options.timeout_s, self._timeout_s))
         events = self._engine.submit(*self._requests(prepared, heading.id, deadline_s), on_ended=on_ended)
+        rendering.progress = events.progress
         account.submitted(
             events.progress,
             rendering.tallies,
@@ -123,7 +144,7 @@ class Service:
             n=options.n,
             ignored=options.ignored,
         )
-        return Reply(events, rendering, request.route.errors, account), options
+        return Reply(events, rendering, request.route.dialect, account), options
 
     def _requests(self, prepared: Prepared, answer_id: str, deadline_s: float | None) -> list[GenerationRequest]:
         prompts, options = prepared.prompts, prepared.options
@@ -151,23 +172,34 @@ class Service:
             for index in range(len(prompts) * options.n)
         ]
 
-    def _check_model(self, name: str | None) -> None:
+    def _named(self, name: str | None) -> tuple[ModelCard, ModelStatus | None]:
+        """Return the card of the model that goes by a name. Raises NotFound."""
         if name is not None and name.lower() not in self._names:
             raise not_served(name, [self.card.id])
+        return self.card, None
 
-    def _heading(self, generation: Generation) -> Heading:
-        answer_id = f"{generation.id_prefix}-{uuid.uuid4().hex}"
+    def _heading(self, task: Generation) -> Heading:
+        answer_id = f"{task.id_prefix}-{uuid.uuid4().hex}"
         return Heading(answer_id, int(time.time()), self.card.id, self._fingerprint)
 
 
-async def parse(generation: Generation, body: object, defaults: Defaults) -> Call:
-    """Parse the body of a route that generates, in another thread if it is long. Raises InvalidRequest."""
-    return await _off_loop_if_long(body, lambda: generation.parse(body, defaults))
+async def parse(task: Generation | Inspection, body: object, defaults: Defaults) -> Call | InspectionCall:
+    """Parse the body of a route, in another thread if it is long. Raises InvalidRequest."""
+    return await _off_loop_if_long(body, lambda: task.parse(body, defaults))
 
 
-def time_limit_s(options: Options, limit_s: float | None) -> float | None:
+def listed(
+    request: Request,
+    models: Sequence[tuple[ModelCard, ModelStatus | None]],
+    named: Callable[[str | None], tuple[ModelCard, ModelStatus | None]],
+) -> Listed:
+    """Return what the answer of a route that lists models is made from."""
+    return Listed(models, named, request.match.name, request.query, request.body)
+
+
+def time_limit_s(timeout_s: float | None, limit_s: float | None) -> float | None:
     """Return the seconds that a request may take from its arrival: the shorter of its own limit and the worker's."""
-    return min((seconds for seconds in (options.timeout_s, limit_s) if seconds is not None), default=None)
+    return min((seconds for seconds in (timeout_s, limit_s) if seconds is not None), default=None)
 
 
 def not_served(name: str, served: Iterable[str]) -> NotFound:

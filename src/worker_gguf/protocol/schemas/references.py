@@ -6,7 +6,7 @@ import re
 from typing import Any
 from urllib.parse import unquote
 
-from worker_gguf.protocol.schema_fault import Refused
+from worker_gguf.protocol.schemas.fault import Refused
 
 __all__ = ["escaped", "resolved"]
 

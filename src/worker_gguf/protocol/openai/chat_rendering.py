@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from worker_gguf.generation.events import TokenLogprob
-from worker_gguf.markup.parts import Content, ContentParser, NewParser, Part, Reasoning, ToolCall
+from worker_gguf.markup.parts import Content, Part, Reasoning, ToolCall
 from worker_gguf.protocol.calls import ChatCall
-from worker_gguf.protocol.logprobs import chat_logprobs
-from worker_gguf.protocol.rendering import Heading, Rendering
+from worker_gguf.protocol.openai.chunks import ChunkRendering
+from worker_gguf.protocol.openai.logprobs import chat_logprobs
+from worker_gguf.protocol.rendering import Heading, Outline
 
 __all__ = ["ChatRendering", "render_chat"]
 
 
-class ChatRendering(Rendering):
+class ChatRendering(ChunkRendering):
     """The answers to one conversation.
 
     Reasoning has two names, because some clients read the one and some the other. With `is_legacy`, the call is a
@@ -39,7 +40,7 @@ class ChatRendering(Rendering):
             "index": index,
             "delta": {} if part is None else _delta(part, self._is_legacy),
             "logprobs": None if tokens is None else _logprobs(tokens),
-            "finish_reason": self._finish_reason(index, reason),
+            "finish_reason": reason,
         }
 
     def _whole_choice(self, index: int) -> dict[str, Any]:
@@ -47,7 +48,7 @@ class ChatRendering(Rendering):
             "index": index,
             "message": _message(self._parts[index], self._is_legacy),
             "logprobs": _logprobs(self._tokens[index]) if self.logprobs else None,
-            "finish_reason": self._finish_reason(index, self._reasons[index]),
+            "finish_reason": self._reason(index),
         }
 
     def _open(self, index: int) -> bytes:
@@ -57,30 +58,22 @@ class ChatRendering(Rendering):
     def _of_the_prompt(self) -> dict[str, Any]:
         return {} if self._prompt_ids is None else {"prompt_token_ids": self._prompt_ids[0]}
 
-    def _finish_reason(self, index: int, reason: str | None) -> str | None:
-        """A call that was cut off, by a stop text for one, is no reason to call anything."""
-        if reason != "stop" or not self._has_whole_calls(index):
-            return reason
-        return "function_call" if self._is_legacy else "tool_calls"
+    def _reason(self, index: int) -> str:
+        reason = super()._reason(index)
+        return "function_call" if self._is_legacy and reason == "tool_calls" else reason
 
 
-def render_chat(
-    call: ChatCall,
-    heading: Heading,
-    _texts: Sequence[str],
-    new_parser: NewParser = ContentParser,
-    prompt_ids: Sequence[Sequence[int]] | None = None,
-) -> ChatRendering:
+def render_chat(call: ChatCall, outline: Outline) -> ChatRendering:
     options = call.options
     return ChatRendering(
-        heading,
+        outline.heading,
         n=options.n,
         include_usage=options.include_usage,
         logprobs=options.top_logprobs is not None,
-        new_parser=new_parser,
+        new_parser=outline.new_parser,
         hides_reasoning=call.reasoning.is_hidden,
         is_legacy=call.tools.is_legacy,
-        prompt_ids=prompt_ids,
+        prompt_ids=outline.prompts if options.shows_ids else None,
     )
 
 

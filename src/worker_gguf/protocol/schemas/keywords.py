@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
-from worker_gguf.protocol.schema_cost import MOST_MULTIPLE, digits_of
-from worker_gguf.protocol.schema_fault import Refused
-from worker_gguf.protocol.schema_patterns import FORMATS, SAME_AS_ANY, PatternFault, rewritten
+from worker_gguf.protocol.schemas.cost import MOST_MULTIPLE, digits_of
+from worker_gguf.protocol.schemas.fault import Refused
+from worker_gguf.protocol.schemas.patterns import FORMATS, SAME_AS_ANY, PatternFault, rewritten
 
 __all__ = ["CHECKS", "UNSUPPORTED", "is_neutral"]
 

@@ -13,12 +13,12 @@ from typing import Any
 
 from msgspec import Struct
 
-from worker_gguf.protocol.schema_cost import check_cost
-from worker_gguf.protocol.schema_disjoint import Prover
-from worker_gguf.protocol.schema_fault import Fault, Refused, joined
-from worker_gguf.protocol.schema_keywords import CHECKS, UNSUPPORTED, is_neutral
-from worker_gguf.protocol.schema_patterns import PatternFault, rewritten
-from worker_gguf.protocol.schema_references import escaped, resolved
+from worker_gguf.protocol.schemas.cost import check_cost
+from worker_gguf.protocol.schemas.disjoint import Prover
+from worker_gguf.protocol.schemas.fault import Fault, Refused, joined
+from worker_gguf.protocol.schemas.keywords import CHECKS, UNSUPPORTED, is_neutral
+from worker_gguf.protocol.schemas.patterns import PatternFault, rewritten
+from worker_gguf.protocol.schemas.references import escaped, resolved
 
 __all__ = ["MAX_SCHEMA_BYTES", "Examined", "Fault", "Refused", "examine"]
 

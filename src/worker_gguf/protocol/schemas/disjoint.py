@@ -8,8 +8,8 @@ from contextlib import suppress
 from itertools import combinations
 from typing import Any
 
-from worker_gguf.protocol.schema_fault import Refused
-from worker_gguf.protocol.schema_references import resolved
+from worker_gguf.protocol.schemas.fault import Refused
+from worker_gguf.protocol.schemas.references import resolved
 
 __all__ = ["MOST_STEPS", "Prover"]
 

@@ -13,8 +13,9 @@ from worker_gguf.markup.call_format import CallFormat
 from worker_gguf.markup.call_grammar import call_constraint
 from worker_gguf.markup.known_formats import GEMMA_4, HERMES, LFM2, QWEN3_CODER
 from worker_gguf.markup.tool import Tool, ToolUse
-from worker_gguf.protocol.calls import ChatCall, Defaults, parse_chat
-from worker_gguf.protocol.tool_schemas import MOST_IGNORED
+from worker_gguf.protocol.calls import ChatCall, Defaults
+from worker_gguf.protocol.openai.requests import parse_chat
+from worker_gguf.protocol.schemas.tool_schemas import MOST_IGNORED
 
 AT = "tools.0.function.parameters"
 CHAIN = {f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(1000)} | {"d1000": {"type": "string"}}

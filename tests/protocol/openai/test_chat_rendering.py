@@ -11,7 +11,7 @@ import pytest
 from tests.scripted_parser import ScriptedParser
 from worker_gguf.generation.events import Delta, Event, Finished, TokenLogprob, Usage
 from worker_gguf.markup.parts import ToolCall
-from worker_gguf.protocol.chat_rendering import ChatRendering
+from worker_gguf.protocol.openai.chat_rendering import ChatRendering
 from worker_gguf.protocol.rendering import Heading
 
 HEADING = Heading("chatcmpl-1", 1_700_000_000, "m", "fp")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from worker_gguf.protocol.json_schema import Refused, examine
+from worker_gguf.protocol.schemas.json_schema import Refused, examine
 
 SECRET = "swordfish"
 

@@ -11,9 +11,11 @@ from msgspec.structs import replace
 
 from worker_gguf.errors import DeadlineExceeded, EngineFailed, NotReady, WorkerError
 from worker_gguf.generation.events import Delta, Event, Finished, PromptLogprobs, TokenLogprob, Usage
-from worker_gguf.protocol.chat_rendering import ChatRendering
-from worker_gguf.protocol.completion_rendering import CompletionRendering
-from worker_gguf.protocol.rendering import DONE, Heading, Rendering
+from worker_gguf.protocol.openai.chat_rendering import ChatRendering
+from worker_gguf.protocol.openai.chunks import ChunkRendering
+from worker_gguf.protocol.openai.completion_rendering import CompletionRendering
+from worker_gguf.protocol.openai.errors import DONE
+from worker_gguf.protocol.rendering import Heading, Rendering
 
 HEADING = Heading("chatcmpl-1", 1_700_000_000, 'a "model"', "b1-cpu")
 STOP = Finished("stop", Usage(10, 3, 4))
@@ -43,7 +45,8 @@ def texts(chunks: Sequence[Any]) -> list[str]:
 def answered(rendering: Rendering, *choices: Sequence[Event]) -> dict[str, Any]:
     for index, events in enumerate(choices):
         rendering.collect(index, events)
-    return rendering.answer()
+    answer: dict[str, Any] = rendering.answer()
+    return answer
 
 
 def test_a_stream_of_a_chat() -> None:
@@ -210,7 +213,7 @@ def test_echo_with_logprobs_begins_with_those_of_the_prompt() -> None:
         (Finished("cancelled", Usage(1, 1, 0)), NotReady),
     ],
 )
-def test_a_failure_is_never_an_end(kind: type[Rendering], ending: Finished, error: type[WorkerError]) -> None:
+def test_a_failure_is_never_an_end(kind: type[ChunkRendering], ending: Finished, error: type[WorkerError]) -> None:
     streamed = kind(HEADING, n=2, include_usage=True)
     chunks = events_of(streamed.stream(0, [delta("a"), ending]))
     assert [choice["finish_reason"] for chunk in chunks for choice in chunk["choices"]] == [None] * len(chunks)
@@ -270,7 +273,7 @@ def test_logprobs_of_a_completion() -> None:
 
 @pytest.mark.parametrize("logprob", [float("-inf"), float("inf"), float("nan")])
 @pytest.mark.parametrize("kind", [ChatRendering, CompletionRendering])
-def test_a_logprob_that_is_no_number_becomes_one(kind: type[Rendering], logprob: float) -> None:
+def test_a_logprob_that_is_no_number_becomes_one(kind: type[ChunkRendering], logprob: float) -> None:
     event = delta("a", token(b"a", logprob, ((1, b"a", logprob),)))
     assert b"-9999.0" in kind(HEADING, logprobs=True).stream(0, [event])
 

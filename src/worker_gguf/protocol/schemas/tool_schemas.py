@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from worker_gguf.errors import UnsupportedParameter
-from worker_gguf.protocol.json_schema import Refused, examine
-from worker_gguf.protocol.schema_cost import MOST_MS
-from worker_gguf.protocol.schema_fault import Fault
+from worker_gguf.protocol.schemas.cost import MOST_MS
+from worker_gguf.protocol.schemas.fault import Fault
+from worker_gguf.protocol.schemas.json_schema import Refused, examine
 from worker_gguf.protocol.validation import invalid
 
 __all__ = ["MOST_IGNORED", "ToolSchemas"]

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from worker_gguf.protocol.json_schema import MAX_SCHEMAS, Refused, examine
-from worker_gguf.protocol.schema_disjoint import MOST_STEPS, Prover
-from worker_gguf.protocol.schema_fault import Fault
+from worker_gguf.protocol.schemas.disjoint import MOST_STEPS, Prover
+from worker_gguf.protocol.schemas.fault import Fault
+from worker_gguf.protocol.schemas.json_schema import MAX_SCHEMAS, Refused, examine
 
 Schema = dict[str, Any]
 

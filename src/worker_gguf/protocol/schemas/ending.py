@@ -7,8 +7,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from worker_gguf.protocol.schema_fault import Refused
-from worker_gguf.protocol.schema_references import resolved
+from worker_gguf.protocol.schemas.fault import Refused
+from worker_gguf.protocol.schemas.references import resolved
 
 __all__ = ["check_ends"]
 

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from worker_gguf.generation.events import TokenLogprob
-from worker_gguf.markup.parts import Content, ContentParser, NewParser, Part
+from worker_gguf.markup.parts import Content, Part
 from worker_gguf.protocol.calls import CompletionCall
-from worker_gguf.protocol.logprobs import CompletionLogprobs
-from worker_gguf.protocol.rendering import Heading, Rendering
+from worker_gguf.protocol.openai.chunks import ChunkRendering
+from worker_gguf.protocol.openai.logprobs import CompletionLogprobs
+from worker_gguf.protocol.rendering import Heading, Outline
 
 __all__ = ["CompletionRendering", "render_completion"]
 
 
-class CompletionRendering(Rendering):
+class CompletionRendering(ChunkRendering):
     """The answers to one or more prompts. With `echo`, the texts of the prompts, each answer begins with its prompt.
 
     A completion has one text, so its parser returns only content.
@@ -71,7 +72,7 @@ class CompletionRendering(Rendering):
             "index": index,
             "text": self._prompt(index) + "".join(map(_text, self._parts[index])),
             "logprobs": self._logprobs[index].render(tokens) if self.logprobs else None,
-            "finish_reason": self._reasons[index],
+            "finish_reason": self._reason(index),
         } | self._ids_of_prompt(index)
 
     def _ids_of_prompt(self, index: int) -> dict[str, Any]:
@@ -82,22 +83,16 @@ class CompletionRendering(Rendering):
         return self._echo[index // self.n] if self._echo else ""
 
 
-def render_completion(
-    call: CompletionCall,
-    heading: Heading,
-    texts: Sequence[str],
-    _new_parser: NewParser = ContentParser,
-    prompt_ids: Sequence[Sequence[int]] | None = None,
-) -> CompletionRendering:
+def render_completion(call: CompletionCall, outline: Outline) -> CompletionRendering:
     options = call.options
     return CompletionRendering(
-        heading,
+        outline.heading,
         n_prompts=len(call.prompts),
         n=options.n,
         include_usage=options.include_usage,
         logprobs=options.top_logprobs is not None,
-        echo=texts if call.echo else None,
-        prompt_ids=prompt_ids,
+        echo=outline.texts if call.echo else None,
+        prompt_ids=outline.prompts if options.shows_ids else None,
     )
 
 

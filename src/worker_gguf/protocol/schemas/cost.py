@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from worker_gguf.protocol.schema_ending import check_ends
-from worker_gguf.protocol.schema_fault import Refused
-from worker_gguf.protocol.schema_references import resolved
+from worker_gguf.protocol.schemas.ending import check_ends
+from worker_gguf.protocol.schemas.fault import Refused
+from worker_gguf.protocol.schemas.references import resolved
 
 __all__ = ["MOST_COPIES", "MOST_LEVELS", "MOST_MS", "MOST_MULTIPLE", "check_cost", "digits_of"]
 

@@ -1,0 +1,90 @@
+"""One choice of an answer on its way from events to parts: its parser, its counts, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from worker_gguf.errors import EngineFailed, NotReady, WorkerError
+from worker_gguf.generation.events import Delta, Finished
+from worker_gguf.generation.progress import Tally
+from worker_gguf.markup.parts import Content, NewParser, Part, Reasoning, ToolCall
+
+__all__ = ["ParsedChoice", "joined"]
+
+
+class ParsedChoice:
+    """Splits the text of one choice into parts, and counts. `finished` is None until its end."""
+
+    def __init__(self, new_parser: NewParser) -> None:
+        self.tally = Tally()
+        self.finished: Finished | None = None
+        self._parser = new_parser()
+
+    @property
+    def is_reasoning(self) -> bool:
+        """Whether the text that comes next is reasoning."""
+        return self._parser.is_reasoning
+
+    @property
+    def reason(self) -> str:
+        """The finish reason: `tool_calls` if it ended by itself and has calls that are all complete."""
+        assert self.finished is not None, "the choice has not ended"
+        reason = self.finished.reason
+        # A call that was cut off, by a stop text for one, is no reason to call anything.
+        is_call = reason == "stop" and self.tally.tool_calls > 0 and not self._parser.has_half_call
+        return "tool_calls" if is_call else reason
+
+    def feed(self, delta: Delta) -> Sequence[Part]:
+        """Parse the next text, and count its tokens as reasoning if it begins in the reasoning."""
+        if self._parser.is_reasoning:
+            self.tally.reasoning_tokens += len(delta.tokens)
+        parts = self._parser.feed(delta.text)
+        for part in parts:  # written out, because this runs for every token
+            if type(part) is ToolCall:
+                return self._noted(parts)
+        return parts
+
+    def rest(self) -> Sequence[Part]:
+        """Return the parts of the text that the parser has held back, at the end of the answer."""
+        return self._noted(self._parser.end())
+
+    def finish(self, event: Finished) -> WorkerError | None:
+        """Note the end of the choice. Returns the error that ended it, or None."""
+        self.finished = event
+        match event.reason:
+            case "stop" | "length":
+                return None
+            case "cancelled":
+                return event.error or NotReady("The answer was cancelled before its end. Send the request again.")
+            case "error":
+                return event.error or EngineFailed("The answer failed before its end. Send the request again.")
+
+    def _noted(self, parts: Sequence[Part]) -> Sequence[Part]:
+        """Count the calls among new parts, and divide the first piece of each: its name comes before its arguments."""
+        noted: list[Part] = []
+        for part in parts:
+            if not isinstance(part, ToolCall):
+                noted.append(part)
+                continue
+            if part.name is not None:
+                self.tally.tool_calls += 1
+                noted.append(part._replace(arguments=""))
+            if part.arguments:
+                noted.append(ToolCall(part.number, None, None, part.arguments))
+        return noted
+
+
+def joined(parts: Sequence[Part]) -> list[Part]:
+    """Join neighbouring parts of one kind, so that the text of one step is one event."""
+    result: list[Part] = []
+    for part in parts:
+        last = result[-1] if result else None
+        if isinstance(part, Content) and isinstance(last, Content):
+            result[-1] = Content(last.text + part.text)
+        elif isinstance(part, Reasoning) and isinstance(last, Reasoning):
+            result[-1] = Reasoning(last.text + part.text)
+        elif isinstance(part, ToolCall) and isinstance(last, ToolCall) and last.name is part.name is None:
+            result[-1] = last._replace(arguments=last.arguments + part.arguments)
+        else:
+            result.append(part)
+    return result

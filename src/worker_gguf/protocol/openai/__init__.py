@@ -1,0 +1,1 @@
+"""The dialect of OpenAI's API: the forms of its answers, streams and errors."""

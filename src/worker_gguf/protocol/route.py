@@ -1,0 +1,115 @@
+"""A route and what it does: generates an answer, inspects a prompt, or lists models. Independent of HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct
+from pydantic import BaseModel
+
+from worker_gguf.protocol.calls import Call, ChatCall, Defaults, InspectionCall
+from worker_gguf.protocol.dialect import Dialect
+from worker_gguf.protocol.models import ModelCard, ModelStatus
+from worker_gguf.protocol.openai.errors import OPENAI
+from worker_gguf.protocol.rendering import JsonBody, Outline, Rendering
+
+__all__ = ["Generation", "Inspection", "Inspector", "Listed", "Listing", "Match", "Route", "Task"]
+
+
+class Generation(Struct, frozen=True):
+    """Generates an answer. The ids of the answers begin with `id_prefix`.
+
+    `parse` raises InvalidRequest. `render` takes the parsed call and the outline of its answer.
+    """
+
+    id_prefix: str
+    body: type[BaseModel]
+    parse: Callable[[object, Defaults], Call]
+    render: Callable[[Any, Outline], Rendering]
+
+
+class Inspector(Protocol):
+    """What the template and the vocabulary of a model say about a prompt. Its methods raise RequestErrors."""
+
+    @property
+    def card(self) -> ModelCard: ...
+
+    def prompt_text(self, call: ChatCall) -> str:
+        """Return the text of a conversation's prompt."""
+        ...
+
+    def prompt_tokens(self, call: Call) -> Sequence[Sequence[int]]:
+        """Return the tokens of each prompt of a call. A prompt that is longer than the context is no error here."""
+        ...
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> Sequence[int]: ...
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Return the text of tokens. Raises InvalidRequest for one that the vocabulary does not have."""
+        ...
+
+    def piece(self, token: int) -> bytes:
+        """Return the bytes of a token, with control tokens written out."""
+        ...
+
+
+class Inspection(Struct, frozen=True):
+    """Answers from the template and the vocabulary of a model, without its weights.
+
+    `parse` and `answer` raise RequestErrors.
+    """
+
+    body: type[BaseModel]
+    parse: Callable[[object, Defaults], InspectionCall]
+    answer: Callable[[Any, Inspector], JsonBody]
+
+
+class Listed(Struct, frozen=True):
+    """What a Listing answers from. `named` raises NotFound; None is the model for requests without a name.
+
+    `name` is the part of the path that matches the route's `{name}`.
+    """
+
+    models: Sequence[tuple[ModelCard, ModelStatus | None]]
+    named: Callable[[str | None], tuple[ModelCard, ModelStatus | None]]
+    name: str | None
+    query: Mapping[str, str]
+    body: object
+
+
+class Listing(Struct, frozen=True):
+    """Answers from the facts of the served models, whether they are in memory or not. `answer` raises RequestErrors."""
+
+    answer: Callable[[Listed], JsonBody]
+    body: type[BaseModel] | None = None
+
+
+Task = Generation | Inspection | Listing
+
+
+class Route(Struct, frozen=True):
+    """One route. `path` is written as in OpenAPI: `{name}` matches the rest of a path. Metrics use it as a label.
+
+    `find_task` returns what the route does. It is a function, because most workers use few dialects, and the start
+    should not wait for the others. `operation` is the name of a generating route in OpenTelemetry's conventions for
+    generative AI.
+    """
+
+    method: str
+    path: str
+    summary: str
+    find_task: Callable[[], Task]
+    operation: str | None = None
+    dialect: Dialect = OPENAI
+
+    @property
+    def task(self) -> Task:
+        return self.find_task()
+
+
+class Match(Struct, frozen=True):
+    """The route of a path, and the part of the path that matches the route's `{name}`."""
+
+    route: Route
+    name: str | None = None
