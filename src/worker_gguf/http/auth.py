@@ -23,14 +23,15 @@ class ApiKeys:
     def __bool__(self) -> bool:
         return bool(self._digests)
 
-    def check(self, authorization: str | None) -> None:
-        """Raise Unauthorized unless `authorization` is `Bearer` with one of the keys."""
+    def check(self, authorization: str | None, x_api_key: str | None = None) -> None:
+        """Raise Unauthorized unless one of the keys was given: after `Bearer`, or as in Anthropic's API by itself."""
         if not self._digests:
             return
-        if authorization is None:
-            raise Unauthorized("No API key was given. Send it as `Authorization: Bearer <key>`.")
-        scheme, _, key = authorization.strip().partition(" ")
-        if scheme.lower() != "bearer" or not self._is_known(key.strip()):
+        if authorization is None and x_api_key is None:
+            raise Unauthorized("No API key was given. Send it as `Authorization: Bearer <key>` or as `x-api-key`.")
+        scheme, _, key = (authorization or "").strip().partition(" ")
+        is_bearer = scheme.lower() == "bearer" and self._is_known(key.strip())
+        if not is_bearer and not (x_api_key is not None and self._is_known(x_api_key.strip())):
             raise Unauthorized("The API key is not one of this worker's API_KEYS. Send `Authorization: Bearer <key>`.")
 
     def _is_known(self, key: str) -> bool:

@@ -92,7 +92,7 @@ class Exchange(Response):
 
     async def _exchange(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         frame = self._frame
-        frame.keys.check(headers.get("authorization"))
+        frame.keys.check(headers.get("authorization"), headers.get("x-api-key"))
         match = find(self._route.method, scope["path"])  # Starlette's router accepts some paths that are no route
         raw = await read_body(receive, headers.get("content-length"), frame.max_body_bytes)
         body = (

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from worker_gguf.errors import EngineFailed, NotReady, WorkerError
 from worker_gguf.generation.events import Delta, Finished
 from worker_gguf.generation.progress import Tally
 from worker_gguf.markup.parts import Content, NewParser, Part, Reasoning, ToolCall
 
-__all__ = ["ParsedChoice", "joined"]
+__all__ = ["ParsedChoice", "WrittenCall", "blocks", "joined"]
+
+
+class WrittenCall(Struct, frozen=True):
+    """A whole tool call. `arguments` is a JSON text."""
+
+    id: str
+    name: str
+    arguments: str
 
 
 class ParsedChoice:
@@ -87,4 +98,22 @@ def joined(parts: Sequence[Part]) -> list[Part]:
             result[-1] = last._replace(arguments=last.arguments + part.arguments)
         else:
             result.append(part)
+    return result
+
+
+def blocks(parts: Sequence[Part]) -> list[Content | Reasoning | WrittenCall]:
+    """Join the parts of a whole answer to texts, stretches of reasoning and calls, in the order of the answer."""
+    result: list[Content | Reasoning | WrittenCall] = []
+    places: dict[int, int] = {}
+    for part in joined(parts):
+        if not isinstance(part, ToolCall):
+            if part.text:
+                result.append(part)
+        elif part.name is not None:
+            places[part.number] = len(result)
+            result.append(WrittenCall(part.id or "", part.name, part.arguments))
+        else:
+            call = result[places[part.number]]
+            assert isinstance(call, WrittenCall)
+            result[places[part.number]] = replace(call, arguments=call.arguments + part.arguments)
     return result
