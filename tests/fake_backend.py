@@ -11,7 +11,7 @@ from worker_gguf.errors import InvalidRequest, NotFound, NotReady, QueueFull, Wo
 from worker_gguf.generation.progress import Progress
 from worker_gguf.observe.account import Account
 from worker_gguf.observe.status import Status
-from worker_gguf.protocol.route import Generation
+from worker_gguf.protocol.route import Generation, Inspection
 from worker_gguf.protocol.routes import MODELS
 from worker_gguf.service.request import Answer, Request, Stream
 
@@ -121,6 +121,8 @@ class FakeBackend:
             raise NotReady("The model is loading. Try again in a moment.", retry_after_s=5)
         if isinstance(route.task, Generation):
             return await self._complete(request.body, request.account)
+        if isinstance(route.task, Inspection):
+            return Answer({})
         if route is MODELS:
             return Answer({"object": "list", "data": [MODEL]})
         if request.match.name != "fake":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,30 +27,49 @@ def _completion_chunk(schemas: dict[str, Any]) -> dict[str, Any]:
     return chunk
 
 
-def _as_2020_12(schema: Any) -> Any:
-    """Read `nullable`, a word of OpenAPI 3.0 that OpenAI's 3.1 document still uses, and allow no keys but the named."""
+def _as_2020_12(schema: Any, *, is_part: bool = False) -> Any:
+    """Read `nullable`, a word of OpenAPI 3.0 that OpenAI's 3.1 document still uses, and allow no keys but the named.
+
+    The parts of `allOf` are closed together.
+    """
     if isinstance(schema, list):
-        return [_as_2020_12(item) for item in schema]
+        return [_as_2020_12(item, is_part=is_part) for item in schema]
     if not isinstance(schema, dict):
         return schema
     nullable = schema.get("nullable") is True
-    plain = {key: _as_2020_12(value) for key, value in schema.items() if not (key == "nullable" and nullable)}
-    if isinstance(plain.get("properties"), dict) and "allOf" not in plain:
+    kept = {key: value for key, value in schema.items() if not (key == "nullable" and nullable)}
+    plain = {key: _as_2020_12(value, is_part=key == "allOf") for key, value in kept.items()}
+    if "allOf" in plain and not is_part:
+        plain["unevaluatedProperties"] = False
+    elif isinstance(plain.get("properties"), dict) and not is_part:
         plain.setdefault("additionalProperties", False)
     return {"anyOf": [plain, {"type": "null"}]} if nullable else plain
+
+
+def _parts_of_all_of(schema: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(schema, list):
+        for item in schema:
+            yield from _parts_of_all_of(item)
+    elif isinstance(schema, dict):
+        yield from schema["allOf"] if isinstance(schema.get("allOf"), list) else ()
+        yield from _parts_of_all_of(list(schema.values()))
 
 
 @functools.cache
 def _document() -> dict[str, Any]:
     document: dict[str, Any] = json.loads(OPENAPI.read_text())
     schemas = document["components"]["schemas"]
+    schemas["ResponseUsage"]["nullable"] = True  # on the wire, until the response has ended
     schemas["CompletionChunk"] = _completion_chunk(schemas)
     return document
 
 
 @functools.cache
 def _validator(name: str) -> Draft202012Validator:
-    document = _as_2020_12({"components": {"schemas": _document()["components"]["schemas"]}})
+    schemas = _document()["components"]["schemas"]
+    parts = {part["$ref"].rpartition("/")[2] for part in _parts_of_all_of(schemas) if "$ref" in part}
+    closed = {key: _as_2020_12(value, is_part=key in parts) for key, value in schemas.items()}
+    document = {"components": {"schemas": closed}}
     registry: Registry[Any] = Registry().with_resource(BASE, DRAFT202012.create_resource(document))
     return Draft202012Validator({"$ref": f"{BASE}#/components/schemas/{name}"}, registry=registry)
 

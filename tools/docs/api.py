@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from msgspec.structs import fields
@@ -18,7 +18,7 @@ from worker_gguf.protocol.parameters import ALIASES, CHAT_REFUSED, COMPLETION_RE
 from worker_gguf.settings.fields import Limits, Sampling
 from worker_gguf.settings.text import default_text
 
-__all__ = ["api_page", "bounds_text", "tables", "type_text"]
+__all__ = ["api_page", "bounds_text", "tables", "type_text", "with_tables"]
 
 Schema = dict[str, Any]
 
@@ -29,13 +29,18 @@ _PLURALS = {"text": "texts", "integer": "integers", "object": "objects", "messag
 
 
 def api_page(written: str) -> str:
-    """Put each table between its two marks, `<!-- table: name -->` and `<!-- end -->`, of the written page."""
-    for name, text in tables().items():
+    """Return docs/api.md with its tables."""
+    return with_tables(written, tables())
+
+
+def with_tables(written: str, tables: Mapping[str, str]) -> str:
+    """Put each table between its two marks, `<!-- table: name -->` and `<!-- end -->`, of a written page."""
+    for name, text in tables.items():
         mark = f"<!-- table: {name} -->\n"
         before, found, rest = written.partition(mark)
         _, end, after = rest.partition("<!-- end -->\n")
         if not (found and end):
-            raise ValueError(f"docs/api.md has no place for its table {name!r}: {mark.strip()} ... <!-- end -->")
+            raise ValueError(f"The page has no place for its table {name!r}: {mark.strip()} ... <!-- end -->")
         written = f"{before}{mark}\n{text}\n{end}{after}"
     return written
 

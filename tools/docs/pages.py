@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from tools.docs.api import api_page
+from tools.docs.dialects import dialect_pages
 from tools.docs.hub import hub_file, hub_tests, runner_tests
 from tools.docs.markdown import table
 from tools.docs.metrics import metrics_page
@@ -112,6 +113,7 @@ def pages() -> dict[Path, str]:
         DOCS / "errors.md": errors_page(),
         DOCS / "metrics.md": metrics_page(),
         DOCS / "api.md": api_page(WRITTEN_API.read_text("utf-8")),
+        **dialect_pages(DOCS),
         DOCS.parent / ".runpod" / "hub.json": hub_file(),
         DOCS.parent / ".runpod" / "tests.json": hub_tests(),
         DOCS.parent / ".github" / "tests.json": runner_tests(),

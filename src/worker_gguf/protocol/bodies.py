@@ -24,6 +24,7 @@ __all__ = [
     "CompletionBody",
     "Message",
     "StreamOptions",
+    "StrictBody",
 ]
 
 MAX_N = 16
@@ -62,16 +63,18 @@ _UNLESS_EMPTY = BeforeValidator(_given)
 GrammarText = Annotated[str | None, _UNLESS_EMPTY]
 
 
-class _Strict(BaseModel):
+class StrictBody(BaseModel):
+    """The base of all bodies. Fields that it does not name are kept: other code honours, refuses or names them."""
+
     # Strict: "1" and true are not numbers. Integers are valid floats, and whole floats are valid integers (numbers.py).
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class StreamOptions(_Strict):
+class StreamOptions(StrictBody):
     include_usage: bool | None = Field(None, description="End the stream with a chunk that carries the usage.")
 
 
-class Common(_Strict):
+class Common(StrictBody):
     """The fields that both routes share.
 
     Only its subclasses are validated, so pydantic builds no validator for this class.
@@ -202,7 +205,7 @@ class Common(_Strict):
     grammar_string: GrammarText = Field(None, description="The same as grammar, as in text-generation-webui.")
 
 
-class Message(_Strict):
+class Message(StrictBody):
     """One message. Other keys (tool_calls, tool_call_id, reasoning_content, ...) reach the template."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]

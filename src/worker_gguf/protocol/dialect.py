@@ -41,8 +41,8 @@ class Dialect(Struct, frozen=True):
 
     `body` returns the JSON of an error, and `ending` the events that end a stream with one. `status` returns the HTTP
     status of an error. `names` maps names of fields, as the parsers of this package use them, to those of the dialect.
-    A name also stands for the fields in it: with `{"a": "b"}`, `a.c` becomes `b.c`. A field that a dialect has as a
-    whole only ends with a dot: with `{"a": "b."}`, `a.0.c` becomes `b`.
+    A name also stands for the fields in it: with `{"a": "b"}`, `a.c` becomes `b.c`. The name of a field whose inside is
+    different in the dialect ends with a dot: with `{"a": "b."}`, `a.0.c` becomes `b`.
     """
 
     name: str
@@ -54,27 +54,27 @@ class Dialect(Struct, frozen=True):
 
     def error_body(self, error: WorkerError, request_id: str = "") -> dict[str, Any]:
         """Return the JSON of an error."""
-        return self.body(self._worded(error, request_id))
+        return self.body(self.worded(error, request_id))
 
     def error_ending(self, error: WorkerError, request_id: str = "") -> bytes:
         """Return the events that end a stream with an error."""
-        return self.ending(self._worded(error, request_id))
+        return self.ending(self.worded(error, request_id))
 
     def named(self, names: Iterable[str]) -> list[str]:
         """Return names of fields as the dialect has them."""
         return [self._named(name) for name in names] if self.names else list(names)
 
-    def _worded(self, error: WorkerError, request_id: str) -> Wording:
+    def worded(self, error: WorkerError, request_id: str) -> Wording:
+        """Return an error in the words of the dialect."""
         if not self.names or error.param is None:
             return Wording(error, error.message, error.param, request_id)
         message = _QUOTED.sub(lambda found: f"'{self._named(found[1])}'", error.message)
         return Wording(error, message, self._named(error.param), request_id)
 
     def _named(self, name: str) -> str:
-        head, dot, rest = name.partition(".")
-        if name in self.names:
-            return self.names[name].removesuffix(".")
-        if head not in self.names:
-            return name
-        own = self.names[head]
-        return own[:-1] if own.endswith(".") else own + dot + rest
+        parts = name.split(".")
+        for n in range(len(parts), 0, -1):
+            own = self.names.get(".".join(parts[:n]))
+            if own is not None:
+                return own[:-1] if own.endswith(".") else ".".join((own, *parts[n:]))
+        return name

@@ -13,6 +13,7 @@ from worker_gguf.errors import WorkerError
 from worker_gguf.generation.events import Event
 from worker_gguf.generation.progress import Progress, Tally
 from worker_gguf.markup.parts import ContentParser, NewParser
+from worker_gguf.protocol.dialect import Wording
 
 __all__ = ["Heading", "JsonBody", "Outline", "Rendering", "encode"]
 
@@ -65,6 +66,10 @@ class Rendering(ABC):
     @abstractmethod
     def stream_end(self) -> bytes:
         """Render the end of the stream."""
+
+    def failure(self, wording: Wording) -> bytes | None:
+        """Render the error that ends a stream after its first event, or return None to leave that to the dialect."""
+        return None
 
     @abstractmethod
     def collect(self, index: int, events: Sequence[Event]) -> None:

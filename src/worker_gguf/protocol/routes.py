@@ -7,9 +7,22 @@ from typing import Final
 
 from worker_gguf.errors import MethodNotAllowed, NotFound
 from worker_gguf.protocol.paths import canonical
-from worker_gguf.protocol.route import Generation, Listing, Match, Route
+from worker_gguf.protocol.responses.errors import RESPONSES_DIALECT
+from worker_gguf.protocol.route import Generation, Inspection, Listing, Match, Route
 
-__all__ = ["CHAT", "COMPLETIONS", "MODEL", "MODELS", "ROUTES", "find", "method_label", "no_such_route", "wrong_method"]
+__all__ = [
+    "CHAT",
+    "COMPLETIONS",
+    "INPUT_TOKENS",
+    "MODEL",
+    "MODELS",
+    "RESPONSES",
+    "ROUTES",
+    "find",
+    "method_label",
+    "no_such_route",
+    "wrong_method",
+]
 
 # The functions below import what a route does when the first request for it comes.
 
@@ -24,6 +37,18 @@ def _completions() -> Generation:
     from worker_gguf.protocol.openai.requests import COMPLETIONS
 
     return COMPLETIONS
+
+
+def _responses() -> Generation:
+    from worker_gguf.protocol.responses.tasks import RESPONSES
+
+    return RESPONSES
+
+
+def _input_tokens() -> Inspection:
+    from worker_gguf.protocol.responses.tasks import INPUT_TOKENS
+
+    return INPUT_TOKENS
 
 
 def _models() -> Listing:
@@ -42,7 +67,11 @@ MODELS: Final = Route("GET", "/v1/models", "The models served here", _models)
 MODEL: Final = Route("GET", "/v1/models/{model_id}", "One model", _model)
 CHAT: Final = Route("POST", "/v1/chat/completions", "Answer a conversation", _chat, "chat")
 COMPLETIONS: Final = Route("POST", "/v1/completions", "Continue a text", _completions, "text_completion")
-ROUTES: Final = (MODELS, MODEL, CHAT, COMPLETIONS)
+RESPONSES: Final = Route("POST", "/v1/responses", "Answer a conversation", _responses, "chat", RESPONSES_DIALECT)
+INPUT_TOKENS: Final = Route(
+    "POST", "/v1/responses/input_tokens", "Count the tokens of a conversation", _input_tokens, None, RESPONSES_DIALECT
+)
+ROUTES: Final = (MODELS, MODEL, CHAT, COMPLETIONS, RESPONSES, INPUT_TOKENS)
 
 _METHODS: Final = frozenset(route.method for route in ROUTES)
 _EXACT: Final[Mapping[str, tuple[Route, ...]]] = {

@@ -31,8 +31,8 @@ class SingleRendering(Rendering):
     """Renders one answer.
 
     For a stream, `_begin` is called once, before the first part, then `_render_part` for each part, and `_end` after
-    the last one if there was no error. For a whole answer, `_whole` gets all parts. `token_ids` and `logprobs` are
-    those of all tokens so far.
+    the last one if there was no error. For a whole answer, `_whole` gets all parts. `token_ids` are those
+    of all tokens so far, and `logprobs` those of all tokens outside the reasoning.
     """
 
     def __init__(self, outline: Outline) -> None:
@@ -111,21 +111,22 @@ class SingleRendering(Rendering):
         """Parse the texts of events, and note their tokens and the end of the answer."""
         if len(events) == 1 and isinstance(event := events[0], Delta) and not event.logprobs:
             self.token_ids += event.tokens
-            return self.choice.feed(event), Tokens(event.tokens)
-        parts: list[Part] = []
+            parts = self.choice.feed(event)
+            return parts if len(parts) == 1 else joined(parts), Tokens(event.tokens)
+        found: list[Part] = []
         ids: list[int] = []
         logprobs: list[TokenLogprob] = []
         for event in events:
             match event:
                 case Delta():
                     ids += event.tokens
-                    logprobs += event.logprobs
-                    parts += self.choice.feed(event)
+                    logprobs += () if self.choice.is_reasoning else event.logprobs
+                    found += self.choice.feed(event)
                 case Finished():
-                    parts += self.choice.rest()
+                    found += self.choice.rest()
                     self.error = self.choice.finish(event)
                 case PromptLogprobs():
                     pass
         self.token_ids += ids
         self.logprobs += logprobs
-        return joined(parts), Tokens(ids, logprobs)
+        return joined(found), Tokens(ids, logprobs)

@@ -50,7 +50,8 @@ class Reply:
                 await self.aclose()
                 if not self._has_sent:
                     raise error
-                return data + self._dialect.error_ending(error, self._account.request_id)
+                wording = self._dialect.worded(error, self._account.request_id)
+                return data + (self.rendering.failure(wording) or self._dialect.ending(wording))
             if data:
                 self._has_sent = True
                 return data

@@ -179,7 +179,7 @@ class Service:
         return self.card, None
 
     def _heading(self, task: Generation) -> Heading:
-        answer_id = f"{task.id_prefix}-{uuid.uuid4().hex}"
+        answer_id = f"{task.id_prefix}{uuid.uuid4().hex}"
         return Heading(answer_id, int(time.time()), self.card.id, self._fingerprint)
 
 

@@ -25,5 +25,5 @@ def parse_completion(body: object, defaults: Defaults) -> CompletionCall:
     return completion_call(read_object(body), defaults)
 
 
-CHAT: Final = Generation("chatcmpl", ChatBody, parse_chat, render_chat)
-COMPLETIONS: Final = Generation("cmpl", CompletionBody, parse_completion, render_completion)
+CHAT: Final = Generation("chatcmpl-", ChatBody, parse_chat, render_chat)
+COMPLETIONS: Final = Generation("cmpl-", CompletionBody, parse_completion, render_completion)
