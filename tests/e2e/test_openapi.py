@@ -26,7 +26,8 @@ from worker_gguf.protocol.parameters import ALIASES
 
 pytestmark = pytest.mark.usefixtures("all_slots_free")
 
-ASKED = ("/v1/chat/completions", "/v1/completions")
+ASKED = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
+COUNTED = ("/v1/responses/input_tokens",)
 READ = ("/health", "/metrics", "/ping", "/v1/models", "/v1/models/{model_id}")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 CONTROLS = bytes([*range(32), 127])  # not HTTP: the server's parser refuses them before any route
@@ -39,6 +40,8 @@ CHECKS = [
 GOOD: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "What is the capital of France?"}]},
     "/v1/completions": {"prompt": "One, two,"},
+    "/v1/responses": {"input": "What is the capital of France?"},
+    "/v1/responses/input_tokens": {"input": "What is the capital of France?"},
 }
 
 # The same examples each time: a new one belongs into a change, not into somebody's unrelated test run.
@@ -62,7 +65,7 @@ def published(running: Running) -> Any:
 
 def test_the_document_has_these_routes(published: Any) -> None:
     labels = {operation.ok().label for operation in published.get_all_operations()}
-    assert labels == {f"POST {path}" for path in ASKED} | {f"GET {path}" for path in READ}
+    assert labels == {f"POST {path}" for path in (*ASKED, *COUNTED)} | {f"GET {path}" for path in READ}
 
 
 @pytest.mark.parametrize("path", ASKED)
@@ -93,7 +96,13 @@ def test_a_route_to_read_answers_as_published(published: Any, path: str) -> None
     each()
 
 
-@pytest.mark.parametrize("path", ASKED)
+@pytest.mark.parametrize("path", COUNTED)
+def test_a_prompt_is_inspected_as_published(published: Any, path: str) -> None:
+    case = published[path]["POST"].Case(body=GOOD[path], media_type="application/json")
+    case.validate_response(sent(case), checks=[not_a_server_error, *CHECKS])
+
+
+@pytest.mark.parametrize("path", [*ASKED, *COUNTED])
 def test_a_body_against_the_schema_is_refused(published: Any, path: str) -> None:
     mode = schemathesis.GenerationMode.NEGATIVE
 
@@ -106,14 +115,14 @@ def test_a_body_against_the_schema_is_refused(published: Any, path: str) -> None
     each()
 
 
-@pytest.mark.parametrize("path", ASKED)
+@pytest.mark.parametrize("path", [*ASKED, *COUNTED])
 def test_a_body_of_the_schema_is_answered_or_refused(published: Any, path: str) -> None:
     statuses: Counter[int] = Counter()
 
     @MANY
     @given(published[path]["POST"].as_strategy(), st.booleans())
     def each(case: Any, mends: bool) -> None:
-        case.body = cheap(case.body | GOOD[path] if mends else case.body)
+        case.body = cheap(path, case.body | GOOD[path] if mends else case.body)
         response = sent(case)
         statuses[response.status_code] += 1
         if response.status_code == 504:
@@ -141,10 +150,17 @@ def test_any_method_on_any_path_is_no_5xx(
     check_response(response.status_code, response.headers, b"" if method == "HEAD" else response.content)
 
 
-def cheap(body: dict[str, Any]) -> dict[str, Any]:
-    """Few tokens, so that many bodies can be tried; and 3.0 as 3, for the worker takes no float as an integer."""
+def cheap(path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Few tokens, so that many bodies can be tried; and 3.0 as 3, for the worker takes no float as an integer.
+
+    Without the fields of the Responses API that need state, which are published because they are known.
+    """
     whole = {name: int(v) if isinstance(v, float) and v.is_integer() else v for name, v in body.items()}
-    for name, most in ("max_tokens", 4), ("n", 2):
+    if "responses" in path:
+        stateful = {"previous_response_id", "conversation", "background", "prompt"}
+        whole = {name: value for name, value in whole.items() if name not in stateful}
+    limits = {"max_output_tokens": 4} if path == "/v1/responses" else {"max_tokens": 4, "n": 2}
+    for name, most in limits.items() if path in ASKED else ():
         value = whole.get(name)
         whole[name] = min(value, most) if isinstance(value, int) and value >= 0 else most
     return whole
@@ -162,7 +178,8 @@ def check_response(status: int, headers: httpx.Headers, content: bytes) -> None:
     assert status < 500 or status == 504, content
     kind = headers.get("content-type", "")
     if status == 200 and kind.startswith("text/event-stream"):
-        assert content.endswith(b"data: [DONE]\n\n"), content[-1000:]
+        last = content.rstrip(b"\n").rsplit(b"\n", 1)[-1]
+        assert last == b"data: [DONE]" or last.startswith(b'data: {"type":"response.'), content[-1000:]
     if status < 400 or not content:
         return
     assert kind == "application/json"

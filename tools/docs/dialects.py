@@ -18,12 +18,10 @@ DIALECT_PAGES: dict[str, dict[str, type[BaseModel]]] = {
 }
 
 
-def dialect_pages(docs: Path) -> dict[Path, str]:
-    """Return the page of each dialect with its tables."""
+def dialect_pages(written: Path) -> dict[str, str]:
+    """Return the page of each dialect with its tables, by its name. `written` is the folder with the prose."""
     return {
-        docs / name: with_tables(
-            (docs / name).read_text("utf-8"), {place: _fields(body) for place, body in bodies.items()}
-        )
+        name: with_tables((written / name).read_text("utf-8"), {place: _fields(body) for place, body in bodies.items()})
         for name, bodies in DIALECT_PAGES.items()
     }
 

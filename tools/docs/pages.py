@@ -113,7 +113,7 @@ def pages() -> dict[Path, str]:
         DOCS / "errors.md": errors_page(),
         DOCS / "metrics.md": metrics_page(),
         DOCS / "api.md": api_page(WRITTEN_API.read_text("utf-8")),
-        **dialect_pages(DOCS),
+        **{DOCS / name: page for name, page in dialect_pages(WRITTEN_API.parent).items()},
         DOCS.parent / ".runpod" / "hub.json": hub_file(),
         DOCS.parent / ".runpod" / "tests.json": hub_tests(),
         DOCS.parent / ".github" / "tests.json": runner_tests(),

@@ -110,7 +110,9 @@ def document(routes: Iterable[Route], *, has_keys: bool) -> dict[str, Any]:
 def _operation(route: Route) -> dict[str, Any]:
     task = route.task
     generates = isinstance(task, Generation)
-    common = ("400", "401", "404", "413", "415", "429", "500", "503", "504") if generates else ("401", "404", "503")
+    common = (
+        ("401", "404", "503") if task.body is None else ("400", "401", "404", "413", "415", "429", "500", "503", "504")
+    )
     name = route.path.strip("/").replace("/", "_").replace("{", "").replace("}", "")
     described: dict[str, Any] = {
         "summary": route.summary,
