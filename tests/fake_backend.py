@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from worker_gguf.errors import InvalidRequest, NotFound, NotReady, QueueFull, WorkerError
+from worker_gguf.generation.events import Finished, Usage
 from worker_gguf.generation.progress import Progress
 from worker_gguf.observe.account import Account
 from worker_gguf.observe.status import Status
@@ -26,9 +27,14 @@ MODEL = {"id": "fake", "object": "model", "created": 1, "owned_by": "worker-gguf
 class Events:
     """A stream that records how it ended. `aclose` counts even before the first item."""
 
-    def __init__(self, backend: FakeBackend, request_id: str, n_events: int, gate: asyncio.Event | None) -> None:
+    def __init__(
+        self, backend: FakeBackend, account: Account, n_events: int, gate: asyncio.Event | None, *, hangs_at_end: bool
+    ) -> None:
+        """With `hangs_at_end`, the stream does not end after its last event, until it is closed."""
         self._backend = backend
-        self._request_id = request_id
+        self._account = account
+        self._request_id = request_id = account.request_id
+        self._hangs_at_end = hangs_at_end
         self._left = [event(i) for i in range(n_events)] + [b"data: [DONE]\n\n"]
         self._gate = gate
         self._over = False
@@ -39,6 +45,8 @@ class Events:
 
     async def __anext__(self) -> bytes:
         if not self._left:
+            if self._hangs_at_end:
+                await asyncio.Event().wait()
             self._end(self._backend.finished)
             raise StopAsyncIteration
         if self._gate is not None and len(self._left) == (2 if self._backend.fail_after_gate else 1):
@@ -46,6 +54,8 @@ class Events:
         await asyncio.sleep(0)
         if self._backend.fail_mid_stream is not None and len(self._left) == 2:
             raise self._backend.fail_mid_stream
+        if len(self._left) == 1:
+            self._account.finished(0, Finished("stop", Usage(3, 2, 0)))
         return self._left.pop(0)
 
     async def aclose(self) -> None:
@@ -70,7 +80,7 @@ def event(index: int) -> bytes:
 
 
 class FakeBackend:
-    """Bodies say what is wanted: {"stream", "n_events", "hang", "boom", "full", "echo"}."""
+    """Bodies say what is wanted: {"stream", "n_events", "hang", "hangs_at_end", "boom", "full", "echo"}."""
 
     def __init__(self, status: Status = "ready") -> None:
         self.phase: Status = status
@@ -146,7 +156,9 @@ class FakeBackend:
         if body.get("stream"):
             gate = asyncio.Event() if body.get("hang") else None
             self._gates += [gate] if gate else []
-            events = Events(self, account.request_id, int(body.get("n_events", 3)), gate)
+            events = Events(
+                self, account, int(body.get("n_events", 3)), gate, hangs_at_end=bool(body.get("hangs_at_end"))
+            )
             self.started.set()
             return Stream(events, ignored)
         if body.get("hang"):

@@ -70,6 +70,15 @@ def test_many_clients_gone_at_once_leave_nothing_running() -> None:
         assert served.client.post(CHAT, json={"messages": []}).status_code == 200
 
 
+def test_a_client_that_leaves_after_the_last_event_has_its_answer() -> None:
+    with serving() as served:
+        with raw_post(served.port, STREAM | {"hangs_at_end": True}) as client:
+            received = b""
+            while b"data: [DONE]" not in received:
+                received += client.recv(1 << 16)
+        wait_until(lambda: 'status="200"} 1.0' in served.metrics.render().decode())
+
+
 def test_a_slow_client_delays_no_other_and_loses_nothing() -> None:
     n_events = 20_000  # some 3 MB, far more than the socket's buffers hold
     with serving() as served, raw_post(served.port, STREAM | {"n_events": n_events}) as slow:

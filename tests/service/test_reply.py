@@ -12,7 +12,7 @@ import pytest
 from worker_gguf.errors import DeadlineExceeded
 from worker_gguf.generation.events import Delta, Event, Finished, Usage
 from worker_gguf.observe.account import Account
-from worker_gguf.protocol.dialect import Dialect
+from worker_gguf.protocol.dialect import Dialect, Wording
 from worker_gguf.protocol.openai.chat_rendering import ChatRendering
 from worker_gguf.protocol.openai.errors import DONE, OPENAI
 from worker_gguf.protocol.rendering import Heading
@@ -81,6 +81,23 @@ async def test_an_error_after_the_first_event_is_the_last_event_in_the_form_of_t
     assert events[-1].endswith(b"event: error\ndata: Too late.\n\n")
     assert stream.is_cancelled
     assert isinstance(account.error, DeadlineExceeded)
+
+
+async def test_a_rendering_may_have_its_own_end_for_an_error_and_none_for_a_stream() -> None:
+    class Other(ChatRendering):
+        def failure(self, wording: Wording) -> bytes:
+            return b"failed: " + wording.message.encode()
+
+        def stream_end(self) -> bytes:
+            return b""
+
+    def other(*items: list[Event]) -> Reply:
+        rendering = Other(Heading("x", 1, "m", "f"))
+        return Reply(Stream(items), rendering, OTHER_DIALECT, Account("http", "r"))  # type: ignore[arg-type]
+
+    failed = [event async for event in other([Delta("a", ())], [LATE])]
+    assert failed[-1] == b"failed: Too late."
+    assert all([event async for event in other([Delta("a", ())], [STOP])])
 
 
 async def test_a_reader_that_is_cancelled_cancels_the_generation() -> None:

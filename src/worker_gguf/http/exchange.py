@@ -81,7 +81,9 @@ class Exchange(Response):
             try:
                 await self._exchange(scope, headers, receive, send)
             except ClientGone:
-                self._status = CANCELLED
+                # Some clients close the connection when they have read the last event of a stream.
+                if not (self._status and self._account.is_answered):
+                    self._status = CANCELLED
             except WorkerError as error:
                 await self._refuse(error, send)
             except Exception as error:  # noqa: BLE001 - the last resort: a bug must be answered too

@@ -194,6 +194,11 @@ class Account:
     def finished(self, index: int, event: Finished) -> None:
         self._endings[index] = event
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether all choices have ended without an error."""
+        return 0 < len(self._progress) == len(self._endings) and self.error is None
+
     def close(self, status: int) -> Record:
         """Return the record of the request. Call it when the request is over."""
         choices = tuple(self._choice(index, progress) for index, progress in enumerate(self._progress))

@@ -43,7 +43,9 @@ class Reply:
                 raise
             if items is None:
                 self._is_over = True
-                return self.rendering.stream_end()
+                if end := self.rendering.stream_end():
+                    return end
+                break
             data = b"".join(self.rendering.stream(index, events) for index, events in items.items())
             self._note(items)
             if (error := self.rendering.error) is not None:
