@@ -117,6 +117,9 @@ gpu-check: ## check a worker on this machine's GPU, in six minutes; BUNDLE=folde
 bench-serving: setup ## measure shared prefixes, returning conversations, long prompts and lookup, with bounds
 	$(BIN)/python -m bench.serving $(ARGS)
 
+bench-routes: setup ## measure the dialects beside chat completions, embeddings, adapters and images, with bounds
+	$(BIN)/python -m bench.routes $(ARGS)
+
 bench-structured: setup ## measure structured output and tool calls: speed, compile times, invalid answers, lost calls
 	$(BIN)/python -m bench.structured $(ARGS)
 

@@ -11,7 +11,7 @@ import json
 import math
 import secrets
 import time
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from statistics import median
@@ -29,6 +29,18 @@ STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
 
 
 @dataclass(frozen=True, slots=True)
+class Wire:
+    """How another dialect than OpenAI's older one asks and answers.
+
+    `body` returns the body of a request, without what the options of a load add. `note` notes an event of the answer.
+    """
+
+    path: str
+    body: Callable[["Load", str], dict[str, Any]]
+    note: Callable[["Answer", dict[str, Any], float], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     url: str
     model: str
@@ -42,6 +54,7 @@ class Load:
     timeout_s: float = TIMEOUT_S
     options: Mapping[str, object] = field(default_factory=dict)  # further fields of each body; None leaves one out
     history: Sequence[Mapping[str, object]] = ()  # messages before the one of a chat
+    wire: Wire | None = None
 
 
 @dataclass(slots=True)
@@ -88,13 +101,19 @@ class Figures:
 async def ask(load: Load, number: int, connection: Connection) -> Answer:
     """Make one request; whatever goes wrong becomes the answer's error."""
     answer = Answer()
-    await stream(load.url, encode(load, number), connection, answer, load.timeout_s)
+    note_event = note if load.wire is None else load.wire.note
+    await stream(load.url, encode(load, number), connection, answer, load.timeout_s, note_event)
     answer.error = answer.error or fault(load, answer)
     return answer
 
 
 async def stream(
-    url: str, request: bytes, connection: Connection, answer: Answer, timeout_s: float = TIMEOUT_S
+    url: str,
+    request: bytes,
+    connection: Connection,
+    answer: Answer,
+    timeout_s: float = TIMEOUT_S,
+    note_event: Callable[[Answer, dict[str, Any], float], None] | None = None,
 ) -> None:
     """Send a request for a stream and note in `answer` what arrives, and what goes wrong.
 
@@ -107,7 +126,7 @@ async def stream(
         body.extend(piece[: 500 - len(body)])
         for event in events.feed(piece):
             if event != b"[DONE]":
-                note(answer, json.loads(event), arrived)
+                (note_event or note)(answer, json.loads(event), arrived)
 
     host, port, _ = address(url)
     answer.sent = time.perf_counter()
@@ -128,6 +147,8 @@ async def stream(
 
 def encode(load: Load, number: int) -> bytes:
     text = words.prompt(load.prompt_tokens, f"{load.seed} {number}")
+    if load.wire is not None:
+        return post(load.url, load.wire.path, load.wire.body(load, text) | dict(load.options), load.api_key)
     messages = [*load.history, {"role": "user", "content": text}]
     prompt: dict[str, Any] = {"messages": messages} if load.chat else {"prompt": text}
     sampled = {"temperature": 0.8, "top_k": 40, "top_p": 0.95}

@@ -46,6 +46,11 @@ BOUNDS = {
     "invalid_answers": Bound(0),
     "lost_calls": Bound(0),
     "fixtures_right": Bound(1, at_least=True),
+    "responses_ratio": Bound(0.98, at_least=True),
+    "messages_ratio": Bound(0.98, at_least=True),
+    "embed_ratio": Bound(0.85, at_least=True),
+    "embed_over_llama_server": Bound(1.1, at_least=True),
+    "image_tpot_ratio": Bound(2.0),
 }
 
 

@@ -1,0 +1,1 @@
+"""Measures the routes beside chat completions."""
