@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from worker_gguf.generation.events import Delta, Event, Finished, PromptLogprobs, TokenLogprob
 from worker_gguf.markup.parts import Content, Part
@@ -34,6 +34,9 @@ class SingleRendering(Rendering):
     the last one if there was no error. For a whole answer, `_whole` gets all parts. `token_ids` are those
     of all tokens so far, and `logprobs` those of all tokens outside the reasoning.
     """
+
+    needs_ids: ClassVar[bool] = False
+    """Whether `_render_part` gets the ids of tokens that come alone. This takes some time."""
 
     def __init__(self, outline: Outline) -> None:
         self.outline = outline
@@ -82,15 +85,19 @@ class SingleRendering(Rendering):
     def stream(self, index: int, events: Sequence[Event]) -> bytes:
         if self.error is not None or not events:
             return b""
+        if self._has_begun and len(events) == 1 and type(event := events[0]) is Delta and not event.logprobs:
+            # Written out, because this runs for every token of a stream.
+            self.token_ids += event.tokens
+            delta_parts = self.choice.feed(event)
+            if len(delta_parts) == 1:
+                return self._render_part(delta_parts[0], Tokens(event.tokens) if self.needs_ids else NO_TOKENS)
+            return self._render_all(joined(delta_parts), Tokens(event.tokens))
         data = b"" if self._has_begun else self._begin()
         self._has_begun = True
         parts, tokens = self._take(events)
         if tokens.logprobs and not parts:
             parts = (Content(""),)
-        for part in parts:
-            data += self._render_part(part, tokens)
-            tokens = NO_TOKENS
-        return data + self._ending()
+        return data + self._render_all(parts, tokens) + self._ending()
 
     def stream_end(self) -> bytes:
         return b""
@@ -104,15 +111,18 @@ class SingleRendering(Rendering):
             raise self.error
         return self._whole(joined(self._parts))
 
+    def _render_all(self, parts: Sequence[Part], tokens: Tokens) -> bytes:
+        data = b""
+        for part in parts:
+            data += self._render_part(part, tokens)
+            tokens = NO_TOKENS
+        return data
+
     def _ending(self) -> bytes:
         return b"" if self.error is not None or self.choice.finished is None else self._end()
 
     def _take(self, events: Sequence[Event]) -> tuple[Sequence[Part], Tokens]:
         """Parse the texts of events, and note their tokens and the end of the answer."""
-        if len(events) == 1 and isinstance(event := events[0], Delta) and not event.logprobs:
-            self.token_ids += event.tokens
-            parts = self.choice.feed(event)
-            return parts if len(parts) == 1 else joined(parts), Tokens(event.tokens)
         found: list[Part] = []
         ids: list[int] = []
         logprobs: list[TokenLogprob] = []

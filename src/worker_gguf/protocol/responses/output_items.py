@@ -63,8 +63,9 @@ class GrowingItem:
         self._place: dict[str, Any] = {"item_id": self.item("in_progress")["id"], "output_index": index}
         if not self._is_call:
             self._place["content_index"] = 0
-        # Streaming must be fast, so the bytes before the text are written once.
+        # Streaming must be fast, so the bytes around the text are written once.
         self._before = _head(f"{self._content}.delta", self._place) + b'"delta":'
+        self._after = b',"logprobs":[],' if isinstance(first, Content) else b","
 
     @property
     def _is_call(self) -> bool:
@@ -96,13 +97,11 @@ class GrowingItem:
         if not text and not logprobs:
             return b""
         self._pieces.append(text)
-        data = self._before + encode(text).encode()
-        if not isinstance(part, Content):
-            return data + b"," + self._events.end()
-        if not logprobs:
-            return data + b',"logprobs":[],' + self._events.end()
-        self._logprobs += logprobs
-        return data + b',"logprobs":' + encode(_stream_logprobs(logprobs)).encode() + b"," + self._events.end()
+        after = self._after
+        if logprobs:
+            self._logprobs += logprobs
+            after = b',"logprobs":' + encode(_stream_logprobs(logprobs)).encode() + b","
+        return b"%b%b%b%b" % (self._before, encode(text).encode(), after, self._events.end())
 
     def close(self, status: str) -> bytes:
         item = self.item(status)
