@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from worker_gguf.errors import TemplateError
-from worker_gguf.start.chat_templates import _read_template
+from worker_gguf.start.template_text import read_template
 
 
 def test_a_template_is_a_text_with_braces_or_the_path_of_one(tmp_path: Path) -> None:
     path = tmp_path / "chat.jinja"
     path.write_text("{{ messages }}")
-    assert _read_template(str(path)) == "{{ messages }}"
-    assert _read_template("{{ bos_token }}") == "{{ bos_token }}"
+    assert read_template(str(path)) == "{{ messages }}"
+    assert read_template("{{ bos_token }}") == "{{ bos_token }}"
     with pytest.raises(TemplateError, match="nor a readable file"):
-        _read_template(str(tmp_path / "absent.jinja"))
+        read_template(str(tmp_path / "absent.jinja"))

@@ -19,10 +19,11 @@ from worker_gguf.fleet.status import counts_of, describe, status_of
 from worker_gguf.generation.engine import Engine
 from worker_gguf.latch import Latch
 from worker_gguf.observe.metrics import Metrics, ModelCounts
-from worker_gguf.protocol.models import ModelCard, ModelStatus
+from worker_gguf.protocol.calls import ReadyCall
+from worker_gguf.protocol.models import ModelCard, ModelStatus, names_meant
 from worker_gguf.protocol.route import Generation, Listing
 from worker_gguf.service.request import Answer, Request, Stream
-from worker_gguf.service.service import check_generates, listed, not_served, parse, time_limit_s
+from worker_gguf.service.service import check_generates, listed, not_served, parse, ready, time_limit_s
 from worker_gguf.start.loaded import describe_machine
 from worker_gguf.start.start import SHUTTING_DOWN
 
@@ -83,6 +84,8 @@ class Fleet:
         if isinstance(task, Generation):
             check_generates(model.card)
         call = await parse(task, request.body, model.defaults)
+        if isinstance(call, ReadyCall) and not call.needs_model:
+            return ready(call, model.card)
         account = request.account
         limit_s = time_limit_s(call.timeout_s, model.settings.request_timeout_s)
         try:
@@ -138,12 +141,13 @@ class Fleet:
     def _named(self, name: str | None) -> FleetModel:
         if name is None:
             return self._first
-        for model in self.models.values():
-            if model.name.lower() == name.lower():
-                return model
-        for model in self.models.values():
-            if model.goes_by(name):
-                return model
+        for meant in names_meant(name):
+            for model in self.models.values():
+                if model.name.lower() == meant:
+                    return model
+            for model in self.models.values():
+                if model.goes_by(meant):
+                    return model
         raise not_served(name, self.models)
 
     def _card_of(self, name: str | None) -> tuple[ModelCard, ModelStatus | None]:

@@ -28,9 +28,10 @@ from worker_gguf.observe.account import Account
 from worker_gguf.observe.ending import note_ending
 from worker_gguf.observe.log import bound
 from worker_gguf.observe.metrics import Metrics
-from worker_gguf.protocol.openai.errors import error_body
+from worker_gguf.protocol.dialect import Dialect
+from worker_gguf.protocol.openai.errors import OPENAI
 from worker_gguf.protocol.route import Route
-from worker_gguf.protocol.routes import ROUTES, method_label, no_such_route, wrong_method
+from worker_gguf.protocol.routes import ROUTES, dialect_of, method_label, no_such_route, wrong_method
 from worker_gguf.service.backend import Backend
 from worker_gguf.service.envelope import json_bytes, request_id_from
 
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 __all__ = ["create_app", "create_health_app"]
 
 logger = logging.getLogger(__name__)
+
+# Ollama's command and some other clients of its API ask for this page first, and a few look for its words.
+_ROOT = "Ollama is running"
 
 
 def create_app(
@@ -106,6 +110,11 @@ def _add_probes(app: Starlette, backend: Backend, keys: ApiKeys, metrics: Metric
             return _error_response(error)
         return Response(metrics.render(), media_type=metrics.content_type)
 
+    async def root(request: Request) -> Response:
+        return Response(_ROOT, media_type="text/plain")
+
+    for method in ("GET", "HEAD"):
+        _add(app, method, "/", root)
     _add(app, "GET", "/health", health)
     _add(app, "GET", "/metrics", scrape)
 
@@ -155,9 +164,10 @@ async def _routing_error(request: Request, error: Exception) -> Response:
 
 
 def _refused(request: Request, error: Exception, refusal: WorkerError) -> Response:
-    """Build the response to a routing error, with OpenAI's error envelope."""
+    """Build the response to a routing error, in the envelope of the API that the path belongs to."""
     headers = dict(getattr(error, "headers", None) or {})
-    return _error_response(refusal, headers, request_id_from(request.headers.get("x-request-id")))
+    request_id = request_id_from(request.headers.get("x-request-id"))
+    return _error_response(refusal, headers, request_id, dialect_of(request.scope["path"]))
 
 
 def _refusal(request: Request, error: Exception, not_found: NotFound) -> WorkerError:
@@ -169,11 +179,13 @@ def _refusal(request: Request, error: Exception, not_found: NotFound) -> WorkerE
     return not_found if error.status_code == 404 else InvalidRequest("The request could not be read.")
 
 
-def _error_response(error: WorkerError, headers: dict[str, str] | None = None, request_id: str = "") -> Response:
+def _error_response(
+    error: WorkerError, headers: dict[str, str] | None = None, request_id: str = "", dialect: Dialect = OPENAI
+) -> Response:
     named = {**(headers or {}), **error.headers}
     if request_id:
         named["X-Request-Id"] = request_id
-    return _json_response(error.status, json_bytes(error_body(error)), named)
+    return _json_response(dialect.status(error), json_bytes(dialect.error_body(error, request_id)), named)
 
 
 def _json_response(status: int, content: bytes, headers: dict[str, str] | None = None) -> Response:

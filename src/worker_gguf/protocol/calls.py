@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec import Struct, field
 
 from worker_gguf.engine.request import Constraint, SamplingParams
+from worker_gguf.protocol.models import ModelCard
 from worker_gguf.protocol.reasoning import ReasoningRequest
+from worker_gguf.protocol.rendering import JsonBody
 from worker_gguf.protocol.tools import NO_TOOLS, ToolRequest
 
-__all__ = ["MAX_SEQUENCES", "Call", "ChatCall", "CompletionCall", "Defaults", "InspectionCall", "Options", "Prompt"]
+__all__ = [
+    "MAX_SEQUENCES",
+    "Call",
+    "ChatCall",
+    "CompletionCall",
+    "Defaults",
+    "InspectionCall",
+    "Options",
+    "Prompt",
+    "ReadyCall",
+]
 
 # The limit for the number of prompts times the number of answers per prompt.
 MAX_SEQUENCES = 64
@@ -66,7 +78,8 @@ class ChatCall(Struct, frozen=True):
     """A parsed chat request.
 
     `messages` are checked, and their calls have the form of history.py. Only the chat template uses
-    `template_variables`.
+    `template_variables`. `before` are tokens of an earlier conversation, which the prompt continues. With
+    `holds_calls`, a streamed answer has each tool call at once, as a whole answer has.
     """
 
     options: Options
@@ -76,6 +89,8 @@ class ChatCall(Struct, frozen=True):
     continue_final_message: bool
     tools: ToolRequest = NO_TOOLS
     reasoning: ReasoningRequest = ReasoningRequest()
+    before: tuple[int, ...] = ()
+    holds_calls: bool = False
 
     @property
     def model(self) -> str | None:
@@ -121,3 +136,13 @@ class InspectionCall(Struct, frozen=True, kw_only=True):
     @property
     def timeout_s(self) -> float | None:
         return None
+
+
+class ReadyCall(InspectionCall, frozen=True, kw_only=True):
+    """A request to a route that generates, which needs no generation. `answer` returns its answer.
+
+    With `needs_model`, the model is loaded before.
+    """
+
+    answer: Callable[[ModelCard], JsonBody]
+    needs_model: bool = True

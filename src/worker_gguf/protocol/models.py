@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-__all__ = ["ModelCard", "ModelStatus"]
+__all__ = ["ModelCard", "ModelStatus", "names_meant"]
 
 
 class ModelCard(Struct, frozen=True):
     """The public facts of a model. None means unknown. `n_ctx` is the context size of one request, in tokens.
 
     `capabilities` has "completion", "embedding", "rerank" or "vision": llama-server's names if it has one.
+    `chat_template` is the text of the template.
     """
 
     id: str
@@ -26,6 +27,7 @@ class ModelCard(Struct, frozen=True):
     quantization: str | None = None
     architecture: str | None = None
     capabilities: tuple[str, ...] = ("completion",)
+    chat_template: str | None = None
 
     @property
     def generates(self) -> bool:
@@ -37,3 +39,12 @@ class ModelStatus(Struct, frozen=True):
 
     value: str
     reason: str | None = None
+
+
+def names_meant(name: str) -> tuple[str, ...]:
+    """Return the names of a model that a client may mean, in lower case: the given one, and it without Ollama's tag.
+
+    Clients of Ollama's API put the tag `:latest` after a name without one.
+    """
+    lower = name.lower()
+    return tuple(dict.fromkeys((lower, lower.removesuffix(":latest"))))

@@ -1,4 +1,7 @@
-"""Corrects paths from a wrong base URL: without /v1 or with two, with extra slashes, or with RunPod's /openai."""
+"""Corrects paths from a wrong base URL: without /v1 or with two, with extra slashes, or with RunPod's /openai.
+
+Ollama's routes begin with /api, and have no /v1.
+"""
 
 from __future__ import annotations
 
@@ -13,5 +16,6 @@ def canonical(path: str) -> str:
     """Return the path that a client with the right base URL would send. It may still match no route."""
     if not path.startswith("/"):
         return path
-    parts = (part for part in path.split("/") if part)
-    return "/".join(["", "v1", *dropwhile(_BASES.__contains__, parts)])
+    parts = list(dropwhile(_BASES.__contains__, (part for part in path.split("/") if part)))
+    base = [] if parts[:1] == ["api"] else ["v1"]
+    return "/".join(["", *base, *parts])

@@ -37,13 +37,16 @@ class Outline(Struct, frozen=True):
     """What is known of an answer before the engine computes it.
 
     `new_parser` creates the parser that splits the text of one choice into parts. `prompts` has the tokens of each
-    prompt, and `texts` the texts of prompts that the answer repeats.
+    prompt, and `texts` the texts of prompts that the answer repeats. The request arrived at `started_s` of
+    `time.monotonic`, and waited `load_s` until its model was in memory.
     """
 
     heading: Heading
     new_parser: NewParser = ContentParser
     prompts: Sequence[Sequence[int]] = ()
     texts: Sequence[str] = ()
+    started_s: float = 0.0
+    load_s: float = 0.0
 
 
 class Rendering(ABC):

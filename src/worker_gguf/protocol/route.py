@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 from pydantic import BaseModel
 
-from worker_gguf.protocol.calls import Call, ChatCall, Defaults, InspectionCall
+from worker_gguf.protocol.calls import Call, ChatCall, Defaults, InspectionCall, ReadyCall
 from worker_gguf.protocol.dialect import Dialect
 from worker_gguf.protocol.models import ModelCard, ModelStatus
 from worker_gguf.protocol.openai.errors import OPENAI
@@ -25,7 +25,7 @@ class Generation(Struct, frozen=True):
 
     id_prefix: str
     body: type[BaseModel]
-    parse: Callable[[object, Defaults], Call]
+    parse: Callable[[object, Defaults], Call | ReadyCall]
     render: Callable[[Any, Outline], Rendering]
 
 

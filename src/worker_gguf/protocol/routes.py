@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from worker_gguf.errors import MethodNotAllowed, NotFound
+from worker_gguf.protocol.dialect import Dialect
+from worker_gguf.protocol.ollama.errors import OLLAMA, OLLAMA_GENERATE
+from worker_gguf.protocol.openai.errors import OPENAI
 from worker_gguf.protocol.paths import canonical
 from worker_gguf.protocol.responses.errors import RESPONSES_DIALECT
 from worker_gguf.protocol.route import Generation, Inspection, Listing, Match, Route
@@ -18,6 +21,7 @@ __all__ = [
     "MODELS",
     "RESPONSES",
     "ROUTES",
+    "dialect_of",
     "find",
     "method_label",
     "no_such_route",
@@ -63,6 +67,42 @@ def _model() -> Listing:
     return MODEL
 
 
+def _ollama_chat() -> Generation:
+    from worker_gguf.protocol.ollama.requests import CHAT
+
+    return CHAT
+
+
+def _ollama_generate() -> Generation:
+    from worker_gguf.protocol.ollama.requests import GENERATE
+
+    return GENERATE
+
+
+def _ollama_tags() -> Listing:
+    from worker_gguf.protocol.ollama.listings import TAGS
+
+    return TAGS
+
+
+def _ollama_ps() -> Listing:
+    from worker_gguf.protocol.ollama.listings import PS
+
+    return PS
+
+
+def _ollama_show() -> Listing:
+    from worker_gguf.protocol.ollama.listings import SHOW
+
+    return SHOW
+
+
+def _ollama_version() -> Listing:
+    from worker_gguf.protocol.ollama.listings import VERSION
+
+    return VERSION
+
+
 MODELS: Final = Route("GET", "/v1/models", "The models served here", _models)
 MODEL: Final = Route("GET", "/v1/models/{model_id}", "One model", _model)
 CHAT: Final = Route("POST", "/v1/chat/completions", "Answer a conversation", _chat, "chat")
@@ -71,7 +111,17 @@ RESPONSES: Final = Route("POST", "/v1/responses", "Answer a conversation", _resp
 INPUT_TOKENS: Final = Route(
     "POST", "/v1/responses/input_tokens", "Count the tokens of a conversation", _input_tokens, None, RESPONSES_DIALECT
 )
-ROUTES: Final = (MODELS, MODEL, CHAT, COMPLETIONS, RESPONSES, INPUT_TOKENS)
+_OF_OLLAMA: Final = (
+    Route("POST", "/api/chat", "Answer a conversation", _ollama_chat, "chat", OLLAMA),
+    Route("POST", "/api/generate", "Answer a prompt", _ollama_generate, "text_completion", OLLAMA_GENERATE),
+    Route("GET", "/api/tags", "The models served here", _ollama_tags, dialect=OLLAMA),
+    Route("GET", "/api/ps", "The models in memory", _ollama_ps, dialect=OLLAMA),
+    Route("POST", "/api/show", "One model", _ollama_show, dialect=OLLAMA),
+    Route("GET", "/api/version", "The version of Ollama's API", _ollama_version, dialect=OLLAMA),
+)
+ROUTES: Final = (MODELS, MODEL, CHAT, COMPLETIONS, RESPONSES, INPUT_TOKENS, *_OF_OLLAMA)
+# Routes of Ollama that change which models there are.
+_FIXED_MODELS: Final = frozenset({"pull", "push", "create", "copy", "delete", "blobs"})
 
 _METHODS: Final = frozenset(route.method for route in ROUTES)
 _EXACT: Final[Mapping[str, tuple[Route, ...]]] = {
@@ -103,6 +153,11 @@ def wrong_method(method: str, allowed: str) -> MethodNotAllowed:
     return MethodNotAllowed(f"This route does not accept {method}. Use {allowed}.")
 
 
+def dialect_of(path: str) -> Dialect:
+    """Return the dialect in which a path without a route is refused."""
+    return OLLAMA if path.startswith("/api/") else OPENAI
+
+
 def method_label(method: str) -> str:
     """Return the label of a method in metrics: `other` if no route has it, because clients can send any name."""
     return method if method in _METHODS else "other"
@@ -111,6 +166,11 @@ def method_label(method: str) -> str:
 def no_such_route(path: str) -> NotFound:
     """Return the error for a path without a route. It suggests a route that matches the end of the path, if any."""
     parts = [part for part in path.split("/") if part]
+    if parts[:1] == ["api"] and not _FIXED_MODELS.isdisjoint(parts[1:2]):
+        return NotFound(
+            f"This worker has no route /api/{parts[1]}: it serves the models of its settings, and no request changes "
+            "them. Set MODEL or MODELS."
+        )
     ends = (canonical("/".join(["", *parts[-n:]])) for n in range(_MOST_PARTS - 1, 0, -1))
     if meant := next((end for end in ends if end in _EXACT), None):
         return NotFound(f"No such route exists. Use {meant}: the base URL is the worker's address followed by /v1.")

@@ -69,7 +69,9 @@ class Conversations:
         return RenderedChat(
             text=text,
             # A stream has the pieces of a call before it is known whether the rest will come.
-            new_parser=parser_for(known.markup, begun, use, call.reasoning, holds_calls=not call.options.stream),
+            new_parser=parser_for(
+                known.markup, begun, use, call.reasoning, holds_calls=call.holds_calls or not call.options.stream
+            ),
             thinking=thinking if is_guided else None,
             constraint=lambda: answer_constraint(known.markup, use, asked, self._markups.control_token),
             shown=known.shown_without_tools if use is None else known.shown,

@@ -106,7 +106,8 @@ class Prompts:
         """Return the tokens of each prompt of a call, even if it is longer than the context. Raises a RequestError."""
         match call:
             case ChatCall():
-                return [self._chat_tokens(self.prompt_text(call))]
+                text = self.prompt_text(call)
+                return [self._continued(call.before, text) if call.before else self._chat_tokens(text)]
             case CompletionCall():
                 return [self._completion_tokens(prompt) for prompt in call.prompts]
 
@@ -130,7 +131,7 @@ class Prompts:
                 "STRICT_PARAMETERS is set. Leave it out.",
                 param=chat.ignored[0],
             )
-        tokens = self._chat_tokens(chat.text)
+        tokens = self._continued(call.before, chat.text) if call.before else self._chat_tokens(chat.text)
         biases = dict(options.sampling.logit_bias) | dict.fromkeys(chat.banned, float("-inf"))
         prompt = self._checked(tokens, "messages", options.max_tokens)
         return Prepared(
@@ -150,6 +151,11 @@ class Prompts:
         # Most templates write BOS. A second BOS would change the position of every token.
         has_bos = bool(self._bos_text) and text.startswith(self._bos_text)
         return self._tokens(text, add_special=not has_bos)
+
+    def _continued(self, before: tuple[int, ...], text: str) -> tuple[int, ...]:
+        """Return the tokens of an earlier conversation and those of a text that goes on, which does not begin anew."""
+        self._check_known(before, "context")
+        return before + self._tokens(text.removeprefix(self._bos_text), add_special=False)
 
     def _with_token_biases(self, options: Options) -> Options:
         """Turn biases of texts into biases of their tokens, and remove ids that are not tokens of this model.

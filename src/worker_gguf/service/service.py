@@ -17,8 +17,8 @@ from worker_gguf.engine.request import GenerationRequest, SamplingParams
 from worker_gguf.errors import NotFound, UnsupportedParameter
 from worker_gguf.generation.engine import Engine
 from worker_gguf.observe.account import Account
-from worker_gguf.protocol.calls import Call, Defaults, InspectionCall, Options
-from worker_gguf.protocol.models import ModelCard, ModelStatus
+from worker_gguf.protocol.calls import Call, Defaults, InspectionCall, Options, ReadyCall
+from worker_gguf.protocol.models import ModelCard, ModelStatus, names_meant
 from worker_gguf.protocol.rendering import Heading, Outline, Rendering
 from worker_gguf.protocol.route import Generation, Inspection, Listed, Listing
 from worker_gguf.service.conversations import Conversations
@@ -27,7 +27,7 @@ from worker_gguf.service.prompts import Prepared, Prompts, Tokenizer
 from worker_gguf.service.reply import Reply, collect
 from worker_gguf.service.request import Answer, Request, Stream
 
-__all__ = ["Service", "check_generates", "listed", "not_served", "parse", "time_limit_s"]
+__all__ = ["Service", "check_generates", "listed", "not_served", "parse", "ready", "time_limit_s"]
 
 T = TypeVar("T")
 
@@ -83,7 +83,9 @@ class Service:
         """
         try:
             task = request.route.task
-            if isinstance(task, Inspection):
+            if isinstance(call, ReadyCall):
+                answer = ready(call, self.card)
+            elif isinstance(task, Inspection):
                 assert isinstance(call, InspectionCall)
                 answer = await self._inspect(task, call, request)
             else:
@@ -122,7 +124,14 @@ class Service:
 
         def prepare() -> tuple[Prepared, Rendering]:
             prepared = self._prompts.prepare(call)
-            outline = Outline(heading, prepared.new_parser, prepared.prompts, self._prompts.echoed(call))
+            outline = Outline(
+                heading,
+                prepared.new_parser,
+                prepared.prompts,
+                self._prompts.echoed(call),
+                started_s=request.account.started_s,
+                load_s=request.account.model_wait_s or 0.0,
+            )
             return prepared, task.render(call, outline)
 
         await self._prompts.examined(call)
@@ -174,7 +183,7 @@ class Service:
 
     def _named(self, name: str | None) -> tuple[ModelCard, ModelStatus | None]:
         """Return the card of the model that goes by a name. Raises NotFound."""
-        if name is not None and name.lower() not in self._names:
+        if name is not None and self._names.isdisjoint(names_meant(name)):
             raise not_served(name, [self.card.id])
         return self.card, None
 
@@ -186,6 +195,12 @@ class Service:
 async def parse(task: Generation | Inspection, body: object, defaults: Defaults) -> Call | InspectionCall:
     """Parse the body of a route, in another thread if it is long. Raises InvalidRequest."""
     return await _off_loop_if_long(body, lambda: task.parse(body, defaults))
+
+
+def ready(call: ReadyCall, card: ModelCard) -> Answer:
+    """Return the answer to a call that needs no generation. Raises UnsupportedParameter as for one that does."""
+    check_generates(card)
+    return Answer(call.answer(card), call.ignored)
 
 
 def listed(
@@ -204,8 +219,7 @@ def time_limit_s(timeout_s: float | None, limit_s: float | None) -> float | None
 
 def not_served(name: str, served: Iterable[str]) -> NotFound:
     """Return the error for the name of a model that this worker does not serve. `served` are the names it serves."""
-    names = ", ".join(map(repr, served))
-    return NotFound(f"The model {name[:200]!r} is not served here. This worker serves {names}.", param="model")
+    return NotFound.of_model(name, served)
 
 
 def check_generates(card: ModelCard) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worker_gguf.errors import TemplateError
 from worker_gguf.gguf import ModelHeader, abilities_of
 from worker_gguf.llama.vocabulary import Vocabulary
 from worker_gguf.service.conversations import Conversations
 from worker_gguf.service.markups import Markups
 from worker_gguf.settings import Settings
+from worker_gguf.start.template_text import read_template
 from worker_gguf.template.chat_template import ChatTemplates
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ def _templates(
     if original and original.chat_templates:
         source = original.chat_templates
     if settings.chat_template:
-        source = _read_template(settings.chat_template)
+        source = read_template(settings.chat_template)
     templates = ChatTemplates.compile(
         source,
         bos_token=vocabulary.token_text(vocabulary.bos),
@@ -56,17 +55,3 @@ def _templates(
     if templates.is_fallback and abilities_of(header).generates:
         logger.warning("the model has no chat template, so ChatML is used: set CHAT_TEMPLATE to another")
     return templates
-
-
-def _read_template(text_or_path: str) -> str:
-    """Return a template, or read it from a file. A text without `{` is a path, because no useful template lacks it."""
-    if "{" in text_or_path:
-        return text_or_path
-    try:
-        return Path(text_or_path).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise TemplateError(
-            f"CHAT_TEMPLATE={text_or_path!r} is neither a template nor a readable file ({reason}). Set it to a "
-            "template, or to the path of one."
-        ) from error

@@ -8,6 +8,7 @@ import time
 from worker_gguf.gguf import ModelHeader, abilities_of
 from worker_gguf.protocol.models import ModelCard
 from worker_gguf.settings import Settings
+from worker_gguf.start.template_text import template_text
 from worker_gguf.store import LocalModel
 
 __all__ = ["card_of", "is_private", "names_private"]
@@ -34,6 +35,7 @@ def card_of(settings: Settings, local: LocalModel, header: ModelHeader, n_ctx: i
         quantization=header.quantisation,
         architecture=header.architecture,
         capabilities=abilities_of(header).names,
+        chat_template=template_text(settings, header),
     )
 
 

@@ -1,0 +1,78 @@
+"""The bodies of Ollama's routes as Pydantic models, published as OpenAPI. Fields that they share are in `_Answered`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from worker_gguf.protocol.bodies import MAX_TOP_LOGPROBS, StrictBody
+
+__all__ = ["OllamaChat", "OllamaGenerate", "OllamaMessage", "OllamaShow"]
+
+Objects = Annotated[list[dict[str, Any]], Field(fail_fast=True)]
+Texts = Annotated[list[str], Field(fail_fast=True)]
+
+
+class _Answered(StrictBody):
+    model: str | None = Field(None, max_length=512, description="The served model's name, with or without `:latest`.")
+    stream: bool | None = Field(None, description="Stream the answer, which is the default.")
+    format: dict[str, Any] | str | None = Field(
+        None, description="`json`, or a JSON Schema that the answer must match."
+    )
+    options: dict[str, Any] | None = Field(None, description="Sampling and limits; see the table of options.")
+    # requests.py checks the text, so that the error names all values.
+    think: bool | str | None = Field(
+        None, description="Thinking on or off, or `low`, `medium`, `high` or `max`, if the model has a switch."
+    )
+    logprobs: bool | None = Field(None, description="Return the log-probability of each token.")
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = Field(
+        None, description="And those of the most likely tokens in its place. It needs `logprobs`."
+    )
+    keep_alive: float | str | None = Field(
+        None, description="Ignored: how long a model stays in memory is a setting. 0 without a prompt is `unload`."
+    )
+    truncate: bool | None = Field(None, description="Nothing is truncated here: true is ignored.")
+    shift: bool | None = Field(None, description="The context is never shifted here: true is ignored.")
+
+
+class OllamaMessage(StrictBody):
+    """One message. Other keys reach the template."""
+
+    role: str
+    content: str | None = None
+    thinking: str | None = None
+    images: Texts | None = None
+    tool_calls: Objects | None = None
+    tool_name: str | None = None
+    tool_call_id: str | None = None
+
+
+class OllamaChat(_Answered):
+    """POST /api/chat"""
+
+    messages: Annotated[list[OllamaMessage], Field(fail_fast=True)] | None = Field(
+        None, description="The conversation. Without any message, the model is only loaded."
+    )
+    tools: Objects | None = Field(None, description="Functions that the model may call.")
+
+
+class OllamaGenerate(_Answered):
+    """POST /api/generate"""
+
+    prompt: str | None = Field(None, description="A message of the user. Without it, the model is only loaded.")
+    suffix: str | None = Field(None, description="The text after the answer.")
+    system: str | None = Field(None, description="The system message.")
+    template: str | None = Field(None, description="Refused unless it is empty: CHAT_TEMPLATE sets the template.")
+    raw: bool | None = Field(None, description="Continue the prompt as it is, without a template.")
+    context: Annotated[list[int], Field(fail_fast=True)] | None = Field(
+        None, description="The `context` of an earlier answer, which this prompt continues."
+    )
+    images: Texts | None = Field(None, description="Images beside the prompt.")
+
+
+class OllamaShow(StrictBody):
+    """POST /api/show"""
+
+    model: str | None = Field(None, max_length=512, description="The model's name.")
+    name: str | None = Field(None, max_length=512, description="Older name of model.")

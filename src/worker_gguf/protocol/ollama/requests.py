@@ -1,0 +1,145 @@
+"""Parses the bodies of Ollama's two routes that generate: chat and generate."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from msgspec.structs import replace
+
+from worker_gguf.errors import InvalidRequest, UnsupportedParameter
+from worker_gguf.protocol.calls import Call, ChatCall, CompletionCall, Defaults, ReadyCall
+from worker_gguf.protocol.ollama.bodies import OllamaChat, OllamaGenerate
+from worker_gguf.protocol.ollama.messages import chat_messages, chat_tools, check_images, ends_with_a_beginning
+from worker_gguf.protocol.ollama.options import further_fields, read_options
+from worker_gguf.protocol.ollama.rendering import loaded_chat, loaded_generate, render_chat, render_generate
+from worker_gguf.protocol.parse import chat_call, completion_call
+from worker_gguf.protocol.route import Generation
+from worker_gguf.protocol.screening import check_strict, differing
+from worker_gguf.protocol.validation import invalid, validated
+from worker_gguf.protocol.wellformed import read_object
+
+__all__ = ["CHAT", "GENERATE", "parse_chat", "parse_generate"]
+
+_DEBUG = "_debug_render_only"
+_CHAT_FIELDS: Final = frozenset({*OllamaChat.model_fields, _DEBUG})
+_GENERATE_FIELDS: Final = frozenset({*OllamaGenerate.model_fields, _DEBUG})
+_EFFORTS: Final = ("low", "medium", "high", "max")
+# Go's way to write a duration: 0, 0s, 0m0s.
+_NO_TIME: Final = re.compile(r"(?:0+(?:\.0*)?(?:ns|us|µs|ms|s|m|h)?)+")
+
+Made = TypeVar("Made", ChatCall, CompletionCall)
+
+
+def parse_chat(body: object, defaults: Defaults) -> Call | ReadyCall:
+    """Parse the body of POST /api/chat. Raises InvalidRequest."""
+    fields = read_object(body)
+    chat = validated(OllamaChat, fields, {})
+    if not chat.messages:
+        return _ready(fields, loaded_chat)
+    common, ignored = _common(chat, fields, _CHAT_FIELDS)
+    common["messages"] = chat_messages(fields["messages"])
+    if chat.tools:
+        common["tools"] = chat_tools(fields["tools"])
+    _continue_beginning(common)
+    return _with_ignored(_chat(chat, common, defaults), ignored, defaults)
+
+
+def parse_generate(body: object, defaults: Defaults) -> Call | ReadyCall:
+    """Parse the body of POST /api/generate. Raises InvalidRequest."""
+    fields = read_object(body)
+    generate = validated(OllamaGenerate, fields, {})
+    check_images("images", generate.images)
+    if not generate.prompt and not generate.suffix:
+        return _ready(fields, loaded_generate)
+    common, ignored = _common(generate, fields, _GENERATE_FIELDS)
+    if generate.template:
+        common["template"] = generate.template
+    if generate.raw or generate.suffix:
+        return _with_ignored(_completion(generate, common, ignored, defaults), ignored, defaults)
+    system = [{"role": "system", "content": generate.system}] if generate.system else []
+    common["messages"] = [*system, {"role": "user", "content": generate.prompt}]
+    call = replace(_chat(generate, common, defaults), before=tuple(generate.context or ()))
+    return _with_ignored(call, ignored, defaults)
+
+
+def _completion(
+    generate: OllamaGenerate, common: dict[str, Any], ignored: set[str], defaults: Defaults
+) -> CompletionCall:
+    """Parse a prompt that is continued as it is, or the text before a suffix."""
+    if generate.raw and (generate.system or generate.template or generate.context):
+        raise InvalidRequest("With 'raw', no template, system message or context can be used.", param="raw")
+    ignored |= {name for name in ("system", "context") if generate.suffix and getattr(generate, name)}
+    if generate.think is not None:
+        ignored.add("think")
+    if generate.suffix:
+        common["suffix"] = generate.suffix
+    if generate.logprobs:
+        common["logprobs"] = generate.top_logprobs or 0
+    return completion_call(common | {"prompt": generate.prompt or ""}, defaults)
+
+
+def _common(
+    body: OllamaChat | OllamaGenerate, fields: Mapping[str, Any], own: frozenset[str]
+) -> tuple[dict[str, Any], set[str]]:
+    """Return the fields that both routes have in common, and the names of those without effect."""
+    if fields.get(_DEBUG):
+        raise UnsupportedParameter(f"'{_DEBUG}' cannot be honoured here. Leave it out.", param=_DEBUG)
+    options, ignored_options = read_options(body.options)
+    further, ignored = further_fields(fields, own)
+    for name, value in options.items():
+        if further.setdefault(name, value) != value:
+            raise differing(name, f"options.{name}")
+    ignored |= ignored_options | {name for name in ("truncate", "shift") if getattr(body, name)}
+    ignored |= {"keep_alive"} & fields.keys()
+    if body.top_logprobs and not body.logprobs:
+        ignored.add("top_logprobs")
+    given = {"model": body.model, "format": body.format}
+    common = further | {name: value for name, value in given.items() if value is not None}
+    return common | {"stream": body.stream is not False}, ignored
+
+
+def _chat(body: OllamaChat | OllamaGenerate, common: dict[str, Any], defaults: Defaults) -> ChatCall:
+    """Parse a conversation. A line of the answer has a whole call, because its arguments are an object."""
+    if isinstance(body.think, str) and body.think not in _EFFORTS:
+        raise invalid("think", f"must be true, false or one of {', '.join(_EFFORTS)}")
+    if body.think is not None:
+        common["enable_thinking" if isinstance(body.think, bool) else "reasoning_effort"] = body.think
+    if body.logprobs:
+        common |= {"logprobs": True, "top_logprobs": body.top_logprobs or 0}
+    return replace(chat_call(common, defaults), holds_calls=True)
+
+
+def _continue_beginning(common: dict[str, Any]) -> None:
+    """Have the model continue a last message of its own, as in Ollama, unless the client says what to do."""
+    if ends_with_a_beginning(common["messages"]):
+        common.setdefault("continue_final_message", "add_generation_prompt" not in common)
+
+
+def _with_ignored(call: Made, ignored: set[str], defaults: Defaults) -> Made:
+    """Add the names of the fields that only this dialect knows and that have no effect."""
+    names = tuple(sorted({*call.options.ignored, *ignored}))
+    if defaults.strict:
+        check_strict(names)
+    return replace(call, options=replace(call.options, ignored=names))
+
+
+def _ready(fields: Mapping[str, Any], answer: Any) -> ReadyCall:
+    """Return the call for a request without a prompt, which only loads the model or gives it back."""
+    keep_alive = fields.get("keep_alive")
+    unloads = (isinstance(keep_alive, int | float) and keep_alive == 0) or (
+        isinstance(keep_alive, str) and _NO_TIME.fullmatch(keep_alive) is not None
+    )
+    model = fields.get("model")
+    return ReadyCall(
+        model=model,
+        ignored=("keep_alive",) if "keep_alive" in fields else (),
+        answer=partial(answer, model, "unload" if unloads else "load"),
+        needs_model=not unloads,
+    )
+
+
+CHAT: Final = Generation("chat-", OllamaChat, parse_chat, render_chat)
+GENERATE: Final = Generation("gen-", OllamaGenerate, parse_generate, render_generate)
