@@ -26,9 +26,12 @@ from worker_gguf.protocol.parameters import ALIASES
 
 pytestmark = pytest.mark.usefixtures("all_slots_free")
 
-ASKED = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
-COUNTED = ("/v1/responses/input_tokens",)
-READ = ("/health", "/metrics", "/ping", "/v1/models", "/v1/models/{model_id}")
+ASKED = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/api/chat", "/api/generate")
+COUNTED = ("/v1/responses/input_tokens", "/api/show")
+READ = (
+    *("/health", "/metrics", "/ping", "/v1/models", "/v1/models/{model_id}"),
+    *("/api/tags", "/api/ps", "/api/version"),
+)
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 CONTROLS = bytes([*range(32), 127])  # not HTTP: the server's parser refuses them before any route
 CHECKS = [
@@ -42,6 +45,9 @@ GOOD: dict[str, dict[str, Any]] = {
     "/v1/completions": {"prompt": "One, two,"},
     "/v1/responses": {"input": "What is the capital of France?"},
     "/v1/responses/input_tokens": {"input": "What is the capital of France?"},
+    "/api/chat": {"messages": [{"role": "user", "content": "What is the capital of France?"}]},
+    "/api/generate": {"prompt": "What is the capital of France?"},
+    "/api/show": {"model": "embedded"},
 }
 
 # The same examples each time: a new one belongs into a change, not into somebody's unrelated test run.
@@ -159,6 +165,8 @@ def cheap(path: str, body: dict[str, Any]) -> dict[str, Any]:
     if "responses" in path:
         stateful = {"previous_response_id", "conversation", "background", "prompt"}
         whole = {name: value for name, value in whole.items() if name not in stateful}
+    if path.startswith("/api/"):
+        return {**whole, "options": {**whole["options"], "num_predict": 4}} if whole.get("options") else whole
     limits = {"max_output_tokens": 4} if path == "/v1/responses" else {"max_tokens": 4, "n": 2}
     for name, most in limits.items() if path in ASKED else ():
         value = whole.get(name)
@@ -180,10 +188,17 @@ def check_response(status: int, headers: httpx.Headers, content: bytes) -> None:
     if status == 200 and kind.startswith("text/event-stream"):
         last = content.rstrip(b"\n").rsplit(b"\n", 1)[-1]
         assert last == b"data: [DONE]" or last.startswith(b'data: {"type":"response.'), content[-1000:]
+    if status == 200 and kind.startswith("application/x-ndjson"):
+        last = json.loads(content.rstrip(b"\n").rsplit(b"\n", 1)[-1])
+        assert last.keys() & {"done_reason", "error"}, last
     if status < 400 or not content:
         return
     assert kind == "application/json"
     error = json.loads(content)["error"]
+    if isinstance(error, str):  # of Ollama's API
+        assert error
+        assert "Traceback" not in error
+        return
     assert {"message", "type", "param", "code"} <= error.keys()
     assert error["message"]
     assert "Traceback" not in error["message"]

@@ -31,7 +31,7 @@ from worker_gguf.observe.metrics import Metrics
 from worker_gguf.protocol.dialect import Dialect
 from worker_gguf.protocol.openai.errors import OPENAI
 from worker_gguf.protocol.route import Route
-from worker_gguf.protocol.routes import ROUTES, dialect_of, method_label, no_such_route, wrong_method
+from worker_gguf.protocol.routes import ROUTES, dialect_at, method_label, no_such_route, wrong_method
 from worker_gguf.service.backend import Backend
 from worker_gguf.service.envelope import json_bytes, request_id_from
 
@@ -167,7 +167,7 @@ def _refused(request: Request, error: Exception, refusal: WorkerError) -> Respon
     """Build the response to a routing error, in the envelope of the API that the path belongs to."""
     headers = dict(getattr(error, "headers", None) or {})
     request_id = request_id_from(request.headers.get("x-request-id"))
-    return _error_response(refusal, headers, request_id, dialect_of(request.scope["path"]))
+    return _error_response(refusal, headers, request_id, dialect_at(request.scope["path"]))
 
 
 def _refusal(request: Request, error: Exception, not_found: NotFound) -> WorkerError:

@@ -27,6 +27,8 @@ _ERRORS = {
 }
 # One server-sent event, described like the items of a stream in OpenAPI 3.2. `data` is the JSON of a chunk, or [DONE].
 _EVENT = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
+# One line of JSON of a stream.
+_LINE = {"type": "object"}
 _REF = "#/components/schemas/{model}"
 _KEY: list[dict[str, Any]] = [{"apiKey": []}]
 _OPEN: list[dict[str, Any]] = []
@@ -46,10 +48,15 @@ _ERROR_SCHEMA: dict[str, Any] = {
         }
     },
 }
+_OLLAMA_ERROR_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "string"}},
+}
 
 
-def _errors(*statuses: str) -> dict[str, Any]:
-    schema = {"schema": {"$ref": _REF.format(model="Error")}}
+def _errors(*statuses: str, of: str = "Error") -> dict[str, Any]:
+    schema = {"schema": {"$ref": _REF.format(model=of)}}
     return {s: {"description": _ERRORS[s], "content": {"application/json": schema}} for s in statuses}
 
 
@@ -91,7 +98,7 @@ def document(routes: Iterable[Route], *, has_keys: bool) -> dict[str, Any]:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     paths["/ping"] = {"get": _PING}
     _, bodies = models_json_schema([(body, "validation") for body in body_models], ref_template=_REF)
-    schemas = bodies.get("$defs", {}) | {"Error": _ERROR_SCHEMA}
+    schemas = bodies.get("$defs", {}) | {"Error": _ERROR_SCHEMA, "OllamaError": _OLLAMA_ERROR_SCHEMA}
     for body in body_models:
         if issubclass(body, Common):
             _name_aliases(schemas[body.__name__]["properties"])
@@ -110,6 +117,7 @@ def document(routes: Iterable[Route], *, has_keys: bool) -> dict[str, Any]:
 def _operation(route: Route) -> dict[str, Any]:
     task = route.task
     generates = isinstance(task, Generation)
+    is_ollama = route.dialect.name == "ollama"
     common = (
         ("401", "404", "503") if task.body is None else ("400", "401", "404", "413", "415", "429", "500", "503", "504")
     )
@@ -117,14 +125,14 @@ def _operation(route: Route) -> dict[str, Any]:
     described: dict[str, Any] = {
         "summary": route.summary,
         "operationId": f"{name}_{route.method.lower()}",
-        "responses": {"200": _json("The answer."), **_errors(*common)},
+        "responses": {"200": _json("The answer."), **_errors(*common, of="OllamaError" if is_ollama else "Error")},
     }
     if task.body is not None:
         body = {"$ref": _REF.format(model=task.body.__name__)}
         described["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
     if generates:
         media_type = route.dialect.framing.media_type.partition(";")[0]
-        described["responses"]["200"]["content"][media_type] = {"schema": _EVENT}
+        described["responses"]["200"]["content"][media_type] = {"schema": _LINE if is_ollama else _EVENT}
     if "{model_id}" in route.path:
         described["parameters"] = [
             {"name": "model_id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}

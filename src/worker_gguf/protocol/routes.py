@@ -21,7 +21,7 @@ __all__ = [
     "MODELS",
     "RESPONSES",
     "ROUTES",
-    "dialect_of",
+    "dialect_at",
     "find",
     "method_label",
     "no_such_route",
@@ -153,8 +153,14 @@ def wrong_method(method: str, allowed: str) -> MethodNotAllowed:
     return MethodNotAllowed(f"This route does not accept {method}. Use {allowed}.")
 
 
-def dialect_of(path: str) -> Dialect:
-    """Return the dialect in which a path without a route is refused."""
+def dialect_at(path: str) -> Dialect:
+    """Return the dialect of the errors at a path, whatever the method, also where there is no route."""
+    routes, _ = _at(path)
+    if not routes:
+        path = canonical(path)
+        routes, _ = _at(path)
+    if routes:
+        return routes[0].dialect
     return OLLAMA if path.startswith("/api/") else OPENAI
 
 
