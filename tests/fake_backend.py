@@ -13,6 +13,7 @@ from worker_gguf.generation.progress import Progress
 from worker_gguf.observe.account import Account
 from worker_gguf.observe.status import Status
 from worker_gguf.protocol.route import Generation, Inspection
+from worker_gguf.protocol.routes import MODEL as MODEL_ROUTE
 from worker_gguf.protocol.routes import MODELS
 from worker_gguf.service.request import Answer, Request, Stream
 
@@ -135,7 +136,7 @@ class FakeBackend:
             return Answer({})
         if route is MODELS:
             return Answer({"object": "list", "data": [MODEL]})
-        if request.match.name != "fake":
+        if route is MODEL_ROUTE and request.match.name != "fake":
             raise NotFound("There is no such model.", param="model")
         return Answer(MODEL)
 

@@ -165,24 +165,10 @@ class Unauthorized(RequestError):
 
 
 class NotFound(RequestError):
-    """The route or model does not exist.
-
-    `model` is the name of the model that was not found, and `served` are those that the worker serves.
-    """
+    """The route or model does not exist."""
 
     code = "not_found"
     status = 404
-
-    model: str | None = None
-    served: tuple[str, ...] = ()
-
-    @classmethod
-    def of_model(cls, name: str, served: Iterable[str]) -> NotFound:
-        model, served = name[:200], tuple(served)
-        names = ", ".join(map(repr, served))
-        error = cls(f"The model {model!r} is not served here. This worker serves {names}.", param="model")
-        error.model, error.served = model, served
-        return error
 
 
 class MethodNotAllowed(RequestError):

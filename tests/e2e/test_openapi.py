@@ -166,7 +166,8 @@ def cheap(path: str, body: dict[str, Any]) -> dict[str, Any]:
         stateful = {"previous_response_id", "conversation", "background", "prompt"}
         whole = {name: value for name, value in whole.items() if name not in stateful}
     if path.startswith("/api/"):
-        return {**whole, "options": {**whole["options"], "num_predict": 4}} if whole.get("options") else whole
+        options: Any = whole.get("options")
+        return {**whole, "options": {**options, "num_predict": 4}} if options else whole
     limits = {"max_output_tokens": 4} if path == "/v1/responses" else {"max_tokens": 4, "n": 2}
     for name, most in limits.items() if path in ASKED else ():
         value = whole.get(name)

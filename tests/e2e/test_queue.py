@@ -110,6 +110,18 @@ def test_route_and_body_answer_too(ask: Any) -> None:
     assert models["output"][0]["data"][0]["id"] == "embedded"
 
 
+def test_a_job_may_use_ollamas_api(ask: Any) -> None:
+    body = {"messages": list(PROMPT.messages), "options": {"temperature": 0, "num_predict": PROMPT.max_tokens}}
+    (whole,) = ask({"route": "/api/chat", "method": "POST", "body": {**body, "stream": False}})["output"]
+    assert whole["message"]["content"] == PROMPT.expected
+    lines = "".join(ask({"openai_route": "/api/chat", "openai_input": body})["output"]).splitlines()
+    texts = [json.loads(line)["message"]["content"] for line in lines]
+    assert "".join(texts) == PROMPT.expected
+    assert json.loads(lines[-1])["done_reason"] == "stop"
+    failed = ask({"route": "/api/chat", "body": {**body, "options": {"top_p": 2}}})
+    assert json.loads(failed["error"]) == {"error": "Invalid 'options.top_p': must be at most 1, not 2."}
+
+
 def test_plain_messages_take_parameters_next_to_them_or_under_sampling_params(ask: Any) -> None:
     assert content(ask(chat())) == PROMPT.expected
     below = {"messages": list(PROMPT.messages), "sampling_params": {"temperature": 0, "max_tokens": PROMPT.max_tokens}}

@@ -55,6 +55,40 @@ async def test_without_a_name_the_first_answers_and_names_have_no_case(worker: W
     assert (await ask(worker, "other.gguf"))["model"] == "b"
 
 
+async def test_a_name_may_have_the_tag_of_ollama(worker: Worker) -> None:
+    assert (await ask(worker, "b:latest"))["model"] == "b"
+    assert (await ask(worker, "other.gguf:LATEST"))["model"] == "b"
+    with pytest.raises(NotFound, match="'b:other'"):
+        await ask(worker, "b:other")
+
+
+async def test_a_request_without_a_prompt_loads_its_model_unless_it_gives_it_back(worker: Worker) -> None:
+    async def done_reason(**body: object) -> str:
+        answer = await asking.ask(worker, "POST", "/api/generate", body)
+        assert isinstance(answer, Answer)
+        reason: str = answer.body["done_reason"]
+        return reason
+
+    await ask(worker, "a")
+    assert await done_reason(model="b", keep_alive=0) == "unload"
+    assert (await states(worker))["b"] == "unloaded"
+    assert await done_reason(model="b") == "load"
+    assert (await states(worker))["b"] == "loaded"
+
+
+async def test_ollama_lists_all_models_and_those_in_memory(worker: Worker) -> None:
+    await ask(worker, "a")
+    listed = {}
+    for path in ("/api/tags", "/api/ps"):
+        answer = await asking.ask(worker, "GET", path)
+        assert isinstance(answer, Answer)
+        listed[path] = [model["name"] for model in answer.body["models"]]
+    assert listed == {
+        "/api/tags": ["a:latest", "b:latest", "broken:latest", "gone:latest"],
+        "/api/ps": ["a:latest"],
+    }
+
+
 async def test_waiting_requests_of_a_model_are_answered_in_order(worker: Worker) -> None:
     done: list[int] = []
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec import Struct
 
-__all__ = ["ModelCard", "ModelStatus", "names_meant"]
+from worker_gguf.errors import NotFound
+
+__all__ = ["ModelCard", "ModelNotServed", "ModelStatus", "names_meant"]
 
 
 class ModelCard(Struct, frozen=True):
@@ -39,6 +43,17 @@ class ModelStatus(Struct, frozen=True):
 
     value: str
     reason: str | None = None
+
+
+class ModelNotServed(NotFound):
+    """The model that a request names is not served. Dialects have their own words for that."""
+
+    def __init__(self, model: str, served: Iterable[str]) -> None:
+        self.model = model[:200]
+        self.served = ", ".join(map(repr, served))
+        super().__init__(
+            f"The model {self.model!r} is not served here. This worker serves {self.served}.", param="model"
+        )
 
 
 def names_meant(name: str) -> tuple[str, ...]:

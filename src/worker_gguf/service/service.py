@@ -18,7 +18,7 @@ from worker_gguf.errors import NotFound, UnsupportedParameter
 from worker_gguf.generation.engine import Engine
 from worker_gguf.observe.account import Account
 from worker_gguf.protocol.calls import Call, Defaults, InspectionCall, Options, ReadyCall
-from worker_gguf.protocol.models import ModelCard, ModelStatus, names_meant
+from worker_gguf.protocol.models import ModelCard, ModelNotServed, ModelStatus, names_meant
 from worker_gguf.protocol.rendering import Heading, Outline, Rendering
 from worker_gguf.protocol.route import Generation, Inspection, Listed, Listing
 from worker_gguf.service.conversations import Conversations
@@ -219,7 +219,7 @@ def time_limit_s(timeout_s: float | None, limit_s: float | None) -> float | None
 
 def not_served(name: str, served: Iterable[str]) -> NotFound:
     """Return the error for the name of a model that this worker does not serve. `served` are the names it serves."""
-    return NotFound.of_model(name, served)
+    return ModelNotServed(name, served)
 
 
 def check_generates(card: ModelCard) -> None:

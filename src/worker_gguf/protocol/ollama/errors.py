@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from worker_gguf.errors import NotFound, QueueFull, WorkerError
+from worker_gguf.errors import QueueFull, WorkerError
 from worker_gguf.protocol.dialect import Dialect, Framing, Wording
+from worker_gguf.protocol.models import ModelNotServed
 from worker_gguf.protocol.ollama.names import error_names
 
 __all__ = ["OLLAMA", "OLLAMA_GENERATE"]
@@ -17,9 +18,9 @@ _LINES: Final = Framing("application/x-ndjson", b" ")
 
 def _body(wording: Wording) -> dict[str, Any]:
     error = wording.error
-    if isinstance(error, NotFound) and error.model is not None:
+    if isinstance(error, ModelNotServed):
         # Clients look for the words of Ollama, with which this begins.
-        return {"error": f"model '{error.model}' not found. This worker serves {', '.join(map(repr, error.served))}."}
+        return {"error": f"model '{error.model}' not found. This worker serves {error.served}."}
     return {"error": wording.message}
 
 
