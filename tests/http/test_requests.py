@@ -116,7 +116,7 @@ def test_wrong_method_is_405_with_allow(plain: Served, method: str, path: str, a
     assert envelope(reply)["code"] == "method_not_allowed"
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v2/model", "/v1/chat/completions/x", "/v1/%00", "/v1//", "/docs"])
+@pytest.mark.parametrize("path", ["/other", "/v1", "/v2/model", "/v1/chat/completions/x", "/v1/%00", "/v1//", "/docs"])
 def test_unknown_route_is_404(plain: Served, path: str) -> None:
     reply = plain.client.post(path, json=GOOD)
     assert reply.status_code == 404

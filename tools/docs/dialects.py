@@ -8,6 +8,10 @@ from pydantic import BaseModel
 
 from tools.docs.api import bounds_text, type_text, with_tables
 from tools.docs.markdown import table
+from worker_gguf.protocol.bodies import Common
+from worker_gguf.protocol.ollama.bodies import OllamaChat, OllamaGenerate, OllamaRequest
+from worker_gguf.protocol.ollama.names import IGNORED_OPTIONS, OPTIONS
+from worker_gguf.protocol.parameters import ALIASES
 from worker_gguf.protocol.responses.bodies import InputTokensBody, ResponsesBody
 
 __all__ = ["DIALECT_PAGES", "dialect_pages"]
@@ -15,15 +19,42 @@ __all__ = ["DIALECT_PAGES", "dialect_pages"]
 # The tables of each page by their names: a body, or the part of it that its parent does not have.
 DIALECT_PAGES: dict[str, dict[str, type[BaseModel]]] = {
     "responses.md": {"both": InputTokensBody, "responses": ResponsesBody},
+    "ollama.md": {"both": OllamaRequest, "chat": OllamaChat, "generate": OllamaGenerate},
 }
 
 
 def dialect_pages(written: Path) -> dict[str, str]:
     """Return the page of each dialect with its tables, by its name. `written` is the folder with the prose."""
-    return {
+    pages = {
         name: with_tables((written / name).read_text("utf-8"), {place: _fields(body) for place, body in bodies.items()})
         for name, bodies in DIALECT_PAGES.items()
     }
+    options = {"options": _ollama_options(), "ignored": _ollama_ignored()}
+    return pages | {"ollama.md": with_tables(pages["ollama.md"], options)}
+
+
+def _ollama_options() -> str:
+    """Return a row for each option of Ollama's API that is honoured."""
+    properties = Common.model_json_schema()["properties"]
+    rows = (
+        (
+            f"`{option}`",
+            ", ".join(f"`{alias}`" for alias, target in ALIASES.items() if target == field and alias != option),
+            type_text(properties[field]),
+            bounds_text(properties[field]),
+            Common.model_fields[field].description or "",
+        )
+        for option, field in OPTIONS.items()
+    )
+    return table(("Option", "Also as", "Type", "Bounds", "What it does"), rows)
+
+
+def _ollama_ignored() -> str:
+    """Return a row for each reason why an option has no effect."""
+    reasons: dict[str, list[str]] = {}
+    for option, reason in IGNORED_OPTIONS.items():
+        reasons.setdefault(reason, []).append(f"`{option}`")
+    return table(("Options", "Why they have no effect"), ((", ".join(names), why) for why, names in reasons.items()))
 
 
 def _fields(body: type[BaseModel]) -> str:

@@ -70,6 +70,7 @@ def create_app(
     app.add_exception_handler(HTTPException, _noted_routing_error(frame))
     if cors_origins:
         app.add_middleware(Cors, origins=cors_origins)
+    _add_root(app)
     for route in ROUTES:
         _add_api(app, frame, route)
     _publish(app, ROUTES, has_keys=bool(keys))
@@ -110,13 +111,16 @@ def _add_probes(app: Starlette, backend: Backend, keys: ApiKeys, metrics: Metric
             return _error_response(error)
         return Response(metrics.render(), media_type=metrics.content_type)
 
+    _add(app, "GET", "/health", health)
+    _add(app, "GET", "/metrics", scrape)
+
+
+def _add_root(app: Starlette) -> None:
     async def root(request: Request) -> Response:
         return Response(_ROOT, media_type="text/plain")
 
     for method in ("GET", "HEAD"):
         _add(app, method, "/", root)
-    _add(app, "GET", "/health", health)
-    _add(app, "GET", "/metrics", scrape)
 
 
 def _add_api(app: Starlette, frame: Frame, route: Route) -> None:

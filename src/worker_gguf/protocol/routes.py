@@ -161,7 +161,8 @@ def dialect_at(path: str) -> Dialect:
         routes, _ = _at(path)
     if routes:
         return routes[0].dialect
-    return OLLAMA if path.startswith("/api/") else OPENAI
+    is_ollama = path.startswith("/api/") and not path.startswith("/api/v1/")
+    return OLLAMA if is_ollama else OPENAI
 
 
 def method_label(method: str) -> str:

@@ -1,20 +1,23 @@
-"""The bodies of Ollama's routes as Pydantic models, published as OpenAPI. Fields that they share are in `_Answered`."""
+"""The bodies of Ollama's routes as Pydantic models, published as OpenAPI."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from worker_gguf.protocol.bodies import MAX_TOP_LOGPROBS, StrictBody
+from worker_gguf.protocol.numbers import integer, integers
 
-__all__ = ["OllamaChat", "OllamaGenerate", "OllamaMessage", "OllamaShow"]
+__all__ = ["OllamaChat", "OllamaGenerate", "OllamaMessage", "OllamaRequest", "OllamaShow"]
 
 Objects = Annotated[list[dict[str, Any]], Field(fail_fast=True)]
 Texts = Annotated[list[str], Field(fail_fast=True)]
 
 
-class _Answered(StrictBody):
+class OllamaRequest(StrictBody):
+    """The fields that the two routes that generate share."""
+
     model: str | None = Field(None, max_length=512, description="The served model's name, with or without `:latest`.")
     stream: bool | None = Field(None, description="Stream the answer, which is the default.")
     format: dict[str, Any] | str | None = Field(
@@ -26,7 +29,7 @@ class _Answered(StrictBody):
         None, description="Thinking on or off, or `low`, `medium`, `high` or `max`, if the model has a switch."
     )
     logprobs: bool | None = Field(None, description="Return the log-probability of each token.")
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = Field(
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS), BeforeValidator(integer)] | None = Field(
         None, description="And those of the most likely tokens in its place. It needs `logprobs`."
     )
     keep_alive: float | str | None = Field(
@@ -48,7 +51,7 @@ class OllamaMessage(StrictBody):
     tool_call_id: str | None = None
 
 
-class OllamaChat(_Answered):
+class OllamaChat(OllamaRequest):
     """POST /api/chat"""
 
     messages: Annotated[list[OllamaMessage], Field(fail_fast=True)] | None = Field(
@@ -57,7 +60,7 @@ class OllamaChat(_Answered):
     tools: Objects | None = Field(None, description="Functions that the model may call.")
 
 
-class OllamaGenerate(_Answered):
+class OllamaGenerate(OllamaRequest):
     """POST /api/generate"""
 
     prompt: str | None = Field(None, description="A message of the user. Without it, the model is only loaded.")
@@ -65,7 +68,7 @@ class OllamaGenerate(_Answered):
     system: str | None = Field(None, description="The system message.")
     template: str | None = Field(None, description="Refused unless it is empty: CHAT_TEMPLATE sets the template.")
     raw: bool | None = Field(None, description="Continue the prompt as it is, without a template.")
-    context: Annotated[list[int], Field(fail_fast=True)] | None = Field(
+    context: Annotated[list[int], Field(fail_fast=True), BeforeValidator(integers)] | None = Field(
         None, description="The `context` of an earlier answer, which this prompt continues."
     )
     images: Texts | None = Field(None, description="Images beside the prompt.")
