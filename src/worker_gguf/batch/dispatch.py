@@ -37,7 +37,9 @@ logger = logging.getLogger(__name__)
 _UNEXPECTED = "The worker failed on this request. Its log has the details under this request's id."
 _OTHER_LINE_BREAKS = "\x85\u2028\u2029"
 """JSON allows these characters within texts, but some readers end a line at them, such as Python's `str.splitlines`."""
-_NO_STREAM = "A result is one whole answer: leave 'stream' out of the requests of a batch."
+_NO_STREAM = (
+    "A result is one whole answer: leave 'stream' out of the requests of a batch, or set it to false for Ollama's API."
+)
 
 
 class Result(Struct, frozen=True):
