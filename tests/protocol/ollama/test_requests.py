@@ -241,3 +241,13 @@ def test_without_a_prompt_a_model_is_only_loaded(keep_alive: object, reason: str
         assert answer.pop("created_at").endswith("Z")
         assert answer == {"model": "M:latest", **text, "done": True, "done_reason": reason}
         assert (call.model, call.needs_model) == ("M:latest", reason == "load")
+        assert call.ignored == (() if keep_alive is None else ("keep_alive",))
+
+
+def test_what_has_no_effect_without_a_prompt_is_named_or_refused() -> None:
+    body = {"model": "m", "options": {"num_ctx": 2048}, "stream": True}
+    call = parse_generate(body, Defaults())
+    assert isinstance(call, ReadyCall)
+    assert call.ignored == ("options",)
+    with pytest.raises(UnsupportedParameter, match="'options'"):
+        parse_generate(body, Defaults(strict=True))

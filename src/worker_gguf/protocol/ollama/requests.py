@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -16,6 +15,7 @@ from worker_gguf.protocol.ollama.messages import chat_messages, chat_tools, chec
 from worker_gguf.protocol.ollama.options import further_fields, read_options
 from worker_gguf.protocol.ollama.rendering import loaded_chat, loaded_generate, render_chat, render_generate
 from worker_gguf.protocol.parse import chat_call, completion_call
+from worker_gguf.protocol.rendering import JsonBody
 from worker_gguf.protocol.route import Generation
 from worker_gguf.protocol.screening import check_strict, differing
 from worker_gguf.protocol.validation import invalid, validated
@@ -27,8 +27,7 @@ _DEBUG = "_debug_render_only"
 _CHAT_FIELDS: Final = frozenset({*OllamaChat.model_fields, _DEBUG})
 _GENERATE_FIELDS: Final = frozenset({*OllamaGenerate.model_fields, _DEBUG})
 _EFFORTS: Final = ("low", "medium", "high", "max")
-# Go's way to write a duration: 0, 0s, 0m0s.
-_NO_TIME: Final = re.compile(r"(?:0+(?:\.0*)?(?:ns|us|µs|ms|s|m|h)?)+")
+_READ_WITHOUT_PROMPT: Final = frozenset({"model", "messages", "prompt", "stream"})
 
 Made = TypeVar("Made", ChatCall, CompletionCall)
 
@@ -38,7 +37,7 @@ def parse_chat(body: object, defaults: Defaults) -> Call | ReadyCall:
     fields = read_object(body)
     chat = validated(OllamaChat, fields, {})
     if not chat.messages:
-        return _ready(fields, loaded_chat)
+        return _ready(fields, loaded_chat, defaults)
     common, ignored = _common(chat, fields, _CHAT_FIELDS)
     common["messages"] = chat_messages(fields["messages"])
     if chat.tools:
@@ -53,7 +52,7 @@ def parse_generate(body: object, defaults: Defaults) -> Call | ReadyCall:
     generate = validated(OllamaGenerate, fields, {})
     check_images("images", generate.images)
     if not generate.prompt and not generate.suffix:
-        return _ready(fields, loaded_generate)
+        return _ready(fields, loaded_generate, defaults)
     common, ignored = _common(generate, fields, _GENERATE_FIELDS)
     if generate.template:
         common["template"] = generate.template
@@ -126,19 +125,22 @@ def _with_ignored(call: Made, ignored: set[str], defaults: Defaults) -> Made:
     return replace(call, options=replace(call.options, ignored=names))
 
 
-def _ready(fields: Mapping[str, Any], answer: Any) -> ReadyCall:
+def _ready(fields: Mapping[str, Any], answer: Callable[..., JsonBody], defaults: Defaults) -> ReadyCall:
     """Return the call for a request without a prompt, which only loads the model or gives it back."""
-    keep_alive = fields.get("keep_alive")
-    unloads = (isinstance(keep_alive, int | float) and keep_alive == 0) or (
-        isinstance(keep_alive, str) and _NO_TIME.fullmatch(keep_alive) is not None
-    )
+    unloads = _is_no_time(fields.get("keep_alive"))
+    ignored = tuple(sorted(fields.keys() - _READ_WITHOUT_PROMPT))
+    if defaults.strict:
+        check_strict(ignored)
     model = fields.get("model")
-    return ReadyCall(
-        model=model,
-        ignored=("keep_alive",) if "keep_alive" in fields else (),
-        answer=partial(answer, model, "unload" if unloads else "load"),
-        needs_model=not unloads,
-    )
+    made = partial(answer, model, "unload" if unloads else "load")
+    return ReadyCall(model=model, ignored=ignored, answer=made, needs_model=not unloads)
+
+
+def _is_no_time(keep_alive: float | str | None) -> bool:
+    """Return whether a duration is zero. Texts have units, such as `0s` or `0h0m`."""
+    if isinstance(keep_alive, str):
+        return "0" in keep_alive and not keep_alive.strip("0.hmsuµn")
+    return keep_alive == 0
 
 
 CHAT: Final = Generation("chat-", OllamaChat, parse_chat, render_chat)
