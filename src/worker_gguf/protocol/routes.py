@@ -8,7 +8,7 @@ from typing import Final
 from worker_gguf.errors import MethodNotAllowed, NotFound
 from worker_gguf.protocol.paths import canonical
 from worker_gguf.protocol.responses.errors import RESPONSES_DIALECT
-from worker_gguf.protocol.route import Generation, Inspection, Listing, Match, Route
+from worker_gguf.protocol.route import Generation, Inspection, Listing, Match, Pooling, Route
 
 __all__ = [
     "CHAT",
@@ -51,6 +51,24 @@ def _input_tokens() -> Inspection:
     return INPUT_TOKENS
 
 
+def _embeddings() -> Pooling:
+    from worker_gguf.protocol.pooling.embeddings import EMBEDDINGS
+
+    return EMBEDDINGS
+
+
+def _rerank() -> Pooling:
+    from worker_gguf.protocol.pooling.rerank import RERANK
+
+    return RERANK
+
+
+def _score() -> Pooling:
+    from worker_gguf.protocol.pooling.score import SCORE
+
+    return SCORE
+
+
 def _models() -> Listing:
     from worker_gguf.protocol.openai.models import MODELS
 
@@ -71,7 +89,15 @@ RESPONSES: Final = Route("POST", "/v1/responses", "Answer a conversation", _resp
 INPUT_TOKENS: Final = Route(
     "POST", "/v1/responses/input_tokens", "Count the tokens of a conversation", _input_tokens, None, RESPONSES_DIALECT
 )
-ROUTES: Final = (MODELS, MODEL, CHAT, COMPLETIONS, RESPONSES, INPUT_TOKENS)
+EMBEDDINGS: Final = Route("POST", "/v1/embeddings", "Make vectors of texts", _embeddings, "embeddings")
+RERANK: Final = Route("POST", "/v1/rerank", "Rank documents for a query", _rerank, "rerank")
+RERANK_OF_COHERE: Final = Route("POST", "/v2/rerank", "The same, at the path of Cohere's API", _rerank, "rerank")
+RERANKING: Final = Route("POST", "/v1/reranking", "The same, at llama-server's path", _rerank, "rerank")
+SCORE: Final = Route("POST", "/v1/score", "Compare texts", _score, "score")
+ROUTES: Final = (
+    *(MODELS, MODEL, CHAT, COMPLETIONS, RESPONSES, INPUT_TOKENS),
+    *(EMBEDDINGS, RERANK, RERANK_OF_COHERE, RERANKING, SCORE),
+)
 
 _METHODS: Final = frozenset(route.method for route in ROUTES)
 _EXACT: Final[Mapping[str, tuple[Route, ...]]] = {
@@ -114,8 +140,8 @@ def no_such_route(path: str) -> NotFound:
     ends = (canonical("/".join(["", *parts[-n:]])) for n in range(_MOST_PARTS - 1, 0, -1))
     if meant := next((end for end in ends if end in _EXACT), None):
         return NotFound(f"No such route exists. Use {meant}: the base URL is the worker's address followed by /v1.")
-    known = ", ".join(sorted({route.path for route in ROUTES}))
-    return NotFound(f"No such route exists. This worker answers {known}.")
+    known = ", ".join(sorted(route.path for route in (CHAT, COMPLETIONS, MODELS)))
+    return NotFound(f"No such route exists. This worker answers {known} and others, which /openapi.json lists.")
 
 
 def _at(path: str) -> tuple[tuple[Route, ...], str | None]:
