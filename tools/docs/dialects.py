@@ -8,12 +8,14 @@ from pydantic import BaseModel
 
 from tools.docs.api import bounds_text, type_text, with_tables
 from tools.docs.markdown import table
+from worker_gguf.protocol.pooling.bodies import EmbeddingsBody, PoolingBody, RerankBody, ScoreBody
 from worker_gguf.protocol.responses.bodies import InputTokensBody, ResponsesBody
 
 __all__ = ["DIALECT_PAGES", "dialect_pages"]
 
 # The tables of each page by their names: a body, or the part of it that its parent does not have.
 DIALECT_PAGES: dict[str, dict[str, type[BaseModel]]] = {
+    "embeddings.md": {"shared": PoolingBody, "embeddings": EmbeddingsBody, "rerank": RerankBody, "score": ScoreBody},
     "responses.md": {"both": InputTokensBody, "responses": ResponsesBody},
 }
 
