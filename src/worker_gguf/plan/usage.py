@@ -140,6 +140,8 @@ def measure(model: ModelShape, machine: Machine, layout: Layout) -> tuple[Device
         for gpu, load in zip(machine.gpus, loads, strict=False)
     ]
     outputs = layout.n_rows * model.n_vocab * 4 + model.vocabulary_bytes + mtp_rows
+    if layout.pools is not None:
+        outputs += layout.n_rows * model.n_embd * 4  # a hidden row for each token
     compute = _compute(model, layout, logits=not on_gpu)
     if on_gpu and not main.n_layers and not layout.n_cpu_moe:
         compute = _inputs(model, layout)
@@ -243,7 +245,8 @@ def _compute(model: ModelShape, layout: Layout, *, logits: bool) -> int:
         masks *= 2
         scores = 4 * layout.cells * n_tokens * model.n_head
         widest = max(widest, scores + 4 * n_tokens * model.attended_elements)
-    if logits:
+    has_head = layout.pools is None or layout.pools.has_memory  # llama.cpp computes no logits in an encoder
+    if logits and has_head:
         widest = max(widest, 4 * min(layout.n_rows, n_tokens) * model.n_vocab + 4 * n_tokens * model.n_embd)
     return masks + widest
 

@@ -135,7 +135,7 @@ class Rendering(ABC):
         for event in events:
             if isinstance(event, PromptLogprobs):
                 self._prompt_tokens[index] += event.tokens
-            else:
+            elif isinstance(event, Delta | Finished):
                 others.append(event)
         return others
 
