@@ -139,9 +139,6 @@ def measure(model: ModelShape, machine: Machine, layout: Layout) -> tuple[Device
         )
         for gpu, load in zip(machine.gpus, loads, strict=False)
     ]
-    outputs = layout.n_rows * model.n_vocab * 4 + model.vocabulary_bytes + mtp_rows
-    if layout.pools is not None:
-        outputs += layout.n_rows * model.n_embd * 4  # a hidden row for each token
     compute = _compute(model, layout, logits=not on_gpu)
     if on_gpu and not main.n_layers and not layout.n_cpu_moe:
         compute = _inputs(model, layout)
@@ -152,11 +149,16 @@ def measure(model: ModelShape, machine: Machine, layout: Layout) -> tuple[Device
         weights_bytes=main.weights,
         kv_bytes=round(main.kv),
         compute_bytes=compute + mtp_inputs,
-        other_bytes=outputs,
+        other_bytes=_rows(model, layout) + model.vocabulary_bytes + mtp_rows,
         process_bytes=0,
         room_bytes=max(0, machine.free_bytes - RESERVE_CPU_BYTES),
     )
     return (*uses, main_use)
+
+
+def _rows(model: ModelShape, layout: Layout) -> int:
+    """Return the rows that a step may leave in main memory: logits, and for a model that pools also hidden rows."""
+    return 4 * layout.n_rows * (model.n_vocab + (model.n_embd if layout.pools is not None else 0))
 
 
 def _mtp(model: ModelShape, layout: Layout, on_gpu: bool) -> tuple[int, int, int]:
