@@ -12,9 +12,9 @@ import tokenizers
 from numpy.typing import NDArray
 
 from bench import minilm
+from tests.pooled import pooled
 from tests.real.bert import Bert
 from tests.real.conftest import found, opened
-from tests.real.pooling import pooled
 from tests.real.texts import LANGUAGES, N_EACH, texts
 from worker_gguf.start.loaded import LoadedModel
 
