@@ -56,6 +56,13 @@ class Batch:
         for pointer, sequence in zip(self._sequences, sequences, strict=False):
             pointer[0] = sequence
 
+    def fill_texts(self, texts: list[list[int]]) -> None:
+        """Fill it with whole texts, each a sequence of its own, of which every token is an output."""
+        tokens = np.concatenate([np.array(text, np.int32) for text in texts])
+        positions = np.concatenate([np.arange(len(text), dtype=np.int32) for text in texts])
+        sequences = [sequence for sequence, text in enumerate(texts) for _ in text]
+        self.fill(tokens, positions, sequences, np.ones(len(tokens), np.int8))
+
     def advance(self, tokens: NDArray[np.int32]) -> None:
         """Take the same sequences one position further."""
         n = self.c.n_tokens

@@ -12,7 +12,7 @@ from worker_gguf.generation.events import Finished, Usage
 from worker_gguf.generation.progress import Progress
 from worker_gguf.observe.account import Account
 from worker_gguf.observe.status import Status
-from worker_gguf.protocol.route import Generation, Inspection
+from worker_gguf.protocol.route import Generation, Inspection, Pooling
 from worker_gguf.protocol.routes import MODEL as MODEL_ROUTE
 from worker_gguf.protocol.routes import MODELS
 from worker_gguf.service.request import Answer, Request, Stream
@@ -132,7 +132,7 @@ class FakeBackend:
             raise NotReady("The model is loading. Try again in a moment.", retry_after_s=5)
         if isinstance(route.task, Generation):
             return await self._complete(request.body, request.account)
-        if isinstance(route.task, Inspection):
+        if isinstance(route.task, Inspection | Pooling):
             return Answer({})
         if route is MODELS:
             return Answer({"object": "list", "data": [MODEL]})

@@ -91,6 +91,7 @@ ONLY_IN = {
 }
 _IMPURE = {"time", "threading", "asyncio", "numpy", "ctypes", "logging", "random", "os"}
 PURE = {
+    "worker_gguf.engine.pooling",
     "worker_gguf.batch.agenda",
     "worker_gguf.batch.answered",
     "worker_gguf.batch.tally",

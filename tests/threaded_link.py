@@ -8,10 +8,12 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from tests.fake_pooler import FakePooler
 from tests.fakes import EOG
 from tests.waiting import MOST_S
 from worker_gguf.engine.runner import Runner
 from worker_gguf.engine_process.loop import Loop
+from worker_gguf.engine_process.pooling_loop import PoolingLoop
 from worker_gguf.generation.engine import Engine
 from worker_gguf.link.channel import Channel, ChannelClosed
 from worker_gguf.link.messages import Command, Report
@@ -33,12 +35,16 @@ class Numerals:
 class ThreadedLink:
     """Keeps the contract of EngineProcess. A kill closes the channel, as the end of a process does."""
 
-    def __init__(self, runner: Runner, *, max_queue: int, **options: Any) -> None:
-        """`options` are those of Loop. Without `eog`, the end-of-generation token is that of FakeRunner."""
+    def __init__(self, runner: Runner | FakePooler, *, max_queue: int, **options: Any) -> None:
+        """`options` are those of the loop. Without `eog`, the end-of-generation token is that of FakeRunner."""
         ours, theirs = socket.socketpair()
         self._channel: Channel[Report] = Channel(ours, Report)
         self._served: Channel[Command] = Channel(theirs, Command)
-        self.loop = Loop(runner, self._served, max_queue=max_queue, **{"eog": frozenset({EOG}), **options})
+        self.loop: Loop | PoolingLoop
+        if isinstance(runner, FakePooler):
+            self.loop = PoolingLoop(runner, self._served, **options)
+        else:
+            self.loop = Loop(runner, self._served, max_queue=max_queue, **{"eog": frozenset({EOG}), **options})
         self._runner = runner
         self._sender = Sender(self._channel)
         self._why = "The engine process ended."
@@ -72,7 +78,7 @@ class ThreadedLink:
         self._runner.close()
 
 
-def engine_of(runner: Runner, pieces: Any = None, *, max_queue: int = 100, **options: Any) -> Engine:
+def engine_of(runner: Runner | FakePooler, pieces: Any = None, *, max_queue: int = 100, **options: Any) -> Engine:
     """Return an engine with this runner that is not started yet."""
     of_loop: dict[str, Any] = {name: options.pop(name) for name in ("prefill_chunk", "eog") if name in options}
     of_loop |= {"clock": options["clock"]} if "clock" in options else {}

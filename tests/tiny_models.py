@@ -3,7 +3,7 @@ hybrid one, a mixture of experts, an encoder, a reranker."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -98,9 +98,9 @@ def write_encoder(path: Path) -> Path:
     return _write_bert(path, pooling=1, classes=0)
 
 
-def write_reranker(path: Path) -> Path:
-    """Write an encoder of BERT's shape with a head that ranks."""
-    return _write_bert(path, pooling=4, classes=1)
+def write_reranker(path: Path, *, classes: int = 1, labels: Sequence[str] = ()) -> Path:
+    """Write an encoder of BERT's shape with a head that ranks. `labels` are the names of the scores, if it has any."""
+    return _write_bert(path, pooling=4, classes=classes, labels=labels)
 
 
 def _write_llama(path: Path, *n_experts: int) -> Path:
@@ -117,7 +117,7 @@ def _write_llama(path: Path, *n_experts: int) -> Path:
     return path
 
 
-def _write_bert(path: Path, pooling: int, classes: int) -> Path:
+def _write_bert(path: Path, pooling: int, classes: int, labels: Sequence[str] = ()) -> Path:
     n_layers = 2
     metadata = _common("bert", n_layers) | {
         "bert.attention.layer_norm_epsilon": 1e-12,
@@ -135,6 +135,8 @@ def _write_bert(path: Path, pooling: int, classes: int) -> Path:
         "tokenizer.ggml.eos_token_id": 3,
         "tokenizer.ggml.mask_token_id": 4,
     }
+    if labels:
+        metadata["bert.classifier.output_labels"] = labels
     gguf_file.write(path, metadata, list(_bert_tensors(np.random.default_rng(5), n_layers, classes)))
     return path
 

@@ -5,10 +5,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import models
-from bench.routes import dialects
+from bench import minilm, models
+from bench.routes import dialects, embed
 from bench.serving.findings import Findings
 from bench.serving.servers import Setup, add_arguments
+from tools.cache import MODELS
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -19,7 +20,11 @@ def _dialects(setup: Setup, args: argparse.Namespace) -> None:
     dialects.measure(setup, models.ensure(models.SHAPES[args.model], args.cache))
 
 
-PARTS: dict[str, Part] = {"dialects": _dialects}
+def _embed(setup: Setup, args: argparse.Namespace) -> None:
+    embed.measure(setup, embed.ensure(args.models / minilm.FOLDER, args.cache))
+
+
+PARTS: dict[str, Part] = {"dialects": _dialects, "embed": _embed}
 
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:
@@ -28,6 +33,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default: all")
     add_arguments(parser)
     parser.add_argument("--model", default="small", choices=models.SHAPES, help="of the part dialects")
+    parser.add_argument("--models", type=Path, default=MODELS, help="the folder of `make models`")
     parser.add_argument("--name", default="routes", help="of the files in --results")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the figures")
     args = parser.parse_args(given)

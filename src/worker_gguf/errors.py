@@ -133,20 +133,21 @@ class ContextLengthExceeded(InvalidRequest):
     code = "context_length_exceeded"
 
     def __init__(
-        self, n_prompt_tokens: int, n_ctx: int, *, n_answer_tokens: int | None = None, param: str | None = None
+        self, n_prompt: int, n_ctx: int, *, n_answer_tokens: int | None = 1, param: str | None = None, hint: str = ""
     ) -> None:
-        """`n_answer_tokens` is the requested maximum length of the answer, which is at least one token."""
+        """`n_answer_tokens` is the requested length of the answer, at least 1. With a `hint`, there is no answer."""
         n_answer = max(1, n_answer_tokens or 0)
         where = "messages" if param == "messages" else "prompt"
+        self.n_prompt_tokens, self.n_ctx = n_prompt, n_ctx
         super().__init__(
-            f"This model's maximum context length is {n_ctx} tokens. However, you requested "
-            f"{n_prompt_tokens + n_answer} tokens ({n_prompt_tokens} in the {where}, {n_answer} in the completion). "
+            f"This model's maximum context length is {n_ctx} tokens, but the input has {n_prompt}. {hint}"
+            if hint
+            else f"This model's maximum context length is {n_ctx} tokens. However, you requested "
+            f"{n_prompt + n_answer} tokens ({n_prompt} in the {where}, {n_answer} in the completion). "
             f"Please reduce the length of the {where} or completion. The prompt exceeds the available context size, of "
             "which at least one token must be left for the answer: shorten it, or raise N_CTX.",
             param=param,
         )
-        self.n_prompt_tokens = n_prompt_tokens
-        self.n_ctx = n_ctx
 
 
 class TemplateError(InvalidRequest):

@@ -96,6 +96,49 @@ def openai_agents(base: str) -> None:
     asyncio.run(run())
 
 
+def responses(base: str) -> None:
+    """OpenAI's client, LangChain and the Agents SDK over the Responses API."""
+    import json
+
+    import openai
+    from agents import Agent, ModelSettings, OpenAIResponsesModel, Runner, function_tool, set_tracing_disabled
+    from langchain.agents import create_agent
+    from langchain_core.tools import tool
+    from langchain_openai import ChatOpenAI
+
+    client = openai.OpenAI(base_url=base, api_key="-")
+    parsed = client.responses.parse(model=MODEL, input=QUESTION, text_format=City, max_output_tokens=200)
+    assert isinstance(parsed.output_parsed, City)
+    weather = openai.pydantic_function_tool(Weather, name="get_weather", description="Get the weather in a city.")
+    function = {"type": "function", **weather["function"]}
+    items: list = [{"role": "user", "content": QUESTION}]
+    asked = {"model": MODEL, "input": items, "tools": [function], "temperature": 0, "max_output_tokens": 60}
+    with client.responses.stream(**asked) as stream:
+        output = stream.get_final_response().output
+    (call,) = (item for item in output if item.type == "function_call")
+    items += [item.model_dump(exclude_none=True, exclude={"parsed_arguments"}) for item in output]
+    result = get_weather(**json.loads(call.arguments))
+    items.append({"type": "function_call_output", "call_id": call.call_id, "output": result})
+    assert client.responses.create(**asked).output_text == ANSWER
+
+    model = ChatOpenAI(base_url=base, api_key="-", model=MODEL, temperature=0, use_responses_api=True)
+    said = create_agent(model, [tool(get_weather)]).invoke({"messages": [("user", QUESTION)]})
+    assert said["messages"][-1].text == ANSWER, said
+    set_tracing_disabled(True)
+
+    async def run() -> None:
+        model = OpenAIResponsesModel(MODEL, openai_client=openai.AsyncOpenAI(base_url=base, api_key="-"))
+        settings = ModelSettings(temperature=0, max_tokens=60, store=False)
+        agent = Agent(name="weather", model=model, tools=[function_tool(get_weather)], model_settings=settings)
+        assert (await Runner.run(agent, QUESTION)).final_output == ANSWER
+        streamed = Runner.run_streamed(agent, QUESTION)
+        async for _ in streamed.stream_events():
+            pass
+        assert streamed.final_output == ANSWER
+
+    asyncio.run(run())
+
+
 def instructor_modes(base: str) -> None:
     import instructor
     import openai
@@ -154,6 +197,7 @@ LOOPS = {
     "langchain": langchain,
     "pydantic-ai-slim": pydantic_ai,
     "openai-agents": openai_agents,
+    "openai responses": responses,
     "instructor": instructor_modes,
     "outlines": outlines_remote,
     "guidance": guidance_remote,
@@ -166,12 +210,13 @@ def main(base: str, names: list[str]) -> int:
         if names and name not in names:
             continue
         RUNS.clear()
+        named = f"{name} {version(name.partition(' ')[0])}"
         try:
             loop(base)
-            print(f"{name} {version(name)}: passed, {len(RUNS)} runs of the tool", flush=True)
+            print(f"{named}: passed, {len(RUNS)} runs of the tool", flush=True)
         except Exception:  # noqa: BLE001
             failed += 1
-            print(f"{name} {version(name)}: failed", flush=True)
+            print(f"{named}: failed", flush=True)
             traceback.print_exc(limit=-4)
     return failed
 

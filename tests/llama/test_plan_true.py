@@ -19,12 +19,13 @@ from bench import models
 from bench.gguf_file import TensorType
 from tests import shapes
 from tests.mtp_models import Architecture, write_mtp
-from tests.tiny_models import write_hybrid, write_mixture, write_recurrent, write_sliding_window
+from tests.tiny_models import write_encoder, write_hybrid, write_mixture, write_recurrent, write_sliding_window
 from worker_gguf.embedded import MODEL_PATH
-from worker_gguf.engine.params import ContextParams, ModelParams
+from worker_gguf.engine.params import ContextParams, ModelParams, PoolingParams
 from worker_gguf.gguf import read_header
+from worker_gguf.gguf.pooling import Pools
 from worker_gguf.llama import backend
-from worker_gguf.llama.context import _native
+from worker_gguf.llama.context import native_params
 from worker_gguf.llama.model import Model
 from worker_gguf.plan import DeviceUse, Layout, Machine, measure
 from worker_gguf.plan.planning import shape_of
@@ -62,13 +63,18 @@ def log_lines() -> Iterator[list[str]]:
 
 
 def context_params(layout: Layout) -> llama_cpp.llama_context_params:
-    return _native(
+    pooling = None
+    n_batch, n_ubatch = layout.n_batch, layout.n_ubatch
+    if (pools := layout.pools) is not None:
+        pooling = PoolingParams(pools.pooling, n_batch, pools.is_whole)
+        n_batch, n_ubatch = layout.n_rows, layout.n_tokens
+    return native_params(
         ContextParams(
             n_ctx=layout.n_ctx,
             n_parallel=layout.n_parallel,
-            n_cells=layout.n_ctx * layout.n_parallel,
-            n_batch=layout.n_batch,
-            n_ubatch=layout.n_ubatch,
+            n_cells=layout.total_cells,
+            n_batch=n_batch,
+            n_ubatch=n_ubatch,
             n_threads=1,
             n_threads_batch=1,
             unified=layout.kv_unified,
@@ -76,6 +82,7 @@ def context_params(layout: Layout) -> llama_cpp.llama_context_params:
             type_k=layout.type_k,
             type_v=layout.type_v,
             swa_full=layout.swa_full,
+            pooling=pooling,
         )
     )
 
@@ -115,6 +122,45 @@ def test_the_plan_is_within_5_percent_of_llama_cpps_dry_run(name: str, tmp_path:
             llama_cpp.llama_free(context)
             compare(measure(model, Machine(1, 1 << 40), layout)[-1], said)
         llama_cpp.llama_model_free(loaded)
+
+
+@pytest.mark.parametrize("name", ["Qwen3-4B", "Llama-3.2-1B", "Gemma-3-12B"])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Layout(8192, 64, True, 256, 256, pools=Pools("last", is_whole=False, has_memory=True)),
+        Layout(2048, 64, True, 256, 256, pools=Pools("mean", is_whole=True, has_memory=True)),
+        Layout(512, 64, True, 1024, 1024, pools=Pools("mean", is_whole=True, has_memory=True)),
+    ],
+)
+def test_the_plan_of_a_decoder_that_pools_is_that_of_the_dry_run(name: str, layout: Layout, tmp_path: Path) -> None:
+    path = shapes.write(shapes.SHAPES[name], tmp_path / "model.gguf")
+    params = llama_cpp.llama_model_default_params()
+    params.no_alloc, params.load_mode, params.n_gpu_layers = True, 0, 0
+    params.use_extra_bufts = False
+    with log_lines() as lines:
+        loaded = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        llama_cpp.llama_free(llama_cpp.llama_init_from_model(loaded, context_params(layout)))
+        said = {
+            "weights": float(llama_cpp.llama_model_size(loaded)),
+            "kv": total(lines, r" size = +([\d.]+) MiB \( *\d+ cells"),
+            "compute": total(lines, r"compute buffer size = +([\d.]+)"),
+        }
+        llama_cpp.llama_model_free(loaded)
+    compare(measure(shape_of(read_header(path)), Machine(1, 1 << 40), layout)[-1], said)
+
+
+def test_the_plan_of_an_encoder_has_no_kv_memory_and_its_compute_buffer_fits(tmp_path: Path) -> None:
+    path = write_encoder(tmp_path / "encoder.gguf")
+    layout = Layout(512, 64, True, 2048, 2048, pools=Pools("mean", is_whole=True, has_memory=False))
+    model = Model(path, ModelParams())
+    with log_lines() as lines:
+        llama_cpp.llama_free(llama_cpp.llama_init_from_model(model.pointer, context_params(layout)))
+    model.close()
+    planned = measure(shape_of(read_header(path)), Machine(1, 1 << 40), layout)[-1]
+    said = total(lines, r"compute buffer size = +([\d.]+)")
+    assert planned.kv_bytes == total(lines, r" size = +([\d.]+) MiB \( *\d+ cells") == 0
+    assert 0.5 * planned.compute_bytes < said < planned.compute_bytes + MIB
 
 
 def test_the_plan_with_an_mtp_layer_is_that_of_both_contexts(tmp_path: Path) -> None:

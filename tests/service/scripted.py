@@ -38,6 +38,11 @@ class Letters:
 
     n_tokens = 0x11000
     adds_bos = False
+    adds_eos = False
+    adds_separator = False
+    bos: int | None = None
+    eos: int | None = None
+    separator: int | None = None
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         if parse_special and text in CONTROLS:

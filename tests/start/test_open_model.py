@@ -97,12 +97,13 @@ def test_the_log_says_in_one_sentence_what_was_weighed(caplog: pytest.LogCapture
 
 
 @BOTH
-def test_an_encoder_loads_and_draws_no_token(tmp_path: Path, is_first: bool) -> None:
+def test_an_encoder_loads_and_makes_a_vector(tmp_path: Path, is_first: bool) -> None:
     loaded = opened(write_encoder(tmp_path / "encoder.gguf"), is_first=is_first)
     loaded.stop()
     assert loaded.describe()["model"]["capabilities"] == ["embedding"]
-    (token,) = (check for check in loaded.checks if check.name == "token")
-    assert (token.ok, token.reason) == (True, "none drawn: the model does not generate text")
+    (vector,) = (check for check in loaded.checks if check.name == "vector")
+    assert (vector.ok, vector.reason) == (True, "one was computed")
+    assert "token" not in {check.name for check in loaded.checks}
 
 
 @BOTH

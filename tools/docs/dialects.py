@@ -12,12 +12,14 @@ from worker_gguf.protocol.bodies import Common
 from worker_gguf.protocol.ollama.bodies import OllamaChat, OllamaGenerate, OllamaRequest
 from worker_gguf.protocol.ollama.names import IGNORED_OPTIONS, OPTIONS
 from worker_gguf.protocol.parameters import ALIASES
+from worker_gguf.protocol.pooling.bodies import EmbeddingsBody, PoolingBody, RerankBody, ScoreBody
 from worker_gguf.protocol.responses.bodies import InputTokensBody, ResponsesBody
 
 __all__ = ["DIALECT_PAGES", "dialect_pages"]
 
 # The tables of each page by their names: a body, or the part of it that its parent does not have.
 DIALECT_PAGES: dict[str, dict[str, type[BaseModel]]] = {
+    "embeddings.md": {"shared": PoolingBody, "embeddings": EmbeddingsBody, "rerank": RerankBody, "score": ScoreBody},
     "responses.md": {"both": InputTokensBody, "responses": ResponsesBody},
     "ollama.md": {"both": OllamaRequest, "chat": OllamaChat, "generate": OllamaGenerate},
 }

@@ -3,9 +3,14 @@ that opens them."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import Struct
 
-__all__ = ["ContextParams", "ModelParams", "VocabularySize"]
+__all__ = ["ContextParams", "ModelParams", "PoolingParams", "PoolingType", "VocabularySize"]
+
+PoolingType = Literal["mean", "cls", "last", "rank"]
+"""How a text becomes one vector: the mean over its tokens, its first or its last token; "rank" makes scores of it."""
 
 
 class VocabularySize(Struct, frozen=True):
@@ -33,11 +38,20 @@ class ModelParams(Struct, frozen=True):
     vocabulary_size: VocabularySize | None = None
 
 
+class PoolingParams(Struct, frozen=True):
+    """Inputs of `n_packed` tokens are computed together. With `is_whole`, an input must be computed in one decode."""
+
+    type: PoolingType
+    n_packed: int
+    is_whole: bool
+
+
 class ContextParams(Struct, frozen=True):
     """`n_ctx` is the number of tokens of one sequence, `n_cells` that of all sequences together.
 
     `n_rows` is the maximum number of rows of logits in one decode, of all sequences together. Without `swa_full`,
-    layers with a sliding window keep only the window.
+    layers with a sliding window keep only the window. With `pooling`, the model pools and draws no token; `n_ctx` is
+    then the number of tokens of the longest input, and `n_parallel` that of the inputs that a decode may have.
     """
 
     n_ctx: int
@@ -55,3 +69,4 @@ class ContextParams(Struct, frozen=True):
     rope_freq_scale: float = 0.0
     n_rows: int = 0
     swa_full: bool = True
+    pooling: PoolingParams | None = None

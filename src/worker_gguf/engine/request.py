@@ -1,4 +1,4 @@
-"""A generation request as frozen values. Knows nothing of HTTP, templates or llama.cpp."""
+"""A request to generate, or to pool an input, as frozen values. Knows nothing of HTTP, templates or llama.cpp."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ __all__ = [
     "Constraint",
     "GenerationRequest",
     "GrammarKind",
+    "PoolingRequest",
     "SamplingParams",
     "Thinking",
 ]
@@ -139,3 +140,15 @@ class GenerationRequest(Struct, frozen=True):
         """It asks for something that samplers cannot do, and must be prepared before it runs."""
         has_budget = self.thinking is not None and self.thinking.budget is not None
         return self.constraint is not None or has_budget or bool(self.banned_texts)
+
+
+class PoolingRequest(Struct, frozen=True):
+    """One input of which a model makes a vector or scores: its text, or its pair of texts, as token ids.
+
+    `deadline_s` and `priority` are those of a GenerationRequest.
+    """
+
+    id: str
+    prompt: tuple[int, ...]
+    priority: int = 0
+    deadline_s: float | None = None

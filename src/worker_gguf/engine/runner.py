@@ -10,7 +10,21 @@ from msgspec import Struct
 from worker_gguf.engine.batch import Batch, StepResult
 from worker_gguf.engine.request import GenerationRequest
 
-__all__ = ["Limits", "Runner", "SpecialTokens"]
+__all__ = ["Limits", "PoolingLimits", "Runner", "SpecialTokens"]
+
+
+class PoolingLimits(Struct, frozen=True):
+    """The further limits of a model that pools.
+
+    The result of an input has `n_values` numbers: those of a vector, or the scores if the model `ranks`. A step packs
+    inputs of `n_packed` tokens together. With `is_whole`, an input must be computed in one step, and a longer one has a
+    step of its own; otherwise it is computed in parts.
+    """
+
+    n_values: int
+    n_packed: int
+    is_whole: bool
+    ranks: bool = False
 
 
 class Limits(Struct, frozen=True):
@@ -22,7 +36,8 @@ class Limits(Struct, frozen=True):
     prefix of a slot's tokens can be reused, and "whole" if only all of them can (a recurrent memory keeps one state and
     cannot be cut). `saved_prefix` is the same for a state that was saved and loaded again (one of a sliding window has
     only the window). `n_rows` is the maximum number of rows of logits in one step; more than `n_slots` leave room for
-    guessed tokens.
+    guessed tokens. A model that pools has `pooling`: then `n_slots` is the maximum number of inputs in one step, and
+    `n_ctx` that of the tokens of one input.
     """
 
     n_slots: int
@@ -33,6 +48,7 @@ class Limits(Struct, frozen=True):
     prefix: Literal["any", "whole"] = "any"
     saved_prefix: Literal["any", "whole"] = "any"
     n_rows: int = 0
+    pooling: PoolingLimits | None = None
 
 
 class SpecialTokens(Struct, frozen=True):

@@ -11,8 +11,10 @@ from pathlib import Path
 from worker_gguf import interpreter
 from worker_gguf.engine.runner import Limits
 from worker_gguf.engine_process.first_token import first_token
+from worker_gguf.engine_process.first_vector import first_vector
 from worker_gguf.engine_process.log import LogSender, say_last
 from worker_gguf.engine_process.loop import Loop
+from worker_gguf.engine_process.pooling_loop import PoolingLoop
 from worker_gguf.engine_process.preparation import run_beside
 from worker_gguf.errors import ModelInvalid, WorkerError
 from worker_gguf.link.channel import Channel
@@ -41,6 +43,7 @@ from worker_gguf.llama.model import Model
 from worker_gguf.llama.mtp import MtpDrafter
 from worker_gguf.llama.offload import gpu_backends
 from worker_gguf.llama.parent import continue_with_end_of_parent
+from worker_gguf.llama.pooling import LlamaPooler, PoolingContext
 from worker_gguf.llama.runner import LlamaRunner
 
 __all__ = ["Server"]
@@ -69,6 +72,7 @@ class Server:
         self._name = ""
         self._runner: LlamaRunner | None = None
         self._drafter: LlamaDrafter | MtpDrafter | None = None
+        self._pooler: LlamaPooler | None = None
 
     def run(self) -> None:
         """Return when the worker process sends Stop. Raises ChannelClosed if it ends."""
@@ -154,6 +158,8 @@ class Server:
     def _open(self, command: OpenContext) -> ContextOpened:
         model = self._model
         assert model is not None, "no model is loaded"
+        if command.params.pooling is not None:
+            return self._open_pooling(model, command)
         context = Context(model, command.params)
         opened_s = time.perf_counter()
         runner = LlamaRunner(model, context, n_sampling_threads=command.n_sampling_threads)
@@ -179,6 +185,23 @@ class Server:
             gpu_free_bytes=tuple(gpu.free_bytes for gpu in read_machine().gpus),
         )
 
+    def _open_pooling(self, model: Model, command: OpenContext) -> ContextOpened:
+        context = PoolingContext(model, command.params)
+        opened_s = time.perf_counter()
+        self._pooler = LlamaPooler(context)
+        first: float | WorkerError | None = None
+        if command.draws_first:
+            with context.limiting_threads(max(1, n_cores() - _CORES_OF_THE_WORKER)):
+                first = first_vector(self._pooler, command.bos)
+        return ContextOpened(
+            limits=self._pooler.limits,
+            opened_s=opened_s,
+            first_logprob=None,
+            first_error=first.message if isinstance(first, WorkerError) else None,
+            gpu_free_bytes=tuple(gpu.free_bytes for gpu in read_machine().gpus),
+            first_length=None if isinstance(first, WorkerError) else first,
+        )
+
     def _open_draft(self, command: OpenContext, limits: Limits, context: Context) -> LlamaDrafter | MtpDrafter | None:
         """Open the context that guesses tokens, if the plan has one, and compute with it. Raises ModelInvalid."""
         if (params := command.draft) is None:
@@ -196,8 +219,11 @@ class Server:
         return drafter
 
     def _serve(self, command: Serve) -> None:
-        assert self._runner is not None, "no context is open"
         interpreter.for_requests()
+        if self._pooler is not None:
+            PoolingLoop(self._pooler, self._channel).run()
+            return
+        assert self._runner is not None, "no context is open"
         self._runner.adopt(command.special)
         if self._drafter is not None:
             self._drafter.adopt(command.special)

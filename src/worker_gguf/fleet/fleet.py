@@ -21,9 +21,9 @@ from worker_gguf.latch import Latch
 from worker_gguf.observe.metrics import Metrics, ModelCounts
 from worker_gguf.protocol.calls import ReadyCall
 from worker_gguf.protocol.models import ModelCard, ModelStatus, names_meant
-from worker_gguf.protocol.route import Generation, Listing
+from worker_gguf.protocol.route import Listing
 from worker_gguf.service.request import Answer, Request, Stream
-from worker_gguf.service.service import check_generates, listed, not_served, parse, ready, time_limit_s
+from worker_gguf.service.service import check_ability, listed, not_served, parse, ready, time_limit_s
 from worker_gguf.start.loaded import describe_machine
 from worker_gguf.start.start import SHUTTING_DOWN
 
@@ -81,8 +81,7 @@ class Fleet:
             return Answer(task.answer(listed(request, models, self._card_of)))
         model = self._named(_model_named_in(request.body))
         # No model is loaded for a request that any model would refuse.
-        if isinstance(task, Generation):
-            check_generates(model.card)
+        check_ability(model.card, task)
         call = await parse(task, request.body, model.defaults)
         if isinstance(call, ReadyCall) and not call.needs_model:
             return ready(call, model.card)

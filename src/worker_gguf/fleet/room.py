@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from worker_gguf.errors import NotEnoughMemory
 from worker_gguf.gguf import ModelHeader
 from worker_gguf.plan import GPU_CONTEXT_BYTES, Constraints, Machine, MemoryPlan, ModelShape, plan_memory
-from worker_gguf.plan.planning import constraints_of, first_visible, shape_of, visible, wants_mtp
+from worker_gguf.plan.planning import constraints_of, first_visible, pools_for, shape_of, visible, wants_mtp
 from worker_gguf.settings import Settings
 
 __all__ = ["Footprint", "Need", "Room", "footprint_of", "least", "need_of", "without"]
@@ -38,8 +38,9 @@ class Need(Struct, frozen=True):
 
 
 def need_of(header: ModelHeader, settings: Settings) -> Need:
-    constraints = constraints_of(settings, shares_memory=True)
-    shape = shape_of(header, has_mtp=wants_mtp(header, settings))
+    pools = pools_for(header, settings)
+    constraints = constraints_of(settings, pools=pools, shares_memory=True)
+    shape = shape_of(header, has_mtp=pools is None and wants_mtp(header, settings))
     return Need(shape, constraints, lambda machine: visible(machine, settings))
 
 

@@ -1,25 +1,26 @@
-"""The answers in progress: turns the reports of an engine process into events for the callers.
+"""The answers in progress, and the inputs that are pooled: turns the reports of an engine process into events.
 
 Used under the lock of its engine.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Protocol
 
 from msgspec import Struct, field
 
 from worker_gguf.engine.batch import Logprob
-from worker_gguf.engine.request import GenerationRequest
+from worker_gguf.engine.request import GenerationRequest, PoolingRequest
 from worker_gguf.engine.stats import EngineStats
 from worker_gguf.engine.updates import FinishReason
 from worker_gguf.errors import QueueFull, WorkerError
 from worker_gguf.generation.detokenizer import Detokenizer
-from worker_gguf.generation.events import Delta, Event, Finished, PromptLogprobs, TokenLogprob, Usage
+from worker_gguf.generation.events import Delta, Event, Finished, Pooled, PromptLogprobs, TokenLogprob, Usage
 from worker_gguf.generation.progress import Progress
 from worker_gguf.generation.stream import EventStream, Outbox
 from worker_gguf.link.errors import error_of
-from worker_gguf.link.messages import Add, Ending, Step
+from worker_gguf.link.messages import Add, Ending, Pool, Step
 
 __all__ = ["Answers", "Pieces"]
 
@@ -33,16 +34,18 @@ class Pieces(Protocol):
 
 
 class _Answer(Struct, eq=False):
-    """An answer in progress: the request, the stream and index that get its events, and its text so far.
+    """An answer in progress: the command that began it, the stream and index that get its events, its text so far.
 
-    `tokens` are those since the last delta.
+    `tokens` are those since the last delta. With `scores_prompt`, the log-probabilities of the prompt are wanted. An
+    input that is pooled has no text.
     """
 
-    request: GenerationRequest
+    command: Add | Pool
     stream: EventStream
     index: int
-    start_by_s: float | None
     text: Detokenizer
+    shown: frozenset[int] = frozenset()
+    scores_prompt: bool = False
     tokens: list[int] = field(default_factory=list)
 
     @property
@@ -59,18 +62,35 @@ class Answers:
         self._open: dict[int, _Answer] = {}
         self._numbers: dict[str, int] = {}
         self._last_number = 0
+        self._n_inputs: Counter[EventStream] = Counter()
+        self._n_freed = 0
         self._outbox: Outbox = {}
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(self, request: GenerationRequest, stream: EventStream, index: int, start_by_s: float | None) -> int:
-        """Open an answer and return its number."""
-        self._last_number += 1
-        text = Detokenizer(request.stop, keeps_stop=request.keeps_stop)
-        self._open[self._last_number] = _Answer(request, stream, index, start_by_s, text)
-        self._numbers[request.id] = self._last_number
-        return self._last_number
+    def open(
+        self, request: GenerationRequest | PoolingRequest, stream: EventStream, index: int, start_by_s: float | None
+    ) -> int:
+        """Open an answer and return its number. All inputs of a stream take one place, and each answer one."""
+        self._last_number = number = self._last_number + 1
+        if isinstance(request, PoolingRequest):
+            # The numbers of a group follow each other, and its first one stands for it.
+            pool = Pool(number=number, request=request, group=number - index, start_by_s=start_by_s)
+            answer = _Answer(pool, stream, index, Detokenizer())
+            self._n_inputs[stream] += 1
+        else:
+            answer = _Answer(
+                Add(number=number, request=request, start_by_s=start_by_s),
+                stream,
+                index,
+                Detokenizer(request.stop, keeps_stop=request.keeps_stop),
+                shown=request.shown,
+                scores_prompt=request.prompt_logprobs is not None,
+            )
+        self._open[number] = answer
+        self._numbers[request.id] = number
+        return number
 
     def number_of(self, request_id: str) -> int | None:
         return self._numbers.get(request_id)
@@ -78,10 +98,9 @@ class Answers:
     def numbers(self) -> list[int]:
         return list(self._open)
 
-    def command(self, number: int) -> Add:
+    def command(self, number: int) -> Add | Pool:
         """Return the command that adds an open answer to a process."""
-        answer = self._open[number]
-        return Add(number=number, request=answer.request, start_by_s=answer.start_by_s)
+        return self._open[number].command
 
     def step(self, step: Step) -> list[int]:
         """Apply a report. Returns the numbers of the answers that a stop text ended, which the process must finish."""
@@ -90,8 +109,8 @@ class Answers:
             if (answer := self._open.get(number)) is not None:
                 if answer.progress.admitted_s is None:
                     answer.progress.admitted_s = step.admitted_s
-                    if answer.request.prompt_logprobs is not None:
-                        first = answer.request.prompt[0]
+                    if answer.scores_prompt:
+                        first = answer.command.request.prompt[0]
                         piece = self._pieces.control_piece(first)
                         self._emit(answer, PromptLogprobs((TokenLogprob(first, piece, None),)))
                 answer.progress.cached_tokens = n_cached
@@ -106,6 +125,14 @@ class Answers:
                     self.end(number, "stop", step.time_s)
                     stopped.append(number)
         return stopped
+
+    def pooled(self, step: Step) -> list[int]:
+        """Apply the numbers of inputs in a report. Returns the numbers of the answers that they ended."""
+        ended = [(number, values) for number, values in step.pooled if number in self._open]
+        for number, values in ended:
+            self._emit(self._open[number], Pooled(values))
+            self.end(number, "stop", step.time_s)
+        return [number for number, _ in ended]
 
     def ended(self, ending: Ending, time_s: float, retry_after_s: int) -> FinishReason | None:
         """Apply an ending. Returns the reason, or None if the answer had ended before.
@@ -144,7 +171,8 @@ class Answers:
         `n_generated` is the number of drawn tokens, by default those of the text. `end_token` ended the answer.
         """
         answer = self._open.pop(number)
-        del self._numbers[answer.request.id]
+        del self._numbers[answer.command.request.id]
+        self._free_place(answer)
         progress = answer.progress
         rest = answer.text.flush()
         if (rest or answer.tokens) and reason in ("stop", "length"):
@@ -155,6 +183,19 @@ class Answers:
         self._stats.prompt_tokens += usage.prompt_tokens
         self._stats.cached_tokens += usage.cached_tokens
         self._emit(answer, Finished(reason, usage, answer.text.stop, error, end_token))
+
+    def take_freed(self) -> int:
+        """Return the number of places that have become free since the last call."""
+        n_freed, self._n_freed = self._n_freed, 0
+        return n_freed
+
+    def _free_place(self, answer: _Answer) -> None:
+        if isinstance(answer.command, Pool):
+            self._n_inputs[answer.stream] -= 1
+            if self._n_inputs[answer.stream]:
+                return
+            del self._n_inputs[answer.stream]
+        self._n_freed += 1
 
     def collect(self) -> Outbox:
         """Return the events gathered since the last call."""
@@ -167,7 +208,7 @@ class Answers:
         progress.completion_tokens += 1
         if progress.first_token_s is None:
             progress.first_token_s = time_s
-        is_shown = token in answer.request.shown
+        is_shown = token in answer.shown
         text = answer.text.push(self._pieces.control_piece(token) if is_shown else self._pieces.piece(token))
         answer.tokens.append(token)
         if text or logprob is not None:

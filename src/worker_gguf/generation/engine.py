@@ -13,16 +13,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, Protocol
 
-from worker_gguf.engine.request import GenerationRequest
+from worker_gguf.engine.request import GenerationRequest, PoolingRequest
 from worker_gguf.engine.runner import Limits
 from worker_gguf.engine.stats import EngineStats
 from worker_gguf.engine.updates import FinishReason
-from worker_gguf.errors import EngineCrashed, InvalidRequest, NotReady, QueueFull, WorkerError
+from worker_gguf.errors import EngineCrashed, NotReady, WorkerError
 from worker_gguf.generation.answers import Answers, Pieces
 from worker_gguf.generation.measures import measure
+from worker_gguf.generation.places import Places
 from worker_gguf.generation.progress import Progress
 from worker_gguf.generation.stream import EventStream, deliver
-from worker_gguf.generation.turnover import Turnover
 from worker_gguf.latch import Latch
 from worker_gguf.link.messages import Command, Finish, Report, Step, Stop
 from worker_gguf.link.process import EngineDied
@@ -93,7 +93,7 @@ class Engine:
         self._answers = Answers(pieces, self.stats)
         self._queue_timeout_s = queue_timeout_s
         self._clock = clock
-        self._turnover = Turnover()
+        self._places = Places(limits.n_slots, max_queue)
         self._lock = threading.Lock()
         self._on_idle: list[Latch] = []
         self._stopping = False
@@ -127,8 +127,12 @@ class Engine:
 
     # --- requests -------------------------------------------------------------------------------------------------
 
-    def submit(self, *requests: GenerationRequest, on_ended: Callable[[], None] | None = None) -> EventStream:
-        """Submit requests as one group. Call it on the event loop that reads the stream.
+    def submit(
+        self, *requests: GenerationRequest | PoolingRequest, on_ended: Callable[[], None] | None = None
+    ) -> EventStream:
+        """Submit requests as one group, of the kind that the model serves. Call it on the loop that reads the stream.
+
+        Each answer takes a place in the queue, but all inputs of a model that pools take one together.
 
         Raises InvalidRequest if the worker can never take so many, QueueFull if it cannot take them now, and NotReady
         if the engine is stopping or given up. Later failures arrive as the ending of a request. Requests that arrive
@@ -143,28 +147,14 @@ class Engine:
                 raise NotReady(self.failure.message)
             if self._stopping:
                 raise NotReady("The worker is stopping and accepts no more requests.")
-            self._check_room(len(requests))
+            self._places.take(1 if self.limits.pooling else len(requests), now_s)
             for index, request in enumerate(requests):
                 # Only the first request of a group must start in time: the others may have to wait for each other.
                 start_by_s = None if index or self._queue_timeout_s is None else now_s + self._queue_timeout_s
                 number = self._answers.open(request, stream, index, start_by_s)
                 if self.is_running:
                     self._link.send(self._answers.command(number))
-            if self._is_full:
-                self._turnover.filled(now_s)
         return stream
-
-    def _check_room(self, n: int) -> None:
-        most = self.limits.n_slots + self.max_queue
-        if n > most:
-            raise InvalidRequest(
-                f"{n} answers at once are more than the {most} that this worker can take. Ask for fewer, or raise "
-                "MAX_QUEUE.",
-                param="n",
-            )
-        if self.n_open + n > most:
-            n_missing = self.n_open + n - most
-            raise QueueFull.of(self.n_open, most, self._turnover.seconds_until(n_missing, self._clock()))
 
     def cancel(self, request_id: str) -> None:
         """Cancel a request. Its slot is free before a later request needs it. Does nothing if it has ended."""
@@ -192,11 +182,6 @@ class Engine:
     def n_open(self) -> int:
         """Number of submitted requests that have not ended."""
         return len(self._answers)
-
-    @property
-    def _is_full(self) -> bool:
-        """More requests are open than there are slots."""
-        return self.n_open > self.limits.n_slots
 
     async def idle(self) -> None:
         """Return when no request is open."""
@@ -227,8 +212,10 @@ class Engine:
             for number in self._answers.step(step):
                 self._link.send(Finish(number=number))
                 self._count_ending("stop")
+            for _ in self._answers.pooled(step):
+                self._count_ending("stop")
             for ending in step.endings:
-                retry_after_s = self._turnover.seconds_until(1, step.time_s)
+                retry_after_s = self._places.seconds_until(1, step.time_s)
                 if (reason := self._answers.ended(ending, step.time_s, retry_after_s)) is not None:
                     self._count_ending(reason)
 
@@ -237,6 +224,7 @@ class Engine:
         """Hold the lock, and deliver the new events after it is released: their callbacks may take other locks."""
         with self._lock:
             yield
+            self._places.free(self._answers.take_freed(), self._clock())
             outbox = self._answers.collect()
         deliver(outbox)
 
@@ -253,7 +241,6 @@ class Engine:
 
     def _count_ending(self, reason: str) -> None:
         self.stats.finished[reason] += 1
-        self._turnover.ended(self._clock(), is_full=self._is_full)
         if not self.n_open:
             waiting, self._on_idle = self._on_idle, []
             for latch in waiting:

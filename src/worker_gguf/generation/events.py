@@ -1,4 +1,4 @@
-"""The events of one request: any number of deltas, then exactly one Finished."""
+"""The events of one request: any number of deltas, or one Pooled, then exactly one Finished."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from msgspec import Struct
 from worker_gguf.engine.updates import FinishReason
 from worker_gguf.errors import WorkerError
 
-__all__ = ["Delta", "Event", "FinishReason", "Finished", "PromptLogprobs", "TokenLogprob", "Usage"]
+__all__ = ["Delta", "Event", "FinishReason", "Finished", "Pooled", "PromptLogprobs", "TokenLogprob", "Usage"]
 
 
 class TokenLogprob(Struct, frozen=True):
@@ -49,6 +49,12 @@ class PromptLogprobs(Struct, frozen=True):
     tokens: tuple[TokenLogprob, ...]
 
 
+class Pooled(Struct, frozen=True):
+    """The vector or the scores of an input, as the model gives them: little-endian 32-bit floats, not normalised."""
+
+    values: bytes
+
+
 class Finished(Struct, frozen=True):
     """The only ending of a request.
 
@@ -63,4 +69,4 @@ class Finished(Struct, frozen=True):
     end_token: int | None = None
 
 
-Event = PromptLogprobs | Delta | Finished
+Event = PromptLogprobs | Delta | Pooled | Finished

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from worker_gguf.gguf.header import ModelHeader
 
-__all__ = ["Abilities", "Pooling", "abilities_of"]
+__all__ = ["Abilities", "Pooling", "abilities_of", "is_encoder"]
 
 Pooling = Literal["mean", "cls", "last", "rank"]
 
@@ -44,7 +44,11 @@ def abilities_of(header: ModelHeader) -> Abilities:
         return Abilities(generates=False, sees=True)
     pooling = header.get("pooling_type")
     pools = _POOLINGS.get(pooling) if isinstance(pooling, int) else None
-    is_encoder = header.architecture in _ENCODERS or header.get("attention.causal") is False
-    if is_encoder:
+    if is_encoder(header):
         return Abilities(generates=False, pools=pools or "mean")
     return Abilities(generates=pools != "rank", pools=pools)
+
+
+def is_encoder(header: ModelHeader) -> bool:
+    """Return whether the tokens of a text see those after them, so that none can be drawn."""
+    return header.architecture in _ENCODERS or header.get("attention.causal") is False

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from worker_gguf.engine.batch import Logprob
 from worker_gguf.engine.params import ContextParams, ModelParams
-from worker_gguf.engine.request import GenerationRequest
+from worker_gguf.engine.request import GenerationRequest, PoolingRequest
 from worker_gguf.engine.runner import Limits, SpecialTokens
 from worker_gguf.engine.updates import FinishReason
 from worker_gguf.plan import Machine
@@ -32,6 +32,7 @@ __all__ = [
     "Look",
     "ModelLoaded",
     "OpenContext",
+    "Pool",
     "Progress",
     "Report",
     "Serve",
@@ -78,9 +79,9 @@ class LoadDraft(Message, frozen=True):
 class OpenContext(Message, frozen=True):
     """Open the context of the loaded model. Answered by ContextOpened.
 
-    With `draws_first`, a first token is drawn after the token `bos`, which shows whether the model computes. `draft`
-    has the parameters of the context that guesses tokens: that of the draft model, if one is loaded, or that of the
-    model's own MTP layer.
+    With `draws_first`, a first token is drawn after the token `bos`, or a first vector is made of it if the context
+    pools. That shows whether the model computes. `draft` has the parameters of the context that guesses tokens: that of
+    the draft model, if one is loaded, or that of the model's own MTP layer.
     """
 
     params: ContextParams
@@ -111,6 +112,15 @@ class Add(Message, frozen=True):
     start_by_s: float | None
 
 
+class Pool(Message, frozen=True):
+    """Add an input for a model that pools. All inputs of one request of a client have the same `group`."""
+
+    number: int
+    request: PoolingRequest
+    group: int
+    start_by_s: float | None
+
+
 class Finish(Message, frozen=True):
     """End a request. Does nothing if it has ended already. Nothing is reported about it any more."""
 
@@ -121,7 +131,7 @@ class Stop(Message, frozen=True):
     """End the process."""
 
 
-Command = Look | LoadModel | LoadDraft | OpenContext | Serve | Add | Finish | Stop
+Command = Look | LoadModel | LoadDraft | OpenContext | Serve | Add | Pool | Finish | Stop
 
 
 # --- reports ----------------------------------------------------------------------------------------------------------
@@ -182,7 +192,8 @@ class ContextOpened(Message, frozen=True):
 
     `first_error` is the error of its computation. `opened_s` is the reading of `time.perf_counter` when the context was
     open and the first token not yet drawn. `gpu_free_bytes` is the free memory of each GPU after that token, for which
-    llama.cpp loads kernels and takes workspaces.
+    llama.cpp loads kernels and takes workspaces. A context that pools draws no token: `first_length` is the Euclidean
+    length of its first vector, or of its first scores.
     """
 
     limits: Limits
@@ -190,6 +201,7 @@ class ContextOpened(Message, frozen=True):
     first_logprob: float | None
     first_error: str | None
     gpu_free_bytes: tuple[int, ...] = ()
+    first_length: float | None = None
 
 
 class Ending(Message, frozen=True):
@@ -213,7 +225,7 @@ class Step(Message, frozen=True):
     were guesses, and `guessed_right` of them became part of an answer. `drafted` and `drafted_right` are the parts of
     these that a draft model guessed, in `draft_seconds`. `constrained` tokens were held to a grammar, whose masks took
     `mask_seconds`. `scored` has the log-probabilities of further tokens of prompts. `saved_bytes` is the content of the
-    prompt cache.
+    prompt cache. `pooled` has the numbers of inputs as little-endian 32-bit floats; these inputs end in the same step.
     """
 
     time_s: float
@@ -239,6 +251,7 @@ class Step(Message, frozen=True):
     constrained: int = 0
     mask_seconds: float = 0.0
     scored: list[tuple[int, tuple[Logprob, ...]]] = []
+    pooled: list[tuple[int, bytes]] = []
 
 
 class Logged(Message, frozen=True):

@@ -11,14 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker_gguf.engine.batch import Chunk
-from worker_gguf.engine.params import ContextParams
+from worker_gguf.engine.params import ContextParams, PoolingType
 from worker_gguf.errors import ModelError, NotEnoughMemory
 from worker_gguf.llama import backend
 from worker_gguf.llama.bindings import extensions, llama_cpp
 from worker_gguf.llama.candidates import Floats
 from worker_gguf.llama.model import Model
 
-__all__ = ["Context", "DecodeFailed", "Follower", "NoSpace", "State"]
+__all__ = [
+    "BatchBuffers",
+    "Context",
+    "DecodeFailed",
+    "Follower",
+    "NoSpace",
+    "State",
+    "limiting_threads",
+    "native_params",
+    "why_no_context",
+]
 
 State = NDArray[np.uint8]
 """The memory of one sequence as bytes, in llama.cpp's own format."""
@@ -29,6 +39,8 @@ KV_TYPES = {
 }  # fmt: skip
 # llama.h: enum llama_flash_attn_type
 FLASH_ATTN = {"auto": -1, "off": 0, "on": 1}
+# llama.h: enum llama_pooling_type
+POOLINGS: dict[PoolingType, int] = {"mean": 1, "cls": 2, "last": 3, "rank": 4}
 
 
 class NoSpace(Exception):
@@ -69,17 +81,17 @@ class Context:
         self._is_recurrent = model.is_recurrent
         self._window = model.window
         backend.forget_errors()
-        native = _native(params)
+        native = native_params(params)
         if is_mtp:
             native.ctx_type = llama_cpp.LLAMA_CONTEXT_TYPE_MTP
         pointer = llama_cpp.llama_init_from_model(model.pointer, native)
         if not pointer:
-            raise _why_no_context(params)
+            raise why_no_context(params)
         self._pointer: llama_cpp.llama_context_p | None = pointer
         self._memory = llama_cpp.llama_get_memory(pointer)
         self.n_ctx_seq: int = llama_cpp.llama_n_ctx_seq(pointer)
         self.n_ctx_total: int = llama_cpp.llama_n_ctx(pointer)
-        self._batch = _BatchBuffers(params.n_batch)
+        self._batch = BatchBuffers(params.n_batch)
         self._logits: Floats = np.empty((0, self.n_vocab), np.float32)
         self._logits_at = 0
 
@@ -112,12 +124,8 @@ class Context:
     @contextmanager
     def limiting_threads(self, most: int) -> Iterator[None]:
         """Compute with at most `most` threads while the block runs."""
-        usual = self.params.n_threads, self.params.n_threads_batch
-        llama_cpp.llama_set_n_threads(self._pointer, *(min(n, most) for n in usual))
-        try:
+        with limiting_threads(self._pointer, self.params, most):
             yield
-        finally:
-            llama_cpp.llama_set_n_threads(self._pointer, *usual)
 
     def give_hidden_rows(self) -> None:
         """Let each decode give the hidden rows of all its tokens.
@@ -198,7 +206,18 @@ class Context:
             self._pointer = None
 
 
-class _BatchBuffers:
+@contextmanager
+def limiting_threads(pointer: llama_cpp.llama_context_p | None, params: ContextParams, most: int) -> Iterator[None]:
+    """Let a context compute with at most `most` threads while the block runs."""
+    usual = params.n_threads, params.n_threads_batch
+    llama_cpp.llama_set_n_threads(pointer, *(min(n, most) for n in usual))
+    try:
+        yield
+    finally:
+        llama_cpp.llama_set_n_threads(pointer, *usual)
+
+
+class BatchBuffers:
     """A llama_batch over numpy arrays: filling it takes a few slice assignments, not a ctypes write per token."""
 
     def __init__(self, n_batch: int) -> None:
@@ -244,7 +263,7 @@ def _bytes_of(state: State) -> ctypes._Pointer[ctypes.c_uint8]:
     return state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
-def _native(params: ContextParams) -> llama_cpp.llama_context_params:
+def native_params(params: ContextParams) -> llama_cpp.llama_context_params:
     native = llama_cpp.llama_context_default_params()
     native.n_ctx = params.n_cells
     native.n_batch = params.n_batch
@@ -264,10 +283,14 @@ def _native(params: ContextParams) -> llama_cpp.llama_context_params:
     # With it, the tokens before a sliding window are kept, so that prefixes can be reused.
     native.swa_full = params.swa_full
     native.no_perf = True
+    if params.pooling is not None:
+        native.embeddings = True
+        native.pooling_type = POOLINGS[params.pooling.type]
+        native.n_outputs_max = params.n_batch  # every token is an output
     return native
 
 
-def _why_no_context(params: ContextParams) -> ModelError:
+def why_no_context(params: ContextParams) -> ModelError:
     lines = backend.recent_errors()
     reported = " ".join(lines[-3:]) or "llama.cpp gave no reason."
     if any("alloc" in line for line in lines):

@@ -57,6 +57,8 @@ class Vocabulary:
         self.kind: int = llama_cpp.llama_vocab_type(self.pointer)
         """llama.h: enum llama_vocab_type."""
         self.adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(self.pointer))
+        self.adds_eos = bool(llama_cpp.llama_vocab_get_add_eos(self.pointer))
+        self.adds_separator = bool(llama_cpp.llama_vocab_get_add_sep(self.pointer))
         self._bos: int | None = None
         self._eos: int | None = None
         self._pieces: list[bytes | None] = [None] * self.n_tokens
@@ -119,6 +121,12 @@ class Vocabulary:
         if self._eos is not None:
             return self._eos
         token = llama_cpp.llama_vocab_eos(self.pointer)
+        return None if token == _NONE else int(token)
+
+    @property
+    def separator(self) -> int | None:
+        """The token between two texts."""
+        token = llama_cpp.llama_vocab_sep(self.pointer)
         return None if token == _NONE else int(token)
 
     def token_text(self, token: int | None) -> str:

@@ -6,6 +6,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from worker_gguf.gguf.pooling import Pools
+
 __all__ = ["CELL_PAD", "LEAST_ROWS", "MOST_ROWS", "Layout"]
 
 LEAST_ROWS: Final = 17
@@ -40,10 +42,17 @@ class Layout(Struct, frozen=True):
     """Whether layers with a sliding window keep all tokens."""
     speculates: bool = True
     """Whether a step may have rows of logits for guessed tokens."""
+    pools: Pools | None = None
+    """How the model pools. Then `n_ctx` is the length of the longest input, and a step packs `n_batch` tokens."""
 
     @property
     def n_rows(self) -> int:
-        """Rows of logits in one step: one for each sequence, and those of guessed tokens."""
+        """Rows of logits in one step: one for each sequence, and those of guessed tokens.
+
+        A model that pools has one for each token, even if it computes none.
+        """
+        if self.pools is not None:
+            return self.n_tokens if self.pools.is_whole else self.n_batch
         if not self.speculates:
             return self.n_parallel
         return max(self.n_parallel, min(2 * self.n_parallel, MOST_ROWS), LEAST_ROWS)
@@ -51,6 +60,10 @@ class Layout(Struct, frozen=True):
     @property
     def total_cells(self) -> int:
         """Cells of all sequences together, before padding."""
+        if self.pools is not None:
+            # Of inputs that are computed in parts, the longest one may be in memory beside a batch of others.
+            whole = max(self.n_ctx, self.n_batch)
+            return whole if self.pools.is_whole else self.n_ctx + self.n_batch
         whole = self.n_ctx * self.n_parallel
         return whole if self.n_cells is None or not self.kv_unified else max(self.n_ctx, min(self.n_cells, whole))
 
@@ -67,4 +80,6 @@ class Layout(Struct, frozen=True):
     @property
     def n_tokens(self) -> int:
         """The largest number of tokens that are computed at once."""
+        if self.pools is not None and self.pools.is_whole:
+            return max(self.n_ctx, self.n_batch)
         return min(self.n_ubatch, self.n_batch, self.cells * self.n_streams)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct, field
 
+from worker_gguf.gguf.pooling import Pools
 from worker_gguf.plan.layout import Layout
 from worker_gguf.plan.shape import ModelShape
 from worker_gguf.plan.usage import DeviceUse, Machine, measure
@@ -18,7 +19,7 @@ _MOST_CACHE_RAM = 8192
 
 
 class Constraints(Struct, frozen=True):
-    """The values that the settings fix. The plan chooses those that are None.
+    """The values that the settings fix. The plan chooses those that are None. With `pools`, the model pools.
 
     With `shares_memory`, other models are loaded on the same machine when there is room, so the window does not grow.
     """
@@ -41,6 +42,7 @@ class Constraints(Struct, frozen=True):
     swa_full: bool = True
     speculates: bool = True
     cache_ram: int | None = None
+    pools: Pools | None = None
 
 
 class DraftPlan(Struct, frozen=True):
@@ -76,7 +78,8 @@ class MemoryPlan(Struct, frozen=True):
     in main memory, in MiB. `devices` lists the memory on each device. `weighed` says in one sentence how the memory led
     to the window. `degraded` has one line for each reduction that a failed load forced. `draft` is the plan of a draft
     model, whose memory counts as used by others in all other numbers. With `has_mtp`, the model's MTP layer guesses
-    tokens; all other numbers include its `mtp_bytes`.
+    tokens; all other numbers include its `mtp_bytes`. With `pools`, the model pools: then `n_ctx` is the length of the
+    longest input, `n_parallel` the number of inputs in one step, and `n_batch` the number of their tokens.
     """
 
     n_gpu_layers: int
@@ -105,6 +108,7 @@ class MemoryPlan(Struct, frozen=True):
     draft: DraftPlan | None = None
     has_mtp: bool = False
     mtp_bytes: int = 0
+    pools: Pools | None = None
 
 
 def describe(
@@ -144,6 +148,7 @@ def describe(
         weighed=_weighed(layout, reasons, model, machine, devices),
         has_mtp=model.has_mtp,
         mtp_bytes=_total(devices) - _total(measure(model.without_mtp(), machine, layout)) if model.has_mtp else 0,
+        pools=layout.pools,
     )
 
 
@@ -153,6 +158,8 @@ def _total(devices: Iterable[DeviceUse]) -> int:
 
 def _cache_ram(main: DeviceUse, constraints: Constraints) -> tuple[int, str]:
     """Return the size of the prompt cache in MiB, and the reason."""
+    if constraints.pools is not None:
+        return 0, "none, because a model that pools keeps no prompts"
     if constraints.cache_ram is not None:
         return constraints.cache_ram, "set"
     share = _CACHE_SHARE_OF_MANY if constraints.shares_memory else _CACHE_SHARE
@@ -173,6 +180,12 @@ def _weighed(
     sequences = "1 request" if layout.n_parallel == 1 else f"each of {layout.n_parallel} requests"
     trained = f"; the model was trained for {model.n_ctx_train}" if model.n_ctx_train > layout.n_ctx else ""
     weights = size_text(sum(use.weights_bytes for use in devices))
+    if layout.pools is not None:
+        rest = size_text(sum(use.kv_bytes + use.compute_bytes + use.other_bytes for use in devices))
+        return (
+            f"{layout.n_ctx} tokens for the longest input ({reasons['n_ctx']}): {' and '.join(free)} are free, the "
+            f"weights take {weights}, and the computation of such an input {rest}{trained}."
+        )
     return (
         f"{layout.n_ctx} tokens for {sequences} ({reasons['n_ctx']}): {' and '.join(free)} are free, the weights take "
         f"{weights}, and a token takes {per_token / 2**10:.0f} KiB of KV memory{trained}."

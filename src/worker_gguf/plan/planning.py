@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from worker_gguf.errors import NotEnoughMemory, SettingsError
 from worker_gguf.gguf import ArrayInfo, ModelHeader, TensorInfo
 from worker_gguf.gguf.mtp import has_mtp_layer, n_left_out
+from worker_gguf.gguf.pooling import Pools, has_memory, pools_of
 from worker_gguf.plan import (
     Constraints,
     LayerShape,
@@ -33,6 +34,7 @@ __all__ = [
     "constraints_of",
     "first_visible",
     "plan_for",
+    "pools_for",
     "repacks",
     "shape_of",
     "visible",
@@ -58,10 +60,15 @@ def plan_for(
     """Plan the memory. Raises NotEnoughMemory with a proposal that would fit.
 
     `draft` is the header of a draft model, which is planned beside the model. The model's own MTP layer is left out
-    if the model fits only without it, or if so many requests run at once that no tokens are guessed.
+    if the model fits only without it, or if so many requests run at once that no tokens are guessed. Raises
+    ModelInvalid if the model should pool and cannot, and SettingsError if a draft model should guess for one that does.
     """
-    constraints, room = constraints_of(settings, shares_memory=shares_memory), visible(machine, settings)
-    model = shape_of(header, has_mtp=wants_mtp(header, settings))
+    pools = pools_for(header, settings)
+    if pools is not None and draft is not None:
+        raise SettingsError("DRAFT_MODEL guesses tokens, and a model that pools draws none: unset one of the two.")
+    constraints = constraints_of(settings, pools=pools, shares_memory=shares_memory)
+    room = visible(machine, settings)
+    model = shape_of(header, has_mtp=pools is None and wants_mtp(header, settings))
     if draft is not None:
         return plan_with_draft(model, shape_of(draft), room, constraints)
     if model.has_mtp:
@@ -70,6 +77,11 @@ def plan_for(
             if plan.n_rows > plan.n_parallel:
                 return plan
     return plan_memory(model.without_mtp(), room, constraints)
+
+
+def pools_for(header: ModelHeader, settings: Settings) -> Pools | None:
+    """Return how the model pools, or None if it generates text. Raises ModelInvalid if it should pool and cannot."""
+    return pools_of(header, settings.pooling, header.name or "The model")
 
 
 def wants_mtp(header: ModelHeader, settings: Settings) -> bool:
@@ -101,8 +113,10 @@ def first_visible(settings: Settings) -> int:
     return settings.main_gpu if settings.split_mode == "none" else 0
 
 
-def constraints_of(settings: Settings, *, shares_memory: bool = False) -> Constraints:
+def constraints_of(settings: Settings, *, pools: Pools | None = None, shares_memory: bool = False) -> Constraints:
+    """Return what the settings fix. `pools` says how the model pools, None if it generates."""
     return Constraints(
+        pools=pools,
         shares_memory=shares_memory,
         n_ctx=settings.n_ctx,
         n_parallel=settings.n_parallel,
@@ -172,6 +186,7 @@ def shape_of(header: ModelHeader, *, has_mtp: bool = False) -> ModelShape:
         largest_tensor_bytes=max((t.size_bytes for layer in by_layer.values() for t in layer), default=0),
         vocabulary_bytes=header.n_vocab * TOKEN_BYTES if "tokenizer.ggml.tokens" in header.metadata else 0,
         has_mtp=has_mtp,
+        n_positions=next((t.shape[1] for t in outside if t.name == "position_embd.weight" and len(t.shape) > 1), 0),
     )
 
 
@@ -187,6 +202,7 @@ def _layer(header: ModelHeader, index: int, tensors: list[TensorInfo], *, has_mt
     extra = 0 if has_mtp else _integer(header, "nextn_predict_layers")
     if index >= header.n_layers - max(shared, extra):
         keeps_kv = False
+    keeps_kv = keeps_kv and has_memory(header)
     k = v = 0
     window = sliding.window_of(header, index)
     if keeps_kv:

@@ -46,6 +46,7 @@ class ModelShape(Struct, frozen=True):
     the embeddings, too; on a GPU it then needs a second copy. Widths count the elements of one token in the widest
     layer. `n_ff` includes all experts that a token uses; `n_experts_used` is 0 for a dense model. `vocabulary_bytes` is
     the memory of llama.cpp's vocabulary. With `has_mtp`, the last layer is an MTP layer, which guesses tokens.
+    `n_positions` is the length of a table of positions, which no input may exceed; 0 if there is none.
     """
 
     layers: tuple[LayerShape, ...]
@@ -64,6 +65,7 @@ class ModelShape(Struct, frozen=True):
     largest_tensor_bytes: int = 0
     vocabulary_bytes: int = 0
     has_mtp: bool = False
+    n_positions: int = 0
 
     @property
     def n_layers(self) -> int:

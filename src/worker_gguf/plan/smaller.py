@@ -52,6 +52,7 @@ def smaller_plan(
         n_cpu_moe=plan.n_cpu_moe,
         tensor_split=plan.tensor_split,
         n_cells=constraints.n_cells,
+        pools=constraints.pools,
     )
     step = next(_steps(layout, stage, model, machine, constraints), None)
     if step is None:
@@ -71,7 +72,8 @@ def _steps(
     if stage != "load":
         if constraints.n_ctx is None and n_ctx > DEFAULT_N_CTX:
             yield replace(layout, n_ctx=max(DEFAULT_N_CTX, n_ctx // 2))
-        if constraints.n_parallel is None and n_parallel > 1:
+        # The inputs of a model that pools share their memory, so fewer of them take no less.
+        if constraints.n_parallel is None and n_parallel > 1 and layout.pools is None:
             is_set = constraints.kv_unified is not None or constraints.n_cells is not None
             unified = layout.kv_unified if is_set else n_parallel // 2 == 1
             yield replace(layout, n_parallel=n_parallel // 2, kv_unified=unified)

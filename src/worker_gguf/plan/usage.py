@@ -139,7 +139,6 @@ def measure(model: ModelShape, machine: Machine, layout: Layout) -> tuple[Device
         )
         for gpu, load in zip(machine.gpus, loads, strict=False)
     ]
-    outputs = layout.n_rows * model.n_vocab * 4 + model.vocabulary_bytes + mtp_rows
     compute = _compute(model, layout, logits=not on_gpu)
     if on_gpu and not main.n_layers and not layout.n_cpu_moe:
         compute = _inputs(model, layout)
@@ -150,11 +149,16 @@ def measure(model: ModelShape, machine: Machine, layout: Layout) -> tuple[Device
         weights_bytes=main.weights,
         kv_bytes=round(main.kv),
         compute_bytes=compute + mtp_inputs,
-        other_bytes=outputs,
+        other_bytes=_rows(model, layout) + model.vocabulary_bytes + mtp_rows,
         process_bytes=0,
         room_bytes=max(0, machine.free_bytes - RESERVE_CPU_BYTES),
     )
     return (*uses, main_use)
+
+
+def _rows(model: ModelShape, layout: Layout) -> int:
+    """Return the rows that a step may leave in main memory: logits, and for a model that pools also hidden rows."""
+    return 4 * layout.n_rows * (model.n_vocab + (model.n_embd if layout.pools is not None else 0))
 
 
 def _mtp(model: ModelShape, layout: Layout, on_gpu: bool) -> tuple[int, int, int]:
@@ -243,7 +247,8 @@ def _compute(model: ModelShape, layout: Layout, *, logits: bool) -> int:
         masks *= 2
         scores = 4 * layout.cells * n_tokens * model.n_head
         widest = max(widest, scores + 4 * n_tokens * model.attended_elements)
-    if logits:
+    has_head = layout.pools is None or layout.pools.has_memory  # llama.cpp computes no logits in an encoder
+    if logits and has_head:
         widest = max(widest, 4 * min(layout.n_rows, n_tokens) * model.n_vocab + 4 * n_tokens * model.n_embd)
     return masks + widest
 

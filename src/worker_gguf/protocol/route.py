@@ -1,4 +1,4 @@
-"""A route and what it does: generates an answer, inspects a prompt, or lists models. Independent of HTTP."""
+"""A route and what it does: generates, inspects a prompt, makes vectors, or lists models. Independent of HTTP."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from worker_gguf.protocol.calls import Call, ChatCall, Defaults, InspectionCall,
 from worker_gguf.protocol.dialect import Dialect
 from worker_gguf.protocol.models import ModelCard, ModelStatus
 from worker_gguf.protocol.openai.errors import OPENAI
+from worker_gguf.protocol.pooling.calls import PooledAnswer, PoolingCall
 from worker_gguf.protocol.rendering import JsonBody, Outline, Rendering
 
-__all__ = ["Generation", "Inspection", "Inspector", "Listed", "Listing", "Match", "Route", "Task"]
+__all__ = ["Generation", "Inspection", "Inspector", "Listed", "Listing", "Match", "Pooling", "Route", "Task"]
 
 
 class Generation(Struct, frozen=True):
@@ -65,6 +66,19 @@ class Inspection(Struct, frozen=True):
     answer: Callable[[Any, Inspector], JsonBody]
 
 
+class Pooling(Struct, frozen=True):
+    """Makes vectors or scores of texts. The ids of the answers begin with `id_prefix`.
+
+    The model must have one of `abilities`, in the names of a ModelCard. `parse` and `render` raise InvalidRequest.
+    """
+
+    id_prefix: str
+    abilities: tuple[str, ...]
+    body: type[BaseModel]
+    parse: Callable[[object, Defaults], PoolingCall]
+    render: Callable[[Any, PooledAnswer], JsonBody]
+
+
 class Listed(Struct, frozen=True):
     """What a Listing answers from. `named` raises NotFound; None is the model for requests without a name.
 
@@ -85,7 +99,7 @@ class Listing(Struct, frozen=True):
     body: type[BaseModel] | None = None
 
 
-Task = Generation | Inspection | Listing
+Task = Generation | Inspection | Pooling | Listing
 
 
 class Route(Struct, frozen=True):

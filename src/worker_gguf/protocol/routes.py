@@ -11,7 +11,7 @@ from worker_gguf.protocol.ollama.errors import OLLAMA, OLLAMA_GENERATE
 from worker_gguf.protocol.openai.errors import OPENAI
 from worker_gguf.protocol.paths import canonical
 from worker_gguf.protocol.responses.errors import RESPONSES_DIALECT
-from worker_gguf.protocol.route import Generation, Inspection, Listing, Match, Route
+from worker_gguf.protocol.route import Generation, Inspection, Listing, Match, Pooling, Route
 
 __all__ = [
     "CHAT",
@@ -53,6 +53,24 @@ def _input_tokens() -> Inspection:
     from worker_gguf.protocol.responses.tasks import INPUT_TOKENS
 
     return INPUT_TOKENS
+
+
+def _embeddings() -> Pooling:
+    from worker_gguf.protocol.pooling.embeddings import EMBEDDINGS
+
+    return EMBEDDINGS
+
+
+def _rerank() -> Pooling:
+    from worker_gguf.protocol.pooling.rerank import RERANK
+
+    return RERANK
+
+
+def _score() -> Pooling:
+    from worker_gguf.protocol.pooling.score import SCORE
+
+    return SCORE
 
 
 def _models() -> Listing:
@@ -119,7 +137,16 @@ _OF_OLLAMA: Final = (
     Route("POST", "/api/show", "One model", _ollama_show, dialect=OLLAMA),
     Route("GET", "/api/version", "The version of Ollama's API", _ollama_version, dialect=OLLAMA),
 )
-ROUTES: Final = (MODELS, MODEL, CHAT, COMPLETIONS, RESPONSES, INPUT_TOKENS, *_OF_OLLAMA)
+EMBEDDINGS: Final = Route("POST", "/v1/embeddings", "Make vectors of texts", _embeddings, "embeddings")
+RERANK: Final = Route("POST", "/v1/rerank", "Rank documents for a query", _rerank, "rerank")
+RERANK_OF_COHERE: Final = Route("POST", "/v2/rerank", "The same, at the path of Cohere's API", _rerank, "rerank")
+RERANKING: Final = Route("POST", "/v1/reranking", "The same, at llama-server's path", _rerank, "rerank")
+SCORE: Final = Route("POST", "/v1/score", "Compare texts", _score, "score")
+ROUTES: Final = (
+    *(MODELS, MODEL, CHAT, COMPLETIONS, RESPONSES, INPUT_TOKENS),
+    *(EMBEDDINGS, RERANK, RERANK_OF_COHERE, RERANKING, SCORE),
+    *_OF_OLLAMA,
+)
 # Routes of Ollama that change which models there are.
 _FIXED_MODELS: Final = frozenset({"pull", "push", "create", "copy", "delete", "blobs"})
 
@@ -181,8 +208,8 @@ def no_such_route(path: str) -> NotFound:
     ends = (canonical("/".join(["", *parts[-n:]])) for n in range(_MOST_PARTS - 1, 0, -1))
     if meant := next((end for end in ends if end in _EXACT), None):
         return NotFound(f"No such route exists. Use {meant}: the base URL is the worker's address followed by /v1.")
-    known = ", ".join(sorted({route.path for route in ROUTES}))
-    return NotFound(f"No such route exists. This worker answers {known}.")
+    known = ", ".join(sorted(route.path for route in (CHAT, COMPLETIONS, MODELS)))
+    return NotFound(f"No such route exists. This worker answers {known} and others, which /openapi.json lists.")
 
 
 def _at(path: str) -> tuple[tuple[Route, ...], str | None]:

@@ -17,19 +17,25 @@ from worker_gguf.engine.request import GenerationRequest, SamplingParams
 from worker_gguf.errors import NotFound, UnsupportedParameter
 from worker_gguf.generation.engine import Engine
 from worker_gguf.observe.account import Account
-from worker_gguf.protocol.calls import Call, Defaults, InspectionCall, Options, ReadyCall
+from worker_gguf.protocol.calls import Call, ChatCall, CompletionCall, Defaults, InspectionCall, Options, ReadyCall
 from worker_gguf.protocol.models import ModelCard, ModelNotServed, ModelStatus, names_meant
+from worker_gguf.protocol.pooling.calls import PoolingCall
 from worker_gguf.protocol.rendering import Heading, Outline, Rendering
-from worker_gguf.protocol.route import Generation, Inspection, Listed, Listing
+from worker_gguf.protocol.route import Generation, Inspection, Listed, Listing, Pooling
 from worker_gguf.service.conversations import Conversations
 from worker_gguf.service.inspector import PromptInspector
-from worker_gguf.service.prompts import Prepared, Prompts, Tokenizer
+from worker_gguf.service.pooling import collect_values, submit
+from worker_gguf.service.pooling_prompts import PairTokenizer, PoolingPrompts
+from worker_gguf.service.prompts import Prepared, Prompts
 from worker_gguf.service.reply import Reply, collect
 from worker_gguf.service.request import Answer, Request, Stream
 
-__all__ = ["Service", "check_generates", "listed", "not_served", "parse", "ready", "time_limit_s"]
+__all__ = ["Service", "check_ability", "listed", "not_served", "parse", "ready", "time_limit_s"]
 
 T = TypeVar("T")
+AnyCall = Call | InspectionCall | PoolingCall
+
+_DOES = {"embedding": "make vectors of texts", "rerank": "rank documents"}
 
 # Bodies with more characters and items than this are parsed, rendered and tokenised in another thread, so that they do
 # not block the event loop.
@@ -42,7 +48,7 @@ class Service:
     def __init__(
         self,
         engine: Engine,
-        tokenizer: Tokenizer,
+        tokenizer: PairTokenizer,
         conversations: Conversations,
         card: ModelCard,
         *,
@@ -50,11 +56,13 @@ class Service:
         fingerprint: str,
         bos_text: str = "",
         timeout_s: float | None = None,
+        pair_template: str | None = None,
     ) -> None:
         self.card = card
         self._engine = engine
         self._conversations = conversations
         self._prompts = Prompts(tokenizer, conversations, engine.limits.n_ctx, bos_text, defaults.strict)
+        self._pooling_prompts = PoolingPrompts(tokenizer, engine.limits.n_ctx, pair_template)
         self._defaults = defaults
         self._fingerprint = fingerprint
         self._timeout_s = timeout_s
@@ -74,7 +82,7 @@ class Service:
         return await self.perform(call, request)
 
     async def perform(
-        self, call: Call | InspectionCall, request: Request, on_ended: Callable[[], None] | None = None
+        self, call: AnyCall, request: Request, on_ended: Callable[[], None] | None = None
     ) -> Answer | Stream:
         """Answer a parsed call. Raises the WorkerError that refuses or ends it.
 
@@ -83,15 +91,18 @@ class Service:
         """
         try:
             task = request.route.task
-            if isinstance(call, ReadyCall):
-                answer = ready(call, self.card)
-            elif isinstance(task, Inspection):
-                assert isinstance(call, InspectionCall)
-                answer = await self._inspect(task, call, request)
-            else:
-                assert isinstance(task, Generation)
-                assert not isinstance(call, InspectionCall)
-                return await self._generate(task, call, request, on_ended)
+            match task, call:
+                case _, ReadyCall():
+                    check_ability(self.card, task)
+                    answer = ready(call, self.card)
+                case Generation(), ChatCall() | CompletionCall():
+                    return await self._generate(task, call, request, on_ended)
+                case Pooling(), PoolingCall():
+                    return await self._pool(task, call, request, on_ended)
+                case Inspection(), InspectionCall():
+                    answer = await self._inspect(task, call, request)
+                case _:
+                    raise TypeError(f"{type(call).__name__} is no call of {type(task).__name__}")
         except BaseException:
             if on_ended is not None:
                 on_ended()
@@ -107,6 +118,22 @@ class Service:
         body = await _off_loop_if_long(request.body, lambda: task.answer(call, inspector))
         return Answer(body, call.ignored)
 
+    async def _pool(
+        self, task: Pooling, call: PoolingCall, request: Request, on_ended: Callable[[], None] | None
+    ) -> Answer:
+        check_ability(self.card, task)
+        heading, account = self._heading(task), request.account
+        ranks = "rerank" in self.card.capabilities
+        prompts = self._pooling_prompts
+        inputs = await _off_loop_if_long(request.body, lambda: prompts.prepare(call, ranks=ranks))
+        deadline_s = _deadline_s(account, time_limit_s(call.timeout_s, self._timeout_s))
+        events = submit(self._engine, call, inputs, heading, deadline_s, on_ended)
+        account.submitted(
+            events.progress, model=heading.model, answer_id=heading.id, stream=False, n=1, ignored=call.ignored
+        )
+        pooled = await collect_values(events, inputs, heading, self.card, account)
+        return Answer(await _off_loop_if_long(request.body, lambda: task.render(call, pooled)), call.ignored)
+
     async def _generate(
         self, task: Generation, call: Call, request: Request, on_ended: Callable[[], None] | None
     ) -> Answer | Stream:
@@ -119,7 +146,7 @@ class Service:
         self, task: Generation, call: Call, request: Request, on_ended: Callable[[], None] | None
     ) -> tuple[Reply, Options]:
         """Submit a call to the engine. Nothing can fail after that, so an error means that the engine never got it."""
-        check_generates(self.card)
+        check_ability(self.card, task)
         heading = self._heading(task)
 
         def prepare() -> tuple[Prepared, Rendering]:
@@ -187,19 +214,18 @@ class Service:
             raise not_served(name, [self.card.id])
         return self.card, None
 
-    def _heading(self, task: Generation) -> Heading:
+    def _heading(self, task: Generation | Pooling) -> Heading:
         answer_id = f"{task.id_prefix}{uuid.uuid4().hex}"
         return Heading(answer_id, int(time.time()), self.card.id, self._fingerprint)
 
 
-async def parse(task: Generation | Inspection, body: object, defaults: Defaults) -> Call | InspectionCall:
+async def parse(task: Generation | Inspection | Pooling, body: object, defaults: Defaults) -> AnyCall:
     """Parse the body of a route, in another thread if it is long. Raises InvalidRequest."""
     return await _off_loop_if_long(body, lambda: task.parse(body, defaults))
 
 
 def ready(call: ReadyCall, card: ModelCard) -> Answer:
-    """Return the answer to a call that needs no generation. Raises UnsupportedParameter as for one that does."""
-    check_generates(card)
+    """Return the answer to a call that needs no generation."""
     return Answer(call.answer(card), call.ignored)
 
 
@@ -222,11 +248,19 @@ def not_served(name: str, served: Iterable[str]) -> NotFound:
     return ModelNotServed(name, served)
 
 
-def check_generates(card: ModelCard) -> None:
-    """Raise UnsupportedParameter if a model does not generate text."""
-    if not card.generates:
+def check_ability(card: ModelCard, task: Generation | Inspection | Pooling) -> None:
+    """Raise UnsupportedParameter if a model cannot do what a route does."""
+    match task:
+        case Generation():
+            needed: tuple[str, ...] = ("completion",)
+            does = "generate text"
+        case Pooling():
+            needed, does = task.abilities, " or ".join(map(_DOES.__getitem__, task.abilities))
+        case Inspection():
+            return
+    if not set(needed) & set(card.capabilities):
         can = " and ".join(card.capabilities) or "nothing that this worker serves"
-        message = f"The model {card.id!r} does not generate text; it can do: {can}. Use a model that generates text."
+        message = f"The model {card.id!r} does not {does}; it can do: {can}. Use a model that can {does}."
         raise UnsupportedParameter(message, param="model")
 
 

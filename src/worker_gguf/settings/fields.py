@@ -116,6 +116,10 @@ class Engine(Group):
     flash_attn: Literal["auto", "on", "off"] = Field(
         "auto", description="Flash attention; auto: not where it is slower on a processor (docs/memory.md)"
     )
+    pooling: Literal["auto", "none", "mean", "cls", "last", "rank"] = Field(
+        "auto",
+        description="How the model makes one vector of a text, or ranks; auto: as its file says; none: it generates",
+    )
     speculation: Literal["auto", "mtp", "off"] = Field(
         "auto", description="Guess tokens as long as that is faster; mtp: also with the model's own MTP layer"
     )

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from worker_gguf.gguf import ModelHeader, abilities_of
+from worker_gguf.gguf import ModelHeader
+from worker_gguf.gguf.pooling import served_abilities
 from worker_gguf.llama.vocabulary import Vocabulary
 from worker_gguf.service.conversations import Conversations
 from worker_gguf.service.markups import Markups
@@ -31,7 +32,7 @@ def conversations_of(
     be used. The templates of `original` replace those of the file.
     """
     conversations = Conversations(_templates(settings, header, vocabulary, original), Markups(vocabulary))
-    if abilities_of(header).generates:  # otherwise they are never rendered
+    if served_abilities(header, settings.pooling).generates:  # otherwise they are never rendered
         conversations.examine_templates()
     return conversations
 
@@ -52,6 +53,6 @@ def _templates(
         bos_token=vocabulary.token_text(vocabulary.bos),
         eos_token=vocabulary.token_text(vocabulary.eos),
     )
-    if templates.is_fallback and abilities_of(header).generates:
+    if templates.is_fallback and served_abilities(header, settings.pooling).generates:
         logger.warning("the model has no chat template, so ChatML is used: set CHAT_TEMPLATE to another")
     return templates

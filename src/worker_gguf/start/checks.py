@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from worker_gguf.errors import Unfit
 
-__all__ = ["Check", "FileFacts", "GpuFacts", "TokenFacts", "VolumeFacts", "refusal"]
+__all__ = ["Check", "FileFacts", "GpuFacts", "TokenFacts", "VectorFacts", "VolumeFacts", "refusal"]
 
 
 class Check(Struct, frozen=True):
@@ -196,6 +196,32 @@ class TokenFacts(Struct, frozen=True):
                 "VERIFY_MODEL=sha256, try FLASH_ATTN=off, or start another worker.",
             )
         return Check("token", True, "one was generated")
+
+
+class VectorFacts(Struct, frozen=True):
+    """The result of making the first vector, for a model that pools, or its first scores if it `ranks`.
+
+    `length` is its Euclidean length, which is not finite if one of its numbers is not. `error` is the message of a
+    failed computation, or None.
+    """
+
+    length: float | None = None
+    error: str | None = None
+    ranks: bool = False
+
+    def check(self) -> Check:
+        if self.error is not None:
+            message = f"{self.error} Start another worker. If this happens again, the file is damaged."
+            return Check("vector", False, message)
+        # A score may be 0. A vector of zeros has no direction, so it can be compared with no other.
+        if self.length is None or not math.isfinite(self.length) or not (self.length or self.ranks):
+            return Check(
+                "vector",
+                False,
+                "The model computes no finite numbers, or only zeros: the file, the GPU or this build is faulty. "
+                "Verify the file with VERIFY_MODEL=sha256, try FLASH_ATTN=off, or start another worker.",
+            )
+        return Check("vector", True, "one was computed")
 
 
 def refusal(checks: Iterable[Check]) -> Unfit | None:

@@ -1,4 +1,7 @@
-"""Collects the facts for the fitness checks: devices, files, cache, first token. The module `checks` evaluates them."""
+"""Collects the facts for the fitness checks: devices, files, cache, first token or vector.
+
+The module `checks` evaluates them.
+"""
 
 from __future__ import annotations
 
@@ -37,15 +40,15 @@ def examine(
     gpus: GpuFacts,
     header: ModelHeader,
     local: LocalModel,
-    token: Check,
+    first: Check,
     checked: tuple[Check, ...] = (),
     draft: DraftModel | None = None,
 ) -> tuple[Check, ...]:
     """Check the worker after its model is loaded. Computing the SHA-256 of the files reports its progress to the gate.
 
-    `draft` is the draft model, whose files are checked, too. `checked` are the checks of an earlier load of this model.
-    Its checks of the files and the cache are reused. Raises Unfit if a check failed, unless FITNESS_CHECKS=report, and
-    NotReady if the gate cancels the start.
+    `first` is the check of the first computation. `draft` is the draft model, whose files are checked, too. `checked`
+    are the checks of an earlier load of this model. Its checks of the files and the cache are reused. Raises Unfit if a
+    check failed, unless FITNESS_CHECKS=report, and NotReady if the gate cancels the start.
     """
     settings = start.settings
     known = {check.name: check for check in checked}
@@ -55,7 +58,7 @@ def examine(
         known.get("model") or model(_files(start, header, local, "verify")),
         *([model(_files(start, draft.header, draft.local, "draft verify"), "draft model")] if draft else []),
         known.get("volume") or _volume(settings, local),
-        token,
+        first,
     )
     _judge(settings, checks)
     return checks

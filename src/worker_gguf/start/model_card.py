@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import time
 
-from worker_gguf.gguf import ModelHeader, abilities_of
+from worker_gguf.gguf import ModelHeader
+from worker_gguf.gguf.pooling import served_abilities
 from worker_gguf.protocol.models import ModelCard
 from worker_gguf.settings import Settings
 from worker_gguf.start.template_text import template_text
@@ -34,7 +35,7 @@ def card_of(settings: Settings, local: LocalModel, header: ModelHeader, n_ctx: i
         size_bytes=local.size_bytes,
         quantization=header.quantisation,
         architecture=header.architecture,
-        capabilities=abilities_of(header).names,
+        capabilities=served_abilities(header, settings.pooling).names,
         chat_template=template_text(settings, header),
     )
 

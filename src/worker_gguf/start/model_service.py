@@ -52,7 +52,14 @@ def make_service(
         fingerprint=_fingerprint(settings, header, local, plan),
         bos_text=vocabulary.token_text(vocabulary.bos),
         timeout_s=settings.request_timeout_s,
+        pair_template=_pair_template(header),
     )
+
+
+def _pair_template(header: ModelHeader) -> str | None:
+    """Return the form in which a ranker reads a query and a document, if its file has one."""
+    template = header.metadata.get("tokenizer.chat_template.rerank")
+    return template if isinstance(template, str) else None
 
 
 def request_defaults(settings: Settings) -> Defaults:

@@ -88,8 +88,8 @@ def open_model(
         gpu_memory = compare_gpu_memory(plan, machine, opened.gpu_free_bytes, settings)
         opening.begin_vocabulary()
         ahead.close()  # not earlier: a second load with a smaller plan uses the same open file
-        facts, token = _offloaded(gpus, plan, weights.report), _token(header, opened)
-        checks = _check(start, facts, header, local, token, checked, draft)
+        facts, first = _offloaded(gpus, plan, weights.report), _first(plan, header, opened)
+        checks = _check(start, facts, header, local, first, checked, draft)
         engine = opening.engine(plan, opened)
         undo.callback(engine.stop)
         with start.phase("service"):
@@ -120,7 +120,9 @@ def _smaller(
     plan: MemoryPlan, stage: Stage, *, header: ModelHeader, room: Machine, settings: Settings
 ) -> MemoryPlan | None:
     room = left_by(plan.draft, visible(room, settings))
-    return smaller_plan(plan, stage, shape_of(header, has_mtp=plan.has_mtp), room, constraints_of(settings))
+    return smaller_plan(
+        plan, stage, shape_of(header, has_mtp=plan.has_mtp), room, constraints_of(settings, pools=plan.pools)
+    )
 
 
 def _machine(start: Start, engine_start: EngineStart) -> tuple[Machine, GpuFacts | None]:
@@ -159,9 +161,12 @@ def _offloaded(gpus: GpuFacts | None, plan: MemoryPlan, loaded: ModelLoaded) -> 
     )
 
 
-def _token(header: ModelHeader, opened: ContextOpened) -> Check:
-    from worker_gguf.start.checks import Check, TokenFacts
+def _first(plan: MemoryPlan, header: ModelHeader, opened: ContextOpened) -> Check:
+    """Check the first computation."""
+    from worker_gguf.start.checks import Check, TokenFacts, VectorFacts
 
+    if plan.pools is not None:
+        return VectorFacts(opened.first_length, opened.first_error, ranks=plan.pools.ranks).check()
     if not abilities_of(header).generates:
         return Check("token", True, "none drawn: the model does not generate text")
     return TokenFacts(opened.first_logprob, opened.first_error).check()
@@ -172,14 +177,14 @@ def _check(
     gpus: GpuFacts,
     header: ModelHeader,
     local: LocalModel,
-    token: Check,
+    first: Check,
     checked: tuple[Check, ...],
     draft: DraftModel | None,
 ) -> tuple[Check, ...]:
     with start.phase("fitness"):
         from worker_gguf.start.examine import examine
 
-        return examine(start, gpus, header, local, token, checked, draft)
+        return examine(start, gpus, header, local, first, checked, draft)
 
 
 def _plan(header: ModelHeader, room: Machine, start: Start, draft: DraftModel | None) -> MemoryPlan:
@@ -190,7 +195,7 @@ def _plan(header: ModelHeader, room: Machine, start: Start, draft: DraftModel | 
     if plan.has_mtp:
         logger.info("MTP layer planned", extra={"memory": size_text(plan.mtp_bytes)})
     elif start.settings.speculation == "mtp":
-        logger.warning("MTP layer left out", extra={"reason": _why_no_mtp(header)})
+        logger.warning("MTP layer left out", extra={"reason": _why_no_mtp(header, plan)})
     logger.info("memory weighed", extra={"reason": plan.weighed})
     for name, reason in plan.reasons.items():
         logger.info("planned", extra={"setting": name.upper(), "value": getattr(plan, name), "reason": reason})
@@ -199,7 +204,9 @@ def _plan(header: ModelHeader, room: Machine, start: Start, draft: DraftModel | 
     return plan
 
 
-def _why_no_mtp(header: ModelHeader) -> str:
+def _why_no_mtp(header: ModelHeader, plan: MemoryPlan) -> str:
+    if plan.pools is not None:
+        return "a model that pools draws no tokens"
     if not has_mtp_layer(header):
         return "the file has no MTP layer, or none that this worker can use (docs/speculation.md)"
     return "it does not fit into the memory, or so many requests run at once that no tokens are guessed"

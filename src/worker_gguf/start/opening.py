@@ -153,7 +153,10 @@ class Opening:
         return weights
 
     def open(self, _: Weights, plan: MemoryPlan) -> ContextOpened:
-        """Open the context and draw the first token. Raises ModelInvalid, NotEnoughMemory, or EngineDied."""
+        """Open the context and draw the first token, or make the first vector.
+
+        Raises ModelInvalid, NotEnoughMemory, or EngineDied.
+        """
         self._raise_failure()
         timeline = self._start.timeline
         phase = timeline.begin("context")
@@ -164,7 +167,7 @@ class Opening:
             timeline.end(phase)
             raise
         timeline.end(phase, opened.opened_s)
-        timeline.end(timeline.begin("first token", opened.opened_s))
+        timeline.end(timeline.begin("first vector" if plan.pools else "first token", opened.opened_s))
         return opened
 
     def engine(self, plan: MemoryPlan, opened: ContextOpened) -> Engine:
@@ -218,7 +221,7 @@ class Opening:
         return OpenContext(
             params=context_params(settings, plan),
             bos=self._bos(),
-            draws_first=abilities_of(self._header).generates,
+            draws_first=plan.pools is not None or abilities_of(self._header).generates,
             n_sampling_threads=n_sampling_threads,
             draft=mtp_context(settings, plan) if plan.has_mtp else draft_context(settings, plan),
         )

@@ -6,7 +6,7 @@ import os
 
 from msgspec.structs import replace
 
-from worker_gguf.engine.params import ContextParams, ModelParams, VocabularySize
+from worker_gguf.engine.params import ContextParams, ModelParams, PoolingParams, VocabularySize
 from worker_gguf.gguf import ArrayInfo, ModelHeader
 from worker_gguf.plan import DraftPlan, MemoryPlan
 from worker_gguf.plan.planning import first_visible, repacks
@@ -46,12 +46,17 @@ def model_params(settings: Settings, plan: MemoryPlan, size: VocabularySize | No
 
 
 def context_params(settings: Settings, plan: MemoryPlan) -> ContextParams:
+    n_batch, n_ubatch, pooling = plan.n_batch, plan.n_ubatch, None
+    if (pools := plan.pools) is not None:
+        pooling = PoolingParams(pools.pooling, plan.n_batch, pools.is_whole)
+        if pools.is_whole:
+            n_batch = n_ubatch = max(plan.n_ctx, plan.n_batch)
     return ContextParams(
         n_ctx=plan.n_ctx,
         n_parallel=plan.n_parallel,
         n_cells=plan.n_cells,
-        n_batch=plan.n_batch,
-        n_ubatch=plan.n_ubatch,
+        n_batch=n_batch,
+        n_ubatch=n_ubatch,
         n_threads=plan.n_threads,
         n_threads_batch=plan.n_threads_batch,
         unified=plan.kv_unified,
@@ -62,6 +67,7 @@ def context_params(settings: Settings, plan: MemoryPlan) -> ContextParams:
         rope_freq_scale=settings.rope_freq_scale or 0.0,
         n_rows=plan.n_rows,
         swa_full=settings.swa_full,
+        pooling=pooling,
     )
 
 

@@ -110,7 +110,7 @@ class ChunkRendering(Rendering):
         for event in events:
             if isinstance(event, PromptLogprobs):
                 self._prompt_tokens[index] += event.tokens
-            else:
+            elif isinstance(event, Delta | Finished):
                 others.append(event)
         return others
 
