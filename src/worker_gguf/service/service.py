@@ -21,7 +21,7 @@ from worker_gguf.protocol.calls import Call, ChatCall, CompletionCall, Defaults,
 from worker_gguf.protocol.models import ModelCard, ModelNotServed, ModelStatus, names_meant
 from worker_gguf.protocol.pooling.calls import PoolingCall
 from worker_gguf.protocol.rendering import Heading, Outline, Rendering
-from worker_gguf.protocol.route import Generation, Inspection, Listed, Listing, Pooling
+from worker_gguf.protocol.route import Generation, Inspection, Listed, Listing, Pooling, Task
 from worker_gguf.service.conversations import Conversations
 from worker_gguf.service.inspector import PromptInspector
 from worker_gguf.service.pooling import collect_values, submit
@@ -248,7 +248,7 @@ def not_served(name: str, served: Iterable[str]) -> NotFound:
     return ModelNotServed(name, served)
 
 
-def check_ability(card: ModelCard, task: Generation | Inspection | Pooling) -> None:
+def check_ability(card: ModelCard, task: Task) -> None:
     """Raise UnsupportedParameter if a model cannot do what a route does."""
     match task:
         case Generation():
@@ -256,7 +256,7 @@ def check_ability(card: ModelCard, task: Generation | Inspection | Pooling) -> N
             does = "generate text"
         case Pooling():
             needed, does = task.abilities, " or ".join(map(_DOES.__getitem__, task.abilities))
-        case Inspection():
+        case Inspection() | Listing():
             return
     if not set(needed) & set(card.capabilities):
         can = " and ".join(card.capabilities) or "nothing that this worker serves"
