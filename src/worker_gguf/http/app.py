@@ -188,7 +188,7 @@ def _error_response(
 ) -> Response:
     named = {**(headers or {}), **error.headers}
     if request_id:
-        named["X-Request-Id"] = request_id
+        named |= dict.fromkeys(dialect.id_headers, request_id)
     return _json_response(dialect.status(error), json_bytes(dialect.error_body(error, request_id)), named)
 
 

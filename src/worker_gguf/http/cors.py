@@ -16,7 +16,14 @@ from worker_gguf.service.envelope import json_bytes
 
 __all__ = ["Cors"]
 
-_EXPOSED: Final = ("X-Request-Id", "X-Ignored-Parameters", "X-Worker-Id", "X-Should-Retry", "Retry-After")
+_EXPOSED: Final = (
+    "X-Request-Id",
+    "Request-Id",
+    "X-Ignored-Parameters",
+    "X-Worker-Id",
+    "X-Should-Retry",
+    "Retry-After",
+)
 _MAX_AGE_S: Final = 3600
 
 

@@ -176,7 +176,7 @@ class Exchange(Response):
 
     async def _start(self, status: int, headers: dict[str, str], send: Send) -> None:
         self._status = status
-        own = {"X-Request-Id": self._request_id}
+        own = dict.fromkeys(self._route.dialect.id_headers, self._request_id)
         if self._frame.worker_id:
             own["X-Worker-Id"] = self._frame.worker_id
         if self._frame.backend.status() not in ("starting", "ready", "reloading"):

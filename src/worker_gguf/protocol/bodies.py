@@ -23,6 +23,8 @@ __all__ = [
     "Common",
     "CompletionBody",
     "Message",
+    "Objects",
+    "StopText",
     "StreamOptions",
     "StrictBody",
 ]

@@ -42,7 +42,8 @@ class Dialect(Struct, frozen=True):
     `body` returns the JSON of an error, and `ending` the events that end a stream with one. `status` returns the HTTP
     status of an error. `names` maps names of fields, as the parsers of this package use them, to those of the dialect.
     A name also stands for the fields in it: with `{"a": "b"}`, `a.c` becomes `b.c`. The name of a field whose inside is
-    different in the dialect ends with a dot: with `{"a": "b."}`, `a.0.c` becomes `b`.
+    different in the dialect ends with a dot: with `{"a": "b."}`, `a.0.c` becomes `b`. A star is a place in a list: with
+    `{"a.*.b": "a.*.c"}`, `a.0.b` becomes `a.0.c`. An answer has the id of its request in each of `id_headers`.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Dialect(Struct, frozen=True):
     framing: Framing = SSE
     status: Callable[[WorkerError], int] = lambda error: error.status
     names: Mapping[str, str] = MappingProxyType({})
+    id_headers: tuple[str, ...] = ("X-Request-Id",)
 
     def error_body(self, error: WorkerError, request_id: str = "") -> dict[str, Any]:
         """Return the JSON of an error."""
@@ -73,8 +75,11 @@ class Dialect(Struct, frozen=True):
 
     def _named(self, name: str) -> str:
         parts = name.split(".")
+        general = ["*" if part.isdigit() else part for part in parts]
         for n in range(len(parts), 0, -1):
-            own = self.names.get(".".join(parts[:n]))
+            own = self.names.get(".".join(general[:n]))
             if own is not None:
+                for place in filter(str.isdigit, parts[:n]):
+                    own = own.replace("*", place, 1)
                 return own[:-1] if own.endswith(".") else ".".join((own, *parts[n:]))
         return name

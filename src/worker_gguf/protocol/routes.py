@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from worker_gguf.errors import MethodNotAllowed, NotFound
+from worker_gguf.protocol.anthropic.errors import ANTHROPIC
 from worker_gguf.protocol.dialect import Dialect
 from worker_gguf.protocol.ollama.errors import OLLAMA, OLLAMA_GENERATE
 from worker_gguf.protocol.openai.errors import OPENAI
@@ -16,7 +17,9 @@ from worker_gguf.protocol.route import Generation, Inspection, Listing, Match, P
 __all__ = [
     "CHAT",
     "COMPLETIONS",
+    "COUNT_TOKENS",
     "INPUT_TOKENS",
+    "MESSAGES",
     "MODEL",
     "MODELS",
     "RESPONSES",
@@ -53,6 +56,18 @@ def _input_tokens() -> Inspection:
     from worker_gguf.protocol.responses.tasks import INPUT_TOKENS
 
     return INPUT_TOKENS
+
+
+def _messages() -> Generation:
+    from worker_gguf.protocol.anthropic.requests import MESSAGES
+
+    return MESSAGES
+
+
+def _count_tokens() -> Inspection:
+    from worker_gguf.protocol.anthropic.requests import COUNT_TOKENS
+
+    return COUNT_TOKENS
 
 
 def _embeddings() -> Pooling:
@@ -129,6 +144,10 @@ RESPONSES: Final = Route("POST", "/v1/responses", "Answer a conversation", _resp
 INPUT_TOKENS: Final = Route(
     "POST", "/v1/responses/input_tokens", "Count the tokens of a conversation", _input_tokens, None, RESPONSES_DIALECT
 )
+MESSAGES: Final = Route("POST", "/v1/messages", "Answer a conversation", _messages, "chat", ANTHROPIC)
+COUNT_TOKENS: Final = Route(
+    "POST", "/v1/messages/count_tokens", "Count the tokens of a conversation", _count_tokens, None, ANTHROPIC
+)
 _OF_OLLAMA: Final = (
     Route("POST", "/api/chat", "Answer a conversation", _ollama_chat, "chat", OLLAMA),
     Route("POST", "/api/generate", "Answer a prompt", _ollama_generate, "text_completion", OLLAMA_GENERATE),
@@ -144,6 +163,7 @@ RERANKING: Final = Route("POST", "/v1/reranking", "The same, at llama-server's p
 SCORE: Final = Route("POST", "/v1/score", "Compare texts", _score, "score")
 ROUTES: Final = (
     *(MODELS, MODEL, CHAT, COMPLETIONS, RESPONSES, INPUT_TOKENS),
+    *(MESSAGES, COUNT_TOKENS),
     *(EMBEDDINGS, RERANK, RERANK_OF_COHERE, RERANKING, SCORE),
     *_OF_OLLAMA,
 )
