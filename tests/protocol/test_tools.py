@@ -106,7 +106,7 @@ def test_tools_of_other_types_are_left_out_and_named() -> None:
         ([tool("")], "tools.0.function.name"),
         ([tool("a.b")], "tools.0.function.name"),
         ([tool("ü")], "tools.0.function.name"),
-        ([tool("a" * 65)], "tools.0.function.name"),
+        ([tool("a" * 129)], "tools.0.function.name"),
         ([tool("a\n")], "tools.0.function.name"),
         ([tool(5)], "tools.0.function.name"),  # type: ignore[arg-type]
         ([tool(), tool()], "tools.1.function.name"),

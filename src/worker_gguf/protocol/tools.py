@@ -24,9 +24,9 @@ __all__ = ["MAX_TOOLS", "NO_TOOLS", "ToolRequest", "read_tools"]
 _OF_NOTHING = frozenset({"$schema", "description", "properties", "required", "title", "type"})
 
 MAX_TOOLS = 1024
-# OpenAI's rule for the name of a function.
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_NAME_RULE = "must have 1 to 64 letters, digits, underscores and hyphens, and nothing else"
+# OpenAI's rule for the name of a function, with the length of Anthropic's: clients put the name of a server before it.
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+_NAME_RULE = "must have 1 to 128 letters, digits, underscores and hyphens, and nothing else"
 _CHOICES = "must be none, auto, required, or an object that names a function or lists allowed tools"
 
 Mode = Literal["none", "auto", "required"]

@@ -99,9 +99,7 @@ class Blocks:
             case "thinking" | "redacted_thinking" | "tool_use" | "tool_result":
                 raise invalid(f"{param}.type", "must be 'text', 'image', 'document' or 'search_result' here")
             case _:
-                raise UnsupportedParameter(
-                    f"Blocks of the type of '{param}' are not supported. Send text.", param=f"{param}.type"
-                )
+                raise _unsupported(f"{param}.type", "blocks of this type are not supported. Send text")
 
     def _document(self, param: str, block: Block) -> str:
         """Return the text of a document, after its title and its context."""
@@ -113,11 +111,7 @@ class Blocks:
             case "content":
                 texts = self.texts(f"{at}.content", source.get("content"))
             case "base64" | "url" | "file":
-                raise UnsupportedParameter(
-                    "Only documents of plain text are supported. Send the text of the document, with a source of the "
-                    "type 'text'.",
-                    param=f"{at}.type",
-                )
+                raise _unsupported(f"{at}.type", "only documents of plain text are supported. Send type 'text'")
             case _:
                 raise invalid(f"{at}.type", "must be 'text' or 'content'")
         about = (field(param, block, name, str) for name in ("title", "context") if block.get(name) is not None)
@@ -139,12 +133,10 @@ def image_part(param: str, block: Block) -> Part:
         case "url":
             field(at, source, "url", str)
         case "file":
-            raise UnsupportedParameter(
-                "There are no uploaded files here. Send the image in base64.", param=f"{at}.type"
-            )
+            raise _unsupported(f"{at}.type", "there are no uploaded files here. Send type 'base64'")
         case _:
             raise invalid(f"{at}.type", "must be 'base64' or 'url'")
-    raise UnsupportedParameter(f"Images are not supported, as in '{param}'. Send text.", param=f"{param}.type")
+    raise _unsupported(f"{param}.type", "images are not supported. Send text")
 
 
 def field(param: str, block: Block, name: str, kind: type[Any]) -> Any:
@@ -156,6 +148,10 @@ def field(param: str, block: Block, name: str, kind: type[Any]) -> Any:
         names: Mapping[type, str] = {str: "a string", dict: "an object", list: "a list"}
         raise invalid(f"{param}.{name}", f"must be {names[kind]}")
     return value
+
+
+def _unsupported(param: str, what: str) -> UnsupportedParameter:
+    return UnsupportedParameter(f"Invalid '{param}': {what}.", param=param)
 
 
 def _flag(param: str, block: Block, name: str) -> bool:

@@ -164,7 +164,8 @@ def _input(arguments: str) -> dict[str, Any]:
     """Return the arguments of a call as an object. What is no object is its only field."""
     try:
         value = json.loads(arguments or "{}")
-    except ValueError:
+        encode(value)  # Python also reads NaN and 1e999, which are no JSON
+    except (ValueError, RecursionError):
         value = arguments
     return value if isinstance(value, dict) else {"arguments": value}
 

@@ -23,9 +23,17 @@ from worker_gguf.protocol.wellformed import read_object
 
 __all__ = ["COUNT_TOKENS", "MESSAGES", "parse_count", "parse_message"]
 
-# Fields of chat completions that an answer of this dialect has no place for.
-_NO_PLACE = ("logprobs", "top_logprobs", "n_probs", "return_token_ids", "stream_options")
-_CONVERTED = ("messages", "system", "tools", "tool_choice", "thinking", "output_config", "output_format", "n")
+# Parameters of a chat completion that this API has in another form, or whose answer would have no place.
+_ELSEWHERE: Final[Mapping[str, str]] = {
+    "response_format": "Use output_config.format.",
+    "reasoning_effort": "Use output_config.effort.",
+    "functions": "Use tools.",
+    "function_call": "Use tool_choice.",
+    "parallel_tool_calls": "Use tool_choice.disable_parallel_tool_use.",
+    "n": "Send one request for each answer.",
+    **dict.fromkeys(("logprobs", "top_logprobs", "n_probs", "return_token_ids"), "Use /v1/chat/completions."),
+}
+_CONVERTED = frozenset({"messages", "system", "tools", "tool_choice", "thinking", "output_config", "output_format"})
 
 
 def parse_message(body: object, defaults: Defaults) -> ChatCall:
@@ -50,12 +58,13 @@ def _count(call: InspectionCall, inspector: Inspector) -> JsonBody:
 
 def _call(fields: Mapping[str, Any], defaults: Defaults, body: type[MessagesBody]) -> ChatCall:
     validated(body, fields, {})
-    if fields.get("n", 1) != 1:
-        raise UnsupportedParameter("A message is one answer, so 'n' must be 1. Send several requests.", param="n")
+    if found := next((name for name in _ELSEWHERE if name in fields), None):
+        # Without quotes: `Dialect.names` has another name for some of these.
+        raise UnsupportedParameter(f"The field {found} has no meaning here. {_ELSEWHERE[found]}", param=found)
     blocks = Blocks()
     messages = read_conversation(fields, blocks)
-    ignored = [*blocks.ignored, *(name for name in _NO_PLACE if name in fields)]
-    common = {name: value for name, value in fields.items() if name not in (*_CONVERTED, *_NO_PLACE)}
+    ignored = [*blocks.ignored, *(["stream_options"] if "stream_options" in fields else ())]
+    common = {name: value for name, value in fields.items() if name not in {*_CONVERTED, "stream_options"}}
     common["messages"] = messages
     if "tools" in fields:
         common["tools"] = read_tools(fields["tools"], ignored)
