@@ -26,8 +26,8 @@ from worker_gguf.protocol.parameters import ALIASES
 
 pytestmark = pytest.mark.usefixtures("all_slots_free")
 
-ASKED = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/api/chat", "/api/generate")
-COUNTED = ("/v1/responses/input_tokens", "/api/show")
+ASKED = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/api/chat", "/api/generate")
+COUNTED = ("/v1/responses/input_tokens", "/v1/messages/count_tokens", "/api/show")
 READ = (
     *("/health", "/metrics", "/ping", "/v1/models", "/v1/models/{model_id}"),
     *("/api/tags", "/api/ps", "/api/version"),
@@ -45,6 +45,8 @@ GOOD: dict[str, dict[str, Any]] = {
     "/v1/completions": {"prompt": "One, two,"},
     "/v1/responses": {"input": "What is the capital of France?"},
     "/v1/responses/input_tokens": {"input": "What is the capital of France?"},
+    "/v1/messages": {"messages": [{"role": "user", "content": "What is the capital of France?"}]},
+    "/v1/messages/count_tokens": {"messages": [{"role": "user", "content": "What is the capital of France?"}]},
     "/api/chat": {"messages": [{"role": "user", "content": "What is the capital of France?"}]},
     "/api/generate": {"prompt": "What is the capital of France?"},
     "/api/show": {"model": "embedded"},
@@ -168,7 +170,9 @@ def cheap(path: str, body: dict[str, Any]) -> dict[str, Any]:
     if path.startswith("/api/"):
         options: Any = whole.get("options")
         return {**whole, "options": {**options, "num_predict": 4}} if options else whole
-    limits = {"max_output_tokens": 4} if path == "/v1/responses" else {"max_tokens": 4, "n": 2}
+    limits = {"/v1/responses": {"max_output_tokens": 4}, "/v1/messages": {"max_tokens": 4}}.get(
+        path, {"max_tokens": 4, "n": 2}
+    )
     for name, most in limits.items() if path in ASKED else ():
         value = whole.get(name)
         whole[name] = min(value, most) if isinstance(value, int) and value >= 0 else most
@@ -183,26 +187,29 @@ def sent(case: Any) -> Any:
 
 
 def check_response(status: int, headers: httpx.Headers, content: bytes) -> None:
-    """Allow no 5xx except that of a deadline, and require OpenAI's envelope for every error."""
+    """Allow no 5xx except that of a deadline, and require OpenAI's or Anthropic's envelope for every error."""
     assert status < 500 or status == 504, content
     kind = headers.get("content-type", "")
     if status == 200 and kind.startswith("text/event-stream"):
         last = content.rstrip(b"\n").rsplit(b"\n", 1)[-1]
-        assert last == b"data: [DONE]" or last.startswith(b'data: {"type":"response.'), content[-1000:]
+        ends = (b"data: [DONE]", b'data: {"type":"response.', b'data: {"type":"message_stop"}')
+        assert last.startswith(ends), content[-1000:]
     if status == 200 and kind.startswith("application/x-ndjson"):
         last = json.loads(content.rstrip(b"\n").rsplit(b"\n", 1)[-1])
         assert last.keys() & {"done_reason", "error"}, last
     if status < 400 or not content:
         return
     assert kind == "application/json"
-    error = json.loads(content)["error"]
+    body = json.loads(content)
+    error = body["error"]
     if isinstance(error, str):  # of Ollama's API
         assert error
         assert "Traceback" not in error
         return
-    assert {"message", "type", "param", "code"} <= error.keys()
+    is_anthropic = body.get("type") == "error"
+    assert ({"message", "type"} if is_anthropic else {"message", "type", "param", "code"}) <= error.keys()
     assert error["message"]
     assert "Traceback" not in error["message"]
     if status == 429:
-        assert error["code"] == "queue_full"
+        assert is_anthropic or error["code"] == "queue_full"
         assert int(headers["retry-after"]) > 0

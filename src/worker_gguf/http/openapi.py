@@ -8,6 +8,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from worker_gguf import __version__
+from worker_gguf.errors import NotReady
 from worker_gguf.protocol.bodies import Common
 from worker_gguf.protocol.parameters import ALIASES
 from worker_gguf.protocol.route import Generation, Route
@@ -24,6 +25,7 @@ _ERRORS = {
     "500": "The engine failed on this request.",
     "503": "The worker is loading, draining or failed.",
     "504": "The request timed out.",
+    "529": "The worker is loading, draining or failed.",
 }
 # One server-sent event, described like the items of a stream in OpenAPI 3.2. `data` is the JSON of a chunk, or [DONE].
 _EVENT = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
@@ -48,15 +50,34 @@ _ERROR_SCHEMA: dict[str, Any] = {
         }
     },
 }
-_OLLAMA_ERROR_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {"error": {"type": "string"}},
+# The envelopes of other dialects, by their names.
+_ERRORS_OF: dict[str, tuple[str, dict[str, Any]]] = {
+    "ollama": (
+        "OllamaError",
+        {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}},
+    ),
+    "anthropic": (
+        "AnthropicError",
+        {
+            "type": "object",
+            "required": ["type", "error", "request_id"],
+            "properties": {
+                "type": {"const": "error"},
+                "error": {
+                    "type": "object",
+                    "required": ["type", "message"],
+                    "properties": {"type": {"type": "string"}, "message": {"type": "string"}},
+                },
+                "request_id": {"type": ["string", "null"]},
+            },
+        },
+    ),
 }
 
 
-def _errors(*statuses: str, of: str = "Error") -> dict[str, Any]:
-    schema = {"schema": {"$ref": _REF.format(model=of)}}
+def _errors(*statuses: str, dialect: str = "") -> dict[str, Any]:
+    name, _ = _ERRORS_OF.get(dialect, ("Error", _ERROR_SCHEMA))
+    schema = {"schema": {"$ref": _REF.format(model=name)}}
     return {s: {"description": _ERRORS[s], "content": {"application/json": schema}} for s in statuses}
 
 
@@ -98,7 +119,7 @@ def document(routes: Iterable[Route], *, has_keys: bool) -> dict[str, Any]:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     paths["/ping"] = {"get": _PING}
     _, bodies = models_json_schema([(body, "validation") for body in body_models], ref_template=_REF)
-    schemas = bodies.get("$defs", {}) | {"Error": _ERROR_SCHEMA, "OllamaError": _OLLAMA_ERROR_SCHEMA}
+    schemas = bodies.get("$defs", {}) | {"Error": _ERROR_SCHEMA} | dict(_ERRORS_OF.values())
     for body in body_models:
         if issubclass(body, Common):
             _name_aliases(schemas[body.__name__]["properties"])
@@ -118,14 +139,16 @@ def _operation(route: Route) -> dict[str, Any]:
     task = route.task
     generates = isinstance(task, Generation)
     is_ollama = route.dialect.name == "ollama"
-    common = (
-        ("401", "404", "503") if task.body is None else ("400", "401", "404", "413", "415", "429", "500", "503", "504")
-    )
+    common = ["401", "404", "503"]
+    if task.body is not None:
+        common = ["400", "401", "404", "413", "415", "429", "500", "503", "504"]
+    if (unavailable := str(route.dialect.status(NotReady("")))) not in common:
+        common[common.index("503")] = unavailable
     name = route.path.strip("/").replace("/", "_").replace("{", "").replace("}", "")
     described: dict[str, Any] = {
         "summary": route.summary,
         "operationId": f"{name}_{route.method.lower()}",
-        "responses": {"200": _json("The answer."), **_errors(*common, of="OllamaError" if is_ollama else "Error")},
+        "responses": {"200": _json("The answer."), **_errors(*common, dialect=route.dialect.name)},
     }
     if task.body is not None:
         body = {"$ref": _REF.format(model=task.body.__name__)}

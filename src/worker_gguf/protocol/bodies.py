@@ -24,9 +24,11 @@ __all__ = [
     "CompletionBody",
     "Message",
     "Objects",
+    "Probability",
     "StopText",
     "StreamOptions",
     "StrictBody",
+    "Window",
 ]
 
 MAX_N = 16

@@ -25,7 +25,8 @@ SOURCES = st.fixed_dictionaries(
 )
 FIELDS = {
     **dict.fromkeys(("text", "thinking", "id", "name", "tool_use_id", "title"), st.text(max_size=3) | JSON),
-    **{"input": JSON, "is_error": JSON, "source": SOURCES | JSON, "signature": JSON, "cache_control": JSON},
+    **dict.fromkeys(("input", "is_error", "signature", "cache_control"), JSON),
+    "source": SOURCES | JSON,
 }
 BLOCK = st.fixed_dictionaries({"type": TYPES | JSON}, optional={**FIELDS, "content": JSON})
 NESTED = st.fixed_dictionaries({"type": TYPES | JSON}, optional={**FIELDS, "content": st.lists(BLOCK, max_size=2)})

@@ -1,13 +1,13 @@
-"""The bodies of Anthropic's routes as Pydantic models: the fields that it has beside those of all dialects."""
+"""The bodies of Anthropic's routes as Pydantic models."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from worker_gguf.engine.request import MAX_STOPS
-from worker_gguf.protocol.bodies import Common, Objects, StopText, StrictBody
+from worker_gguf.protocol.bodies import Objects, Probability, StopText, StrictBody, Window
 
 __all__ = ["CountTokensBody", "MessagesBody", "Turn"]
 
@@ -21,18 +21,14 @@ class Turn(StrictBody):
     content: str | Blocks
 
 
-class MessagesBody(Common):
-    """POST /v1/messages"""
+class CountTokensBody(StrictBody):
+    """POST /v1/messages/count_tokens"""
 
-    model_config = ConfigDict(defer_build=False)
-
+    model: str | None = Field(None, max_length=512, description="The served model's id or one of its aliases.")
     messages: Annotated[list[Turn], Field(min_length=1, fail_fast=True)] = Field(
         description="The conversation. If the last message is the assistant's, the answer continues it."
     )
     system: str | Blocks | None = Field(None, description="The system prompt: a text, or blocks of text.")
-    stop_sequences: Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = Field(
-        None, description="Texts that end the answer and are not part of it; empty texts are ignored."
-    )
     tools: Objects | None = Field(
         None, description="Tools of the client: `name`, `description`, `input_schema` and `strict`."
     )
@@ -52,5 +48,16 @@ class MessagesBody(Common):
     output_format: dict[str, Any] | None = Field(None, description="Older form of `output_config.format`.")
 
 
-class CountTokensBody(MessagesBody):
-    """POST /v1/messages/count_tokens"""
+class MessagesBody(CountTokensBody):
+    """POST /v1/messages"""
+
+    max_tokens: Window | None = Field(
+        None, description="Longest answer, in tokens, with the thinking; `MAX_TOKENS` where it is missing."
+    )
+    stream: bool | None = Field(None, description="Answer as server-sent events.")
+    stop_sequences: Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = Field(
+        None, description="Texts that end the answer and are not part of it; empty texts are ignored."
+    )
+    temperature: float | None = Field(None, ge=0, le=100, description="0 always takes the most likely token.")
+    top_p: Probability | None = Field(None, description="Keep the most likely tokens up to this mass; 1 is off.")
+    top_k: Window | None = Field(None, description="Keep the k most likely tokens; 0 and -1 are off.")

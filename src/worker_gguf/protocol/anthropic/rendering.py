@@ -43,7 +43,7 @@ class MessageRendering(SingleRendering):
         self._n_blocks = 0
         self._open: type[Part] | None = None
         self._call: int | None = None
-        self._before = self._after = b""
+        self._around: tuple[bytes, ...] = ()
         self._thought = hashlib.sha256()
 
     def _begin(self) -> bytes:
@@ -53,18 +53,24 @@ class MessageRendering(SingleRendering):
         return event({"type": "message_start", "message": self._message([], None, None, usage)}) + PING
 
     def _render_part(self, part: Part, tokens: Tokens) -> bytes:
-        kind = type(part)
+        if type(part) is Content and self._open is Content:  # written out, because this runs for every token
+            return encode(part.text).encode().join(self._around) if part.text else b""
         if isinstance(part, ToolCall):
             text = part.arguments
-            opening = self._opened(part, {"type": "tool_use", "id": part.id, "name": part.name, "input": {}})
+            begins = part.number != self._call
+            block: dict[str, Any] = {"type": "tool_use", "id": part.id, "name": part.name, "input": {}}
         else:
             text = part.text
             if not text:
                 return b""
-            if kind is Reasoning:
-                self._thought.update(text.encode())
-            opening = b"" if kind is self._open else self._opened(part, _empty_block(kind))
-        return opening + encode(text).encode().join((self._before, self._after)) if text else opening
+            begins = type(part) is not self._open
+            block = {"type": "text", "text": ""}
+            if isinstance(part, Reasoning):
+                block = {"type": "thinking", "thinking": "", "signature": ""}
+        data = self._opened(part, block) if begins else b""
+        if isinstance(part, Reasoning):
+            self._thought.update(text.encode())
+        return data + encode(text).encode().join(self._around) if text else data
 
     def _end(self) -> bytes:
         reason, stop = self._stop()
@@ -76,17 +82,14 @@ class MessageRendering(SingleRendering):
         return self._message([_block(each) for each in blocks(parts)], *self._stop(), self._usage(self.finished.usage))
 
     def _opened(self, part: Part, block: dict[str, Any]) -> bytes:
-        """Return the events that begin a block, unless the part goes on with a call."""
-        if isinstance(part, ToolCall):
-            if part.number == self._call:
-                return b""
-            self._call = part.number
+        """Return the events that end the open block and begin another one."""
         closing, index = self._closed(), self._n_blocks
         self._n_blocks += 1
         self._open = type(part)
+        self._call = part.number if isinstance(part, ToolCall) else None
         kind, name = _DELTAS[self._open]
         delta = {"type": "content_block_delta", "index": index, "delta": {"type": kind, name: _HOLE}}
-        self._before, self._after = event(delta).split(encode(_HOLE).encode())
+        self._around = tuple(event(delta).split(encode(_HOLE).encode()))
         return closing + event({"type": "content_block_start", "index": index, "content_block": block})
 
     def _closed(self) -> bytes:
@@ -141,12 +144,6 @@ class MessageRendering(SingleRendering):
 
 def render_message(call: ChatCall, outline: Outline) -> MessageRendering:
     return MessageRendering(outline, call.options.max_tokens)
-
-
-def _empty_block(kind: type[Part]) -> dict[str, Any]:
-    if kind is Reasoning:
-        return {"type": "thinking", "thinking": "", "signature": ""}
-    return {"type": "text", "text": ""}
 
 
 def _block(block: Content | Reasoning | WrittenCall) -> dict[str, Any]:

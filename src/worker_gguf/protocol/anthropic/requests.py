@@ -56,7 +56,7 @@ def _count(call: InspectionCall, inspector: Inspector) -> JsonBody:
     return {"input_tokens": len(inspector.prompt_tokens(call.chat)[0])}
 
 
-def _call(fields: Mapping[str, Any], defaults: Defaults, body: type[MessagesBody]) -> ChatCall:
+def _call(fields: Mapping[str, Any], defaults: Defaults, body: type[CountTokensBody]) -> ChatCall:
     validated(body, fields, {})
     if found := next((name for name in _ELSEWHERE if name in fields), None):
         # Without quotes: `Dialect.names` has another name for some of these.
