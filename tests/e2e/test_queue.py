@@ -132,6 +132,21 @@ def test_an_empty_input_lists_the_models(ask: Any) -> None:
     assert ask({"openai_route": "/v1/models", "openai_input": {}})["output"][0]["object"] == "list"
 
 
+def test_anthropics_messages_are_answered_in_their_own_form(ask: Any) -> None:
+    body = {"messages": list(PROMPT.messages), "temperature": 0, "max_tokens": PROMPT.max_tokens}
+    for given in (
+        {"openai_route": "/v1/messages", "openai_input": body},
+        {"route": "/v1/messages", "method": "POST", "body": body},
+    ):
+        (message,) = ask(given)["output"]
+        assert [block["text"] for block in message["content"]] == [PROMPT.expected]
+    events = "".join(ask({"route": "/v1/messages", "body": body | {"stream": True}})["output"])
+    assert events.startswith("event: message_start\n")
+    assert events.endswith('event: message_stop\ndata: {"type":"message_stop"}\n\n')
+    refused = ask({"route": "/v1/messages", "body": {"messages": []}})
+    assert json.loads(refused["error"])["error"]["type"] == "invalid_request_error"
+
+
 @pytest.mark.parametrize("bad", [[], "text", 7, {}, {"messages": []}, {"openai_route": "/v1/chat/completions"}])
 def test_a_bad_input_fails_with_an_envelope_that_can_be_parsed(ask: Any, bad: object) -> None:
     job = ask(bad)

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from tools.docs.api import bounds_text, type_text, with_tables
 from tools.docs.markdown import table
+from worker_gguf.protocol.anthropic.bodies import CountTokensBody, MessagesBody
 from worker_gguf.protocol.bodies import Common
 from worker_gguf.protocol.ollama.bodies import OllamaChat, OllamaGenerate, OllamaRequest
 from worker_gguf.protocol.ollama.names import IGNORED_OPTIONS, OPTIONS
@@ -19,6 +20,7 @@ __all__ = ["DIALECT_PAGES", "dialect_pages"]
 
 # The tables of each page by their names: a body, or the part of it that its parent does not have.
 DIALECT_PAGES: dict[str, dict[str, type[BaseModel]]] = {
+    "anthropic.md": {"both": CountTokensBody, "messages": MessagesBody},
     "embeddings.md": {"shared": PoolingBody, "embeddings": EmbeddingsBody, "rerank": RerankBody, "score": ScoreBody},
     "responses.md": {"both": InputTokensBody, "responses": ResponsesBody},
     "ollama.md": {"both": OllamaRequest, "chat": OllamaChat, "generate": OllamaGenerate},

@@ -235,7 +235,7 @@ class Server(Platform):
         json_schema_extra={"expected": "a path such as /ping"},
     )
     sse_ping_s: float = Field(
-        15.0, ge=0, description="Seconds without an event in a stream until a comment is sent; 0 sends none"
+        15.0, ge=0, description="Seconds without an event in a stream until a comment or a ping is sent; 0 sends none"
     )
     api_keys: tuple[SecretStr, ...] = Field(
         (),
