@@ -4,6 +4,7 @@ import asyncio
 import sys
 import traceback
 from importlib.metadata import version
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
@@ -11,6 +12,14 @@ QUESTION = "What is the weather in Paris?"
 ANSWER = "It is sunny in Paris, with 21 degrees."
 MODEL = "embedded"
 RUNS: list[str] = []
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+
+
+class Sky(BaseModel):
+    """Anthropic's client leaves the bounds out of a schema."""
+
+    sunny: bool
+    clouds: Literal["none", "few"]
 
 
 class City(BaseModel):
@@ -157,8 +166,6 @@ class Closed(City, extra="forbid"):
 
 
 def outlines_remote(base: str) -> None:
-    from typing import Literal
-
     import openai
     import outlines
     from outlines.types import CFG, Regex
@@ -192,6 +199,52 @@ def guidance_remote(base: str) -> None:
     Closed.model_validate_json(city["city"])
 
 
+def anthropic_client(base: str) -> None:
+    import anthropic
+
+    client = anthropic.Anthropic(base_url=base.removesuffix("/v1"), api_key="-")
+    question = {"role": "user", "content": QUESTION}
+    parsed = client.messages.parse(model=MODEL, messages=[question], output_format=Sky, max_tokens=200)
+    assert isinstance(parsed.parsed_output, Sky)
+    tool = {"name": "get_weather", "description": "Get the weather in a city.", "input_schema": SCHEMA}
+    asked = {"model": MODEL, "tools": [tool], "max_tokens": 60, "extra_body": {"temperature": 0}}
+    with client.messages.stream(messages=[question], **asked) as stream:
+        message = stream.get_final_message()
+    (call,) = message.content
+    assert message.stop_reason == "tool_use"
+    counted = client.messages.count_tokens(model=MODEL, messages=[question], tools=[tool]).input_tokens
+    assert counted == message.usage.input_tokens + message.usage.cache_read_input_tokens
+    result = {"type": "tool_result", "tool_use_id": call.id, "content": get_weather(**call.input)}
+    turns = [question, {"role": "assistant", "content": message.content}, {"role": "user", "content": [result]}]
+    (text,) = client.messages.create(messages=turns, **asked).content
+    assert text.text == ANSWER, text
+    runner = client.beta.messages.tool_runner(
+        model=MODEL, messages=[question], tools=[anthropic.beta_tool(get_weather)], max_tokens=60
+    )
+    assert runner.until_done().stop_reason == "end_turn"
+    refused = ""
+    try:
+        client.messages.create(model=MODEL, messages=[{"role": "user", "content": "word " * 9000}], max_tokens=5)
+    except anthropic.BadRequestError as error:
+        refused = error.message
+    assert "prompt is too long" in refused
+
+
+def langchain_anthropic(base: str) -> None:
+    from langchain.agents import create_agent
+    from langchain_anthropic import ChatAnthropic
+    from langchain_core.tools import tool
+
+    chat = ChatAnthropic(model=MODEL, base_url=base.removesuffix("/v1"), api_key="-", temperature=0, max_tokens=200)
+    assert isinstance(chat.with_structured_output(Sky, method="json_schema").invoke(QUESTION), Sky)
+    assert isinstance(chat.with_structured_output(Sky).invoke(QUESTION), Sky)
+    agent = create_agent(chat, [tool(get_weather)])
+    asked = {"messages": [{"role": "user", "content": QUESTION}]}
+    assert agent.invoke(asked)["messages"][-1].content == ANSWER
+    *_, last = agent.stream(asked, stream_mode="values")
+    assert last["messages"][-1].content == ANSWER
+
+
 LOOPS = {
     "openai": openai_client,
     "langchain": langchain,
@@ -201,6 +254,8 @@ LOOPS = {
     "instructor": instructor_modes,
     "outlines": outlines_remote,
     "guidance": guidance_remote,
+    "anthropic": anthropic_client,
+    "langchain-anthropic": langchain_anthropic,
 }
 
 

@@ -22,12 +22,12 @@ TOOL = {
 }
 
 
-def posted(running: Running, path: str = "/v1/messages", **fields: object) -> httpx.Response:
+def posted(running: Running, path: str = "/v1/messages", **fields: Any) -> httpx.Response:
     body = {"model": "embedded", "max_tokens": 60, "temperature": 0, **fields}
     return httpx.post(f"{running.url}{path}", json=body, timeout=60)
 
 
-def message(running: Running, **fields: object) -> dict[str, Any]:
+def message(running: Running, **fields: Any) -> dict[str, Any]:
     reply = posted(running, **fields)
     assert reply.status_code == 200, reply.text
     answer: dict[str, Any] = reply.json()
