@@ -8,7 +8,7 @@ from tests.http.serving import serving
 from worker_gguf.errors import EngineFailed, MethodNotAllowed, NotFound
 from worker_gguf.http.openapi import document
 from worker_gguf.protocol.route import Match
-from worker_gguf.protocol.routes import CHAT, COMPLETIONS, MODEL, MODELS, ROUTES, find
+from worker_gguf.protocol.routes import CHAT, COMPLETIONS, MODEL, MODELS, ROUTES, dialect_at, find
 
 
 @pytest.mark.parametrize("route", [MODELS, CHAT, COMPLETIONS], ids=lambda route: route.path)
@@ -70,6 +70,21 @@ def test_a_path_of_many_slashes_is_read_once() -> None:
 def test_the_error_of_another_method_names_the_allowed_one(method: str, path: str, allowed: str) -> None:
     with pytest.raises(MethodNotAllowed, match=f"Use {allowed}"):
         find(method, path)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/v1/messages", "anthropic"),
+        ("/messages/", "anthropic"),
+        ("/v1/v1/messages/count_tokens", "anthropic"),
+        ("/v1/messages/other", "openai"),
+        ("/v1/models/m", "openai"),
+        ("/", "openai"),
+    ],
+)
+def test_the_errors_of_a_path_are_those_of_its_dialect(path: str, name: str) -> None:
+    assert dialect_at(path).name == name
 
 
 def test_no_two_routes_share_method_and_path() -> None:
