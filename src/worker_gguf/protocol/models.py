@@ -15,7 +15,8 @@ class ModelCard(Struct, frozen=True):
     """The public facts of a model. None means unknown. `n_ctx` is the context size of one request, in tokens.
 
     `capabilities` has "completion", "embedding", "rerank" or "vision": llama-server's names if it has one.
-    `chat_template` is the text of the template.
+    `chat_template` is the source of the template of conversations without tools. `bos_text` and `eos_text` are the
+    texts of the first and the last token, as a template writes them; empty if the model has none.
     """
 
     id: str
@@ -32,6 +33,8 @@ class ModelCard(Struct, frozen=True):
     architecture: str | None = None
     capabilities: tuple[str, ...] = ("completion",)
     chat_template: str | None = None
+    bos_text: str | None = None
+    eos_text: str | None = None
 
     @property
     def generates(self) -> bool:

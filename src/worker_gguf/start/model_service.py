@@ -38,6 +38,7 @@ def make_service(
     conversations: Conversations,
 ) -> Service:
     """Build the service."""
+    bos_text = vocabulary.token_text(vocabulary.bos)
     return Service(
         engine,
         vocabulary,
@@ -47,10 +48,13 @@ def make_service(
             n_ctx_train=loaded.n_ctx_train,
             n_vocab=vocabulary.n_tokens,
             n_params=loaded.n_params,
+            chat_template=conversations.template_source,
+            bos_text=bos_text,
+            eos_text=vocabulary.token_text(vocabulary.eos),
         ),
         defaults=request_defaults(settings),
         fingerprint=_fingerprint(settings, header, local, plan),
-        bos_text=vocabulary.token_text(vocabulary.bos),
+        bos_text=bos_text,
         timeout_s=settings.request_timeout_s,
         pair_template=_pair_template(header),
     )
