@@ -9,6 +9,13 @@ from pydantic import BaseModel
 from tools.docs.api import bounds_text, type_text, with_tables
 from tools.docs.markdown import table
 from worker_gguf.protocol.bodies import Common
+from worker_gguf.protocol.llama_server.bodies import (
+    AnsweredBody,
+    DetokenizeBody,
+    InfillBody,
+    NativeCompletionBody,
+    TokenizeBody,
+)
 from worker_gguf.protocol.ollama.bodies import OllamaChat, OllamaGenerate, OllamaRequest
 from worker_gguf.protocol.ollama.names import IGNORED_OPTIONS, OPTIONS
 from worker_gguf.protocol.parameters import ALIASES
@@ -20,6 +27,13 @@ __all__ = ["DIALECT_PAGES", "dialect_pages"]
 # The tables of each page by their names: a body, or the part of it that its parent does not have.
 DIALECT_PAGES: dict[str, dict[str, type[BaseModel]]] = {
     "embeddings.md": {"shared": PoolingBody, "embeddings": EmbeddingsBody, "rerank": RerankBody, "score": ScoreBody},
+    "llama-server.md": {
+        "both": AnsweredBody,
+        "completion": NativeCompletionBody,
+        "infill": InfillBody,
+        "tokenize": TokenizeBody,
+        "detokenize": DetokenizeBody,
+    },
     "responses.md": {"both": InputTokensBody, "responses": ResponsesBody},
     "ollama.md": {"both": OllamaRequest, "chat": OllamaChat, "generate": OllamaGenerate},
 }

@@ -19,8 +19,7 @@ from worker_gguf.protocol.models import ModelCard
 from worker_gguf.start.engine_start import EngineStart
 from worker_gguf.start.fetch import fetch, find
 from worker_gguf.start.loaded import LoadedModel
-from worker_gguf.start.model_card import card_of, is_private, with_special_texts
-from worker_gguf.start.model_service import request_defaults
+from worker_gguf.start.model_card import card_of, is_private, request_defaults, with_special_texts
 from worker_gguf.start.open_model import open_model
 from worker_gguf.start.read_ahead import ReadAhead
 from worker_gguf.start.start import Start

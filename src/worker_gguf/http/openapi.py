@@ -53,6 +53,22 @@ _OLLAMA_ERROR_SCHEMA: dict[str, Any] = {
     "required": ["error"],
     "properties": {"error": {"type": "string"}},
 }
+_LLAMA_SERVER_ERROR_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["code", "message", "type", "param"],
+            "properties": {
+                "code": {"type": "integer"},
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
 
 
 def _errors(*statuses: str, of: str = "Error") -> dict[str, Any]:
@@ -98,7 +114,11 @@ def document(routes: Iterable[Route], *, has_keys: bool) -> dict[str, Any]:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     paths["/ping"] = {"get": _PING}
     _, bodies = models_json_schema([(body, "validation") for body in body_models], ref_template=_REF)
-    schemas = bodies.get("$defs", {}) | {"Error": _ERROR_SCHEMA, "OllamaError": _OLLAMA_ERROR_SCHEMA}
+    schemas = bodies.get("$defs", {}) | {
+        "Error": _ERROR_SCHEMA,
+        "OllamaError": _OLLAMA_ERROR_SCHEMA,
+        "LlamaServerError": _LLAMA_SERVER_ERROR_SCHEMA,
+    }
     for body in body_models:
         if issubclass(body, Common):
             _name_aliases(schemas[body.__name__]["properties"])
@@ -117,7 +137,8 @@ def document(routes: Iterable[Route], *, has_keys: bool) -> dict[str, Any]:
 def _operation(route: Route) -> dict[str, Any]:
     task = route.task
     generates = isinstance(task, Generation)
-    is_ollama = route.dialect.name == "ollama"
+    is_ollama, is_llama_server = (route.dialect.name == name for name in ("ollama", "llama_server"))
+    error = "OllamaError" if is_ollama else "LlamaServerError" if is_llama_server else "Error"
     common = (
         ("401", "404", "503") if task.body is None else ("400", "401", "404", "413", "415", "429", "500", "503", "504")
     )
@@ -125,7 +146,10 @@ def _operation(route: Route) -> dict[str, Any]:
     described: dict[str, Any] = {
         "summary": route.summary,
         "operationId": f"{name}_{route.method.lower()}",
-        "responses": {"200": _json("The answer."), **_errors(*common, of="OllamaError" if is_ollama else "Error")},
+        "responses": {
+            "200": _json("The answer.", {"type": ["object", "array"]} if is_llama_server else None),
+            **_errors(*common, of=error),
+        },
     }
     if task.body is not None:
         body = {"$ref": _REF.format(model=task.body.__name__)}

@@ -25,6 +25,8 @@ __all__ = [
     "Message",
     "StreamOptions",
     "StrictBody",
+    "TokenId",
+    "TopLogprobs",
 ]
 
 MAX_N = 16
@@ -286,3 +288,6 @@ class CompletionBody(Common):
         None, description="Return the log-probability of each token and of this many others."
     )
     echo: bool | None = Field(None, description="Begin the answer with the prompt.")
+    suffix: str | None = Field(
+        None, description="The text after the gap that the answer fills, for a model that has tokens for this."
+    )

@@ -19,7 +19,10 @@ __all__ = [
     "ChatCall",
     "CompletionCall",
     "Defaults",
+    "ExtraText",
+    "InfillCall",
     "InspectionCall",
+    "MixedPrompt",
     "Options",
     "Prompt",
     "ReadyCall",
@@ -28,15 +31,26 @@ __all__ = [
 # The limit for the number of prompts times the number of answers per prompt.
 MAX_SEQUENCES = 64
 
-Prompt = str | tuple[int, ...]
+
+class MixedPrompt(Struct, frozen=True):
+    """A prompt of texts and token ids, which are joined."""
+
+    parts: tuple[str | int, ...]
+
+
+Prompt = str | tuple[int, ...] | MixedPrompt
 
 
 class Defaults(Struct, frozen=True):
-    """The defaults of requests. `strict` refuses parameters that would be ignored."""
+    """The defaults of requests. `strict` refuses parameters that would be ignored.
+
+    With `spm_infill`, the text after a gap comes first in the prompt that fills it.
+    """
 
     sampling: SamplingParams = field(default_factory=SamplingParams)
     max_tokens: int | None = None
     strict: bool = False
+    spm_infill: bool = False
 
 
 class Options(Struct, frozen=True):
@@ -104,12 +118,14 @@ class ChatCall(Struct, frozen=True):
 class CompletionCall(Struct, frozen=True):
     """A parsed completion request.
 
-    A prompt may be an empty text, because it depends on the tokenizer whether that has any token.
+    A prompt may be an empty text, because it depends on the tokenizer whether that has any token. With `echo`, the
+    answer begins with the prompt. With `shows_prompt`, the text of the prompt's tokens is a field of the answer.
     """
 
     options: Options
     prompts: tuple[Prompt, ...]
     echo: bool
+    shows_prompt: bool = False
 
     @property
     def model(self) -> str | None:
@@ -120,7 +136,41 @@ class CompletionCall(Struct, frozen=True):
         return self.options.timeout_s
 
 
-Call = ChatCall | CompletionCall
+class ExtraText(Struct, frozen=True):
+    """A text from elsewhere that helps to fill a gap, such as another file of the same project."""
+
+    text: str
+    filename: str = "tmp"
+
+
+class InfillCall(Struct, frozen=True):
+    """A parsed request to fill the gap between two texts.
+
+    The answer goes on after `prefix` and then `begun`, in which names of special tokens count as these. Unless `extra`
+    is None, the prompt names a project and its files, as llama-server's does. With `fits_context`, the texts are cut to
+    what the context has room for; otherwise they are refused if they are too long. With `suffix_first`, the suffix
+    comes first in the prompt, as some models were trained.
+    """
+
+    options: Options
+    prefix: str
+    suffix: str
+    begun: str = ""
+    extra: tuple[ExtraText, ...] | None = None
+    fits_context: bool = False
+    suffix_first: bool = False
+    shows_prompt: bool = False
+
+    @property
+    def model(self) -> str | None:
+        return self.options.model
+
+    @property
+    def timeout_s(self) -> float | None:
+        return self.options.timeout_s
+
+
+Call = ChatCall | CompletionCall | InfillCall
 
 
 class InspectionCall(Struct, frozen=True, kw_only=True):

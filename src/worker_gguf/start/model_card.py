@@ -9,12 +9,13 @@ from msgspec.structs import replace
 
 from worker_gguf.gguf import ArrayInfo, ModelHeader, read_texts, special_ids, text_at
 from worker_gguf.gguf.pooling import served_abilities
+from worker_gguf.protocol.calls import Defaults
 from worker_gguf.protocol.models import ModelCard
 from worker_gguf.settings import Settings
 from worker_gguf.start.template_text import template_text
 from worker_gguf.store import LocalModel
 
-__all__ = ["card_of", "is_private", "names_private", "with_special_texts"]
+__all__ = ["card_of", "is_private", "names_private", "request_defaults", "with_special_texts"]
 
 _PRIVATE = re.compile(r"(?<![\w./~-])(?:~?/|\.{1,2}/|https?:/)\S", re.IGNORECASE)
 
@@ -39,7 +40,13 @@ def card_of(settings: Settings, local: LocalModel, header: ModelHeader, n_ctx: i
         architecture=header.architecture,
         capabilities=served_abilities(header, settings.pooling).names,
         chat_template=template_text(settings, header),
+        defaults=request_defaults(settings),
     )
+
+
+def request_defaults(settings: Settings) -> Defaults:
+    """Return the default parameters of requests."""
+    return Defaults(settings.sampling_defaults(), settings.max_tokens, settings.strict_parameters, settings.spm_infill)
 
 
 def with_special_texts(card: ModelCard, local: LocalModel, header: ModelHeader) -> ModelCard:
