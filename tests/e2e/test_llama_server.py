@@ -12,6 +12,7 @@ import pytest
 
 from tests.asking import ask
 from tests.e2e.conftest import Running
+from tests.hanging import hanging
 from tests.tiny_models import FIM_TOKENS, write_infill
 from worker_gguf.embedded import published_prompts
 from worker_gguf.observe.metrics import Metrics
@@ -100,14 +101,12 @@ def test_tokens_and_their_text(http: httpx.Client) -> None:
     assert written.decode().strip() == text
 
 
-def test_tokens_are_counted_while_every_slot_is_busy(http: httpx.Client, running: Running) -> None:
-    n_slots = len(http.get("/slots").json())
-    asked = {"prompt": ["One, two,"] * n_slots, "n_predict": 400, "stream": True, "ignore_eos": True}
-    with http.stream("POST", "/completion", json=asked) as reply:
-        next(reply.iter_lines())
+def test_tokens_are_counted_while_the_engine_answers_nothing(http: httpx.Client, running: Running) -> None:
+    messages = [{"role": "user", "content": "Hello"}]
+    with hanging(running.engine):
         assert post(http, "/tokenize", content="Hello")["tokens"]
-        assert any(slot["is_processing"] for slot in http.get("/slots").json())
-        assert running.engine.stats.busy_slots
+        assert post(http, "/v1/chat/completions/input_tokens", messages=messages)["input_tokens"]
+        assert http.get("/props").status_code == http.get("/slots").status_code == 200
 
 
 def test_the_properties_fit_the_routes(http: httpx.Client) -> None:
@@ -138,6 +137,13 @@ def test_what_changes_nothing_is_named(http: httpx.Client) -> None:
     reply = http.post("/completion", json={"prompt": "a", "n_predict": 1, "id_slot": 0, "return_progress": True})
     assert reply.headers["x-ignored-parameters"] == "id_slot, return_progress"
     assert http.post("/tokenize", json={"content": "a", "b": 1}).headers["x-ignored-parameters"] == "b"
+
+
+def test_a_line_that_is_indented_too_little_ends_the_answer(http: httpx.Client) -> None:
+    asked: dict[str, Any] = {"prompt": "One", "choice": ["a\n  b\nc"], "n_indent": 2}
+    answer = post(http, "/completion", **asked)
+    assert (answer["content"], answer["stop_type"], answer["truncated"]) == ("a\n  b\n", "limit", False)
+    assert "".join(chunk["content"] for chunk in events(http, **asked)) == "a\n  b\n"
 
 
 @pytest.mark.parametrize("path", ["/props/", "//props", "/v1/props", "/openai/v1/props"])

@@ -22,11 +22,13 @@ __all__ = [
     "ChatBody",
     "Common",
     "CompletionBody",
+    "Count",
     "Message",
     "StreamOptions",
     "StrictBody",
     "TokenId",
     "TopLogprobs",
+    "Window",
 ]
 
 MAX_N = 16

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from worker_gguf.engine.request import Constraint, SamplingParams
+from worker_gguf.engine.request import Constraint, LineLimits, SamplingParams
 from worker_gguf.protocol.models import ModelCard
 from worker_gguf.protocol.reasoning import ReasoningRequest
 from worker_gguf.protocol.rendering import JsonBody
@@ -62,7 +62,7 @@ class Options(Struct, frozen=True):
     the prompt are returned, too. `timeout_s` counts from the arrival of the request. `ignored` has the names of
     parameters without effect. With `shows_controls`, control tokens are part of the text. With
     `shows_ids`, the answer has the ids of its tokens.
-    `constraint` is what the answer must match.
+    `constraint` is what the answer must match, and `lines` ends it at a line.
     """
 
     model: str | None
@@ -86,6 +86,7 @@ class Options(Struct, frozen=True):
     keeps_stop: bool = False
     shows_controls: bool = False
     shows_ids: bool = False
+    lines: LineLimits | None = None
 
 
 class ChatCall(Struct, frozen=True):

@@ -206,6 +206,7 @@ class Service:
                 constraint=options.constraint,
                 thinking=prepared.thinking,
                 shown=prepared.shown,
+                lines=options.lines,
             )
             for index in range(len(prompts) * options.n)
         ]

@@ -210,3 +210,10 @@ def test_an_error_has_its_status_as_its_code(error: Any, code: int, kind: str) -
     assert body.get("param") == error.param
     assert body.get("n_ctx") == (8 if kind == "exceed_context_size_error" else None)
     assert json.loads(LLAMA_SERVER.error_ending(error).decode().removeprefix("data: ")) == {"error": body}
+
+
+def test_a_line_that_ended_an_answer_is_a_limit() -> None:
+    at_line = whole(rendering(n_indent=4, n_predict=9), Delta("a\n", (5, 6)), ended("stop"))
+    assert (at_line["stop_type"], at_line["truncated"]) == ("limit", False)
+    by_itself = whole(rendering(n_indent=4, n_predict=9), Delta("a\n", (5, 6)), ended("stop", end_token=2))
+    assert by_itself["stop_type"] == "eos"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from worker_gguf.engine.request import LineLimits
 from worker_gguf.errors import InvalidRequest, UnsupportedParameter
 from worker_gguf.protocol.calls import Defaults, ExtraText, MixedPrompt
 from worker_gguf.protocol.llama_server.calls import AnswerForm, NativeCompletion, NativeInfill
@@ -133,7 +134,7 @@ def test_wrong_bans_are_refused(bans: Any) -> None:
 
 @pytest.mark.parametrize(
     "field",
-    [{"echo": True}, {"suffix": "x"}, {"input_prefix": "x"}, {"post_sampling_probs": True}, {"t_max_predict_ms": 5}],
+    [{"echo": True}, {"suffix": "x"}, {"input_prefix": "x"}, {"post_sampling_probs": True}, {"n_keep": 5}],
 )
 def test_what_cannot_be_honoured_is_refused(field: dict[str, Any]) -> None:
     assert refusal(**field).param == next(iter(field))
@@ -229,3 +230,10 @@ def test_a_wrong_field_of_a_gap_is_named(field: dict[str, Any], param: str) -> N
     with pytest.raises(InvalidRequest) as refused:
         fill(**field)
     assert refused.value.param == param
+
+
+def test_lines_end_the_answer_of_an_editor() -> None:
+    assert fill(n_indent=4, t_max_predict_ms=500, t_max_prompt_ms=500).options.lines == LineLimits(4, 0.5)
+    assert fill(n_indent=0, t_max_predict_ms=-1).options.lines is None
+    assert complete(t_max_predict_ms=0).options.lines is None
+    assert refusal(n_indent=-1).param == "n_indent"

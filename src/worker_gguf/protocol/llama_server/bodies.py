@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from worker_gguf.protocol.bodies import Common, StrictBody, TokenId, TopLogprobs
+from worker_gguf.protocol.bodies import Common, Count, StrictBody, TokenId, TopLogprobs, Window
 from worker_gguf.protocol.numbers import integers
 
 __all__ = ["AnsweredBody", "DetokenizeBody", "ExtraBody", "InfillBody", "NativeCompletionBody", "TokenizeBody"]
@@ -29,6 +29,14 @@ class AnsweredBody(Common):
     timings_per_token: bool | None = Field(None, description="Each chunk of a stream has the timings so far.")
     response_fields: Annotated[list[str], Field(max_length=MAX_PATHS)] | None = Field(
         None, description="The fields of the answer that are wanted, such as `content` or `timings/predicted_ms`."
+    )
+    n_indent: Count | None = Field(
+        None,
+        description="Spaces and tabs that each line after the first one begins with; another line ends the answer.",
+    )
+    t_max_predict_ms: Window | None = Field(
+        None,
+        description="Milliseconds after the first token, from when on the end of a line ends the answer; 0 is off.",
     )
     custom_token_bans: str | list[int] | None = Field(
         None, description="Ids of tokens that are banned, as a list or as a text with commas."

@@ -138,7 +138,7 @@ class NativeRendering(Rendering):
             "prompt": self._outline.texts[index // self._options.n] if self._outline.texts else "",
             "has_new_line": choice.has_new_line,
             "truncated": self._outline.is_cut or self._is_context_full(finished),
-            "stop_type": _stop_type(finished),
+            "stop_type": _stop_type(finished, ends_at_lines=self._options.lines is not None),
             "stopping_word": finished.stop or "",
             "tokens_cached": usage.prompt_tokens + usage.completion_tokens - _n_uncomputed(finished),
             "timings": self._timings(index, usage.completion_tokens),
@@ -160,10 +160,11 @@ def render(call: NativeCompletion | NativeInfill, outline: Outline) -> NativeRen
     return NativeRendering(call, outline)
 
 
-def _stop_type(finished: Finished) -> str:
+def _stop_type(finished: Finished, *, ends_at_lines: bool) -> str:
     if finished.stop is not None:
         return "word"
-    return "limit" if finished.reason == "length" else "eos"
+    is_at_line = ends_at_lines and finished.end_token is None
+    return "limit" if finished.reason == "length" or is_at_line else "eos"
 
 
 def _n_uncomputed(finished: Finished) -> int:

@@ -6,6 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from msgspec.structs import replace
+
+from worker_gguf.engine.request import LineLimits
 from worker_gguf.protocol.bodies import MAX_INT32, Common
 from worker_gguf.protocol.calls import Defaults, ExtraText, Options
 from worker_gguf.protocol.llama_server.bodies import InfillBody, NativeCompletionBody
@@ -22,7 +25,7 @@ from worker_gguf.protocol.wellformed import read_object
 __all__ = ["COMPLETION", "INFILL", "REFUSED", "parse_completion", "parse_infill"]
 
 # llama-server has a field for the time of a prompt, but no code for it.
-_NOT_REFUSED: Final = frozenset({"custom_token_bans", "t_max_prompt_ms"})
+_NOT_REFUSED: Final = frozenset({"custom_token_bans", "n_indent", "t_max_predict_ms", "t_max_prompt_ms"})
 _OF_A_GAP: Final = frozenset({"input_prefix", "input_suffix", "input_extra"})
 REFUSED: Final[Mapping[str, tuple[object, ...]]] = {
     **{name: neutral for name, neutral in COMPLETION_REFUSED.items() if name not in _NOT_REFUSED},
@@ -86,7 +89,14 @@ def _options(
 ) -> Options:
     assert isinstance(body, Common)
     top_logprobs = agreed_logprobs(body.logprobs, body.n_probs, "logprobs") or None
-    return read_options(body, top_logprobs, fields, refused, sent, defaults)
+    options = read_options(body, top_logprobs, fields, refused, sent, defaults)
+    return options if (lines := _lines(body)) is None else replace(options, lines=lines)
+
+
+def _lines(body: NativeCompletionBody | InfillBody) -> LineLimits | None:
+    max_ms = body.t_max_predict_ms or 0
+    limits = LineLimits(body.n_indent or 0, max_ms / 1000 if max_ms > 0 else None)
+    return None if limits == LineLimits() else limits
 
 
 def _form(body: NativeCompletionBody | InfillBody) -> AnswerForm:
