@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from worker_gguf.engine.request import Constraint, LineLimits, SamplingParams
+from worker_gguf.protocol.defaults import Defaults
 from worker_gguf.protocol.models import ModelCard
 from worker_gguf.protocol.reasoning import ReasoningRequest
 from worker_gguf.protocol.rendering import JsonBody
@@ -39,18 +40,6 @@ class MixedPrompt(Struct, frozen=True):
 
 
 Prompt = str | tuple[int, ...] | MixedPrompt
-
-
-class Defaults(Struct, frozen=True):
-    """The defaults of requests. `strict` refuses parameters that would be ignored.
-
-    With `spm_infill`, the text after a gap comes first in the prompt that fills it.
-    """
-
-    sampling: SamplingParams = field(default_factory=SamplingParams)
-    max_tokens: int | None = None
-    strict: bool = False
-    spm_infill: bool = False
 
 
 class Options(Struct, frozen=True):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from msgspec import Struct, field
 
 from worker_gguf.errors import NotFound
-from worker_gguf.protocol.calls import Defaults
+from worker_gguf.protocol.defaults import Defaults
 
 __all__ = ["ModelCard", "ModelNotServed", "ModelStatus", "SlotUse", "names_meant"]
 
