@@ -54,6 +54,8 @@ class NativeRendering(Rendering):
     def stream(self, index: int, events: Sequence[Event]) -> bytes:
         if self.error is not None:
             return b""
+        if len(events) == 1 and type(event := events[0]) is Delta and not self._has_logprobs:
+            return self._text_chunk(index, event.text, event.tokens).encode()  # this runs for every token of a stream
         deltas = [event for event in events if isinstance(event, Delta)]
         if self._has_logprobs:
             data = "".join(self._token_chunks(index, delta) for delta in deltas)
