@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine_process": {"engine", "errors", "interpreter", "link", "llama"},
     "generation": {"engine", "errors", "latch", "link"},
     "observe": {"engine", "errors", "generation", "latch"},
-    "protocol": {"engine", "errors", "generation", "markup"},
+    "protocol": {"", "engine", "errors", "generation", "markup"},
     "service": {"engine", "errors", "generation", "markup", "observe", "protocol", "template"},
     "start": {
         *(

@@ -1,5 +1,5 @@
 """Tiny models with random weights, of kinds that the embedded model is not: a sliding window, a recurrent memory, a
-hybrid one, a mixture of experts, an encoder, a reranker."""
+hybrid one, a mixture of experts, an encoder, a reranker, a model that fills gaps."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from bench import gguf_file, words
 from bench.gguf_file import Tensor, TensorType, Value
 
 __all__ = [
+    "FIM_TOKENS",
     "WINDOW",
     "write_attention",
     "write_encoder",
     "write_hybrid",
+    "write_infill",
     "write_mixture",
     "write_recurrent",
     "write_reranker",
@@ -25,6 +27,9 @@ __all__ = [
 
 WINDOW = 16
 """Tokens that a layer of the sliding-window model looks back on."""
+
+FIM_TOKENS = {"pre": 258, "suf": 259, "mid": 260, "rep": 261, "sep": 262}
+"""The tokens with which the model that fills gaps marks the parts of a prompt."""
 
 _N_EMBD, _N_HEAD, _N_FF, _N_CTX = 32, 2, 64, 512
 _N_STATE, _N_RANK = 4, 2
@@ -88,6 +93,11 @@ def write_attention(path: Path) -> Path:
     return _write_llama(path)
 
 
+def write_infill(path: Path) -> Path:
+    """Write a model with attention and the tokens that mark the parts of a prompt with a gap."""
+    return _write_llama(path, vocabulary=_byte_vocabulary() | _fim_vocabulary())
+
+
 def write_mixture(path: Path) -> Path:
     """Write a model of Mixtral's shape: attention, and two of four experts for each token."""
     return _write_llama(path, 4)
@@ -103,8 +113,8 @@ def write_reranker(path: Path, *, classes: int = 1, labels: Sequence[str] = ()) 
     return _write_bert(path, pooling=4, classes=classes, labels=labels)
 
 
-def _write_llama(path: Path, *n_experts: int) -> Path:
-    n_layers = 2
+def _write_llama(path: Path, *n_experts: int, vocabulary: dict[str, Value] | None = None) -> Path:
+    n_layers, vocabulary = 2, vocabulary or _byte_vocabulary()
     metadata = _common("llama", n_layers) | {
         "llama.attention.head_count_kv": 1,
         "llama.attention.layer_norm_rms_epsilon": 1e-5,
@@ -112,8 +122,10 @@ def _write_llama(path: Path, *n_experts: int) -> Path:
     }
     if n_experts:
         metadata |= {"llama.expert_count": n_experts[0], "llama.expert_used_count": 2}
-    tensors = list(_llama_tensors(np.random.default_rng(15), n_layers, *n_experts))
-    gguf_file.write(path, metadata | _byte_vocabulary(), tensors)
+    tokens = vocabulary["tokenizer.ggml.tokens"]
+    assert isinstance(tokens, list)
+    tensors = list(_llama_tensors(np.random.default_rng(15), n_layers, *n_experts, n_vocab=len(tokens)))
+    gguf_file.write(path, metadata | vocabulary, tensors)
     return path
 
 
@@ -165,6 +177,16 @@ def _byte_vocabulary() -> dict[str, Value]:
         "tokenizer.ggml.bos_token_id": 256,
         "tokenizer.ggml.eos_token_id": 257,
         "tokenizer.ggml.add_bos_token": True,
+    }
+
+
+def _fim_vocabulary() -> dict[str, Value]:
+    """Return what replaces parts of `_byte_vocabulary`."""
+    names = [*words.byte_characters(), "<bos>", "<eos>", *(f"<fim_{kind}>" for kind in FIM_TOKENS)]
+    return {
+        "tokenizer.ggml.tokens": names,
+        "tokenizer.ggml.token_type": np.array([1] * 256 + [3] * (len(names) - 256), np.int32),
+        **{f"tokenizer.ggml.fim_{kind}_token_id": token for kind, token in FIM_TOKENS.items()},
     }
 
 
@@ -223,8 +245,8 @@ def _jamba_tensors(rng: np.random.Generator, heads: list[int]) -> Iterator[Tenso
         yield _constant(f"{prefix}ssm_c_norm.weight", _N_STATE, 1.0)
 
 
-def _llama_tensors(rng: np.random.Generator, n_layers: int, *n_experts: int) -> Iterator[Tensor]:
-    yield from _ends(rng)
+def _llama_tensors(rng: np.random.Generator, n_layers: int, *n_experts: int, n_vocab: int = 258) -> Iterator[Tensor]:
+    yield from _ends(rng, n_vocab)
     for layer in range(n_layers):
         prefix = f"blk.{layer}."
         for norm in ("attn_norm", "ffn_norm"):
@@ -235,10 +257,10 @@ def _llama_tensors(rng: np.random.Generator, n_layers: int, *n_experts: int) -> 
         yield from _feed_forward(rng, prefix, "_exps" if n_experts else "", *n_experts)
 
 
-def _ends(rng: np.random.Generator) -> Iterator[Tensor]:
+def _ends(rng: np.random.Generator, n_vocab: int = 258) -> Iterator[Tensor]:
     # The output has a matrix of its own, so that the logits are not those of the very token that stands there.
-    yield _random(rng, "token_embd.weight", _N_EMBD, 258)
-    yield _random(rng, "output.weight", _N_EMBD, 258, gain=3.0)
+    yield _random(rng, "token_embd.weight", _N_EMBD, n_vocab)
+    yield _random(rng, "output.weight", _N_EMBD, n_vocab, gain=3.0)
     yield _constant("output_norm.weight", _N_EMBD, 1.0)
 
 

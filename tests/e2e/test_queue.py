@@ -76,6 +76,22 @@ def test_openai_passthrough_answers_as_published(ask: Any) -> None:
     assert content(job) == PROMPT.expected
 
 
+def test_the_routes_of_llama_server_work_in_both_forms_of_a_job(ask: Any) -> None:
+    body = {"prompt": ["One, two,", [1, 2]], "n_predict": 2, "temperature": 0, "return_progress": True}
+    (answers,) = ask({"openai_route": "/completion", "openai_input": body})["output"]
+    assert [answer["tokens_predicted"] for answer in answers] == [2, 2]
+    streamed = ask({"route": "/completion", "body": body | {"prompt": "One, two,", "stream": True}})["output"]
+    *_, last = "".join(streamed).strip().split("\n\n")
+    assert json.loads(last.removeprefix("data: "))["content"] == ""
+    (tokens,) = ask({"route": "/tokenize", "body": {"content": "One", "x": 1}})["output"]
+    assert tokens["x_ignored_parameters"] == ["x"]
+    (properties,) = ask({"route": "/props"})["output"]
+    assert properties["total_slots"] == 4
+    failed = ask({"route": "/completion", "body": {"prompt": 5}})
+    assert failed["status"] == "FAILED"
+    assert json.loads(failed["error"])["error"]["code"] == 400
+
+
 def test_a_job_calls_tools_and_keeps_a_schema(ask: Any) -> None:
     calling = next(prompt for prompt in published_prompts() if prompt.name == "tool-call-1")
     body = {"messages": list(calling.messages), "tools": list(calling.tools), "temperature": 0, "max_tokens": 60}

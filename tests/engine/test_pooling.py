@@ -44,7 +44,8 @@ def prompt(request_id: str, n_tokens: int) -> list[int]:
 
 
 def hash_of(text: str) -> int:
-    return sum(31**at * ord(character) for at, character in enumerate(text)) % 9973
+    total: int = sum(31**at * ord(character) for at, character in enumerate(text))
+    return total % 9973
 
 
 def test_a_step_packs_whole_inputs_up_to_its_tokens() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests import asking
 from tests.fleet.asking import ask, generating, states
@@ -469,3 +470,35 @@ async def test_models_preload_loads_as_many_models_as_fit_at_the_start(tmp_path:
     async with generating(worker, "a"):
         assert (await ask(worker, "b"))["model"] == "b"  # beside it
     worker.stop()
+
+
+async def test_the_properties_of_a_model_are_known_before_it_is_loaded(worker: Worker) -> None:
+    await ask(worker, "a")
+    properties = {}
+    for name in "a", "b":
+        request = replace(asking.request("GET", "/props", None), query={"model": name})
+        answer = await worker.answer(request)
+        assert isinstance(answer, Answer)
+        properties[name] = answer.body
+    assert [properties[name]["is_sleeping"] for name in ("a", "b")] == [False, True]
+    assert properties["a"]["chat_template"] == properties["b"]["chat_template"] != ""
+    assert properties["a"]["bos_token"] == properties["b"]["bos_token"] == "<|begin_of_text|>"
+    assert (await states(worker))["a"] == "loaded"
+
+
+async def test_only_a_loaded_model_has_slots(worker: Worker) -> None:
+    await ask(worker, "a")
+    for name, n_slots in ("a", 1), ("b", 0):
+        answer = await worker.answer(replace(asking.request("GET", "/slots", None), query={"model": name}))
+        assert isinstance(answer, Answer)
+        assert len(answer.body) == n_slots
+
+
+async def test_tokens_are_those_of_the_model_that_is_named(worker: Worker) -> None:
+    answer = await asking.ask(worker, "POST", "/tokenize", {"model": "b", "content": "Hello"})
+    assert isinstance(answer, Answer)
+    assert answer.body["tokens"]
+    assert (await states(worker))["b"] == "loaded"
+    named = await asking.ask(worker, "POST", "/completion", {"model": "", "prompt": "Hello", "n_predict": 1})
+    assert isinstance(named, Answer)
+    assert named.body["model"] == "a"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from tests.fakes import request, step
 from tests.threaded_link import Numerals
 from worker_gguf.engine.batch import Logprob
+from worker_gguf.engine.request import LineLimits
 from worker_gguf.engine.stats import EngineStats
 from worker_gguf.errors import QueueFull
 from worker_gguf.generation.answers import Answers
@@ -27,12 +29,12 @@ def drawn(number: int, text: str, *logprobs: Logprob) -> Step:
 class Answering:
     """One request whose tokens are the characters of its answer."""
 
-    def __init__(self, *stop: str) -> None:
+    def __init__(self, *stop: str, lines: LineLimits | None = None) -> None:
         self.stats = EngineStats()
         self.answers = Answers(Numerals(lambda token: bytes([token])), self.stats)
         stream = EventStream(("a",), lambda _: None, (Progress(0.0, 3),))
         self.progress = stream.progress[0]
-        self.number = self.answers.open(request("a", [1, 2, 3], stop=stop), stream, 0, None)
+        self.number = self.answers.open(request("a", [1, 2, 3], stop=stop, lines=lines), stream, 0, None)
 
     def draw(self, text: str) -> list[int]:
         """Draw the tokens of one step. Returns the numbers of the answers that a stop text ended."""
@@ -55,6 +57,22 @@ async def test_tokens_after_a_stop_text_in_the_same_step_are_not_part_of_the_ans
     assert text == "one "
     assert (last.reason, last.stop) == ("stop", "two")
     assert last.usage.completion_tokens == answering.stats.completion_tokens == len("one two")
+
+
+async def test_a_line_that_is_indented_too_little_ends_the_answer_before_its_text() -> None:
+    answering = Answering("two", lines=LineLimits(min_indent=2))
+    assert answering.draw("a\n  b\nt") == []
+    assert answering.draw("x") == [answering.number]
+    text, last = answering.told()
+    assert (text, last.reason, last.stop) == ("a\n  b\n", "stop", None)
+
+
+async def test_the_end_of_a_line_ends_an_answer_that_takes_too_long() -> None:
+    answering = Answering(lines=LineLimits(max_s=0.5))
+    assert answering.draw("a\nb") == []
+    later = replace(drawn(answering.number, "c\nd"), time_s=2.6)
+    assert answering.answers.step(later) == [answering.number]
+    assert answering.told()[0] == "a\nbc\n"
 
 
 @pytest.mark.parametrize("n_first", range(len(TEXT) + 1))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.errors import ModelInvalid
-from worker_gguf.gguf import ArrayInfo, Difference, first_difference, read_header, read_texts
+from worker_gguf.gguf import ArrayInfo, Difference, first_difference, read_header, read_texts, text_at
 
 
 def packed(*texts: bytes) -> bytes:
@@ -26,6 +26,11 @@ def test_the_tokens_of_a_file_are_read_as_they_stand_in_it() -> None:
     assert texts.endswith(packed(b"<|python_tag|>"))
     assert read_texts(MODEL_PATH.read_bytes(), tokens) == texts
     assert read_texts(MODEL_PATH, merges) != texts
+
+
+def test_a_text_is_found_by_its_index_and_ends_before_its_first_zero_byte() -> None:
+    texts = packed(b"<s>", b"", b"a\0b")
+    assert [text_at(texts, index) for index in range(4)] == [b"<s>", b"", b"a", b""]
 
 
 def test_a_file_that_has_become_shorter_is_refused() -> None:

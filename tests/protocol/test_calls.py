@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from worker_gguf.engine.request import SamplingParams
 from worker_gguf.errors import InvalidRequest, UnsupportedParameter
-from worker_gguf.protocol.calls import ChatCall, CompletionCall, Defaults, Options
+from worker_gguf.protocol.calls import ChatCall, CompletionCall, Defaults, InfillCall, Options
 from worker_gguf.protocol.openai.requests import parse_chat, parse_completion
 from worker_gguf.protocol.reasoning import Asked
 
@@ -20,7 +21,15 @@ def chat(*messages: dict[str, Any], defaults: Defaults | None = None, **fields: 
 
 
 def complete(prompt: Any = "Hello", defaults: Defaults | None = None, **fields: Any) -> CompletionCall:
-    return parse_completion({"prompt": prompt, **fields}, defaults or Defaults())
+    call = parse_completion({"prompt": prompt, **fields}, defaults or Defaults())
+    assert isinstance(call, CompletionCall)
+    return call
+
+
+def fill(prompt: Any = "Hello", **fields: Any) -> InfillCall:
+    call = parse_completion({"prompt": prompt, **fields}, Defaults())
+    assert isinstance(call, InfillCall)
+    return call
 
 
 def options(**fields: Any) -> Options:
@@ -134,7 +143,9 @@ def test_a_whole_float_is_an_integer(name: str) -> None:
 def test_whole_floats_are_integers_in_lists_and_next_to_refused_values() -> None:
     assert complete([1.0, 2]).prompts == complete([1, 2]).prompts
     assert complete([[1], [2.0]]).prompts == ((1,), (2,))
-    assert all(type(token) is int for token in complete([1.0, 2]).prompts[0])
+    (prompt,) = complete([1.0, 2]).prompts
+    assert isinstance(prompt, tuple)
+    assert all(type(token) is int for token in prompt)
     assert chat(logprobs=True, top_logprobs=3.0).options.top_logprobs == 3
     assert options(dry_allowed_length=3.0, dry_penalty_last_n=-1.0) == options(
         dry_allowed_length=3, dry_penalty_last_n=-1
@@ -173,7 +184,6 @@ def test_parameters_of_the_other_route_are_ignored() -> None:
     ("name", "value"),
     [
         ("structural_tag", {"begin": "<a>"}),
-        ("suffix", "end"),
         ("best_of", 2),
         ("audio", {"voice": "alloy", "format": "wav"}),
         ("modalities", ["text", "audio"]),
@@ -224,7 +234,36 @@ def test_the_best_of_n_answers_are_n() -> None:
 
 
 def test_refusal_names_every_parameter() -> None:
-    assert "'num_beams', 'suffix'" in refusal(num_beams=4, suffix="y").message
+    assert "'num_beams', 'tfs'" in refusal(num_beams=4, tfs=0.5).message
+
+
+def test_a_suffix_makes_a_completion_fill_a_gap() -> None:
+    call = fill("def f(", suffix="return x", max_tokens=3)
+    assert (call.prefix, call.suffix, call.begun, call.extra) == ("def f(", "return x", "", None)
+    assert call.options.max_tokens == 3
+    assert not call.fits_context
+    assert fill(["a"], suffix="b").prefix == "a"
+    assert parse_completion({"prompt": "a", "suffix": "b"}, Defaults(spm_infill=True)) == replace(
+        fill("a", suffix="b"), suffix_first=True
+    )
+
+
+@pytest.mark.parametrize("prompt", [["a", "b"], [1, 2], [[1]]])
+def test_a_gap_is_between_two_texts(prompt: Any) -> None:
+    with pytest.raises(InvalidRequest, match="must be one text if there is a suffix"):
+        fill(prompt, suffix="x")
+
+
+def test_an_answer_that_fills_a_gap_cannot_repeat_the_prompt() -> None:
+    assert refusal(suffix="x", echo=True).param == "echo"
+
+
+def test_a_chat_has_no_suffix() -> None:
+    assert chat_refusal(suffix="x").param == "suffix"
+
+
+def test_an_empty_name_of_a_model_is_none() -> None:
+    assert complete(model="").model is None
 
 
 def test_a_refusal_names_the_alternative() -> None:

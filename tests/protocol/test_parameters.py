@@ -83,5 +83,5 @@ def test_advice_is_only_for_refused_parameters() -> None:
 
 
 def test_some_are_honoured_on_one_route_and_refused_on_the_other() -> None:
-    assert set(CHAT_REFUSED) - set(REFUSED) == {"echo"} <= HONOURED
+    assert set(CHAT_REFUSED) - set(REFUSED) == {"echo", "suffix"} <= HONOURED
     assert {"tools", "thinking"} <= set(COMPLETION_REFUSED) - set(REFUSED) <= HONOURED

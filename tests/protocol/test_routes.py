@@ -23,7 +23,7 @@ def test_a_name_in_a_path_may_hold_slashes() -> None:
 
 @pytest.mark.parametrize("path", ["/v1", "/v1/other", "/v1/completions/x", "", "/", "/v1//", "v1/model"])
 def test_an_unknown_path_is_not_found_and_the_error_lists_the_routes(path: str) -> None:
-    with pytest.raises(NotFound, match="/v1/chat/completions, /v1/completions, /v1/models"):
+    with pytest.raises(NotFound, match=r"/v1/chat/completions, .*/v1/completions, /v1/models"):
         find("GET", path)
 
 

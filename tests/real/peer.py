@@ -25,30 +25,31 @@ class Peer:
 
     def greedy(self, tokens: Sequence[int], n: int) -> list[int]:
         body = {"prompt": list(tokens), "n_predict": n, "temperature": 0, "return_tokens": True, "cache_prompt": False}
-        found: list[int] = self._post("/completion", body)["tokens"]
+        found: list[int] = self.post("/completion", body)["tokens"]
         return found
 
     def first_logprobs(self, tokens: Sequence[int], n: int) -> dict[int, float]:
         """Log-probabilities of the likeliest first tokens, before any sampler."""
         body = {"prompt": list(tokens), "n_predict": 1, "temperature": 0, "n_probs": n, "cache_prompt": False}
-        (first,) = self._post("/completion", body)["completion_probabilities"]
+        (first,) = self.post("/completion", body)["completion_probabilities"]
         return {int(entry["id"]): float(entry["logprob"]) for entry in first["top_logprobs"]}
 
     def chat_prompt(self, messages: Sequence[dict[str, Any]]) -> str:
-        text: str = self._post("/apply-template", {"messages": list(messages)})["prompt"]
+        text: str = self.post("/apply-template", {"messages": list(messages)})["prompt"]
         return text
 
     def tokenize(self, text: str) -> list[int]:
         body = {"content": text, "add_special": True, "parse_special": True}
-        tokens: list[int] = self._post("/tokenize", body)["tokens"]
+        tokens: list[int] = self.post("/tokenize", body)["tokens"]
         return tokens
 
     def complete(self, text: str, n: int) -> str:
         body = {"prompt": text, "max_tokens": n, "temperature": 0, "cache_prompt": False}
-        answer: str = self._post("/v1/completions", body)["choices"][0]["text"]
+        answer: str = self.post("/v1/completions", body)["choices"][0]["text"]
         return answer
 
-    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the answer of any route. Raises an error for another status than 200."""
         reply = self._client.post(path, json=body)
         reply.raise_for_status()
         answer: dict[str, Any] = reply.json()

@@ -44,6 +44,9 @@ class Letters:
     eos: int | None = None
     separator: int | None = None
 
+    def fim_token(self, kind: str) -> int | None:
+        return None
+
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         if parse_special and text in CONTROLS:
             return [CONTROLS[text]]

@@ -24,6 +24,9 @@ class Words:
     eos: int | None = None
     separator: int | None = SEP
 
+    def fim_token(self, kind: str) -> int | None:
+        return None
+
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         tokens = [10 + ord(letter) for letter in text]
         return [CLS, *tokens, SEP] if add_special else tokens

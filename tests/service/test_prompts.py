@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import llama_cpp
@@ -13,6 +14,7 @@ from worker_gguf.errors import ContextLengthExceeded, InvalidRequest, Unsupporte
 from worker_gguf.llama import backend
 from worker_gguf.llama.vocabulary import Vocabulary
 from worker_gguf.protocol.calls import Defaults, Options
+from worker_gguf.protocol.llama_server.requests import parse_completion as parse_native
 from worker_gguf.protocol.openai.requests import parse_chat, parse_completion
 from worker_gguf.protocol.screening import ignored_header
 from worker_gguf.service.conversations import Conversations
@@ -28,9 +30,13 @@ class Letters:
     """A token for each character, from 10 on; `<s>` is BOS. With `adds_eos` a text also gets an end."""
 
     n_tokens = 300
+    bos: int | None = BOS
 
-    def __init__(self, *, adds_bos: bool = True, adds_eos: bool = False) -> None:
+    def __init__(
+        self, *, adds_bos: bool = True, adds_eos: bool = False, fim: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
         self.adds_bos = adds_bos
+        self._fim = fim
         self._adds_eos = adds_eos
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
@@ -42,6 +48,9 @@ class Letters:
             return tokens
         return [*([BOS] if self.adds_bos else []), *tokens, *([EOS] if self._adds_eos else [])]
 
+    def fim_token(self, kind: str) -> int | None:
+        return self._fim.get(kind)
+
     def piece(self, token: int) -> bytes:
         return b"" if token == BOS else chr(max(0, token - 10)).encode()
 
@@ -49,7 +58,7 @@ class Letters:
         return b"<s>" if token == BOS else self.piece(token)
 
     def text(self, tokens: Iterable[int]) -> str:
-        return "".join(chr(token - 10) for token in tokens)
+        return b"".join(map(self.control_piece, tokens)).decode()
 
 
 def prompts(tokenizer: Tokenizer | None = None, *, n_ctx: int = 100, strict: bool = False) -> Prompts:
@@ -218,3 +227,22 @@ def test_stop_tokens_that_the_model_does_not_have_are_ignored_by_name_or_refused
     with pytest.raises(UnsupportedParameter) as refused:
         prompts(strict=True).prepare(call)
     assert refused.value.param == "stop_token_ids"
+
+
+def mixed(*parts: str | int, tokenizer: Tokenizer | None = None) -> tuple[int, ...]:
+    call = parse_native({"prompt": list(parts)}, Defaults())
+    (tokens,) = prompts(tokenizer).prepare(call).prompts
+    return tokens
+
+
+def test_texts_and_ids_are_joined_and_only_a_first_text_gets_bos() -> None:
+    assert mixed("a", 50, "b", 51) == (BOS, 107, 50, 108, 51)
+    assert mixed("<s>a", 50) == (BOS, 107, 50)
+    assert mixed(50, "a") == (50, 107)
+    assert mixed(50, "<s>a") == (50, BOS, 107)
+    assert mixed("a", 50, tokenizer=Letters(adds_bos=False)) == (107, 50)
+
+
+def test_an_unknown_id_between_texts_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="300 is not a token of this model"):
+        mixed("a", 300)

@@ -93,7 +93,9 @@ def _default(body: type[BaseModel], name: str) -> str:
 def _bare_call(body: type[BaseModel]) -> ChatCall | CompletionCall:
     if body is ChatBody:
         return parse_chat({"messages": [{"role": "user", "content": "x"}]}, Defaults())
-    return parse_completion({"prompt": "x"}, Defaults())
+    call = parse_completion({"prompt": "x"}, Defaults())
+    assert isinstance(call, CompletionCall)
+    return call
 
 
 # --- a JSON schema in words ------------------------------------------------------------------------------------------

@@ -10,6 +10,13 @@ from tools.docs.api import bounds_text, type_text, with_tables
 from tools.docs.markdown import table
 from worker_gguf.protocol.anthropic.bodies import CountTokensBody, MessagesBody
 from worker_gguf.protocol.bodies import Common
+from worker_gguf.protocol.llama_server.bodies import (
+    AnsweredBody,
+    DetokenizeBody,
+    InfillBody,
+    NativeCompletionBody,
+    TokenizeBody,
+)
 from worker_gguf.protocol.ollama.bodies import OllamaChat, OllamaGenerate, OllamaRequest
 from worker_gguf.protocol.ollama.names import IGNORED_OPTIONS, OPTIONS
 from worker_gguf.protocol.parameters import ALIASES
@@ -22,6 +29,13 @@ __all__ = ["DIALECT_PAGES", "dialect_pages"]
 DIALECT_PAGES: dict[str, dict[str, type[BaseModel]]] = {
     "anthropic.md": {"both": CountTokensBody, "messages": MessagesBody},
     "embeddings.md": {"shared": PoolingBody, "embeddings": EmbeddingsBody, "rerank": RerankBody, "score": ScoreBody},
+    "llama-server.md": {
+        "both": AnsweredBody,
+        "completion": NativeCompletionBody,
+        "infill": InfillBody,
+        "tokenize": TokenizeBody,
+        "detokenize": DetokenizeBody,
+    },
     "responses.md": {"both": InputTokensBody, "responses": ResponsesBody},
     "ollama.md": {"both": OllamaRequest, "chat": OllamaChat, "generate": OllamaGenerate},
 }

@@ -40,7 +40,9 @@ LEFT_OUT: dict[str, str] = {
     **dict.fromkeys(("MODEL_BAKED_DIR", "MODEL_CACHE_DIR", "LOG_FORMAT"), "the image and RunPod settle it"),
     **dict.fromkeys(("MODEL_REPOSITORY_ID", "MODEL_FILENAME"), "the older pair"),
     **dict.fromkeys(("N_CELLS", "N_THREADS", "N_THREADS_BATCH", "PREFETCH", "PREFETCH_READERS"), "planned"),
-    **dict.fromkeys(("ROPE_FREQ_BASE", "ROPE_FREQ_SCALE", "IGNORE_EOS", "MIN_KEEP", "SAMPLERS"), "rarely set"),
+    **dict.fromkeys(
+        ("ROPE_FREQ_BASE", "ROPE_FREQ_SCALE", "IGNORE_EOS", "MIN_KEEP", "SAMPLERS", "SPM_INFILL"), "rarely set"
+    ),
     **dict.fromkeys(("DYNATEMP_RANGE", "DYNATEMP_EXPONENT", "TYPICAL_P", "TOP_N_SIGMA"), "a request can set it"),
     **dict.fromkeys(("XTC_THRESHOLD", "REPEAT_LAST_N", "PRESENCE_PENALTY"), "a request can set it"),
     **dict.fromkeys(("FREQUENCY_PENALTY", "DRY_BASE", "DRY_ALLOWED_LENGTH"), "a request can set it"),

@@ -13,6 +13,7 @@ __all__ = [
     "Constraint",
     "GenerationRequest",
     "GrammarKind",
+    "LineLimits",
     "PoolingRequest",
     "SamplingParams",
     "Thinking",
@@ -105,6 +106,17 @@ class Thinking(Struct, frozen=True):
     message: str = ""
 
 
+class LineLimits(Struct, frozen=True):
+    """Where the lines of an answer end it.
+
+    A line after the first one that has a character before so many spaces and tabs ends the answer there; 0 is off. So
+    does the first end of a line later than so many seconds after the first token.
+    """
+
+    min_indent: int = 0
+    max_s: float | None = None
+
+
 class GenerationRequest(Struct, frozen=True):
     """One sequence to generate: the prompt as token ids, and all parameters of the answer.
 
@@ -134,6 +146,7 @@ class GenerationRequest(Struct, frozen=True):
     keeps_stop: bool = False
     banned_texts: tuple[str, ...] = ()
     prompt_logprobs: int | None = None
+    lines: LineLimits | None = None
 
     @property
     def is_guided(self) -> bool:

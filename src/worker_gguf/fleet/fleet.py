@@ -20,10 +20,10 @@ from worker_gguf.generation.engine import Engine
 from worker_gguf.latch import Latch
 from worker_gguf.observe.metrics import Metrics, ModelCounts
 from worker_gguf.protocol.calls import ReadyCall
-from worker_gguf.protocol.models import ModelCard, ModelStatus, names_meant
+from worker_gguf.protocol.models import ModelCard, ModelStatus, SlotUse, names_meant
 from worker_gguf.protocol.route import Listing
 from worker_gguf.service.request import Answer, Request, Stream
-from worker_gguf.service.service import check_ability, listed, not_served, parse, ready, time_limit_s
+from worker_gguf.service.service import check_ability, listed, not_served, parse, ready, slots_of, time_limit_s
 from worker_gguf.start.loaded import describe_machine
 from worker_gguf.start.start import SHUTTING_DOWN
 
@@ -78,7 +78,7 @@ class Fleet:
         task = request.route.task
         if isinstance(task, Listing):
             models = [(model.card, self._status(model)) for model in self.models.values()]
-            return Answer(task.answer(listed(request, models, self._card_of)))
+            return Answer(task.answer(listed(request, models, self._card_of, self._slots_of)))
         model = self._named(_model_named_in(request.body))
         # No model is loaded for a request that any model would refuse.
         check_ability(model.card, task)
@@ -152,6 +152,10 @@ class Fleet:
     def _card_of(self, name: str | None) -> tuple[ModelCard, ModelStatus | None]:
         model = self._named(name)
         return model.card, self._status(model)
+
+    def _slots_of(self, name: str | None) -> SlotUse:
+        loaded = self._named(name).loaded
+        return SlotUse() if loaded is None else slots_of(loaded.stats)
 
     def _status(self, model: FleetModel) -> ModelStatus:
         return status_of(self._residence.places[model.name])
@@ -247,6 +251,9 @@ class Fleet:
 
 
 def _model_named_in(body: object) -> str | None:
-    """Return the model that a body names, or None. Parsing the body later refuses a name that is not a string."""
+    """Return the model that a body names, or None. Parsing the body later refuses a name that is not a string.
+
+    An empty name is none: SillyTavern sends it until the user chooses a model.
+    """
     name: Any = body.get("model") if isinstance(body, dict) else None
-    return name if isinstance(name, str) else None
+    return name if isinstance(name, str) and name else None

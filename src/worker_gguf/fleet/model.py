@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from worker_gguf.errors import WorkerError
 from worker_gguf.fleet.room import Need, need_of
@@ -18,8 +19,7 @@ from worker_gguf.protocol.models import ModelCard
 from worker_gguf.start.engine_start import EngineStart
 from worker_gguf.start.fetch import fetch, find
 from worker_gguf.start.loaded import LoadedModel
-from worker_gguf.start.model_card import card_of, is_private
-from worker_gguf.start.model_service import request_defaults
+from worker_gguf.start.model_card import card_of, is_private, request_defaults, with_special_texts
 from worker_gguf.start.open_model import open_model
 from worker_gguf.start.read_ahead import ReadAhead
 from worker_gguf.start.start import Start
@@ -116,7 +116,10 @@ class FleetModel:
     def adopt(self, loaded: LoadedModel, seconds: float) -> None:
         """Take over a model that is already loaded; loading it took `seconds`. If this fails, the model is stopped."""
         try:
-            card = card_of(self.settings, loaded.local, loaded.header)
+            known = loaded.service.card
+            card = replace(
+                card_of(self.settings, loaded.local, loaded.header), bos_text=known.bos_text, eos_text=known.eos_text
+            )
             self._found = Found(loaded.local, loaded.usage_mark, need_of(loaded.header, self.settings), card)
         except BaseException:
             loaded.stop()
@@ -168,10 +171,10 @@ class FleetModel:
     def _keep(self, local: LocalModel, usage_mark: UsageMark) -> None:
         try:
             header = read_headers(local.paths, ())
+            card = with_special_texts(card_of(self.settings, local, header), local, header)
         except BaseException:
             usage_mark.release()
             raise
-        card = card_of(self.settings, local, header)
         self._found = Found(local, usage_mark, need_of(header, self.settings), card)
 
     def _note(self, phase: str, fraction: float) -> bool:

@@ -17,6 +17,7 @@ from worker_gguf.engine.updates import FinishReason
 from worker_gguf.errors import QueueFull, WorkerError
 from worker_gguf.generation.detokenizer import Detokenizer
 from worker_gguf.generation.events import Delta, Event, Finished, Pooled, PromptLogprobs, TokenLogprob, Usage
+from worker_gguf.generation.lines import LineWatch
 from worker_gguf.generation.progress import Progress
 from worker_gguf.generation.stream import EventStream, Outbox
 from worker_gguf.link.errors import error_of
@@ -47,6 +48,7 @@ class _Answer(Struct, eq=False):
     shown: frozenset[int] = frozenset()
     scores_prompt: bool = False
     tokens: list[int] = field(default_factory=list)
+    lines: LineWatch | None = None
 
     @property
     def progress(self) -> Progress:
@@ -87,6 +89,7 @@ class Answers:
                 Detokenizer(request.stop, keeps_stop=request.keeps_stop),
                 shown=request.shown,
                 scores_prompt=request.prompt_logprobs is not None,
+                lines=None if request.lines is None else LineWatch(request.lines),
             )
         self._open[number] = answer
         self._numbers[request.id] = number
@@ -103,7 +106,10 @@ class Answers:
         return self._open[number].command
 
     def step(self, step: Step) -> list[int]:
-        """Apply a report. Returns the numbers of the answers that a stop text ended, which the process must finish."""
+        """Apply a report.
+
+        Returns the numbers of the answers that a stop text or a line ended, which the process must finish.
+        """
         stopped: list[int] = []
         for number, n_cached in step.admitted:
             if (answer := self._open.get(number)) is not None:
@@ -121,7 +127,7 @@ class Answers:
             # An answer that a stop text ended gets no more tokens, though the process may have drawn some.
             if (answer := self._open.get(number)) is not None:
                 self._token(answer, token, step.logprobs[at] if step.logprobs else None, step.time_s)
-                if answer.text.has_stopped():
+                if answer.text.has_stopped() or (answer.lines is not None and answer.lines.is_over):
                     self.end(number, "stop", step.time_s)
                     stopped.append(number)
         return stopped
@@ -210,6 +216,10 @@ class Answers:
             progress.first_token_s = time_s
         is_shown = token in answer.shown
         text = answer.text.push(self._pieces.control_piece(token) if is_shown else self._pieces.piece(token))
+        if answer.lines is not None:
+            text = answer.lines.read(text, time_s - progress.first_token_s)
+            if answer.lines.is_over:
+                answer.text.drop()
         answer.tokens.append(token)
         if text or logprob is not None:
             logprobs = () if logprob is None else (self._with_pieces(logprob),)

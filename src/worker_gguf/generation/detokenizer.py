@@ -43,6 +43,11 @@ class Detokenizer:
     def has_stopped(self) -> bool:
         return self.stop is not None
 
+    def drop(self) -> None:
+        """Drop what is held back, for a sequence that ends before it."""
+        self._held = ""
+        self._decoder.reset()
+
     def flush(self) -> str:
         """Return the text that is still held back at the end of a sequence. An incomplete character becomes U+FFFD."""
         if self.stop is not None:

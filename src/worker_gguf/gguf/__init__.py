@@ -10,7 +10,7 @@ from worker_gguf.gguf.abilities import Abilities, abilities_of
 from worker_gguf.gguf.header import ArrayInfo, ModelHeader, Rope, TensorInfo, Value
 from worker_gguf.gguf.reader import read_header, read_headers, read_texts
 from worker_gguf.gguf.special import SpecialIds, special_ids
-from worker_gguf.gguf.texts import Difference, first_difference
+from worker_gguf.gguf.texts import Difference, first_difference, text_at
 from worker_gguf.gguf.types import GGML_TYPES
 
 __all__ = [
@@ -29,4 +29,5 @@ __all__ = [
     "read_headers",
     "read_texts",
     "special_ids",
+    "text_at",
 ]

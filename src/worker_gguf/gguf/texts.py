@@ -1,4 +1,4 @@
-"""Compares arrays of texts as they stand in files: equal ones as a whole, and others text by text."""
+"""Reads arrays of texts as they stand in files: compares them as a whole or text by text, and finds one by index."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final, NamedTuple
 
-__all__ = ["Difference", "first_difference"]
+__all__ = ["Difference", "first_difference", "text_at"]
 
 _LENGTH: Final = struct.Struct("<Q")
 
@@ -34,6 +34,11 @@ def first_difference(texts: bytes, others: bytes, first: int = 0) -> Difference 
         if text != other and (text := _of_c(text)) != (other := _of_c(other)):
             return Difference(index, text, other)
     return None
+
+
+def text_at(texts: bytes, index: int) -> bytes:
+    """Return a text by its index. As in C, it ends before its first zero byte. Returns b"" beyond the last one."""
+    return _of_c(next(islice(_texts(texts, 0), index, None), b""))
 
 
 def _begin_of(texts: bytes, index: int) -> int:

@@ -11,7 +11,7 @@ from worker_gguf import __version__
 from worker_gguf.errors import NotReady
 from worker_gguf.protocol.bodies import Common
 from worker_gguf.protocol.parameters import ALIASES
-from worker_gguf.protocol.route import Generation, Route
+from worker_gguf.protocol.route import Generation, Pooling, Route
 
 __all__ = ["document"]
 
@@ -69,6 +69,25 @@ _ERRORS_OF: dict[str, tuple[str, dict[str, Any]]] = {
                     "properties": {"type": {"type": "string"}, "message": {"type": "string"}},
                 },
                 "request_id": {"type": ["string", "null"]},
+            },
+        },
+    ),
+    "llama_server": (
+        "LlamaServerError",
+        {
+            "type": "object",
+            "required": ["error"],
+            "properties": {
+                "error": {
+                    "type": "object",
+                    "required": ["code", "message", "type", "param"],
+                    "properties": {
+                        "code": {"type": "integer"},
+                        "message": {"type": "string"},
+                        "type": {"type": "string"},
+                        "param": {"type": ["string", "null"]},
+                    },
+                }
             },
         },
     ),
@@ -139,6 +158,8 @@ def _operation(route: Route) -> dict[str, Any]:
     task = route.task
     generates = isinstance(task, Generation)
     is_ollama = route.dialect.name == "ollama"
+    # A few routes answer several prompts, or as Text Embeddings Inference does, with a list.
+    may_be_list = route.dialect.name == "llama_server" or isinstance(task, Pooling)
     common = ["401", "404", "503"]
     if task.body is not None:
         common = ["400", "401", "404", "413", "415", "429", "500", "503", "504"]
@@ -148,7 +169,10 @@ def _operation(route: Route) -> dict[str, Any]:
     described: dict[str, Any] = {
         "summary": route.summary,
         "operationId": f"{name}_{route.method.lower()}",
-        "responses": {"200": _json("The answer."), **_errors(*common, dialect=route.dialect.name)},
+        "responses": {
+            "200": _json("The answer.", {"type": ["object", "array"]} if may_be_list else None),
+            **_errors(*common, dialect=route.dialect.name),
+        },
     }
     if task.body is not None:
         body = {"$ref": _REF.format(model=task.body.__name__)}

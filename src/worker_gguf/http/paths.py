@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.routing import Match, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from worker_gguf.protocol.paths import canonical
+from worker_gguf.protocol.paths import canonical, without_base
 
 __all__ = ["Retried"]
 
@@ -22,7 +22,8 @@ class Retried:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
-        for other in ("/" + "/".join(part for part in path.split("/") if part), canonical(path)):
+        whole = "/" + "/".join(part for part in path.split("/") if part)
+        for other in (whole, canonical(path), without_base(path)):
             retried = {**scope, "path": other}
             if other != path and self._has_route(retried):
                 await self._router(retried, receive, send)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import compress, repeat
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final, Literal
 
 from worker_gguf.constraints.tokens import TokenTable
 from worker_gguf.engine.runner import SpecialTokens
@@ -42,6 +43,17 @@ _piece_of = _locked(
     *(ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32, ctypes.c_bool),
 )
 _text_of = _locked(llama_cpp.llama_vocab_get_text, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int32)
+
+
+_FIM: Final[Mapping[str, Callable[[llama_cpp.llama_vocab_p], int]]] = MappingProxyType(
+    {
+        "pre": llama_cpp.llama_vocab_fim_pre,
+        "suf": llama_cpp.llama_vocab_fim_suf,
+        "mid": llama_cpp.llama_vocab_fim_mid,
+        "rep": llama_cpp.llama_vocab_fim_rep,
+        "sep": llama_cpp.llama_vocab_fim_sep,
+    }
+)
 
 
 class Vocabulary:
@@ -129,6 +141,11 @@ class Vocabulary:
         token = llama_cpp.llama_vocab_sep(self.pointer)
         return None if token == _NONE else int(token)
 
+    def fim_token(self, kind: Literal["pre", "suf", "mid", "rep", "sep"]) -> int | None:
+        """Return a token that marks a part of a prompt with a gap, or None if the model has none."""
+        token = int(_FIM[kind](self.pointer))
+        return None if token == _NONE else token
+
     def token_text(self, token: int | None) -> str:
         """Return a special token as a chat template writes it, or an empty string for None."""
         if token is None:
@@ -168,7 +185,8 @@ class Vocabulary:
 
     def text(self, tokens: Iterable[int]) -> str:
         """Return tokens as text, with control tokens written out and incomplete characters as U+FFFD."""
-        return b"".join(map(self.control_piece, tokens)).decode("utf-8", "replace")
+        pieces = (self.piece(token) or self.control_piece(token) for token in tokens)  # the first kind is kept
+        return b"".join(pieces).decode("utf-8", "replace")
 
     def control_piece(self, token: int) -> bytes:
         """Return the token's bytes, with control tokens written out."""

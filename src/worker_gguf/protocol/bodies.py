@@ -22,6 +22,7 @@ __all__ = [
     "ChatBody",
     "Common",
     "CompletionBody",
+    "Count",
     "Message",
     "Objects",
     "Probability",
@@ -290,3 +291,6 @@ class CompletionBody(Common):
         None, description="Return the log-probability of each token and of this many others."
     )
     echo: bool | None = Field(None, description="Begin the answer with the prompt.")
+    suffix: str | None = Field(
+        None, description="The text after the gap that the answer fills, for a model that has tokens for this."
+    )

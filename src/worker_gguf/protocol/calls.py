@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Struct
 
-from worker_gguf.engine.request import Constraint, SamplingParams
+from worker_gguf.engine.request import Constraint, LineLimits, SamplingParams
+from worker_gguf.protocol.defaults import Defaults
 from worker_gguf.protocol.models import ModelCard
 from worker_gguf.protocol.reasoning import ReasoningRequest
 from worker_gguf.protocol.rendering import JsonBody
@@ -19,7 +20,10 @@ __all__ = [
     "ChatCall",
     "CompletionCall",
     "Defaults",
+    "ExtraText",
+    "InfillCall",
     "InspectionCall",
+    "MixedPrompt",
     "Options",
     "Prompt",
     "ReadyCall",
@@ -28,15 +32,14 @@ __all__ = [
 # The limit for the number of prompts times the number of answers per prompt.
 MAX_SEQUENCES = 64
 
-Prompt = str | tuple[int, ...]
+
+class MixedPrompt(Struct, frozen=True):
+    """A prompt of texts and token ids, which are joined."""
+
+    parts: tuple[str | int, ...]
 
 
-class Defaults(Struct, frozen=True):
-    """The defaults of requests. `strict` refuses parameters that would be ignored."""
-
-    sampling: SamplingParams = field(default_factory=SamplingParams)
-    max_tokens: int | None = None
-    strict: bool = False
+Prompt = str | tuple[int, ...] | MixedPrompt
 
 
 class Options(Struct, frozen=True):
@@ -48,7 +51,7 @@ class Options(Struct, frozen=True):
     the prompt are returned, too. `timeout_s` counts from the arrival of the request. `ignored` has the names of
     parameters without effect. With `shows_controls`, control tokens are part of the text. With
     `shows_ids`, the answer has the ids of its tokens.
-    `constraint` is what the answer must match.
+    `constraint` is what the answer must match, and `lines` ends it at a line.
     """
 
     model: str | None
@@ -72,6 +75,7 @@ class Options(Struct, frozen=True):
     keeps_stop: bool = False
     shows_controls: bool = False
     shows_ids: bool = False
+    lines: LineLimits | None = None
 
 
 class ChatCall(Struct, frozen=True):
@@ -104,12 +108,14 @@ class ChatCall(Struct, frozen=True):
 class CompletionCall(Struct, frozen=True):
     """A parsed completion request.
 
-    A prompt may be an empty text, because it depends on the tokenizer whether that has any token.
+    A prompt may be an empty text, because it depends on the tokenizer whether that has any token. With `echo`, the
+    answer begins with the prompt. With `shows_prompt`, the text of the prompt's tokens is a field of the answer.
     """
 
     options: Options
     prompts: tuple[Prompt, ...]
     echo: bool
+    shows_prompt: bool = False
 
     @property
     def model(self) -> str | None:
@@ -120,7 +126,41 @@ class CompletionCall(Struct, frozen=True):
         return self.options.timeout_s
 
 
-Call = ChatCall | CompletionCall
+class ExtraText(Struct, frozen=True):
+    """A text from elsewhere that helps to fill a gap, such as another file of the same project."""
+
+    text: str
+    filename: str = "tmp"
+
+
+class InfillCall(Struct, frozen=True):
+    """A parsed request to fill the gap between two texts.
+
+    The answer goes on after `prefix` and then `begun`, in which names of special tokens count as these. Unless `extra`
+    is None, the prompt names a project and its files, as llama-server's does. With `fits_context`, the texts are cut to
+    what the context has room for; otherwise they are refused if they are too long. With `suffix_first`, the suffix
+    comes first in the prompt, as some models were trained.
+    """
+
+    options: Options
+    prefix: str
+    suffix: str
+    begun: str = ""
+    extra: tuple[ExtraText, ...] | None = None
+    fits_context: bool = False
+    suffix_first: bool = False
+    shows_prompt: bool = False
+
+    @property
+    def model(self) -> str | None:
+        return self.options.model
+
+    @property
+    def timeout_s(self) -> float | None:
+        return self.options.timeout_s
+
+
+Call = ChatCall | CompletionCall | InfillCall
 
 
 class InspectionCall(Struct, frozen=True, kw_only=True):

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from worker_gguf.errors import NotFound
+from worker_gguf.protocol.defaults import Defaults
 
-__all__ = ["ModelCard", "ModelNotServed", "ModelStatus", "names_meant"]
+__all__ = ["ModelCard", "ModelNotServed", "ModelStatus", "SlotUse", "names_meant"]
 
 
 class ModelCard(Struct, frozen=True):
     """The public facts of a model. None means unknown. `n_ctx` is the context size of one request, in tokens.
 
     `capabilities` has "completion", "embedding", "rerank" or "vision": llama-server's names if it has one.
-    `chat_template` is the text of the template.
+    `chat_template` is the source of the template of conversations without tools. `bos_text` and `eos_text` are the
+    texts of the first and the last token, as a template writes them; empty if the model has none. `n_parallel` is the
+    number of requests that run at the same time, and `defaults` has the defaults of requests.
     """
 
     id: str
@@ -32,6 +35,10 @@ class ModelCard(Struct, frozen=True):
     architecture: str | None = None
     capabilities: tuple[str, ...] = ("completion",)
     chat_template: str | None = None
+    bos_text: str | None = None
+    eos_text: str | None = None
+    n_parallel: int | None = None
+    defaults: Defaults = field(default_factory=Defaults)
 
     @property
     def generates(self) -> bool:
@@ -63,3 +70,10 @@ def names_meant(name: str) -> tuple[str, ...]:
     """
     lower = name.lower()
     return tuple(dict.fromkeys((lower, lower.removesuffix(":latest"))))
+
+
+class SlotUse(Struct, frozen=True):
+    """How many requests the engine of a model can run at the same time, and how many run. Zero if it is not loaded."""
+
+    n_slots: int = 0
+    n_busy: int = 0

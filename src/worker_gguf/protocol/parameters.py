@@ -66,7 +66,6 @@ REFUSED: Mapping[str, tuple[object, ...]] = {
     "audio": (),
     "web_search_options": (),
     "moderation": (),
-    "suffix": ("",),
     "input_prefix": _EMPTY,
     "input_suffix": _EMPTY,
     "input_extra": _EMPTY,
@@ -131,7 +130,7 @@ REFUSED: Mapping[str, tuple[object, ...]] = {
 }
 
 # For one route only.
-CHAT_REFUSED: Mapping[str, tuple[object, ...]] = {**REFUSED, "echo": (False,)}
+CHAT_REFUSED: Mapping[str, tuple[object, ...]] = {**REFUSED, "echo": (False,), "suffix": ("",)}
 COMPLETION_REFUSED: Mapping[str, tuple[object, ...]] = {
     **REFUSED,
     "tools": ([],),

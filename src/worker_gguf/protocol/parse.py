@@ -8,7 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from worker_gguf.protocol.bodies import ChatBody, Common, CompletionBody
-from worker_gguf.protocol.calls import MAX_SEQUENCES, ChatCall, CompletionCall, Defaults, Options, Prompt
+from worker_gguf.protocol.calls import MAX_SEQUENCES, ChatCall, CompletionCall, Defaults, InfillCall, Options, Prompt
 from worker_gguf.protocol.constraint import read_constraint
 from worker_gguf.protocol.history import with_calls
 from worker_gguf.protocol.messages import check_messages
@@ -19,7 +19,7 @@ from worker_gguf.protocol.screening import check_strict, differing, refuse, rena
 from worker_gguf.protocol.tools import read_tools
 from worker_gguf.protocol.validation import invalid, validated
 
-__all__ = ["chat_call", "completion_call"]
+__all__ = ["agreed_logprobs", "chat_call", "check_sequences", "completion_call", "read_options"]
 
 
 def chat_call(body: Mapping[str, Any], defaults: Defaults) -> ChatCall:
@@ -61,8 +61,10 @@ def chat_call(body: Mapping[str, Any], defaults: Defaults) -> ChatCall:
     )
 
 
-def completion_call(body: Mapping[str, Any], defaults: Defaults) -> CompletionCall:
-    """Parse the fields of a completion request, which are not null. Raises InvalidRequest.
+def completion_call(body: Mapping[str, Any], defaults: Defaults) -> CompletionCall | InfillCall:
+    """Parse the fields of a completion request, which are not null. With a suffix, it fills a gap.
+
+    Raises InvalidRequest.
 
     The names of the fields are those of POST /v1/completions. Other dialects bring theirs to this form.
     """
@@ -70,14 +72,45 @@ def completion_call(body: Mapping[str, Any], defaults: Defaults) -> CompletionCa
     refuse(fields, COMPLETION_REFUSED, sent)
     completion = validated(CompletionBody, fields, sent)
     prompts = _prompts(completion.prompt)
-    n_sequences = len(prompts) * (completion.n or 1)
-    if n_sequences > MAX_SEQUENCES:
-        raise invalid("prompt", f"prompts times n must be at most {MAX_SEQUENCES}, not {n_sequences}")
-    top_logprobs = _agreed_logprobs(completion.logprobs, completion.n_probs, "logprobs")
-    options = _options(completion, top_logprobs, _ignored(completion, fields, COMPLETION_REFUSED, sent), defaults)
+    check_sequences(len(prompts), completion.n)
+    top_logprobs = agreed_logprobs(completion.logprobs, completion.n_probs, "logprobs")
+    options = read_options(completion, top_logprobs, fields, COMPLETION_REFUSED, sent, defaults)
+    if completion.suffix:
+        return _infill(completion, prompts, options, defaults)
     if completion.echo and top_logprobs is not None:
         options = replace(options, scores_prompt=True)
     return CompletionCall(options, prompts, bool(completion.echo))
+
+
+def check_sequences(n_prompts: int, n: int | None) -> None:
+    """Raise InvalidRequest if a request has too many prompts times answers per prompt."""
+    if (n_sequences := n_prompts * (n or 1)) > MAX_SEQUENCES:
+        raise invalid("prompt", f"prompts times n must be at most {MAX_SEQUENCES}, not {n_sequences}")
+
+
+def read_options(
+    body: Common,
+    top_logprobs: int | None,
+    fields: Mapping[str, Any],
+    refused: Mapping[str, object],
+    sent: Mapping[str, str],
+    defaults: Defaults,
+) -> Options:
+    """Read the options of a validated body. Each of `fields` that neither it nor `refused` has counts as ignored.
+
+    Raises InvalidRequest. `sent` maps fields to the aliases that were sent.
+    """
+    return _options(body, top_logprobs, _ignored(body, fields, refused, sent), defaults)
+
+
+def _infill(
+    completion: CompletionBody, prompts: tuple[Prompt, ...], options: Options, defaults: Defaults
+) -> InfillCall:
+    if len(prompts) != 1 or not isinstance(prefix := prompts[0], str):
+        raise invalid("prompt", "must be one text if there is a suffix")
+    if completion.echo:
+        raise invalid("echo", "excludes a suffix")
+    return InfillCall(options, prefix, completion.suffix or "", suffix_first=defaults.spm_infill)
 
 
 def _options(body: Common, top_logprobs: int | None, ignored: tuple[str, ...], defaults: Defaults) -> Options:
@@ -94,7 +127,7 @@ def _options(body: Common, top_logprobs: int | None, ignored: tuple[str, ...], d
         raise invalid("min_tokens", f"must be at most max_tokens, which is {max_tokens}, not {min_tokens}")
     stream = bool(body.stream)
     return Options(
-        model=body.model,
+        model=body.model or None,  # SillyTavern sends an empty name until the user chooses a model
         sampling=sampling,
         text_biases=text_biases,
         max_tokens=max_tokens,
@@ -136,7 +169,7 @@ def _ignored(
 
 
 def _chat_logprobs(chat: ChatBody) -> int | None:
-    top = _agreed_logprobs(chat.top_logprobs, chat.n_probs, "top_logprobs")
+    top = agreed_logprobs(chat.top_logprobs, chat.n_probs, "top_logprobs")
     if chat.logprobs:
         return top or 0
     # n_probs alone returns log-probabilities, as in llama-server; top_logprobs needs logprobs, as in OpenAI's API.
@@ -145,7 +178,8 @@ def _chat_logprobs(chat: ChatBody) -> int | None:
     return top or None
 
 
-def _agreed_logprobs(top: int | None, n_probs: int | None, name: str) -> int | None:
+def agreed_logprobs(top: int | None, n_probs: int | None, name: str) -> int | None:
+    """Return the number of log-probabilities, which has two names. Raises InvalidRequest if they differ."""
     if n_probs and top is not None and top != n_probs:
         raise differing(name, "n_probs")
     return n_probs or top

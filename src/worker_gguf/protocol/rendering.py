@@ -38,7 +38,8 @@ class Outline(Struct, frozen=True):
 
     `new_parser` creates the parser that splits the text of one choice into parts. `prompts` has the tokens of each
     prompt, and `texts` the texts of prompts that the answer repeats. The request arrived at `started_s` of
-    `time.monotonic`, and waited `load_s` until its model was in memory.
+    `time.monotonic`, and waited `load_s` until its model was in memory. With `is_cut`, the prompt has less than was
+    sent.
     """
 
     heading: Heading
@@ -47,6 +48,7 @@ class Outline(Struct, frozen=True):
     texts: Sequence[str] = ()
     started_s: float = 0.0
     load_s: float = 0.0
+    is_cut: bool = False
 
 
 class Rendering(ABC):

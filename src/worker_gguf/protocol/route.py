@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from worker_gguf.protocol.calls import Call, ChatCall, Defaults, InspectionCall, ReadyCall
 from worker_gguf.protocol.dialect import Dialect
-from worker_gguf.protocol.models import ModelCard, ModelStatus
+from worker_gguf.protocol.models import ModelCard, ModelStatus, SlotUse
 from worker_gguf.protocol.openai.errors import OPENAI
 from worker_gguf.protocol.pooling.calls import PooledAnswer, PoolingCall
 from worker_gguf.protocol.rendering import JsonBody, Outline, Rendering
@@ -82,7 +82,8 @@ class Pooling(Struct, frozen=True):
 class Listed(Struct, frozen=True):
     """What a Listing answers from. `named` raises NotFound; None is the model for requests without a name.
 
-    `name` is the part of the path that matches the route's `{name}`.
+    `name` is the part of the path that matches the route's `{name}`. `slots` returns the use of a model's slots, and
+    takes the same names as `named`.
     """
 
     models: Sequence[tuple[ModelCard, ModelStatus | None]]
@@ -90,6 +91,7 @@ class Listed(Struct, frozen=True):
     name: str | None
     query: Mapping[str, str]
     body: object
+    slots: Callable[[str | None], SlotUse] = lambda name: SlotUse()
 
 
 class Listing(Struct, frozen=True):

@@ -8,9 +8,10 @@ from typing import Final
 from worker_gguf.errors import MethodNotAllowed, NotFound
 from worker_gguf.protocol.anthropic.errors import ANTHROPIC
 from worker_gguf.protocol.dialect import Dialect
+from worker_gguf.protocol.llama_server.errors import LLAMA_SERVER
 from worker_gguf.protocol.ollama.errors import OLLAMA, OLLAMA_GENERATE
 from worker_gguf.protocol.openai.errors import OPENAI
-from worker_gguf.protocol.paths import canonical
+from worker_gguf.protocol.paths import canonical, without_base
 from worker_gguf.protocol.responses.errors import RESPONSES_DIALECT
 from worker_gguf.protocol.route import Generation, Inspection, Listing, Match, Pooling, Route
 
@@ -136,6 +137,54 @@ def _ollama_version() -> Listing:
     return VERSION
 
 
+def _native_completion() -> Generation:
+    from worker_gguf.protocol.llama_server.requests import COMPLETION
+
+    return COMPLETION
+
+
+def _infill() -> Generation:
+    from worker_gguf.protocol.llama_server.requests import INFILL
+
+    return INFILL
+
+
+def _tokenize() -> Inspection:
+    from worker_gguf.protocol.llama_server.inspections import TOKENIZE
+
+    return TOKENIZE
+
+
+def _detokenize() -> Inspection:
+    from worker_gguf.protocol.llama_server.inspections import DETOKENIZE
+
+    return DETOKENIZE
+
+
+def _apply_template() -> Inspection:
+    from worker_gguf.protocol.llama_server.inspections import APPLY_TEMPLATE
+
+    return APPLY_TEMPLATE
+
+
+def _chat_tokens() -> Inspection:
+    from worker_gguf.protocol.llama_server.inspections import CHAT_TOKENS
+
+    return CHAT_TOKENS
+
+
+def _props() -> Listing:
+    from worker_gguf.protocol.llama_server.listings import PROPS
+
+    return PROPS
+
+
+def _slots() -> Listing:
+    from worker_gguf.protocol.llama_server.listings import SLOTS
+
+    return SLOTS
+
+
 MODELS: Final = Route("GET", "/v1/models", "The models served here", _models)
 MODEL: Final = Route("GET", "/v1/models/{model_id}", "One model", _model)
 CHAT: Final = Route("POST", "/v1/chat/completions", "Answer a conversation", _chat, "chat")
@@ -161,14 +210,39 @@ RERANK: Final = Route("POST", "/v1/rerank", "Rank documents for a query", _reran
 RERANK_OF_COHERE: Final = Route("POST", "/v2/rerank", "The same, at the path of Cohere's API", _rerank, "rerank")
 RERANKING: Final = Route("POST", "/v1/reranking", "The same, at llama-server's path", _rerank, "rerank")
 SCORE: Final = Route("POST", "/v1/score", "Compare texts", _score, "score")
+# Routes of Ollama that change which models there are.
+_FIXED_MODELS: Final = frozenset({"pull", "push", "create", "copy", "delete", "blobs"})
+# Next to llama-server's /completion stands no /completions, its other name: clients of OpenAI's API with a wrong base
+# URL ask for that, and mean /v1/completions.
+_LLAMA_SERVER: Final = (
+    Route(
+        "POST",
+        "/v1/chat/completions/input_tokens",
+        "Count the tokens of a conversation",
+        _chat_tokens,
+    ),
+    Route(
+        "POST",
+        "/completion",
+        "Continue a text, in llama-server's form",
+        _native_completion,
+        "text_completion",
+        dialect=LLAMA_SERVER,
+    ),
+    Route("POST", "/infill", "Fill the gap between two texts", _infill, "text_completion", dialect=LLAMA_SERVER),
+    Route("POST", "/tokenize", "Turn a text into tokens", _tokenize, dialect=LLAMA_SERVER),
+    Route("POST", "/detokenize", "Turn tokens into a text", _detokenize, dialect=LLAMA_SERVER),
+    Route("POST", "/apply-template", "Show the prompt of a conversation", _apply_template, dialect=LLAMA_SERVER),
+    Route("GET", "/props", "The properties of a model", _props, dialect=LLAMA_SERVER),
+    Route("GET", "/slots", "The state of the slots of a model", _slots, dialect=LLAMA_SERVER),
+)
 ROUTES: Final = (
     *(MODELS, MODEL, CHAT, COMPLETIONS, RESPONSES, INPUT_TOKENS),
     *(MESSAGES, COUNT_TOKENS),
     *(EMBEDDINGS, RERANK, RERANK_OF_COHERE, RERANKING, SCORE),
     *_OF_OLLAMA,
+    *_LLAMA_SERVER,
 )
-# Routes of Ollama that change which models there are.
-_FIXED_MODELS: Final = frozenset({"pull", "push", "create", "copy", "delete", "blobs"})
 
 _METHODS: Final = frozenset(route.method for route in ROUTES)
 _EXACT: Final[Mapping[str, tuple[Route, ...]]] = {
@@ -181,11 +255,9 @@ _OPEN: Final = tuple((route.path.partition("{")[0], route) for route in ROUTES i
 def find(method: str, path: str) -> Match:
     """Find the route of a request. Raises NotFound, or MethodNotAllowed if the path only has other methods.
 
-    If no route matches the path, the path is corrected by `canonical`.
+    If no route matches the path, the path is corrected by `canonical`, and then by `without_base`.
     """
-    routes, name = _at(path)
-    if not routes:
-        routes, name = _at(canonical(path))
+    routes, name = _meant(path)
     for route in routes:
         if route.method == method:
             return Match(route, name)
@@ -202,12 +274,10 @@ def wrong_method(method: str, allowed: str) -> MethodNotAllowed:
 
 def dialect_at(path: str) -> Dialect:
     """Return the dialect of the errors at a path, whatever the method, also where there is no route."""
-    routes, _ = _at(path)
-    if not routes:
-        path = canonical(path)
-        routes, _ = _at(path)
+    routes, _ = _meant(path)
     if routes:
         return routes[0].dialect
+    path = canonical(path)
     is_ollama = path.startswith("/api/") and not path.startswith("/api/v1/")
     return OLLAMA if is_ollama else OPENAI
 
@@ -230,6 +300,15 @@ def no_such_route(path: str) -> NotFound:
         return NotFound(f"No such route exists. Use {meant}: the base URL is the worker's address followed by /v1.")
     known = ", ".join(sorted(route.path for route in (CHAT, COMPLETIONS, MODELS)))
     return NotFound(f"No such route exists. This worker answers {known} and others, which /openapi.json lists.")
+
+
+def _meant(path: str) -> tuple[tuple[Route, ...], str | None]:
+    """Return what `_at` finds for a path, or else for the corrected one."""
+    for written in (path, canonical(path), without_base(path)):
+        routes, name = _at(written)
+        if routes:
+            return routes, name
+    return (), None
 
 
 def _at(path: str) -> tuple[tuple[Route, ...], str | None]:

@@ -127,7 +127,8 @@ class _JobRun:
 
     def _whole(self, answer: Answer) -> JsonBody:
         self._status = 200
-        return with_ignored(answer.body, self._dialect.named(self._account.ignored))
+        ignored = tuple(dict.fromkeys((*self._account.ignored, *answer.ignored)))  # an account has those of generations
+        return with_ignored(answer.body, self._dialect.named(ignored))
 
     async def _streamed(self, stream: Stream) -> AsyncGenerator[str, None]:
         posts = Posts(stream.events, self._stream_count)

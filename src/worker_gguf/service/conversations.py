@@ -50,6 +50,11 @@ class Conversations:
         self._templates = templates
         self._markups = markups
 
+    @property
+    def template_source(self) -> str:
+        """The source of the template of conversations without tools."""
+        return self._templates.default.source
+
     def render(self, call: ChatCall) -> RenderedChat:
         """Render the conversation of a call. Raises TemplateError or UnsupportedParameter."""
         tools, use = call.tools, call.tools.use

@@ -12,8 +12,9 @@ from msgspec.structs import replace
 from worker_gguf.engine.request import Thinking
 from worker_gguf.errors import ContextLengthExceeded, InvalidRequest, UnsupportedParameter
 from worker_gguf.markup.parts import ContentParser, NewParser
-from worker_gguf.protocol.calls import Call, ChatCall, CompletionCall, Options, Prompt
+from worker_gguf.protocol.calls import Call, ChatCall, CompletionCall, InfillCall, MixedPrompt, Options, Prompt
 from worker_gguf.service.conversations import Conversations
+from worker_gguf.service.infill import FimTokenizer, infill_prompt
 from worker_gguf.service.markups import Pieces
 
 __all__ = ["Prepared", "Prompts", "Tokenizer"]
@@ -22,11 +23,10 @@ __all__ = ["Prepared", "Prompts", "Tokenizer"]
 MAX_NAMED = 200
 
 
-class Tokenizer(Pieces, Protocol):
+class Tokenizer(Pieces, FimTokenizer, Protocol):
     """The part of a vocabulary that the service uses. Thread-safe."""
 
     n_tokens: int
-    adds_bos: bool
 
     def control_piece(self, token: int) -> bytes:
         """Return the token's bytes, with control tokens written out."""
@@ -38,7 +38,8 @@ class Tokenizer(Pieces, Protocol):
 class Prepared(Struct, frozen=True):
     """The tokens of each prompt of a call, and its options, adapted to the model.
 
-    `new_parser` creates the parser of one choice. `thinking` and `shown` are those of its GenerationRequests.
+    `new_parser` creates the parser of one choice. `thinking` and `shown` are those of its GenerationRequests. With
+    `is_cut`, the prompt has less than was sent.
     """
 
     prompts: list[tuple[int, ...]]
@@ -46,6 +47,7 @@ class Prepared(Struct, frozen=True):
     new_parser: NewParser = ContentParser
     thinking: Thinking | None = None
     shown: frozenset[int] = frozenset()
+    is_cut: bool = False
 
 
 class Prompts:
@@ -81,6 +83,10 @@ class Prompts:
                 prompts = (self._completion_tokens(prompt) for prompt in call.prompts)
                 prompt = [self._checked(tokens, "prompt", options.max_tokens) for tokens in prompts]
                 prepared = Prepared(prompt, options)
+            case InfillCall():
+                infill = infill_prompt(call, self._tokenizer, self._n_ctx)
+                tokens = self._checked(infill.tokens, "prompt", options.max_tokens)
+                prepared = Prepared([tokens], options, is_cut=infill.is_cut)
         return replace(prepared, shown=self._controls()) if options.shows_controls else prepared
 
     async def examined(self, call: Call) -> None:
@@ -92,11 +98,16 @@ class Prompts:
         """Return whether `prepare` need not look at each token of the vocabulary first."""
         return not call.options.shows_controls or self._known_controls is not None
 
-    def echoed(self, call: Call) -> list[str]:
+    def repeated(self, call: Call, prepared: Prepared) -> list[str]:
         """Return the texts of the prompts that the answer must repeat. Prompts of tokens are turned into text."""
-        if not isinstance(call, CompletionCall) or not call.echo:
+        if isinstance(call, ChatCall):
             return []
-        return [prompt if isinstance(prompt, str) else self._tokenizer.text(prompt) for prompt in call.prompts]
+        if call.shows_prompt:
+            return [self._tokenizer.text(tokens) for tokens in prepared.prompts]
+        if isinstance(call, InfillCall) or not call.echo:
+            return []
+        sent = zip(call.prompts, prepared.prompts, strict=True)
+        return [prompt if isinstance(prompt, str) else self._tokenizer.text(tokens) for prompt, tokens in sent]
 
     def prompt_text(self, call: ChatCall) -> str:
         """Return the text of a conversation's prompt. Raises TemplateError or UnsupportedParameter."""
@@ -110,6 +121,8 @@ class Prompts:
                 return [self._continued(call.before, text) if call.before else self._chat_tokens(text)]
             case CompletionCall():
                 return [self._completion_tokens(prompt) for prompt in call.prompts]
+            case InfillCall():
+                return [infill_prompt(replace(call, fits_context=False), self._tokenizer, self._n_ctx).tokens]
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         return self._tokenizer.tokenize(text, add_special=add_special, parse_special=parse_special)
@@ -208,8 +221,21 @@ class Prompts:
             if self._bos_text and self._tokenizer.adds_bos:
                 prompt = prompt.removeprefix(self._bos_text)
             return self._tokens(prompt, add_special=True)
+        if isinstance(prompt, MixedPrompt):
+            return self._mixed_tokens(prompt)
         self._check_known(prompt, "prompt")
         return prompt
+
+    def _mixed_tokens(self, prompt: MixedPrompt) -> tuple[int, ...]:
+        """Join the tokens of texts and ids. As in llama-server, only a text that comes first gets BOS."""
+        tokens: list[int] = []
+        for place, part in enumerate(prompt.parts):
+            if isinstance(part, int):
+                self._check_known((part,), "prompt")
+                tokens.append(part)
+            else:
+                tokens += self._completion_tokens(part) if place == 0 else self._tokens(part, add_special=False)
+        return tuple(tokens)
 
     def _check_known(self, tokens: Sequence[int], param: str) -> None:
         n = self._tokenizer.n_tokens

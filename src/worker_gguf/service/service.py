@@ -14,11 +14,12 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from worker_gguf.engine.request import GenerationRequest, SamplingParams
+from worker_gguf.engine.stats import EngineStats
 from worker_gguf.errors import NotFound, UnsupportedParameter
 from worker_gguf.generation.engine import Engine
 from worker_gguf.observe.account import Account
 from worker_gguf.protocol.calls import Call, ChatCall, CompletionCall, Defaults, InspectionCall, Options, ReadyCall
-from worker_gguf.protocol.models import ModelCard, ModelNotServed, ModelStatus, names_meant
+from worker_gguf.protocol.models import ModelCard, ModelNotServed, ModelStatus, SlotUse, names_meant
 from worker_gguf.protocol.pooling.calls import PoolingCall
 from worker_gguf.protocol.rendering import Heading, Outline, Rendering
 from worker_gguf.protocol.route import Generation, Inspection, Listed, Listing, Pooling, Task
@@ -30,7 +31,7 @@ from worker_gguf.service.prompts import Prepared, Prompts
 from worker_gguf.service.reply import Reply, collect
 from worker_gguf.service.request import Answer, Request, Stream
 
-__all__ = ["Service", "check_ability", "listed", "not_served", "parse", "ready", "time_limit_s"]
+__all__ = ["Service", "check_ability", "listed", "not_served", "parse", "ready", "slots_of", "time_limit_s"]
 
 T = TypeVar("T")
 AnyCall = Call | InspectionCall | PoolingCall
@@ -76,7 +77,7 @@ class Service:
         """Answer one request. Raises the WorkerError that refuses it."""
         task = request.route.task
         if isinstance(task, Listing):
-            return Answer(task.answer(listed(request, [(self.card, None)], self._named)))
+            return Answer(task.answer(listed(request, [(self.card, None)], self._named, self._slots)))
         call = await parse(task, request.body, self._defaults)
         self._named(call.model)
         return await self.perform(call, request)
@@ -155,9 +156,10 @@ class Service:
                 heading,
                 prepared.new_parser,
                 prepared.prompts,
-                self._prompts.echoed(call),
+                self._prompts.repeated(call, prepared),
                 started_s=request.account.started_s,
                 load_s=request.account.model_wait_s or 0.0,
+                is_cut=prepared.is_cut,
             )
             return prepared, task.render(call, outline)
 
@@ -204,6 +206,7 @@ class Service:
                 constraint=options.constraint,
                 thinking=prepared.thinking,
                 shown=prepared.shown,
+                lines=options.lines,
             )
             for index in range(len(prompts) * options.n)
         ]
@@ -213,6 +216,11 @@ class Service:
         if name is not None and self._names.isdisjoint(names_meant(name)):
             raise not_served(name, [self.card.id])
         return self.card, None
+
+    def _slots(self, name: str | None) -> SlotUse:
+        """Return the use of the slots of the model that goes by a name. Raises NotFound."""
+        self._named(name)
+        return slots_of(self._engine.stats)
 
     def _heading(self, task: Generation | Pooling) -> Heading:
         answer_id = f"{task.id_prefix}{uuid.uuid4().hex}"
@@ -233,9 +241,15 @@ def listed(
     request: Request,
     models: Sequence[tuple[ModelCard, ModelStatus | None]],
     named: Callable[[str | None], tuple[ModelCard, ModelStatus | None]],
+    slots: Callable[[str | None], SlotUse],
 ) -> Listed:
     """Return what the answer of a route that lists models is made from."""
-    return Listed(models, named, request.match.name, request.query, request.body)
+    return Listed(models, named, request.match.name, request.query, request.body, slots)
+
+
+def slots_of(stats: EngineStats) -> SlotUse:
+    """Return the use of the slots of an engine."""
+    return SlotUse(stats.n_slots, stats.busy_slots)
 
 
 def time_limit_s(timeout_s: float | None, limit_s: float | None) -> float | None:

@@ -47,6 +47,9 @@ class Model(Group):
     chat_template: str | None = Field(
         None, description="A Jinja chat template or the path of one (.jinja); planned: that of the model"
     )
+    spm_infill: bool = Field(
+        False, description="Put the text after a gap first in the prompts of `/infill`, for models that were trained so"
+    )
     tokenizer: str | None = Field(
         None,
         description="Original repository, `org/repo[@revision]`, or a folder: its chat template and special tokens",

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 import time
 
-from worker_gguf.gguf import ModelHeader
+from msgspec.structs import replace
+
+from worker_gguf.gguf import ArrayInfo, ModelHeader, read_texts, special_ids, text_at
 from worker_gguf.gguf.pooling import served_abilities
+from worker_gguf.protocol.calls import Defaults
 from worker_gguf.protocol.models import ModelCard
 from worker_gguf.settings import Settings
 from worker_gguf.start.template_text import template_text
 from worker_gguf.store import LocalModel
 
-__all__ = ["card_of", "is_private", "names_private"]
+__all__ = ["card_of", "is_private", "names_private", "request_defaults", "with_special_texts"]
 
 _PRIVATE = re.compile(r"(?<![\w./~-])(?:~?/|\.{1,2}/|https?:/)\S", re.IGNORECASE)
 
@@ -37,7 +40,25 @@ def card_of(settings: Settings, local: LocalModel, header: ModelHeader, n_ctx: i
         architecture=header.architecture,
         capabilities=served_abilities(header, settings.pooling).names,
         chat_template=template_text(settings, header),
+        defaults=request_defaults(settings),
     )
+
+
+def request_defaults(settings: Settings) -> Defaults:
+    """Return the default parameters of requests."""
+    return Defaults(settings.sampling_defaults(), settings.max_tokens, settings.strict_parameters, settings.spm_infill)
+
+
+def with_special_texts(card: ModelCard, local: LocalModel, header: ModelHeader) -> ModelCard:
+    """Add the texts of the first and the last token to the card of a model that is not loaded. Opens its file."""
+    texts = header.get("tokenizer.ggml.tokens")
+    if not isinstance(texts, ArrayInfo) or texts.type != "str":
+        return card
+    raw, special = read_texts(local.path, texts), special_ids(header)
+    bos, eos = (
+        "" if token is None else text_at(raw, token).decode("utf-8", "replace") for token in (special.bos, special.eos)
+    )
+    return replace(card, bos_text=bos, eos_text=eos)
 
 
 def is_private(name: str) -> bool:

@@ -14,14 +14,13 @@ from worker_gguf.link.messages import ModelLoaded
 from worker_gguf.llama.bindings import version
 from worker_gguf.llama.vocabulary import Vocabulary
 from worker_gguf.plan import MemoryPlan
-from worker_gguf.protocol.calls import Defaults
 from worker_gguf.service.conversations import Conversations
 from worker_gguf.service.service import Service
 from worker_gguf.settings import Settings
-from worker_gguf.start.model_card import card_of
+from worker_gguf.start.model_card import card_of, request_defaults
 from worker_gguf.store import LocalModel
 
-__all__ = ["make_service", "request_defaults"]
+__all__ = ["make_service"]
 
 # These fields of the plan depend on the free memory at the start but cannot change an answer.
 _NOT_IN_FINGERPRINT = frozenset({"reasons", "devices", "weighed", "degraded"})
@@ -38,6 +37,7 @@ def make_service(
     conversations: Conversations,
 ) -> Service:
     """Build the service."""
+    bos_text = vocabulary.token_text(vocabulary.bos)
     return Service(
         engine,
         vocabulary,
@@ -47,10 +47,14 @@ def make_service(
             n_ctx_train=loaded.n_ctx_train,
             n_vocab=vocabulary.n_tokens,
             n_params=loaded.n_params,
+            chat_template=conversations.template_source,
+            bos_text=bos_text,
+            n_parallel=plan.n_parallel,
+            eos_text=vocabulary.token_text(vocabulary.eos),
         ),
         defaults=request_defaults(settings),
         fingerprint=_fingerprint(settings, header, local, plan),
-        bos_text=vocabulary.token_text(vocabulary.bos),
+        bos_text=bos_text,
         timeout_s=settings.request_timeout_s,
         pair_template=_pair_template(header),
     )
@@ -60,11 +64,6 @@ def _pair_template(header: ModelHeader) -> str | None:
     """Return the form in which a ranker reads a query and a document, if its file has one."""
     template = header.metadata.get("tokenizer.chat_template.rerank")
     return template if isinstance(template, str) else None
-
-
-def request_defaults(settings: Settings) -> Defaults:
-    """Return the default parameters of requests."""
-    return Defaults(settings.sampling_defaults(), settings.max_tokens, settings.strict_parameters)
 
 
 def _fingerprint(settings: Settings, header: ModelHeader, local: LocalModel, plan: MemoryPlan) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from worker_gguf.errors import InvalidRequest, UnsupportedParameter
-from worker_gguf.protocol.calls import ChatCall, CompletionCall, Defaults, ReadyCall
+from worker_gguf.protocol.calls import ChatCall, CompletionCall, Defaults, InfillCall, ReadyCall
 from worker_gguf.protocol.models import ModelCard
 from worker_gguf.protocol.ollama.errors import OLLAMA, OLLAMA_GENERATE
 from worker_gguf.protocol.ollama.names import IGNORED_OPTIONS, OPTIONS
@@ -28,7 +28,7 @@ def messages(*sent: dict[str, Any]) -> list[dict[str, Any]]:
     return [dict(message) for message in chat(messages=list(sent)).messages]
 
 
-def generate(**fields: Any) -> ChatCall | CompletionCall:
+def generate(**fields: Any) -> ChatCall | CompletionCall | InfillCall:
     call = parse_generate({"prompt": "Hello", **fields}, Defaults())
     assert not isinstance(call, ReadyCall)
     return call
@@ -196,12 +196,11 @@ def test_a_raw_prompt_is_a_completion() -> None:
             generate(raw=True, **field)
 
 
-def test_images_and_the_text_after_an_answer_are_refused_by_name() -> None:
+def test_images_are_refused_by_name() -> None:
     image = base64.b64encode(b"PNG").decode()
     for parse, body, param in (
         (parse_chat, {"messages": [{**HELLO, "images": [image]}]}, "messages.0.images.0"),
         (parse_generate, {"prompt": "a", "images": [image]}, "images.0"),
-        (parse_generate, {"prompt": "a", "suffix": "b"}, "suffix"),
     ):
         with pytest.raises(UnsupportedParameter) as caught:
             parse(body, Defaults())
@@ -251,3 +250,10 @@ def test_what_has_no_effect_without_a_prompt_is_named_or_refused() -> None:
     assert call.ignored == ("options",)
     with pytest.raises(UnsupportedParameter, match="'options'"):
         parse_generate(body, Defaults(strict=True))
+
+
+def test_a_suffix_makes_an_answer_fill_a_gap() -> None:
+    call = generate(prompt="a", suffix="b", system="c", think=True)
+    assert isinstance(call, InfillCall)
+    assert (call.prefix, call.suffix) == ("a", "b")
+    assert call.options.ignored == ("system", "think")

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from worker_gguf.generation.events import TokenLogprob
 from worker_gguf.markup.parts import Content, Part, Reasoning, ToolCall
-from worker_gguf.protocol.calls import ChatCall, CompletionCall
+from worker_gguf.protocol.calls import ChatCall, CompletionCall, InfillCall
 from worker_gguf.protocol.choice import WrittenCall, blocks
 from worker_gguf.protocol.models import ModelCard
 from worker_gguf.protocol.ollama.times import nanoseconds, rfc3339
@@ -158,7 +158,7 @@ def render_chat(call: ChatCall, outline: Outline) -> ChatRendering:
     return ChatRendering(outline, options.model, logprobs=options.top_logprobs is not None, has_context=False)
 
 
-def render_generate(call: ChatCall | CompletionCall, outline: Outline) -> GenerateRendering:
+def render_generate(call: ChatCall | CompletionCall | InfillCall, outline: Outline) -> GenerateRendering:
     """Render the answer to one prompt. As in Ollama, one that is continued as it is has no context."""
     options = call.options
     return GenerateRendering(

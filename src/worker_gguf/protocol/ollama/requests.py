@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from msgspec.structs import replace
 
 from worker_gguf.errors import InvalidRequest, UnsupportedParameter
-from worker_gguf.protocol.calls import Call, ChatCall, CompletionCall, Defaults, ReadyCall
+from worker_gguf.protocol.calls import Call, ChatCall, CompletionCall, Defaults, InfillCall, ReadyCall
 from worker_gguf.protocol.ollama.bodies import OllamaChat, OllamaGenerate
 from worker_gguf.protocol.ollama.messages import chat_messages, chat_tools, check_images, ends_with_a_beginning
 from worker_gguf.protocol.ollama.options import further_fields, read_options
@@ -29,7 +29,7 @@ _GENERATE_FIELDS: Final = frozenset({*OllamaGenerate.model_fields, _DEBUG})
 _EFFORTS: Final = ("low", "medium", "high", "max")
 _READ_WITHOUT_PROMPT: Final = frozenset({"model", "messages", "prompt", "stream"})
 
-Made = TypeVar("Made", ChatCall, CompletionCall)
+Made = TypeVar("Made", bound=ChatCall | CompletionCall | InfillCall)
 
 
 def parse_chat(body: object, defaults: Defaults) -> Call | ReadyCall:
@@ -66,7 +66,7 @@ def parse_generate(body: object, defaults: Defaults) -> Call | ReadyCall:
 
 def _completion(
     generate: OllamaGenerate, common: dict[str, Any], ignored: set[str], defaults: Defaults
-) -> CompletionCall:
+) -> CompletionCall | InfillCall:
     """Parse a prompt that is continued as it is, or the text before a suffix."""
     if generate.raw and (generate.system or generate.template or generate.context):
         raise InvalidRequest("With 'raw', no template, system message or context can be used.", param="raw")

@@ -7,7 +7,7 @@ from typing import Any
 
 from worker_gguf.generation.events import TokenLogprob
 from worker_gguf.markup.parts import Content, Part
-from worker_gguf.protocol.calls import CompletionCall
+from worker_gguf.protocol.calls import CompletionCall, InfillCall
 from worker_gguf.protocol.openai.chunks import ChunkRendering
 from worker_gguf.protocol.openai.logprobs import CompletionLogprobs
 from worker_gguf.protocol.rendering import Heading, Outline
@@ -83,15 +83,15 @@ class CompletionRendering(ChunkRendering):
         return self._echo[index // self.n] if self._echo else ""
 
 
-def render_completion(call: CompletionCall, outline: Outline) -> CompletionRendering:
+def render_completion(call: CompletionCall | InfillCall, outline: Outline) -> CompletionRendering:
     options = call.options
     return CompletionRendering(
         outline.heading,
-        n_prompts=len(call.prompts),
+        n_prompts=1 if isinstance(call, InfillCall) else len(call.prompts),
         n=options.n,
         include_usage=options.include_usage,
         logprobs=options.top_logprobs is not None,
-        echo=outline.texts if call.echo else None,
+        echo=outline.texts if isinstance(call, CompletionCall) and call.echo else None,
         prompt_ids=outline.prompts if options.shows_ids else None,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from worker_gguf.protocol.bodies import ChatBody, CompletionBody
-from worker_gguf.protocol.calls import ChatCall, CompletionCall, Defaults
+from worker_gguf.protocol.calls import ChatCall, CompletionCall, Defaults, InfillCall
 from worker_gguf.protocol.openai.chat_rendering import render_chat
 from worker_gguf.protocol.openai.completion_rendering import render_completion
 from worker_gguf.protocol.parse import chat_call, completion_call
@@ -20,7 +20,7 @@ def parse_chat(body: object, defaults: Defaults) -> ChatCall:
     return chat_call(read_object(body), defaults)
 
 
-def parse_completion(body: object, defaults: Defaults) -> CompletionCall:
+def parse_completion(body: object, defaults: Defaults) -> CompletionCall | InfillCall:
     """Parse the body of POST /v1/completions. Raises InvalidRequest."""
     return completion_call(read_object(body), defaults)
 
