@@ -78,20 +78,20 @@ def peer_command() -> Path:
 
 @pytest.fixture(scope="session")
 def smollm2_peer(smollm2_path: Path, peer_command: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
-    yield from _serve(peer_command, smollm2_path, tmp_path_factory.mktemp("peer"), N_CTX)
+    yield from serve_peer(peer_command, smollm2_path, tmp_path_factory.mktemp("peer"), N_CTX)
 
 
 @pytest.fixture(scope="session")
 def gemma_peer(gemma_path: Path, peer_command: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
-    yield from _serve(peer_command, gemma_path, tmp_path_factory.mktemp("peer"), 2048)
+    yield from serve_peer(peer_command, gemma_path, tmp_path_factory.mktemp("peer"), 2048)
 
 
-def _serve(command: Path, model: Path, folder: Path, n_ctx: int) -> Iterator[Peer]:
+def serve_peer(command: Path, model: Path, folder: Path, n_ctx: int, *more: str) -> Iterator[Peer]:
     port = free_port()
     # The same as in the worker: weights in the order of the file, and a sliding window's memory kept in full. Without
     # --swa-full, the server computes the last tokens of a prompt in a batch of their own, which moves its numbers.
     options = ["-np", "1", "-c", str(n_ctx), "-t", "2", "--no-repack", "--swa-full", "--jinja", "--no-warmup"]
-    arguments = [str(command), "-m", str(model), "--host", "127.0.0.1", "--port", str(port), *options]
+    arguments = [str(command), "-m", str(model), "--host", "127.0.0.1", "--port", str(port), *options, *more]
     with serving(arguments, port, "/health", folder / "log"):
         peer = Peer(f"http://127.0.0.1:{port}")
         yield peer
