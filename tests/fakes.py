@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
+from worker_gguf.engine.adapters import AdapterSet
 from worker_gguf.engine.batch import (
     Batch,
     Chunk,
@@ -60,11 +61,18 @@ def foretold(prompt: Sequence[int], n: int, draw: Callable[[Sequence[int]], int]
     return tokens[len(prompt) :]
 
 
+def with_adapters(draw: Callable[[Sequence[int]], int], adapters: AdapterSet) -> Callable[[Sequence[int]], int]:
+    """Return what draws as the model does with these adapters."""
+    marks = [1000 + 100 * number + round(10 * scale) for number, scale in adapters]
+    return lambda history: draw([*marks, *history])
+
+
 class FakeRunner:
     """Holds each slot's tokens, checks each batch against them, and draws `draw(history)`.
 
     A chunk that does not begin where its slot ends, a copy of tokens that are not there, two chunks for one slot or
-    more tokens than the memory has cells are assertion errors: the real memory would be silently wrong.
+    more tokens than the memory has cells are assertion errors: the real memory would be silently wrong. So are tokens
+    after others that were computed with other adapters, and a request that is computed with others than its own.
     """
 
     def __init__(
@@ -73,10 +81,12 @@ class FakeRunner:
         draw: Callable[[Sequence[int]], int] = successor,
         seconds: Callable[[int, int], float] = lambda n_rows, n_prompt: 0.0,
         forced: Callable[[Sequence[int]], int] = lambda history: 0,
+        switch_seconds: float = 0.0,
     ) -> None:
         """`seconds` is what a step with so many rows and further tokens takes.
 
-        `forced` is the number of tokens that follow without a row after a token was drawn.
+        `forced` is the number of tokens that follow without a row after a token was drawn. A change of adapters takes
+        `switch_seconds`.
         """
         self._limits = limits
         self.forced = forced
@@ -91,6 +101,12 @@ class FakeRunner:
         self.draw = draw
         self.memory: list[list[int]] = [[] for _ in range(limits.n_slots)]
         self.n_uncut = [0] * limits.n_slots
+        self.adapters: AdapterSet = ()
+        self.n_switches = 0
+        self.switch_seconds = switch_seconds
+        self.computed_with: list[AdapterSet] = [()] * limits.n_slots
+        self.saved_with: dict[int, AdapterSet] = {}
+        self.in_slot: dict[int, GenerationRequest] = {}
         self.open: dict[str, GenerationRequest] = {}
         self.opened: list[str] = []
         self.batches: list[Batch] = []
@@ -125,6 +141,7 @@ class FakeRunner:
         assert [chunk.slot for chunk in batch.chunks] == sorted({chunk.slot for chunk in batch.chunks})
         if self.next_results:
             return replace(self.next_results.pop(0), saved=tuple(self.saves))
+        switch_seconds = self._switch(batch)
         for chunk in batch.chunks:
             self._append(chunk)
         self.on_decoded()
@@ -135,7 +152,15 @@ class FakeRunner:
             tuple(self._draw_chunk(chunk) for chunk in batch.chunks if chunk.n_outputs),
             saved=tuple(self.saves),
             decode_seconds=self.seconds(n_rows, batch.n_tokens - n_rows),
+            switch_seconds=switch_seconds,
         )
+
+    def _switch(self, batch: Batch) -> float:
+        if not batch.chunks or batch.adapters == self.adapters:
+            return 0.0
+        self.adapters = batch.adapters
+        self.n_switches += 1
+        return self.switch_seconds
 
     def close(self) -> None:
         self.is_closed = True
@@ -148,14 +173,15 @@ class FakeRunner:
             assert tuple(chunk.tokens[1:]) == chunk.scored[:-1]
             return Sampled(chunk.slot, (), scored=tuple(Logprob(token, -float(token)) for token in chunk.scored))
         known, guesses = held[: len(held) - chunk.n_guesses], chunk.guesses
+        draw = with_adapters(self.draw, self.adapters) if self.adapters else self.draw
         tokens: list[int] = []
         places: list[int] = []
         while (at := len(tokens)) < chunk.n_outputs and tokens == guesses[:at]:
-            tokens.append(self.draw([*known, *tokens]))
+            tokens.append(draw([*known, *tokens]))
             for _ in range(min(self.forced([*known, *tokens]), self._limits.n_batch // self._limits.n_slots - 1)):
                 if tokens[-1] != EOG:
                     places.append(len(tokens))
-                    tokens.append(self.draw([*known, *tokens]))
+                    tokens.append(draw([*known, *tokens]))
         return Sampled(chunk.slot, tuple(tokens), forced=tuple(places))
 
     def _operate(self, operation: object) -> None:
@@ -164,7 +190,8 @@ class FakeRunner:
                 if slot not in self.lost and not self._change(operation):
                     self.memory[slot], self.n_uncut[slot] = [], 0
                     self.lost.append(slot)
-            case Open(_, opened, history):
+            case Open(slot, opened, history):
+                self.in_slot[slot] = opened
                 assert tuple(history[: len(opened.prompt)]) == opened.prompt
                 assert not opened.is_guided or opened.id in self.prepared
                 self.open[opened.id] = opened
@@ -175,7 +202,7 @@ class FakeRunner:
                 self.saves.append(Saved(key, 0, 0.0))
             case Save(slot, key):
                 assert key not in self.states
-                self.states[key] = list(self.memory[slot])
+                self.states[key], self.saved_with[key] = list(self.memory[slot]), self.computed_with[slot]
                 self.saves.append(Saved(key, self.state_bytes * len(self.memory[slot]), self.save_seconds))
             case Drop(key):
                 self.states.pop(key, None)
@@ -184,7 +211,7 @@ class FakeRunner:
         """Change the content of a slot. Returns False if it is lost."""
         match operation:
             case Load(slot, key):
-                self.memory[slot] = list(self.states[key])
+                self.memory[slot], self.computed_with[slot] = list(self.states[key]), self.saved_with[key]
                 self.n_uncut[slot] = len(self.memory[slot]) if self._limits.saved_prefix == "whole" else 0
             case Truncate(slot, 0):
                 self.memory[slot], self.n_uncut[slot] = [], 0
@@ -202,12 +229,16 @@ class FakeRunner:
                 assert n_tokens == 0 or n_tokens >= self.n_uncut[source]
                 self.n_uncut[target] = self.n_uncut[source] if n_tokens else 0
                 self.memory[target] = self.memory[source][:n_tokens]
+                self.computed_with[target] = self.computed_with[source]
         return not self.loses
 
     def _append(self, chunk: Chunk) -> None:
         memory = self.memory[chunk.slot]
         assert chunk.tokens
         assert chunk.start == len(memory)
+        assert self.in_slot[chunk.slot].adapters == self.adapters
+        assert not memory or self.computed_with[chunk.slot] == self.adapters
+        self.computed_with[chunk.slot] = self.adapters
         memory += chunk.tokens
         assert len(memory) <= self._limits.n_ctx
 

@@ -65,6 +65,17 @@ def test_it_fetches_the_draft_model_too(
     assert [Path(line).name for line in capsys.readouterr().out.splitlines()] == ["tiny-Q4_K_M.gguf"]
 
 
+def test_it_fetches_the_adapters_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL", f"{REPO}:Q4_K_M")
+    monkeypatch.setenv("LORA", f"style={REPO}/tiny-Q8_0.gguf:0.5")
+    with a_hub() as hub:
+        assert fetch(arguments(None, tmp_path), endpoint=hub.url) == 0
+        names = [Path(line).name for line in capsys.readouterr().out.splitlines()]
+        assert names == ["tiny-Q4_K_M.gguf", "tiny-Q8_0.gguf"]
+
+
 def test_it_fetches_every_model_that_is_listed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from bench import adapters
 from tests import shapes
 from tests.fake_hub import FakeHub
+from tests.tiny_models import write_attention, write_mixture
 from worker_gguf.cli import _parser, main
 from worker_gguf.cli.inspect import inspect, parse_sizes
 from worker_gguf.embedded import MODEL_PATH
@@ -73,6 +75,53 @@ def test_a_draft_model_with_another_vocabulary_is_refused_as_at_a_start(
     captured = capsys.readouterr()
     assert f"{draft} cannot draft for {moe}: the draft model has 128256 tokens and the model 151936." in captured.err
     assert "planned for" not in captured.out
+
+
+def test_an_adapter_takes_memory_beside_the_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = write_attention(tmp_path / "model.gguf")
+    adapter = adapters.write(tmp_path / "style.gguf", base, rank=4096)
+
+    def weights() -> str:
+        assert main(["inspect", str(base), "--gpu", "none", "--ram", "64GB"]) == 0
+        out = capsys.readouterr().out
+        return next(line for line in out.splitlines() if line.startswith("main memory")).split()[3]
+
+    alone = weights()
+    monkeypatch.setenv("LORA", str(adapter))
+    assert float(weights()) == pytest.approx(float(alone) + 16.0, abs=0.2)
+    assert main(["inspect", str(base), "--gpu", "none"]) == 0
+    assert f"\nadapter style: 16.0 MiB\nfile: {adapter}\n" in capsys.readouterr().out
+    other = write_mixture(tmp_path / "other.gguf")
+    assert main(["inspect", str(other), "--gpu", "none"]) == 1
+    assert f"The adapter style of LORA cannot be used with {other}: {adapter} changes" in capsys.readouterr().err
+
+
+def test_an_adapter_of_a_repository_is_read_on_the_hub(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = write_attention(tmp_path / "model.gguf")
+    adapter = adapters.write(tmp_path / "style.gguf", base)
+    with FakeHub() as hub:
+        hub.repo("acme/style", {"style-F32.gguf": adapter.read_bytes()})
+        monkeypatch.setenv("LORA", "acme/style")
+        arguments = _parser().parse_args(["inspect", str(base), "--gpu", "none", "--ram", "8GB"])
+        assert inspect(arguments, endpoint=hub.url) == 0
+    from huggingface_hub import close_session
+
+    close_session()
+    assert "file: acme/style/style-F32.gguf on the Hub, 0.0 MiB to download" in capsys.readouterr().out
+
+
+def test_an_adapter_as_the_model_is_refused_with_the_right_setting(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = adapters.write(tmp_path / "style.gguf", write_attention(tmp_path / "model.gguf"))
+    assert main(["inspect", str(adapter), "--gpu", "none"]) == 1
+    assert "is an adapter, which only changes a model. Set MODEL to the model, and LORA to the adapter" in (
+        capsys.readouterr().err
+    )
 
 
 def test_the_memory_of_an_mtp_layer_is_named(

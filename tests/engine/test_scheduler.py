@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from tests.fakes import EOG, FakeRunner, foretold, limits, request, successor
+from tests.fakes import EOG, FakeRunner, foretold, limits, request, successor, with_adapters
+from worker_gguf.engine.adapters import AdapterSet
 from worker_gguf.engine.batch import Batch, Copy, Load, Sampled, StepResult, Truncate
 from worker_gguf.engine.request import SamplingParams
 from worker_gguf.engine.runner import Limits
@@ -369,6 +370,10 @@ def test_partitioned_slots_stay_together() -> None:
     assert [chunk.slot for chunk in drive.runner.batches[-1].chunks] == [0, 1, 2]
 
 
+# With no adapter, the first one; with one adapter, the first two; with two, all.
+SETS: list[AdapterSet] = [(), ((0, 1.0),), ((1, 0.5),), ((0, 1.0), (1, 1.0)), ((0, 2.0),)]
+
+
 def repetitive(history: Sequence[int]) -> int:
     """Draw from few tokens by the last two, so that most answers soon repeat themselves, and some end."""
     return (history[-1] * 3 + history[-2] + 1) % 7 if len(history) > 1 else 1
@@ -397,11 +402,11 @@ class Script:
             forced=lambda history: len(history) % (1 + self.n_forced),
         )
 
-    def answer(self, prompt: list[int], most: int) -> tuple[list[int], str]:
+    def answer(self, prompt: list[int], most: int, adapters: AdapterSet) -> tuple[list[int], str]:
         """Return the tokens and the reason of an answer that nothing interrupts."""
-        history = list(prompt)
+        history, draw = list(prompt), with_adapters(self.draw, adapters)
         while len(history) < self.limits.n_ctx and len(history) - len(prompt) < most:
-            if (token := self.draw(history)) == EOG:
+            if (token := draw(history)) == EOG:
                 return history[len(prompt) :], "stop"
             history.append(token)
         return history[len(prompt) :], "length"
@@ -421,6 +426,7 @@ def scripts(draw: st.DrawFn) -> Script:
         prefix=(prefix := draw(st.sampled_from(["any", "whole"]))),
         saved_prefix=draw(st.sampled_from(["any", "whole"])) if prefix == "any" else "whole",
         n_rows=n_slots + draw(st.integers(0, 8)),
+        n_adapters=draw(st.sampled_from([0, 0, 1, 2])),
     )
     action = st.sampled_from(["add", "add", "add", "cancel", "step", "step", "no_space", "lose"])
     return Script(
@@ -438,18 +444,19 @@ def scripts(draw: st.DrawFn) -> Script:
 @given(scripts())
 def test_any_interleaving_ends_each_request_once_with_its_own_tokens(script: Script) -> None:
     given, drive = script.limits, script.drive()
-    asked: dict[str, tuple[list[int], int]] = {}
+    asked: dict[str, tuple[list[int], int, AdapterSet]] = {}
     cancelled: set[str] = set()
     for i, (action, x, y) in enumerate(script.steps):
         name = f"r{i}"
         if action == "add":
             # Few different prompts, many shared beginnings.
             prompt = [1 + (j * (x % 3)) % 7 for j in range(1 + y % (given.n_ctx - 1))]
+            adapters = SETS[: 1 + given.n_adapters**2][y % 5 % (1 + given.n_adapters**2)]
             try:
-                drive.add(name, prompt, max_tokens=x % 9, priority=y % 3)
+                drive.add(name, prompt, max_tokens=x % 9, priority=y % 3, adapters=adapters)
             except QueueFull:
                 continue
-            asked[name] = prompt, x % 9
+            asked[name] = prompt, x % 9, adapters
         elif action == "cancel" and asked:
             name = sorted(asked)[x % len(asked)]
             if name not in drive.endings:
@@ -460,8 +467,8 @@ def test_any_interleaving_ends_each_request_once_with_its_own_tokens(script: Scr
             drive.step(refuse=action == "no_space")
     drive.finish()
     assert set(drive.endings) == set(asked)
-    for name, (prompt, most) in asked.items():
-        tokens, reason = script.answer(prompt, most)
+    for name, (prompt, most, adapters) in asked.items():
+        tokens, reason = script.answer(prompt, most, adapters)
         drawn = drive.tokens.get(name, [])
         assert drawn == tokens[: len(drawn)]
         assert drive.reason(name) == ("cancelled" if name in cancelled else reason)

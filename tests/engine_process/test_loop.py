@@ -267,3 +267,19 @@ def test_the_report_after_a_cancel_is_not_held() -> None:
         drive.send(Finish(1))
         while drive.step().busy_slots:
             pass
+
+
+def test_a_turn_reports_whether_it_changed_the_adapters_and_what_that_took() -> None:
+    runner = FakeRunner(limits(n_slots=1, n_adapters=1), switch_seconds=0.25)
+    first, second = request("a", [1], max_tokens=2, adapters=((0, 1.0),)), request("b", [2], max_tokens=1)
+    with driven(runner, Add(1, first, None), Add(2, second, None)) as drive:
+        steps = [drive.step() for _ in range(3)]
+    assert [(step.switched, step.switch_seconds) for step in steps] == [(True, 0.25), (False, 0.0), (True, 0.25)]
+
+
+def test_a_request_with_an_adapter_that_is_not_loaded_is_refused() -> None:
+    wrong = request("a", [1], adapters=((1, 1.0),))
+    with driven(FakeRunner(limits(n_adapters=1)), Add(1, wrong, None)) as drive:
+        (ending,) = drive.step().endings
+    assert ending.reason == "error"
+    assert ending.error is not None

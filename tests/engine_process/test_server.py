@@ -26,7 +26,7 @@ PARAMS = ContextParams(
 def opened() -> Iterator[Server]:
     """A server with a loaded model, without the channel and the handlers of a process."""
     made = Server.__new__(Server)
-    made._draft, made._model = None, Model(MODEL_PATH, ModelParams())
+    made._draft, made._model, made._adapters = None, Model(MODEL_PATH, ModelParams()), []
     yield made
     made._model.close()
 

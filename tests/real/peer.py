@@ -23,8 +23,17 @@ class Peer:
     def close(self) -> None:
         self._client.close()
 
-    def greedy(self, tokens: Sequence[int], n: int) -> list[int]:
-        body = {"prompt": list(tokens), "n_predict": n, "temperature": 0, "return_tokens": True, "cache_prompt": False}
+    def greedy(self, tokens: Sequence[int], n: int, adapters: Sequence[tuple[int, float]] = ()) -> list[int]:
+        """Without `adapters`, all those of the server are used."""
+        body: dict[str, Any] = {
+            "prompt": list(tokens),
+            "n_predict": n,
+            "temperature": 0,
+            "return_tokens": True,
+            "cache_prompt": False,
+        }
+        if adapters:
+            body["lora"] = [{"id": number, "scale": scale} for number, scale in adapters]
         found: list[int] = self.post("/completion", body)["tokens"]
         return found
 

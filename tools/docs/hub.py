@@ -50,6 +50,7 @@ LEFT_OUT: dict[str, str] = {
     **dict.fromkeys(("MIROSTAT_TAU", "MIROSTAT_ETA", "ADAPTIVE_TARGET"), "a request can set it"),
     **dict.fromkeys(("ADAPTIVE_DECAY", "SEED"), "a request can set it"),
     "POOLING": "the model's file says it",
+    **dict.fromkeys(("MAIN_GPU", "SPLIT_MODE", "TENSOR_SPLIT"), "the form asks for one GPU"),
     "BATCH_PRIVATE_URLS": "an endpoint's URLs are public",
     **dict.fromkeys(("MODELS", "MODELS_MAX", "MODELS_PRELOAD"), "a form is for one model"),
     **dict.fromkeys(("MODEL_MIN_RESIDENCE_S", "MODEL_TURN_S"), "a form is for one model"),

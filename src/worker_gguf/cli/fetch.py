@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,21 +13,23 @@ from worker_gguf.errors import WorkerError
 
 if TYPE_CHECKING:
     from worker_gguf.settings import Settings
-    from worker_gguf.store import LocalModel
+    from worker_gguf.store import LocalModel, ModelRef
 
 __all__ = ["add_arguments", "fetch"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", nargs="?", help="org/repo:QUANT or a URL; default: MODEL and DRAFT_MODEL, or MODELS")
+    parser.add_argument(
+        "model", nargs="?", help="org/repo:QUANT or a URL; default: MODEL, DRAFT_MODEL and LORA, or MODELS"
+    )
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="a cache in the Hub's layout; default: the worker's")
 
 
 def fetch(arguments: argparse.Namespace, *, endpoint: str | None = None) -> int:
-    """Download the model and DRAFT_MODEL, or all of MODELS, and print the paths of the files. Returns the exit code.
+    """Download the model, DRAFT_MODEL and LORA, or all of MODELS, and print the paths of the files.
 
-    If the model is on disk, no request is made. Without a quant, the default order decides, because this may not be the
-    machine that will run the model.
+    Returns the exit code. If the model is on disk, no request is made. Without a quant, the default order decides,
+    because this may not be the machine that will run the model.
     """
     from worker_gguf.cli.named_model import settings_for
     from worker_gguf.errors import SettingsError
@@ -34,8 +37,8 @@ def fetch(arguments: argparse.Namespace, *, endpoint: str | None = None) -> int:
 
     try:
         with ExitStack() as marks:
-            for settings in _wanted(settings_for(arguments.model), has_name=arguments.model is not None):
-                local = _ensure(settings, arguments.to, endpoint)
+            for settings, ref in _wanted(settings_for(arguments.model), has_name=arguments.model is not None):
+                local = _ensure(settings, ref, arguments.to, endpoint)
                 # Making room for the next model must not delete this one.
                 marks.callback(UsageMark(local.paths, settings.cache_dir()).release)
                 print("\n".join(str(path) for path in local.paths), flush=True)
@@ -48,23 +51,30 @@ def fetch(arguments: argparse.Namespace, *, endpoint: str | None = None) -> int:
     return 0
 
 
-def _wanted(settings: Settings, *, has_name: bool) -> list[Settings]:
-    """Return the settings of each model to fetch. With `has_name`, only the named one is wanted."""
-    if settings.models is None:
-        if settings.draft_model is None or has_name:
-            return [settings]
-        names = ("model_repository_id", "model_filename", "model_alias", "draft_model")
-        return [settings, settings.changed(names, {"model": settings.draft_model})]
-    from worker_gguf.fleet.roster import read_roster
+def _wanted(settings: Settings, *, has_name: bool) -> Iterator[tuple[Settings, ModelRef]]:
+    """Yield what to fetch, with its settings. With `has_name`, only the named model is wanted."""
+    from worker_gguf.store import ModelRef
 
-    return [entry.settings for entry in read_roster(settings)]
+    if settings.models is not None:
+        from worker_gguf.fleet.roster import read_roster
+
+        all_settings = [entry.settings for entry in read_roster(settings)]
+    else:
+        all_settings = [settings]
+    for own in all_settings:
+        yield own, ModelRef.parse(own.model_reference)
+        if has_name:
+            return
+        if own.draft_model is not None:
+            yield own, ModelRef.parse(own.draft_model)
+        for adapter in own.adapters:
+            yield own, adapter.ref
 
 
-def _ensure(settings: Settings, folder: Path | None, endpoint: str | None) -> LocalModel:
+def _ensure(settings: Settings, ref: ModelRef, folder: Path | None, endpoint: str | None) -> LocalModel:
     from worker_gguf.start.progress_bar import ProgressBar
-    from worker_gguf.store import ModelRef, ensure
+    from worker_gguf.store import ensure
 
-    ref = ModelRef.parse(settings.model_reference)
     with ProgressBar(str(ref)) as bar:
         return ensure(
             ref,

@@ -58,7 +58,7 @@ def inspect(arguments: argparse.Namespace, *, endpoint: str | None = None) -> in
     """Print the plan. Returns 0, 1 if the model cannot be served with it, or 2 if the arguments are wrong."""
     from worker_gguf.cli.named_model import settings_for_one
     from worker_gguf.errors import SettingsError
-    from worker_gguf.plan.planning import beyond_training, plan_for
+    from worker_gguf.plan.planning import beyond_training, plan_for, with_adapters
     from worker_gguf.start.draft import check_headers
 
     try:
@@ -71,8 +71,9 @@ def inspect(arguments: argparse.Namespace, *, endpoint: str | None = None) -> in
             draft, where = _header(settings.draft_model, settings, machine, endpoint)
             print(f"draft model: {_describe(draft)}\nfile: {where}")
             check_headers(draft, settings.draft_model, header, settings.model_reference)
+        adapters = _adapters(settings, machine, header, endpoint)
         print(f"planned for: {_place(arguments.gpu, arguments.ram)}\n")
-        plan = plan_for(header, machine, settings, draft=draft)
+        plan = plan_for(with_adapters(header, adapters), machine, settings, draft=draft)
     except SettingsError as error:
         print(f"worker-gguf: {error.message}", file=sys.stderr)
         return 2
@@ -135,24 +136,42 @@ def _cards(gpu: str) -> list[int]:
     return [] if gpu.strip().lower() in ("none", "0", "") else parse_sizes(gpu)
 
 
-def _header(reference: str, settings: Settings, machine: Machine, endpoint: str | None) -> tuple[ModelHeader, str]:
+def _adapters(settings: Settings, machine: Machine, model: ModelHeader, endpoint: str | None) -> list[ModelHeader]:
+    """Print the adapters of LORA, and return their headers. Raises ModelInvalid if one is not for the model."""
+    from worker_gguf.start.adapters import check_adapter
+
+    headers = []
+    for entry in settings.adapters:
+        header, where = _header(str(entry.ref), settings, machine, endpoint, is_adapter=True)
+        check_adapter(entry.name, header, str(entry.ref), model, settings.model_reference)
+        print(f"adapter {entry.name}: {_gib(header.weights_bytes)}\nfile: {where}")
+        headers.append(header)
+    return headers
+
+
+def _header(
+    reference: str, settings: Settings, machine: Machine, endpoint: str | None, *, is_adapter: bool = False
+) -> tuple[ModelHeader, str]:
     """Return the header and the place where it was read: on disk, or on the Hub if it is not there."""
     from functools import partial
 
     from worker_gguf.errors import ModelNotFound
-    from worker_gguf.gguf import read_headers
+    from worker_gguf.gguf import read_header, read_headers
     from worker_gguf.plan import preference
     from worker_gguf.store import Hub, HubRef, ModelRef, locate, read_remote
     from worker_gguf.store.select import PREFERENCE, by_labels
 
     ref = ModelRef.parse(reference)
     if local := locate(ref, settings.cache_dirs(), baked_dir=settings.model_baked_dir):
-        return read_headers(local.paths), f"{local.path}{_parts(local.paths)}"
+        header = read_header(local.path) if is_adapter else read_headers(local.paths)
+        return header, f"{local.path}{_parts(local.paths)}"
     if not isinstance(ref, HubRef):
         raise ModelNotFound(f"{ref} is not on this machine, and only models on the Hub can be inspected remotely.")
     token = settings.hf_token.get_secret_value() if settings.hf_token else None
     prefer = by_labels(partial(preference, order=PREFERENCE, machine=machine))
-    remote = read_remote(ref, Hub(token, endpoint), prefer)
+    remote = read_remote(
+        ref, Hub(token, endpoint), prefer, (lambda files: read_header(files[0])) if is_adapter else read_headers
+    )
     size = _gib(remote.size_bytes)
     return remote.header, f"{remote.repo}/{remote.files[0]}{_parts(remote.files)} on the Hub, {size} to download"
 

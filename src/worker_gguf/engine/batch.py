@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from worker_gguf.engine.adapters import AdapterSet
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.errors import WorkerError
 
@@ -114,13 +115,14 @@ class Chunk(Struct, frozen=True):
 
 
 class Batch(Struct, frozen=True):
-    """One step: all operations in order, then all chunks.
+    """One step: all operations in order, then all chunks, computed with `adapters`.
 
     Each slot has one chunk at most, in slot order.
     """
 
     operations: tuple[Operation, ...]
     chunks: tuple[Chunk, ...]
+    adapters: AdapterSet = ()
 
     @property
     def n_tokens(self) -> int:
@@ -165,7 +167,8 @@ class StepResult(Struct, frozen=True):
 
     Slots whose state could not be loaded, cut or copied are in `lost` and empty; then no chunk was computed.
     `refused` pairs a slot with the error of its sampler, which could not be created or found no token to draw.
-    `n_constrained` tokens were held to a grammar, whose masks took `mask_seconds`, mostly during the decode.
+    `n_constrained` tokens were held to a grammar, whose masks took `mask_seconds`, mostly during the decode. A change
+    of the adapters took `switch_seconds`, which are no part of `decode_seconds`.
     """
 
     sampled: tuple[Sampled, ...] = ()
@@ -178,3 +181,4 @@ class StepResult(Struct, frozen=True):
     sample_seconds: float = 0.0
     n_constrained: int = 0
     mask_seconds: float = 0.0
+    switch_seconds: float = 0.0

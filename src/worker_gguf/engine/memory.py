@@ -55,13 +55,14 @@ class Memory:
         Returns False if no slot or too little room is free.
         """
         reuse = sequence.request.cache_prompt
-        placement = place(self.slots, sequence.tokens, self.limits, reuse=reuse)
+        placement = place(self.slots, sequence.tokens, self.limits, reuse=reuse, adapters=sequence.adapters)
         if placement is None:
             return False
-        if self.cache is not None and reuse and (found := self.cache.find(sequence.tokens)) is not None:
+        cache = self.cache
+        if cache is not None and reuse and (found := cache.find(sequence.tokens, sequence.adapters)) is not None:
             entry, n_reused = found
             n_saved = n_reused - placement.n_reused
-            is_better = n_saved >= MIN_SHARED_TOKENS and self.cache.is_worth_loading(entry, n_saved)
+            is_better = n_saved >= MIN_SHARED_TOKENS and cache.is_worth_loading(entry, n_saved)
             if is_better and self._claim_saved(sequence, entry, n_reused):
                 return True
         if not self._make_room(len(sequence.tokens) + 1, placement.target):
@@ -129,7 +130,8 @@ class Memory:
 
     def checkpoint(self, slot: Slot) -> None:
         """Save the content of a slot as it is now, if that is worth it."""
-        if self.cache is not None and self.cache.is_worth(len(slot.tokens)) and not self.cache.has(slot.tokens):
+        cache, tokens = self.cache, slot.tokens
+        if cache is not None and cache.is_worth(len(tokens)) and not cache.has(tokens, slot.adapters):
             self._add(slot, None)
 
     def note_saved(self, saved: Saved) -> None:
@@ -155,19 +157,19 @@ class Memory:
         """Save a slot that is about to lose all but `n_kept` tokens, if that is worth it and they are nowhere else."""
         cache, tokens = self.cache, slot.tokens
         n_lost = len(tokens) - n_kept
-        if cache is None or n_lost <= n_kept or cache.has(tokens):
+        if cache is None or n_lost <= n_kept or cache.has(tokens, slot.adapters):
             return
         if not cache.is_worth(n_lost):
             cache.note_refused(n_lost)
             return
-        others = [other for other in self.slots if other is not slot]
+        others = [other for other in self.slots if other is not slot and other.adapters == slot.adapters]
         if self.limits.saved_prefix == "any" and any(begins(other.tokens, tokens) for other in others):
             return
         self._add(slot, keep_entry)
 
     def _add(self, slot: Slot, keep_entry: Entry | None) -> None:
         assert self.cache is not None
-        key, drops = self.cache.add(slot.tokens, keep_entry)
+        key, drops = self.cache.add(slot.tokens, keep_entry, slot.adapters)
         self._operations += drops
         if key is not None:
             self._operations.append(Save(slot.id, key))
@@ -215,7 +217,7 @@ class Memory:
 
     def _seat(self, sequence: Sequence, target: Slot, held: list[int]) -> None:
         self._operations.append(Open(target.id, sequence.request, sequence.tokens))
-        target.tokens = held
+        target.tokens, target.adapters = held, sequence.adapters
         target.sequence = sequence
         self.touch(target)
         sequence.slot = target

@@ -10,6 +10,7 @@ from collections.abc import Sequence as Tokens
 
 from msgspec import Struct
 
+from worker_gguf.engine.adapters import AdapterSet
 from worker_gguf.engine.batch import Drop, Saved
 from worker_gguf.engine.costs import StepCosts
 from worker_gguf.engine.runner import Limits
@@ -29,11 +30,16 @@ _FADING = 0.9
 
 
 class Entry(Struct, eq=False):
-    """A saved state. `n_bytes` is an estimate until it is saved."""
+    """A saved state, computed with `adapters`. `n_bytes` is an estimate until it is saved."""
 
     key: int
     tokens: list[int]
     n_bytes: int = 0
+    adapters: AdapterSet = ()
+
+    def holds(self, tokens: Tokens[int], adapters: AdapterSet) -> bool:
+        """Return whether the state has all of these tokens, computed with these adapters."""
+        return self.adapters == adapters and begins(self.tokens, tokens)
 
 
 class PromptCache:
@@ -53,12 +59,13 @@ class PromptCache:
     def n_bytes(self) -> int:
         return self._n_bytes
 
-    def find(self, tokens: Tokens[int]) -> tuple[Entry, int] | None:
+    def find(self, tokens: Tokens[int], adapters: AdapterSet = ()) -> tuple[Entry, int] | None:
         """Return the entry that shares most tokens with a sequence, and how many of them can be reused."""
         can_cut = self._limits.saved_prefix == "any"
         found = [
             (entry, reusable(entry.tokens, tokens, n_uncut=0 if can_cut else len(entry.tokens)))
             for entry in self._entries.values()
+            if entry.adapters == adapters
         ]
         return max(found, key=lambda pair: pair[1], default=None)
 
@@ -86,11 +93,13 @@ class PromptCache:
         """Return whether loading an entry is faster than computing the `n_saved` tokens that it saves."""
         return n_saved * (self._costs.per_prompt_token or math.inf) > self.seconds_of(len(entry.tokens))
 
-    def has(self, tokens: Tokens[int]) -> bool:
+    def has(self, tokens: Tokens[int], adapters: AdapterSet = ()) -> bool:
         """Return whether a saved state holds all of these tokens."""
-        return any(begins(entry.tokens, tokens) for entry in self._entries.values())
+        return any(entry.holds(tokens, adapters) for entry in self._entries.values())
 
-    def add(self, tokens: list[int], keep: Entry | None = None) -> tuple[int | None, list[Drop]]:
+    def add(
+        self, tokens: list[int], keep: Entry | None = None, adapters: AdapterSet = ()
+    ) -> tuple[int | None, list[Drop]]:
         """Make room for a state. Returns its key, or None if it is too large, and what is to be dropped for it.
 
         States that hold nothing more than the new one are dropped, unless only whole states can be used: there, an
@@ -101,13 +110,14 @@ class PromptCache:
         if n_bytes > self.limit_bytes:
             return None, drops
         if self._limits.saved_prefix == "any":
-            covered = [entry for entry in self._entries.values() if entry is not keep and begins(tokens, entry.tokens)]
-            drops += [self._drop(entry) for entry in covered]
+            new = Entry(0, tokens, adapters=adapters)
+            others = [entry for entry in self._entries.values() if entry is not keep]
+            drops += [self._drop(entry) for entry in others if new.holds(entry.tokens, entry.adapters)]
         drops += self._shrink(n_bytes, keep)
         if self.n_bytes + n_bytes > self.limit_bytes:
             return None, drops
         self._last_key += 1
-        entry = self._entries[self._last_key] = Entry(self._last_key, list(tokens))
+        entry = self._entries[self._last_key] = Entry(self._last_key, list(tokens), adapters=adapters)
         self._resize(entry, n_bytes)
         return entry.key, drops
 

@@ -6,6 +6,8 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from worker_gguf.engine.adapters import AdapterSet
+
 __all__ = [
     "DEFAULT_SAMPLERS",
     "MAX_STOPS",
@@ -127,6 +129,7 @@ class GenerationRequest(Struct, frozen=True):
     reading of `time.monotonic()`. Requests with a lower `priority` go first. The texts of control tokens in `shown` are
     part of the text of the answer; those of others are left out. With `prompt_logprobs`, the log-probabilities of the
     prompt's tokens are wanted, too, and of so many others in the place of each; then `cache_prompt` must be false.
+    All tokens, those of the prompt too, are computed with `adapters`.
     """
 
     id: str
@@ -147,6 +150,7 @@ class GenerationRequest(Struct, frozen=True):
     banned_texts: tuple[str, ...] = ()
     prompt_logprobs: int | None = None
     lines: LineLimits | None = None
+    adapters: AdapterSet = ()
 
     @property
     def is_guided(self) -> bool:

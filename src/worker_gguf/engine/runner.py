@@ -37,7 +37,7 @@ class Limits(Struct, frozen=True):
     cannot be cut). `saved_prefix` is the same for a state that was saved and loaded again (one of a sliding window has
     only the window). `n_rows` is the maximum number of rows of logits in one step; more than `n_slots` leave room for
     guessed tokens. A model that pools has `pooling`: then `n_slots` is the maximum number of inputs in one step, and
-    `n_ctx` that of the tokens of one input.
+    `n_ctx` that of the tokens of one input. `n_adapters` is the number of LoRA adapters that requests may use.
     """
 
     n_slots: int
@@ -49,6 +49,7 @@ class Limits(Struct, frozen=True):
     saved_prefix: Literal["any", "whole"] = "any"
     n_rows: int = 0
     pooling: PoolingLimits | None = None
+    n_adapters: int = 0
 
 
 class SpecialTokens(Struct, frozen=True):

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from itertools import zip_longest
 from operator import attrgetter
 
+from worker_gguf.engine.adapter_turns import AdapterTurns
+from worker_gguf.engine.adapters import is_adapter_set
 from worker_gguf.engine.batch import Batch, Chunk, Sampled, StepResult
 from worker_gguf.engine.chunks import chunk_of, most_of_prompt, with_guesses
 from worker_gguf.engine.costs import StepCosts
@@ -20,7 +22,7 @@ from worker_gguf.engine.prompt_share import PromptShare, until_checkpoint
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.engine.runner import Limits
 from worker_gguf.engine.sequence import Sequence, Slot
-from worker_gguf.engine.slots import common_prefix, least_copy
+from worker_gguf.engine.slots import common_prefix, soon_copied
 from worker_gguf.engine.speculation import Drafted, Speculation
 from worker_gguf.engine.updates import Ended, FinishReason, Scored, Token, Update
 from worker_gguf.engine.widths import width_of
@@ -62,6 +64,7 @@ class Scheduler:
         self.running: list[Sequence] = []
         self._by_id: dict[str, Sequence] = {}
         self._arrivals = 0
+        self._turns = AdapterTurns()
         # The memory refused the last step or lost something, so nobody is admitted until one has succeeded.
         self._is_crowded = False
         # A memory that cannot be cut cannot take back a wrong guess.
@@ -79,6 +82,7 @@ class Scheduler:
         # The service refuses such prompts with a message for the client, so here they are a bug.
         assert request.id not in self._by_id, "two requests have the same id"
         assert 0 < len(request.prompt) < self.limits.n_ctx, "the context cannot hold the prompt"
+        assert is_adapter_set(request.adapters, self.limits.n_adapters), "the adapters are no set of those loaded"
         if len(self._by_id) >= self.limits.n_slots + self.max_queue:
             raise QueueFull.of(len(self._by_id), self.limits.n_slots + self.max_queue)
         sequence = Sequence(request, self._arrivals + PLACES_PER_PRIORITY * request.priority, start_by_s)
@@ -121,7 +125,7 @@ class Scheduler:
         operations = self.memory.take_operations()
         if not chunks and not operations:
             return None
-        return Batch(operations, tuple(sorted(chunks, key=lambda chunk: chunk.slot)))
+        return Batch(operations, tuple(sorted(chunks, key=lambda chunk: chunk.slot)), self._turns.current)
 
     def take_drafted(self) -> Drafted:
         """Return what the draft model did for the last step."""
@@ -155,7 +159,7 @@ class Scheduler:
             if len(self.running) >= self.limits.n_slots:
                 passed += self.waiting[place:]
                 break
-            if self._soon_cached(sequence):
+            if soon_copied(sequence, self.running, self.limits):
                 passed.append(sequence)
             elif self.memory.claim(sequence):
                 insort(self.running, sequence, key=_turn)
@@ -164,31 +168,24 @@ class Scheduler:
                 break
         self.waiting = passed
 
-    def _soon_cached(self, sequence: Sequence) -> bool:
-        """Return whether this sequence should wait for a prefix that a running one is computing, to copy it."""
-        if not sequence.request.cache_prompt or self.limits.prefix != "any":
-            return False
-        for other in self.running:
-            if other.n_generated == 0 and other.n_pending > 0:
-                shared = common_prefix(other.request.prompt, sequence.request.prompt)
-                # The last prompt token is computed only to draw from it; all others can be copied.
-                if min(shared, other.n_prompt - 1) >= other.n_computed + least_copy(self.limits):
-                    return True
-        return False
-
     # --- building a batch -----------------------------------------------------------------------------------------
 
     def _chunks(self) -> list[Chunk]:
-        """Build chunks: drawn tokens of all decoding sequences, and prompt tokens up to the budget, by turn."""
-        decoding = [sequence for sequence in self.running if sequence.is_decoding]
+        """Build chunks: drawn tokens of all decoding sequences, and prompt tokens up to the budget, by turn.
+
+        Only sequences with one set of adapters have chunks.
+        """
+        active = self._turns.active(self.running) if self.limits.n_adapters else self.running
+        decoding = [sequence for sequence in active if sequence.is_decoding]
         budget = self.limits.n_batch - sum(sequence.n_pending for sequence in decoding)
         budget = min(budget, self.prefill_chunk) if decoding else budget
-        share = PromptShare(self.running, decoding, self._costs, self.prefill_chunk)
+        budget = min(budget, self._turns.most_of_prompts(self._costs.per_prompt_token) or budget)
+        share = PromptShare(active, decoding, self._costs, self.prefill_chunk)
         width = width_of(decoding, self.limits, self._costs)
         room = self.memory.room
-        n_rows = self.limits.n_rows - len(self.running)
+        n_rows = self.limits.n_rows - len(active)
         parts: dict[Sequence, int] = {}
-        for sequence in list(self.running):
+        for sequence in list(active):
             if sequence.slot is None:
                 continue  # an older sequence took its memory, in an earlier turn of this loop
             is_decoding = sequence.is_decoding
@@ -249,6 +246,7 @@ class Scheduler:
         updates: list[Update] = []
         self._is_crowded = False
         self._costs.learn(batch, result)
+        self._turns.note(result)
         for chunk in batch.chunks:
             slot = self.memory.slots[chunk.slot]
             self.memory.append(slot, chunk.tokens)

@@ -6,6 +6,7 @@ from collections.abc import Set
 
 from msgspec import Struct, field
 
+from worker_gguf.engine.adapters import AdapterSet
 from worker_gguf.engine.request import GenerationRequest
 
 __all__ = ["Sequence", "Slot"]
@@ -47,6 +48,10 @@ class Sequence(Struct, eq=False):
     @property
     def id(self) -> str:
         return self.request.id
+
+    @property
+    def adapters(self) -> AdapterSet:
+        return self.request.adapters
 
     @property
     def slot_id(self) -> int:
@@ -97,7 +102,7 @@ class Sequence(Struct, eq=False):
 class Slot(Struct, eq=False):
     """A slot of the model's memory. `tokens` is its content, with or without a running sequence.
 
-    Its content cannot be cut to fewer than `n_uncut` tokens, unless it is emptied.
+    Its content cannot be cut to fewer than `n_uncut` tokens, unless it is emptied. It was computed with `adapters`.
     """
 
     id: int
@@ -105,6 +110,7 @@ class Slot(Struct, eq=False):
     sequence: Sequence | None = None
     last_used: int = 0
     n_uncut: int = 0
+    adapters: AdapterSet = ()
 
     @property
     def is_idle(self) -> bool:

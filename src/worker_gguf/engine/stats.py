@@ -42,6 +42,8 @@ class EngineStats(Struct):
     schedule_seconds: float = 0.0
     draft_seconds: float = 0.0
     mask_seconds: float = 0.0
+    adapter_switches: int = 0
+    switch_seconds: float = 0.0
 
     def count_batch(self, n_tokens: int) -> None:
         self.steps += 1

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from worker_gguf.engine.adapters import AdapterSet
 from worker_gguf.engine.batch import Batch, Close, Drop, Logprob, Open, StepResult
 from worker_gguf.engine.drafter import Drafter
 from worker_gguf.engine.runner import Runner
@@ -70,6 +71,7 @@ class Loop:
         self._preparation = Preparation(runner.prepare, runner.forget, channel.wake)
         self._numbers: dict[str, int] = {}
         self._ids: dict[int, str] = {}
+        self._adapters: AdapterSet = ()
         self._begin_report()
 
     def run(self) -> None:
@@ -190,7 +192,8 @@ class Loop:
         self._is_long = False
         self._n_batch_tokens = self._n_guessed = self._n_right = 0
         self._n_drafted = self._n_drafted_right = self._n_constrained = 0
-        self._mask_seconds = 0.0
+        self._mask_seconds = self._switch_seconds = 0.0
+        self._has_switched = False
         self._schedule_seconds = self._draft_seconds = self._decode_seconds = self._sample_seconds = 0.0
 
     def _note_admitted(self, batch: Batch) -> None:
@@ -214,6 +217,9 @@ class Loop:
             self._n_drafted_right = sum(n for slot, n in right.items() if slot in drafted.slots)
         self._decode_seconds, self._sample_seconds = result.decode_seconds, result.sample_seconds
         self._n_constrained, self._mask_seconds = result.n_constrained, result.mask_seconds
+        if batch.chunks:
+            self._has_switched = batch.adapters != self._adapters
+            self._adapters, self._switch_seconds = batch.adapters, result.switch_seconds
 
     def _note(self, updates: list[Update]) -> None:
         for update in updates:
@@ -274,6 +280,8 @@ class Loop:
             constrained=self._n_constrained,
             scored=self._scored,
             mask_seconds=self._mask_seconds,
+            switched=self._has_switched,
+            switch_seconds=self._switch_seconds,
             saved_bytes=0 if cache is None else cache.n_bytes,
         )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from worker_gguf import interpreter
 from worker_gguf.engine.runner import Limits
+from worker_gguf.engine_process.adapters import Loaded, try_adapters
 from worker_gguf.engine_process.first_token import first_token
 from worker_gguf.engine_process.first_vector import first_vector
 from worker_gguf.engine_process.log import LogSender, say_last
@@ -20,11 +21,13 @@ from worker_gguf.errors import ModelInvalid, WorkerError
 from worker_gguf.link.channel import Channel
 from worker_gguf.link.errors import report_of
 from worker_gguf.link.messages import (
+    AdapterLoaded,
     Command,
     ContextOpened,
     Failed,
     FilesOpened,
     Found,
+    LoadAdapter,
     LoadDraft,
     LoadModel,
     Look,
@@ -36,6 +39,7 @@ from worker_gguf.link.messages import (
     Stop,
 )
 from worker_gguf.llama import backend
+from worker_gguf.llama.adapters import Adapter
 from worker_gguf.llama.context import Context
 from worker_gguf.llama.draft import LlamaDrafter, check_pair
 from worker_gguf.llama.machine import n_cores, read_machine
@@ -69,6 +73,7 @@ class Server:
         self._began_s, self._imported_s = began_s, time.perf_counter()
         self._model: Model | None = None
         self._draft: Model | None = None
+        self._adapters: list[Loaded] = []
         self._name = ""
         self._runner: LlamaRunner | None = None
         self._drafter: LlamaDrafter | MtpDrafter | None = None
@@ -99,10 +104,10 @@ class Server:
                     began_s=self._began_s,
                     imported_s=self._imported_s,
                 )
-            case LoadModel() | LoadDraft():
+            case LoadModel() | LoadDraft() | LoadAdapter():
                 fd = self._channel.take_fd() if command.has_file else None
                 try:
-                    return self._load(command, fd) if isinstance(command, LoadModel) else self._load_draft(command, fd)
+                    return self._load(command, fd)
                 finally:
                     if fd is not None:
                         os.close(fd)
@@ -111,12 +116,22 @@ class Server:
             case _:
                 raise RuntimeError(f"{type(command).__name__} came before Serve")
 
-    def _load(self, command: LoadModel, fd: int | None) -> ModelLoaded:
+    def _load(self, command: LoadModel | LoadDraft | LoadAdapter, fd: int | None) -> Report:
+        match command:
+            case LoadModel():
+                return self._load_model(command, fd)
+            case LoadDraft():
+                return self._load_draft(command, fd)
+            case LoadAdapter():
+                return self._load_adapter(command, fd)
+
+    def _load_model(self, command: LoadModel, fd: int | None) -> ModelLoaded:
         logging.getLogger().setLevel(command.log_level)
         for model in (self._draft, self._model):
             if model is not None:
                 model.close()
         self._draft = self._model = None
+        self._adapters = []  # the model has freed them
         self._name = Path(command.path).name
         self._model, report = self._open_model(command, fd)
         return report
@@ -126,6 +141,12 @@ class Server:
         self._draft, report = self._open_model(command, fd)
         check_pair(self._model, self._name, self._draft, Path(command.path).name)
         return report
+
+    def _load_adapter(self, command: LoadAdapter, fd: int | None) -> AdapterLoaded:
+        assert self._model is not None, "no model is loaded"
+        adapter = Adapter(self._model, self._name, command.name, Path(command.path), fd)
+        self._adapters.append(Loaded(adapter, command.scale))
+        return AdapterLoaded()
 
     def _open_model(self, command: LoadModel | LoadDraft, fd: int | None) -> tuple[Model, ModelLoaded]:
         before = sum(gpu.free_bytes for gpu in read_machine().gpus)
@@ -162,20 +183,14 @@ class Server:
             return self._open_pooling(model, command)
         context = Context(model, command.params)
         opened_s = time.perf_counter()
-        runner = LlamaRunner(model, context, n_sampling_threads=command.n_sampling_threads)
+        adapters = [loaded.adapter for loaded in self._adapters]
+        runner = LlamaRunner(model, context, n_sampling_threads=command.n_sampling_threads, adapters=adapters)
         try:
             drafter = self._open_draft(command, runner.limits, context)
+            logprob, error = self._draw_first(runner, context, command.bos) if command.draws_first else (None, None)
         except BaseException:
             context.close()  # a smaller plan opens another one
             raise
-        logprob, error = None, None
-        if command.draws_first:
-            with context.limiting_threads(max(1, n_cores() - _CORES_OF_THE_WORKER)):
-                first = first_token(runner, command.bos)
-            if isinstance(first, WorkerError):
-                error = first.message
-            elif first is not None and first.logprobs:
-                logprob = first.logprobs[0].logprob
         self._runner, self._drafter = runner, drafter
         return ContextOpened(
             limits=runner.limits,
@@ -201,6 +216,16 @@ class Server:
             gpu_free_bytes=tuple(gpu.free_bytes for gpu in read_machine().gpus),
             first_length=None if isinstance(first, WorkerError) else first,
         )
+
+    def _draw_first(self, runner: LlamaRunner, context: Context, bos: int) -> tuple[float | None, str | None]:
+        """Return the log-probability of a first token, or the error of its computation. Raises ModelInvalid."""
+        with context.limiting_threads(max(1, n_cores() - _CORES_OF_THE_WORKER)):
+            if self._adapters:
+                try_adapters(runner, bos, self._adapters)
+            first = first_token(runner, bos)
+        if isinstance(first, WorkerError):
+            return None, first.message
+        return (first.logprobs[0].logprob if first is not None and first.logprobs else None), None
 
     def _open_draft(self, command: OpenContext, limits: Limits, context: Context) -> LlamaDrafter | MtpDrafter | None:
         """Open the context that guesses tokens, if the plan has one, and compute with it. Raises ModelInvalid."""

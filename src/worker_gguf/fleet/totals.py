@@ -24,6 +24,8 @@ _COUNTED = (
     "schedule_seconds",
     "draft_seconds",
     "mask_seconds",
+    "adapter_switches",
+    "switch_seconds",
 )
 _CURRENT = ("n_slots", "n_cells", "max_queue", "busy_slots", "waiting", "held_tokens", "saved_bytes")
 

@@ -22,5 +22,7 @@ def measure(stats: EngineStats, step: Step) -> None:
     stats.draft_seconds += step.draft_seconds
     stats.constrained_tokens += step.constrained
     stats.mask_seconds += step.mask_seconds
+    stats.adapter_switches += step.switched
+    stats.switch_seconds += step.switch_seconds
     stats.busy_slots, stats.waiting, stats.held_tokens = step.busy_slots, step.waiting, step.held_tokens
     stats.saved_bytes = step.saved_bytes

@@ -7,6 +7,7 @@ also a remote one by ranges, in windows of bounded size. A hostile header is ref
 from __future__ import annotations
 
 from worker_gguf.gguf.abilities import Abilities, abilities_of
+from worker_gguf.gguf.adapter import changed_matrix, why_no_adapter_of
 from worker_gguf.gguf.header import ArrayInfo, ModelHeader, Rope, TensorInfo, Value
 from worker_gguf.gguf.reader import read_header, read_headers, read_texts
 from worker_gguf.gguf.special import SpecialIds, special_ids
@@ -24,10 +25,12 @@ __all__ = [
     "TensorInfo",
     "Value",
     "abilities_of",
+    "changed_matrix",
     "first_difference",
     "read_header",
     "read_headers",
     "read_texts",
     "special_ids",
     "text_at",
+    "why_no_adapter_of",
 ]

@@ -15,7 +15,7 @@ from typing import Final, NoReturn
 from worker_gguf.errors import ModelInvalid
 from worker_gguf.gguf.header import ArrayInfo, ModelHeader, TensorInfo
 
-__all__ = ["check_parts", "check_sound"]
+__all__ = ["NO_WEIGHT", "check_parts", "check_sound"]
 
 # llama.cpp: LLAMA_MAX_LAYERS and LLAMA_MAX_EXPERTS in llama-hparams.h, LLAMA_ROPE_SCALING_TYPES in llama-model.cpp
 MAX_LAYERS: Final = 512
@@ -25,8 +25,8 @@ ALIGNMENT: Final = 32
 """ggml maps the weights as they lie in the file, and its kernels read them at this alignment."""
 
 _PROJECTORS: Final = ("clip", "mmproj")
-# Nothing is computed with these types; F64 and whole numbers in a weight lead a kernel out of its table.
-_NO_WEIGHT: Final = frozenset({"I8", "I16", "I32", "I64", "F64"})
+NO_WEIGHT: Final = frozenset({"I8", "I16", "I32", "I64", "F64"})
+"""Nothing is computed with these types; F64 and whole numbers in a weight lead a kernel out of its table."""
 _FLOATS: Final = frozenset({"F32", "F16", "BF16"})
 _WEIGHT: Final = re.compile(
     r"(?:blk\.\d+\.(?:attn|ffn|ssm|post|layer)_(?!gate_tid)\w+|token_embd(?:_norm)?|output(?:_norm)?)\.(?:weight|bias)"
@@ -40,6 +40,10 @@ def check_sound(header: ModelHeader, name: str) -> None:
     if header.architecture in _PROJECTORS:
         raise ModelInvalid(
             f"{name} is a projector (mmproj), which only makes pictures readable for a model. Set MODEL to the model."
+        )
+    if header.metadata.get("general.type") == "adapter":
+        raise ModelInvalid(
+            f"{name} is an adapter, which only changes a model. Set MODEL to the model, and LORA to the adapter."
         )
     _check_layers(facts)
     _check_experts(facts)
@@ -126,6 +130,6 @@ def _check_numbers(facts: _Facts) -> None:
 
 
 def _check_type(facts: _Facts, tensor: TensorInfo) -> None:
-    is_weight = tensor.type in _NO_WEIGHT and _WEIGHT.fullmatch(tensor.name)
+    is_weight = tensor.type in NO_WEIGHT and _WEIGHT.fullmatch(tensor.name)
     if is_weight or (tensor.type not in _FLOATS and len(tensor.shape) == 1 and _ADDED.fullmatch(tensor.name)):
         facts.refuse(f"its tensor {tensor.name[:80]} is of the type {tensor.type}, which cannot be computed with")

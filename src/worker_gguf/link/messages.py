@@ -16,6 +16,7 @@ from worker_gguf.engine.updates import FinishReason
 from worker_gguf.plan import Machine
 
 __all__ = [
+    "AdapterLoaded",
     "Add",
     "Command",
     "ContextOpened",
@@ -26,6 +27,7 @@ __all__ = [
     "Finish",
     "Found",
     "LastWords",
+    "LoadAdapter",
     "LoadDraft",
     "LoadModel",
     "Logged",
@@ -73,6 +75,19 @@ class LoadDraft(Message, frozen=True):
 
     path: str
     params: ModelParams
+    has_file: bool
+
+
+class LoadAdapter(Message, frozen=True):
+    """Load a LoRA adapter of the loaded model, after those before it in LORA. Answered by AdapterLoaded, or by Failed.
+
+    `path` and `has_file` are those of LoadModel, and `name` is for errors. OpenContext draws its first token with all
+    adapters in their `scale`, too. Another LoadModel frees the adapter.
+    """
+
+    name: str
+    path: str
+    scale: float
     has_file: bool
 
 
@@ -131,7 +146,7 @@ class Stop(Message, frozen=True):
     """End the process."""
 
 
-Command = Look | LoadModel | LoadDraft | OpenContext | Serve | Add | Pool | Finish | Stop
+Command = Look | LoadModel | LoadDraft | LoadAdapter | OpenContext | Serve | Add | Pool | Finish | Stop
 
 
 # --- reports ----------------------------------------------------------------------------------------------------------
@@ -187,6 +202,10 @@ class ModelLoaded(Message, frozen=True):
     taken_bytes: int
 
 
+class AdapterLoaded(Message, frozen=True):
+    """The adapter is in memory. Whether it computes is seen when the context is opened."""
+
+
 class ContextOpened(Message, frozen=True):
     """The context is open. `first_logprob` is the log-probability of the first token, None if none could be drawn.
 
@@ -224,8 +243,10 @@ class Step(Message, frozen=True):
     `time.monotonic` before and after the computation. `n_batch_tokens` is 0 if nothing was computed. `guessed` of these
     were guesses, and `guessed_right` of them became part of an answer. `drafted` and `drafted_right` are the parts of
     these that a draft model guessed, in `draft_seconds`. `constrained` tokens were held to a grammar, whose masks took
-    `mask_seconds`. `scored` has the log-probabilities of further tokens of prompts. `saved_bytes` is the content of the
-    prompt cache. `pooled` has the numbers of inputs as little-endian 32-bit floats; these inputs end in the same step.
+    `mask_seconds`. `switched` if it computed with other LoRA adapters than the turn before, which took
+    `switch_seconds`. `scored` has the log-probabilities of further tokens of prompts. `saved_bytes` is the content of
+    the prompt cache. `pooled` has the numbers of inputs as little-endian 32-bit floats; these inputs end in the same
+    step.
     """
 
     time_s: float
@@ -250,6 +271,8 @@ class Step(Message, frozen=True):
     draft_seconds: float = 0.0
     constrained: int = 0
     mask_seconds: float = 0.0
+    switched: bool = False
+    switch_seconds: float = 0.0
     scored: list[tuple[int, tuple[Logprob, ...]]] = []
     pooled: list[tuple[int, bytes]] = []
 
@@ -269,4 +292,6 @@ class LastWords(Message, frozen=True):
     sentence: str
 
 
-Report = Failed | Found | Progress | FilesOpened | ModelLoaded | ContextOpened | Step | Logged | LastWords
+Report = (
+    Failed | Found | Progress | FilesOpened | ModelLoaded | AdapterLoaded | ContextOpened | Step | Logged | LastWords
+)

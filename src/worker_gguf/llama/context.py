@@ -127,6 +127,13 @@ class Context:
         with limiting_threads(self._pointer, self.params, most):
             yield
 
+    def use_adapters(self, pointers: Sequence[llama_cpp.llama_adapter_lora_p], scales: Sequence[float]) -> None:
+        """Compute with these LoRA adapters from the next decode on. If they differ, it plans its graphs again."""
+        n = len(pointers)
+        array = (llama_cpp.llama_adapter_lora_p_ctypes * n)(*pointers)
+        if llama_cpp.llama_set_adapters_lora(self._pointer, array, n, (ctypes.c_float * n)(*scales)) != 0:
+            raise RuntimeError("llama.cpp refused a set of adapters")
+
     def give_hidden_rows(self) -> None:
         """Let each decode give the hidden rows of all its tokens.
 

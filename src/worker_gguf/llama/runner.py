@@ -8,8 +8,10 @@ from contextlib import suppress
 
 from msgspec.structs import replace
 
+from worker_gguf.engine.adapters import AdapterSet
 from worker_gguf.engine.batch import (
     Batch,
+    Chunk,
     Close,
     Copy,
     Drop,
@@ -24,7 +26,8 @@ from worker_gguf.engine.batch import (
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.engine.runner import Limits, SpecialTokens
 from worker_gguf.errors import EngineFailed, WorkerError
-from worker_gguf.llama.candidates import worth_folding
+from worker_gguf.llama.adapters import Adapter, ContextAdapters
+from worker_gguf.llama.candidates import Floats, worth_folding
 from worker_gguf.llama.chain import ChainFactory
 from worker_gguf.llama.context import Context, DecodeFailed, NoSpace, State
 from worker_gguf.llama.drawing import Drawing, Refusal, RowSampler
@@ -49,6 +52,7 @@ class LlamaRunner:
         special: SpecialTokens | None = None,
         *,
         n_sampling_threads: int = 1,
+        adapters: Sequence[Adapter] = (),
     ) -> None:
         self._model = model
         self._context = context
@@ -58,7 +62,8 @@ class LlamaRunner:
         self._slots: dict[int, Drawing] = {}
         self._states: dict[int, State] = {}
         self._folds = worth_folding(model.n_vocab)
-        self._limits = _limits(model, context)
+        self._adapters = ContextAdapters(context, adapters)
+        self._limits = replace(_limits(model, context), n_adapters=len(adapters))
         most_forced = min(_MOST_FORCED, self._limits.n_batch // self._limits.n_slots - 1)
         self._rows = RowSampler(model.n_vocab, n_sampling_threads, max(0, most_forced), folds=self._folds)
         self._cells_per_pass = model.cells_per_pass()
@@ -92,6 +97,11 @@ class LlamaRunner:
             self._guides.read()
 
     @property
+    def n_nodes(self) -> int:
+        """The nodes of the graph that llama.cpp planned when the adapters changed last; 0 if it did not log them."""
+        return self._adapters.n_nodes
+
+    @property
     def limits(self) -> Limits:
         return self._limits
 
@@ -105,14 +115,14 @@ class LlamaRunner:
 
     def _compute(self, batch: Batch, refused: tuple[Refusal, ...]) -> StepResult:
         sampled: tuple[Sampled, ...] = ()
-        decode_seconds = sample_seconds = mask_seconds = 0.0
+        decode_seconds = sample_seconds = mask_seconds = switch_seconds = 0.0
         n_constrained = 0
         parts = divide(batch.chunks, self._cells_per_pass) if self._limits.partitioned else (batch.chunks,)
         for chunks in parts:
             turns = self._rows.begin(chunks, self._slots)
             started = time.perf_counter()
             try:
-                logits = self._context.decode(chunks)
+                logits, switched = self._decode(chunks, batch.adapters)
             except NoSpace:
                 self._rows.give_up()
                 if chunks is parts[0]:
@@ -126,7 +136,8 @@ class LlamaRunner:
                 self.on_decoded()
             drawn, failed = self._rows.draw(turns, logits)
             sampled, refused = (*sampled, *drawn), (*refused, *failed)
-            decode_seconds += decoded - started
+            decode_seconds += decoded - started - switched
+            switch_seconds += switched
             sample_seconds += time.perf_counter() - decoded
             n_constrained += self._rows.constrained.n_tokens
             mask_seconds += self._rows.constrained.mask_seconds
@@ -137,7 +148,16 @@ class LlamaRunner:
             sample_seconds=sample_seconds,
             n_constrained=n_constrained,
             mask_seconds=mask_seconds,
+            switch_seconds=switch_seconds,
         )
+
+    def _decode(self, chunks: Sequence[Chunk], adapters: AdapterSet) -> tuple[Floats, float]:
+        """Compute chunks, and return their rows of logits and the seconds that a change of the adapters took."""
+        if adapters == self._adapters.current:
+            return self._context.decode(chunks), 0.0
+        with self._adapters.switching(adapters):
+            logits = self._context.decode(chunks)
+        return logits, self._adapters.last_switch_seconds
 
     def close(self) -> None:
         for drawing in self._drawings.values():

@@ -236,6 +236,8 @@ class _EngineCollector:
             ("draft_seconds", "Seconds in which DRAFT_MODEL or the MTP layer guessed", stats.draft_seconds),
             ("decode_seconds", "Seconds in llama_decode", stats.decode_seconds),
             ("mask_seconds", "Seconds computing masks of grammars, mostly during decodes", stats.mask_seconds),
+            ("adapter_switches", "Steps with other LoRA adapters than the step before", stats.adapter_switches),
+            ("switch_seconds", "Seconds in which llama.cpp planned for other adapters", stats.switch_seconds),
             ("sample_seconds", "Seconds drawing tokens", stats.sample_seconds),
         ):
             yield CounterMetricFamily(f"worker_gguf_{name}", text, value=total)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from worker_gguf.errors import NotEnoughMemory, SettingsError
 from worker_gguf.gguf import ArrayInfo, ModelHeader, TensorInfo
+from worker_gguf.gguf.adapter import changed_matrix
 from worker_gguf.gguf.mtp import has_mtp_layer, n_left_out
 from worker_gguf.gguf.pooling import Pools, has_memory, pools_of
 from worker_gguf.plan import (
@@ -39,6 +40,7 @@ __all__ = [
     "shape_of",
     "visible",
     "wants_mtp",
+    "with_adapters",
 ]
 
 _LAYER: Final = re.compile(r"blk\.(\d+)\.(.+)")
@@ -82,6 +84,15 @@ def plan_for(
 def pools_for(header: ModelHeader, settings: Settings) -> Pools | None:
     """Return how the model pools, or None if it generates text. Raises ModelInvalid if it should pool and cannot."""
     return pools_of(header, settings.pooling, header.name or "The model")
+
+
+def with_adapters(header: ModelHeader, adapters: Sequence[ModelHeader]) -> ModelHeader:
+    """Return the header of a model with the tensors of its LoRA adapters, for a plan of both.
+
+    llama.cpp puts each of these tensors on the device of the matrix that it changes.
+    """
+    added = [tensor for adapter in adapters for tensor in adapter.tensors if changed_matrix(tensor)]
+    return replace(header, tensors=(*header.tensors, *added)) if added else header
 
 
 def wants_mtp(header: ModelHeader, settings: Settings) -> bool:
@@ -187,6 +198,7 @@ def shape_of(header: ModelHeader, *, has_mtp: bool = False) -> ModelShape:
         vocabulary_bytes=header.n_vocab * TOKEN_BYTES if "tokenizer.ggml.tokens" in header.metadata else 0,
         has_mtp=has_mtp,
         n_positions=next((t.shape[1] for t in outside if t.name == "position_embd.weight" and len(t.shape) > 1), 0),
+        adapts_output=any(tensor.name == "output.weight.lora_b" for tensor in outside),
     )
 
 

@@ -47,6 +47,7 @@ class ModelShape(Struct, frozen=True):
     layer. `n_ff` includes all experts that a token uses; `n_experts_used` is 0 for a dense model. `vocabulary_bytes` is
     the memory of llama.cpp's vocabulary. With `has_mtp`, the last layer is an MTP layer, which guesses tokens.
     `n_positions` is the length of a table of positions, which no input may exceed; 0 if there is none.
+    With `adapts_output`, a LoRA adapter changes the output.
     """
 
     layers: tuple[LayerShape, ...]
@@ -66,6 +67,7 @@ class ModelShape(Struct, frozen=True):
     vocabulary_bytes: int = 0
     has_mtp: bool = False
     n_positions: int = 0
+    adapts_output: bool = False
 
     @property
     def n_layers(self) -> int:

@@ -249,7 +249,9 @@ def _compute(model: ModelShape, layout: Layout, *, logits: bool) -> int:
         widest = max(widest, scores + 4 * n_tokens * model.attended_elements)
     has_head = layout.pools is None or layout.pools.has_memory  # llama.cpp computes no logits in an encoder
     if logits and has_head:
-        widest = max(widest, 4 * min(layout.n_rows, n_tokens) * model.n_vocab + 4 * n_tokens * model.n_embd)
+        # What an adapter adds to the output exists beside it. In the layers, there is room for it.
+        n_logits = min(layout.n_rows, n_tokens) * model.n_vocab * (2 if model.adapts_output else 1)
+        widest = max(widest, 4 * n_logits + 4 * n_tokens * model.n_embd)
     return masks + widest
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,6 +28,11 @@ class Model(Group):
     )
     draft_model: str | None = Field(
         None, description="Small model of the same family that guesses tokens for MODEL, in the same forms"
+    )
+    lora: tuple[str, ...] = Field(
+        (),
+        description="LoRA adapters for MODEL, separated by commas: `[name=]reference[:scale]` ([forms](adapters.md))",
+        json_schema_extra={"expected": "adapters separated by commas: `[name=]reference[:scale]`"},
     )
     model_repository_id: str | None = Field(None, description="Older pair: the repository, `org/repo`")
     model_filename: str | None = Field(None, description="Older pair: the file in MODEL_REPOSITORY_ID")
@@ -54,6 +60,11 @@ class Model(Group):
         None,
         description="Original repository, `org/repo[@revision]`, or a folder: its chat template and special tokens",
     )
+
+    @field_validator("lora", mode="before")
+    @classmethod
+    def split_adapters(cls, value: Any) -> Any:
+        return [part for part in re.split(r"[,\n]", value) if part.strip()] if isinstance(value, str) else value
 
 
 class Memory(Group):

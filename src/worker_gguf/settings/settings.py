@@ -12,6 +12,7 @@ from pydantic import ConfigDict, ValidationError, model_validator
 from worker_gguf import environment
 from worker_gguf.engine.request import SamplingParams
 from worker_gguf.errors import SettingsError
+from worker_gguf.settings.adapters import AdapterEntry, read_adapters
 from worker_gguf.settings.fields import Engine, Fleet, Limits, Memory, Model, Sampling, Server
 from worker_gguf.settings.text import choices, expected, is_secret
 from worker_gguf.store import places
@@ -99,6 +100,11 @@ class Settings(Limits, Server, Sampling, Engine, Memory, Fleet, Model):
             return str(ModelRef.from_pair(self.model_repository_id, self.model_filename))
         return self.model
 
+    @property
+    def adapters(self) -> tuple[AdapterEntry, ...]:
+        """The adapters of LORA, in its order."""
+        return read_adapters(self.lora)
+
     def cache_dir(self, volume: Path = RUNPOD_VOLUME) -> Path:
         """Return the cache folder for downloads: MODEL_CACHE_DIR, or on the network volume, or huggingface_hub's."""
         if self.model_cache_dir:
@@ -141,6 +147,9 @@ class Settings(Limits, Server, Sampling, Engine, Memory, Fleet, Model):
             )
         if self.draft_model and self.models is not None:
             raise ValueError("DRAFT_MODEL guesses for a single model, and MODELS lists several: unset one of them")
+        if self.lora and self.models is not None:
+            raise ValueError("LORA has adapters of a single model, and MODELS lists several: unset one of them")
+        read_adapters(self.lora)
         if self.draft_model and self.speculation != "auto":
             raise ValueError(
                 f"DRAFT_MODEL cannot be used with SPECULATION={self.speculation}, because both say what guesses: unset "

@@ -128,8 +128,8 @@ class FileFacts(Struct, frozen=True):
     digest: Literal["unasked", "unknown", "right", "wrong"] = "unasked"
 
 
-def model(files: Iterable[FileFacts], which: Literal["model", "draft model"] = "model") -> Check:
-    """Check the files of the model or the draft model."""
+def model(files: Iterable[FileFacts], which: str = "model") -> Check:
+    """Check the files of the model, the draft model or an adapter."""
     name, files = which.replace(" ", "_"), tuple(files)
     for file in files:
         if file.size_bytes < file.needed_bytes:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from worker_gguf.errors import EngineFailed, ModelInvalid
 from worker_gguf.link.messages import (
+    AdapterLoaded,
     ContextOpened,
     Found,
+    LoadAdapter,
     LoadDraft,
     LoadModel,
     Look,
@@ -80,6 +82,13 @@ class EngineStart:
         except EngineDied as death:
             raise ModelInvalid(str(death)) from None
 
+    def load_adapter(self, command: LoadAdapter, fd: int | None) -> None:
+        """Load an adapter of the loaded model. Raises as `load` does."""
+        try:
+            self.begin().ask(command, AdapterLoaded, fd=fd)
+        except EngineDied as death:
+            raise ModelInvalid(f"{death} It was loading the adapter {command.name} of LORA.") from None
+
     def open(self, command: OpenContext) -> ContextOpened:
         """Open the context. Raises the WorkerError of a failure.
 
@@ -91,7 +100,7 @@ class EngineStart:
             self._end()
             raise
 
-    def again(self, loads: Sequence[LoadModel | LoadDraft], context: OpenContext, serve: Serve) -> Revive:
+    def again(self, loads: Sequence[LoadModel | LoadDraft | LoadAdapter], context: OpenContext, serve: Serve) -> Revive:
         """Return a function that brings up another process in the same way, from the files of the models.
 
         It raises EngineDied, or the WorkerError of a failure.
@@ -101,7 +110,8 @@ class EngineStart:
             with EngineStart() as other:
                 process = other.begin()
                 for load in loads:
-                    process.ask(load, ModelLoaded, progress=lambda _: go_on())
+                    answer = AdapterLoaded if isinstance(load, LoadAdapter) else ModelLoaded
+                    process.ask(load, answer, progress=lambda _: go_on())
                 process.ask(context, ContextOpened)
                 process.send(serve)
                 return other.release()

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from worker_gguf.errors import NotReady
 from worker_gguf.gguf import ModelHeader
 from worker_gguf.settings import RUNPOD_VOLUME, Settings
+from worker_gguf.start.adapters import Adapter, Adapters
 from worker_gguf.start.checks import Check, FileFacts, GpuFacts, VolumeFacts, model, refusal
 from worker_gguf.start.draft import DraftModel
 from worker_gguf.start.start import CANCELLED, Start
@@ -43,12 +44,13 @@ def examine(
     first: Check,
     checked: tuple[Check, ...] = (),
     draft: DraftModel | None = None,
+    adapters: Adapters | None = None,
 ) -> tuple[Check, ...]:
     """Check the worker after its model is loaded. Computing the SHA-256 of the files reports its progress to the gate.
 
-    `first` is the check of the first computation. `draft` is the draft model, whose files are checked, too. `checked`
-    are the checks of an earlier load of this model. Its checks of the files and the cache are reused. Raises Unfit if a
-    check failed, unless FITNESS_CHECKS=report, and NotReady if the gate cancels the start.
+    `first` is the check of the first computation. The files of `draft`, the draft model, and of `adapters` are checked,
+    too. `checked` are the checks of an earlier load of this model. Its checks of the files and the cache are reused.
+    Raises Unfit if a check failed, unless FITNESS_CHECKS=report, and NotReady if the gate cancels the start.
     """
     settings = start.settings
     known = {check.name: check for check in checked}
@@ -57,6 +59,7 @@ def examine(
         gpus.offload(),
         known.get("model") or model(_files(start, header, local, "verify")),
         *([model(_files(start, draft.header, draft.local, "draft verify"), "draft model")] if draft else []),
+        *(_adapter(start, adapter) for adapter in (adapters or Adapters()).all),
         known.get("volume") or _volume(settings, local),
         first,
     )
@@ -70,6 +73,11 @@ def _judge(settings: Settings, checks: tuple[Check, ...]) -> None:
         log("fitness", extra={"check": check.name, "ok": check.ok, "reason": check.reason})
     if (error := refusal(checks)) is not None and settings.fitness_checks == "enforce":
         raise error
+
+
+def _adapter(start: Start, adapter: Adapter) -> Check:
+    which = f"adapter {adapter.name}"
+    return model(_files(start, adapter.header, adapter.local, f"{which} verify"), which)
 
 
 def _files(start: Start, header: ModelHeader, local: LocalModel, phase: str) -> list[FileFacts]:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from worker_gguf.errors import NotReady
+from worker_gguf.errors import DownloadError, ModelNotFound, NotReady
 from worker_gguf.plan import Machine, preference
 from worker_gguf.settings import Settings
+from worker_gguf.settings.adapters import AdapterEntry
 from worker_gguf.start.progress_bar import ProgressBar
 from worker_gguf.start.start import CANCELLED, Start
 from worker_gguf.store import LocalModel, ModelRef, locate
@@ -17,7 +18,7 @@ from worker_gguf.store.select import PREFERENCE, ModelFiles, by_labels
 if TYPE_CHECKING:
     from worker_gguf.store import OriginalTokenizer
 
-__all__ = ["ReadMachine", "fetch", "fetch_draft", "find", "original_tokenizer"]
+__all__ = ["ReadMachine", "fetch", "fetch_adapter", "fetch_draft", "find", "original_tokenizer"]
 
 ReadMachine = Callable[[], Machine]
 
@@ -27,17 +28,24 @@ def fetch(start: Start, machine: ReadMachine) -> LocalModel:
 
     `machine` reads the machine for which a quantisation is chosen, if the reference has none.
     """
-    return _fetch(start, machine, start.settings.model_reference, "fetch")
+    return _fetch(start, machine, ModelRef.parse(start.settings.model_reference), "fetch")
 
 
 def fetch_draft(start: Start, machine: ReadMachine) -> LocalModel | None:
     """Find or download the draft model like the model. Returns None if DRAFT_MODEL is not set."""
     reference = start.settings.draft_model
-    return None if reference is None else _fetch(start, machine, reference, "fetch draft")
+    return None if reference is None else _fetch(start, machine, ModelRef.parse(reference), "fetch draft")
 
 
-def _fetch(start: Start, machine: ReadMachine, reference: str, phase_name: str) -> LocalModel:
-    ref = ModelRef.parse(reference)
+def fetch_adapter(start: Start, machine: ReadMachine, entry: AdapterEntry) -> LocalModel:
+    """Find or download an adapter of LORA like the model."""
+    try:
+        return _fetch(start, machine, entry.ref, f"fetch adapter {entry.name}")
+    except (ModelNotFound, DownloadError) as error:
+        raise type(error)(f"The adapter {entry.name} of LORA: {error.message}") from None
+
+
+def _fetch(start: Start, machine: ReadMachine, ref: ModelRef, phase_name: str) -> LocalModel:
     with start.phase(phase_name) as phase:
         local = _locate(start.settings, ref, machine) or _download(start, ref, machine)
         phase.size_bytes = local.size_bytes

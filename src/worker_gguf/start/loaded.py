@@ -10,6 +10,7 @@ from msgspec import Struct, to_builtins
 from worker_gguf.errors import WorkerError
 from worker_gguf.gguf import ModelHeader
 from worker_gguf.plan import Machine, MemoryPlan
+from worker_gguf.start.adapters import Adapters
 from worker_gguf.store import LocalModel, UsageMark
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class LoadedModel(Struct, frozen=True):
     """Prevents other workers on the volume from pruning the model's files."""
     checks: tuple[Check, ...] = ()
     gpu_memory: tuple[GpuMemory, ...] = ()
+    adapters: Adapters = Adapters()
 
     @property
     def name(self) -> str:
@@ -133,6 +135,7 @@ class LoadedModel(Struct, frozen=True):
         self.engine.stop()
         self.service.settle()
         self.vocabulary.close()
+        self.adapters.release()
 
     def stop(self) -> None:
         self.close()
@@ -165,6 +168,7 @@ def describe_model(loaded: LoadedModel) -> dict[str, Any]:
             "source": loaded.local.source,
             "capabilities": list(card.capabilities),
         },
+        "adapters": [adapter.as_dict() for adapter in loaded.adapters.all],
         "slots": {"total": stats.n_slots, "busy": stats.busy_slots},
         "queue": {"waiting": stats.waiting, "most": loaded.engine.max_queue},
         "engine": {"state": loaded.engine.state, "deaths": loaded.engine.n_deaths},

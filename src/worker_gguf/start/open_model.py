@@ -17,8 +17,9 @@ from msgspec.structs import replace
 from worker_gguf.gguf import ModelHeader, abilities_of, read_headers
 from worker_gguf.gguf.mtp import has_mtp_layer
 from worker_gguf.plan import Machine, MemoryPlan, Stage, left_by, size_text, smaller_plan
-from worker_gguf.plan.planning import beyond_training, constraints_of, plan_for, shape_of, visible
+from worker_gguf.plan.planning import beyond_training, constraints_of, plan_for, shape_of, visible, with_adapters
 from worker_gguf.settings import Settings
+from worker_gguf.start.adapters import Adapters, find_adapters
 from worker_gguf.start.draft import DraftModel
 from worker_gguf.start.engine_start import EngineStart
 from worker_gguf.start.fetch import original_tokenizer
@@ -31,7 +32,9 @@ from worker_gguf.start.start import Start
 from worker_gguf.store import LocalModel, UsageMark
 
 if TYPE_CHECKING:
+    from worker_gguf.generation.engine import Engine
     from worker_gguf.link.messages import ContextOpened, ModelLoaded
+    from worker_gguf.service.service import Service
     from worker_gguf.start.checks import Check, GpuFacts
 
 __all__ = ["LATE_IMPORTS", "open_model"]
@@ -74,32 +77,33 @@ def open_model(
         ahead.follow(local)
         header = _header(start, local, ahead)
         draft = _draft(start, drafting, local, header, ahead) if drafting else None
-        original = original_tokenizer(start)
-        opening = Opening(start, local, header, ahead, engine_start, original, draft, is_first=left_of is None)
+        adapters = find_adapters(start, engine_start.machine, local, header)
+        undo.callback(adapters.release)
+        original, is_first = original_tokenizer(start), left_of is None
+        opening = Opening(start, local, header, ahead, engine_start, original, draft, adapters, is_first=is_first)
         undo.callback(opening.close)
-        if left_of is None:
+        if is_first:
             opening.begin_vocabulary()  # now, because the engine process may need seconds for its first look at a GPU
         machine, gpus = _machine(start, engine_start)
         room = left_of(machine) if left_of else machine
-        with start.phase("plan"):
-            plan = _plan(header, room, start, draft)
-        smaller = partial(_smaller, header=header, room=room, settings=settings)
+        planned = with_adapters(header, adapters.headers)
+        plan = _plan(planned, room, start, draft)
+        smaller = partial(_smaller, header=planned, room=room, settings=settings)
         weights, opened, plan = load_within_memory(plan, opening.load, opening.open, smaller)
         gpu_memory = compare_gpu_memory(plan, machine, opened.gpu_free_bytes, settings)
         opening.begin_vocabulary()
-        ahead.close()  # not earlier: a second load with a smaller plan uses the same open file
+        for files in (ahead, adapters):
+            files.close()  # not earlier: a second load with a smaller plan uses the same open files
         facts, first = _offloaded(gpus, plan, weights.report), _first(plan, header, opened)
-        checks = _check(start, facts, header, local, first, checked, draft)
+        checks = _check(start, facts, header, local, first, checked, draft, adapters)
         engine = opening.engine(plan, opened)
         undo.callback(engine.stop)
-        with start.phase("service"):
-            from worker_gguf.start.model_service import make_service
-
-            vocabulary, conversations = opening.vocabulary(), opening.conversations()
-            service = make_service(settings, engine, vocabulary, weights.report, header, local, plan, conversations)
+        service = _service(start, opening, engine, weights.report, header, local, plan)
         engine.start()
         undo.pop_all()
-    return LoadedModel(service, engine, vocabulary, local, header, plan, machine, usage_mark, checks, gpu_memory)
+    return LoadedModel(
+        service, engine, opening.vocabulary(), local, header, plan, machine, usage_mark, checks, gpu_memory, adapters
+    )
 
 
 def _header(start: Start, local: LocalModel, ahead: ReadAhead) -> ModelHeader:
@@ -180,16 +184,34 @@ def _check(
     first: Check,
     checked: tuple[Check, ...],
     draft: DraftModel | None,
+    adapters: Adapters,
 ) -> tuple[Check, ...]:
     with start.phase("fitness"):
         from worker_gguf.start.examine import examine
 
-        return examine(start, gpus, header, local, first, checked, draft)
+        return examine(start, gpus, header, local, first, checked, draft, adapters)
+
+
+def _service(
+    start: Start,
+    opening: Opening,
+    engine: Engine,
+    loaded: ModelLoaded,
+    header: ModelHeader,
+    local: LocalModel,
+    plan: MemoryPlan,
+) -> Service:
+    with start.phase("service"):
+        from worker_gguf.start.model_service import make_service
+
+        vocabulary, conversations = opening.vocabulary(), opening.conversations()
+        return make_service(start.settings, engine, vocabulary, loaded, header, local, plan, conversations)
 
 
 def _plan(header: ModelHeader, room: Machine, start: Start, draft: DraftModel | None) -> MemoryPlan:
     draft_header = draft.header if draft is not None else None
-    plan = plan_for(header, room, start.settings, shares_memory=start.shares_memory, draft=draft_header)
+    with start.phase("plan"):
+        plan = plan_for(header, room, start.settings, shares_memory=start.shares_memory, draft=draft_header)
     if plan.draft is not None:
         logger.info("draft model planned", extra=plan.draft.summary())
     if plan.has_mtp:

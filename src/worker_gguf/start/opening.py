@@ -12,8 +12,17 @@ from msgspec import Struct
 
 from worker_gguf.errors import WorkerError
 from worker_gguf.gguf import ModelHeader, abilities_of, special_ids
-from worker_gguf.link.messages import ContextOpened, LoadDraft, LoadModel, ModelLoaded, OpenContext, Serve
+from worker_gguf.link.messages import (
+    ContextOpened,
+    LoadAdapter,
+    LoadDraft,
+    LoadModel,
+    ModelLoaded,
+    OpenContext,
+    Serve,
+)
 from worker_gguf.plan import MemoryPlan
+from worker_gguf.start.adapters import Adapters
 from worker_gguf.start.draft import DraftModel
 from worker_gguf.start.engine_start import EngineStart
 from worker_gguf.start.first_look import load_into
@@ -54,6 +63,7 @@ class Opening:
         engine_start: EngineStart,
         original: OriginalTokenizer | None,
         draft: DraftModel | None = None,
+        adapters: Adapters | None = None,
         *,
         is_first: bool = True,
     ) -> None:
@@ -65,6 +75,7 @@ class Opening:
         self._start, self._local, self._header = start, local, header
         self._ahead, self._engine_start, self._original = ahead, engine_start, original
         self._draft = draft
+        self._adapters = adapters or Adapters()
         self._vocabulary_size = vocabulary_size(header) if is_first else None
         self._vocabulary: Future[Vocabulary] | None = ahead.look.vocabulary if ahead.look is not None else None
         self._conversations: Future[Conversations] | None = None
@@ -124,7 +135,7 @@ class Opening:
             self.vocabulary()
 
     def load(self, plan: MemoryPlan) -> Weights:
-        """Load the weights, and those of the draft model. Raises ModelInvalid, or NotEnoughMemory.
+        """Load the weights, those of the draft model, and the adapters. Raises ModelInvalid, or NotEnoughMemory.
 
         A vocabulary that cannot be loaded ends the load.
         """
@@ -150,7 +161,14 @@ class Opening:
                 fd = draft.fd()
                 load = draft.command(start.settings, plan.draft, has_file=fd is not None)
                 self._engine_start.load(load, fd, start.gate_of("draft load"), draft.ahead.opened)
+        self._load_adapters()
         return weights
+
+    def _load_adapters(self) -> None:
+        for adapter, fd in zip(self._adapters.all, self._adapters.fds(), strict=True):
+            with self._start.phase(f"adapter {adapter.name}") as phase:
+                phase.size_bytes = adapter.local.size_bytes
+                self._engine_start.load_adapter(adapter.command(has_file=fd is not None), fd)
 
     def open(self, _: Weights, plan: MemoryPlan) -> ContextOpened:
         """Open the context and draw the first token, or make the first vector.
@@ -178,9 +196,10 @@ class Opening:
         from worker_gguf.generation.engine import Engine
 
         settings = self._start.settings
-        commands: list[LoadModel | LoadDraft] = [self._load_command(plan, has_file=False)]
+        commands: list[LoadModel | LoadDraft | LoadAdapter] = [self._load_command(plan, has_file=False)]
         if self._draft is not None and plan.draft is not None:
             commands.append(self._draft.command(settings, plan.draft, has_file=False))
+        commands += [adapter.command(has_file=False) for adapter in self._adapters.all]
         vocabulary = self.vocabulary()
         serve = self._serve_command(plan, vocabulary)
         process = self._engine_start.release()

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import io
 from collections import OrderedDict
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import BinaryIO, Final, cast
 
 from msgspec import Struct
@@ -86,8 +85,16 @@ class RemoteModel(Struct, frozen=True):
     header: ModelHeader
 
 
-def read_remote(ref: HubRef, hub: Hub, prefer: select.Prefer | None = None) -> RemoteModel:
-    """Choose the same model as a download and read its header. Raises ModelNotFound, DownloadError or ModelInvalid."""
+def read_remote(
+    ref: HubRef,
+    hub: Hub,
+    prefer: select.Prefer | None = None,
+    read: Callable[[Sequence[BinaryIO]], ModelHeader] = read_headers,
+) -> RemoteModel:
+    """Choose the same model as a download and read its header. Raises ModelNotFound, DownloadError or ModelInvalid.
+
+    `read` returns the header of the files.
+    """
     listing = hub.listing(ref.repo, ref.revision)
     sizes = {name: file.size_bytes for name, file in listing.files.items()}
     where = f"The repository {ref.repo}"
@@ -95,11 +102,9 @@ def read_remote(ref: HubRef, hub: Hub, prefer: select.Prefer | None = None) -> R
     files = [hub.open(ref.repo, name, listing.commit, sizes[name]) for name in chosen.files]
     if chosen.joined:
         files = [JoinedFile(chosen.joined, files)]
-    readers: list[Path | BinaryIO] = [
-        cast("BinaryIO", RangeReader(file.title, file.size_bytes, _ranges(file))) for file in files
-    ]
+    readers = [cast("BinaryIO", RangeReader(file.title, file.size_bytes, _ranges(file))) for file in files]
     names, size_bytes = tuple(file.title for file in files), sum(file.size_bytes for file in files)
-    return RemoteModel(ref.repo, listing.commit, names, size_bytes, read_headers(readers))
+    return RemoteModel(ref.repo, listing.commit, names, size_bytes, read(readers))
 
 
 def _ranges(file: WebFile) -> Callable[[int, int], bytes]:
