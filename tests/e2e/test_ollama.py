@@ -163,7 +163,7 @@ def test_show_has_the_template_and_the_context_of_a_request(http: httpx.Client) 
         ("/api/show", {"model": "x:latest"}, 404, "model 'x:latest' not found. "),
         ("/api/generate", {"prompt": "a", "options": {"top_p": 2}}, 400, "Invalid 'options.top_p': must be at most 1"),
         ("/api/generate", {"prompt": "a " * 3000}, 400, "(3013 in the"),
-        ("/api/generate", {"prompt": "a", "suffix": "b"}, 400, "'suffix' would change the answer"),
+        ("/api/generate", {"prompt": "a", "suffix": "b"}, 400, "This model cannot fill gaps"),
         ("/api/chat", [], 400, "The body must be a JSON object."),
         ("/api/pull", {"model": "x"}, 404, "This worker has no route /api/pull: "),
         ("/api/blobs/sha256:00", {}, 404, "This worker has no route /api/blobs: "),
