@@ -54,7 +54,7 @@ class Peer:
 
     def ranked(self, query: str, documents: Sequence[str]) -> list[float]:
         """Return the score of each document."""
-        results = self._post("/v1/rerank", {"query": query, "documents": list(documents)})["results"]
+        results = self.post("/v1/rerank", {"query": query, "documents": list(documents)})["results"]
         scores = {result["index"]: float(result["relevance_score"]) for result in results}
         return [scores[index] for index in range(len(documents))]
 
