@@ -108,9 +108,9 @@ def write_encoder(path: Path) -> Path:
     return _write_bert(path, pooling=1, classes=0)
 
 
-def write_reranker(path: Path, *, classes: int = 1, labels: Sequence[str] = ()) -> Path:
+def write_reranker(path: Path, *, classes: int = 1, labels: Sequence[str] = (), pooling: int | None = 4) -> Path:
     """Write an encoder of BERT's shape with a head that ranks. `labels` are the names of the scores, if it has any."""
-    return _write_bert(path, pooling=4, classes=classes, labels=labels)
+    return _write_bert(path, pooling=pooling, classes=classes, labels=labels)
 
 
 def _write_llama(path: Path, *n_experts: int, vocabulary: dict[str, Value] | None = None) -> Path:
@@ -129,12 +129,11 @@ def _write_llama(path: Path, *n_experts: int, vocabulary: dict[str, Value] | Non
     return path
 
 
-def _write_bert(path: Path, pooling: int, classes: int, labels: Sequence[str] = ()) -> Path:
+def _write_bert(path: Path, pooling: int | None, classes: int, labels: Sequence[str] = ()) -> Path:
     n_layers = 2
     metadata = _common("bert", n_layers) | {
         "bert.attention.layer_norm_epsilon": 1e-12,
         "bert.attention.causal": False,
-        "bert.pooling_type": pooling,
         "tokenizer.ggml.model": "bert",
         "tokenizer.ggml.tokens": _BERT_WORDS,
         "tokenizer.ggml.token_type": np.array([3] * 5 + [1] * (len(_BERT_WORDS) - 5), np.int32),
@@ -147,6 +146,8 @@ def _write_bert(path: Path, pooling: int, classes: int, labels: Sequence[str] = 
         "tokenizer.ggml.eos_token_id": 3,
         "tokenizer.ggml.mask_token_id": 4,
     }
+    if pooling is not None:
+        metadata["bert.pooling_type"] = pooling
     if labels:
         metadata["bert.classifier.output_labels"] = labels
     gguf_file.write(path, metadata, list(_bert_tensors(np.random.default_rng(5), n_layers, classes)))

@@ -31,3 +31,26 @@ async def test_a_worker_on_an_encoder_is_ready_and_refuses_to_generate(tmp_path:
             assert refused.value.param == "model"
     finally:
         worker.stop()
+
+
+async def test_one_file_may_chat_and_make_vectors_in_one_worker() -> None:
+    models = '[{"alias": "chat", "model": "embedded"}, {"alias": "vectors", "model": "embedded", "pooling": "last"}]'
+    settings = Settings(models=models, models_preload=2, n_ctx=256, n_threads=1, max_tokens=4)
+    worker = Worker(settings, Metrics("test"))
+    worker.start()
+    try:
+        await worker.wait_ready()
+        listed = await ask(worker, "GET", "/v1/models")
+        assert isinstance(listed, Answer)
+        assert {card["id"]: card["meta"]["capabilities"] for card in listed.body["data"]} == {
+            "chat": ["completion"],
+            "vectors": ["embedding"],
+        }
+        body = {"messages": [{"role": "user", "content": "Hi"}], "model": "chat"}
+        answer = await ask(worker, "POST", "/v1/chat/completions", body)
+        assert isinstance(answer, Answer)
+        assert answer.body["usage"]["completion_tokens"] > 0
+        with pytest.raises(UnsupportedParameter, match="does not generate text; it can do: embedding"):
+            await ask(worker, "POST", "/v1/chat/completions", body | {"model": "vectors"})
+    finally:
+        worker.stop()

@@ -55,12 +55,12 @@ def driven(runner: FakePooler, *commands: Command, **options: object) -> Iterato
 
 
 def pool(number: int, request: PoolingRequest, start_by_s: float | None = None) -> Pool:
-    return Pool(number=number, request=request, group=1, start_by_s=start_by_s)
+    return Pool([number], [request], 1, start_by_s)
 
 
 def test_a_step_reports_the_numbers_of_all_its_inputs_in_one_message() -> None:
-    first, second = pooling_request("a", [1, 2]), pooling_request("b", [3])
-    with driven(FakePooler(pooling_limits()), pool(7, first), pool(8, second)) as drive:
+    both = Pool([7, 8], [pooling_request("a", [1, 2]), pooling_request("b", [3])], 7, None)
+    with driven(FakePooler(pooling_limits()), both) as drive:
         step = drive.step()
         assert step.pooled == [(7, values_of([1, 2])), (8, values_of([3]))]
         assert (step.admitted, step.n_batch_tokens, step.decode_seconds) == ([(7, 0), (8, 0)], 3, 0.5)

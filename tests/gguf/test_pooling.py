@@ -60,6 +60,13 @@ def test_a_ranker_has_a_head(tmp_path: Path) -> None:
     assert pools_of(header, "cls", "it") == Pools("cls", is_whole=True, has_memory=False)
 
 
+def test_an_encoder_with_a_head_ranks_unless_its_file_says_otherwise(tmp_path: Path) -> None:
+    unnamed = read_header(tiny_models.write_reranker(tmp_path / "unnamed.gguf", pooling=None))
+    assert served_abilities(unnamed, "auto").names == ("rerank",)
+    cls = read_header(tiny_models.write_reranker(tmp_path / "cls.gguf", pooling=2))
+    assert served_abilities(cls, "auto").names == ("embedding",)
+
+
 @pytest.mark.parametrize(("choice", "says"), [("auto", "Its file says"), ("rank", "POOLING=rank asks")])
 def test_a_ranker_without_a_head_is_refused(choice: PoolingChoice, says: str, tmp_path: Path) -> None:
     header = header_of(tmp_path, "qwen3", pooling_type=4)

@@ -126,15 +126,17 @@ def test_a_decoder_pools_the_mean_of_a_whole_input(write: Write, tmp_path: Path)
         assert_equal(run(runner, BYTE_INPUTS), expected)
 
 
-def test_a_ranker_gives_the_score_of_its_head(tmp_path: Path) -> None:
-    path = tiny_models.write_reranker(tmp_path / "reranker.gguf")
+@pytest.mark.parametrize("labels", [[], ["no", "maybe", "yes"]])
+def test_a_ranker_gives_the_scores_of_its_head(labels: list[str], tmp_path: Path) -> None:
+    n_scores = max(1, len(labels))
+    path = tiny_models.write_reranker(tmp_path / "reranker.gguf", classes=n_scores, labels=labels)
     weights = tensors(path)
     first = [rows[0] for rows in bare_rows(path, BERT_INPUTS)]
     inner = [np.tanh(weights["cls.weight"] @ row + weights["cls.bias"]) for row in first]
     expected = [weights["cls.output.weight"] @ row + weights["cls.output.bias"] for row in inner]
     with pooler(path, "rank", is_whole=True) as runner:
         assert runner.limits.pooling is not None
-        assert (runner.limits.pooling.n_values, runner.limits.pooling.ranks) == (1, True)
+        assert (runner.limits.pooling.n_values, runner.limits.pooling.ranks) == (n_scores, True)
         assert_equal(run(runner, BERT_INPUTS), [row.astype(np.float32) for row in expected])
 
 
@@ -144,6 +146,21 @@ def tensors(path: Path) -> Mapping[str, NDArray[np.float32]]:
         tensor.name: np.frombuffer(data, "<f4", tensor.size_bytes // 4, tensor.offset).reshape(tensor.shape[::-1])
         for tensor in read_header(path).tensors
     }
+
+
+def test_numbers_that_are_not_finite_spoil_no_other_input(tmp_path: Path) -> None:
+    path = tiny_models.write_encoder(tmp_path / "encoder.gguf")
+    data = bytearray(path.read_bytes())
+    embeddings = next(tensor for tensor in read_header(path).tensors if tensor.name == "token_embd.weight")
+    row_bytes = 4 * embeddings.shape[0]
+    start = embeddings.offset + 6 * row_bytes
+    data[start : start + 4] = np.float32("nan").tobytes()
+    path.write_bytes(data)
+    with pooler(path, "mean", is_whole=True) as runner:
+        good, bad = Part(0, 0, (2, 5, 3), is_last=True), Part(1, 0, (2, 6, 3), is_last=True)
+        alone = runner.run(PoolingBatch((), (good,))).values
+        assert runner.run(PoolingBatch((), (good, bad))).values == alone
+        assert alone.keys() == {0}
 
 
 def test_a_slot_that_was_left_between_two_parts_is_empty_for_the_next_input(tmp_path: Path) -> None:

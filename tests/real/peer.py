@@ -52,6 +52,12 @@ class Peer:
         tokens: list[int] = self.post("/tokenize", body)["tokens"]
         return tokens
 
+    def ranked(self, query: str, documents: Sequence[str]) -> list[float]:
+        """Return the score of each document."""
+        results = self.post("/v1/rerank", {"query": query, "documents": list(documents)})["results"]
+        scores = {result["index"]: float(result["relevance_score"]) for result in results}
+        return [scores[index] for index in range(len(documents))]
+
     def complete(self, text: str, n: int) -> str:
         body = {"prompt": text, "max_tokens": n, "temperature": 0, "cache_prompt": False}
         answer: str = self.post("/v1/completions", body)["choices"][0]["text"]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from worker_gguf.engine.pooling import PoolingBatch, PoolingResult, PoolingRunner, PoolingScheduler, Result
+from worker_gguf.engine.request import PoolingRequest
 from worker_gguf.errors import EngineFailed, WorkerError
 from worker_gguf.link.channel import Channel
 from worker_gguf.link.errors import report_of
@@ -63,17 +64,20 @@ class PoolingLoop:
                 self._scheduler.finish(request_id)
             return
         assert isinstance(command, Pool), f"{type(command).__name__} came for a model that pools"
-        request = command.request
+        start_by_s = command.start_by_s
+        for number, request in zip(command.numbers, command.requests, strict=True):
+            self._add(number, request, command.group, start_by_s)
+            start_by_s = None
+
+    def _add(self, number: int, request: PoolingRequest, group: int, start_by_s: float | None) -> None:
         try:
-            self._scheduler.add(request, command.group, command.start_by_s)
+            self._scheduler.add(request, group, start_by_s)
         except AssertionError:  # a bug in the caller, but its input still gets an ending
             logger.exception("the scheduler refused an input that the service should have refused")
-            self._refused.append(
-                _failed(command.number, EngineFailed("The engine cannot take this input; see the log."))
-            )
+            self._refused.append(_failed(number, EngineFailed("The engine cannot take this input; see the log.")))
         else:
-            self._numbers[request.id] = command.number
-            self._ids[command.number] = request.id
+            self._numbers[request.id] = number
+            self._ids[number] = request.id
 
     # --- a step ---------------------------------------------------------------------------------------------------
 

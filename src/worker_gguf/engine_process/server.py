@@ -7,15 +7,14 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from worker_gguf import interpreter
 from worker_gguf.engine.runner import Limits
 from worker_gguf.engine_process.adapters import Loaded, try_adapters
 from worker_gguf.engine_process.first_token import first_token
-from worker_gguf.engine_process.first_vector import first_vector
 from worker_gguf.engine_process.log import LogSender, say_last
 from worker_gguf.engine_process.loop import Loop
-from worker_gguf.engine_process.pooling_loop import PoolingLoop
 from worker_gguf.engine_process.preparation import run_beside
 from worker_gguf.errors import ModelInvalid, WorkerError
 from worker_gguf.link.channel import Channel
@@ -47,8 +46,10 @@ from worker_gguf.llama.model import Model
 from worker_gguf.llama.mtp import MtpDrafter
 from worker_gguf.llama.offload import gpu_backends
 from worker_gguf.llama.parent import continue_with_end_of_parent
-from worker_gguf.llama.pooling import LlamaPooler, PoolingContext
 from worker_gguf.llama.runner import LlamaRunner
+
+if TYPE_CHECKING:
+    from worker_gguf.llama.pooling import LlamaPooler
 
 __all__ = ["Server"]
 
@@ -201,6 +202,9 @@ class Server:
         )
 
     def _open_pooling(self, model: Model, command: OpenContext) -> ContextOpened:
+        from worker_gguf.engine_process.first_vector import first_vector
+        from worker_gguf.llama.pooling import LlamaPooler, PoolingContext
+
         context = PoolingContext(model, command.params)
         opened_s = time.perf_counter()
         self._pooler = LlamaPooler(context)
@@ -246,6 +250,8 @@ class Server:
     def _serve(self, command: Serve) -> None:
         interpreter.for_requests()
         if self._pooler is not None:
+            from worker_gguf.engine_process.pooling_loop import PoolingLoop
+
             PoolingLoop(self._pooler, self._channel).run()
             return
         assert self._runner is not None, "no context is open"

@@ -6,6 +6,7 @@ Used under the lock of its engine.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Protocol
 
 from msgspec import Struct, field
@@ -35,15 +36,16 @@ class Pieces(Protocol):
 
 
 class _Answer(Struct, eq=False):
-    """An answer in progress: the command that began it, the stream and index that get its events, its text so far.
+    """An answer in progress: its request, the stream and index that get its events, and its text so far.
 
     `tokens` are those since the last delta. With `scores_prompt`, the log-probabilities of the prompt are wanted. An
     input that is pooled has no text.
     """
 
-    command: Add | Pool
+    request: GenerationRequest | PoolingRequest
     stream: EventStream
     index: int
+    start_by_s: float | None
     text: Detokenizer
     shown: frozenset[int] = frozenset()
     scores_prompt: bool = False
@@ -77,15 +79,14 @@ class Answers:
         """Open an answer and return its number. All inputs of a stream take one place, and each answer one."""
         self._last_number = number = self._last_number + 1
         if isinstance(request, PoolingRequest):
-            # The numbers of a group follow each other, and its first one stands for it.
-            pool = Pool(number=number, request=request, group=number - index, start_by_s=start_by_s)
-            answer = _Answer(pool, stream, index, Detokenizer())
+            answer = _Answer(request, stream, index, start_by_s, Detokenizer())
             self._n_inputs[stream] += 1
         else:
             answer = _Answer(
-                Add(number=number, request=request, start_by_s=start_by_s),
+                request,
                 stream,
                 index,
+                start_by_s,
                 Detokenizer(request.stop, keeps_stop=request.keeps_stop),
                 shown=request.shown,
                 scores_prompt=request.prompt_logprobs is not None,
@@ -101,9 +102,23 @@ class Answers:
     def numbers(self) -> list[int]:
         return list(self._open)
 
-    def command(self, number: int) -> Add | Pool:
-        """Return the command that adds an open answer to a process."""
-        return self._open[number].command
+    def commands(self, numbers: Iterable[int]) -> list[Add | Pool]:
+        """Return the commands that add open answers to a process: one for each, but one for all inputs of a stream."""
+        commands: list[Add | Pool] = []
+        pools: dict[EventStream, Pool] = {}
+        for number in numbers:
+            answer = self._open[number]
+            request, start_by_s = answer.request, answer.start_by_s
+            if isinstance(request, GenerationRequest):
+                commands.append(Add(number=number, request=request, start_by_s=start_by_s))
+                continue
+            if answer.stream not in pools:
+                # The numbers of a group follow each other, and its first one stands for it.
+                pools[answer.stream] = pool = Pool([], [], number - answer.index, start_by_s)
+                commands.append(pool)
+            pools[answer.stream].numbers.append(number)
+            pools[answer.stream].requests.append(request)
+        return commands
 
     def step(self, step: Step) -> list[int]:
         """Apply a report.
@@ -116,7 +131,7 @@ class Answers:
                 if answer.progress.admitted_s is None:
                     answer.progress.admitted_s = step.admitted_s
                     if answer.scores_prompt:
-                        first = answer.command.request.prompt[0]
+                        first = answer.request.prompt[0]
                         piece = self._pieces.control_piece(first)
                         self._emit(answer, PromptLogprobs((TokenLogprob(first, piece, None),)))
                 answer.progress.cached_tokens = n_cached
@@ -177,7 +192,7 @@ class Answers:
         `n_generated` is the number of drawn tokens, by default those of the text. `end_token` ended the answer.
         """
         answer = self._open.pop(number)
-        del self._numbers[answer.command.request.id]
+        del self._numbers[answer.request.id]
         self._free_place(answer)
         progress = answer.progress
         rest = answer.text.flush()
@@ -196,7 +211,7 @@ class Answers:
         return n_freed
 
     def _free_place(self, answer: _Answer) -> None:
-        if isinstance(answer.command, Pool):
+        if isinstance(answer.request, PoolingRequest):
             self._n_inputs[answer.stream] -= 1
             if self._n_inputs[answer.stream]:
                 return

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal, Protocol
 
@@ -148,13 +148,18 @@ class Engine:
             if self._stopping:
                 raise NotReady("The worker is stopping and accepts no more requests.")
             self._places.take(1 if self.limits.pooling else len(requests), now_s)
+            numbers: list[int] = []
             for index, request in enumerate(requests):
                 # Only the first request of a group must start in time: the others may have to wait for each other.
                 start_by_s = None if index or self._queue_timeout_s is None else now_s + self._queue_timeout_s
-                number = self._answers.open(request, stream, index, start_by_s)
-                if self.is_running:
-                    self._link.send(self._answers.command(number))
+                numbers.append(self._answers.open(request, stream, index, start_by_s))
+            if self.is_running:
+                self._send(numbers)
         return stream
+
+    def _send(self, numbers: Iterable[int]) -> None:
+        for command in self._answers.commands(numbers):
+            self._link.send(command)
 
     def cancel(self, request_id: str) -> None:
         """Cancel a request. Its slot is free before a later request needs it. Does nothing if it has ended."""
@@ -303,8 +308,7 @@ class Engine:
                 link.end()
                 return False
             self._link, self.state = link, "running"
-            for number in self._answers.numbers():
-                link.send(self._answers.command(number))
+            self._send(self._answers.numbers())
         logger.info("engine process replaced", extra={"deaths": self.n_deaths})
         return True
 

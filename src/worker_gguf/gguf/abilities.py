@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from worker_gguf.gguf.header import ModelHeader
 
-__all__ = ["Abilities", "Pooling", "abilities_of", "is_encoder"]
+__all__ = ["CLASS_HEADS", "Abilities", "Pooling", "abilities_of", "is_encoder"]
 
 Pooling = Literal["mean", "cls", "last", "rank"]
 
@@ -20,6 +20,8 @@ _ENCODERS: Final = frozenset(
     "llama-embed t5encoder".split()
 )
 _PROJECTORS: Final = frozenset({"clip", "mmproj"})
+CLASS_HEADS: Final = ("cls.output.weight", "cls.weight")
+"""The tensors of a head that ranks. The first one that a file has gives the scores."""
 
 
 class Abilities(Struct, frozen=True):
@@ -39,13 +41,19 @@ class Abilities(Struct, frozen=True):
 
 
 def abilities_of(header: ModelHeader) -> Abilities:
-    """Read a model's abilities. An encoder that names no pooling pools by the mean, as in llama.cpp."""
+    """Read a model's abilities.
+
+    An encoder that names no pooling ranks if it has a class head, because converters leave out every other one. Without
+    a head it pools by the mean.
+    """
     if header.architecture in _PROJECTORS:
         return Abilities(generates=False, sees=True)
     pooling = header.get("pooling_type")
     pools = _POOLINGS.get(pooling) if isinstance(pooling, int) else None
     if is_encoder(header):
-        return Abilities(generates=False, pools=pools or "mean")
+        has_head = any(tensor.name in CLASS_HEADS for tensor in header.tensors)
+        unnamed: Pooling = "rank" if has_head else "mean"
+        return Abilities(generates=False, pools=pools or unnamed)
     return Abilities(generates=pools != "rank", pools=pools)
 
 

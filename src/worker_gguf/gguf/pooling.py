@@ -7,7 +7,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from worker_gguf.errors import ModelInvalid
-from worker_gguf.gguf.abilities import Abilities, Pooling, abilities_of, is_encoder
+from worker_gguf.gguf.abilities import CLASS_HEADS, Abilities, Pooling, abilities_of, is_encoder
 from worker_gguf.gguf.header import ArrayInfo, ModelHeader
 
 __all__ = ["PoolingChoice", "Pools", "has_memory", "pools_of", "served_abilities"]
@@ -20,8 +20,6 @@ _WITHOUT_MEMORY: Final = frozenset(
     "bert modern-bert neo-bert eurobert nomic-bert nomic-bert-moe jina-bert-v2 jina-bert-v3 gemma-embedding "
     "t5encoder".split()
 )
-# The tensors of a head that ranks. The first one that a file has gives the scores.
-_HEADS: Final = ("cls.output.weight", "cls.weight")
 
 
 class Pools(Struct, frozen=True):
@@ -82,13 +80,13 @@ def _check_head(header: ModelHeader, choice: PoolingChoice, name: str) -> None:
     Without a head, llama.cpp gives numbers of the hidden state as scores. It reads as many scores as the file names
     labels, or one, at places that depend on that number.
     """
-    shapes = {tensor.name: tensor.shape for tensor in header.tensors if tensor.name in _HEADS}
-    head = next((head for head in _HEADS if head in shapes), None)
+    shapes = {tensor.name: tensor.shape for tensor in header.tensors if tensor.name in CLASS_HEADS}
+    head = next((head for head in CLASS_HEADS if head in shapes), None)
     if head is None:
         says = "POOLING=rank asks it to rank" if choice == "rank" else "Its file says that it ranks"
         raise ModelInvalid(
-            f"{name} cannot rank. {says}, but the file has no class head ({' or '.join(_HEADS)}), so its scores would "
-            "mean nothing. Choose a file that was converted with the head, or set POOLING to another value."
+            f"{name} cannot rank. {says}, but the file has no class head ({' or '.join(CLASS_HEADS)}), so its scores "
+            "would mean nothing. Choose a file that was converted with the head, or set POOLING to another value."
         )
     labels = header.get("classifier.output_labels")
     n_labels = labels.length if isinstance(labels, ArrayInfo) else 1

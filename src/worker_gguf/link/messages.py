@@ -128,10 +128,15 @@ class Add(Message, frozen=True):
 
 
 class Pool(Message, frozen=True):
-    """Add an input for a model that pools. All inputs of one request of a client have the same `group`."""
+    """Add inputs of one request of a client, for a model that pools.
 
-    number: int
-    request: PoolingRequest
+    They come in one message, because the engine would begin with the first one alone. `numbers[i]` stands for
+    `requests[i]` in all other messages. `group` is the same in all messages with inputs of that request. The first
+    input of the message is refused if it has not begun by `start_by_s`.
+    """
+
+    numbers: list[int]
+    requests: list[PoolingRequest]
     group: int
     start_by_s: float | None
 

@@ -108,17 +108,27 @@ class LlamaPooler:
         for slot in batch.emptied:
             self._context.empty(slot)
         started = time.perf_counter()
-        last = [part.slot for part in batch.parts if part.is_last]
         try:
-            self._context.compute(batch.parts)
-            values = {slot: self._context.values(slot) for slot in last}
+            values = self._pool(batch.parts)
+            if len(batch.parts) > 1 and len(values) < sum(part.is_last for part in batch.parts):
+                # llama.cpp multiplies the rows of other inputs by 0, and 0 times a number that is not finite is none.
+                for part in batch.parts:
+                    if part.slot not in values and part.is_last and part.start == 0:
+                        values |= self._pool([part])
         except DecodeFailed as error:
             for part in batch.parts:
                 self._context.empty(part.slot)
             return PoolingResult({}, EngineFailed(f"The model could not be computed: {error}"))
+        return PoolingResult(values, seconds=time.perf_counter() - started)
+
+    def _pool(self, parts: Sequence[Part]) -> dict[int, bytes]:
+        """Compute parts and return the finite numbers of the inputs that they complete, whose slots are empty then."""
+        self._context.compute(parts)
+        last = [part.slot for part in parts if part.is_last]
+        values = {slot: self._context.values(slot) for slot in last}
         for slot in last:
             self._context.empty(slot)
-        return PoolingResult(_finite(values, self._context.n_values), seconds=time.perf_counter() - started)
+        return _finite(values, self._context.n_values)
 
     def close(self) -> None:
         self._context.close()
