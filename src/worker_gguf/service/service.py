@@ -18,7 +18,16 @@ from worker_gguf.engine.stats import EngineStats
 from worker_gguf.errors import NotFound, UnsupportedParameter
 from worker_gguf.generation.engine import Engine
 from worker_gguf.observe.account import Account
-from worker_gguf.protocol.calls import Call, ChatCall, CompletionCall, Defaults, InspectionCall, Options, ReadyCall
+from worker_gguf.protocol.calls import (
+    Call,
+    ChatCall,
+    CompletionCall,
+    Defaults,
+    InfillCall,
+    InspectionCall,
+    Options,
+    ReadyCall,
+)
 from worker_gguf.protocol.models import ModelCard, ModelNotServed, ModelStatus, SlotUse, names_meant
 from worker_gguf.protocol.pooling.calls import PoolingCall
 from worker_gguf.protocol.rendering import Heading, Outline, Rendering
@@ -96,7 +105,7 @@ class Service:
                 case _, ReadyCall():
                     check_ability(self.card, task)
                     answer = ready(call, self.card)
-                case Generation(), ChatCall() | CompletionCall():
+                case Generation(), ChatCall() | CompletionCall() | InfillCall():
                     return await self._generate(task, call, request, on_ended)
                 case Pooling(), PoolingCall():
                     return await self._pool(task, call, request, on_ended)
