@@ -34,7 +34,8 @@ COUNTED = (
     *("/v1/responses/input_tokens", "/v1/messages/count_tokens", "/v1/chat/completions/input_tokens"),
     *("/tokenize", "/detokenize", "/apply-template", "/api/show"),
 )
-REFUSED = ("/infill",)  # the embedded model cannot fill gaps
+# The embedded model cannot fill gaps, and makes no vectors.
+REFUSED = ("/infill", "/v1/embeddings", "/v1/rerank", "/v2/rerank", "/v1/reranking", "/v1/score")
 READ = (
     *("/health", "/metrics", "/ping", "/props", "/slots", "/v1/models", "/v1/models/{model_id}"),
     *("/api/tags", "/api/ps", "/api/version"),
