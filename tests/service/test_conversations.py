@@ -52,6 +52,26 @@ def test_chats_that_come_before_the_template_is_examined_go_on_in_their_order() 
     assert went_on == list(range(100))
 
 
+def test_a_chat_that_comes_when_the_examination_ends_goes_after_those_that_waited() -> None:
+    examination, went_on = Examination(), []
+    conversations = examination.conversations
+
+    async def wait(number: int) -> None:
+        await conversations.examined(chat())
+        went_on.append(number)
+
+    async def run() -> None:
+        waiting = asyncio.create_task(wait(0))
+        await asyncio.sleep(0)
+        examination.allow()
+        # The examination ends in its thread while this loop runs nothing else.
+        conversations._markups.find(conversations._templates.default).result(60)
+        await asyncio.gather(waiting, asyncio.create_task(wait(1)))
+
+    asyncio.run(run())
+    assert went_on == [0, 1]
+
+
 def test_a_chat_that_is_cancelled_ends_the_examination_for_no_other() -> None:
     examination = Examination()
 

@@ -49,6 +49,7 @@ class Conversations:
     def __init__(self, templates: ChatTemplates, markups: Markups) -> None:
         self._templates = templates
         self._markups = markups
+        self._waiting: set[object] = set()  # those who wait for an examination; any thread may change it
 
     @property
     def template_source(self) -> str:
@@ -93,8 +94,15 @@ class Conversations:
     async def examined(self, call: ChatCall) -> None:
         """Return when the template of a call is examined. Those who wait for it go on in the order of their calls."""
         found = self._markups.find(self._templates.for_tools(call.tools.definitions or None))
-        if not found.done():
+        # Others may still wait although it is done: their event loop has not resumed them yet.
+        if found.done() and not self._waiting:
+            return
+        waiting = object()
+        self._waiting.add(waiting)
+        try:
             await asyncio.shield(asyncio.wrap_future(found))
+        finally:
+            self._waiting.remove(waiting)
 
     def settle(self) -> None:
         """Wait until no thread examines a template any more."""
