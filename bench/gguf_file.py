@@ -12,7 +12,7 @@ from typing import BinaryIO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-Value: TypeAlias = str | bool | int | float | Sequence[str] | NDArray[np.int32]
+Value: TypeAlias = str | bool | int | float | Sequence[str] | NDArray[np.int32] | NDArray[np.float32]
 Chunks: TypeAlias = Iterable[NDArray[np.uint8]]
 
 ALIGNMENT = 32
@@ -94,7 +94,8 @@ def _value(value: Value) -> bytes:
         case float():
             return struct.pack("<If", ValueType.FLOAT32, value)
         case np.ndarray():
-            return struct.pack("<IIQ", ValueType.ARRAY, ValueType.INT32, len(value)) + value.tobytes()
+            kind = ValueType.FLOAT32 if value.dtype == np.float32 else ValueType.INT32
+            return struct.pack("<IIQ", ValueType.ARRAY, kind, len(value)) + value.tobytes()
         case _:
             head = struct.pack("<IIQ", ValueType.ARRAY, ValueType.STRING, len(value))
             return head + b"".join(map(_string, value))

@@ -1,5 +1,6 @@
 """Tiny models with random weights, of kinds that the embedded model is not: a sliding window, a recurrent memory, a
-hybrid one, a mixture of experts, an encoder, a reranker, a model that fills gaps."""
+hybrid one, a mixture of experts, an encoder, a reranker, a model that fills gaps, one whose positions have several
+dimensions."""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ __all__ = [
     "write_hybrid",
     "write_infill",
     "write_mixture",
+    "write_multi_rope",
     "write_recurrent",
     "write_reranker",
     "write_sliding_window",
@@ -101,6 +103,23 @@ def write_infill(path: Path) -> Path:
 def write_mixture(path: Path) -> Path:
     """Write a model of Mixtral's shape: attention, and two of four experts for each token."""
     return _write_llama(path, 4)
+
+
+def write_multi_rope(path: Path) -> Path:
+    """Write a model of Qwen2-VL's shape, where a row of an image has a place in two dimensions."""
+    n_layers = 2
+    metadata = _common("qwen2vl", n_layers) | {
+        "qwen2vl.attention.head_count_kv": 1,
+        "qwen2vl.attention.layer_norm_rms_epsilon": 1e-6,
+        "qwen2vl.rope.dimension_sections": np.array([2, 3, 3, 0], np.int32),
+    }
+    rng = np.random.default_rng(19)
+    tensors = list(_llama_tensors(rng, n_layers))
+    for layer in range(n_layers):
+        for name, n in (("attn_q", 32), ("attn_k", 16), ("attn_v", 16)):
+            tensors.append(_constant(f"blk.{layer}.{name}.bias", n, 0.1))
+    gguf_file.write(path, metadata | _byte_vocabulary(), tensors)
+    return path
 
 
 def write_encoder(path: Path) -> Path:

@@ -13,7 +13,7 @@ from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.engine.batch import Chunk
 from worker_gguf.engine.params import ContextParams, ModelParams
 from worker_gguf.llama.candidates import Floats
-from worker_gguf.llama.context import Context
+from worker_gguf.llama.context import Context, State
 from worker_gguf.llama.model import Model
 
 TOKENS = [int(token) for token in np.random.default_rng(17).integers(0, 200, 60)]
@@ -103,5 +103,5 @@ def test_a_damaged_state_is_refused_and_leaves_the_slot_empty(context: Context) 
     logits(context, 0, 0, TOKENS[:40])
     state = context.save(0)
     assert state is not None
-    assert not context.load(0, state[: state.size // 2].copy())
+    assert not context.load(0, State(state.data[: state.size // 2].copy()))
     np.testing.assert_allclose(logits(context, 0, 0, TOKENS), fresh, atol=0.01)

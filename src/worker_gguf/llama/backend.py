@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from worker_gguf.llama import last_words
-from worker_gguf.llama.bindings import libggml, llama_cpp
+from worker_gguf.llama.bindings import libggml, llama_cpp, mtmd
 
-__all__ = ["forget_errors", "give_memory_back", "loading", "recent_errors", "start", "watching"]
+__all__ = ["forget_errors", "give_memory_back", "loading", "recent_errors", "start", "take_log_of_mtmd", "watching"]
 
 logger = logging.getLogger("llama.cpp")
 # ggml.h: enum ggml_log_level; CONT continues the previous line.
@@ -22,8 +22,10 @@ _LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ER
 _CONT = 5
 # These functions of llama.cpp report an error if they find no GPU.
 _DEVICES = ("ggml_cuda_init", "ggml_vulkan", "ggml_vk")
-# The model is loaded without its vocabulary on purpose.
-_EXPECTED = re.compile(r"\w+: adding \d+ dummy tokens$")
+# The model is loaded without its vocabulary on purpose, and an image that cannot be decoded is the fault of a request.
+_EXPECTED = re.compile(
+    r"\w+: adding \d+ dummy tokens$|probe: failed to launch ffprobe|mtmd_helper_(video|bitmap)_init_from_buf: "
+)
 _recent: deque[str] = deque(maxlen=20)
 _watchers: list[Callable[[str], None]] = []
 _loading: dict[int, str] = {}  # by thread, because another thread may generate at the same time
@@ -63,6 +65,11 @@ def start(say_last: Callable[[str], None] = logger.error, *, uses_gpus: bool = T
             _kept_alive.append(last_words.listen(libggml, say_last, _loaded_here))
             llama_cpp.llama_backend_init()
             _state["started"] = True
+
+
+def take_log_of_mtmd() -> None:
+    """Pass the log of the library that encodes images on to ours, too. Call it before the library is used."""
+    mtmd().mtmd_helper_log_set(_on_log, ctypes.c_void_p(0))
 
 
 def _loaded_here() -> str | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import llama_cpp
     from llama_cpp._ggml import libggml
 
-__all__ = ["extensions", "libggml", "llama_cpp", "version"]
+__all__ = ["extensions", "libggml", "llama_cpp", "mtmd", "version"]
 
 _PACKAGE = "llama_cpp"
 
@@ -68,6 +68,13 @@ if not TYPE_CHECKING:
 def extensions() -> Any:
     """Return the bindings of functions that llama.cpp may change with any release (llama-ext.h)."""
     (module,) = _submodules("llama_cpp_ext")
+    return module
+
+
+@cache
+def mtmd() -> Any:
+    """Return the bindings of the library that encodes images. A model without a projector must not import them."""
+    (module,) = _submodules("mtmd_cpp")
     return module
 
 

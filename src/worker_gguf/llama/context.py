@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from worker_gguf.engine.batch import Chunk
@@ -17,9 +18,11 @@ from worker_gguf.llama import backend
 from worker_gguf.llama.bindings import extensions, llama_cpp
 from worker_gguf.llama.candidates import Floats
 from worker_gguf.llama.model import Model
+from worker_gguf.llama.positions import Positions, Run
+from worker_gguf.llama.row_batch import RowBatch, Rows
+from worker_gguf.llama.token_batch import TokenBatch
 
 __all__ = [
-    "BatchBuffers",
     "Context",
     "DecodeFailed",
     "Follower",
@@ -30,9 +33,6 @@ __all__ = [
     "why_no_context",
 ]
 
-State = NDArray[np.uint8]
-"""The memory of one sequence as bytes, in llama.cpp's own format."""
-
 # ggml.h: enum ggml_type
 KV_TYPES = {
     "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30,
@@ -41,6 +41,17 @@ KV_TYPES = {
 FLASH_ATTN = {"auto": -1, "off": 0, "on": 1}
 # llama.h: enum llama_pooling_type
 POOLINGS: dict[PoolingType, int] = {"mean": 1, "cls": 2, "last": 3, "rank": 4}
+
+
+class State(Struct, frozen=True, eq=False):
+    """The memory of one sequence as bytes, in llama.cpp's own format, and the runs of rows in it."""
+
+    data: NDArray[np.uint8]
+    runs: tuple[Run, ...] = ()
+
+    @property
+    def size(self) -> int:
+        return self.data.size
 
 
 class NoSpace(Exception):
@@ -91,7 +102,8 @@ class Context:
         self._memory = llama_cpp.llama_get_memory(pointer)
         self.n_ctx_seq: int = llama_cpp.llama_n_ctx_seq(pointer)
         self.n_ctx_total: int = llama_cpp.llama_n_ctx(pointer)
-        self._batch = BatchBuffers(params.n_batch)
+        self._positions = Positions()
+        self._batch = TokenBatch(params.n_batch, self._positions)
         self._logits: Floats = np.empty((0, self.n_vocab), np.float32)
         self._logits_at = 0
 
@@ -102,13 +114,38 @@ class Context:
         logits are writable and valid until the next decode. Raises NoSpace or DecodeFailed.
         """
         n_outputs = self._batch.fill(chunks, hidden)
-        code = llama_cpp.llama_decode(self._pointer, self._batch.native)
+        self._decode(self._batch.native)
+        if self.follower is not None:
+            self.follower.computed(chunks, self.hidden_rows(sum(len(chunk.tokens) for chunk in chunks)))
+        return self._logits_of(n_outputs)
+
+    def decode_rows(self, chunk: Chunk, rows: Rows, first: int, *, is_causal: bool) -> Floats:
+        """Compute rows of an image, from row `first` on, in the place of tokens, and return the rows of logits.
+
+        Without `is_causal`, the rows see each other, and the chunk must have all of them. Raises NoSpace or
+        DecodeFailed.
+        """
+        start = chunk.start - first
+        batch = RowBatch(chunk, rows, first, self._positions.of(chunk.slot, start))
+        llama_cpp.llama_set_causal_attn(self._pointer, is_causal)
+        try:
+            self._decode(batch.native)
+        finally:
+            llama_cpp.llama_set_causal_attn(self._pointer, True)
+        self._positions.add(chunk.slot, Run(start, len(rows.values), rows.n_positions))
+        if self.follower is not None:
+            self.follower.cut(chunk.slot, 0)  # it goes on after the image, which it cannot compute
+        return self._logits_of(chunk.n_outputs)
+
+    def _decode(self, batch: llama_cpp.llama_batch) -> None:
+        code = llama_cpp.llama_decode(self._pointer, batch)
         if code == 1:
             raise NoSpace
         if code != 0:
             raise DecodeFailed(f"llama_decode answered {code}. {' '.join(backend.recent_errors()[-2:])}")
-        if self.follower is not None:
-            self.follower.computed(chunks, self.hidden_rows(sum(len(chunk.tokens) for chunk in chunks)))
+
+    def _logits_of(self, n_outputs: int) -> Floats:
+        """Return the rows of logits of the last decode."""
         if n_outputs == 0:
             # Otherwise a GPU would compute on, and its time would be measured in the next step or save.
             llama_cpp.llama_synchronize(self._pointer)
@@ -156,9 +193,11 @@ class Context:
         """
         if self.follower is not None:
             self.follower.cut(slot, n_tokens)
-        if not llama_cpp.llama_memory_seq_rm(self._memory, slot, n_tokens, -1):
+        position = self._positions.of(slot, n_tokens)
+        self._positions.cut(slot, n_tokens)
+        if not llama_cpp.llama_memory_seq_rm(self._memory, slot, position, -1):
             return False
-        return n_tokens == 0 or self._can_go_on(slot, n_tokens)
+        return n_tokens == 0 or self._can_go_on(slot, position)
 
     def copy(self, source: int, target: int, n_tokens: int) -> bool:
         """Make `target` hold the first `n_tokens` of `source`, in shared cells if unified, else in a copy of the
@@ -168,15 +207,18 @@ class Context:
         """
         if self.follower is not None:
             self.follower.copied(source, target, n_tokens)
+        position = self._positions.of(source, n_tokens)
+        self._positions.become(target, self._positions.runs(source))
         llama_cpp.llama_memory_seq_rm(self._memory, target, -1, -1)
         # Between partitions llama.cpp copies whole sequences only, and everywhere what has a state and no tokens.
         if self._is_recurrent or not self.params.unified:
             llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
             return self.truncate(target, n_tokens)
-        llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, n_tokens)
-        return n_tokens == 0 or self._can_go_on(target, n_tokens)
+        self._positions.cut(target, n_tokens)
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, position)
+        return n_tokens == 0 or self._can_go_on(target, position)
 
-    def _can_go_on(self, slot: int, n_tokens: int) -> bool:
+    def _can_go_on(self, slot: int, position: int) -> bool:
         """Return whether layers with a sliding window still have all that the next token looks back on.
 
         llama.cpp cuts anywhere, and then computes wrong logits. It gives cells before the window to other sequences,
@@ -185,25 +227,27 @@ class Context:
         if self._is_recurrent or not self._window:
             return True
         first: int = llama_cpp.llama_memory_seq_pos_min(self._memory, slot)
-        return 0 <= first <= max(0, n_tokens - self._window + 1)
+        return 0 <= first <= max(0, position - self._window + 1)
 
     def save(self, slot: int) -> State | None:
         """Return the state of a slot. Returns None if there is too little memory, or llama.cpp cannot copy it."""
         size = llama_cpp.llama_state_seq_get_size(self._pointer, slot)
         try:
-            state = np.empty(size, np.uint8)
+            data = np.empty(size, np.uint8)
         except MemoryError:
             return None
-        written = llama_cpp.llama_state_seq_get_data(self._pointer, _bytes_of(state), size, slot)
-        return state if written == size > 0 else None
+        written = llama_cpp.llama_state_seq_get_data(self._pointer, _bytes_of(data), size, slot)
+        return State(data, self._positions.runs(slot)) if written == size > 0 else None
 
     def load(self, slot: int, state: State) -> bool:
         """Make a slot hold a state, and nothing else. Returns False if it cannot, and the slot is empty then."""
         if self.follower is not None:
             self.follower.cut(slot, 0)
         llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
-        if llama_cpp.llama_state_seq_set_data(self._pointer, _bytes_of(state), state.size, slot) == state.size:
+        self._positions.become(slot, state.runs)
+        if llama_cpp.llama_state_seq_set_data(self._pointer, _bytes_of(state.data), state.size, slot) == state.size:
             return True
+        self._positions.cut(slot, 0)
         llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
         return False
 
@@ -224,50 +268,8 @@ def limiting_threads(pointer: llama_cpp.llama_context_p | None, params: ContextP
         llama_cpp.llama_set_n_threads(pointer, *usual)
 
 
-class BatchBuffers:
-    """A llama_batch over numpy arrays: filling it takes a few slice assignments, not a ctypes write per token."""
-
-    def __init__(self, n_batch: int) -> None:
-        self.token = np.zeros(n_batch, np.int32)
-        self.pos = np.zeros(n_batch, np.int32)
-        self.seq = np.zeros(n_batch, np.int32)
-        self.output = np.zeros(n_batch, np.int8)
-        self._n_seq = np.ones(n_batch, np.int32)
-        # seq_id[i] points to the list of sequences of token i, which is one entry of `seq`.
-        self._seq_at = (self.seq.ctypes.data + 4 * np.arange(n_batch)).astype(np.uintp)
-        self.native = llama_cpp.llama_batch(
-            n_tokens=0,
-            token=self.token.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
-            embd=None,
-            pos=self.pos.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
-            n_seq_id=self._n_seq.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
-            seq_id=self._seq_at.ctypes.data_as(ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))),
-            logits=self.output.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
-        )
-
-    def fill(self, chunks: Sequence[Chunk], hidden: Floats | None = None) -> int:
-        """Write the chunks one after another and return the number of outputs."""
-        at = n_outputs = 0
-        if hidden is not None:
-            self._hidden = np.ascontiguousarray(hidden, np.float32)  # must live as long as it is pointed to
-            self.native.embd = self._hidden.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-        for chunk in chunks:
-            n = len(chunk.tokens)
-            end = at + n
-            self.token[at:end] = chunk.tokens
-            self.pos[at:end] = np.arange(chunk.start, chunk.start + n) if n > 1 else chunk.start
-            self.seq[at:end] = chunk.slot
-            if n > 1:
-                self.output[at:end] = 0
-            self.output[end - (chunk.n_outputs or 1) : end] = chunk.n_outputs > 0
-            n_outputs += chunk.n_outputs
-            at = end
-        self.native.n_tokens = at
-        return n_outputs
-
-
-def _bytes_of(state: State) -> ctypes._Pointer[ctypes.c_uint8]:
-    return state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+def _bytes_of(data: NDArray[np.uint8]) -> ctypes._Pointer[ctypes.c_uint8]:
+    return data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
 def native_params(params: ContextParams) -> llama_cpp.llama_context_params:

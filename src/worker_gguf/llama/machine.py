@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from worker_gguf.llama import backend
 from worker_gguf.llama.bindings import libggml
 from worker_gguf.plan import Device, Machine
 
-__all__ = ["n_cores", "read_machine"]
+__all__ = ["gpu_device", "n_cores", "read_machine"]
 
 # ggml-backend.h: enum ggml_backend_dev_type; integrated GPUs share main memory but compute in the same way.
 _GPU_TYPES = (1, 2)
@@ -73,18 +74,28 @@ def _numbers(name: str, n: int, cgroup: Path = _CGROUP) -> tuple[int, ...] | Non
         return None
 
 
+def gpu_device(index: int) -> int:
+    """Return ggml's pointer to a GPU by its place among those of `read_machine`."""
+    return list(_gpu_devices())[index]
+
+
 def _gpus() -> tuple[Device, ...]:
-    _declare()
     gpus = []
-    for index in range(libggml.ggml_backend_dev_count()):
-        device = libggml.ggml_backend_dev_get(index)
-        if libggml.ggml_backend_dev_type(device) in _GPU_TYPES:
-            free, total = ctypes.c_size_t(0), ctypes.c_size_t(0)
-            libggml.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
-            name = libggml.ggml_backend_dev_description(device).decode("utf-8", "replace")
-            # CUDA opens the context of this process to answer, so what is free now is without it.
-            gpus.append(Device(name, free.value, total.value, has_context=True))
+    for device in _gpu_devices():
+        free, total = ctypes.c_size_t(0), ctypes.c_size_t(0)
+        libggml.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
+        name = libggml.ggml_backend_dev_description(device).decode("utf-8", "replace")
+        # CUDA opens the context of this process to answer, so what is free now is without it.
+        gpus.append(Device(name, free.value, total.value, has_context=True))
     return tuple(gpus)
+
+
+def _gpu_devices() -> Iterator[int]:
+    _declare()
+    for index in range(libggml.ggml_backend_dev_count()):
+        device: int = libggml.ggml_backend_dev_get(index)
+        if libggml.ggml_backend_dev_type(device) in _GPU_TYPES:
+            yield device
 
 
 def _declare() -> None:

@@ -15,14 +15,9 @@ from worker_gguf.engine.runner import Limits, PoolingLimits
 from worker_gguf.errors import EngineFailed
 from worker_gguf.llama import backend
 from worker_gguf.llama.bindings import llama_cpp
-from worker_gguf.llama.context import (
-    BatchBuffers,
-    DecodeFailed,
-    limiting_threads,
-    native_params,
-    why_no_context,
-)
+from worker_gguf.llama.context import DecodeFailed, limiting_threads, native_params, why_no_context
 from worker_gguf.llama.model import Model
+from worker_gguf.llama.token_batch import TokenBatch
 
 __all__ = ["LlamaPooler", "PoolingContext"]
 
@@ -50,7 +45,7 @@ class PoolingContext:
         self._compute = llama_cpp.llama_encode if encodes else llama_cpp.llama_decode
         self.n_ctx_seq: int = llama_cpp.llama_n_ctx_seq(pointer)
         self.n_ctx_total: int = llama_cpp.llama_n_ctx(pointer)
-        self._batch = BatchBuffers(params.n_batch)
+        self._batch = TokenBatch(params.n_batch)
         self._batch.output[:] = 1  # llama.cpp warns of every other value
 
     def compute(self, parts: Sequence[Part]) -> None:
