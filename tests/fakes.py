@@ -24,6 +24,7 @@ from worker_gguf.engine.batch import (
     Truncate,
 )
 from worker_gguf.engine.drafter import DraftRequest, Drafts, DraftStep
+from worker_gguf.engine.image_runs import at_start_of_run, number_of
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.engine.runner import Limits, SpecialTokens
 from worker_gguf.engine.slots import common_prefix
@@ -72,7 +73,8 @@ class FakeRunner:
 
     A chunk that does not begin where its slot ends, a copy of tokens that are not there, two chunks for one slot or
     more tokens than the memory has cells are assertion errors: the real memory would be silently wrong. So are tokens
-    after others that were computed with other adapters, and a request that is computed with others than its own.
+    after others that were computed with other adapters, and a request that is computed with others than its own. So are
+    a chunk with both tokens and rows of an image, and a cut inside an image.
     """
 
     def __init__(
@@ -114,16 +116,16 @@ class FakeRunner:
         self.gate: threading.Event | None = None
         self.is_closed = False
         self.prepared: set[str] = set()
-        self.preparing: Callable[[GenerationRequest], None] | None = None
+        self.preparing: Callable[[GenerationRequest], GenerationRequest | None] | None = None
 
     @property
     def limits(self) -> Limits:
         return self._limits
 
-    def prepare(self, request: GenerationRequest) -> None:
-        if self.preparing is not None:
-            self.preparing(request)
+    def prepare(self, request: GenerationRequest, is_wanted: Callable[[], bool]) -> GenerationRequest:
+        made = self.preparing(request) if self.preparing is not None else None
         self.prepared.add(request.id)
+        return made or request
 
     def forget(self, request_id: str) -> None:
         self.prepared.discard(request_id)
@@ -137,7 +139,8 @@ class FakeRunner:
             self._operate(operation)
         if self.lost:
             return StepResult(saved=tuple(self.saves), lost=tuple(self.lost))
-        assert batch.n_tokens <= self._limits.n_batch
+        images = [len(chunk.tokens) for chunk in batch.chunks if chunk.has_rows]
+        assert max(batch.n_tokens - sum(images), *images, 0) <= self._limits.n_batch
         assert [chunk.slot for chunk in batch.chunks] == sorted({chunk.slot for chunk in batch.chunks})
         if self.next_results:
             return replace(self.next_results.pop(0), saved=tuple(self.saves))
@@ -220,6 +223,7 @@ class FakeRunner:
                 assert n_tokens <= len(self.memory[slot])
                 assert self._limits.prefix == "any" or n_tokens == len(self.memory[slot])
                 assert n_tokens >= self.n_uncut[slot]
+                assert at_start_of_run(self.memory[slot], n_tokens) == n_tokens
                 del self.memory[slot][n_tokens:]
             case Copy(source, target, n_tokens):
                 assert source != target
@@ -227,6 +231,7 @@ class FakeRunner:
                     return False
                 assert n_tokens <= len(self.memory[source])
                 assert n_tokens == 0 or n_tokens >= self.n_uncut[source]
+                assert at_start_of_run(self.memory[source], n_tokens) == n_tokens
                 self.n_uncut[target] = self.n_uncut[source] if n_tokens else 0
                 self.memory[target] = self.memory[source][:n_tokens]
                 self.computed_with[target] = self.computed_with[source]
@@ -239,6 +244,7 @@ class FakeRunner:
         assert self.in_slot[chunk.slot].adapters == self.adapters
         assert not memory or self.computed_with[chunk.slot] == self.adapters
         self.computed_with[chunk.slot] = self.adapters
+        assert len({number_of(token) if token < 0 else None for token in chunk.tokens}) == 1
         memory += chunk.tokens
         assert len(memory) <= self._limits.n_ctx
 

@@ -91,6 +91,7 @@ class Chunk(Struct, frozen=True):
     and drawing continues with the next row while the drawn token equals the guess. With `scored`, one token for each
     row, nothing is drawn: the row gives the log-probability of that token. With `is_decoding`, the tokens before the
     first row are no part of a prompt: the last step added them to the answer, because its grammar forced them.
+    Negative tokens are rows of one image; then all are.
     """
 
     slot: int
@@ -99,6 +100,11 @@ class Chunk(Struct, frozen=True):
     n_outputs: int
     scored: tuple[int, ...] = ()
     is_decoding: bool = False
+
+    @property
+    def has_rows(self) -> bool:
+        """It has rows of an image, which are computed apart from tokens."""
+        return self.tokens[0] < 0
 
     @property
     def n_guesses(self) -> int:

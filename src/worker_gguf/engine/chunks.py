@@ -11,15 +11,19 @@ from collections.abc import Sequence as Tokens
 from msgspec.structs import replace
 
 from worker_gguf.engine.batch import Chunk
+from worker_gguf.engine.image_runs import in_one_run
 from worker_gguf.engine.sequence import Sequence
 
 __all__ = ["chunk_of", "most_of_prompt", "with_guesses"]
 
 
 def most_of_prompt(sequence: Sequence, wanted: int, n_rows: int) -> int:
-    """Return how many of the `wanted` tokens of a prompt one chunk can have, if it may have `n_rows` rows."""
+    """Return how many of the `wanted` tokens of a prompt one chunk can have, if it may have `n_rows` rows.
+
+    They are more than are wanted if the rows of an image must be computed together.
+    """
     if not sequence.n_unscored:
-        return wanted
+        return in_one_run(sequence.request.runs, sequence.n_computed, wanted) if wanted > 0 else 0
     # After a sequence had to wait, the tokens that were scored before are computed again without rows.
     n_known = sequence.n_scored - 1 - sequence.n_computed
     return min(wanted, n_known or min(n_rows, sequence.n_unscored))

@@ -146,9 +146,10 @@ class Drafting:
     def can_guess(self, sequence: Sequence) -> bool:
         """Return whether the sequence, which decodes, can get guesses in this step.
 
-        What reads along has not seen forced tokens before the model has computed them.
+        What reads along has not seen forced tokens before the model has computed them. What does not cannot read
+        images.
         """
-        return sequence.n_pending == 1 or not self._drafter.reads_along
+        return sequence.n_pending == 1 if self._drafter.reads_along else not sequence.request.runs
 
     def rests(self, n_sequences: int) -> bool:
         """Return whether this step, with so many sequences, needs no call of `choose`, because guesses are off."""

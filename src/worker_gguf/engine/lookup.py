@@ -119,6 +119,8 @@ class Lookup:
             chances.append(chance)
             gains.append(0.0 if is_forced else chance)
         found = self._tokens[places.start : places.stop]
+        if min(found) < 0:  # an image is part of no answer
+            return None
         while len(found) < most:
             found += found[: most - len(found)]
         return Offer(found, chances, gains)

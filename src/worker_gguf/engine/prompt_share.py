@@ -74,5 +74,6 @@ def until_checkpoint(sequence: Sequence, memory: Memory) -> int | None:
     if memory.limits.prefix == "any" or cache is None or not sequence.request.cache_prompt:
         return None
     place = sequence.n_prompt - _CHECKPOINT_BEFORE_END
+    place = next((run.start for run in sequence.request.runs if run.start < place < run.end), place)
     is_behind = sequence.n_computed > place
     return None if is_behind or not cache.is_worth(place - (sequence.n_cached or 0)) else place - sequence.n_computed

@@ -7,6 +7,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 from worker_gguf.engine.adapters import AdapterSet
+from worker_gguf.engine.image_runs import ImageRun
 
 __all__ = [
     "DEFAULT_SAMPLERS",
@@ -130,6 +131,9 @@ class GenerationRequest(Struct, frozen=True):
     part of the text of the answer; those of others are left out. With `prompt_logprobs`, the log-probabilities of the
     prompt's tokens are wanted, too, and of so many others in the place of each; then `cache_prompt` must be false.
     All tokens, those of the prompt too, are computed with `adapters`.
+
+    `images` are the files of the images for which IMAGE stands in the prompt, in order. When they are encoded,
+    the prompt has a negative id for each of their rows instead, and `runs` tells where these are.
     """
 
     id: str
@@ -151,6 +155,8 @@ class GenerationRequest(Struct, frozen=True):
     prompt_logprobs: int | None = None
     lines: LineLimits | None = None
     adapters: AdapterSet = ()
+    images: tuple[bytes, ...] = ()
+    runs: tuple[ImageRun, ...] = ()
 
     @property
     def is_guided(self) -> bool:

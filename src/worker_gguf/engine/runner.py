@@ -73,10 +73,11 @@ class Runner(Protocol):
     @property
     def limits(self) -> Limits: ...
 
-    def prepare(self, request: GenerationRequest) -> None:
-        """Do what a request with a constraint or a thinking budget needs before it is run. In another thread.
+    def prepare(self, request: GenerationRequest, is_wanted: Callable[[], bool]) -> GenerationRequest:
+        """Do what a request with a constraint, a thinking budget or images needs before it is run. In another thread.
 
-        Raises the WorkerError that refuses the request.
+        Returns the request to run. The preparation may end early when the request `is_wanted` no more. Raises the
+        WorkerError that refuses the request.
         """
         ...
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence as Tokens
 from msgspec import Struct
 
 from worker_gguf.engine.adapters import AdapterSet
+from worker_gguf.engine.image_runs import at_start_of_run
 from worker_gguf.engine.runner import Limits
 from worker_gguf.engine.sequence import Sequence, Slot
 
@@ -67,9 +68,9 @@ def begins(tokens: Tokens[int], beginning: Tokens[int]) -> bool:
 def reusable(held: Tokens[int], tokens: Tokens[int], *, n_uncut: int) -> int:
     """Return how many tokens of `held` a sequence can reuse. Its last token is always computed, for the logits.
 
-    They are at least `n_uncut`, or none.
+    They are at least `n_uncut`, or none, and do not end inside an image.
     """
-    n = common_prefix(held, tokens[:-1])
+    n = at_start_of_run(tokens, common_prefix(held, tokens[:-1]))
     return n if n >= n_uncut else 0
 
 
