@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from worker_gguf.engine.batch import Batch, Chunk, Close, Logprob, Sampled, Step
 from worker_gguf.engine.speculation import Drafted
 from worker_gguf.engine_process.loop import Loop
 from worker_gguf.link.channel import Channel, ChannelClosed
+from worker_gguf.link.images import packed
 from worker_gguf.link.messages import Add, Command, Finish, Report, Step, Stop
 
 
@@ -29,7 +31,12 @@ class Driven:
 
     def send(self, *commands: Command) -> None:
         for command in commands:
-            self.worker.send(command)
+            fd = None
+            if isinstance(command, Add) and command.request.images:
+                command, fd = packed(command)
+            self.worker.send(command, fd)
+            if fd is not None:
+                os.close(fd)
 
     def step(self) -> Step:
         report = self.worker.receive()

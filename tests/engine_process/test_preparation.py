@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tests.engine_process.test_loop import driven
-from tests.fakes import FakeRunner, limits, request
+from tests.fakes import FakeRunner, foretold, limits, request
 from tests.waiting import MOST_S
+from worker_gguf.engine.image_runs import IMAGE, ImageRun, row_ids
 from worker_gguf.engine.request import Constraint, GenerationRequest, Thinking
 from worker_gguf.engine_process.preparation import Preparation
 from worker_gguf.errors import InvalidRequest, WorkerError
@@ -97,10 +100,101 @@ def test_a_request_that_is_cancelled_meanwhile_never_runs() -> None:
     assert "gone" not in runner.prepared
 
 
+def seen(request: GenerationRequest) -> GenerationRequest:
+    """Return a request with its images as runs of three rows."""
+    tokens: list[int] = []
+    runs: list[ImageRun] = []
+    for token in request.prompt:
+        if token == IMAGE:
+            runs.append(ImageRun(len(tokens), 3))
+        tokens += row_ids(len(runs), 3) if token == IMAGE else [token]
+    return replace(request, prompt=tuple(tokens), images=(), runs=tuple(runs))
+
+
+def test_a_request_with_images_runs_with_their_rows_and_the_length_of_its_prompt_is_reported() -> None:
+    runner = FakeRunner(limits())
+    images: list[tuple[bytes, ...]] = []
+
+    def prepare(request: GenerationRequest) -> GenerationRequest:
+        images.append(request.images)
+        return seen(request)
+
+    runner.preparing = prepare
+    asked = request("sees", [1, IMAGE, 2, IMAGE], images=(b"first", b"second"), max_tokens=2)
+    with driven(runner, Add(1, asked, None)) as drive:
+        steps = [drive.step()]
+        while not steps[-1].endings:
+            steps.append(drive.step())
+    assert images == [(b"first", b"second")]
+    assert [pair for step in steps for pair in step.seen] == [(1, 8)]
+    drawn = [token for step in steps for token in step.tokens]
+    assert drawn == foretold(seen(asked).prompt, 2)
+
+
+def test_a_grammar_does_not_wait_for_an_image() -> None:
+    runner = FakeRunner(limits())
+    gate = Gate()
+
+    def prepare(request: GenerationRequest) -> GenerationRequest:
+        if request.images:
+            gate(request)
+        return seen(request)
+
+    runner.preparing = prepare
+    with driven(runner, Add(1, request("sees", [IMAGE, 1], images=(b"x",)), None)) as drive:
+        assert gate.begun.acquire(timeout=MOST_S)
+        drive.send(Add(2, request("held", max_tokens=1, constraint=WORD), None))
+        while not (step := drive.step()).endings:
+            pass
+        assert (ending_of(step).number, ending_of(step).reason) == (2, "length")
+        gate.go_on.release()
+        while not (step := drive.step()).endings:
+            pass
+        assert ending_of(step).number == 1
+
+
+def test_an_image_that_takes_too_long_is_named_in_the_error() -> None:
+    now = 0.0
+    runner = FakeRunner(limits())
+    runner.preparing = gate = Gate()
+    late = request("late", [IMAGE], images=(b"x",), deadline_s=5.0)
+    with driven(runner, Add(1, late, None), clock=lambda: now) as drive:
+        assert gate.begun.acquire(timeout=MOST_S)
+        now = 6.0
+        while not (step := drive.step()).endings:
+            pass
+        error = ending_of(step).error
+        assert error is not None
+        assert error.message == "The request timed out before its images were encoded."
+        gate.go_on.release()
+
+
+def test_a_preparation_learns_that_its_request_was_dropped() -> None:
+    wanted: list[bool] = []
+    begun, go_on, told = threading.Semaphore(0), threading.Semaphore(0), threading.Semaphore(0)
+
+    def prepare(request: GenerationRequest, is_wanted: Callable[[], bool]) -> GenerationRequest:
+        wanted.append(is_wanted())
+        begun.release()
+        assert go_on.acquire(timeout=MOST_S)
+        wanted.append(is_wanted())
+        return request
+
+    forgotten: list[str] = []
+    preparation = Preparation(prepare, forgotten.append, told.release)
+    preparation.begin(Add(1, request("gone", constraint=WORD), None))
+    assert begun.acquire(timeout=MOST_S)
+    assert preparation.forget(1)
+    go_on.release()
+    assert told.acquire(timeout=MOST_S)
+    assert preparation.take() == []
+    assert (wanted, forgotten) == ([True, False], ["gone"])
+
+
 def test_requests_are_taken_once_and_in_order() -> None:
     done: list[tuple[Add, WorkerError | None]] = []
     told = threading.Semaphore(0)
-    preparation = Preparation(lambda request: None, lambda request_id: None, told.release)
+    preparation = Preparation(lambda request, _: request, lambda request_id: None, told.release)
     for number in (1, 2, 3):
         preparation.begin(Add(number, request(str(number), constraint=WORD), None))
     for _ in range(3):

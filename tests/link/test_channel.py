@@ -20,7 +20,7 @@ from worker_gguf.engine.batch import Logprob
 from worker_gguf.engine.params import ModelParams
 from worker_gguf.engine.request import GenerationRequest, SamplingParams
 from worker_gguf.link.channel import Channel, ChannelClosed
-from worker_gguf.link.messages import Add, Command, Ending, ErrorReport, Finish, LoadModel, Report
+from worker_gguf.link.messages import Add, Command, Ending, ErrorReport, Finish, LoadModel, Logged, Report
 
 BIASED = replace(SamplingParams(), logit_bias=((3, -math.inf), (5, 2.5)), seed=2**32 - 1)
 
@@ -119,6 +119,22 @@ def test_a_message_that_is_larger_than_the_sockets_buffer_arrives(pair: Pair) ->
     sending.start()
     assert pair.engine.receive() == Add(1, asked, None)
     sending.join()
+
+
+def test_messages_of_several_threads_arrive_whole(pair: Pair) -> None:
+    def send(thread: int) -> None:
+        for i in range(5):
+            pair.engine.send(Logged(logger=str(thread), level=i, event="x" * 400_000, fields={}))
+
+    threads = [threading.Thread(target=send, args=(thread,)) for thread in range(3)]
+    for thread in threads:
+        thread.start()
+    arrived = [pair.worker.receive() for _ in range(15)]
+    for thread in threads:
+        thread.join()
+    assert {type(message) for message in arrived} == {Logged}
+    levels = [[message.level for message in arrived if message.logger == str(i)] for i in range(3)]  # type: ignore[union-attr]
+    assert levels == [list(range(5))] * 3
 
 
 def test_an_open_file_travels_with_its_message(pair: Pair, tmp_path: Path) -> None:

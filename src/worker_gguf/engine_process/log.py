@@ -15,7 +15,7 @@ _OF_EVERY_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 
 
 class LogSender(logging.Handler):
-    """A handler for the root logger. All lines are logged by the thread that sends on the channel."""
+    """A handler for the root logger."""
 
     def __init__(self, channel: Channel[Any]) -> None:
         super().__init__()

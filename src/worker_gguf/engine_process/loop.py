@@ -15,7 +15,7 @@ from worker_gguf.engine.sequence import Sequence
 from worker_gguf.engine.slots import common_prefix
 from worker_gguf.engine.speculation import Drafted
 from worker_gguf.engine.updates import Ended, Scored, Token, Update
-from worker_gguf.engine_process.preparation import Preparation
+from worker_gguf.engine_process.preparation import IMAGE_NICENESS, Preparation
 from worker_gguf.errors import EngineFailed, WorkerError
 from worker_gguf.link.channel import Channel
 from worker_gguf.link.errors import report_of
@@ -68,7 +68,11 @@ class Loop:
             drafter=drafter,
         )
         channel.allow_wake()
-        self._preparation = Preparation(runner.prepare, runner.forget, channel.wake)
+        self._grammars = Preparation(runner.prepare, runner.forget, channel.wake)
+        # In a thread of its own: an image takes too long for a request that waits for its grammar.
+        about_images = "its images were encoded", IMAGE_NICENESS
+        self._images = Preparation(runner.prepare, runner.forget, channel.wake, *about_images)
+        self._preparations = (self._grammars, self._images)
         self._numbers: dict[str, int] = {}
         self._ids: dict[int, str] = {}
         self._adapters: AdapterSet = ()
@@ -92,10 +96,11 @@ class Loop:
     def _take_commands(self) -> bool:
         """Apply the commands that have arrived; wait for one if there is nothing else to do. False ends the loop."""
         while True:
-            most_s = _LOOK_AT_DEADLINES_S if len(self._preparation) else None
+            most_s = _LOOK_AT_DEADLINES_S if self._n_preparing else None
             command = self._channel.receive(block=self._scheduler.is_idle, most_s=most_s)
-            for prepared, error in [*self._preparation.take(), *self._preparation.late(self._clock())]:
-                self._add(prepared, error)
+            for preparation in self._preparations:
+                for prepared, error in [*preparation.take(), *preparation.late(self._clock())]:
+                    self._add(prepared, error)
             if command is None:
                 if self._scheduler.is_idle:  # another thread woke this one, or it is time to look again
                     self._send_report()
@@ -113,11 +118,14 @@ class Loop:
                 self._forget(request_id)
                 self._scheduler.finish(request_id, "cancelled")
             else:
-                self._preparation.forget(command.number)
+                for preparation in self._preparations:
+                    preparation.forget(command.number)
             return
         assert isinstance(command, Add), f"{type(command).__name__} came after the context was open"
-        if command.request.is_guided:
-            self._preparation.begin(command)
+        if command.image_sizes:
+            self._images.begin(command, self._channel.take_fd())
+        elif command.request.is_guided:
+            self._grammars.begin(command)
         else:
             self._add(command)
 
@@ -136,6 +144,12 @@ class Loop:
         else:
             self._numbers[request.id] = command.number
             self._ids[command.number] = request.id
+            if request.runs:
+                self._seen.append((command.number, len(request.prompt)))
+
+    @property
+    def _n_preparing(self) -> int:
+        return sum(map(len, self._preparations))
 
     def _refuse(self, number: int, request_id: str, error: WorkerError) -> None:
         self.runner.forget(request_id)
@@ -185,6 +199,7 @@ class Loop:
         self._logprobs: list[Logprob | None] = []
         self._has_logprobs = False
         self._scored: list[tuple[int, tuple[Logprob, ...]]] = []
+        self._seen: list[tuple[int, int]] = []
         self._admitted: list[tuple[int, Sequence]] = []
         self._admitted_s = 0.0
         self._endings: list[Ending] = []
@@ -266,7 +281,7 @@ class Loop:
             admitted=[(number, sequence.n_cached or 0) for number, sequence in self._admitted],
             endings=self._endings,
             busy_slots=len(self._scheduler.running),
-            waiting=len(self._scheduler.waiting) + len(self._preparation),
+            waiting=len(self._scheduler.waiting) + self._n_preparing,
             held_tokens=self._scheduler.memory.n_held,
             n_batch_tokens=self._n_batch_tokens,
             schedule_seconds=self._schedule_seconds,
@@ -279,6 +294,7 @@ class Loop:
             draft_seconds=self._draft_seconds,
             constrained=self._n_constrained,
             scored=self._scored,
+            seen=self._seen,
             mask_seconds=self._mask_seconds,
             switched=self._has_switched,
             switch_seconds=self._switch_seconds,

@@ -1,4 +1,4 @@
-"""Prepares requests that are held to a grammar, while others run: compiling it may take milliseconds."""
+"""Prepares requests while others run: compiling a grammar may take milliseconds, and encoding an image seconds."""
 
 from __future__ import annotations
 
@@ -7,24 +7,33 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from functools import partial
+
+from msgspec.structs import replace
 
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.errors import DeadlineExceeded, EngineFailed, QueueFull, WorkerError
+from worker_gguf.link.images import unpacked
 from worker_gguf.link.messages import Add
 
-__all__ = ["Preparation", "run_beside"]
+__all__ = ["IMAGE_NICENESS", "Preparation", "run_beside"]
 
 logger = logging.getLogger(__name__)
 
 # Below the threads that compute, which would otherwise share a core with this one.
 _NICENESS = 10
+IMAGE_NICENESS = 7
+"""Where the model is on the processor, too, its threads leave a sixth of each core to those that encode an image.
+
+They wait for each other in every step, so this makes a step about a fifth longer while an image is encoded.
+"""
 
 
-def run_beside(work: Callable[[], None], name: str) -> None:
-    """Run a function in a thread with less priority than those that compute."""
+def run_beside(work: Callable[[], None], name: str, niceness: int = _NICENESS) -> None:
+    """Run a function in a thread with less priority than those that compute, which its own threads inherit."""
 
     def run() -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
         work()
 
     threading.Thread(target=run, name=name, daemon=True).start()
@@ -35,18 +44,24 @@ class Preparation:
 
     def __init__(
         self,
-        prepare: Callable[[GenerationRequest], None],
+        prepare: Callable[[GenerationRequest, Callable[[], bool]], GenerationRequest],
         forget: Callable[[str], None],
         on_prepared: Callable[[], None],
+        what: str = "its grammar was compiled",
+        niceness: int = _NICENESS,
     ) -> None:
-        """`prepare` raises a WorkerError that refuses the request. `on_prepared` is called in the thread.
+        """`prepare` returns the request to run, or raises a WorkerError that refuses it. It may end early when the
+        function that it is given returns False: the request was dropped. `on_prepared` is called in the thread.
 
-        `forget` drops what was prepared for the id of a request that was dropped meanwhile.
+        `forget` drops what was prepared for the id of a request that was dropped meanwhile. `what` says in errors what
+        has not happened yet.
         """
         self._prepare = prepare
         self._forget_made = forget
         self._on_prepared = on_prepared
-        self._asked: queue.SimpleQueue[Add] = queue.SimpleQueue()
+        self._what = what
+        self._niceness = niceness
+        self._asked: queue.SimpleQueue[tuple[Add, int | None]] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[tuple[Add, WorkerError | None]] = queue.SimpleQueue()
         self._open: dict[int, Add] = {}
         self._has_thread = False
@@ -55,13 +70,13 @@ class Preparation:
         """The number of requests that are not yet prepared, or not yet taken."""
         return len(self._open)
 
-    def begin(self, command: Add) -> None:
-        """Begin to prepare the request of a command."""
+    def begin(self, command: Add, images: int | None = None) -> None:
+        """Begin to prepare the request of a command. `images` is the descriptor that came with it."""
         self._open[command.number] = command
-        self._asked.put(command)
+        self._asked.put((command, images))
         if not self._has_thread:
             self._has_thread = True
-            run_beside(self._run, "preparation")
+            run_beside(self._run, "preparation", self._niceness)
 
     def forget(self, number: int) -> bool:
         """Drop a request. Returns False if it is not in preparation."""
@@ -73,7 +88,7 @@ class Preparation:
         for command in self._open.values():
             deadline_s, start_by_s = command.request.deadline_s, command.start_by_s
             if deadline_s is not None and deadline_s <= now_s:
-                late.append((command, DeadlineExceeded("The request timed out before its grammar was compiled.")))
+                late.append((command, DeadlineExceeded(f"The request timed out before {self._what}.")))
             elif start_by_s is not None and start_by_s <= now_s:
                 late.append((command, QueueFull.waited(1)))
         for command, _ in late:
@@ -93,11 +108,15 @@ class Preparation:
 
     def _run(self) -> None:
         while True:
-            command = self._asked.get()
+            command, images = self._asked.get()
             error: WorkerError | None = None
-            if command.number in self._open:
+            if images is not None:
+                command = unpacked(command, images)
+            is_wanted = partial(self._open.__contains__, command.number)
+            if is_wanted():
                 try:
-                    self._prepare(command.request)
+                    made = self._prepare(command.request, is_wanted)
+                    command = replace(command, request=made)
                 except WorkerError as refused:
                     error = refused
                 except BaseException:  # also a panic in llguidance: the thread must go on

@@ -29,6 +29,7 @@ from worker_gguf.link.messages import (
     LoadAdapter,
     LoadDraft,
     LoadModel,
+    LoadProjector,
     Look,
     ModelLoaded,
     OpenContext,
@@ -49,7 +50,9 @@ from worker_gguf.llama.parent import continue_with_end_of_parent
 from worker_gguf.llama.runner import LlamaRunner
 
 if TYPE_CHECKING:
+    from worker_gguf.llama.images import Images
     from worker_gguf.llama.pooling import LlamaPooler
+    from worker_gguf.llama.projector import Projector
 
 __all__ = ["Server"]
 
@@ -75,6 +78,8 @@ class Server:
         self._model: Model | None = None
         self._draft: Model | None = None
         self._adapters: list[Loaded] = []
+        self._projector: Projector | None = None
+        self._rows_bytes = 0
         self._name = ""
         self._runner: LlamaRunner | None = None
         self._drafter: LlamaDrafter | MtpDrafter | None = None
@@ -112,6 +117,8 @@ class Server:
                 finally:
                     if fd is not None:
                         os.close(fd)
+            case LoadProjector():
+                return self._load_projector(command)
             case OpenContext():
                 return self._open(command)
             case _:
@@ -128,10 +135,10 @@ class Server:
 
     def _load_model(self, command: LoadModel, fd: int | None) -> ModelLoaded:
         logging.getLogger().setLevel(command.log_level)
-        for model in (self._draft, self._model):
-            if model is not None:
-                model.close()
-        self._draft = self._model = None
+        for loaded in (self._projector, self._draft, self._model):
+            if loaded is not None:
+                loaded.close()
+        self._projector = self._draft = self._model = None
         self._adapters = []  # the model has freed them
         self._name = Path(command.path).name
         self._model, report = self._open_model(command, fd)
@@ -148,6 +155,16 @@ class Server:
         adapter = Adapter(self._model, self._name, command.name, Path(command.path), fd)
         self._adapters.append(Loaded(adapter, command.scale))
         return AdapterLoaded()
+
+    def _load_projector(self, command: LoadProjector) -> ModelLoaded:
+        from worker_gguf.llama.projector import Projector  # a model without one needs no library for images
+
+        assert self._model is not None, "no model is loaded"
+        before = sum(gpu.free_bytes for gpu in read_machine().gpus)
+        self._projector = Projector(Path(command.path), self._model, n_threads=command.n_threads, gpu=command.gpu)
+        self._rows_bytes = command.rows_bytes
+        taken = before - sum(gpu.free_bytes for gpu in read_machine().gpus)
+        return ModelLoaded(n_ctx_train=0, n_params=0, offloaded=None, taken_bytes=taken)
 
     def _open_model(self, command: LoadModel | LoadDraft, fd: int | None) -> tuple[Model, ModelLoaded]:
         before = sum(gpu.free_bytes for gpu in read_machine().gpus)
@@ -185,8 +202,12 @@ class Server:
         context = Context(model, command.params)
         opened_s = time.perf_counter()
         adapters = [loaded.adapter for loaded in self._adapters]
-        runner = LlamaRunner(model, context, n_sampling_threads=command.n_sampling_threads, adapters=adapters)
+        images = self._images(context) if self._projector is not None else None
+        n_threads = command.n_sampling_threads
+        runner = LlamaRunner(model, context, n_sampling_threads=n_threads, adapters=adapters, images=images)
         try:
+            if images is not None:
+                images.try_out(context)
             drafter = self._open_draft(command, runner.limits, context)
             logprob, error = self._draw_first(runner, context, command.bos) if command.draws_first else (None, None)
         except BaseException:
@@ -230,6 +251,13 @@ class Server:
         if isinstance(first, WorkerError):
             return None, first.message
         return (first.logprobs[0].logprob if first is not None and first.logprobs else None), None
+
+    def _images(self, context: Context) -> Images:
+        from worker_gguf.llama.images import Images
+
+        assert self._projector is not None
+        n_ctx, n_ubatch = min(context.params.n_ctx, context.n_ctx_seq), context.params.n_ubatch
+        return Images(self._projector, n_ctx=n_ctx, n_ubatch=n_ubatch, limit_bytes=self._rows_bytes)
 
     def _open_draft(self, command: OpenContext, limits: Limits, context: Context) -> LlamaDrafter | MtpDrafter | None:
         """Open the context that guesses tokens, if the plan has one, and compute with it. Raises ModelInvalid."""

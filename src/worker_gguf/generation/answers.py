@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from worker_gguf.engine.batch import Logprob
 from worker_gguf.engine.request import GenerationRequest, PoolingRequest
@@ -103,7 +104,10 @@ class Answers:
         return list(self._open)
 
     def commands(self, numbers: Iterable[int]) -> list[Add | Pool]:
-        """Return the commands that add open answers to a process: one for each, but one for all inputs of a stream."""
+        """Return the commands that add open answers to a process: one for each, but one for all inputs of a stream.
+
+        A process gets each of them once, so images are let go.
+        """
         commands: list[Add | Pool] = []
         pools: dict[EventStream, Pool] = {}
         for number in numbers:
@@ -111,6 +115,8 @@ class Answers:
             request, start_by_s = answer.request, answer.start_by_s
             if isinstance(request, GenerationRequest):
                 commands.append(Add(number=number, request=request, start_by_s=start_by_s))
+                if request.images:
+                    answer.request = replace(request, images=())
                 continue
             if answer.stream not in pools:
                 # The numbers of a group follow each other, and its first one stands for it.
@@ -126,6 +132,9 @@ class Answers:
         Returns the numbers of the answers that a stop text or a line ended, which the process must finish.
         """
         stopped: list[int] = []
+        for number, n_prompt in step.seen:
+            if (answer := self._open.get(number)) is not None:
+                answer.progress.prompt_tokens = n_prompt
         for number, n_cached in step.admitted:
             if (answer := self._open.get(number)) is not None:
                 if answer.progress.admitted_s is None:

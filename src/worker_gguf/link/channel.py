@@ -10,6 +10,7 @@ import os
 import select
 import socket
 import struct
+import threading
 from collections import deque
 from typing import Any, Generic, TypeVar
 
@@ -29,11 +30,13 @@ class ChannelClosed(Exception):
 
 
 class Channel(Generic[MessageT]):
-    """One end of a channel. One thread sends and one receives."""
+    """One end of a channel. Any thread sends, and one receives."""
 
     def __init__(self, sock: socket.socket, received: Any) -> None:
         """`received` is the type of the messages that arrive, a union of structs."""
         self._socket = sock
+        # The log of a thread that prepares requests is sent between the reports of the loop.
+        self._sending = threading.Lock()
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[MessageT] = msgspec.msgpack.Decoder(received)
         self._arrived = bytearray()
@@ -55,13 +58,14 @@ class Channel(Generic[MessageT]):
 
     def send(self, message: msgspec.Struct, fd: int | None = None) -> None:
         """Send a message, with a descriptor if `fd` is given. Raises ChannelClosed."""
-        body = self._encoder.encode(message)
-        frame = _LENGTH.pack(len(body)) + body
         try:
-            if fd is not None:
-                n = socket.send_fds(self._socket, [frame], [fd])
-                frame = frame[n:]
-            self._socket.sendall(frame)
+            with self._sending:
+                body = self._encoder.encode(message)
+                frame = _LENGTH.pack(len(body)) + body
+                if fd is not None:
+                    n = socket.send_fds(self._socket, [frame], [fd])
+                    frame = frame[n:]
+                self._socket.sendall(frame)
         except OSError as error:
             raise ChannelClosed(str(error)) from None
 

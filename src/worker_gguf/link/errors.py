@@ -27,8 +27,15 @@ _KINDS: dict[str, type[WorkerError]] = {
 
 
 def report_of(error: WorkerError) -> ErrorReport:
+    lengths = None
+    if isinstance(error, errors.ContextLengthExceeded):
+        lengths = error.n_prompt_tokens, error.n_ctx
     return ErrorReport(
-        kind=type(error).__name__, message=error.message, retry_after_s=error.retry_after_s, param=error.param
+        kind=type(error).__name__,
+        message=error.message,
+        retry_after_s=error.retry_after_s,
+        param=error.param,
+        lengths=lengths,
     )
 
 
@@ -36,5 +43,7 @@ def error_of(report: ErrorReport) -> WorkerError:
     """Return the error of a report. An unknown kind becomes EngineFailed."""
     if report.kind == errors.Unfit.__name__:  # the only check of an engine process
         return errors.Unfit.of(report.message, [{"name": "library", "ok": False, "reason": report.message}])
+    if report.lengths is not None:
+        return errors.ContextLengthExceeded(*report.lengths, param=report.param)
     kind = _KINDS.get(report.kind, EngineFailed)
     return kind(report.message, param=report.param, retry_after_s=report.retry_after_s)

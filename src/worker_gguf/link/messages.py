@@ -27,9 +27,11 @@ __all__ = [
     "Finish",
     "Found",
     "LastWords",
+    "Load",
     "LoadAdapter",
     "LoadDraft",
     "LoadModel",
+    "LoadProjector",
     "Logged",
     "Look",
     "ModelLoaded",
@@ -91,6 +93,19 @@ class LoadAdapter(Message, frozen=True):
     has_file: bool
 
 
+class LoadProjector(Message, frozen=True):
+    """Load the projector of the loaded model, which has its vocabulary. Answered by ModelLoaded.
+
+    `gpu` is the place of its GPU among those of the machine, None for the processor. `rows_bytes` is the main memory
+    for encoded images. Another LoadModel closes it.
+    """
+
+    path: str
+    n_threads: int
+    gpu: int | None
+    rows_bytes: int
+
+
 class OpenContext(Message, frozen=True):
     """Open the context of the loaded model. Answered by ContextOpened.
 
@@ -120,11 +135,15 @@ class Serve(Message, frozen=True):
 
 
 class Add(Message, frozen=True):
-    """Add a request. `number` stands for it in all other messages. It is refused if it has no slot by `start_by_s`."""
+    """Add a request. `number` stands for it in all other messages. It is refused if it has no slot by `start_by_s`.
+
+    Images of these sizes lie one after another in the file whose descriptor comes with this message.
+    """
 
     number: int
     request: GenerationRequest
     start_by_s: float | None
+    image_sizes: tuple[int, ...] = ()
 
 
 class Pool(Message, frozen=True):
@@ -151,19 +170,24 @@ class Stop(Message, frozen=True):
     """End the process."""
 
 
-Command = Look | LoadModel | LoadDraft | LoadAdapter | OpenContext | Serve | Add | Pool | Finish | Stop
+Load = LoadModel | LoadDraft | LoadProjector | LoadAdapter
+Command = Look | Load | OpenContext | Serve | Add | Pool | Finish | Stop
 
 
 # --- reports ----------------------------------------------------------------------------------------------------------
 
 
 class ErrorReport(Message, frozen=True):
-    """A WorkerError: the name of its class, its message, its seconds to wait, and the field of the request's body."""
+    """A WorkerError: the name of its class, its message, its seconds to wait, and the field of the request's body.
+
+    `lengths` are those of the prompt and the context, if the prompt is too long.
+    """
 
     kind: str
     message: str
     retry_after_s: int | None = None
     param: str | None = None
+    lengths: tuple[int, int] | None = None
 
 
 class Failed(Message, frozen=True):
@@ -251,7 +275,7 @@ class Step(Message, frozen=True):
     `mask_seconds`. `switched` if it computed with other LoRA adapters than the turn before, which took
     `switch_seconds`. `scored` has the log-probabilities of further tokens of prompts. `saved_bytes` is the content of
     the prompt cache. `pooled` has the numbers of inputs as little-endian 32-bit floats; these inputs end in the same
-    step.
+    step. `seen` has the requests whose images are encoded, with the number of tokens of their prompts.
     """
 
     time_s: float
@@ -280,6 +304,7 @@ class Step(Message, frozen=True):
     switch_seconds: float = 0.0
     scored: list[tuple[int, tuple[Logprob, ...]]] = []
     pooled: list[tuple[int, bytes]] = []
+    seen: list[tuple[int, int]] = []
 
 
 class Logged(Message, frozen=True):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from queue import SimpleQueue
 from typing import Any
 
 from worker_gguf.link.channel import Channel, ChannelClosed
-from worker_gguf.link.messages import Command
+from worker_gguf.link.images import packed
+from worker_gguf.link.messages import Add, Command
 
 __all__ = ["Sender"]
 
@@ -35,7 +37,15 @@ class Sender:
 
     def _run(self) -> None:
         while (item := self._commands.get()) is not None:
+            command, fd = item
+            images = None
+            if isinstance(command, Add) and command.request.images:
+                command, images = packed(command)
+                fd = images
             try:
-                self._channel.send(*item)
+                self._channel.send(command, fd)
             except ChannelClosed:
                 return  # the receiving thread notices the end, too
+            finally:
+                if images is not None:
+                    os.close(images)

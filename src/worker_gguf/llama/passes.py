@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from worker_gguf.engine.batch import Chunk
 
-__all__ = ["divide"]
+__all__ = ["Chunks", "divide"]
 
 Chunks = tuple[Chunk, ...]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from worker_gguf.engine.adapters import AdapterSet
 from worker_gguf.engine.batch import (
     Batch,
-    Chunk,
     Close,
     Copy,
     Drop,
@@ -23,9 +23,10 @@ from worker_gguf.engine.batch import (
     StepResult,
     Truncate,
 )
+from worker_gguf.engine.image_runs import row_of
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.engine.runner import Limits, SpecialTokens
-from worker_gguf.errors import EngineFailed, WorkerError
+from worker_gguf.errors import EngineFailed, InvalidRequest, WorkerError
 from worker_gguf.llama.adapters import Adapter, ContextAdapters
 from worker_gguf.llama.candidates import Floats, worth_folding
 from worker_gguf.llama.chain import ChainFactory
@@ -33,8 +34,11 @@ from worker_gguf.llama.context import Context, DecodeFailed, NoSpace, State
 from worker_gguf.llama.drawing import Drawing, Refusal, RowSampler
 from worker_gguf.llama.guides import Guides
 from worker_gguf.llama.model import Model
-from worker_gguf.llama.passes import divide
+from worker_gguf.llama.passes import Chunks, divide
 from worker_gguf.llama.sampler import SequenceSampler
+
+if TYPE_CHECKING:
+    from worker_gguf.llama.images import Images
 
 __all__ = ["LlamaRunner"]
 
@@ -53,11 +57,14 @@ class LlamaRunner:
         *,
         n_sampling_threads: int = 1,
         adapters: Sequence[Adapter] = (),
+        images: Images | None = None,
     ) -> None:
+        """`images` encodes the images of requests, if the model has a projector."""
         self._model = model
         self._context = context
         self._factory = ChainFactory(model)
         self._guides = Guides(model)
+        self._images = images
         self._drawings: dict[str, Drawing] = {}
         self._slots: dict[int, Drawing] = {}
         self._states: dict[int, State] = {}
@@ -80,16 +87,23 @@ class LlamaRunner:
         self._rows.eog = tuple(special.eog)
         self._guides.adopt(special)
 
-    def prepare(self, request: GenerationRequest) -> None:
-        """Compile what holds the answer of a request. Call it before the request is run, in any thread.
+    def prepare(self, request: GenerationRequest, is_wanted: Callable[[], bool] = lambda: True) -> GenerationRequest:
+        """Compile what holds the answer of a request, and encode its images, which one thread at a time may do.
 
-        Raises InvalidRequest.
+        Returns the request to run. Raises InvalidRequest, or EngineFailed.
         """
         self._guides.prepare(request)
+        if not request.images:
+            return request
+        if self._images is None:
+            raise InvalidRequest("This model cannot see images: no projector is loaded.", param="messages")
+        return self._images.prepare(request, is_wanted)
 
     def forget(self, request_id: str) -> None:
         """Drop what `prepare` made for a request that will not run."""
         self._guides.forget(request_id)
+        if self._images is not None:
+            self._images.forget(request_id)
 
     def read_ahead(self) -> None:
         """Read the vocabulary now, so that the first request with a grammar need not. In any thread."""
@@ -117,7 +131,7 @@ class LlamaRunner:
         sampled: tuple[Sampled, ...] = ()
         decode_seconds = sample_seconds = mask_seconds = switch_seconds = 0.0
         n_constrained = 0
-        parts = divide(batch.chunks, self._cells_per_pass) if self._limits.partitioned else (batch.chunks,)
+        parts = self._parts(batch.chunks)
         for chunks in parts:
             turns = self._rows.begin(chunks, self._slots)
             started = time.perf_counter()
@@ -151,13 +165,29 @@ class LlamaRunner:
             switch_seconds=switch_seconds,
         )
 
-    def _decode(self, chunks: Sequence[Chunk], adapters: AdapterSet) -> tuple[Floats, float]:
+    def _parts(self, chunks: Chunks) -> tuple[Chunks, ...]:
+        """Divide the chunks of a step into those of each call of llama.cpp: each image alone, then the tokens."""
+        images = tuple((chunk,) for chunk in chunks if chunk.has_rows) if self._images is not None else ()
+        if images and not (chunks := tuple(chunk for chunk in chunks if not chunk.has_rows)):
+            return images
+        parts = divide(chunks, self._cells_per_pass) if self._limits.partitioned else (chunks,)
+        return (*images, *parts)
+
+    def _decode(self, chunks: Chunks, adapters: AdapterSet) -> tuple[Floats, float]:
         """Compute chunks, and return their rows of logits and the seconds that a change of the adapters took."""
         if adapters == self._adapters.current:
-            return self._context.decode(chunks), 0.0
+            return self._logits(chunks), 0.0
         with self._adapters.switching(adapters):
-            logits = self._context.decode(chunks)
+            logits = self._logits(chunks)
         return logits, self._adapters.last_switch_seconds
+
+    def _logits(self, chunks: Chunks) -> Floats:
+        if not chunks[0].has_rows:
+            return self._context.decode(chunks)
+        assert self._images is not None
+        token = chunks[0].tokens[0]
+        rows, is_causal = self._images.rows(token), self._images.is_causal
+        return self._context.decode_rows(chunks[0], rows, row_of(token), is_causal=is_causal)
 
     def close(self) -> None:
         for drawing in self._drawings.values():
@@ -168,6 +198,8 @@ class LlamaRunner:
         self._factory.close()
         self._rows.close()
         self._context.close()
+        if self._images is not None:
+            self._images.close()
         self._model.close()
 
     # --- memory and samplers --------------------------------------------------------------------------------------
@@ -234,13 +266,13 @@ class LlamaRunner:
                 banned = banned | self._special.eog
             guide = self._guides.guide(request, history)
             sampler = SequenceSampler(request, self._factory, self._limits.n_ctx, banned, searches=self._folds)
-            sampler.remember(history)
+            sampler.remember([token for token in history if token >= 0] if request.runs else history)
             drawing = Drawing(request, sampler, len(history) - len(request.prompt), guide)
             self._drawings[request.id] = drawing
         self._slots[slot] = drawing
 
     def _close(self, request_id: str) -> None:
-        self._guides.forget(request_id)
+        self.forget(request_id)
         drawing = self._drawings.pop(request_id, None)
         if drawing is not None:
             self._slots = {slot: other for slot, other in self._slots.items() if other is not drawing}
