@@ -76,6 +76,24 @@ def test_it_fetches_the_adapters_too(
         assert names == ["tiny-Q4_K_M.gguf", "tiny-Q8_0.gguf"]
 
 
+def test_it_fetches_the_projector_of_the_repository_too_unless_mmproj_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with a_hub() as hub:
+        files = {"tiny-Q4_K_M.gguf": MODEL_PATH.read_bytes(), "mmproj-F16.gguf": b"sees", "mmproj-F32.gguf": b"too"}
+        hub.repos[REPO].push(files)
+        assert fetch(arguments(f"{REPO}:Q4_K_M", tmp_path / "with"), endpoint=hub.url) == 0
+        names = [Path(line).name for line in capsys.readouterr().out.splitlines()]
+        assert names == ["tiny-Q4_K_M.gguf", "mmproj-F16.gguf"]
+        n_asked = len(hub.requests)
+        assert fetch(arguments(f"{REPO}:Q4_K_M", tmp_path / "with"), endpoint=hub.url) == 0
+        assert len(hub.requests) == n_asked
+        assert [Path(line).name for line in capsys.readouterr().out.splitlines()] == names
+        monkeypatch.setenv("MMPROJ", "none")
+        assert fetch(arguments(f"{REPO}:Q4_K_M", tmp_path / "without"), endpoint=hub.url) == 0
+    assert [Path(line).name for line in capsys.readouterr().out.splitlines()] == ["tiny-Q4_K_M.gguf"]
+
+
 def test_it_fetches_every_model_that_is_listed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import adapters
+from bench import adapters, projectors
 from tests import shapes
 from tests.fake_hub import FakeHub
 from tests.tiny_models import write_attention, write_mixture
@@ -64,6 +64,21 @@ def test_a_draft_model_has_rows_of_its_own_and_takes_memory_of_the_model(
     assert "\ndraft model: " in out
     assert "\ndraft, GPU 0 of 80.0 GiB  " in out
     assert "\ndraft: guesses for 8 sequences of at most 8192 tokens\n" in out
+
+
+def test_a_projector_beside_the_model_is_planned_and_another_one_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_attention(tmp_path / "model.gguf")
+    mmproj = projectors.write(tmp_path / "mmproj-F16.gguf", projectors.Projector("mlp", 32))
+    assert main(["inspect", str(path), "--gpu", "24GB", "--ram", "64GB"]) == 0
+    out = capsys.readouterr().out
+    assert f"\nprojector: {mmproj}, " in out
+    assert "\nprojector: 64." in out
+    assert " MiB on GPU 0, for images" in out
+    monkeypatch.setenv("MMPROJ", "none")
+    assert main(["inspect", str(path), "--gpu", "24GB", "--ram", "64GB"]) == 0
+    assert "\nprojector" not in capsys.readouterr().out
 
 
 def test_a_draft_model_with_another_vocabulary_is_refused_as_at_a_start(

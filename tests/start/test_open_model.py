@@ -16,7 +16,7 @@ from tests.tiny_models import write_encoder, write_reranker
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.errors import ModelInvalid
 from worker_gguf.gguf import read_header
-from worker_gguf.link.messages import ContextOpened, LoadDraft, LoadModel, ModelLoaded, OpenContext
+from worker_gguf.link.messages import ContextOpened, Load, ModelLoaded, OpenContext
 from worker_gguf.plan import Machine
 from worker_gguf.plan.planning import plan_for
 from worker_gguf.settings import Settings
@@ -138,7 +138,7 @@ class SlowStart(EngineStart):
 
     def load(
         self,
-        command: LoadModel | LoadDraft,
+        command: Load,
         fd: int | None,
         progress: Callable[[float], bool],
         opened: Callable[[], None],

@@ -14,6 +14,7 @@ from worker_gguf.errors import WorkerError
 if TYPE_CHECKING:
     from worker_gguf.settings import Settings
     from worker_gguf.store import LocalModel, ModelRef
+    from worker_gguf.store.select import Kind
 
 __all__ = ["add_arguments", "fetch"]
 
@@ -28,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def fetch(arguments: argparse.Namespace, *, endpoint: str | None = None) -> int:
     """Download the model, DRAFT_MODEL and LORA, or all of MODELS, and print the paths of the files.
 
-    Returns the exit code. If the model is on disk, no request is made. Without a quant, the default order decides,
-    because this may not be the machine that will run the model.
+    Returns the exit code. A projector comes along, as at a start. If the model is on disk, no request is made. Without
+    a quant, the default order decides, because this may not be the machine that will run the model.
     """
     from worker_gguf.cli.named_model import settings_for
     from worker_gguf.errors import SettingsError
@@ -37,11 +38,15 @@ def fetch(arguments: argparse.Namespace, *, endpoint: str | None = None) -> int:
 
     try:
         with ExitStack() as marks:
-            for settings, ref in _wanted(settings_for(arguments.model), has_name=arguments.model is not None):
+            for settings, ref, kind in _wanted(settings_for(arguments.model), has_name=arguments.model is not None):
                 local = _ensure(settings, ref, arguments.to, endpoint)
-                # Making room for the next model must not delete this one.
-                marks.callback(UsageMark(local.paths, settings.cache_dir()).release)
-                print("\n".join(str(path) for path in local.paths), flush=True)
+                beside = _projector(settings, local, arguments.to, endpoint) if kind == "model" else None
+                for found in (local, beside):
+                    if found is None:
+                        continue
+                    # Making room for the next model must not delete this one.
+                    marks.callback(UsageMark(found.paths, settings.cache_dir()).release)
+                    print("\n".join(str(path) for path in found.paths), flush=True)
     except SettingsError as error:
         print(error.message, file=sys.stderr)
         return 2
@@ -51,27 +56,49 @@ def fetch(arguments: argparse.Namespace, *, endpoint: str | None = None) -> int:
     return 0
 
 
-def _wanted(settings: Settings, *, has_name: bool) -> Iterator[tuple[Settings, ModelRef]]:
-    """Yield what to fetch, with its settings. With `has_name`, only the named model is wanted."""
+def _wanted(settings: Settings, *, has_name: bool) -> Iterator[tuple[Settings, ModelRef, str]]:
+    """Yield what to fetch, with its settings and its kind. With `has_name`, only the named model is wanted."""
     from worker_gguf.store import ModelRef
 
     if settings.models is not None:
         from worker_gguf.fleet.roster import read_roster
 
-        all_settings = [entry.settings for entry in read_roster(settings)]
-    else:
-        all_settings = [settings]
-    for own in all_settings:
-        yield own, ModelRef.parse(own.model_reference)
-        if has_name:
-            return
-        if own.draft_model is not None:
-            yield own, ModelRef.parse(own.draft_model)
-        for adapter in own.adapters:
-            yield own, adapter.ref
+        for entry in read_roster(settings):  # listed models have no projectors
+            yield entry.settings, ModelRef.parse(entry.settings.model_reference), "listed"
+            if has_name:
+                return
+        return
+    yield settings, ModelRef.parse(settings.model_reference), "model"
+    if has_name:
+        return
+    if settings.draft_model is not None:
+        yield settings, ModelRef.parse(settings.draft_model), "draft"
+    for adapter in settings.adapters:
+        yield settings, adapter.ref, "adapter"
 
 
-def _ensure(settings: Settings, ref: ModelRef, folder: Path | None, endpoint: str | None) -> LocalModel:
+def _projector(settings: Settings, local: LocalModel, folder: Path | None, endpoint: str | None) -> LocalModel | None:
+    """Fetch the projector that MMPROJ names, or the one of the repository from which the model was fetched just now."""
+    from worker_gguf.errors import ModelNotFound
+    from worker_gguf.store import ModelRef
+    from worker_gguf.store.beside import projector_beside
+
+    if settings.mmproj == "none":
+        return None
+    if settings.mmproj != "auto":
+        return _ensure(settings, ModelRef.parse(settings.mmproj), folder, endpoint, "mmproj")
+    if (beside := projector_beside(local)) is not None or local.source != "download" or local.repo is None:
+        return beside
+    repository = f"{local.repo}@{local.revision}" if local.revision else local.repo
+    try:
+        return _ensure(settings, ModelRef.parse(repository), folder, endpoint, "mmproj")
+    except ModelNotFound:
+        return None  # the repository has none
+
+
+def _ensure(
+    settings: Settings, ref: ModelRef, folder: Path | None, endpoint: str | None, kind: Kind = "model"
+) -> LocalModel:
     from worker_gguf.start.progress_bar import ProgressBar
     from worker_gguf.store import ensure
 
@@ -84,4 +111,5 @@ def _ensure(settings: Settings, ref: ModelRef, folder: Path | None, endpoint: st
             download_dir=folder or settings.cache_dir(),
             endpoint=endpoint,
             most_bytes=None if folder else settings.model_cache_max_bytes,
+            kind=kind,
         )

@@ -16,8 +16,9 @@ from worker_gguf.errors import WorkerError
 
 if TYPE_CHECKING:
     from worker_gguf.gguf import ModelHeader
-    from worker_gguf.plan import DeviceUse, Machine, MemoryPlan
+    from worker_gguf.plan import DeviceUse, Machine, MemoryPlan, ProjectorWanted
     from worker_gguf.settings import Settings
+    from worker_gguf.store import LocalModel
 
 __all__ = ["add_arguments", "inspect", "parse_sizes"]
 
@@ -64,23 +65,24 @@ def inspect(arguments: argparse.Namespace, *, endpoint: str | None = None) -> in
     try:
         settings = settings_for_one(arguments.model, **{name: getattr(arguments, name) for name in SETTINGS})
         machine = _machine(arguments.gpu, arguments.ram)
-        header, where = _header(settings.model_reference, settings, machine, endpoint)
+        header, where, local = _header(settings.model_reference, settings, machine, endpoint)
         print(f"{_describe(header)}\nfile: {where}")
         draft = None
         if settings.draft_model is not None:
-            draft, where = _header(settings.draft_model, settings, machine, endpoint)
+            draft, where, _ = _header(settings.draft_model, settings, machine, endpoint)
             print(f"draft model: {_describe(draft)}\nfile: {where}")
             check_headers(draft, settings.draft_model, header, settings.model_reference)
         adapters = _adapters(settings, machine, header, endpoint)
+        projector = _projector(settings, local, header)
         print(f"planned for: {_place(arguments.gpu, arguments.ram)}\n")
-        plan = plan_for(with_adapters(header, adapters), machine, settings, draft=draft)
+        plan = plan_for(with_adapters(header, adapters), machine, settings, draft=draft, projector=projector)
     except SettingsError as error:
         print(f"worker-gguf: {error.message}", file=sys.stderr)
         return 2
     except WorkerError as error:
         print(f"worker-gguf: {error.message}", file=sys.stderr)
         return 1
-    notes = filter(None, (_process(plan), f"window: {plan.weighed}", _draft(plan)))
+    notes = filter(None, (_process(plan), f"window: {plan.weighed}", _draft(plan), _sees(plan)))
     print("\n".join([*_columns(_devices(plan), "<" + ">" * 8), *notes, "", *_columns(_settings(plan), "<><")]))
     if warning := beyond_training(header, plan):
         print(f"\n{warning}")
@@ -142,7 +144,7 @@ def _adapters(settings: Settings, machine: Machine, model: ModelHeader, endpoint
 
     headers = []
     for entry in settings.adapters:
-        header, where = _header(str(entry.ref), settings, machine, endpoint, is_adapter=True)
+        header, where, _ = _header(str(entry.ref), settings, machine, endpoint, is_adapter=True)
         check_adapter(entry.name, header, str(entry.ref), model, settings.model_reference)
         print(f"adapter {entry.name}: {_gib(header.weights_bytes)}\nfile: {where}")
         headers.append(header)
@@ -151,8 +153,8 @@ def _adapters(settings: Settings, machine: Machine, model: ModelHeader, endpoint
 
 def _header(
     reference: str, settings: Settings, machine: Machine, endpoint: str | None, *, is_adapter: bool = False
-) -> tuple[ModelHeader, str]:
-    """Return the header and the place where it was read: on disk, or on the Hub if it is not there."""
+) -> tuple[ModelHeader, str, LocalModel | None]:
+    """Return the header, the place where it was read, and the files if that is on disk and not on the Hub."""
     from functools import partial
 
     from worker_gguf.errors import ModelNotFound
@@ -164,7 +166,7 @@ def _header(
     ref = ModelRef.parse(reference)
     if local := locate(ref, settings.cache_dirs(), baked_dir=settings.model_baked_dir):
         header = read_header(local.path) if is_adapter else read_headers(local.paths)
-        return header, f"{local.path}{_parts(local.paths)}"
+        return header, f"{local.path}{_parts(local.paths)}", local
     if not isinstance(ref, HubRef):
         raise ModelNotFound(f"{ref} is not on this machine, and only models on the Hub can be inspected remotely.")
     token = settings.hf_token.get_secret_value() if settings.hf_token else None
@@ -173,7 +175,31 @@ def _header(
         ref, Hub(token, endpoint), prefer, (lambda files: read_header(files[0])) if is_adapter else read_headers
     )
     size = _gib(remote.size_bytes)
-    return remote.header, f"{remote.repo}/{remote.files[0]}{_parts(remote.files)} on the Hub, {size} to download"
+    where = f"{remote.repo}/{remote.files[0]}{_parts(remote.files)} on the Hub, {size} to download"
+    return remote.header, where, None
+
+
+def _projector(settings: Settings, local: LocalModel | None, header: ModelHeader) -> ProjectorWanted | None:
+    """Return what a start would wish for a projector that is on disk. Prints its file."""
+    from worker_gguf.errors import ModelNotFound
+    from worker_gguf.start.projector import ProjectorModel
+    from worker_gguf.store import ModelRef, locate
+    from worker_gguf.store.beside import projector_beside
+
+    if settings.mmproj == "none":
+        return None
+    if settings.mmproj == "auto":
+        found = projector_beside(local) if local is not None else None
+    else:
+        ref = ModelRef.parse(settings.mmproj)
+        found = locate(ref, settings.cache_dirs(), baked_dir=settings.model_baked_dir, kind="mmproj")
+        if found is None:
+            raise ModelNotFound(f"{ref} is not on this machine, and a projector (MMPROJ) is inspected only there.")
+    projector = found and ProjectorModel.of(found, header, is_required=settings.mmproj != "auto")
+    if not projector:
+        return None
+    print(f"projector: {projector.local.path}, {_gib(projector.local.size_bytes)}")
+    return projector.wanted(header)
 
 
 def _parts(files: Sequence[object]) -> str:
@@ -219,6 +245,12 @@ def _draft(plan: MemoryPlan) -> str | None:
     if plan.draft is None:
         return None
     return f"draft: guesses for {plan.draft.n_parallel} sequences of at most {plan.draft.n_ctx} tokens"
+
+
+def _sees(plan: MemoryPlan) -> str | None:
+    if plan.blind:
+        return f"projector: none, because {plan.blind}"
+    return None if plan.projector is None else f"projector: {plan.projector.summary()['memory']}, for images"
 
 
 def _settings(plan: MemoryPlan) -> Iterator[tuple[str, ...]]:

@@ -11,7 +11,7 @@ from worker_gguf.plan.layout import Layout
 from worker_gguf.plan.shape import ModelShape
 from worker_gguf.plan.usage import DeviceUse, Machine, measure
 
-__all__ = ["Constraints", "DraftPlan", "MemoryPlan", "describe", "size_text"]
+__all__ = ["Constraints", "DraftPlan", "MemoryPlan", "ProjectorPlan", "describe", "size_text"]
 
 # The prompt cache takes this part of the main memory that is left. Where several models share it, each takes less.
 _CACHE_SHARE, _CACHE_SHARE_OF_MANY = 4, 16
@@ -71,6 +71,28 @@ class DraftPlan(Struct, frozen=True):
         return {"sequences": self.n_parallel, "n_ctx": self.n_ctx, "memory": " and ".join(sizes)}
 
 
+class ProjectorPlan(Struct, frozen=True):
+    """The memory of a projector. `gpu` is the place of its GPU among those of the plan, None for main memory.
+
+    `rows_bytes` are for encoded images, in main memory.
+    """
+
+    gpu: int | None
+    weights_bytes: int
+    compute_bytes: int
+    rows_bytes: int
+
+    def bytes_on(self, gpu: int | None) -> int:
+        """Return the planned bytes on a GPU of the plan, or in main memory for None."""
+        own = self.weights_bytes + self.compute_bytes if gpu == self.gpu else 0
+        return own + (self.rows_bytes if gpu is None else 0)
+
+    def summary(self) -> dict[str, str]:
+        """Return the fields of a line of the log."""
+        where = "main memory" if self.gpu is None else f"GPU {self.gpu}"
+        return {"memory": f"{size_text(self.weights_bytes + self.compute_bytes)} on {where}"}
+
+
 class MemoryPlan(Struct, frozen=True):
     """`n_ctx` is the context of one request, `n_cells` that of all requests together; `reasons` explains each number.
 
@@ -79,7 +101,9 @@ class MemoryPlan(Struct, frozen=True):
     to the window. `degraded` has one line for each reduction that a failed load forced. `draft` is the plan of a draft
     model, whose memory counts as used by others in all other numbers. With `has_mtp`, the model's MTP layer guesses
     tokens; all other numbers include its `mtp_bytes`. With `pools`, the model pools: then `n_ctx` is the length of the
-    longest input, `n_parallel` the number of inputs in one step, and `n_batch` the number of their tokens.
+    longest input, `n_parallel` the number of inputs in one step, and `n_batch` the number of their tokens. `projector`
+    is the plan of a projector, whose memory counts as used by others, too; `blind` is the reason why there is none
+    although the model has one.
     """
 
     n_gpu_layers: int
@@ -109,6 +133,8 @@ class MemoryPlan(Struct, frozen=True):
     has_mtp: bool = False
     mtp_bytes: int = 0
     pools: Pools | None = None
+    projector: ProjectorPlan | None = None
+    blind: str = ""
 
 
 def describe(

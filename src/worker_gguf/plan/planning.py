@@ -24,10 +24,13 @@ from worker_gguf.plan import (
     Machine,
     MemoryPlan,
     ModelShape,
+    ProjectorWanted,
+    left_by_projector,
     plan_memory,
     plan_with_draft,
     sliding,
 )
+from worker_gguf.plan.projector import projector_plans, with_room_for
 from worker_gguf.settings import Settings
 
 __all__ = [
@@ -58,19 +61,45 @@ def plan_for(
     *,
     shares_memory: bool = False,
     draft: ModelHeader | None = None,
+    projector: ProjectorWanted | None = None,
 ) -> MemoryPlan:
     """Plan the memory. Raises NotEnoughMemory with a proposal that would fit.
 
     `draft` is the header of a draft model, which is planned beside the model. The model's own MTP layer is left out
-    if the model fits only without it, or if so many requests run at once that no tokens are guessed. Raises
-    ModelInvalid if the model should pool and cannot, and SettingsError if a draft model should guess for one that does.
+    if the model fits only without it, or if so many requests run at once that no tokens are guessed. So is a
+    `projector` that does not fit, unless it is required. Raises ModelInvalid if the model should pool and cannot, and
+    SettingsError if a draft model should guess for one that does.
     """
     pools = pools_for(header, settings)
     if pools is not None and draft is not None:
         raise SettingsError("DRAFT_MODEL guesses tokens, and a model that pools draws none: unset one of the two.")
     constraints = constraints_of(settings, pools=pools, shares_memory=shares_memory)
     room = visible(machine, settings)
-    model = shape_of(header, has_mtp=pools is None and wants_mtp(header, settings))
+    if projector is None:
+        return _plan(header, room, settings, constraints, draft)
+    if pools is not None and projector.is_required:
+        raise SettingsError("MMPROJ lets a model see images, and a model that pools takes texts: unset one of the two.")
+    if pools is not None:
+        return replace(_plan(header, room, settings, constraints, draft), blind="a model that pools takes texts alone")
+    seeing = with_room_for(projector.shape, constraints)
+    for own in projector_plans(projector.shape, room, constraints):
+        try:
+            plan = _plan(header, left_by_projector(own, room), settings, seeing, draft)
+        except NotEnoughMemory as error:
+            shortage = error
+        else:
+            why = {} if seeing == constraints else {"n_ubatch": "the tokens of an image, which are computed together"}
+            return replace(plan, projector=own, reasons=plan.reasons | why)
+    if projector.is_required:
+        raise shortage
+    plan = _plan(header, room, settings, constraints, draft)
+    return replace(plan, blind="the projector does not fit into the memory beside the model")
+
+
+def _plan(
+    header: ModelHeader, room: Machine, settings: Settings, constraints: Constraints, draft: ModelHeader | None
+) -> MemoryPlan:
+    model = shape_of(header, has_mtp=constraints.pools is None and wants_mtp(header, settings))
     if draft is not None:
         return plan_with_draft(model, shape_of(draft), room, constraints)
     if model.has_mtp:

@@ -11,6 +11,7 @@ from worker_gguf.plan.choose import USEFUL_N_CTX
 from worker_gguf.plan.kv_steps import DEFAULT_N_CTX, MIN_N_CTX
 from worker_gguf.plan.layout import Layout
 from worker_gguf.plan.memory_plan import Constraints, MemoryPlan, describe
+from worker_gguf.plan.projector import in_main_memory
 from worker_gguf.plan.shape import ModelShape
 from worker_gguf.plan.usage import Machine, even_split
 
@@ -35,8 +36,11 @@ def smaller_plan(
     context, or fewer layers on the GPU.
 
     Values that are set stay, and `degraded` lists the step. Returns None when no step is left. At the stage "load" the
-    only step is fewer layers on the GPU, because the others do not make the weights smaller.
+    only step is fewer layers on the GPU, because the others do not make the weights smaller. A projector on a GPU is
+    moved to main memory before all of that.
     """
+    if (moved := in_main_memory(plan, _WHY[stage])) is not None:
+        return moved
     layout = Layout(
         n_ctx=plan.n_ctx,
         n_parallel=plan.n_parallel,
@@ -60,7 +64,8 @@ def smaller_plan(
     names = [name for name in ("n_parallel", "n_ctx", "n_gpu_layers") if getattr(step, name) != getattr(layout, name)]
     changes = " ".join(f"{name.upper()}={getattr(step, name)} instead of {getattr(layout, name)}" for name in names)
     smaller = describe(step, plan.reasons | dict.fromkeys(names, _WHY[stage]), model, machine, constraints)
-    return replace(smaller, degraded=(*plan.degraded, f"{changes}: {_WHY[stage]}"), draft=plan.draft)
+    degraded = (*plan.degraded, f"{changes}: {_WHY[stage]}")
+    return replace(smaller, degraded=degraded, draft=plan.draft, projector=plan.projector, blind=plan.blind)
 
 
 def _steps(

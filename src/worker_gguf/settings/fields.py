@@ -34,6 +34,10 @@ class Model(Group):
         description="LoRA adapters for MODEL, separated by commas: `[name=]reference[:scale]` ([forms](adapters.md))",
         json_schema_extra={"expected": "adapters separated by commas: `[name=]reference[:scale]`"},
     )
+    mmproj: str = Field(
+        "auto",
+        description="Projector with which the model sees images, in the same forms; auto: the one beside it; none",
+    )
     model_repository_id: str | None = Field(None, description="Older pair: the repository, `org/repo`")
     model_filename: str | None = Field(None, description="Older pair: the file in MODEL_REPOSITORY_ID")
     model_cache_dir: Path | None = Field(
@@ -195,6 +199,9 @@ class Limits(Group):
         description="Size limit of a request body, in MiB",
         json_schema_extra={"default_text": "32, or 28 behind RunPod's balancer"},
     )
+    max_images: int = Field(20, ge=0, le=1000, description="Images in one request")
+    max_image_mb: int = Field(20, ge=1, le=1024, description="Size limit of one image, in MiB")
+    max_image_mpixels: int = Field(50, ge=1, le=1000, description="Size limit of one image, in millions of pixels")
     batch_private_urls: bool = Field(False, description="Let the URL of a batch job lead to private addresses, too")
     strict_parameters: bool = Field(False, description="Refuse parameters that have no effect here, with 400")
 

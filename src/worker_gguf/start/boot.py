@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from worker_gguf.start.engine_start import EngineStart
-from worker_gguf.start.fetch import fetch, fetch_draft
+from worker_gguf.start.fetch import fetch, fetch_draft, fetch_projector
 from worker_gguf.start.loaded import LoadedModel
 from worker_gguf.start.open_model import open_model
 from worker_gguf.start.read_ahead import ReadAhead
@@ -33,13 +33,15 @@ def boot(start: Start, head_start: HeadStart | None) -> LoadedModel:
         local = fetch(start, engine_start.machine)
         usage_mark = UsageMark(local.paths, start.settings.cache_dir())
         try:
-            drafting = fetch_draft(start, engine_start.machine)
-            if drafting is None:
-                return open_model(start, local, usage_mark, ahead, engine_start)
-            first_mark = usage_mark
-            usage_mark = UsageMark((*local.paths, *drafting.paths), start.settings.cache_dir())
-            first_mark.release()
-            return open_model(start, local, usage_mark, ahead, engine_start, drafting=(drafting, draft_ahead))
+            drafted = fetch_draft(start, engine_start.machine)
+            projector = fetch_projector(start, engine_start.machine, local)
+            if others := [other for other in (drafted, projector) if other is not None]:
+                first_mark = usage_mark
+                paths = (path for other in (local, *others) for path in other.paths)
+                usage_mark = UsageMark(tuple(paths), start.settings.cache_dir())
+                first_mark.release()
+            drafting = (drafted, draft_ahead) if drafted is not None else None
+            return open_model(start, local, usage_mark, ahead, engine_start, drafting=drafting, projector=projector)
         except BaseException:
             usage_mark.release()
             raise

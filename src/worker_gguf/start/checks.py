@@ -129,7 +129,7 @@ class FileFacts(Struct, frozen=True):
 
 
 def model(files: Iterable[FileFacts], which: str = "model") -> Check:
-    """Check the files of the model, the draft model or an adapter."""
+    """Check the files of the model, the draft model, an adapter or the projector."""
     name, files = which.replace(" ", "_"), tuple(files)
     for file in files:
         if file.size_bytes < file.needed_bytes:

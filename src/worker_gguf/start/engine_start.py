@@ -10,9 +10,8 @@ from worker_gguf.link.messages import (
     AdapterLoaded,
     ContextOpened,
     Found,
+    Load,
     LoadAdapter,
-    LoadDraft,
-    LoadModel,
     Look,
     ModelLoaded,
     OpenContext,
@@ -70,7 +69,7 @@ class EngineStart:
 
     def load(
         self,
-        command: LoadModel | LoadDraft,
+        command: Load,
         fd: int | None,
         progress: Callable[[float], bool],
         opened: Callable[[], None],
@@ -100,7 +99,7 @@ class EngineStart:
             self._end()
             raise
 
-    def again(self, loads: Sequence[LoadModel | LoadDraft | LoadAdapter], context: OpenContext, serve: Serve) -> Revive:
+    def again(self, loads: Sequence[Load], context: OpenContext, serve: Serve) -> Revive:
         """Return a function that brings up another process in the same way, from the files of the models.
 
         It raises EngineDied, or the WorkerError of a failure.

@@ -18,6 +18,7 @@ from worker_gguf.settings import RUNPOD_VOLUME, Settings
 from worker_gguf.start.adapters import Adapter, Adapters
 from worker_gguf.start.checks import Check, FileFacts, GpuFacts, VolumeFacts, model, refusal
 from worker_gguf.start.draft import DraftModel
+from worker_gguf.start.projector import ProjectorModel
 from worker_gguf.start.start import CANCELLED, Start
 from worker_gguf.store import LocalModel
 from worker_gguf.store.cache import Cache
@@ -45,12 +46,14 @@ def examine(
     checked: tuple[Check, ...] = (),
     draft: DraftModel | None = None,
     adapters: Adapters | None = None,
+    projector: ProjectorModel | None = None,
 ) -> tuple[Check, ...]:
     """Check the worker after its model is loaded. Computing the SHA-256 of the files reports its progress to the gate.
 
-    `first` is the check of the first computation. The files of `draft`, the draft model, and of `adapters` are checked,
-    too. `checked` are the checks of an earlier load of this model. Its checks of the files and the cache are reused.
-    Raises Unfit if a check failed, unless FITNESS_CHECKS=report, and NotReady if the gate cancels the start.
+    `first` is the check of the first computation. The files of `draft`, the draft model, of `adapters` and of the
+    `projector` are checked, too. `checked` are the checks of an earlier load of this model. Its checks of the files and
+    the cache are reused. Raises Unfit if a check failed, unless FITNESS_CHECKS=report, and NotReady if the gate cancels
+    the start.
     """
     settings = start.settings
     known = {check.name: check for check in checked}
@@ -60,6 +63,11 @@ def examine(
         known.get("model") or model(_files(start, header, local, "verify")),
         *([model(_files(start, draft.header, draft.local, "draft verify"), "draft model")] if draft else []),
         *(_adapter(start, adapter) for adapter in (adapters or Adapters()).all),
+        *(
+            [model(_files(start, projector.header, projector.local, "projector verify"), "projector")]
+            if projector
+            else []
+        ),
         known.get("volume") or _volume(settings, local),
         first,
     )

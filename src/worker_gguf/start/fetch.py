@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from worker_gguf.errors import DownloadError, ModelNotFound, NotReady
+from worker_gguf.errors import DownloadError, ModelNotFound, NotReady, WorkerError
 from worker_gguf.plan import Machine, preference
 from worker_gguf.settings import Settings
 from worker_gguf.settings.adapters import AdapterEntry
 from worker_gguf.start.progress_bar import ProgressBar
 from worker_gguf.start.start import CANCELLED, Start
 from worker_gguf.store import LocalModel, ModelRef, locate
-from worker_gguf.store.select import PREFERENCE, ModelFiles, by_labels
+from worker_gguf.store.beside import projector_beside
+from worker_gguf.store.select import PREFERENCE, Kind, ModelFiles, Prefer, by_labels
 
 if TYPE_CHECKING:
     from worker_gguf.store import OriginalTokenizer
 
-__all__ = ["ReadMachine", "fetch", "fetch_adapter", "fetch_draft", "find", "original_tokenizer"]
+__all__ = [
+    "ReadMachine",
+    "fetch",
+    "fetch_adapter",
+    "fetch_draft",
+    "fetch_projector",
+    "find",
+    "original_tokenizer",
+]
+
+logger = logging.getLogger(__name__)
 
 ReadMachine = Callable[[], Machine]
 
@@ -45,9 +57,32 @@ def fetch_adapter(start: Start, machine: ReadMachine, entry: AdapterEntry) -> Lo
         raise type(error)(f"The adapter {entry.name} of LORA: {error.message}") from None
 
 
-def _fetch(start: Start, machine: ReadMachine, ref: ModelRef, phase_name: str) -> LocalModel:
+def fetch_projector(start: Start, machine: ReadMachine, local: LocalModel) -> LocalModel | None:
+    """Find or download the projector of a model. Returns None if there is none.
+
+    Without a setting, it is looked for beside the model on disk. It is looked for on the Hub only if the model was
+    fetched from there just now, so that a start whose model is here makes no request.
+    """
+    reference = start.settings.mmproj
+    if reference == "none":
+        return None
+    if reference != "auto":
+        return _fetch(start, machine, ModelRef.parse(reference), "fetch projector", "mmproj")
+    if (found := projector_beside(local)) is not None or local.source != "download" or local.repo is None:
+        return found
+    try:
+        beside = f"{local.repo}@{local.revision}" if local.revision else local.repo
+        return _fetch(start, machine, ModelRef.parse(beside), "fetch projector", "mmproj")
+    except ModelNotFound:
+        return None  # the repository has no projector
+    except WorkerError as error:
+        logger.warning("projector could not be fetched", extra={"reason": error.message})
+        return None
+
+
+def _fetch(start: Start, machine: ReadMachine, ref: ModelRef, phase_name: str, kind: Kind = "model") -> LocalModel:
     with start.phase(phase_name) as phase:
-        local = _locate(start.settings, ref, machine) or _download(start, ref, machine)
+        local = _locate(start.settings, ref, machine, kind) or _download(start, ref, machine, kind)
         phase.size_bytes = local.size_bytes
     return local
 
@@ -57,11 +92,17 @@ def find(settings: Settings, machine: ReadMachine) -> LocalModel | None:
     return _locate(settings, ModelRef.parse(settings.model_reference), machine)
 
 
-def _locate(settings: Settings, ref: ModelRef, machine: ReadMachine) -> LocalModel | None:
-    return locate(ref, settings.cache_dirs(), baked_dir=settings.model_baked_dir, prefer=prefer_on(machine))
+def _locate(settings: Settings, ref: ModelRef, machine: ReadMachine, kind: Kind = "model") -> LocalModel | None:
+    prefer = _prefer(machine, kind)
+    return locate(ref, settings.cache_dirs(), baked_dir=settings.model_baked_dir, kind=kind, prefer=prefer)
 
 
-def _download(start: Start, ref: ModelRef, machine: ReadMachine) -> LocalModel:
+def _prefer(machine: ReadMachine, kind: Kind) -> Prefer | None:
+    """Projectors are small, so that the machine does not matter."""
+    return prefer_on(machine) if kind == "model" else None
+
+
+def _download(start: Start, ref: ModelRef, machine: ReadMachine, kind: Kind) -> LocalModel:
     from worker_gguf.store import download_model  # the import takes 15 ms and is only needed for a download
 
     settings = start.settings
@@ -78,7 +119,8 @@ def _download(start: Start, ref: ModelRef, machine: ReadMachine) -> LocalModel:
             _token(settings),
             fetched,
             most_bytes=settings.model_cache_max_bytes,
-            prefer=prefer_on(machine),
+            kind=kind,
+            prefer=_prefer(machine, kind),
         )
 
 

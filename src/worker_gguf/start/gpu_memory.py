@@ -59,7 +59,8 @@ def compare_gpu_memory(
             gpu = before.gpus[at]
             held = GPU_CONTEXT_BYTES if gpu.has_context else 0
             used = max(0, gpu.free_bytes - free_now[at]) + held
-            planned = use.used_bytes + (plan.draft.bytes_on(index) if plan.draft else 0)
+            others = (other for other in (plan.draft, plan.projector) if other is not None)
+            planned = use.used_bytes + sum(other.bytes_on(index) for other in others)
             found.append(GpuMemory(gpu.name, planned, used, gpu.total_bytes - free_now[at]))
             _log(found[-1])
     return tuple(found)

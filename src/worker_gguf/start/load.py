@@ -14,7 +14,7 @@ from typing import Final, Protocol, TypeVar
 
 from worker_gguf.errors import EngineFailed, NotEnoughMemory
 from worker_gguf.link.process import EngineDied
-from worker_gguf.plan import MemoryPlan, Stage
+from worker_gguf.plan import MemoryPlan, ProjectorPlan, Stage
 
 __all__ = ["MOST_DEATHS", "Loaded", "load_within_memory"]
 
@@ -85,8 +85,8 @@ def _given_up(last_words: str, n_deaths: int) -> str:
     return f"{last_words} It died {n_deaths} times while it opened the context, each time with a smaller plan."
 
 
-def _placement(plan: MemoryPlan) -> tuple[int, int, tuple[float, ...]]:
-    return plan.n_gpu_layers, plan.n_cpu_moe, plan.tensor_split
+def _placement(plan: MemoryPlan) -> tuple[int, int, tuple[float, ...], ProjectorPlan | None]:
+    return plan.n_gpu_layers, plan.n_cpu_moe, plan.tensor_split, plan.projector
 
 
 def _close(model: Loaded | None) -> None:

@@ -38,12 +38,14 @@ def make_service(
 ) -> Service:
     """Build the service."""
     bos_text = vocabulary.token_text(vocabulary.bos)
+    card = card_of(settings, local, header, plan.n_ctx)
     return Service(
         engine,
         vocabulary,
         conversations,
         replace(
-            card_of(settings, local, header, plan.n_ctx),
+            card,
+            capabilities=(*card.capabilities, *(("vision",) if plan.projector is not None else ())),
             n_ctx_train=loaded.n_ctx_train,
             n_vocab=vocabulary.n_tokens,
             n_params=loaded.n_params,

@@ -16,10 +16,11 @@ from msgspec.structs import replace
 
 from worker_gguf.gguf import ModelHeader, abilities_of, read_headers
 from worker_gguf.gguf.mtp import has_mtp_layer
-from worker_gguf.plan import Machine, MemoryPlan, Stage, left_by, size_text, smaller_plan
+from worker_gguf.plan import Machine, MemoryPlan, Stage, left_by, left_by_projector, size_text, smaller_plan
 from worker_gguf.plan.planning import beyond_training, constraints_of, plan_for, shape_of, visible, with_adapters
 from worker_gguf.settings import Settings
-from worker_gguf.start.adapters import Adapters, find_adapters
+from worker_gguf.start.adapters import find_adapters
+from worker_gguf.start.companions import Companions
 from worker_gguf.start.draft import DraftModel
 from worker_gguf.start.engine_start import EngineStart
 from worker_gguf.start.fetch import original_tokenizer
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from worker_gguf.link.messages import ContextOpened, ModelLoaded
     from worker_gguf.service.service import Service
     from worker_gguf.start.checks import Check, GpuFacts
+    from worker_gguf.start.projector import ProjectorModel
 
 __all__ = ["LATE_IMPORTS", "open_model"]
 
@@ -51,6 +53,7 @@ LATE_IMPORTS = (
     "worker_gguf.start.checks",
     "worker_gguf.start.examine",
     "worker_gguf.start.model_service",
+    "worker_gguf.start.projector",
 )
 
 
@@ -64,6 +67,7 @@ def open_model(
     checked: tuple[Check, ...] = (),
     left_of: Callable[[Machine], Machine] | None = None,
     drafting: tuple[LocalModel, ReadAhead] | None = None,
+    projector: LocalModel | None = None,
 ) -> LoadedModel:
     """Load the model and build its service. Raises the WorkerError of a failure, after which nothing stays loaded.
 
@@ -76,34 +80,32 @@ def open_model(
         undo.enter_context(engine_start).begin()
         ahead.follow(local)
         header = _header(start, local, ahead)
-        draft = _draft(start, drafting, local, header, ahead) if drafting else None
-        adapters = find_adapters(start, engine_start.machine, local, header)
-        undo.callback(adapters.release)
-        original, is_first = original_tokenizer(start), left_of is None
-        opening = Opening(start, local, header, ahead, engine_start, original, draft, adapters, is_first=is_first)
+        others = _companions(start, engine_start, local, header, ahead, drafting, projector)
+        undo.callback(others.adapters.release)
+        is_first = left_of is None
+        opening = Opening(start, local, header, ahead, engine_start, others, is_first=is_first)
         undo.callback(opening.close)
         if is_first:
             opening.begin_vocabulary()  # now, because the engine process may need seconds for its first look at a GPU
         machine, gpus = _machine(start, engine_start)
         room = left_of(machine) if left_of else machine
-        planned = with_adapters(header, adapters.headers)
-        plan = _plan(planned, room, start, draft)
+        planned = with_adapters(header, others.adapters.headers)
+        plan = _plan(planned, room, start, others)
         smaller = partial(_smaller, header=planned, room=room, settings=settings)
         weights, opened, plan = load_within_memory(plan, opening.load, opening.open, smaller)
         gpu_memory = compare_gpu_memory(plan, machine, opened.gpu_free_bytes, settings)
         opening.begin_vocabulary()
-        for files in (ahead, adapters):
+        for files in (ahead, others.adapters):
             files.close()  # not earlier: a second load with a smaller plan uses the same open files
         facts, first = _offloaded(gpus, plan, weights.report), _first(plan, header, opened)
-        checks = _check(start, facts, header, local, first, checked, draft, adapters)
+        checks = _check(start, facts, header, local, first, checked, others, plan)
         engine = opening.engine(plan, opened)
         undo.callback(engine.stop)
         service = _service(start, opening, engine, weights.report, header, local, plan)
         engine.start()
         undo.pop_all()
-    return LoadedModel(
-        service, engine, opening.vocabulary(), local, header, plan, machine, usage_mark, checks, gpu_memory, adapters
-    )
+    measured = machine, usage_mark, checks, gpu_memory
+    return LoadedModel(service, engine, opening.vocabulary(), local, header, plan, *measured, others.adapters)
 
 
 def _header(start: Start, local: LocalModel, ahead: ReadAhead) -> ModelHeader:
@@ -120,10 +122,33 @@ def _draft(
         return DraftModel.begin(*drafting, target, header, ahead)
 
 
+def _companions(
+    start: Start,
+    engine_start: EngineStart,
+    local: LocalModel,
+    header: ModelHeader,
+    ahead: ReadAhead,
+    drafting: tuple[LocalModel, ReadAhead] | None,
+    projector: LocalModel | None,
+) -> Companions:
+    draft = _draft(start, drafting, local, header, ahead) if drafting else None
+    seeing, original = _seeing(start, projector, header), original_tokenizer(start)
+    return Companions(original, draft, find_adapters(start, engine_start.machine, local, header), seeing)
+
+
+def _seeing(start: Start, local: LocalModel | None, header: ModelHeader) -> ProjectorModel | None:
+    if local is None:
+        return None
+    with start.phase("projector header"):
+        from worker_gguf.start.projector import ProjectorModel
+
+        return ProjectorModel.of(local, header, is_required=start.settings.mmproj != "auto")
+
+
 def _smaller(
     plan: MemoryPlan, stage: Stage, *, header: ModelHeader, room: Machine, settings: Settings
 ) -> MemoryPlan | None:
-    room = left_by(plan.draft, visible(room, settings))
+    room = left_by_projector(plan.projector, left_by(plan.draft, visible(room, settings)))
     return smaller_plan(
         plan, stage, shape_of(header, has_mtp=plan.has_mtp), room, constraints_of(settings, pools=plan.pools)
     )
@@ -183,13 +208,14 @@ def _check(
     local: LocalModel,
     first: Check,
     checked: tuple[Check, ...],
-    draft: DraftModel | None,
-    adapters: Adapters,
+    others: Companions,
+    plan: MemoryPlan,
 ) -> tuple[Check, ...]:
     with start.phase("fitness"):
         from worker_gguf.start.examine import examine
 
-        return examine(start, gpus, header, local, first, checked, draft, adapters)
+        projector = others.projector if plan.projector is not None else None
+        return examine(start, gpus, header, local, first, checked, others.draft, others.adapters, projector)
 
 
 def _service(
@@ -208,15 +234,21 @@ def _service(
         return make_service(start.settings, engine, vocabulary, loaded, header, local, plan, conversations)
 
 
-def _plan(header: ModelHeader, room: Machine, start: Start, draft: DraftModel | None) -> MemoryPlan:
-    draft_header = draft.header if draft is not None else None
+def _plan(header: ModelHeader, room: Machine, start: Start, others: Companions) -> MemoryPlan:
+    draft_header = others.draft.header if others.draft is not None else None
+    wanted = others.projector.wanted(header) if others.projector is not None else None
+    settings, shares_memory = start.settings, start.shares_memory
     with start.phase("plan"):
-        plan = plan_for(header, room, start.settings, shares_memory=start.shares_memory, draft=draft_header)
+        plan = plan_for(header, room, settings, shares_memory=shares_memory, draft=draft_header, projector=wanted)
+    if plan.projector is not None:
+        logger.info("projector planned", extra=plan.projector.summary())
+    if plan.blind:
+        logger.warning("projector left out", extra={"reason": plan.blind})
     if plan.draft is not None:
         logger.info("draft model planned", extra=plan.draft.summary())
     if plan.has_mtp:
         logger.info("MTP layer planned", extra={"memory": size_text(plan.mtp_bytes)})
-    elif start.settings.speculation == "mtp":
+    elif settings.speculation == "mtp":
         logger.warning("MTP layer left out", extra={"reason": _why_no_mtp(header, plan)})
     logger.info("memory weighed", extra={"reason": plan.weighed})
     for name, reason in plan.reasons.items():

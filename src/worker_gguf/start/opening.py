@@ -14,16 +14,14 @@ from worker_gguf.errors import WorkerError
 from worker_gguf.gguf import ModelHeader, abilities_of, special_ids
 from worker_gguf.link.messages import (
     ContextOpened,
-    LoadAdapter,
-    LoadDraft,
+    Load,
     LoadModel,
     ModelLoaded,
     OpenContext,
     Serve,
 )
 from worker_gguf.plan import MemoryPlan
-from worker_gguf.start.adapters import Adapters
-from worker_gguf.start.draft import DraftModel
+from worker_gguf.start.companions import Companions
 from worker_gguf.start.engine_start import EngineStart
 from worker_gguf.start.first_look import load_into
 from worker_gguf.start.params import context_params, draft_context, model_params, mtp_context, vocabulary_size
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from worker_gguf.generation.engine import Engine
     from worker_gguf.llama.vocabulary import Vocabulary
     from worker_gguf.service.conversations import Conversations
-    from worker_gguf.store import OriginalTokenizer
 
 __all__ = ["Opening", "Weights"]
 
@@ -61,22 +58,19 @@ class Opening:
         header: ModelHeader,
         ahead: ReadAhead,
         engine_start: EngineStart,
-        original: OriginalTokenizer | None,
-        draft: DraftModel | None = None,
-        adapters: Adapters | None = None,
+        others: Companions | None = None,
         *,
         is_first: bool = True,
     ) -> None:
-        """`original` has special tokens that replace those of the file. `draft` guesses for the model.
-
-        The engine process of the first model of a worker loads no vocabulary, because this process does. Those of
-        other models load it, too, so that a damaged one ends them and not this process.
+        """The engine process of the first model of a worker loads no vocabulary, because this process does. Those of
+        other models load it, too, so that a damaged one ends them and not this process. A projector needs it there.
         """
         self._start, self._local, self._header = start, local, header
-        self._ahead, self._engine_start, self._original = ahead, engine_start, original
-        self._draft = draft
-        self._adapters = adapters or Adapters()
-        self._vocabulary_size = vocabulary_size(header) if is_first else None
+        self._ahead, self._engine_start = ahead, engine_start
+        others = others or Companions()
+        self._original, self._draft, self._projector = others.original, others.draft, others.projector
+        self._adapters = others.adapters
+        self._vocabulary_size = vocabulary_size(header) if is_first and others.projector is None else None
         self._vocabulary: Future[Vocabulary] | None = ahead.look.vocabulary if ahead.look is not None else None
         self._conversations: Future[Conversations] | None = None
         self._adopting = Lock()
@@ -162,6 +156,11 @@ class Opening:
                 load = draft.command(start.settings, plan.draft, has_file=fd is not None)
                 self._engine_start.load(load, fd, start.gate_of("draft load"), draft.ahead.opened)
         self._load_adapters()
+        if (projector := self._projector) is not None and plan.projector is not None:
+            with start.phase("projector load") as phase:
+                phase.size_bytes = projector.local.size_bytes
+                load_projector = projector.command(start.settings, plan)
+                self._engine_start.load(load_projector, None, start.gate_of("projector load"), lambda: None)
         return weights
 
     def _load_adapters(self) -> None:
@@ -196,9 +195,11 @@ class Opening:
         from worker_gguf.generation.engine import Engine
 
         settings = self._start.settings
-        commands: list[LoadModel | LoadDraft | LoadAdapter] = [self._load_command(plan, has_file=False)]
+        commands: list[Load] = [self._load_command(plan, has_file=False)]
         if self._draft is not None and plan.draft is not None:
             commands.append(self._draft.command(settings, plan.draft, has_file=False))
+        if self._projector is not None and plan.projector is not None:
+            commands.append(self._projector.command(settings, plan))
         commands += [adapter.command(has_file=False) for adapter in self._adapters.all]
         vocabulary = self.vocabulary()
         serve = self._serve_command(plan, vocabulary)

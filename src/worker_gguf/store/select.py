@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from worker_gguf.errors import ModelNotFound
 from worker_gguf.store.pieces import piece_of
 
-__all__ = ["PREFERENCE", "Kind", "ModelFiles", "Prefer", "by_labels", "choose", "group", "matching"]
+__all__ = ["PREFERENCE", "Kind", "ModelFiles", "Prefer", "by_labels", "choose", "group", "matching", "words_of"]
 
 Kind = Literal["model", "mmproj", "draft", "head", "imatrix"]
 """A `draft` is a small model for speculative decoding. A `head` has the same purpose but cannot be loaded alone."""
@@ -175,6 +175,11 @@ def group(names: Iterable[str] | Mapping[str, int]) -> list[ModelFiles]:
         model = _describe(stem, in_order, count, sum(sizes.get(name, 0) for name in in_order))
         models.append(replace(model, joined=joined))
     return _with_heads(models)
+
+
+def words_of(name: str) -> frozenset[str]:
+    """Return the words of a name without its quant, in lower case."""
+    return frozenset(_words(_LABEL.sub(" ", name.upper())))
 
 
 def _with_heads(models: list[ModelFiles]) -> list[ModelFiles]:

@@ -1,0 +1,68 @@
+"""Plans the memory of a projector, which is taken off the free memory before the served model is planned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from worker_gguf.gguf.projector import ProjectorShape
+from worker_gguf.plan.memory_plan import Constraints, MemoryPlan, ProjectorPlan
+from worker_gguf.plan.usage import Machine
+
+__all__ = ["ROWS_BYTES", "ProjectorWanted", "in_main_memory", "left_by_projector", "projector_plans", "with_room_for"]
+
+ROWS_BYTES: Final = 256 << 20
+"""Main memory for the encoded rows of images, so that each is encoded once."""
+# What mtmd keeps of each patch while it computes a layer: the input, four projections, the output, and the widened part
+# of the feed-forward network twice, in f32. With flash attention, there is no matrix of all pairs of patches.
+_COPIES_OF_ROW: Final = 6
+_COPIES_OF_FF: Final = 2
+_FIXED_BYTES: Final = 64 << 20
+_DEFAULT_UBATCH: Final = 512
+
+
+class ProjectorWanted(Struct, frozen=True):
+    """A projector that the model should have. If it `is_required`, the worker does not start without it."""
+
+    shape: ProjectorShape
+    is_required: bool
+
+
+def projector_plans(shape: ProjectorShape, machine: Machine, constraints: Constraints) -> Iterator[ProjectorPlan]:
+    """Yield the places for a projector, the best first: the GPU with the most free memory, then main memory."""
+    compute_bytes = _FIXED_BYTES + 4 * shape.n_patches * (_COPIES_OF_ROW * shape.n_embd + _COPIES_OF_FF * shape.n_ff)
+    if machine.gpus and constraints.n_gpu_layers != 0:
+        gpu = max(range(len(machine.gpus)), key=lambda i: machine.gpus[i].room_bytes)
+        yield ProjectorPlan(gpu, shape.weights_bytes, compute_bytes, ROWS_BYTES)
+    yield ProjectorPlan(None, shape.weights_bytes, compute_bytes, ROWS_BYTES)
+
+
+def left_by_projector(plan: ProjectorPlan | None, machine: Machine) -> Machine:
+    """Return the machine with the memory that a projector leaves free."""
+    if plan is None:
+        return machine
+    gpus = tuple(
+        replace(gpu, free_bytes=max(0, gpu.free_bytes - plan.bytes_on(at))) for at, gpu in enumerate(machine.gpus)
+    )
+    return replace(machine, free_bytes=max(0, machine.free_bytes - plan.bytes_on(None)), gpus=gpus)
+
+
+def with_room_for(shape: ProjectorShape, constraints: Constraints) -> Constraints:
+    """Return the constraints with steps that are large enough for rows that must be computed together.
+
+    A set N_UBATCH stays, and images with more rows are refused.
+    """
+    if constraints.n_ubatch is not None or shape.most_together <= _DEFAULT_UBATCH:
+        return constraints
+    return replace(constraints, n_ubatch=shape.most_together)
+
+
+def in_main_memory(plan: MemoryPlan, why: str) -> MemoryPlan | None:
+    """Return the plan with its projector moved to main memory, or None if it is not on a GPU."""
+    if plan.projector is None or plan.projector.gpu is None:
+        return None
+    step = f"the projector in main memory instead of a GPU: {why}"
+    return replace(plan, projector=replace(plan.projector, gpu=None), degraded=(*plan.degraded, step))
