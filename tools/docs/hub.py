@@ -51,6 +51,8 @@ LEFT_OUT: dict[str, str] = {
     **dict.fromkeys(("ADAPTIVE_DECAY", "SEED"), "a request can set it"),
     "POOLING": "the model's file says it",
     **dict.fromkeys(("MAIN_GPU", "SPLIT_MODE", "TENSOR_SPLIT"), "the form asks for one GPU"),
+    "MMPROJ": "found beside the model",
+    **dict.fromkeys(("MAX_IMAGES", "MAX_IMAGE_MB", "MAX_IMAGE_MPIXELS"), "rarely set"),
     "BATCH_PRIVATE_URLS": "an endpoint's URLs are public",
     **dict.fromkeys(("MODELS", "MODELS_MAX", "MODELS_PRELOAD"), "a form is for one model"),
     **dict.fromkeys(("MODEL_MIN_RESIDENCE_S", "MODEL_TURN_S"), "a form is for one model"),
