@@ -10,6 +10,7 @@ from worker_gguf.protocol.anthropic.errors import ANTHROPIC
 from worker_gguf.protocol.dialect import Dialect
 from worker_gguf.protocol.llama_server.errors import LLAMA_SERVER
 from worker_gguf.protocol.ollama.errors import OLLAMA, OLLAMA_GENERATE
+from worker_gguf.protocol.openai import requests
 from worker_gguf.protocol.openai.errors import OPENAI
 from worker_gguf.protocol.paths import canonical, without_base
 from worker_gguf.protocol.responses.errors import RESPONSES_DIALECT
@@ -32,19 +33,8 @@ __all__ = [
     "wrong_method",
 ]
 
-# The functions below import what a route does when the first request for it comes.
-
-
-def _chat() -> Generation:
-    from worker_gguf.protocol.openai.requests import CHAT
-
-    return CHAT
-
-
-def _completions() -> Generation:
-    from worker_gguf.protocol.openai.requests import COMPLETIONS
-
-    return COMPLETIONS
+# The functions below import what a route does when the first request for it comes. What nearly every worker is asked
+# for is imported with this module, while the model loads.
 
 
 def _responses() -> Generation:
@@ -187,8 +177,10 @@ def _slots() -> Listing:
 
 MODELS: Final = Route("GET", "/v1/models", "The models served here", _models)
 MODEL: Final = Route("GET", "/v1/models/{model_id}", "One model", _model)
-CHAT: Final = Route("POST", "/v1/chat/completions", "Answer a conversation", _chat, "chat")
-COMPLETIONS: Final = Route("POST", "/v1/completions", "Continue a text", _completions, "text_completion")
+CHAT: Final = Route("POST", "/v1/chat/completions", "Answer a conversation", lambda: requests.CHAT, "chat")
+COMPLETIONS: Final = Route(
+    "POST", "/v1/completions", "Continue a text", lambda: requests.COMPLETIONS, "text_completion"
+)
 RESPONSES: Final = Route("POST", "/v1/responses", "Answer a conversation", _responses, "chat", RESPONSES_DIALECT)
 INPUT_TOKENS: Final = Route(
     "POST", "/v1/responses/input_tokens", "Count the tokens of a conversation", _input_tokens, None, RESPONSES_DIALECT
