@@ -7,16 +7,18 @@ from typing import Any
 
 import pytest
 
-from tests.asking import ask
+from tests.asking import ask, request
 from tests.service.scripted import MARK, Letters, ScriptedMarkup, scripted_service
 from worker_gguf.engine.request import Constraint, Thinking
-from worker_gguf.errors import ContextLengthExceeded, UnsupportedParameter
+from worker_gguf.errors import ContextLengthExceeded, DeadlineExceeded, InvalidRequest, UnsupportedParameter
 from worker_gguf.markup.call_format import CallFormat
 from worker_gguf.observe.account import Account
 from worker_gguf.observe.ending import line_of
 from worker_gguf.observe.metrics import Metrics
+from worker_gguf.protocol.defaults import Defaults
+from worker_gguf.protocol.route import Generation, Listing
 from worker_gguf.service.request import Answer, Stream
-from worker_gguf.service.service import Service, _is_long
+from worker_gguf.service.service import Service
 
 CHAT = "/v1/chat/completions"
 TOOLS = [
@@ -281,7 +283,48 @@ async def test_stated_tools_have_the_schemas_of_the_client() -> None:
     assert markup.uses[0].tools[0].parameters["properties"] == {"a": {"type": "string"}}
 
 
-def test_the_keys_of_an_object_make_a_body_long() -> None:
-    assert not _is_long({"a": "b" * 1000})
-    assert _is_long({"a" * 30_000: 1})
-    assert _is_long({"a": [{"b" * 30_000: None}]})
+@pytest.mark.parametrize(
+    ("path", "fields", "error"),
+    [
+        (CHAT, {}, None),
+        (CHAT, {"messages": [{"role": "user", "content": "a" * 100_000}]}, ContextLengthExceeded),
+        ("/v1/responses/input_tokens", {"input": "Hi"}, None),
+        ("/v1/embeddings", {"input": "Hi"}, UnsupportedParameter),
+        ("/tokenize", {"content": "Hi"}, None),
+        ("/detokenize", {"tokens": [10**8]}, InvalidRequest),
+        ("/api/chat", {"messages": []}, None),
+    ],
+)
+async def test_the_end_of_a_request_is_told_once(
+    path: str, fields: dict[str, Any], error: type[Exception] | None
+) -> None:
+    ended: list[None] = []
+    with scripted_service("ok") as (service, _):
+        asked = request("POST", path, body(**fields) if path == CHAT else fields)
+        task = asked.route.task
+        assert not isinstance(task, Listing)
+        call = task.parse(asked.body, Defaults())
+        if error is None:
+            await service.perform(call, asked, lambda: ended.append(None))
+        else:
+            with pytest.raises(error):
+                await service.perform(call, asked, lambda: ended.append(None))
+    assert len(ended) == 1
+
+
+async def test_the_end_of_a_whole_answer_that_fails_is_told_once() -> None:
+    ended: list[None] = []
+    with scripted_service("a" * 50_000) as (service, _):
+        asked = request("POST", CHAT, body(timeout=0.01))
+        task = asked.route.task
+        assert isinstance(task, Generation)
+        with pytest.raises(DeadlineExceeded):
+            await service.perform(task.parse(asked.body, Defaults()), asked, lambda: ended.append(None))
+    assert len(ended) == 1
+
+
+async def test_an_inspection_notes_what_it_ignores() -> None:
+    account = Account("http", "req_test")
+    with scripted_service("ok") as (service, _):
+        await ask(service, "POST", "/v1/responses/input_tokens", {"input": "Hi", "truncation": "auto"}, account)
+    assert account.close(200).ignored == ("truncation",)

@@ -23,7 +23,8 @@ from worker_gguf.protocol.calls import ReadyCall
 from worker_gguf.protocol.models import ModelCard, ModelStatus, SlotUse, names_meant
 from worker_gguf.protocol.route import Listing
 from worker_gguf.service.request import Answer, Request, Stream
-from worker_gguf.service.service import check_ability, listed, not_served, parse, ready, slots_of, time_limit_s
+from worker_gguf.service.service import check_ability, listed, not_served, parse, ready, slots_of
+from worker_gguf.service.time_limit import time_limit_s
 from worker_gguf.start.loaded import describe_machine
 from worker_gguf.start.start import SHUTTING_DOWN
 

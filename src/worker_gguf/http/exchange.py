@@ -22,12 +22,11 @@ from worker_gguf.observe.account import CANCELLED, Account
 from worker_gguf.observe.ending import note_ending
 from worker_gguf.observe.log import bound
 from worker_gguf.observe.metrics import Metrics
-from worker_gguf.protocol.rendering import JsonBody
 from worker_gguf.protocol.route import Route
 from worker_gguf.protocol.routes import find
 from worker_gguf.protocol.screening import ignored_header
 from worker_gguf.service.backend import Backend
-from worker_gguf.service.envelope import header_pairs, json_bytes, log_unexpected, request_id_from
+from worker_gguf.service.envelope import encoded, header_pairs, json_bytes, log_unexpected, request_id_from
 from worker_gguf.service.request import Answer, Request, Stream, close_events
 
 if TYPE_CHECKING:
@@ -124,7 +123,7 @@ class Exchange(Response):
         return read() if coding is None and len(raw) <= _INLINE_BYTES else await asyncio.to_thread(read)
 
     async def _answer(self, answer: Answer, send: Send) -> None:
-        await self._send_json(200, answer.body, self._ignored(answer.ignored), send)
+        await self._send_json(200, await encoded(answer.body), self._ignored(answer.ignored), send)
 
     async def _stream(self, stream: Stream, send: Send) -> None:
         framing = self._route.dialect.framing
@@ -165,11 +164,10 @@ class Exchange(Response):
         if self._status:  # part of an answer was already sent; uvicorn closes the connection
             return
         dialect = self._route.dialect
-        body = dialect.error_body(error, self._request_id)
+        body = json_bytes(dialect.error_body(error, self._request_id))
         await self._send_json(dialect.status(error), body, error.headers, send)
 
-    async def _send_json(self, status: int, body: JsonBody, headers: dict[str, str], send: Send) -> None:
-        content = json_bytes(body)
+    async def _send_json(self, status: int, content: bytes, headers: dict[str, str], send: Send) -> None:
         sized = {"Content-Type": "application/json", "Content-Length": str(len(content))}
         await self._start(status, sized | headers, send)
         await send({"type": "http.response.body", "body": content})

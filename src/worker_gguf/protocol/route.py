@@ -69,7 +69,8 @@ class Inspection(Struct, frozen=True):
 class Pooling(Struct, frozen=True):
     """Makes vectors or scores of texts. The ids of the answers begin with `id_prefix`.
 
-    The model must have one of `abilities`, in the names of a ModelCard. `parse` and `render` raise InvalidRequest.
+    The model must have one of `abilities`, in the names of a ModelCard. `parse` and `check` raise InvalidRequest;
+    `check` compares a call with the number of values that the model gives for an input, before any is computed.
     """
 
     id_prefix: str
@@ -77,6 +78,7 @@ class Pooling(Struct, frozen=True):
     body: type[BaseModel]
     parse: Callable[[object, Defaults], PoolingCall]
     render: Callable[[Any, PooledAnswer], JsonBody]
+    check: Callable[[Any, int], None] | None = None
 
 
 class Listed(Struct, frozen=True):

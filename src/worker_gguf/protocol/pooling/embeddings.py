@@ -40,8 +40,7 @@ def parse_embeddings(body: object, defaults: Defaults) -> EmbeddingsCall:
 
 
 def render_embeddings(call: EmbeddingsCall, answer: PooledAnswer) -> dict[str, Any]:
-    """Render vectors in OpenAI's form. Raises InvalidRequest if they have fewer numbers than the call wants."""
-    check_dimensions(call.dimensions, answer)
+    """Render vectors in OpenAI's form."""
     vectors = (finished(vector, call.dimensions, is_normal=call.is_normal) for vector in answer.values)
     data = [
         {"object": "embedding", "index": index, "embedding": as_base64(vector) if call.is_base64 else list(vector)}
@@ -52,9 +51,9 @@ def render_embeddings(call: EmbeddingsCall, answer: PooledAnswer) -> dict[str, A
     return {"object": "list", "data": data, "model": answer.heading.model, "usage": usage}
 
 
-def check_dimensions(dimensions: int | None, answer: PooledAnswer) -> None:
-    """Raise InvalidRequest if the vectors have fewer numbers than a call wants."""
-    n = len(answer.values[0])
+def check_dimensions(call: EmbeddingsCall, n: int) -> None:
+    """Raise InvalidRequest if a call wants more than the `n` numbers of the model's vectors."""
+    dimensions = call.dimensions
     if dimensions is not None and dimensions > n:
         raise invalid("dimensions", f"must be at most {n}, the length of this model's vectors, not {dimensions}")
 
@@ -84,4 +83,6 @@ def _is_normal(body: EmbeddingsBody) -> bool:
     return kind == 2 if kind is not None else body.normalize is not False
 
 
-EMBEDDINGS: Final = Pooling("embd-", ("embedding",), EmbeddingsBody, parse_embeddings, render_embeddings)
+EMBEDDINGS: Final = Pooling(
+    "embd-", ("embedding",), EmbeddingsBody, parse_embeddings, render_embeddings, check_dimensions
+)
