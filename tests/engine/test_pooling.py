@@ -260,3 +260,14 @@ def test_every_input_ends_exactly_once_with_its_own_numbers(
             assert result.request_id not in ended
             ended[result.request_id] = result.values
     assert ended == expected
+
+
+def test_inputs_that_are_over_do_not_stay_in_the_queue() -> None:
+    steps = Steps()
+    for number in range(1000):
+        steps.add(f"gone{number}", priority=1000)
+    steps.add("open")
+    for number in range(1000):
+        steps.scheduler.finish(f"gone{number}")
+    assert len(steps.scheduler._waiting) < 100
+    assert steps.rest() == [["open"]]

@@ -84,6 +84,15 @@ def test_the_waiting_inputs_are_counted() -> None:
         ]
 
 
+def test_an_engine_whose_inputs_were_all_finished_says_that_it_is_idle() -> None:
+    others = range(2, 10)
+    commands = [pool(number, pooling_request(str(number))) for number in others]
+    commands += [Finish(number=number) for number in others]
+    with driven(FakePooler(pooling_limits()), *commands) as drive:
+        report = drive.step()
+    assert (report.busy_slots, report.waiting, report.pooled) == (0, 0, [])
+
+
 def test_an_input_whose_time_is_over_is_reported_before_the_next_computation() -> None:
     runner, now = FakePooler(pooling_limits(n_slots=1)), 0.0
 

@@ -24,6 +24,8 @@ __all__ = ["Part", "PoolingBatch", "PoolingResult", "PoolingRunner", "PoolingSch
 PLACES_PER_PRIORITY: Final = 64
 """A priority that is lower by one is worth so many places in the queue, as for a request that generates."""
 MOST_PASSED_OVER: Final = 256
+# So many inputs that are over, and as many as are open, may stay in the queue.
+_MOST_OVER: Final = 64
 """A step looks at so many inputs that do not fit beside the others before it is computed."""
 _turn = attrgetter("turn")
 
@@ -84,6 +86,7 @@ class _Input(Struct, eq=False):
     """`place` is its place among all inputs, and `turn` the same with its priority: the lowest goes first.
 
     The first `n_computed` tokens are computed. `slot` is None before its first part, and it has ended when `is_over`.
+    It `is_waiting` until it leaves the queue.
     """
 
     request: PoolingRequest
@@ -93,6 +96,7 @@ class _Input(Struct, eq=False):
     n_computed: int = 0
     slot: int | None = None
     is_over: bool = False
+    is_waiting: bool = True
 
     @property
     def n_left(self) -> int:
@@ -110,7 +114,8 @@ class PoolingScheduler:
         self.limits = limits
         self._pooling = limits.pooling
         self._by_id: dict[str, _Input] = {}
-        self._waiting: list[_Input] = []  # in the order of turns; inputs that are over leave when a step looks at them
+        self._waiting: list[_Input] = []  # in the order of turns; those that are over leave it together
+        self._n_over = 0
         self._begun: _Input | None = None
         self._running: dict[int, _Input] = {}
         self._emptied: list[int] = []
@@ -231,11 +236,13 @@ class PoolingScheduler:
             one = self._waiting[at]
             at += 1
             if one.is_over:
+                self._n_over -= 1
                 continue
             if one.n_left > room and taken and not cuts:
                 left.append(one)
                 continue
             taken.append(one)
+            one.is_waiting = False
             room -= min(room, one.n_left)
         self._waiting[:at] = left
         return taken
@@ -260,8 +267,11 @@ class PoolingScheduler:
             self._begun = None
         if one.slot is not None:
             self._emptied.append(one.slot)
-        if not self._by_id:
-            self._waiting.clear()
+        if one.is_waiting:
+            self._n_over += 1
+        if self._n_over > _MOST_OVER + len(self._by_id):
+            self._waiting = [waiting for waiting in self._waiting if not waiting.is_over]
+            self._n_over = 0
 
     def _drop_old_groups(self) -> None:
         """Forget the places of groups that have no further input, or whose next place has been reached anyway."""

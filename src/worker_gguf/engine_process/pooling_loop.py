@@ -53,21 +53,24 @@ class PoolingLoop:
                 return True
             if isinstance(command, Stop):
                 return False
-            self._apply(command)
-            if self._scheduler.is_idle and self._refused:
+            has_ended = self._apply(command)
+            if self._scheduler.is_idle and (self._refused or has_ended):
                 self._report([])  # before this waits for the next command
 
-    def _apply(self, command: Command) -> None:
+    def _apply(self, command: Command) -> bool:
+        """Apply a command. Returns whether it has ended an input."""
         if isinstance(command, Finish):
-            if (request_id := self._ids.pop(command.number, None)) is not None:
-                del self._numbers[request_id]
-                self._scheduler.finish(request_id)
-            return
+            if (request_id := self._ids.pop(command.number, None)) is None:
+                return False
+            del self._numbers[request_id]
+            self._scheduler.finish(request_id)
+            return True
         assert isinstance(command, Pool), f"{type(command).__name__} came for a model that pools"
         start_by_s = command.start_by_s
         for number, request in zip(command.numbers, command.requests, strict=True):
             self._add(number, request, command.group, start_by_s)
             start_by_s = None
+        return False
 
     def _add(self, number: int, request: PoolingRequest, group: int, start_by_s: float | None) -> None:
         try:

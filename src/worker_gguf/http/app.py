@@ -60,8 +60,9 @@ def create_app(
 ) -> Starlette:
     """Build the whole application.
 
-    If `api_keys` has any key, /v1 and /metrics need one. /ping and /health never need a key, because the platform
-    sends none. `health_path` answers like /ping. `worker_id` is sent as X-Worker-Id with each answer.
+    If `api_keys` has any key, all routes of the table and /metrics need one. /ping and /health never need a key,
+    because the platform sends none. `health_path` answers like /ping. `worker_id` is sent as X-Worker-Id with each
+    answer.
     """
     keys = ApiKeys(api_keys)
     app = _new_app()
@@ -106,7 +107,7 @@ def _add_probes(app: Starlette, backend: Backend, keys: ApiKeys, metrics: Metric
 
     async def scrape(request: Request) -> Response:
         try:
-            keys.check(request.headers.get("authorization"))
+            keys.check(request.headers.get("authorization"), request.headers.get("x-api-key"))
         except Unauthorized as error:
             return _error_response(error)
         return Response(metrics.render(), media_type=metrics.content_type)
