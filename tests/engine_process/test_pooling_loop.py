@@ -86,7 +86,7 @@ def test_the_waiting_inputs_are_counted() -> None:
 
 def test_an_engine_whose_inputs_were_all_finished_says_that_it_is_idle() -> None:
     others = range(2, 10)
-    commands = [pool(number, pooling_request(str(number))) for number in others]
+    commands: list[Command] = [pool(number, pooling_request(str(number))) for number in others]
     commands += [Finish(number=number) for number in others]
     with driven(FakePooler(pooling_limits()), *commands) as drive:
         report = drive.step()
