@@ -28,10 +28,11 @@ from worker_gguf.protocol.calls import (
     ReadyCall,
 )
 from worker_gguf.protocol.defaults import Defaults
-from worker_gguf.protocol.models import ModelCard, ModelNotServed, ModelStatus, SlotUse, names_meant
+from worker_gguf.protocol.models import ModelCard, ModelNotServed, ModelStatus, SlotUse, card_meant
 from worker_gguf.protocol.pooling.calls import PoolingCall
 from worker_gguf.protocol.rendering import Heading, Outline, Rendering
 from worker_gguf.protocol.route import Generation, Inspection, Listed, Listing, Pooling, Task
+from worker_gguf.service.adapters import check_adapters, with_adapters
 from worker_gguf.service.conversations import Conversations
 from worker_gguf.service.inspector import PromptInspector
 from worker_gguf.service.pooling import collect_values, submit
@@ -76,7 +77,6 @@ class Service:
         self._defaults = defaults
         self._fingerprint = fingerprint
         self._timeout_s = timeout_s
-        self._names = {name.lower() for name in (card.id, *card.aliases)}
 
     def settle(self) -> None:
         """Wait until no thread examines a template any more. Call it before the vocabulary is freed."""
@@ -122,6 +122,7 @@ class Service:
         return answer
 
     async def _inspect(self, task: Inspection, call: InspectionCall, request: Request) -> Answer:
+        check_adapters(self.card, call)
         if call.chat is not None:
             await self._prompts.examined(call.chat)
         inspector = PromptInspector(self.card, self._prompts)
@@ -132,7 +133,7 @@ class Service:
         self, task: Pooling, call: PoolingCall, request: Request, on_ended: Callable[[], None] | None
     ) -> Answer:
         check_ability(self.card, task)
-        heading, account = self._heading(task), request.account
+        heading, account = self._heading(task, self.card), request.account
         ranks = "rerank" in self.card.capabilities
         prompts = self._pooling_prompts
         inputs = await _off_loop_if_long(request.body, lambda: prompts.prepare(call, ranks=ranks))
@@ -157,7 +158,8 @@ class Service:
     ) -> tuple[Reply, Options]:
         """Submit a call to the engine. Nothing can fail after that, so an error means that the engine never got it."""
         check_ability(self.card, task)
-        heading = self._heading(task)
+        meant, call = with_adapters(self.card, call)
+        heading = self._heading(task, meant)
 
         def prepare() -> tuple[Prepared, Rendering]:
             prepared = self._prompts.prepare(call)
@@ -216,24 +218,27 @@ class Service:
                 thinking=prepared.thinking,
                 shown=prepared.shown,
                 lines=options.lines,
+                adapters=options.adapters,
             )
             for index in range(len(prompts) * options.n)
         ]
 
     def _named(self, name: str | None) -> tuple[ModelCard, ModelStatus | None]:
         """Return the card of the model that goes by a name. Raises NotFound."""
-        if name is not None and self._names.isdisjoint(names_meant(name)):
-            raise not_served(name, [self.card.id])
-        return self.card, None
+        card = self.card if name is None else card_meant(self.card, name)
+        if card is None:
+            assert name is not None
+            raise not_served(name, [own.id for own in self.card.with_adapters()])
+        return card, None
 
     def _slots(self, name: str | None) -> SlotUse:
         """Return the use of the slots of the model that goes by a name. Raises NotFound."""
         self._named(name)
         return slots_of(self._engine.stats)
 
-    def _heading(self, task: Generation | Pooling) -> Heading:
+    def _heading(self, task: Generation | Pooling, card: ModelCard) -> Heading:
         answer_id = f"{task.id_prefix}{uuid.uuid4().hex}"
-        return Heading(answer_id, int(time.time()), self.card.id, self._fingerprint)
+        return Heading(answer_id, int(time.time()), card.id, self._fingerprint)
 
 
 async def parse(task: Generation | Inspection | Pooling, body: object, defaults: Defaults) -> AnyCall:
@@ -252,7 +257,8 @@ def listed(
     named: Callable[[str | None], tuple[ModelCard, ModelStatus | None]],
     slots: Callable[[str | None], SlotUse],
 ) -> Listed:
-    """Return what the answer of a route that lists models is made from."""
+    """Return what the answer of a route that lists models is made from. Each adapter counts as a model."""
+    models = [(own, status) for card, status in models for own in card.with_adapters()]
     return Listed(models, named, request.match.name, request.query, request.body, slots)
 
 

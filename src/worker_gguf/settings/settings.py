@@ -148,7 +148,9 @@ class Settings(Limits, Server, Sampling, Engine, Memory, Fleet, Model):
         if self.draft_model and self.models is not None:
             raise ValueError("DRAFT_MODEL guesses for a single model, and MODELS lists several: unset one of them")
         if self.lora and self.models is not None:
-            raise ValueError("LORA has adapters of a single model, and MODELS lists several: unset one of them")
+            raise ValueError(
+                "LORA has adapters of a single model, and MODELS lists several: give each entry its own `lora`"
+            )
         read_adapters(self.lora)
         if self.draft_model and self.speculation != "auto":
             raise ValueError(

@@ -18,7 +18,7 @@ from worker_gguf.store.select import PREFERENCE, ModelFiles, by_labels
 if TYPE_CHECKING:
     from worker_gguf.store import OriginalTokenizer
 
-__all__ = ["ReadMachine", "fetch", "fetch_adapter", "fetch_draft", "find", "original_tokenizer"]
+__all__ = ["ReadMachine", "fetch", "fetch_adapter", "fetch_draft", "find", "find_adapter", "original_tokenizer"]
 
 ReadMachine = Callable[[], Machine]
 
@@ -43,6 +43,11 @@ def fetch_adapter(start: Start, machine: ReadMachine, entry: AdapterEntry) -> Lo
         return _fetch(start, machine, entry.ref, f"fetch adapter {entry.name}")
     except (ModelNotFound, DownloadError) as error:
         raise type(error)(f"The adapter {entry.name} of LORA: {error.message}") from None
+
+
+def find_adapter(settings: Settings, machine: ReadMachine, entry: AdapterEntry) -> LocalModel | None:
+    """Find an adapter of LORA on this machine without a network request. Returns None if it is not there."""
+    return _locate(settings, entry.ref, machine)
 
 
 def _fetch(start: Start, machine: ReadMachine, ref: ModelRef, phase_name: str) -> LocalModel:

@@ -98,7 +98,7 @@ def open_model(
         checks = _check(start, facts, header, local, first, checked, draft, adapters)
         engine = opening.engine(plan, opened)
         undo.callback(engine.stop)
-        service = _service(start, opening, engine, weights.report, header, local, plan)
+        service = _service(start, opening, engine, weights.report, header, local, plan, adapters)
         engine.start()
         undo.pop_all()
     return LoadedModel(
@@ -200,12 +200,14 @@ def _service(
     header: ModelHeader,
     local: LocalModel,
     plan: MemoryPlan,
+    adapters: Adapters,
 ) -> Service:
     with start.phase("service"):
         from worker_gguf.start.model_service import make_service
 
         vocabulary, conversations = opening.vocabulary(), opening.conversations()
-        return make_service(start.settings, engine, vocabulary, loaded, header, local, plan, conversations)
+        files = [adapter.local for adapter in adapters.all]
+        return make_service(start.settings, engine, vocabulary, loaded, header, local, plan, conversations, files)
 
 
 def _plan(header: ModelHeader, room: Machine, start: Start, draft: DraftModel | None) -> MemoryPlan:
