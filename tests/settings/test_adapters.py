@@ -82,4 +82,4 @@ def test_a_wrong_entry_is_named(text: str, wanted: str) -> None:
 
 def test_adapters_belong_to_one_model() -> None:
     message = refusal("a=./a.gguf", MODELS="one=org/one, two=org/two")
-    assert message == "LORA has adapters of a single model, and MODELS lists several: unset one of them."
+    assert message == "LORA has adapters of a single model, and MODELS lists several: give each entry its own `lora`."

@@ -43,7 +43,6 @@ class Found(Struct, frozen=True):
     local: LocalModel
     usage_mark: UsageMark
     need: Need
-    card: ModelCard
 
 
 class FleetModel:
@@ -64,7 +63,7 @@ class FleetModel:
         self.n_loads = 0
         self.n_unloads = 0
         self._go_on = go_on
-        self._created_s = created_s
+        self._card = _first_card(entry, created_s)
         self._finding = threading.Lock()
         self._found: Found | None = None
         self._checked: tuple[Check, ...] = ()
@@ -76,13 +75,8 @@ class FleetModel:
     @property
     def card(self) -> ModelCard:
         """The known public facts of the model: some if it is not on disk, more if it is, all if it is loaded."""
-        if self.loaded is not None:
-            return self.loaded.service.card
-        if self._found is not None:
-            return self._found.card
-        reference = self.settings.model_reference
-        aliases = () if is_private(reference) or reference == self.name else (reference,)
-        return ModelCard(self.name, self._created_s, aliases=aliases, adapters=adapter_cards(self.settings))
+        loaded = self.loaded
+        return self._card if loaded is None else loaded.service.card
 
     def look(self) -> None:
         """Find the model if its files are on disk, without a network request.
@@ -121,7 +115,7 @@ class FleetModel:
             card = replace(card, bos_text=known.bos_text, eos_text=known.eos_text)
             need = need_of(with_adapters(loaded.header, loaded.adapters.headers), self.settings)
             usage_mark = self._extended(loaded.usage_mark, loaded.local, files)
-            self._found = Found(loaded.local, usage_mark, need, card)
+            self._card, self._found = card, Found(loaded.local, usage_mark, need)
         except BaseException:
             loaded.stop()
             raise
@@ -170,24 +164,25 @@ class FleetModel:
         return Start(self.settings, gate=self._note, shares_memory=True)
 
     def _keep(self, local: LocalModel, obtain: Callable[[AdapterEntry], LocalModel | None]) -> None:
-        """Keep what is known of the model, if `obtain` returns the files of its adapters."""
+        """Keep what is known of the model. It is found if `obtain` returns the files of all its adapters."""
         settings = self.settings
         usage_mark = UsageMark(local.paths, settings.cache_dir())
         try:
+            header = read_headers(local.paths, ())
+            self._card = card = with_special_texts(card_of(settings, local, header), local, header)
             found = [obtain(entry) for entry in settings.adapters]
             adapters = [adapter for adapter in found if adapter is not None]
             if len(adapters) < len(found):
                 usage_mark.release()
                 return
-            header = read_headers(local.paths, ())
             headers = adapter_headers(settings, adapters, local, header)
-            card = with_special_texts(card_of(settings, local, header, adapters=adapters), local, header)
             need = need_of(with_adapters(header, headers), settings)
             usage_mark = self._extended(usage_mark, local, adapters)
         except BaseException:
             usage_mark.release()
             raise
-        self._found = Found(local, usage_mark, need, card)
+        self._card = replace(card, adapters=adapter_cards(settings, adapters))
+        self._found = Found(local, usage_mark, need)
 
     def _extended(self, usage_mark: UsageMark, local: LocalModel, adapters: Sequence[LocalModel]) -> UsageMark:
         """Return a mark that takes the place of that of the model, and protects its adapters, too."""
@@ -201,3 +196,10 @@ class FleetModel:
     def _note(self, phase: str, fraction: float) -> bool:
         self.progress[phase] = fraction
         return self._go_on()
+
+
+def _first_card(entry: Entry, created_s: int) -> ModelCard:
+    """Return the card of a model whose files are not known."""
+    reference = entry.settings.model_reference
+    aliases = () if is_private(reference) or reference == entry.name else (reference,)
+    return ModelCard(entry.name, created_s, aliases=aliases, adapters=adapter_cards(entry.settings))
