@@ -17,10 +17,16 @@ from tests.fleet.asking import ask, states
 from tests.fleet.conftest import several
 from tests.tiny_models import write_attention, write_encoder
 from worker_gguf.embedded import MODEL_PATH
-from worker_gguf.errors import InvalidRequest, ModelInvalid, NotFound, NotReady
+from worker_gguf.errors import InvalidRequest, ModelInvalid, ModelNotFound, NotFound, NotReady
 from worker_gguf.fleet.fleet import Fleet
+from worker_gguf.fleet.model import FleetModel
+from worker_gguf.fleet.roster import read_roster
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.service.request import Answer
+from worker_gguf.settings import Settings
+from worker_gguf.store.cache import Cache
+from worker_gguf.store.tuning import Tuning
+from worker_gguf.store.usage_marks import used_paths
 from worker_gguf.worker import Worker
 
 
@@ -123,9 +129,24 @@ async def test_an_adapter_of_another_model_fails_only_its_own_model(worker: Work
 
 
 async def test_a_model_whose_adapter_is_not_there_fails_alone(worker: Worker) -> None:
-    with pytest.raises(Exception, match=r"could not be brought up|adapter sql of LORA"):
+    with pytest.raises(ModelNotFound, match="'absent' could not be brought up"):  # the reason has a path
         await ask(worker, "absent")
     assert (await text(worker, "b:sql"))[0] == "b:sql"
+
+
+def test_the_files_of_adapters_are_protected_from_pruning_as_long_as_the_model_is_known(tmp_path: Path) -> None:
+    adapter = writer.write(tmp_path / "sql.gguf", MODEL_PATH)
+    models = json.dumps([{"alias": "a", "model": "embedded", "lora": [str(adapter)]}])
+    (entry,) = read_roster(Settings(models=models, model_cache_dir=tmp_path))
+    model = FleetModel(entry, lambda: True, 1)
+
+    def used() -> set[Path]:
+        return used_paths(Cache(tmp_path), Tuning())
+
+    model.find()
+    assert used() == {adapter.resolve()}
+    model.shut_down()
+    assert used() == set()
 
 
 async def test_a_model_that_pools_has_no_adapters(worker: Worker) -> None:

@@ -171,7 +171,8 @@ def test_what_is_wrong_is_refused_at_its_place(lora: object, message: str) -> No
 
 
 def test_an_item_of_another_type_is_refused_with_an_example() -> None:
-    for item in 0, [], True, None:
+    items: list[object] = [0, [], True, None]
+    for item in items:
         message = """must be the name of an adapter, or an object such as {"name": "a", "scale": 0.5}."""
         assert refusal([item]).message == f"Invalid 'lora.0': {message}"
 
