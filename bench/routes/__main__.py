@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench import minilm, models
-from bench.routes import dialects, embed
+from bench.routes import dialects, embed, lora
 from bench.serving.findings import Findings
 from bench.serving.servers import Setup, add_arguments
 from tools.cache import MODELS
@@ -24,7 +24,11 @@ def _embed(setup: Setup, args: argparse.Namespace) -> None:
     embed.measure(setup, embed.ensure(args.models / minilm.FOLDER, args.cache))
 
 
-PARTS: dict[str, Part] = {"dialects": _dialects, "embed": _embed}
+def _lora(setup: Setup, args: argparse.Namespace) -> None:
+    lora.measure(setup, models.ensure(models.SHAPES[args.model], args.cache))
+
+
+PARTS: dict[str, Part] = {"dialects": _dialects, "embed": _embed, "lora": _lora}
 
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:
@@ -32,7 +36,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     # No `choices`: argparse would check the empty default against them.
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default: all")
     add_arguments(parser)
-    parser.add_argument("--model", default="small", choices=models.SHAPES, help="of the part dialects")
+    parser.add_argument("--model", default="small", choices=models.SHAPES, help="of the parts dialects and lora")
     parser.add_argument("--models", type=Path, default=MODELS, help="the folder of `make models`")
     parser.add_argument("--name", default="routes", help="of the files in --results")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the figures")

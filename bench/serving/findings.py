@@ -50,6 +50,7 @@ BOUNDS = {
     "messages_ratio": Bound(0.98, at_least=True),
     "embed_ratio": Bound(0.85, at_least=True),
     "embed_over_llama_server": Bound(1.1, at_least=True),
+    "lora_over_llama_server": Bound(1, at_least=True),
     "image_tpot_ratio": Bound(2.0),
 }
 

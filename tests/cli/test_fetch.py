@@ -106,6 +106,16 @@ def test_it_fetches_every_model_that_is_listed(
     ]
 
 
+def test_it_fetches_the_adapters_of_every_model_that_is_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELS", f'[{{"model": "{REPO}:Q4_K_M", "lora": "style={REPO}/tiny-Q8_0.gguf:0.5"}}]')
+    with a_hub() as hub:
+        assert fetch(arguments(None, tmp_path), endpoint=hub.url) == 0
+    names = [Path(line).name for line in capsys.readouterr().out.splitlines()]
+    assert names == ["tiny-Q4_K_M.gguf", "tiny-Q8_0.gguf"]
+
+
 def test_models_that_are_listed_do_not_make_room_for_each_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

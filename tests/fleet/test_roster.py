@@ -72,6 +72,15 @@ def test_the_environment_holds_for_every_entry_that_does_not_say_otherwise() -> 
     assert all(entry.settings.models is None for entry in entries)
 
 
+def test_each_entry_has_its_own_adapters() -> None:
+    entries = roster(
+        '[{"model": "embedded", "alias": "a", "lora": "sql=/l/a.gguf, /l/style.gguf:0.5"}, "b=embedded",'
+        ' {"model": "embedded", "alias": "c", "LORA": ["org/sql:F16"]}]'
+    )
+    named = [[(adapter.name, adapter.scale) for adapter in entry.settings.adapters] for entry in entries]
+    assert named == [[("sql", 1.0), ("style", 0.5)], [], [("sql", 1.0)]]
+
+
 def test_a_path_or_an_address_is_named_by_its_file() -> None:
     assert [entry.name for entry in roster("/models/x.Q4.gguf, https://h/y.gguf?sig=1")] == ["x.Q4", "y"]
 
@@ -92,6 +101,7 @@ def test_a_path_or_an_address_is_named_by_its_file() -> None:
         ("[{model: embedded, api_keys: x}]", "API_KEYS is for the whole worker"),
         ("[a=embedded, {model: embedded, alias: b, n_ctx: 8k}]", "MODELS entry 2 (b): N_CTX='8k' is not valid"),
         ("[{model: embedded, n_batch: 8, n_ubatch: 16}]", "MODELS entry 1: N_UBATCH=16 exceeds N_BATCH=8"),
+        ("[a=embedded, {model: embedded, alias: b, lora: /l/1.gguf}]", "MODELS entry 2 (b): LORA entry 1 (/l/1.gguf)"),
         ("a=embedded, A=org/x:Q4_0", "MODELS entry 2 (A) has the same name as another entry"),
     ],
 )

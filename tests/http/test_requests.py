@@ -116,6 +116,13 @@ def test_wrong_method_is_405_with_allow(plain: Served, method: str, path: str, a
     assert envelope(reply)["code"] == "method_not_allowed"
 
 
+@pytest.mark.parametrize("path", ["/lora-adapters", "/v1/lora-adapters"])
+def test_the_scales_of_adapters_are_no_state_that_a_request_sets(plain: Served, path: str) -> None:
+    reply = plain.client.post(path, json=[{"id": 0, "scale": 1}])
+    assert (reply.status_code, reply.headers["allow"]) == (405, "GET")
+    assert "send lora with each request" in reply.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("path", ["/other", "/v1", "/v2/model", "/v1/chat/completions/x", "/v1/%00", "/v1//", "/docs"])
 def test_unknown_route_is_404(plain: Served, path: str) -> None:
     reply = plain.client.post(path, json=GOOD)

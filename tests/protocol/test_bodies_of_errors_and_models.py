@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from worker_gguf.errors import ContextLengthExceeded, QueueFull
-from worker_gguf.protocol.models import ModelCard, ModelStatus
+from worker_gguf.protocol.models import AdapterCard, ModelCard, ModelStatus
 from worker_gguf.protocol.openai.errors import error_body
 from worker_gguf.protocol.openai.models import MODELS, model_body
 from worker_gguf.protocol.route import Listed
@@ -33,6 +33,28 @@ def test_what_is_not_known_of_a_model_is_left_out() -> None:
         "created": 1,
         "owned_by": "worker-gguf",
         "meta": {"aliases": ["a"], "capabilities": ["completion"], "n_ctx": 4096},
+    }
+
+
+def test_an_adapter_is_a_model_with_a_parent() -> None:
+    card = ModelCard("m", 1, n_ctx=4096, aliases=("a",), size_bytes=100, adapters=(AdapterCard("sql", 0.5, 7),))
+    model, adapter = (model_body(own) for own in card.with_adapters())
+    assert model["meta"]["adapters"] == ["sql"]
+    assert not {"parent", "root"} & model.keys()
+    assert adapter == {
+        "id": "m:sql",
+        "object": "model",
+        "created": 1,
+        "owned_by": "worker-gguf",
+        "root": "m",
+        "parent": "m",
+        "meta": {
+            "aliases": ["sql", "a:sql"],
+            "capabilities": ["completion"],
+            "n_ctx": 4096,
+            "size": 7,
+            "adapter": {"name": "sql", "scale": 0.5},
+        },
     }
 
 

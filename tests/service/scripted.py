@@ -13,7 +13,7 @@ from worker_gguf.markup.call_format import CallFormat
 from worker_gguf.markup.parts import ContentParser, PartsParser
 from worker_gguf.markup.tool import Tool, ToolUse
 from worker_gguf.protocol.calls import Defaults
-from worker_gguf.protocol.models import ModelCard
+from worker_gguf.protocol.models import AdapterCard, ModelCard
 from worker_gguf.service.conversations import Conversations
 from worker_gguf.service.markups import Markups, NewMarkup
 from worker_gguf.service.service import Service
@@ -97,12 +97,13 @@ class ScriptedMarkup:
 class _Keeping(FakeRunner):
     """Keeps the requests that it opened."""
 
-    def __init__(self, answer: str) -> None:
-        super().__init__(limits(n_ctx=100_000, n_cells=200_000, n_batch=50_000), self._next)
+    def __init__(self, answer: str, n_adapters: int) -> None:
+        super().__init__(limits(n_ctx=100_000, n_cells=200_000, n_batch=50_000, n_adapters=n_adapters), self._next)
         self.requests: dict[str, GenerationRequest] = {}
         self._answer = answer
 
     def _next(self, history: Sequence[int]) -> int:
+        history = history[len(self.adapters) :]  # the fake writes a mark of each adapter before it
         n_written = len(history) - len(self._prompt_of(history))
         return SHIFT + ord(self._answer[n_written]) if n_written < len(self._answer) else EOG
 
@@ -116,10 +117,15 @@ class _Keeping(FakeRunner):
 
 @contextmanager
 def scripted_service(
-    answer: str, new_markup: NewMarkup | None = None, *, strict: bool = False, template: str = TEMPLATE
+    answer: str,
+    new_markup: NewMarkup | None = None,
+    *,
+    strict: bool = False,
+    template: str = TEMPLATE,
+    adapters: tuple[AdapterCard, ...] = (),
 ) -> Iterator[tuple[Service, dict[str, GenerationRequest]]]:
     """Yield a service that always answers so, and the requests that reach its engine, by their ids."""
-    letters, runner = Letters(), _Keeping(answer)
+    letters, runner = Letters(), _Keeping(answer, len(adapters))
     engine = engine_of(runner, Numerals(letters.piece))
     engine.start()
     try:
@@ -128,7 +134,7 @@ def scripted_service(
                 engine,
                 letters,
                 Conversations(ChatTemplates.compile(template), Markups(letters, new_markup or ScriptedMarkup())),
-                ModelCard("m", 1),
+                ModelCard("m", 1, adapters=adapters),
                 defaults=Defaults(strict=strict),
                 fingerprint="fp",
             ),

@@ -80,6 +80,10 @@ def test_a_wrong_entry_is_named(text: str, wanted: str) -> None:
     assert "secret" not in message
 
 
+def test_a_name_that_clients_of_ollama_add_is_no_name_of_an_adapter() -> None:
+    assert "which is no number and not `latest`" in refusal("Latest=./a.gguf")
+
+
 def test_adapters_belong_to_one_model() -> None:
     message = refusal("a=./a.gguf", MODELS="one=org/one, two=org/two")
-    assert message == "LORA has adapters of a single model, and MODELS lists several: unset one of them."
+    assert message == "LORA has adapters of a single model, and MODELS lists several: give each entry its own `lora`."

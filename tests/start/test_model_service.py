@@ -36,10 +36,11 @@ def test_the_fingerprint_changes_only_with_facts_that_change_answers() -> None:
         card.bos_text,
         card.eos_text,
     )
-    first = _fingerprint(settings, header, local, plan)
+    first = _fingerprint(settings, header, local, plan, ())
     # How much memory was free at this start is no part of it.
-    assert _fingerprint(settings, header, local, replace(plan, devices=(), reasons={})) == first
-    assert _fingerprint(settings, header, local, replace(plan, n_parallel=plan.n_parallel + 1)) != first
+    assert _fingerprint(settings, header, local, replace(plan, devices=(), reasons={}), ()) == first
+    assert _fingerprint(settings, header, local, replace(plan, n_parallel=plan.n_parallel + 1), ()) != first
+    assert _fingerprint(settings, header, local, plan, (local,)) != first
 
 
 def test_clients_see_no_path_and_no_address() -> None:

@@ -20,8 +20,9 @@ from worker_gguf.generation.engine import Engine
 from worker_gguf.latch import Latch
 from worker_gguf.observe.metrics import Metrics, ModelCounts
 from worker_gguf.protocol.calls import ReadyCall
-from worker_gguf.protocol.models import ModelCard, ModelStatus, SlotUse, names_meant
+from worker_gguf.protocol.models import ModelCard, ModelStatus, SlotUse, card_meant, names_meant
 from worker_gguf.protocol.route import Listing
+from worker_gguf.service.adapters import check_adapters
 from worker_gguf.service.request import Answer, Request, Stream
 from worker_gguf.service.service import check_ability, listed, not_served, parse, ready, slots_of
 from worker_gguf.service.time_limit import time_limit_s
@@ -84,6 +85,7 @@ class Fleet:
         # No model is loaded for a request that any model would refuse.
         check_ability(model.card, task)
         call = await parse(task, request.body, model.defaults)
+        check_adapters(model.card, call)
         if isinstance(call, ReadyCall) and not call.needs_model:
             return ready(call, model.card)
         account = request.account
@@ -146,13 +148,17 @@ class Fleet:
                 if model.name.lower() == meant:
                     return model
             for model in self.models.values():
-                if model.goes_by(meant):
+                if model.card.goes_by(meant):
                     return model
-        raise not_served(name, self.models)
+        for model in self.models.values():
+            if card_meant(model.card, name) is not None:
+                return model
+        raise not_served(name, [own.id for model in self.models.values() for own in model.card.with_adapters()])
 
     def _card_of(self, name: str | None) -> tuple[ModelCard, ModelStatus | None]:
         model = self._named(name)
-        return model.card, self._status(model)
+        card = None if name is None else card_meant(model.card, name)
+        return card or model.card, self._status(model)
 
     def _slots_of(self, name: str | None) -> SlotUse:
         loaded = self._named(name).loaded

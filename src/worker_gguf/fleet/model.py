@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -15,11 +16,14 @@ from worker_gguf.fleet.room import Need, need_of
 from worker_gguf.fleet.roster import Entry
 from worker_gguf.gguf import read_headers
 from worker_gguf.plan import Machine
+from worker_gguf.plan.planning import with_adapters
 from worker_gguf.protocol.models import ModelCard
+from worker_gguf.settings.adapters import AdapterEntry
+from worker_gguf.start.adapters import adapter_headers
 from worker_gguf.start.engine_start import EngineStart
-from worker_gguf.start.fetch import fetch, find
+from worker_gguf.start.fetch import fetch, fetch_adapter, find, find_adapter
 from worker_gguf.start.loaded import LoadedModel
-from worker_gguf.start.model_card import card_of, is_private, request_defaults, with_special_texts
+from worker_gguf.start.model_card import adapter_cards, card_of, is_private, request_defaults, with_special_texts
 from worker_gguf.start.open_model import open_model
 from worker_gguf.start.read_ahead import ReadAhead
 from worker_gguf.start.start import Start
@@ -39,7 +43,6 @@ class Found(Struct, frozen=True):
     local: LocalModel
     usage_mark: UsageMark
     need: Need
-    card: ModelCard
 
 
 class FleetModel:
@@ -60,7 +63,7 @@ class FleetModel:
         self.n_loads = 0
         self.n_unloads = 0
         self._go_on = go_on
-        self._created_s = created_s
+        self._card = _first_card(entry, created_s)
         self._finding = threading.Lock()
         self._found: Found | None = None
         self._checked: tuple[Check, ...] = ()
@@ -72,17 +75,8 @@ class FleetModel:
     @property
     def card(self) -> ModelCard:
         """The known public facts of the model: some if it is not on disk, more if it is, all if it is loaded."""
-        if self.loaded is not None:
-            return self.loaded.service.card
-        if self._found is not None:
-            return self._found.card
-        reference = self.settings.model_reference
-        aliases = () if is_private(reference) or reference == self.name else (reference,)
-        return ModelCard(self.name, self._created_s, aliases=aliases)
-
-    def goes_by(self, name: str) -> bool:
-        """Return whether a name is one of the model's aliases, ignoring case."""
-        return name.lower() in (alias.lower() for alias in self.card.aliases)
+        loaded = self.loaded
+        return self._card if loaded is None else loaded.service.card
 
     def look(self) -> None:
         """Find the model if its files are on disk, without a network request.
@@ -95,9 +89,9 @@ class FleetModel:
                 if self._found is not None:
                     return
                 with EngineStart() as engine_start:
-                    local = find(settings, engine_start.machine)
-                if local is not None:
-                    self._keep(local, UsageMark(local.paths, settings.cache_dir()))
+                    machine = engine_start.machine
+                    if (local := find(settings, machine)) is not None:
+                        self._keep(local, partial(find_adapter, settings, machine))
         except WorkerError as error:
             logger.warning("model cannot be read yet", extra={"model": self.name, "reason": error.message})
         except Exception:
@@ -108,19 +102,20 @@ class FleetModel:
         with self._finding:
             if self._found is None:
                 with EngineStart() as engine_start:  # it starts a process only if a quantisation must be chosen
-                    local = fetch(self._start(), engine_start.machine)
-                self._keep(local, UsageMark(local.paths, self.settings.cache_dir()))
+                    start, machine = self._start(), engine_start.machine
+                    self._keep(fetch(start, machine), partial(fetch_adapter, start, machine))
             assert self._found is not None
             return self._found
 
     def adopt(self, loaded: LoadedModel, seconds: float) -> None:
         """Take over a model that is already loaded; loading it took `seconds`. If this fails, the model is stopped."""
         try:
-            known = loaded.service.card
-            card = replace(
-                card_of(self.settings, loaded.local, loaded.header), bos_text=known.bos_text, eos_text=known.eos_text
-            )
-            self._found = Found(loaded.local, loaded.usage_mark, need_of(loaded.header, self.settings), card)
+            known, files = loaded.service.card, [adapter.local for adapter in loaded.adapters.all]
+            card = card_of(self.settings, loaded.local, loaded.header, adapters=files)
+            card = replace(card, bos_text=known.bos_text, eos_text=known.eos_text)
+            need = need_of(with_adapters(loaded.header, loaded.adapters.headers), self.settings)
+            usage_mark = self._extended(loaded.usage_mark, loaded.local, files)
+            self._card, self._found = card, Found(loaded.local, usage_mark, need)
         except BaseException:
             loaded.stop()
             raise
@@ -168,15 +163,43 @@ class FleetModel:
     def _start(self) -> Start:
         return Start(self.settings, gate=self._note, shares_memory=True)
 
-    def _keep(self, local: LocalModel, usage_mark: UsageMark) -> None:
+    def _keep(self, local: LocalModel, obtain: Callable[[AdapterEntry], LocalModel | None]) -> None:
+        """Keep what is known of the model. It is found if `obtain` returns the files of all its adapters."""
+        settings = self.settings
+        usage_mark = UsageMark(local.paths, settings.cache_dir())
         try:
             header = read_headers(local.paths, ())
-            card = with_special_texts(card_of(self.settings, local, header), local, header)
+            self._card = card = with_special_texts(card_of(settings, local, header), local, header)
+            found = [obtain(entry) for entry in settings.adapters]
+            adapters = [adapter for adapter in found if adapter is not None]
+            if len(adapters) < len(found):
+                usage_mark.release()
+                return
+            headers = adapter_headers(settings, adapters, local, header)
+            need = need_of(with_adapters(header, headers), settings)
+            usage_mark = self._extended(usage_mark, local, adapters)
         except BaseException:
             usage_mark.release()
             raise
-        self._found = Found(local, usage_mark, need_of(header, self.settings), card)
+        self._card = replace(card, adapters=adapter_cards(settings, adapters))
+        self._found = Found(local, usage_mark, need)
+
+    def _extended(self, usage_mark: UsageMark, local: LocalModel, adapters: Sequence[LocalModel]) -> UsageMark:
+        """Return a mark that takes the place of that of the model, and protects its adapters, too."""
+        if not adapters:
+            return usage_mark
+        paths = (*local.paths, *(path for adapter in adapters for path in adapter.paths))
+        extended = UsageMark(paths, self.settings.cache_dir())
+        usage_mark.release()
+        return extended
 
     def _note(self, phase: str, fraction: float) -> bool:
         self.progress[phase] = fraction
         return self._go_on()
+
+
+def _first_card(entry: Entry, created_s: int) -> ModelCard:
+    """Return the card of a model whose files are not known."""
+    reference = entry.settings.model_reference
+    aliases = () if is_private(reference) or reference == entry.name else (reference,)
+    return ModelCard(entry.name, created_s, aliases=aliases, adapters=adapter_cards(entry.settings))

@@ -20,7 +20,7 @@ __all__ = ["Entry", "read_roster"]
 
 _LIMITS: Final = {name for name in Limits.model_fields if name != "max_body_mb"}
 _PER_MODEL: Final = {"chat_template", "tokenizer"}
-_ALLOWED: Final = _PER_MODEL | _LIMITS | {*Memory.model_fields, *Engine.model_fields, *Sampling.model_fields}
+_ALLOWED: Final = {"lora"} | _PER_MODEL | _LIMITS | {*Memory.model_fields, *Engine.model_fields, *Sampling.model_fields}
 # Variables for a worker with a single model do not apply to the models of the list.
 _NOT_SHARED: Final = {*Fleet.model_fields, *Model.model_fields} - {
     "model_cache_dir",

@@ -180,7 +180,7 @@ def _refusal(request: Request, error: Exception, not_found: NotFound) -> WorkerE
     if error.status_code == 405:
         headers = dict(error.headers or {})
         allowed = headers.get("Allow", headers.get("allow", "another method"))
-        return wrong_method(request.method, allowed)
+        return wrong_method(request.method, allowed, request.scope["path"])
     return not_found if error.status_code == 404 else InvalidRequest("The request could not be read.")
 
 

@@ -40,6 +40,7 @@ MAX_INT32 = 2**31 - 1
 MAX_TEXT = 1000
 MAX_BREAKERS = 256
 MAX_BANNED = 256
+MAX_ADAPTERS = 256
 MAX_NGRAM = 1000
 LONGEST_TIMEOUT_S = 604_800
 
@@ -109,6 +110,12 @@ class Common(StrictBody):
         None, description="Requests with a lower number go first, as in vLLM."
     )
     n_probs: TopLogprobs | None = Field(None, description="The number of log-probabilities, as in llama-server.")
+    # protocol/adapters.py checks the items, so that the error names the place of a wrong one.
+    lora: str | dict[str, Any] | Annotated[list[Any], Field(max_length=MAX_ADAPTERS)] | None = Field(
+        None,
+        description="The LoRA adapters of this answer: a name, or a list of names and of objects with a `name` or an "
+        "`id`, and a `scale`; an empty list is none, as without it.",
+    )
 
     temperature: float | None = Field(None, ge=0, le=100, description="0 always takes the most likely token.")
     dynatemp_range: float | None = Field(

@@ -7,7 +7,9 @@ from typing import Any
 
 from msgspec import Struct
 
+from worker_gguf.engine.adapters import AdapterSet
 from worker_gguf.engine.request import Constraint, LineLimits, SamplingParams
+from worker_gguf.protocol.adapters import AdapterChoice
 from worker_gguf.protocol.defaults import Defaults
 from worker_gguf.protocol.models import ModelCard
 from worker_gguf.protocol.reasoning import ReasoningRequest
@@ -51,7 +53,8 @@ class Options(Struct, frozen=True):
     the prompt are returned, too. `timeout_s` counts from the arrival of the request. `ignored` has the names of
     parameters without effect. With `shows_controls`, control tokens are part of the text. With
     `shows_ids`, the answer has the ids of its tokens.
-    `constraint` is what the answer must match, and `lines` ends it at a line.
+    `constraint` is what the answer must match, and `lines` ends it at a line. `lora` are the adapters that the request
+    names, or None. `adapters` are those with which it is computed: the service finds them for its model.
     """
 
     model: str | None
@@ -76,6 +79,8 @@ class Options(Struct, frozen=True):
     shows_controls: bool = False
     shows_ids: bool = False
     lines: LineLimits | None = None
+    lora: tuple[AdapterChoice, ...] | None = None
+    adapters: AdapterSet = ()
 
 
 class ChatCall(Struct, frozen=True):

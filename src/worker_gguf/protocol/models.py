@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from worker_gguf.errors import NotFound
 from worker_gguf.protocol.defaults import Defaults
 
-__all__ = ["ModelCard", "ModelNotServed", "ModelStatus", "SlotUse", "names_meant"]
+__all__ = ["AdapterCard", "ModelCard", "ModelNotServed", "ModelStatus", "SlotUse", "card_meant", "names_meant"]
+
+
+class AdapterCard(Struct, frozen=True):
+    """The public facts of a LoRA adapter. `scale` is that of requests which name the adapter without a scale."""
+
+    name: str
+    scale: float = 1.0
+    size_bytes: int | None = None
 
 
 class ModelCard(Struct, frozen=True):
@@ -18,7 +27,9 @@ class ModelCard(Struct, frozen=True):
     `capabilities` has "completion", "embedding", "rerank" or "vision": llama-server's names if it has one.
     `chat_template` is the source of the template of conversations without tools. `bos_text` and `eos_text` are the
     texts of the first and the last token, as a template writes them; empty if the model has none. `n_parallel` is the
-    number of requests that run at the same time, and `defaults` has the defaults of requests.
+    number of requests that run at the same time, and `defaults` has the defaults of requests. `adapters` are in the
+    order of LORA. A model with one of its adapters has a card of its own, with this `adapter` and the id of its
+    `parent`.
     """
 
     id: str
@@ -39,10 +50,32 @@ class ModelCard(Struct, frozen=True):
     eos_text: str | None = None
     n_parallel: int | None = None
     defaults: Defaults = field(default_factory=Defaults)
+    adapters: tuple[AdapterCard, ...] = ()
+    adapter: AdapterCard | None = None
+    parent: str | None = None
 
     @property
     def generates(self) -> bool:
         return "completion" in self.capabilities
+
+    def goes_by(self, *names: str) -> bool:
+        """Return whether one of these names, which are in lower case, is the id or an alias."""
+        return any(own.lower() in names for own in (self.id, *self.aliases))
+
+    def with_adapters(self) -> tuple[ModelCard, ...]:
+        """Return the card, and those of the model with each of its adapters."""
+        return (self, *map(self._of, self.adapters))
+
+    def _of(self, adapter: AdapterCard) -> ModelCard:
+        return replace(
+            self,
+            id=f"{self.id}:{adapter.name}",
+            aliases=(adapter.name, *(f"{alias}:{adapter.name}" for alias in self.aliases)),
+            size_bytes=adapter.size_bytes,
+            adapters=(),
+            adapter=adapter,
+            parent=self.id,
+        )
 
 
 class ModelStatus(Struct, frozen=True):
@@ -70,6 +103,14 @@ def names_meant(name: str) -> tuple[str, ...]:
     """
     lower = name.lower()
     return tuple(dict.fromkeys((lower, lower.removesuffix(":latest"))))
+
+
+def card_meant(card: ModelCard, name: str) -> ModelCard | None:
+    """Return which of the cards of a model and its adapters goes by a name, if any. The model comes first."""
+    meant = names_meant(name)
+    if card.goes_by(*meant):
+        return card
+    return next((own for own in card.with_adapters() if own.goes_by(*meant)), None)
 
 
 class SlotUse(Struct, frozen=True):

@@ -77,7 +77,6 @@ REFUSED: Mapping[str, tuple[object, ...]] = {
     "image_data": ([],),
     "multimodal_data": _EMPTY,
     # The model and its prompt.
-    "lora": ([],),
     "lora_adapters": ([],),
     "lora_request": _EMPTY,
     "chat_template": ("",),
@@ -164,6 +163,8 @@ INSTEAD: Mapping[str, str] = {
     "cfg_scale": "Say in the system message what to avoid.",
     "grammar_lazy": "Use tools for calls.",
     "guidance_scale": "Say in the system message what to avoid.",
+    "lora_adapters": "Use lora.",
+    "lora_request": "Use lora.",
     "negative_prompt": "Say in the system message what to avoid.",
     "return_tokens_as_token_ids": "Use return_token_ids.",
     "stop_regex": "Use stop, or regex for the whole answer.",

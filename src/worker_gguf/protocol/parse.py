@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from worker_gguf.protocol.adapters import read_lora
 from worker_gguf.protocol.bodies import ChatBody, Common, CompletionBody
 from worker_gguf.protocol.calls import MAX_SEQUENCES, ChatCall, CompletionCall, Defaults, InfillCall, Options, Prompt
 from worker_gguf.protocol.constraint import read_constraint
@@ -115,7 +116,8 @@ def _infill(
 
 def _options(body: Common, top_logprobs: int | None, ignored: tuple[str, ...], defaults: Defaults) -> Options:
     constraint, unused = read_constraint(body)
-    ignored = tuple(sorted({*ignored, *unused}))
+    lora, unused_of_lora = read_lora(body.lora)
+    ignored = tuple(sorted({*ignored, *unused, *unused_of_lora}))
     if defaults.strict:
         check_strict(ignored)
     sampling, text_biases = read_sampling(body, defaults.sampling)
@@ -147,6 +149,7 @@ def _options(body: Common, top_logprobs: int | None, ignored: tuple[str, ...], d
         keeps_stop=bool(body.include_stop_str_in_output),
         shows_controls=body.skip_special_tokens is False,
         shows_ids=bool(body.return_token_ids),
+        lora=lora,
     )
 
 

@@ -175,6 +175,12 @@ def _slots() -> Listing:
     return SLOTS
 
 
+def _lora_adapters() -> Listing:
+    from worker_gguf.protocol.llama_server.listings import LORA_ADAPTERS
+
+    return LORA_ADAPTERS
+
+
 MODELS: Final = Route("GET", "/v1/models", "The models served here", _models)
 MODEL: Final = Route("GET", "/v1/models/{model_id}", "One model", _model)
 CHAT: Final = Route("POST", "/v1/chat/completions", "Answer a conversation", lambda: requests.CHAT, "chat")
@@ -204,6 +210,7 @@ RERANKING: Final = Route("POST", "/v1/reranking", "The same, at llama-server's p
 SCORE: Final = Route("POST", "/v1/score", "Compare texts", _score, "score")
 # Routes of Ollama that change which models there are.
 _FIXED_MODELS: Final = frozenset({"pull", "push", "create", "copy", "delete", "blobs"})
+LORA_ADAPTERS: Final = Route("GET", "/lora-adapters", "The adapters of a model", _lora_adapters, dialect=LLAMA_SERVER)
 # Next to llama-server's /completion stands no /completions, its other name: clients of OpenAI's API with a wrong base
 # URL ask for that, and mean /v1/completions.
 _LLAMA_SERVER: Final = (
@@ -227,6 +234,7 @@ _LLAMA_SERVER: Final = (
     Route("POST", "/apply-template", "Show the prompt of a conversation", _apply_template, dialect=LLAMA_SERVER),
     Route("GET", "/props", "The properties of a model", _props, dialect=LLAMA_SERVER),
     Route("GET", "/slots", "The state of the slots of a model", _slots, dialect=LLAMA_SERVER),
+    LORA_ADAPTERS,
 )
 ROUTES: Final = (
     *(MODELS, MODEL, CHAT, COMPLETIONS, RESPONSES, INPUT_TOKENS),
@@ -255,12 +263,14 @@ def find(method: str, path: str) -> Match:
             return Match(route, name)
     if routes:
         allowed = ", ".join(sorted(route.method for route in routes))
-        raise wrong_method(method, allowed)
+        raise wrong_method(method, allowed, path)
     raise no_such_route(path)
 
 
-def wrong_method(method: str, allowed: str) -> MethodNotAllowed:
+def wrong_method(method: str, allowed: str, path: str) -> MethodNotAllowed:
     """Return the error for a path that has other methods. `allowed` lists them."""
+    if LORA_ADAPTERS in _meant(path)[0]:
+        return MethodNotAllowed(f"This worker keeps no scales of adapters: send lora with each request. Use {allowed}.")
     return MethodNotAllowed(f"This route does not accept {method}. Use {allowed}.")
 
 

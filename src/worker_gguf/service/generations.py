@@ -97,6 +97,7 @@ def _requests(prepared: Prepared, answer_id: str, deadline_s: float | None) -> l
             thinking=prepared.thinking,
             shown=prepared.shown,
             lines=options.lines,
+            adapters=options.adapters,
         )
         for index in range(len(prompts) * options.n)
     ]

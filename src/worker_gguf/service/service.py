@@ -22,10 +22,11 @@ from worker_gguf.protocol.calls import (
     ReadyCall,
 )
 from worker_gguf.protocol.defaults import Defaults
-from worker_gguf.protocol.models import ModelCard, ModelNotServed, ModelStatus, SlotUse, names_meant
+from worker_gguf.protocol.models import ModelCard, ModelNotServed, ModelStatus, SlotUse, card_meant
 from worker_gguf.protocol.pooling.calls import PoolingCall
 from worker_gguf.protocol.rendering import Heading
 from worker_gguf.protocol.route import Generation, Inspection, Listed, Listing, Pooling, Task
+from worker_gguf.service.adapters import check_adapters, with_adapters
 from worker_gguf.service.conversations import Conversations
 from worker_gguf.service.generations import Generations
 from worker_gguf.service.inspector import PromptInspector
@@ -69,7 +70,6 @@ class Service:
         self._poolings = Poolings(engine, pairs, card, self._threads, timeout_s)
         self._defaults = defaults
         self._fingerprint = fingerprint
-        self._names = {name.lower() for name in (card.id, *card.aliases)}
 
     def settle(self) -> None:
         """Wait until no thread uses the vocabulary any more. Call it before that is freed."""
@@ -98,14 +98,17 @@ class Service:
             case Generation(), ChatCall() | CompletionCall() | InfillCall():
                 with _ending_on_error(on_ended):
                     check_ability(self.card, task)
-                    reply, options = await self._generations.submit(task, call, request, self._heading(task), on_ended)
+                    meant, call = with_adapters(self.card, call)
+                    heading = self._heading(task, meant)
+                    reply, options = await self._generations.submit(task, call, request, heading, on_ended)
                 if options.stream:
                     return Stream(reply, options.ignored)
                 return Answer(await collect(reply), options.ignored)
             case Pooling(), PoolingCall():
                 with _ending_on_error(on_ended):
                     check_ability(self.card, task)
-                    pooled = await self._poolings.submit(task, call, request, self._heading(task), on_ended)
+                    heading = self._heading(task, self.card)
+                    pooled = await self._poolings.submit(task, call, request, heading, on_ended)
                 return Answer(await self._poolings.answer(task, call, pooled), call.ignored)
         try:
             check_ability(self.card, task)
@@ -123,6 +126,7 @@ class Service:
         return answer
 
     async def _inspect(self, task: Inspection, call: InspectionCall, request: Request) -> Answer:
+        check_adapters(self.card, call)
         if call.chat is not None:
             await self._prompts.examined(call.chat)
         inspector = PromptInspector(self.card, self._prompts)
@@ -131,18 +135,20 @@ class Service:
 
     def _named(self, name: str | None) -> tuple[ModelCard, ModelStatus | None]:
         """Return the card of the model that goes by a name. Raises NotFound."""
-        if name is not None and self._names.isdisjoint(names_meant(name)):
-            raise not_served(name, [self.card.id])
-        return self.card, None
+        card = self.card if name is None else card_meant(self.card, name)
+        if card is None:
+            assert name is not None
+            raise not_served(name, [own.id for own in self.card.with_adapters()])
+        return card, None
 
     def _slots(self, name: str | None) -> SlotUse:
         """Return the use of the slots of the model that goes by a name. Raises NotFound."""
         self._named(name)
         return slots_of(self._engine.stats)
 
-    def _heading(self, task: Generation | Pooling) -> Heading:
+    def _heading(self, task: Generation | Pooling, card: ModelCard) -> Heading:
         answer_id = f"{task.id_prefix}{uuid.uuid4().hex}"
-        return Heading(answer_id, int(time.time()), self.card.id, self._fingerprint)
+        return Heading(answer_id, int(time.time()), card.id, self._fingerprint)
 
 
 async def parse(task: Generation | Inspection | Pooling, body: object, defaults: Defaults) -> AnyCall:
@@ -161,7 +167,8 @@ def listed(
     named: Callable[[str | None], tuple[ModelCard, ModelStatus | None]],
     slots: Callable[[str | None], SlotUse],
 ) -> Listed:
-    """Return what the answer of a route that lists models is made from."""
+    """Return what the answer of a route that lists models is made from. Each adapter counts as a model."""
+    models = [(own, status) for card, status in models for own in card.with_adapters()]
     return Listed(models, named, request.match.name, request.query, request.body, slots)
 
 

@@ -17,13 +17,15 @@ from worker_gguf.store.ref import EmbeddedRef, HubRef, ModelRef, PathRef, UrlRef
 __all__ = ["AdapterEntry", "read_adapters"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+# Clients of Ollama's API put this after the name of a model.
+_TAKEN: Final = ("latest",)
 # A path or a URL may have `=`, too, but not before its first `/` or `:`.
 _NAMED: Final = re.compile(r"([^=/:?]*)=(.*)", re.DOTALL)
 _SCALED: Final = re.compile(r"(.*):\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)", re.DOTALL | re.IGNORECASE)
 
 
 class AdapterEntry(Struct, frozen=True):
-    """One adapter of LORA. `scale` is that of requests which name none."""
+    """One adapter of LORA. `scale` is that of requests which name the adapter without a scale."""
 
     name: str
     ref: ModelRef
@@ -58,10 +60,10 @@ def _entry(text: str) -> AdapterEntry:
         raise ValueError("the embedded model is not an adapter")
     if name is None:
         name = _name_of(ref)
-    if not _NAME.fullmatch(name) or name.isdigit():
+    if not _NAME.fullmatch(name) or name.isdigit() or name.lower() in _TAKEN:
         raise ValueError(
             f"{name!r} cannot be the name of an adapter: write `name=reference` with a name of at most 64 letters, "
-            "digits, `.`, `_` and `-`, which is no number"
+            "digits, `.`, `_` and `-`, which is no number and not `latest`"
         )
     return AdapterEntry(name, ref, scale)
 

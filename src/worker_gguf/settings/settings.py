@@ -145,13 +145,13 @@ class Settings(Limits, Server, Sampling, Engine, Memory, Fleet, Model):
                 f"{' and '.join(sorted(map(str.upper, names_one)))} and MODELS both set the served model: set only "
                 "MODELS, whose entries have aliases and whose first entry answers requests without a model name"
             )
-        for what, is_set in (
-            ("DRAFT_MODEL guesses for", self.draft_model),
-            ("LORA has adapters of", self.lora),
-            ("MMPROJ is the projector of", self.mmproj not in ("auto", "none")),
+        for what, is_set, instead in (
+            ("DRAFT_MODEL guesses for", self.draft_model, "unset one of them"),
+            ("LORA has adapters of", self.lora, "give each entry its own `lora`"),
+            ("MMPROJ is the projector of", self.mmproj not in ("auto", "none"), "unset one of them"),
         ):
             if is_set and self.models is not None:
-                raise ValueError(f"{what} a single model, and MODELS lists several: unset one of them")
+                raise ValueError(f"{what} a single model, and MODELS lists several: {instead}")
         read_adapters(self.lora)
         if self.draft_model and self.speculation != "auto":
             raise ValueError(

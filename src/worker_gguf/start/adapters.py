@@ -13,18 +13,20 @@ from worker_gguf.errors import ModelInvalid
 from worker_gguf.gguf import ModelHeader, changed_matrix, read_header, why_no_adapter_of
 from worker_gguf.link.messages import LoadAdapter
 from worker_gguf.plan.planning import pools_for
+from worker_gguf.settings import Settings
+from worker_gguf.settings.adapters import AdapterEntry
 from worker_gguf.start.fetch import ReadMachine, fetch_adapter
 from worker_gguf.start.read_ahead import ReadAhead
 from worker_gguf.start.start import Start
 from worker_gguf.store import LocalModel, UsageMark
 
-__all__ = ["Adapter", "Adapters", "check_adapter", "find_adapters"]
+__all__ = ["Adapter", "Adapters", "adapter_headers", "check_adapter", "find_adapters"]
 
 logger = logging.getLogger(__name__)
 
 
 class Adapter(Struct, frozen=True):
-    """One adapter on disk. `scale` is that of requests which name none."""
+    """One adapter on disk. `scale` is that of requests which name it without a scale."""
 
     name: str
     scale: float
@@ -74,13 +76,10 @@ def find_adapters(start: Start, machine: ReadMachine, model: LocalModel, header:
     """
     if not start.settings.lora:
         return Adapters()
-    if pools_for(header, start.settings) is not None:
-        raise ModelInvalid(f"LORA cannot be used with {model.path.name}, which generates no text here. Unset LORA.")
+    _check_generates(start.settings, model, header)
     entries = start.settings.adapters
     found = [fetch_adapter(start, machine, entry) for entry in entries]
-    for entry, local in zip(entries, found, strict=True):
-        if len(local.paths) > 1:
-            raise ModelInvalid(f"The adapter {entry.name} of LORA has several files, and llama.cpp reads only one.")
+    _check_files(entries, found)
     paths = tuple(local.path for local in found)
     size_bytes = sum(local.size_bytes for local in found)
     ahead = ReadAhead(start, phase="adapter prefetch")
@@ -99,6 +98,23 @@ def find_adapters(start: Start, machine: ReadMachine, model: LocalModel, header:
     return Adapters(tuple(all_), ahead, adapters.usage_mark)
 
 
+def adapter_headers(
+    settings: Settings, found: Sequence[LocalModel], model: LocalModel, header: ModelHeader
+) -> list[ModelHeader]:
+    """Read and check the headers of the adapters of LORA, which are `found` on disk, for a model that is not loaded.
+
+    Raises ModelInvalid if they show that one is not an adapter for the model.
+    """
+    if not found:
+        return []
+    _check_generates(settings, model, header)
+    _check_files(settings.adapters, found)
+    headers = [read_header(local.path) for local in found]
+    for entry, local, adapter in zip(settings.adapters, found, headers, strict=True):
+        check_adapter(entry.name, adapter, local.path.name, header, model.path.name)
+    return headers
+
+
 def check_adapter(name: str, adapter: ModelHeader, file: str, model: ModelHeader, model_name: str) -> None:
     """Raise ModelInvalid if the headers show that a file is not a LoRA adapter for a model."""
     if why := why_no_adapter_of(model, adapter):
@@ -106,6 +122,17 @@ def check_adapter(name: str, adapter: ModelHeader, file: str, model: ModelHeader
             f"The adapter {name} of LORA cannot be used with {model_name}: {file} {why}. Take an adapter that was "
             "trained for this model, or remove it from LORA."
         )
+
+
+def _check_generates(settings: Settings, model: LocalModel, header: ModelHeader) -> None:
+    if pools_for(header, settings) is not None:
+        raise ModelInvalid(f"LORA cannot be used with {model.path.name}, which generates no text here. Unset LORA.")
+
+
+def _check_files(entries: Sequence[AdapterEntry], found: Sequence[LocalModel]) -> None:
+    for entry, local in zip(entries, found, strict=True):
+        if len(local.paths) > 1:
+            raise ModelInvalid(f"The adapter {entry.name} of LORA has several files, and llama.cpp reads only one.")
 
 
 def _check(adapters: Sequence[Adapter], model: LocalModel, header: ModelHeader) -> None:

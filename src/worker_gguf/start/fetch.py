@@ -27,6 +27,7 @@ __all__ = [
     "fetch_draft",
     "fetch_projector",
     "find",
+    "find_adapter",
     "original_tokenizer",
 ]
 
@@ -78,6 +79,11 @@ def fetch_projector(start: Start, machine: ReadMachine, local: LocalModel) -> Lo
     except WorkerError as error:
         logger.warning("projector could not be fetched", extra={"reason": error.message})
         return None
+
+
+def find_adapter(settings: Settings, machine: ReadMachine, entry: AdapterEntry) -> LocalModel | None:
+    """Find an adapter of LORA on this machine without a network request. Returns None if it is not there."""
+    return _locate(settings, entry.ref, machine)
 
 
 def _fetch(start: Start, machine: ReadMachine, ref: ModelRef, phase_name: str, kind: Kind = "model") -> LocalModel:

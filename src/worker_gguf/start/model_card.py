@@ -1,27 +1,37 @@
-"""Builds the public facts of a model, loaded or not: its name, aliases and numbers."""
+"""Builds the public facts of a model, loaded or not: its name, aliases, numbers and adapters."""
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
 from worker_gguf.gguf import ArrayInfo, ModelHeader, read_texts, special_ids, text_at
 from worker_gguf.gguf.pooling import served_abilities
 from worker_gguf.protocol.calls import Defaults
-from worker_gguf.protocol.models import ModelCard
+from worker_gguf.protocol.models import AdapterCard, ModelCard
 from worker_gguf.settings import Settings
 from worker_gguf.start.template_text import template_text
 from worker_gguf.store import LocalModel
 
-__all__ = ["card_of", "is_private", "names_private", "request_defaults", "with_special_texts"]
+__all__ = ["adapter_cards", "card_of", "is_private", "names_private", "request_defaults", "with_special_texts"]
 
 _PRIVATE = re.compile(r"(?<![\w./~-])(?:~?/|\.{1,2}/|https?:/)\S", re.IGNORECASE)
 
 
-def card_of(settings: Settings, local: LocalModel, header: ModelHeader, n_ctx: int | None = None) -> ModelCard:
-    """Build the card of a model. `n_ctx` is the context size of one request, which is known after planning."""
+def card_of(
+    settings: Settings,
+    local: LocalModel,
+    header: ModelHeader,
+    n_ctx: int | None = None,
+    adapters: Sequence[LocalModel] = (),
+) -> ModelCard:
+    """Build the card of a model, with the `adapters` of LORA.
+
+    `n_ctx` is the context size of one request, which is known after planning.
+    """
     reference = settings.model_reference
     name = local.repo or (reference if local.source == "embedded" else local.path.stem)
     model_id = settings.model_alias or name
@@ -41,7 +51,15 @@ def card_of(settings: Settings, local: LocalModel, header: ModelHeader, n_ctx: i
         capabilities=served_abilities(header, settings.pooling).names,
         chat_template=template_text(settings, header),
         defaults=request_defaults(settings),
+        adapters=adapter_cards(settings, adapters),
     )
+
+
+def adapter_cards(settings: Settings, found: Sequence[LocalModel] = ()) -> tuple[AdapterCard, ...]:
+    """Return the cards of the adapters of LORA, with the sizes of their files if they are `found`."""
+    sizes = [local.size_bytes for local in found] if found else [None] * len(settings.lora)
+    entries = zip(settings.adapters, sizes, strict=True)
+    return tuple(AdapterCard(entry.name, entry.scale, size_bytes) for entry, size_bytes in entries)
 
 
 def request_defaults(settings: Settings) -> Defaults:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 from msgspec import to_builtins
 from msgspec.structs import replace
@@ -35,10 +36,11 @@ def make_service(
     local: LocalModel,
     plan: MemoryPlan,
     conversations: Conversations,
+    adapters: Sequence[LocalModel] = (),
 ) -> Service:
-    """Build the service."""
+    """Build the service. `adapters` are the files of LORA."""
     bos_text = vocabulary.token_text(vocabulary.bos)
-    card = card_of(settings, local, header, plan.n_ctx)
+    card = card_of(settings, local, header, plan.n_ctx, adapters)
     return Service(
         engine,
         vocabulary,
@@ -55,7 +57,7 @@ def make_service(
             eos_text=vocabulary.token_text(vocabulary.eos),
         ),
         defaults=request_defaults(settings),
-        fingerprint=_fingerprint(settings, header, local, plan),
+        fingerprint=_fingerprint(settings, header, local, plan, adapters),
         bos_text=bos_text,
         timeout_s=settings.request_timeout_s,
         pair_template=_pair_template(header),
@@ -68,12 +70,16 @@ def _pair_template(header: ModelHeader) -> str | None:
     return template if isinstance(template, str) else None
 
 
-def _fingerprint(settings: Settings, header: ModelHeader, local: LocalModel, plan: MemoryPlan) -> str:
+def _fingerprint(
+    settings: Settings, header: ModelHeader, local: LocalModel, plan: MemoryPlan, adapters: Sequence[LocalModel]
+) -> str:
     """Return a digest of all facts that can change an answer with a fixed seed.
 
-    These are the library, the file, the placement of its layers and the shape of batches.
+    These are the library, the files, the placement of the layers and the shape of batches.
     """
     shape = {name: value for name, value in to_builtins(plan).items() if name not in _NOT_IN_FINGERPRINT}
     how = (settings.type_k, settings.type_v, settings.flash_attn, settings.rope_freq_base, settings.rope_freq_scale)
-    facts = (__version__, version(), header.name, local.size_bytes, header.quantisation, shape, how)
+    facts: tuple[object, ...] = (__version__, version(), header.name, local.size_bytes, header.quantisation, shape, how)
+    if adapters:
+        facts = (*facts, tuple((adapter.path.name, adapter.size_bytes) for adapter in adapters))
     return "fp_" + hashlib.sha256(repr(facts).encode()).hexdigest()[:12]

@@ -19,7 +19,7 @@ from worker_gguf.gguf.mtp import has_mtp_layer
 from worker_gguf.plan import Machine, MemoryPlan, Stage, left_by, left_by_projector, size_text, smaller_plan
 from worker_gguf.plan.planning import beyond_training, constraints_of, plan_for, shape_of, visible, with_adapters
 from worker_gguf.settings import Settings
-from worker_gguf.start.adapters import find_adapters
+from worker_gguf.start.adapters import Adapters, find_adapters
 from worker_gguf.start.companions import Companions
 from worker_gguf.start.draft import DraftModel
 from worker_gguf.start.engine_start import EngineStart
@@ -101,7 +101,7 @@ def open_model(
         checks = _check(start, facts, header, local, first, checked, others, plan)
         engine = opening.engine(plan, opened)
         undo.callback(engine.stop)
-        service = _service(start, opening, engine, weights.report, header, local, plan)
+        service = _service(start, opening, engine, weights.report, header, local, plan, others.adapters)
         engine.start()
         undo.pop_all()
     measured = machine, usage_mark, checks, gpu_memory
@@ -226,12 +226,14 @@ def _service(
     header: ModelHeader,
     local: LocalModel,
     plan: MemoryPlan,
+    adapters: Adapters,
 ) -> Service:
     with start.phase("service"):
         from worker_gguf.start.model_service import make_service
 
         vocabulary, conversations = opening.vocabulary(), opening.conversations()
-        return make_service(start.settings, engine, vocabulary, loaded, header, local, plan, conversations)
+        files = [adapter.local for adapter in adapters.all]
+        return make_service(start.settings, engine, vocabulary, loaded, header, local, plan, conversations, files)
 
 
 def _plan(header: ModelHeader, room: Machine, start: Start, others: Companions) -> MemoryPlan:

@@ -11,8 +11,8 @@ import pytest
 from worker_gguf.engine.request import SamplingParams
 from worker_gguf.errors import NotReady
 from worker_gguf.protocol.calls import Defaults
-from worker_gguf.protocol.llama_server.listings import PROPS, SLOTS
-from worker_gguf.protocol.models import ModelCard, ModelStatus, SlotUse
+from worker_gguf.protocol.llama_server.listings import LORA_ADAPTERS, PROPS, SLOTS
+from worker_gguf.protocol.models import AdapterCard, ModelCard, ModelStatus, SlotUse
 from worker_gguf.protocol.route import Listed
 
 CARD = ModelCard(
@@ -81,3 +81,22 @@ def test_a_client_may_ask_for_an_error_where_no_slot_is_free() -> None:
     with pytest.raises(NotReady, match="All slots are busy"):
         SLOTS.answer(listed(use=SlotUse(2, 2), query={"fail_on_no_slot": "1"})[0])
     assert SLOTS.answer(listed(use=SlotUse(2, 1), query={"fail_on_no_slot": "1"})[0])
+
+
+def test_the_adapters_have_the_scale_of_a_request_that_names_none() -> None:
+    card = ModelCard("m", 1, adapters=(AdapterCard("sql"), AdapterCard("style", 0.5)))
+    given, _ = listed(card)
+    empty = {"scale": 0.0, "task_name": "", "prompt_prefix": ""}
+    adapters = [
+        {"id": 0, "path": "sql", "name": "sql", "default_scale": 1.0, **empty},
+        {"id": 1, "path": "style", "name": "style", "default_scale": 0.5, **empty},
+    ]
+    assert LORA_ADAPTERS.answer(given) == adapters
+    assert LORA_ADAPTERS.answer(listed()[0]) == []
+
+
+def test_a_query_may_name_the_model_by_one_of_its_adapters() -> None:
+    model = ModelCard("m", 1, adapters=(AdapterCard("sql"),))
+    cards = {card.id: card for card in model.with_adapters()}
+    listing = Listed([], lambda name: (cards[name or "m"], None), None, {"model": "m:sql"}, None)
+    assert [adapter["name"] for adapter in LORA_ADAPTERS.answer(listing)] == ["sql"]

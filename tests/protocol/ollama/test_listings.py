@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from worker_gguf.errors import InvalidRequest, NotFound
-from worker_gguf.protocol.models import ModelCard, ModelNotServed, ModelStatus, names_meant
+from worker_gguf.protocol.models import AdapterCard, ModelCard, ModelNotServed, ModelStatus, names_meant
 from worker_gguf.protocol.ollama.listings import PS, SHOW, TAGS, VERSION, capabilities, listed_name, parameter_size
 from worker_gguf.protocol.route import Listed, Listing
 
@@ -152,3 +152,13 @@ def test_a_number_of_parameters_is_written_as_in_ollama(n_params: int, text: str
 def test_the_version_can_be_compared() -> None:
     numbers = [int(part) for part in asked(VERSION, (CARD, None))["version"].split(".")]
     assert numbers >= [0, 13, 4]
+
+
+def test_an_adapter_is_listed_under_its_own_name_with_its_parent() -> None:
+    cards = replace(CARD, adapters=(AdapterCard("sql", size_bytes=7),)).with_adapters()
+    model, adapter = asked(TAGS, *((card, None) for card in cards))["models"]
+    assert (adapter["name"], adapter["size"]) == ("org/chat:sql", 7)
+    assert adapter["details"] == model["details"] | {"parent_model": "org/chat"}
+    assert adapter["digest"] != model["digest"]
+    shown = asked(SHOW, (cards[1], None), body={"model": "org/chat:sql"})
+    assert shown["details"]["parent_model"] == "org/chat"

@@ -1,4 +1,4 @@
-"""The properties of a model, and the state of its slots."""
+"""The properties of a model, the state of its slots, and its LoRA adapters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from worker_gguf.protocol.llama_server.reports import sampling_settings
 from worker_gguf.protocol.models import ModelCard
 from worker_gguf.protocol.route import Listed, Listing
 
-__all__ = ["PROPS", "SLOTS"]
+__all__ = ["LORA_ADAPTERS", "PROPS", "SLOTS"]
 
 
 def _props(listed: Listed) -> dict[str, Any]:
@@ -52,6 +52,24 @@ def _slots(listed: Listed) -> list[dict[str, Any]]:
     ]
 
 
+def _lora_adapters(listed: Listed) -> list[dict[str, Any]]:
+    """Render the adapters of a model. The scale of each is that of a request which names none, so it is 0."""
+    card, _ = listed.named(listed.query.get("model") or None)
+    model = card if card.parent is None else listed.named(card.parent)[0]
+    return [
+        {
+            "id": number,
+            "path": adapter.name,  # that of the file is private
+            "scale": 0.0,
+            "task_name": "",
+            "prompt_prefix": "",
+            "name": adapter.name,
+            "default_scale": adapter.scale,
+        }
+        for number, adapter in enumerate(model.adapters)
+    ]
+
+
 def _file_name(card: ModelCard) -> str:
     """Return the name of the model's file, without its folder, which is private."""
     return next((alias for alias in card.aliases if alias.endswith(".gguf")), card.id)
@@ -59,3 +77,4 @@ def _file_name(card: ModelCard) -> str:
 
 PROPS: Final = Listing(_props)
 SLOTS: Final = Listing(_slots)
+LORA_ADAPTERS: Final = Listing(_lora_adapters)

@@ -73,6 +73,7 @@ def generation_settings(options: Options, *, has_timings: bool) -> dict[str, Any
         "n_probs": options.top_logprobs or 0,
         "grammar": constraint.grammar if constraint is not None and constraint.kind != "json_schema" else "",
         "timings_per_token": has_timings,
+        "lora": [{"id": number, "scale": scale} for number, scale in options.adapters],
     }
 
 

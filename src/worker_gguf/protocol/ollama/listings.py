@@ -102,7 +102,7 @@ def _running(card: ModelCard) -> dict[str, Any]:
 def _details(card: ModelCard) -> dict[str, Any]:
     family = card.architecture or ""
     details: dict[str, Any] = {
-        "parent_model": "",
+        "parent_model": card.parent or "",
         "format": "gguf",
         "family": family,
         "families": [family] if family else [],

@@ -23,6 +23,8 @@ def model_body(card: ModelCard, status: ModelStatus | None = None) -> dict[str, 
         "n_vocab": card.n_vocab,
         "quantization": card.quantization,
         "size": card.size_bytes,
+        "adapters": [adapter.name for adapter in card.adapters] or None,
+        "adapter": None if card.adapter is None else {"name": card.adapter.name, "scale": card.adapter.scale},
     }
     body = {
         "id": card.id,
@@ -31,6 +33,8 @@ def model_body(card: ModelCard, status: ModelStatus | None = None) -> dict[str, 
         "owned_by": card.owned_by,
         "meta": {name: value for name, value in meta.items() if value is not None},
     }
+    if card.parent is not None:  # as vLLM lists an adapter
+        body |= {"root": card.parent, "parent": card.parent}
     if status is not None:
         failed = {"failed": True, "reason": status.reason} if status.value == "failed" else {}
         body["status"] = {"value": status.value, **failed}
