@@ -24,7 +24,7 @@ from worker_gguf.engine.batch import (
     Truncate,
 )
 from worker_gguf.engine.drafter import DraftRequest, Drafts, DraftStep
-from worker_gguf.engine.image_runs import at_start_of_run, number_of
+from worker_gguf.engine.image_runs import ImageWork, at_start_of_run, number_of
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.engine.runner import Limits, SpecialTokens
 from worker_gguf.engine.slots import common_prefix
@@ -93,6 +93,7 @@ class FakeRunner:
         self._limits = limits
         self.forced = forced
         self.on_decoded: Callable[[], None] = lambda: None
+        self.image_work = ImageWork()
         self.seconds = seconds
         self.states: dict[int, list[int]] = {}
         self.saves: list[Saved] = []

@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "generation": {"engine", "errors", "latch", "link"},
     "observe": {"engine", "errors", "generation", "latch"},
     "protocol": {"", "engine", "errors", "generation", "markup"},
-    "service": {"engine", "errors", "generation", "markup", "observe", "protocol", "template"},
+    "service": {"engine", "errors", "generation", "images", "markup", "observe", "protocol", "template"},
     "start": {
         *(
             "",
@@ -48,6 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
             "errors",
             "generation",
             "gguf",
+            "images",
             "link",
             "llama",
             "observe",

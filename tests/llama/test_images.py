@@ -118,11 +118,11 @@ def test_several_images_are_answered_in_their_order(seeing: Seeing) -> None:
 
 
 def test_the_same_image_is_encoded_once(seeing: Seeing) -> None:
-    before = seeing.images.n_encoded
+    before = seeing.images.work.encoded
     pieces: list[Piece] = [[70], png(5), [71], png(5), [72]]
     ((first, _),) = asked(seeing.engine, request_of("first", pieces))
     ((again, ending),) = asked(seeing.engine, request_of("again", pieces))
-    assert seeing.images.n_encoded == before + 1
+    assert seeing.images.work.encoded == before + 1
     assert again == first
     assert ending.usage.cached_tokens == ending.usage.prompt_tokens - 1
 
@@ -240,7 +240,7 @@ def test_an_image_that_cannot_fit_is_not_encoded() -> None:
     images, _ = images_of()
     with pytest.raises(ContextLengthExceeded):
         images.prepare(request_of("long", [[5] * 25, b"x", [6] * 28]))
-    assert images.n_encoded == 0
+    assert images.work.encoded == 0
 
 
 def test_rows_that_no_request_uses_are_dropped_for_others_the_oldest_first() -> None:
@@ -253,12 +253,12 @@ def test_rows_that_no_request_uses_are_dropped_for_others_the_oldest_first() -> 
     with pytest.raises(KeyError):
         images.rows(made["a"].prompt[2])
     assert len(images.rows(made["b"].prompt[2]).values) == 10
-    assert images.n_encoded == 3
+    assert images.work.encoded == 3
     images.prepare(request_of("b again", [b"b"]))
-    assert images.n_encoded == 3
+    assert images.work.encoded == 3
     # The same image has the same ids when it must be encoded again.
     assert images.prepare(request_of("a", [b"a"])).prompt == made["a"].prompt
-    assert images.n_encoded == 4
+    assert images.work.encoded == 4
 
 
 def test_a_request_waits_while_others_use_all_the_room() -> None:
@@ -293,14 +293,14 @@ def test_a_request_that_is_cancelled_meanwhile_stops_waiting() -> None:
     wanted.set()
     thread.join(MOST_S)
     assert not thread.is_alive()
-    assert images.n_encoded == 1
+    assert images.work.encoded == 1
 
 
 def test_rows_that_see_each_other_and_do_not_fit_into_a_step_are_refused() -> None:
     images, _ = images_of(n_rows=17, is_causal=False)
     with pytest.raises(InvalidRequest, match=r"takes 17 tokens.* N_UBATCH=16"):
         images.prepare(request_of("a", [b"x"]))
-    assert images.n_encoded == 0
+    assert images.work.encoded == 0
 
 
 def test_a_cancel_while_an_image_is_encoded_frees_all_and_others_run(tmp_path: Path) -> None:
@@ -322,10 +322,10 @@ def test_a_cancel_while_an_image_is_encoded_frees_all_and_others_run(tmp_path: P
 
     assert asyncio.run(cancel()) == ["cancelled"]
     fake.gate.set()
-    wait_until(lambda: images.n_encoded == 1)
+    wait_until(lambda: images.work.encoded == 1)
     ((tokens, _),) = asked(engine, request_of("again", [b"x", [40]]))
     assert len(tokens) == N
-    assert images.n_encoded == 1
+    assert images.work.encoded == 1
     wait_until(lambda: not images._used_by)
     engine.stop()
     assert fake.is_closed

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from worker_gguf.errors import DownloadError, InvalidRequest, PayloadTooLarge
 from worker_gguf.http.binding import bind
 from worker_gguf.http.server import ServerThread
-from worker_gguf.store.public_file import _is_public, fetch_public_file
+from worker_gguf.store.public_file import fetch_public_file, is_public
 
 CONTENT = b"line\n" * 1000
 hosts: list[str] = []
@@ -144,7 +144,7 @@ async def test_a_name_is_looked_up_once_and_its_server_hears_the_name(
     ],
 )
 async def test_an_address_that_is_not_public_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not _is_public(address)
+    assert not is_public(address)
     found = [(0, 0, 0, "", ("93.184.216.34", 80)), (0, 0, 0, "", (address, 80))]  # one of several is enough
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **more: found)
     with pytest.raises(InvalidRequest, match=r"'inside\.example' is not on the public internet"):
@@ -155,12 +155,12 @@ async def test_an_address_that_is_not_public_is_refused(address: str, monkeypatc
     "address", ["93.184.216.34", "2606:4700:4700::1111", "64:ff9b::5db8:d822", "::ffff:93.184.216.34"]
 )
 def test_a_public_address_is_allowed(address: str) -> None:
-    assert _is_public(address)
+    assert is_public(address)
 
 
 async def test_a_redirect_is_checked_like_the_first_url(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     checked = iter([True, False])
-    monkeypatch.setattr("worker_gguf.store.public_file._is_public", lambda address: next(checked))
+    monkeypatch.setattr("worker_gguf.store.public_file.is_public", lambda address: next(checked))
     hosts.clear()
     with pytest.raises(InvalidRequest, match="not on the public internet"):
         await fetch(f"{url}/redirect?to=/file", may_be_private=False)

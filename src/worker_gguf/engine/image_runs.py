@@ -10,7 +10,17 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-__all__ = ["IMAGE", "MOST_ROWS", "ImageRun", "at_start_of_run", "in_one_run", "number_of", "row_ids", "row_of"]
+__all__ = [
+    "IMAGE",
+    "MOST_ROWS",
+    "ImageRun",
+    "ImageWork",
+    "at_start_of_run",
+    "in_one_run",
+    "number_of",
+    "row_ids",
+    "row_of",
+]
 
 IMAGE = -1
 """Stands in a prompt for a whole image whose rows are not known yet. No row has this id."""
@@ -32,6 +42,14 @@ class ImageRun(Struct, frozen=True):
     @property
     def end(self) -> int:
         return self.start + self.n_rows
+
+
+class ImageWork(Struct, frozen=True):
+    """What was done for the images of requests: how many were encoded, in how many seconds, and how many were kept."""
+
+    encoded: int = 0
+    reused: int = 0
+    seconds: float = 0.0
 
 
 def row_ids(number: int, n_rows: int) -> range:

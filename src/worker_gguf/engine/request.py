@@ -133,7 +133,8 @@ class GenerationRequest(Struct, frozen=True):
     All tokens, those of the prompt too, are computed with `adapters`.
 
     `images` are the files of the images for which IMAGE stands in the prompt, in order. When they are encoded,
-    the prompt has a negative id for each of their rows instead, and `runs` tells where these are.
+    the prompt has a negative id for each of their rows instead, and `runs` tells where these are. `image_params`
+    are the fields of the request's body that errors name, one for each image, if they are known.
     """
 
     id: str
@@ -156,6 +157,7 @@ class GenerationRequest(Struct, frozen=True):
     lines: LineLimits | None = None
     adapters: AdapterSet = ()
     images: tuple[bytes, ...] = ()
+    image_params: tuple[str, ...] = ()
     runs: tuple[ImageRun, ...] = ()
 
     @property

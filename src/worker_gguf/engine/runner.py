@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from worker_gguf.engine.batch import Batch, StepResult
+from worker_gguf.engine.image_runs import ImageWork
 from worker_gguf.engine.request import GenerationRequest
 
 __all__ = ["Limits", "PoolingLimits", "Runner", "SpecialTokens"]
@@ -72,6 +73,11 @@ class Runner(Protocol):
 
     @property
     def limits(self) -> Limits: ...
+
+    @property
+    def image_work(self) -> ImageWork:
+        """What was done for images so far."""
+        ...
 
     def prepare(self, request: GenerationRequest, is_wanted: Callable[[], bool]) -> GenerationRequest:
         """Do what a request with a constraint, a thinking budget or images needs before it is run. In another thread.

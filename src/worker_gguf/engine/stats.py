@@ -44,6 +44,9 @@ class EngineStats(Struct):
     mask_seconds: float = 0.0
     adapter_switches: int = 0
     switch_seconds: float = 0.0
+    images_encoded: int = 0
+    images_reused: int = 0
+    image_seconds: float = 0.0
 
     def count_batch(self, n_tokens: int) -> None:
         self.steps += 1

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from worker_gguf.engine.adapters import AdapterSet
 from worker_gguf.engine.batch import Batch, Close, Drop, Logprob, Open, StepResult
 from worker_gguf.engine.drafter import Drafter
+from worker_gguf.engine.image_runs import ImageWork
 from worker_gguf.engine.runner import Runner
 from worker_gguf.engine.scheduler import Scheduler
 from worker_gguf.engine.sequence import Sequence
@@ -76,6 +77,7 @@ class Loop:
         self._numbers: dict[str, int] = {}
         self._ids: dict[int, str] = {}
         self._adapters: AdapterSet = ()
+        self._image_work = ImageWork()
         self._begin_report()
 
     def run(self) -> None:
@@ -271,6 +273,7 @@ class Loop:
 
     def _report(self) -> Step:
         cache = self._scheduler.memory.cache
+        before, self._image_work = self._image_work, self.runner.image_work
         return Step(
             time_s=self._clock(),
             admitted_s=self._admitted_s,
@@ -295,6 +298,9 @@ class Loop:
             constrained=self._n_constrained,
             scored=self._scored,
             seen=self._seen,
+            images_encoded=self._image_work.encoded - before.encoded,
+            images_reused=self._image_work.reused - before.reused,
+            image_seconds=self._image_work.seconds - before.seconds,
             mask_seconds=self._mask_seconds,
             switched=self._has_switched,
             switch_seconds=self._switch_seconds,

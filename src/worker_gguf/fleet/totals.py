@@ -26,6 +26,9 @@ _COUNTED = (
     "mask_seconds",
     "adapter_switches",
     "switch_seconds",
+    "images_encoded",
+    "images_reused",
+    "image_seconds",
 )
 _CURRENT = ("n_slots", "n_cells", "max_queue", "busy_slots", "waiting", "held_tokens", "saved_bytes")
 

@@ -24,5 +24,8 @@ def measure(stats: EngineStats, step: Step) -> None:
     stats.mask_seconds += step.mask_seconds
     stats.adapter_switches += step.switched
     stats.switch_seconds += step.switch_seconds
+    stats.images_encoded += step.images_encoded
+    stats.images_reused += step.images_reused
+    stats.image_seconds += step.image_seconds
     stats.busy_slots, stats.waiting, stats.held_tokens = step.busy_slots, step.waiting, step.held_tokens
     stats.saved_bytes = step.saved_bytes

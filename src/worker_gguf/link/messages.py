@@ -275,7 +275,8 @@ class Step(Message, frozen=True):
     `mask_seconds`. `switched` if it computed with other LoRA adapters than the turn before, which took
     `switch_seconds`. `scored` has the log-probabilities of further tokens of prompts. `saved_bytes` is the content of
     the prompt cache. `pooled` has the numbers of inputs as little-endian 32-bit floats; these inputs end in the same
-    step. `seen` has the requests whose images are encoded, with the number of tokens of their prompts.
+    step. `seen` has the requests whose images are encoded, with the number of tokens of their prompts. Since the last
+    turn, `images_encoded` images were encoded in `image_seconds`, and the rows of `images_reused` were still there.
     """
 
     time_s: float
@@ -305,6 +306,9 @@ class Step(Message, frozen=True):
     scored: list[tuple[int, tuple[Logprob, ...]]] = []
     pooled: list[tuple[int, bytes]] = []
     seen: list[tuple[int, int]] = []
+    images_encoded: int = 0
+    images_reused: int = 0
+    image_seconds: float = 0.0
 
 
 class Logged(Message, frozen=True):

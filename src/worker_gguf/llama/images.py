@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from worker_gguf.engine.batch import Chunk
-from worker_gguf.engine.image_runs import IMAGE, ImageRun, number_of, row_ids
+from worker_gguf.engine.image_runs import IMAGE, ImageRun, ImageWork, number_of, row_ids
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.errors import ContextLengthExceeded, InvalidRequest, ModelInvalid
 from worker_gguf.images import check_content
@@ -67,8 +67,8 @@ class Images:
         self._used_by: dict[str, list[_Seen]] = {}
         self._n_bytes = 0
         self._changed = threading.Condition()
-        self.n_encoded = 0
-        """Number of images that were encoded, and not found among those that are kept."""
+        self.work = ImageWork()
+        """An image that is found among those that are kept is reused."""
 
     @property
     def is_causal(self) -> bool:
@@ -97,7 +97,7 @@ class Images:
             raise InvalidRequest("Log-probabilities of a prompt with images are not supported.", param="messages")
         tokens: list[int] = []
         runs: list[ImageRun] = []
-        images = iter(request.images)
+        images = enumerate(request.images)
         for at, token in enumerate(request.prompt):
             if token != IMAGE:
                 tokens.append(token)
@@ -105,7 +105,14 @@ class Images:
             if not is_wanted():
                 return request
             n_others = len(tokens) + len(request.prompt) - at - 1
-            for part in self._see(request.id, next(images), n_others, is_wanted):
+            number, data = next(images)
+            try:
+                parts = self._see(request.id, data, n_others, is_wanted)
+            except InvalidRequest as error:
+                if request.image_params and not isinstance(error, ContextLengthExceeded):
+                    error.param = request.image_params[number]
+                raise
+            for part in parts:
                 if isinstance(part, _Run):
                     n_rows = len(part.rows.values)
                     runs.append(ImageRun(len(tokens), n_rows, is_whole=not self.is_causal))
@@ -140,6 +147,7 @@ class Images:
             if (seen := self._seen.pop(digest, None)) is not None:
                 self._seen[digest] = seen
                 self._use(request_id, seen)
+                self.work = replace(self.work, reused=self.work.reused + 1)
                 return seen.parts
         check_content(data, name="An image", param="messages")
         with self._projector.look(data) as image:
@@ -150,13 +158,14 @@ class Images:
                 return ()
             started = time.perf_counter()
             encoded = iter(image.encode())
-            self.n_encoded += 1
-            seconds = round(time.perf_counter() - started, 3)
-            logger.info("image encoded", extra={"tokens": sum(runs), "seconds": seconds})
             parts = tuple(
                 _Run(_number(digest, i), next(encoded)) if isinstance(part, int) else part
                 for i, part in enumerate(image.parts)
             )
+        seconds = time.perf_counter() - started
+        logger.info("image encoded", extra={"tokens": sum(runs), "seconds": round(seconds, 3)})
+        work = self.work
+        self.work = replace(work, encoded=work.encoded + 1, seconds=work.seconds + seconds)
         seen = _Seen(parts)
         with self._changed:
             self._seen[digest] = seen

@@ -23,7 +23,7 @@ from worker_gguf.engine.batch import (
     StepResult,
     Truncate,
 )
-from worker_gguf.engine.image_runs import row_of
+from worker_gguf.engine.image_runs import ImageWork, row_of
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.engine.runner import Limits, SpecialTokens
 from worker_gguf.errors import EngineFailed, InvalidRequest, WorkerError
@@ -44,6 +44,7 @@ __all__ = ["LlamaRunner"]
 
 # A sequence adds at most so many tokens to a step that its grammar forces.
 _MOST_FORCED = 64
+_NO_WORK = ImageWork()
 
 
 class LlamaRunner:
@@ -98,6 +99,10 @@ class LlamaRunner:
         if self._images is None:
             raise InvalidRequest("This model cannot see images: no projector is loaded.", param="messages")
         return self._images.prepare(request, is_wanted)
+
+    @property
+    def image_work(self) -> ImageWork:
+        return _NO_WORK if self._images is None else self._images.work
 
     def forget(self, request_id: str) -> None:
         """Drop what `prepare` made for a request that will not run."""

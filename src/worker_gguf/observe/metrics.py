@@ -238,6 +238,9 @@ class _EngineCollector:
             ("mask_seconds", "Seconds computing masks of grammars, mostly during decodes", stats.mask_seconds),
             ("adapter_switches", "Steps with other LoRA adapters than the step before", stats.adapter_switches),
             ("switch_seconds", "Seconds in which llama.cpp planned for other adapters", stats.switch_seconds),
+            ("images_encoded", "Images that were encoded", stats.images_encoded),
+            ("images_reused", "Images whose rows were still there", stats.images_reused),
+            ("image_seconds", "Seconds of encoding images, beside the steps", stats.image_seconds),
             ("sample_seconds", "Seconds drawing tokens", stats.sample_seconds),
         ):
             yield CounterMetricFamily(f"worker_gguf_{name}", text, value=total)

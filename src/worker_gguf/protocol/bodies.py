@@ -221,7 +221,7 @@ class Message(StrictBody):
     """One message. Other keys (tool_calls, tool_call_id, reasoning_content, ...) reach the template."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    # protocol/messages.py checks the parts of a list, so that the error for an image can name it.
+    # protocol/messages.py checks the parts of a list, so that an error can name a wrong one.
     content: str | Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = None
     name: str | None = Field(None, max_length=256)
 

@@ -11,6 +11,7 @@ from worker_gguf.engine.adapters import AdapterSet
 from worker_gguf.engine.request import Constraint, LineLimits, SamplingParams
 from worker_gguf.protocol.adapters import AdapterChoice
 from worker_gguf.protocol.defaults import Defaults
+from worker_gguf.protocol.images import SentImage
 from worker_gguf.protocol.models import ModelCard
 from worker_gguf.protocol.reasoning import ReasoningRequest
 from worker_gguf.protocol.rendering import JsonBody
@@ -88,7 +89,8 @@ class ChatCall(Struct, frozen=True):
 
     `messages` are checked, and their calls have the form of history.py. Only the chat template uses
     `template_variables`. `before` are tokens of an earlier conversation, which the prompt continues. With
-    `holds_calls`, a streamed answer has each tool call at once, as a whole answer has.
+    `holds_calls`, a streamed answer has each tool call at once, as a whole answer has. `images` are those in the
+    messages, in their order.
     """
 
     options: Options
@@ -100,6 +102,7 @@ class ChatCall(Struct, frozen=True):
     reasoning: ReasoningRequest = ReasoningRequest()
     before: tuple[int, ...] = ()
     holds_calls: bool = False
+    images: tuple[SentImage, ...] = ()
 
     @property
     def model(self) -> str | None:

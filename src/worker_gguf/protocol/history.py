@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from worker_gguf.errors import UnsupportedParameter
+from worker_gguf.protocol.images import image_in
 from worker_gguf.protocol.validation import invalid
 
-__all__ = ["OTHER_KINDS", "check_calls", "with_calls"]
+__all__ = ["OTHER_KINDS", "check_calls", "with_calls", "without_images"]
 
 # Kinds of content parts that are no text.
 OTHER_KINDS = frozenset(
@@ -44,7 +45,7 @@ def with_calls(messages: Sequence[Message]) -> tuple[Message, ...]:
     """Return the messages with all calls as tool calls, each with an id, and all results as tool messages.
 
     A result without the id of its call gets that of the next call without a result, and one without a name gets the
-    name of its call. Each part of a result without a text becomes a text that says so.
+    name of its call. Each part of a result without a text or an image becomes a text that says so.
     """
     converted: list[Message] = []
     open_calls: dict[str, str] = {}
@@ -57,6 +58,16 @@ def with_calls(messages: Sequence[Message]) -> tuple[Message, ...]:
                 message = _result(message, open_calls)
         converted.append(message)
     return tuple(converted)
+
+
+def without_images(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Return the messages with a text that says so in the place of each image, for a model that does not see."""
+    return tuple(
+        {**message, "content": [_without_image(part) for part in content]}
+        if isinstance(content := message.get("content"), list)
+        else message
+        for message in messages
+    )
 
 
 def _check_function(param: str, function: object) -> None:
@@ -100,7 +111,7 @@ def _result(message: Message, open_calls: dict[str, str]) -> Message:
     if name is None and called:
         result["name"] = called
     if isinstance(content := message.get("content"), list):
-        result["content"] = [_text_part(part) for part in content]
+        result["content"] = [part if image_in(part) is not None else _text_part(part) for part in content]
     return result
 
 
@@ -108,5 +119,13 @@ def _text_part(part: Mapping[str, Any]) -> Mapping[str, Any]:
     kind = str(part.get("type", "unknown"))
     text = part.get("refusal" if kind == "refusal" else "text")
     if not isinstance(text, str) or kind in OTHER_KINDS:
-        text = f"[The tool returned content of type {kind[:_MAX_KIND]}, which cannot be shown here.]"
+        text = _not_shown(kind)
     return {**part, "text": text} if kind == "text" else {"type": "text", "text": text}
+
+
+def _without_image(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    return part if image_in(part) is None else {"type": "text", "text": _not_shown("image")}
+
+
+def _not_shown(kind: str) -> str:
+    return f"[The tool returned content of type {kind[:_MAX_KIND]}, which cannot be shown here.]"

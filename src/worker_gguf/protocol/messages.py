@@ -8,6 +8,7 @@ from typing import Any
 from worker_gguf.errors import UnsupportedParameter
 from worker_gguf.protocol.bodies import Message
 from worker_gguf.protocol.history import OTHER_KINDS, check_calls
+from worker_gguf.protocol.images import image_in
 from worker_gguf.protocol.validation import invalid, required
 
 __all__ = ["check_messages"]
@@ -17,7 +18,7 @@ _INSTEAD_OF_CONTENT = ("tool_calls", "function_call", "refusal", "reasoning_cont
 
 
 def check_messages(messages: Sequence[Message], raw: Sequence[Mapping[str, Any]]) -> None:
-    """Check what the types of `Message` cannot express. `raw` are the same messages as they were sent.
+    """Check what the types of `Message` cannot express. `raw` are the same messages as they were sent, with images.
 
     Raises InvalidRequest.
     """
@@ -30,7 +31,7 @@ def check_messages(messages: Sequence[Message], raw: Sequence[Mapping[str, Any]]
             raise required(param)
         # history.py replaces parts of a result that are no text, because a client cannot choose what a tool returns.
         if isinstance(message.content, list) and message.role not in ("tool", "function"):
-            for number, part in enumerate(message.content):
+            for number, part in enumerate(fields["content"]):
                 _check_part(f"{param}.{number}", part)
 
 
@@ -42,9 +43,13 @@ def _may_lack_content(message: Message, fields: Mapping[str, Any]) -> bool:
 
 def _check_part(param: str, part: Mapping[str, Any]) -> None:
     kind = part.get("type")
+    if image_in(part) is not None:
+        return
     if isinstance(kind, str) and kind in OTHER_KINDS:
-        raise UnsupportedParameter(f"Content of type '{kind}' is not supported. Send text.", param=f"{param}.type")
+        raise UnsupportedParameter(
+            f"Content of type '{kind}' is not supported. Send text or image_url.", param=f"{param}.type"
+        )
     if kind not in ("text", "refusal"):
-        raise invalid(f"{param}.type", "must be 'text'")
+        raise invalid(f"{param}.type", "must be 'text' or 'image_url'")
     if not isinstance(part.get(kind), str):
         raise invalid(f"{param}.{kind}", "must be a string")

@@ -12,6 +12,7 @@ from worker_gguf.protocol.bodies import ChatBody, Common, CompletionBody
 from worker_gguf.protocol.calls import MAX_SEQUENCES, ChatCall, CompletionCall, Defaults, InfillCall, Options, Prompt
 from worker_gguf.protocol.constraint import read_constraint
 from worker_gguf.protocol.history import with_calls
+from worker_gguf.protocol.images import images_of, with_images
 from worker_gguf.protocol.messages import check_messages
 from worker_gguf.protocol.parameters import CHAT_REFUSED, COMPLETION_REFUSED, NO_CONSTRAINTS, OF_THE_TEXT
 from worker_gguf.protocol.reasoning import ReasoningRequest, read_reasoning
@@ -31,13 +32,17 @@ def chat_call(body: Mapping[str, Any], defaults: Defaults) -> ChatCall:
     fields, sent = renamed(body)
     refuse(fields, CHAT_REFUSED, sent)
     chat = validated(ChatBody, fields, sent)
-    messages: list[Mapping[str, Any]] = fields["messages"]
+    messages = with_images(fields["messages"])
     check_messages(chat.messages, messages)
+    images = tuple(images_of(messages))
     tools, unused_tools = read_tools(chat)
     reasoning, unused_reasoning = read_reasoning(chat, sent)
     if chat.return_token_ids and reasoning.is_hidden:
         raise invalid("return_token_ids", "excludes hiding the reasoning, whose tokens it would show")
+    if chat.return_token_ids and images:
+        raise invalid("return_token_ids", "excludes images, which are no tokens")
     ignored = {*_ignored(chat, fields, CHAT_REFUSED, sent), *unused_tools, *unused_reasoning}
+    ignored |= {name for image in images for name in image.unread}
     if tools.use is not None and tools.use.is_required and chat.ignore_eos:
         raise invalid("ignore_eos", "excludes a call that is required, which says where the answer ends")
     if tools.use is not None and tools.use.is_required:  # the answer has calls and no text that could match
@@ -59,6 +64,7 @@ def chat_call(body: Mapping[str, Any], defaults: Defaults) -> ChatCall:
         continue_final_message=continues,
         tools=tools,
         reasoning=reasoning,
+        images=images,
     )
 
 

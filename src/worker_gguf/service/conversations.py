@@ -17,6 +17,7 @@ from worker_gguf.markup.tool import Tool
 from worker_gguf.protocol.calls import ChatCall
 from worker_gguf.protocol.tools import NO_TOOLS, ToolRequest
 from worker_gguf.service.answer_constraint import answer_constraint
+from worker_gguf.service.image_marks import MEDIA, ImageMarks
 from worker_gguf.service.markups import Markups
 from worker_gguf.service.parsers import parser_for
 from worker_gguf.service.stated_tools import with_calls_as_text, with_instructions
@@ -29,6 +30,7 @@ __all__ = ["Conversations", "RenderedChat"]
 class RenderedChat(Struct, frozen=True):
     """The text of a prompt, and how its answer is written.
 
+    `pieces` are the parts of the text before, between and after `images`, which are places in the call's images.
     `thinking` and `shown` are those of a GenerationRequest, and `constraint` returns what the answer must match,
     which takes a while to build. `banned` are tokens that must not be drawn. `ignored` has the names of parameters
     without effect for this template.
@@ -41,6 +43,8 @@ class RenderedChat(Struct, frozen=True):
     shown: frozenset[int]
     banned: tuple[int, ...]
     ignored: tuple[str, ...]
+    pieces: tuple[str, ...]
+    images: tuple[int, ...] = ()
 
 
 class Conversations:
@@ -66,7 +70,11 @@ class Conversations:
             # Nothing else keeps the model from calling a tool that it knows.
             return self.render(replace(call, tools=NO_TOOLS))
         variables, unmet = thinking_variables(template.shape.thinking, call)
-        text = _prompt(template, known.markup.format, call, variables)
+        marks = ImageMarks()
+        messages = marks.put(call.messages) if call.images else list(call.messages)
+        text = _prompt(template, known.markup.format, call, messages, variables)
+        pieces, images = marks.split(text) if call.images else ((text,), ())
+        text = MEDIA.join(pieces)
         # Without the beginning of an answer, what a user wrote last is no part of it.
         begun = text if _begins_answer(call, variables) else ""
         thinking, ignored = with_budget(known.markup.thinking(begun), call.reasoning, unmet)
@@ -83,6 +91,8 @@ class Conversations:
             shown=known.shown_without_tools if use is None else known.shown,
             banned=banned,
             ignored=ignored,
+            pieces=pieces,
+            images=images,
         )
 
     def examine_templates(self) -> None:
@@ -126,8 +136,14 @@ def _begins_answer(call: ChatCall, variables: Mapping[str, Any]) -> bool:
     return bool(begins or variables.get("continue_final_message", call.continue_final_message))
 
 
-def _prompt(template: ChatTemplate, call_format: CallFormat, call: ChatCall, variables: Mapping[str, Any]) -> str:
-    tools, messages = call.tools, list(call.messages)
+def _prompt(
+    template: ChatTemplate,
+    call_format: CallFormat,
+    call: ChatCall,
+    messages: list[Mapping[str, Any]],
+    variables: Mapping[str, Any],
+) -> str:
+    tools = call.tools
     knows_tools = not call_format.must_be_stated
     if not knows_tools:
         messages = with_calls_as_text(messages)

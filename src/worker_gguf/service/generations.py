@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
 from worker_gguf.engine.request import GenerationRequest, SamplingParams
 from worker_gguf.generation.engine import Engine
-from worker_gguf.protocol.calls import Call, Options
+from worker_gguf.protocol.calls import Call, ChatCall, Options
 from worker_gguf.protocol.rendering import Heading, Outline, Rendering
 from worker_gguf.protocol.route import Generation
+from worker_gguf.service.images import ImageLoader
 from worker_gguf.service.prompts import Prepared, Prompts
 from worker_gguf.service.reply import Reply
 from worker_gguf.service.request import Request
@@ -23,10 +24,13 @@ __all__ = ["Generations"]
 class Generations:
     """The answers of one model. Its methods can be called on several event loops."""
 
-    def __init__(self, engine: Engine, prompts: Prompts, threads: Threads, timeout_s: float | None) -> None:
+    def __init__(
+        self, engine: Engine, prompts: Prompts, threads: Threads, images: ImageLoader, timeout_s: float | None
+    ) -> None:
         self._engine = engine
         self._prompts = prompts
         self._threads = threads
+        self._images = images
         self._timeout_s = timeout_s
 
     async def submit(
@@ -58,9 +62,10 @@ class Generations:
         else:
             prepared, rendering = await self._threads.run(prepare)
         options = prepared.options
+        images = await self._images.load(call.images) if isinstance(call, ChatCall) else []
         account = request.account
         ends_s = deadline_s(account, options.timeout_s, self._timeout_s)
-        events = self._engine.submit(*_requests(prepared, heading.id, ends_s), on_ended=on_ended)
+        events = self._engine.submit(*_requests(prepared, images, heading.id, ends_s), on_ended=on_ended)
         rendering.progress = events.progress
         account.submitted(
             events.progress,
@@ -74,7 +79,9 @@ class Generations:
         return Reply(events, rendering, request.route.dialect, account), options
 
 
-def _requests(prepared: Prepared, answer_id: str, deadline_s: float | None) -> list[GenerationRequest]:
+def _requests(
+    prepared: Prepared, images: Sequence[bytes], answer_id: str, deadline_s: float | None
+) -> list[GenerationRequest]:
     prompts, options = prepared.prompts, prepared.options
     return [
         GenerationRequest(
@@ -98,6 +105,8 @@ def _requests(prepared: Prepared, answer_id: str, deadline_s: float | None) -> l
             shown=prepared.shown,
             lines=options.lines,
             adapters=options.adapters,
+            images=tuple(images[place] for place in prepared.images),
+            image_params=prepared.image_params,
         )
         for index in range(len(prompts) * options.n)
     ]

@@ -9,6 +9,7 @@ from typing import Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
+from worker_gguf.engine.image_runs import IMAGE
 from worker_gguf.engine.request import Thinking
 from worker_gguf.errors import ContextLengthExceeded, InvalidRequest, UnsupportedParameter
 from worker_gguf.markup.parts import ContentParser, NewParser
@@ -39,7 +40,8 @@ class Prepared(Struct, frozen=True):
     """The tokens of each prompt of a call, and its options, adapted to the model.
 
     `new_parser` creates the parser of one choice. `thinking` and `shown` are those of its GenerationRequests. With
-    `is_cut`, the prompt has less than was sent.
+    `is_cut`, the prompt has less than was sent. `images` are places in the call's images, in the order of the prompt,
+    and `image_params` are their places in the body.
     """
 
     prompts: list[tuple[int, ...]]
@@ -48,6 +50,8 @@ class Prepared(Struct, frozen=True):
     thinking: Thinking | None = None
     shown: frozenset[int] = frozenset()
     is_cut: bool = False
+    images: tuple[int, ...] = ()
+    image_params: tuple[str, ...] = ()
 
 
 class Prompts:
@@ -117,8 +121,13 @@ class Prompts:
         """Return the tokens of each prompt of a call, even if it is longer than the context. Raises a RequestError."""
         match call:
             case ChatCall():
-                text = self.prompt_text(call)
-                return [self._continued(call.before, text) if call.before else self._chat_tokens(text)]
+                if call.images:
+                    raise UnsupportedParameter(
+                        "The tokens of an image are known only when it is encoded, so a conversation with images is "
+                        "not counted. Send it without images, or to a route that generates, whose usage counts them.",
+                        param=call.images[0].param,
+                    )
+                return [self._conversation_tokens(call, self._conversations.render(call).pieces)]
             case CompletionCall():
                 return [self._completion_tokens(prompt) for prompt in call.prompts]
             case InfillCall():
@@ -144,7 +153,7 @@ class Prompts:
                 "STRICT_PARAMETERS is set. Leave it out.",
                 param=chat.ignored[0],
             )
-        tokens = self._continued(call.before, chat.text) if call.before else self._chat_tokens(chat.text)
+        tokens = self._conversation_tokens(call, chat.pieces)
         biases = dict(options.sampling.logit_bias) | dict.fromkeys(chat.banned, float("-inf"))
         prompt = self._checked(tokens, "messages", options.max_tokens)
         return Prepared(
@@ -158,17 +167,34 @@ class Prompts:
             new_parser=chat.new_parser,
             thinking=chat.thinking,
             shown=chat.shown,
+            images=chat.images,
+            image_params=tuple(call.images[place].param for place in chat.images),
         )
 
-    def _chat_tokens(self, text: str) -> tuple[int, ...]:
-        # Most templates write BOS. A second BOS would change the position of every token.
-        has_bos = bool(self._bos_text) and text.startswith(self._bos_text)
-        return self._tokens(text, add_special=not has_bos)
+    def _conversation_tokens(self, call: ChatCall, pieces: Sequence[str]) -> tuple[int, ...]:
+        """Return the tokens of a prompt whose `pieces` have images between them."""
+        first, *others = pieces
+        if call.before:  # an earlier conversation, which goes on and does not begin anew
+            self._check_known(call.before, "context")
+            tokens = call.before + self._tokens(first.removeprefix(self._bos_text), add_special=False)
+        elif others:
+            tokens = self._beginning(first)
+        else:
+            # Most templates write BOS. A second BOS would change the position of every token.
+            return self._tokens(first, add_special=not self._has_bos(first))
+        for piece in others:
+            tokens += (IMAGE, *self._tokens(piece, add_special=False))
+        return tokens
 
-    def _continued(self, before: tuple[int, ...], text: str) -> tuple[int, ...]:
-        """Return the tokens of an earlier conversation and those of a text that goes on, which does not begin anew."""
-        self._check_known(before, "context")
-        return before + self._tokens(text.removeprefix(self._bos_text), add_special=False)
+    def _beginning(self, text: str) -> tuple[int, ...]:
+        """Return the tokens of a text that begins a prompt and does not end it."""
+        bos, tokens = self._tokenizer.bos, self._tokens(text, add_special=False)
+        if bos is None or not self._tokenizer.adds_bos or self._has_bos(text):
+            return tokens
+        return (bos, *tokens)
+
+    def _has_bos(self, text: str) -> bool:
+        return bool(self._bos_text) and text.startswith(self._bos_text)
 
     def _with_token_biases(self, options: Options) -> Options:
         """Turn biases of texts into biases of their tokens, and remove ids that are not tokens of this model.

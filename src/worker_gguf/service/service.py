@@ -29,6 +29,7 @@ from worker_gguf.protocol.route import Generation, Inspection, Listed, Listing, 
 from worker_gguf.service.adapters import check_adapters, with_adapters
 from worker_gguf.service.conversations import Conversations
 from worker_gguf.service.generations import Generations
+from worker_gguf.service.images import ImageLoader, for_model
 from worker_gguf.service.inspector import PromptInspector
 from worker_gguf.service.pooling import Poolings
 from worker_gguf.service.pooling_prompts import PairTokenizer, PoolingPrompts
@@ -59,13 +60,14 @@ class Service:
         bos_text: str = "",
         timeout_s: float | None = None,
         pair_template: str | None = None,
+        images: ImageLoader | None = None,
     ) -> None:
         self.card = card
         self._engine = engine
         self._conversations = conversations
         self._prompts = Prompts(tokenizer, conversations, engine.limits.n_ctx, bos_text, defaults.strict)
         self._threads = Threads()
-        self._generations = Generations(engine, self._prompts, self._threads, timeout_s)
+        self._generations = Generations(engine, self._prompts, self._threads, images or ImageLoader(), timeout_s)
         pairs = PoolingPrompts(tokenizer, engine.limits.n_ctx, pair_template)
         self._poolings = Poolings(engine, pairs, card, self._threads, timeout_s)
         self._defaults = defaults
@@ -98,7 +100,7 @@ class Service:
             case Generation(), ChatCall() | CompletionCall() | InfillCall():
                 with _ending_on_error(on_ended):
                     check_ability(self.card, task)
-                    meant, call = with_adapters(self.card, call)
+                    meant, call = with_adapters(self.card, for_model(call, self.card))
                     heading = self._heading(task, meant)
                     reply, options = await self._generations.submit(task, call, request, heading, on_ended)
                 if options.stream:
@@ -128,6 +130,8 @@ class Service:
     async def _inspect(self, task: Inspection, call: InspectionCall, request: Request) -> Answer:
         check_adapters(self.card, call)
         if call.chat is not None:
+            call = replace(call, chat=for_model(call.chat, self.card))
+            assert call.chat is not None
             await self._prompts.examined(call.chat)
         inspector = PromptInspector(self.card, self._prompts)
         body = await self._threads.run_if_long(request.body, lambda: task.answer(call, inspector))

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator
 
+from worker_gguf.settings.domains import read_domains
 from worker_gguf.settings.group import Group
 from worker_gguf.settings.origins import read_origins
 from worker_gguf.settings.sampling import Sampling
@@ -202,8 +203,18 @@ class Limits(Group):
     max_images: int = Field(20, ge=0, le=1000, description="Images in one request")
     max_image_mb: int = Field(20, ge=1, le=1024, description="Size limit of one image, in MiB")
     max_image_mpixels: int = Field(50, ge=1, le=1000, description="Size limit of one image, in millions of pixels")
+    image_domains: tuple[str, ...] = Field(
+        (),
+        description="Hosts from which images may be fetched by URL, separated by commas; *.host is all below it, * any",
+        json_schema_extra={"expected": "hosts separated by commas, or *"},
+    )
     batch_private_urls: bool = Field(False, description="Let the URL of a batch job lead to private addresses, too")
     strict_parameters: bool = Field(False, description="Refuse parameters that have no effect here, with 400")
+
+    @field_validator("image_domains", mode="before")
+    @classmethod
+    def split_domains(cls, value: Any) -> Any:
+        return read_domains(value) if isinstance(value, str) else value
 
 
 class Platform(Group):

@@ -11,15 +11,18 @@ from msgspec.structs import replace
 from worker_gguf import __version__
 from worker_gguf.generation.engine import Engine
 from worker_gguf.gguf import ModelHeader
+from worker_gguf.images import ImageBounds
 from worker_gguf.link.messages import ModelLoaded
 from worker_gguf.llama.bindings import version
 from worker_gguf.llama.vocabulary import Vocabulary
 from worker_gguf.plan import MemoryPlan
 from worker_gguf.service.conversations import Conversations
+from worker_gguf.service.images import ImageLimits, ImageLoader
 from worker_gguf.service.service import Service
 from worker_gguf.settings import Settings
 from worker_gguf.start.model_card import card_of, request_defaults
 from worker_gguf.store import LocalModel
+from worker_gguf.store.remote_image import RemoteImages
 
 __all__ = ["make_service"]
 
@@ -61,7 +64,15 @@ def make_service(
         bos_text=bos_text,
         timeout_s=settings.request_timeout_s,
         pair_template=_pair_template(header),
+        images=_image_loader(settings),
     )
+
+
+def _image_loader(settings: Settings) -> ImageLoader:
+    max_bytes = settings.max_image_mb << 20
+    bounds = ImageBounds(max_bytes, settings.max_image_mpixels * 1_000_000)
+    remote = RemoteImages(settings.image_domains, max_bytes) if settings.image_domains else None
+    return ImageLoader(ImageLimits(settings.max_images, bounds), None if remote is None else remote.fetch)
 
 
 def _pair_template(header: ModelHeader) -> str | None:

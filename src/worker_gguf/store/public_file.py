@@ -14,15 +14,20 @@ import asyncio
 import ipaddress
 import socket
 import tempfile
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from typing import BinaryIO, Final
 
 import httpx
+from msgspec import Struct
 
 from worker_gguf.errors import DownloadError, InvalidRequest, PayloadTooLarge, WorkerError
 from worker_gguf.store.web import retry_after_s, title_of
 
-__all__ = ["fetch_public_file"]
+__all__ = ["BATCH_FILE", "LookUp", "Wanted", "fetch_public_file", "is_public", "look_up"]
+
+LookUp = Callable[[str, int], Awaitable[Sequence[str]]]
+"""Returns the addresses of a host for a port. Raises OSError or UnicodeError if it has none."""
 
 _READ_TIMEOUT_S: Final = 30.0
 _MOST_REDIRECTS: Final = 5
@@ -33,8 +38,33 @@ _PROTOCOL_ASSIGNMENTS: Final = ipaddress.ip_network("192.0.0.0/24")
 """Not public (RFC 6890), but the `ipaddress` of older Pythons takes most of it as public. Clouds have metadata here."""
 
 
+class Wanted(Struct, frozen=True):
+    """What is fetched: from which hosts, and what errors advise.
+
+    `check_host` raises the error of a host from which it may not come. `too_large` and `not_public` end the sentences
+    of these two errors. `allows_address` tells whether an address may be reached.
+    """
+
+    too_large: str
+    not_public: str
+    check_host: Callable[[str], None] = lambda host: None
+    allows_address: Callable[[str], bool] = lambda address: is_public(address)
+    look_up: LookUp = lambda host, port: look_up(host, port)
+
+
+BATCH_FILE: Final = Wanted(
+    too_large="that a job may read. Split it.",
+    not_public="Use a public URL. The operator of the worker can allow other addresses with BATCH_PRIVATE_URLS=true.",
+)
+
+
 async def fetch_public_file(
-    url: str, *, most_bytes: int, within_s: float = 300.0, may_be_private: bool = False
+    url: str,
+    *,
+    most_bytes: int,
+    within_s: float = 300.0,
+    may_be_private: bool = False,
+    wanted: Wanted = BATCH_FILE,
 ) -> BinaryIO:
     """Fetch a file of at most `most_bytes` into a temporary file that has no name, and return it.
 
@@ -50,7 +80,7 @@ async def fetch_public_file(
     file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     try:
         async with asyncio.timeout(within_s):
-            await _fetch(url, title, file, most_bytes, may_be_private=may_be_private)
+            await _fetch(url, title, file, most_bytes, wanted, may_be_private=may_be_private)
     except BaseException as error:
         with suppress(OSError):  # closing writes what is buffered, which fails again on a full disk
             file.close()
@@ -62,16 +92,18 @@ async def fetch_public_file(
     return file
 
 
-async def _fetch(url: str, title: str, file: BinaryIO, most_bytes: int, *, may_be_private: bool) -> None:
+async def _fetch(
+    url: str, title: str, file: BinaryIO, most_bytes: int, wanted: Wanted, *, may_be_private: bool
+) -> None:
     # In a thread, because the certificates are read from the disk.
-    transport = await asyncio.to_thread(_CheckedTransport, may_be_private=may_be_private)
+    transport = await asyncio.to_thread(_CheckedTransport, wanted, may_be_private=may_be_private)
     try:
         async with (
             httpx.AsyncClient(transport=transport, timeout=_READ_TIMEOUT_S, trust_env=False) as client,
             aclosing(await _response(client, url, title)) as response,
         ):
-            _check(response, title, most_bytes)
-            await _copy(response, file, title, most_bytes)
+            _check(response, title, most_bytes, wanted)
+            await _copy(response, file, title, most_bytes, wanted)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise InvalidRequest(f"{title} cannot be fetched: {error}. Check the URL.") from None
     except httpx.HTTPError as error:
@@ -91,7 +123,7 @@ async def _response(client: httpx.AsyncClient, url: str, title: str) -> httpx.Re
     raise InvalidRequest(f"{title} cannot be fetched: it has more than {_MOST_REDIRECTS} redirects. Check the URL.")
 
 
-def _check(response: httpx.Response, title: str, most_bytes: int) -> None:
+def _check(response: httpx.Response, title: str, most_bytes: int, wanted: Wanted) -> None:
     """Judge the status and the headers."""
     status = response.status_code
     if status in (408, 425, 429) or status >= 500:
@@ -109,39 +141,41 @@ def _check(response: httpx.Response, title: str, most_bytes: int) -> None:
         )
     length = response.headers.get("Content-Length", "")
     if length.isdecimal() and int(length[:20]) > most_bytes:
-        raise _too_large(title, most_bytes)
+        raise _too_large(title, most_bytes, wanted)
 
 
-async def _copy(response: httpx.Response, file: BinaryIO, title: str, most_bytes: int) -> None:
+async def _copy(response: httpx.Response, file: BinaryIO, title: str, most_bytes: int, wanted: Wanted) -> None:
     n_bytes = 0
     try:
         # Pieces of one read of the network, without decoding: a few bytes could decode to any number.
         async for piece in response.aiter_raw():
             n_bytes += len(piece)
             if n_bytes > most_bytes:
-                raise _too_large(title, most_bytes)
+                raise _too_large(title, most_bytes, wanted)
             await asyncio.to_thread(file.write, piece)
         await asyncio.to_thread(file.seek, 0)
     except OSError as error:
         raise DownloadError(f"{title} could not be stored ({error.strerror}). Make room on the disk.") from None
 
 
-def _too_large(title: str, most_bytes: int) -> WorkerError:
-    return PayloadTooLarge(f"{title} has more than the {most_bytes >> 20} MiB that a job may read. Split it.")
+def _too_large(title: str, most_bytes: int, wanted: Wanted) -> WorkerError:
+    return PayloadTooLarge(f"{title} has more than the {most_bytes >> 20} MiB {wanted.too_large}")
 
 
 class _CheckedTransport(httpx.AsyncHTTPTransport):
     """Checks where each request leads, and connects to the checked address."""
 
-    def __init__(self, *, may_be_private: bool) -> None:
+    def __init__(self, wanted: Wanted, *, may_be_private: bool) -> None:
         # Connections are kept by address, but a connection of TLS is for one name: another name needs another one.
         super().__init__(limits=httpx.Limits(max_keepalive_connections=0))
+        self._wanted = wanted
         self._may_be_private = may_be_private
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url = request.url
         if url.scheme not in ("http", "https"):
             raise InvalidRequest(f"A URL must begin with https:// or http://, not with {url.scheme[:20]!r}.")
+        self._wanted.check_host(url.host)
         address = await self._address_of(url)
         # A copy, because a redirect is relative to the URL of the request, which has the name.
         checked = httpx.Request(
@@ -155,25 +189,23 @@ class _CheckedTransport(httpx.AsyncHTTPTransport):
 
     async def _address_of(self, url: httpx.URL) -> str:
         """Look up a host. Raises InvalidRequest if it has no address, or one that a client may not reach."""
-        loop = asyncio.get_running_loop()
         try:
-            found = await loop.getaddrinfo(url.host, url.port or 443, type=socket.SOCK_STREAM)
+            addresses = await self._wanted.look_up(url.host, url.port or 443)
         except (OSError, UnicodeError):
             raise InvalidRequest(f"The host {url.host[:200]!r} is not known. Check the URL.") from None
-        addresses = [str(entry[4][0]) for entry in found]
-        if not self._may_be_private and not all(map(_is_public, addresses)):
-            raise _not_public(url.host)
+        if not self._may_be_private and not all(map(self._wanted.allows_address, addresses)):
+            what = f"The host {url.host[:200]!r} is not on the public internet."
+            raise InvalidRequest(f"{what} {self._wanted.not_public}")
         return addresses[0]
 
 
-def _not_public(host: str) -> WorkerError:
-    return InvalidRequest(
-        f"The host {host[:200]!r} is not on the public internet. Use a public URL. The operator of the worker can "
-        "allow other addresses with BATCH_PRIVATE_URLS=true."
-    )
+async def look_up(host: str, port: int) -> Sequence[str]:
+    """Ask the system for the addresses of a host."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(entry[4][0]) for entry in found]
 
 
-def _is_public(text: str) -> bool:
+def is_public(text: str) -> bool:
     """Return whether an address is on the public internet. One that contains an IPv4 address counts as that one."""
     address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv4Address):
@@ -182,5 +214,5 @@ def _is_public(text: str) -> bool:
     if address in _NAT64:
         inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     if inner is not None:
-        return _is_public(str(inner))
+        return is_public(str(inner))
     return address.is_global and address in _GLOBAL_UNICAST

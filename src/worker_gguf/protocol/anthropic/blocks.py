@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from worker_gguf.errors import UnsupportedParameter
+from worker_gguf.protocol.images import SentImage, image_of_url, image_part
 from worker_gguf.protocol.validation import invalid, required
 
-__all__ = ["Block", "Blocks", "Part", "blocks_of", "field", "image_part", "text_part"]
+__all__ = ["Block", "Blocks", "Part", "blocks_of", "field", "text_part"]
 
 Block = Mapping[str, Any]
 Part = dict[str, Any]
@@ -87,7 +88,7 @@ class Blocks:
             case "text":
                 return text_part(field(param, block, "text", str))
             case "image":
-                return image_part(param, block)
+                return image_part(_image(param, block))
             case "document":
                 return text_part(self._document(param, block))
             case "search_result":
@@ -122,21 +123,21 @@ def text_part(text: str) -> Part:
     return {"type": "text", "text": text}
 
 
-def image_part(param: str, block: Block) -> Part:
-    """Return the part of an image. Raises InvalidRequest, or UnsupportedParameter: images are not supported."""
+def _image(param: str, block: Block) -> SentImage:
+    """Return the image of a block. Raises InvalidRequest."""
     source = field(param, block, "source", dict)
     at = f"{param}.source"
     match field(at, source, "type", str):
         case "base64":
-            field(at, source, "media_type", str)
-            field(at, source, "data", str)
+            if not field(at, source, "media_type", str).lower().startswith("image/"):
+                raise invalid(f"{at}.media_type", "must begin with image/")
+            return SentImage(at, base64=field(at, source, "data", str))
         case "url":
-            field(at, source, "url", str)
+            return image_of_url(f"{at}.url", field(at, source, "url", str))
         case "file":
             raise _unsupported(f"{at}.type", "there are no uploaded files here. Send type 'base64'")
         case _:
             raise invalid(f"{at}.type", "must be 'base64' or 'url'")
-    raise _unsupported(f"{param}.type", "images are not supported. Send text")
 
 
 def field(param: str, block: Block, name: str, kind: type[Any]) -> Any:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from worker_gguf.errors import UnsupportedParameter
+from worker_gguf.protocol.images import SentImage, image_part
 from worker_gguf.protocol.validation import invalid
 
-__all__ = ["chat_messages", "chat_tools", "check_images", "ends_with_a_beginning"]
+__all__ = ["chat_messages", "chat_tools", "ends_with_a_beginning", "with_pictures"]
 
 _RENAMED = {"thinking": "reasoning_content", "tool_name": "name"}
 
@@ -30,15 +28,12 @@ def chat_tools(tools: Sequence[Fields]) -> list[dict[str, Any]]:
     ]
 
 
-def check_images(at: str, images: Sequence[str] | None) -> None:
-    """Check the images of a message or a prompt. Raises InvalidRequest, also because images are not supported yet."""
-    for number, image in enumerate(images or ()):
-        param = f"{at}.{number}"
-        try:
-            base64.b64decode(image, validate=True)
-        except (binascii.Error, ValueError):
-            raise invalid(param, "must be an image in Base64") from None
-        raise UnsupportedParameter("Images are not supported. Send text.", param=param)
+def with_pictures(at: str, images: Sequence[str] | None, text: str) -> str | list[dict[str, Any]]:
+    """Return the content of a message with images, which are in Base64. As in Ollama, they come before the text."""
+    if not images:
+        return text
+    shown = [image_part(SentImage(f"{at}.{number}", base64=image)) for number, image in enumerate(images)]
+    return [*shown, {"type": "text", "text": text}]
 
 
 def ends_with_a_beginning(messages: Sequence[Fields]) -> bool:
@@ -49,9 +44,10 @@ def ends_with_a_beginning(messages: Sequence[Fields]) -> bool:
 
 def _message(at: str, message: Fields) -> dict[str, Any]:
     given = {name: value for name, value in message.items() if value is not None}
-    check_images(f"{at}.images", given.pop("images", None))
+    images = given.pop("images", None)
     converted = {_RENAMED.get(name, name): value for name, value in given.items()}
-    converted |= {"role": given["role"].lower(), "content": given.get("content", "")}
+    content = with_pictures(f"{at}.images", images, given.get("content", ""))
+    converted |= {"role": given["role"].lower(), "content": content}
     if calls := given.get("tool_calls"):
         converted["tool_calls"] = [_call(f"{at}.tool_calls.{number}", call) for number, call in enumerate(calls)]
     return converted

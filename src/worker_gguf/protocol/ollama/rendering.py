@@ -159,13 +159,16 @@ def render_chat(call: ChatCall, outline: Outline) -> ChatRendering:
 
 
 def render_generate(call: ChatCall | CompletionCall | InfillCall, outline: Outline) -> GenerateRendering:
-    """Render the answer to one prompt. As in Ollama, one that is continued as it is has no context."""
+    """Render the answer to one prompt. As in Ollama, one that is continued as it is has no context.
+
+    Nor has one with images, which are no tokens.
+    """
     options = call.options
     return GenerateRendering(
         outline,
         options.model,
         logprobs=options.top_logprobs is not None,
-        has_context=isinstance(call, ChatCall),
+        has_context=isinstance(call, ChatCall) and not call.images,
     )
 
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from worker_gguf.errors import InvalidRequest, UnsupportedParameter
 from worker_gguf.protocol.calls import Call, ChatCall, CompletionCall, Defaults, InfillCall, ReadyCall
 from worker_gguf.protocol.ollama.bodies import OllamaChat, OllamaGenerate
-from worker_gguf.protocol.ollama.messages import chat_messages, chat_tools, check_images, ends_with_a_beginning
+from worker_gguf.protocol.ollama.messages import chat_messages, chat_tools, ends_with_a_beginning, with_pictures
 from worker_gguf.protocol.ollama.options import further_fields, read_options
 from worker_gguf.protocol.ollama.rendering import loaded_chat, loaded_generate, render_chat, render_generate
 from worker_gguf.protocol.parse import chat_call, completion_call
@@ -50,8 +50,7 @@ def parse_generate(body: object, defaults: Defaults) -> Call | ReadyCall:
     """Parse the body of POST /api/generate. Raises InvalidRequest."""
     fields = read_object(body)
     generate = validated(OllamaGenerate, fields, {})
-    check_images("images", generate.images)
-    if not generate.prompt and not generate.suffix:
+    if not generate.prompt and not generate.suffix and not generate.images:
         return _ready(fields, loaded_generate, defaults)
     common, ignored = _common(generate, fields, _GENERATE_FIELDS)
     if generate.template:
@@ -59,7 +58,8 @@ def parse_generate(body: object, defaults: Defaults) -> Call | ReadyCall:
     if generate.raw or generate.suffix:
         return _with_ignored(_completion(generate, common, ignored, defaults), ignored, defaults)
     system = [{"role": "system", "content": generate.system}] if generate.system else []
-    common["messages"] = [*system, {"role": "user", "content": generate.prompt}]
+    content = with_pictures("images", generate.images, generate.prompt or "")
+    common["messages"] = [*system, {"role": "user", "content": content}]
     call = replace(_chat(generate, common, defaults), before=tuple(generate.context or ()))
     return _with_ignored(call, ignored, defaults)
 
@@ -70,6 +70,8 @@ def _completion(
     """Parse a prompt that is continued as it is, or the text before a suffix."""
     if generate.raw and (generate.system or generate.template or generate.context):
         raise InvalidRequest("With 'raw', no template, system message or context can be used.", param="raw")
+    if generate.images:
+        raise UnsupportedParameter("Images have no place in a prompt with 'raw' or 'suffix'.", param="images")
     ignored |= {name for name in ("system", "context") if generate.suffix and getattr(generate, name)}
     if generate.think is not None:
         ignored.add("think")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from worker_gguf.errors import UnsupportedParameter
+from worker_gguf.protocol.images import image_of_url, image_part
 from worker_gguf.protocol.validation import invalid, required
 
 __all__ = ["messages_of"]
@@ -120,7 +121,7 @@ def _part(param: str, part: object) -> Message:
         case "refusal":
             return {"type": "refusal", "refusal": _text(f"{param}.refusal", part.get("refusal"))}
         case "input_image":
-            return {"type": "image_url", "image_url": _image(param, part)}
+            return _image(param, part)
         case "input_file" | "input_audio" as kind:
             raise UnsupportedParameter(f"Content of type '{kind}' is not supported. Send text.", param=f"{param}.type")
         case None:
@@ -132,9 +133,8 @@ def _part(param: str, part: object) -> Message:
 def _image(param: str, part: Item) -> Message:
     if part.get("file_id") is not None:
         raise UnsupportedParameter("This worker stores no files. Send image_url.", param=f"{param}.file_id")
-    url = _text(f"{param}.image_url", part.get("image_url"))
-    detail = part.get("detail")
-    return {"url": url} if detail is None else {"url": url, "detail": detail}
+    unread = () if part.get("detail") in (None, "auto") else (f"{param}.detail",)
+    return image_part(image_of_url(f"{param}.image_url", part.get("image_url"), unread))
 
 
 def _call(param: str, item: Item, content: str) -> tuple[str, str, str]:

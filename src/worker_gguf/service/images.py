@@ -1,0 +1,118 @@
+"""Gets the images of a request: decodes or fetches each, and refuses what must not be decoded."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from worker_gguf.errors import DownloadError, InvalidRequest, RequestError, UnsupportedParameter
+from worker_gguf.images import ImageBounds, check_content, check_image
+from worker_gguf.protocol.calls import ChatCall, CompletionCall, InfillCall
+from worker_gguf.protocol.history import without_images
+from worker_gguf.protocol.images import SentImage
+from worker_gguf.protocol.models import ModelCard
+
+__all__ = ["Fetch", "ImageLimits", "ImageLoader", "for_model"]
+
+AnyCall = TypeVar("AnyCall", bound=ChatCall | CompletionCall | InfillCall)
+
+Fetch = Callable[[str], Awaitable[bytes]]
+"""Fetches the image of a URL. Raises a RequestError or a DownloadError."""
+
+_THE_IMAGE = "The image"
+
+
+class ImageLimits(Struct, frozen=True):
+    """The limits of the images in a request: their number, and the size of each. The defaults are the settings'."""
+
+    max_images: int = 20
+    bounds: ImageBounds = ImageBounds(max_bytes=20 << 20, max_pixels=50_000_000)
+
+
+class ImageLoader:
+    """Returns the files of images. Several are fetched at once. Can be used on several event loops."""
+
+    def __init__(self, limits: ImageLimits = ImageLimits(), fetch: Fetch | None = None) -> None:  # noqa: B008 - frozen
+        self._limits = limits
+        self._fetch = fetch
+
+    async def load(self, images: Sequence[SentImage]) -> list[bytes]:
+        """Return the files of images in their order. Raises InvalidRequest, which names the place of a wrong one."""
+        if not images:
+            return []
+        if len(images) > (most := self._limits.max_images):
+            raise InvalidRequest(
+                f"The request has {len(images)} images, and at most {most} are allowed (MAX_IMAGES). Send fewer.",
+                param=images[most].param,
+            )
+        # An image that was sent twice is fetched once, and is the same file in both places.
+        sources = {(image.url, image.base64): image for image in reversed(images)}
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = {source: group.create_task(self._file(image)) for source, image in reversed(sources.items())}
+        except ExceptionGroup as failed:
+            # The first one in the conversation: those after it were cancelled, or failed in the same moment.
+            raise failed.exceptions[0] from None
+        return [tasks[image.url, image.base64].result() for image in images]
+
+    async def _file(self, image: SentImage) -> bytes:
+        fetched = await self._fetched(image) if image.url else None
+        # In a thread: to decode and to check some megabytes takes milliseconds.
+        return await asyncio.to_thread(self._checked, image, fetched)
+
+    async def _fetched(self, image: SentImage) -> bytes:
+        if self._fetch is None:
+            raise InvalidRequest(
+                "Images are not fetched from other servers here. Send the image itself as a data URL, or in Base64. "
+                "The operator of the worker can allow hosts with IMAGE_DOMAINS.",
+                param=image.param,
+            )
+        try:
+            return await self._fetch(image.url)
+        except (RequestError, DownloadError) as error:
+            raise InvalidRequest(error.message, param=image.param) from None
+
+    def _checked(self, image: SentImage, fetched: bytes | None) -> bytes:
+        bounds = self._limits.bounds
+        data = _decoded(image, bounds.max_bytes) if fetched is None else fetched
+        check_image(data, bounds, name=_THE_IMAGE, param=image.param)
+        check_content(data, name=_THE_IMAGE, param=image.param)
+        return data
+
+
+def for_model(call: AnyCall, card: ModelCard) -> AnyCall:
+    """Return the call as a model can take it.
+
+    One that does not see gets a text in the place of an image that a tool returned, because a client cannot choose what
+    a tool returns. Raises UnsupportedParameter for other images.
+    """
+    if not isinstance(call, ChatCall) or not call.images or "vision" in card.capabilities:
+        return call
+    sent = next((image for image in call.images if not image.is_returned), None)
+    if sent is None:
+        return replace(call, messages=without_images(call.messages), images=())
+    raise UnsupportedParameter(
+        f"The model {card.id!r} does not see images: it was loaded without a projector. Put its projector, a file that "
+        "is often called mmproj, beside the model, or set MMPROJ to it; or send text only.",
+        param=sent.param,
+    )
+
+
+def _decoded(image: SentImage, max_bytes: int) -> bytes:
+    text = image.base64
+    if len(text) > max_bytes * 2:  # far too long, even with line breaks
+        raise InvalidRequest(
+            f"{_THE_IMAGE} has over {max_bytes >> 20} MiB, and the largest that is decoded has {max_bytes >> 20} MiB.",
+            param=image.param,
+        )
+    try:
+        # Some tools write Base64 in lines.
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidRequest(f"{_THE_IMAGE} is not valid Base64.", param=image.param) from None
