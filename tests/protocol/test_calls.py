@@ -428,7 +428,7 @@ def test_messages_reach_the_template_as_they_are() -> None:
         ({"role": "user", "content": [{"text": "x"}]}, "messages.0.content.0.type"),
         ({"role": "user", "content": [{"type": [], "text": "x"}]}, "messages.0.content.0.type"),
         ({"role": "user", "content": [{"type": "text", "text": 5}]}, "messages.0.content.0.text"),
-        ({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, "messages.0.content.0.type"),
+        ({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, "messages.0.content.0.image_url.url"),
         ({"role": "user", "content": "x", "name": 5}, "messages.0.name"),
         ({"role": "assistant", "content": "x", "audio": {"id": "1"}}, "messages.0.audio"),
         ("x", "messages.0"),
@@ -445,10 +445,11 @@ def test_messages_must_be_a_list_that_is_not_empty(messages: Any) -> None:
     assert refused.value.param == "messages"
 
 
-def test_images_are_refused_by_their_kind() -> None:
-    error = chat_refusal({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]})
+@pytest.mark.parametrize("kind", ["image", "input_image", "video_url", "input_audio", "file"])
+def test_parts_that_are_neither_text_nor_image_url_are_refused_by_their_kind(kind: str) -> None:
+    error = chat_refusal({"role": "user", "content": [{"type": kind, kind: {"url": "x"}}]})
     assert isinstance(error, UnsupportedParameter)
-    assert "image_url" in error.message
+    assert kind in error.message
 
 
 def test_continuing_the_final_message() -> None:

@@ -61,12 +61,12 @@ def test_arguments_stay_the_text_that_the_model_wrote() -> None:
     assert read(broken)[0]["tool_calls"][0]["function"]["arguments"] == '{"zone": "America/Li'
 
 
-def test_images_of_a_tool_become_a_text_that_says_so() -> None:
-    parts = [{"type": "text", "text": "A map:"}, {"type": "image_url", "image_url": {"url": "data:"}}]
+def test_other_content_of_a_tool_becomes_a_text_that_says_so() -> None:
+    parts = [{"type": "text", "text": "A map:"}, {"type": "video_url", "video_url": {"url": "data:"}}]
     content = read(called("a"), {"role": "tool", "tool_call_id": "a", "content": parts})[1]["content"]
     assert content[0] == parts[0]
     assert content[1]["type"] == "text"
-    assert "image_url" in content[1]["text"]
+    assert "video_url" in content[1]["text"]
     with pytest.raises(InvalidRequest):
         read({"role": "user", "content": parts})
 

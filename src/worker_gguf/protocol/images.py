@@ -5,6 +5,8 @@ What is in an image is checked later, because only the model that answers knows 
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -14,7 +16,7 @@ from msgspec.structs import replace
 
 from worker_gguf.protocol.validation import invalid, required
 
-__all__ = ["SentImage", "image_in", "image_of_url", "image_part", "images_of", "with_images"]
+__all__ = ["SentImage", "image_in", "image_of_base64", "image_of_url", "image_part", "images_of", "with_images"]
 
 _DATA_URL: Final = re.compile(r"data:([^;,]*)((?:;[^;,]*)*),", re.IGNORECASE)
 _MOST_OF_HEAD: Final = 256
@@ -25,14 +27,14 @@ Message = Mapping[str, Any]
 
 
 class SentImage(Struct, frozen=True):
-    """An image as a client sent it: in Base64, or by the URL of a server, which has not been asked yet.
+    """An image as a client sent it: its file, or the URL of a server, which has not been asked yet.
 
     `param` is its place in the body, in the names of the dialect, and `unread` are the places of what has no effect.
     It `is_returned` if a tool returned it.
     """
 
     param: str
-    base64: str = ""
+    data: bytes = b""
     url: str = ""
     unread: tuple[str, ...] = ()
     is_returned: bool = False
@@ -42,6 +44,15 @@ class SentImage(Struct, frozen=True):
         return f"SentImage({self.param!r})"
 
 
+def image_of_base64(param: str, text: str, unread: tuple[str, ...] = ()) -> SentImage:
+    """Return the image of a text in Base64. Raises InvalidRequest."""
+    try:
+        # Some tools write Base64 in lines.
+        return SentImage(param, base64.b64decode("".join(text.split()), validate=True), unread=unread)
+    except (binascii.Error, ValueError):
+        raise invalid(param, "must be an image in Base64") from None
+
+
 def image_of_url(param: str, url: object, unread: tuple[str, ...] = ()) -> SentImage:
     """Return the image of a data URL, or of the URL of a server. Raises InvalidRequest."""
     if url is None:
@@ -49,7 +60,7 @@ def image_of_url(param: str, url: object, unread: tuple[str, ...] = ()) -> SentI
     if not isinstance(url, str):
         raise invalid(param, "must be a text: a data URL, or a URL that begins with https:// or http://")
     if url[:5].lower() == "data:":
-        return SentImage(param, base64=_content(param, url), unread=unread)
+        return image_of_base64(param, _content(param, url), unread)
     if url[:8].lower().startswith(("https://", "http://")):
         return SentImage(param, url=url, unread=unread)
     raise invalid(param, "must be a data URL, or begin with https:// or http://")

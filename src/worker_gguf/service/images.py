@@ -1,10 +1,8 @@
-"""Gets the images of a request: decodes or fetches each, and refuses what must not be decoded."""
+"""Gets the files of the images in a request, and refuses what must not be decoded."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -24,8 +22,6 @@ AnyCall = TypeVar("AnyCall", bound=ChatCall | CompletionCall | InfillCall)
 
 Fetch = Callable[[str], Awaitable[bytes]]
 """Fetches the image of a URL. Raises a RequestError or a DownloadError."""
-
-_THE_IMAGE = "The image"
 
 
 class ImageLimits(Struct, frozen=True):
@@ -52,19 +48,20 @@ class ImageLoader:
                 param=images[most].param,
             )
         # An image that was sent twice is fetched once, and is the same file in both places.
-        sources = {(image.url, image.base64): image for image in reversed(images)}
+        sources = {(image.url, image.data): image for image in reversed(images)}
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = {source: group.create_task(self._file(image)) for source, image in reversed(sources.items())}
         except ExceptionGroup as failed:
             # The first one in the conversation: those after it were cancelled, or failed in the same moment.
             raise failed.exceptions[0] from None
-        return [tasks[image.url, image.base64].result() for image in images]
+        return [tasks[image.url, image.data].result() for image in images]
 
     async def _file(self, image: SentImage) -> bytes:
-        fetched = await self._fetched(image) if image.url else None
-        # In a thread: to decode and to check some megabytes takes milliseconds.
-        return await asyncio.to_thread(self._checked, image, fetched)
+        data = await self._fetched(image) if image.url else image.data
+        # In a thread: to check some megabytes takes milliseconds.
+        await asyncio.to_thread(self._check, image, data)
+        return data
 
     async def _fetched(self, image: SentImage) -> bytes:
         if self._fetch is None:
@@ -78,12 +75,9 @@ class ImageLoader:
         except (RequestError, DownloadError) as error:
             raise InvalidRequest(error.message, param=image.param) from None
 
-    def _checked(self, image: SentImage, fetched: bytes | None) -> bytes:
-        bounds = self._limits.bounds
-        data = _decoded(image, bounds.max_bytes) if fetched is None else fetched
-        check_image(data, bounds, name=_THE_IMAGE, param=image.param)
-        check_content(data, name=_THE_IMAGE, param=image.param)
-        return data
+    def _check(self, image: SentImage, data: bytes) -> None:
+        check_image(data, self._limits.bounds, param=image.param)
+        check_content(data, param=image.param)
 
 
 def for_model(call: AnyCall, card: ModelCard) -> AnyCall:
@@ -102,17 +96,3 @@ def for_model(call: AnyCall, card: ModelCard) -> AnyCall:
         "is often called mmproj, beside the model, or set MMPROJ to it; or send text only.",
         param=sent.param,
     )
-
-
-def _decoded(image: SentImage, max_bytes: int) -> bytes:
-    text = image.base64
-    if len(text) > max_bytes * 2:  # far too long, even with line breaks
-        raise InvalidRequest(
-            f"{_THE_IMAGE} has over {max_bytes >> 20} MiB, and the largest that is decoded has {max_bytes >> 20} MiB.",
-            param=image.param,
-        )
-    try:
-        # Some tools write Base64 in lines.
-        return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidRequest(f"{_THE_IMAGE} is not valid Base64.", param=image.param) from None

@@ -18,7 +18,7 @@ RESULT = {"type": "tool_result", "tool_use_id": "t1", "content": "found"}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
 FIND = {"name": "find", "description": "Find it.", "input_schema": SCHEMA}
 EPHEMERAL = {"type": "ephemeral"}
-PNG = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
+PNG: dict[str, Any] = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
 
 
 def parsed(**fields: Any) -> ChatCall:
@@ -132,7 +132,6 @@ def test_the_content_of_a_result(changes: dict[str, Any], content: object) -> No
 @pytest.mark.parametrize(
     "block",
     [
-        PNG,
         {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "aGk="}},
         {"type": "browser_state", "tabs": []},
     ],
@@ -324,7 +323,12 @@ def shown(*blocks: Any) -> dict[str, Any]:
         (shown({"type": "text", "text": 3}), "messages.0.content.0.text"),
         (shown({"type": "video"}), "messages.0.content.0.type"),
         (shown(CALL), "messages.0.content.0.type"),
-        (shown(PNG), "messages.0.content.0.type"),
+        (shown({"type": "image", "source": {**PNG["source"], "data": "?"}}), "messages.0.content.0.source.data"),
+        (
+            shown({"type": "image", "source": {**PNG["source"], "media_type": "text/plain"}}),
+            "messages.0.content.0.source.media_type",
+        ),
+        (shown({"type": "image", "source": {"type": "url", "url": "ftp://a"}}), "messages.0.content.0.source.url"),
         (shown({"type": "image"}), "messages.0.content.0.source"),
         (shown({"type": "image", "source": {"type": "base64"}}), "messages.0.content.0.source.media_type"),
         (shown({"type": "image", "source": {"type": "file", "file_id": "x"}}), "messages.0.content.0.source.type"),

@@ -196,15 +196,11 @@ def test_a_raw_prompt_is_a_completion() -> None:
             generate(raw=True, **field)
 
 
-def test_images_are_refused_by_name() -> None:
-    image = base64.b64encode(b"PNG").decode()
-    for parse, body, param in (
-        (parse_chat, {"messages": [{**HELLO, "images": [image]}]}, "messages.0.images.0"),
-        (parse_generate, {"prompt": "a", "images": [image]}, "images.0"),
-    ):
-        with pytest.raises(UnsupportedParameter) as caught:
-            parse(body, Defaults())
-        assert caught.value.param == param
+@pytest.mark.parametrize("more", [{"raw": True}, {"suffix": "b"}])
+def test_images_have_no_place_in_a_prompt_without_a_conversation(more: dict[str, Any]) -> None:
+    with pytest.raises(UnsupportedParameter) as caught:
+        generate(images=[base64.b64encode(b"PNG").decode()], **more)
+    assert caught.value.param == "images"
 
 
 def test_what_has_no_place_in_an_answer_is_named_as_ignored() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from worker_gguf.errors import UnsupportedParameter
-from worker_gguf.protocol.images import SentImage, image_of_url, image_part
+from worker_gguf.protocol.images import SentImage, image_of_base64, image_of_url, image_part
 from worker_gguf.protocol.validation import invalid, required
 
 __all__ = ["Block", "Blocks", "Part", "blocks_of", "field", "text_part"]
@@ -131,7 +131,7 @@ def _image(param: str, block: Block) -> SentImage:
         case "base64":
             if not field(at, source, "media_type", str).lower().startswith("image/"):
                 raise invalid(f"{at}.media_type", "must begin with image/")
-            return SentImage(at, base64=field(at, source, "data", str))
+            return image_of_base64(f"{at}.data", field(at, source, "data", str))
         case "url":
             return image_of_url(f"{at}.url", field(at, source, "url", str))
         case "file":

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from worker_gguf.protocol.images import SentImage, image_part
+from worker_gguf.protocol.images import image_of_base64, image_part
 from worker_gguf.protocol.validation import invalid
 
 __all__ = ["chat_messages", "chat_tools", "ends_with_a_beginning", "with_pictures"]
@@ -32,7 +32,7 @@ def with_pictures(at: str, images: Sequence[str] | None, text: str) -> str | lis
     """Return the content of a message with images, which are in Base64. As in Ollama, they come before the text."""
     if not images:
         return text
-    shown = [image_part(SentImage(f"{at}.{number}", base64=image)) for number, image in enumerate(images)]
+    shown = [image_part(image_of_base64(f"{at}.{number}", image)) for number, image in enumerate(images)]
     return [*shown, {"type": "text", "text": text}]
 
 
