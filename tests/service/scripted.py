@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from msgspec.structs import replace
+
 from tests.fakes import EOG, FakeRunner, limits
 from tests.scripted_parser import ScriptedParser
 from tests.threaded_link import Numerals, engine_of
+from worker_gguf.engine.image_runs import IMAGE, ImageRun, row_ids
 from worker_gguf.engine.request import Constraint, GenerationRequest, Thinking
 from worker_gguf.markup.call_format import CallFormat
 from worker_gguf.markup.parts import ContentParser, PartsParser
@@ -15,6 +18,7 @@ from worker_gguf.markup.tool import Tool, ToolUse
 from worker_gguf.protocol.calls import Defaults
 from worker_gguf.protocol.models import AdapterCard, ModelCard
 from worker_gguf.service.conversations import Conversations
+from worker_gguf.service.images import ImageLoader
 from worker_gguf.service.markups import Markups, NewMarkup
 from worker_gguf.service.service import Service
 from worker_gguf.template.chat_template import ChatTemplates
@@ -101,6 +105,7 @@ class _Keeping(FakeRunner):
         super().__init__(limits(n_ctx=100_000, n_cells=200_000, n_batch=50_000, n_adapters=n_adapters), self._next)
         self.requests: dict[str, GenerationRequest] = {}
         self._answer = answer
+        self.preparing = self._see
 
     def _next(self, history: Sequence[int]) -> int:
         history = history[len(self.adapters) :]  # the fake writes a mark of each adapter before it
@@ -110,9 +115,23 @@ class _Keeping(FakeRunner):
     def _prompt_of(self, history: Sequence[int]) -> tuple[int, ...]:
         for request in self.open.values():
             if tuple(history[: len(request.prompt)]) == request.prompt:
-                self.requests[request.id] = request
+                self.requests.setdefault(request.id, request)
                 return request.prompt
         raise AssertionError("no open request has this prompt")
+
+    def _see(self, request: GenerationRequest) -> GenerationRequest:
+        """Put two rows in the place of each image, as an encoder does."""
+        if request.images:
+            self.requests[request.id] = request
+        tokens: list[int] = []
+        runs: list[ImageRun] = []
+        for token in request.prompt:
+            if token == IMAGE:
+                runs.append(ImageRun(len(tokens), 2))
+                tokens += row_ids(len(runs), 2)
+            else:
+                tokens.append(token)
+        return replace(request, prompt=tuple(tokens), images=(), runs=tuple(runs))
 
 
 @contextmanager
@@ -123,6 +142,8 @@ def scripted_service(
     strict: bool = False,
     template: str = TEMPLATE,
     adapters: tuple[AdapterCard, ...] = (),
+    images: ImageLoader | None = None,
+    sees: bool = False,
 ) -> Iterator[tuple[Service, dict[str, GenerationRequest]]]:
     """Yield a service that always answers so, and the requests that reach its engine, by their ids."""
     letters, runner = Letters(), _Keeping(answer, len(adapters))
@@ -134,9 +155,12 @@ def scripted_service(
                 engine,
                 letters,
                 Conversations(ChatTemplates.compile(template), Markups(letters, new_markup or ScriptedMarkup())),
-                ModelCard("m", 1, adapters=adapters),
+                ModelCard(
+                    "m", 1, capabilities=("completion", *(("vision",) if sees else ())), adapters=adapters
+                ),
                 defaults=Defaults(strict=strict),
                 fingerprint="fp",
+                images=images,
             ),
             runner.requests,
         )

@@ -48,10 +48,12 @@ class ImageLoader:
                 param=images[most].param,
             )
         # An image that was sent twice is fetched once, and is the same file in both places.
-        sources = {(image.url, image.data): image for image in reversed(images)}
+        sources: dict[tuple[str, bytes], SentImage] = {}
+        for image in images:
+            sources.setdefault((image.url, image.data), image)
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = {source: group.create_task(self._file(image)) for source, image in reversed(sources.items())}
+                tasks = {source: group.create_task(self._file(image)) for source, image in sources.items()}
         except ExceptionGroup as failed:
             # The first one in the conversation: those after it were cancelled, or failed in the same moment.
             raise failed.exceptions[0] from None
