@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -15,6 +17,12 @@ from tests.image_files import png
 from tests.image_reference import Piece, text_of
 from tests.llama.test_images import N, Seeing, asked, request_of
 from tests.llama.test_projector import KINDS
+from worker_gguf.http.app import create_app
+from worker_gguf.http.binding import bind
+from worker_gguf.http.server import ServerThread
+from worker_gguf.observe.metrics import Metrics
+from worker_gguf.settings import Settings
+from worker_gguf.worker import Worker
 from worker_gguf.worker_process import free_port
 
 pytestmark = pytest.mark.real
@@ -46,6 +54,16 @@ class Peer:
         reply.raise_for_status()
         tokens: list[int] = reply.json()["tokens"]
         return tokens
+
+    def chat(self, messages: list[Any]) -> tuple[str, int]:
+        """Return the greedy answer, and the number of tokens of its prompt."""
+        body = {"messages": messages, "max_tokens": N, "temperature": 0, "cache_prompt": False}
+        reply = self._client.post("/v1/chat/completions", json=body)
+        reply.raise_for_status()
+        answer = reply.json()
+        content: str = answer["choices"][0]["message"]["content"]
+        # llama-server leaves out a character that the end of the answer cuts.
+        return content.rstrip("\N{REPLACEMENT CHARACTER}"), answer["usage"]["prompt_tokens"]
 
 
 @pytest.fixture(scope="module", params=list(KINDS))
@@ -98,3 +116,56 @@ def test_with_an_adapter_the_answers_to_images_equal_llama_server(tmp_path: Path
     with serve(seeing, peer_command, tmp_path / "log") as peer:
         assert answers[3:] == [peer.greedy(pieces, N) for pieces in PROMPTS]
     assert answers[:3] != answers[3:]
+
+
+def shown(image: bytes) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": "data:image/png;base64," + base64.b64encode(image).decode()}}
+
+
+def text(what: str) -> dict[str, str]:
+    return {"type": "text", "text": what}
+
+
+CHATS: list[list[Any]] = [
+    [{"role": "user", "content": [text("What is this?"), shown(png(1))]}],
+    [{"role": "user", "content": [shown(png(3, 90, 30)), text("a"), text("b"), shown(png(1)), text("c")]}],
+    [
+        {"role": "user", "content": [shown(png(4))]},
+        {"role": "assistant", "content": "A cat."},
+        {"role": "user", "content": "And?"},
+    ],
+]
+
+
+@contextmanager
+def worker_on(seeing: Seeing) -> Iterator[Peer]:
+    """Serve the model of an engine with a worker."""
+    settings = Settings(
+        model=str(seeing.path),
+        mmproj=str(seeing.mmproj),
+        n_ctx=256,
+        n_parallel=1,
+        n_threads=1,
+        flash_attn="off",
+        type_k="f32",
+        type_v="f32",
+    )
+    metrics = Metrics("test")
+    worker = Worker(settings, metrics)
+    worker.start()
+    app = create_app(worker, api_keys=(), max_body_bytes=1 << 20, metrics=metrics)
+    try:
+        with ServerThread(app, bind("127.0.0.1", 0)) as server:
+            asyncio.run(worker.wait_ready())
+            asking = Peer(server.url)
+            yield asking
+            asking.close()
+    finally:
+        worker.stop()
+
+
+def test_chats_with_images_over_http_equal_llama_server(seeing: Seeing, peer: Peer) -> None:
+    with worker_on(seeing) as worker:
+        answers = [worker.chat(messages) for messages in CHATS]
+    assert answers == [peer.chat(messages) for messages in CHATS]
+    assert len(set(answers)) == len(CHATS)
