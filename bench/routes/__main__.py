@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench import minilm, models
-from bench.routes import dialects, embed, lora
+from bench.routes import dialects, embed, image, lora
 from bench.serving.findings import Findings
 from bench.serving.servers import Setup, add_arguments
 from tools.cache import MODELS
@@ -28,7 +28,12 @@ def _lora(setup: Setup, args: argparse.Namespace) -> None:
     lora.measure(setup, models.ensure(models.SHAPES[args.model], args.cache))
 
 
-PARTS: dict[str, Part] = {"dialects": _dialects, "embed": _embed, "lora": _lora}
+def _image(setup: Setup, args: argparse.Namespace) -> None:
+    shape = models.SHAPES[args.model]
+    image.measure(setup, models.ensure(shape, args.cache), image.ensure(shape.n_embd, args.cache))
+
+
+PARTS: dict[str, Part] = {"dialects": _dialects, "embed": _embed, "lora": _lora, "image": _image}
 
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:
@@ -36,7 +41,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     # No `choices`: argparse would check the empty default against them.
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default: all")
     add_arguments(parser)
-    parser.add_argument("--model", default="small", choices=models.SHAPES, help="of the parts dialects and lora")
+    parser.add_argument("--model", default="small", choices=models.SHAPES, help="of the parts but embed")
     parser.add_argument("--models", type=Path, default=MODELS, help="the folder of `make models`")
     parser.add_argument("--name", default="routes", help="of the files in --results")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the figures")

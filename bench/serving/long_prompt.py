@@ -65,10 +65,10 @@ def measure(setup: Setup, model: Path, sizes: Sizes = Sizes()) -> None:
     watched: dict[Server, list[Watched]] = {}
     with setup.servers(model, sizes.streams + 1, n_ctx) as servers:
         for server in servers:
-            run_loop(_long_alone(server, sizes))  # memory that a server touches for the first time
+            run_loop(alone(server, _long_request(server, sizes)))  # memory that a server touches for the first time
         for _, server in setup.in_turn(servers):
-            alone_ms = run_loop(_long_alone(server, sizes))
-            seen = run_loop(_watch(server, sizes))
+            alone_ms = run_loop(alone(server, _long_request(server, sizes)))
+            seen = run_loop(watch(server, sizes, _long_request(server, sizes)))
             watched.setdefault(server, []).append(seen)
             name = f"{server.prefix}long_prompt"
             setup.findings.add(f"{name}_ttft_alone_ms", alone_ms)
@@ -89,28 +89,30 @@ def _panel(server: Server, rounds: list[Watched], sizes: Sizes) -> Panel:
     return Panel(server.prefix.rstrip("_") or "worker", points, seen.first_token_s)
 
 
-async def _long_alone(server: Server, sizes: Sizes) -> float:
+async def alone(server: Server, request: bytes) -> float:
+    """Return the milliseconds until the first token of a request beside which nothing runs."""
     connection = Connection()
-    answer = await server.ask(connection, _long_request(server, sizes))
+    answer = await server.ask(connection, request)
     connection.close()
     return answer.first_token_ms
 
 
-async def _watch(server: Server, sizes: Sizes) -> Watched:
+async def watch(server: Server, sizes: Sizes, request: bytes) -> Watched:
+    """Run streams, and send a request for a stream while they run."""
     seed, connections = secrets.token_hex(8), [Connection() for _ in range(sizes.streams)]
     streams = [Answer() for _ in connections]
     running = []
     for number, (connection, answer) in enumerate(zip(connections, streams, strict=True)):
         prompt = words.prompt(sizes.short_tokens, f"{seed} {number}")
-        request = server.request(prompt, sizes.stream_tokens, ignore_eos=True, temperature=0.8)
-        running.append(asyncio.create_task(stream(server.url, request, connection, answer)))
+        short = server.request(prompt, sizes.stream_tokens, ignore_eos=True, temperature=0.8)
+        running.append(asyncio.create_task(stream(server.url, short, connection, answer)))
     try:
         await _wait_for_tokens(sizes.settled_tokens, running, streams)
         quiet_from = time.perf_counter()
         await asyncio.sleep(sizes.quiet_s)
         await _wait_for_tokens(sizes.settled_tokens + _QUIET_TOKENS, running, streams)
         connection = Connection()
-        long = await server.ask(connection, _long_request(server, sizes))
+        long = await server.ask(connection, request)
         connection.close()
         await asyncio.sleep(sizes.after_s)
         _check(running, streams)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bench.connection import Connection
 from bench.load import STREAMED, Answer, post, stream
@@ -26,7 +27,7 @@ class Server:
     model: str
     pid: int
 
-    def request(self, prompt: str | list[dict[str, str]], max_tokens: int, **options: object) -> bytes:
+    def request(self, prompt: str | list[dict[str, Any]], max_tokens: int, **options: object) -> bytes:
         """Return a request for a stream: a chat if the prompt is messages, else a completion."""
         path, name = ("/completions", "prompt") if isinstance(prompt, str) else ("/chat/completions", "messages")
         body = {"model": self.model, name: prompt, "max_tokens": max_tokens, **STREAMED, **options}

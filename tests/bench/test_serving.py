@@ -10,11 +10,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import models
+from bench import models, projectors
 from bench.gguf_file import TensorType
 from bench.load import Answer
 from bench.models import Shape
 from bench.process import memory_mb
+from bench.routes import image
 from bench.serving import long_prompt, lookup, restored, shared_prefix
 from bench.serving.__main__ import main
 from bench.serving.findings import BOUNDS, Bound, Findings
@@ -68,6 +69,17 @@ def test_long_prompt_watches_the_streams_and_draws_them(setup: Setup, model: Pat
     assert figures["long_prompt_tpot_ratio"] == pytest.approx(ratio)
     assert figures["long_prompt_ttft_ms"] > 0
     assert setup.findings.picture is not None
+
+
+def test_image_watches_the_streams_of_a_model_that_sees(setup: Setup, model: Path, tmp_path: Path) -> None:
+    streams = long_prompt.Sizes(streams=2, stream_tokens=900, settled_tokens=3, quiet_s=0.05, after_s=0.0)
+    projector = projectors.write(tmp_path / "mmproj.gguf", projectors.Projector("mlp", 64, image_size=56))
+    image.measure(setup, model, projector, image.Sizes(streams, max_tokens=2))
+    figures = setup.findings.figures()
+    assert figures["image_tpot_ratio"] == pytest.approx(
+        figures["image_gap_p99_ms"] / figures["image_gap_p99_before_ms"]
+    )
+    assert figures["image_ttft_ms"] > 0
 
 
 def test_a_stall_that_begins_before_the_first_token_counts_however_late_it_ends() -> None:

@@ -155,9 +155,7 @@ def scripted_service(
                 engine,
                 letters,
                 Conversations(ChatTemplates.compile(template), Markups(letters, new_markup or ScriptedMarkup())),
-                ModelCard(
-                    "m", 1, capabilities=("completion", *(("vision",) if sees else ())), adapters=adapters
-                ),
+                ModelCard("m", 1, capabilities=("completion", *(("vision",) if sees else ())), adapters=adapters),
                 defaults=Defaults(strict=strict),
                 fingerprint="fp",
                 images=images,

@@ -10,6 +10,8 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from msgspec.structs import replace
+
 from worker_gguf.engine.stats import EngineStats
 from worker_gguf.errors import NotFound, UnsupportedParameter
 from worker_gguf.generation.engine import Engine
