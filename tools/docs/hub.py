@@ -53,6 +53,7 @@ LEFT_OUT: dict[str, str] = {
     **dict.fromkeys(("MAIN_GPU", "SPLIT_MODE", "TENSOR_SPLIT"), "the form asks for one GPU"),
     "MMPROJ": "found beside the model",
     **dict.fromkeys(("MAX_IMAGES", "MAX_IMAGE_MB", "MAX_IMAGE_MPIXELS"), "rarely set"),
+    "IMAGE_DOMAINS": "for images by URL",
     "BATCH_PRIVATE_URLS": "an endpoint's URLs are public",
     **dict.fromkeys(("MODELS", "MODELS_MAX", "MODELS_PRELOAD"), "a form is for one model"),
     **dict.fromkeys(("MODEL_MIN_RESIDENCE_S", "MODEL_TURN_S"), "a form is for one model"),
