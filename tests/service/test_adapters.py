@@ -54,10 +54,10 @@ async def test_adapters_reach_the_engine_and_the_answer_names_its_model(
         assert answer["generation_settings"]["lora"] == [{"id": number, "scale": scale} for number, scale in adapters]
 
 
-async def test_every_answer_of_a_request_has_its_adapters() -> None:
+async def test_every_prompt_of_a_request_has_its_adapters() -> None:
     with scripted_service("ok", adapters=TWO) as (service, requests):
-        await body_of(service, "/v1/completions", {"prompt": ["a", "b"], "n": 2, "lora": "sql"})
-    assert [request.adapters for request in requests.values()] == [((0, 1.0),)] * 4
+        await body_of(service, "/v1/completions", {"prompt": ["a", "b"], "lora": "sql"})
+    assert [request.adapters for request in requests.values()] == [((0, 1.0),)] * 2
 
 
 async def test_an_unknown_name_of_a_model_lists_the_adapters_too() -> None:
