@@ -87,6 +87,7 @@ class FakeBackend:
         self.phase: Status = status
         self.calls: list[tuple[str, str, object, str]] = []
         self.names: list[str | None] = []
+        self.queries: list[dict[str, str]] = []
         self.running: set[str] = set()
         self.finished: list[str] = []
         self.cancelled: list[str] = []
@@ -128,6 +129,7 @@ class FakeBackend:
         route = request.route
         self.calls.append((route.method, route.path, request.body, request.account.request_id))
         self.names.append(request.match.name)
+        self.queries.append(dict(request.query))
         if self.phase != "ready":
             raise NotReady("The model is loading. Try again in a moment.", retry_after_s=5)
         if isinstance(route.task, Generation):

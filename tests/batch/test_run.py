@@ -56,6 +56,13 @@ async def test_a_get_is_a_request_too() -> None:
     assert result["response"]["body"]["id"] == "fake"
 
 
+async def test_a_url_may_have_a_query() -> None:
+    backend = FakeBackend()
+    result = await one({"custom_id": "a", "method": "GET", "url": "/props?model=embedded"}, backend)
+    assert result["response"]["status_code"] == 200
+    assert (backend.calls[0][:2], backend.queries) == (("GET", "/props"), [{"model": "embedded"}])
+
+
 async def test_ignored_names_are_listed_in_the_body() -> None:
     result = await one({**chat("a", ignored="user"), "metadata": 1})
     assert result["response"]["body"]["x_ignored_parameters"] == ["metadata", "user"]

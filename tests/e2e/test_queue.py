@@ -87,6 +87,9 @@ def test_the_routes_of_llama_server_work_in_both_forms_of_a_job(ask: Any) -> Non
     assert tokens["x_ignored_parameters"] == ["x"]
     (properties,) = ask({"route": "/props"})["output"]
     assert properties["total_slots"] == 4
+    (named,) = ask({"route": "/props?model=embedded"})["output"]
+    assert named == properties
+    assert json.loads(ask({"route": "/props?model=zz"})["error"])["error"]["code"] == 404
     failed = ask({"route": "/completion", "body": {"prompt": 5}})
     assert failed["status"] == "FAILED"
     assert json.loads(failed["error"])["error"]["code"] == 400

@@ -77,6 +77,23 @@ async def test_another_route_is_refused_with_the_right_one() -> None:
     assert "Use /v1/completions" in error["message"]
 
 
+@pytest.mark.parametrize("shape", [("openai_route", "openai_input"), ("route", "body")])
+async def test_a_route_may_have_a_query(shape: tuple[str, str]) -> None:
+    backend = FakeBackend()
+    await run(backend, {shape[0]: "/props?model=a%2Fb+c&model=d%20e&autoload="})
+    await run(backend, dict(zip(shape, ("/v1/messages?beta=true", {"messages": []}), strict=True)))
+    assert [call[:2] for call in backend.calls] == [("GET", "/props"), ("POST", "/v1/messages")]
+    assert backend.queries == [{"model": "d e", "autoload": ""}, {"beta": "true"}]
+
+
+async def test_the_body_of_a_get_is_named_as_ignored() -> None:
+    backend = FakeBackend()
+    (item,) = await run(backend, {"route": "/v1/models", "method": "GET", "body": {"model": "zz"}})
+    assert isinstance(item, dict)
+    assert item["x_ignored_parameters"] == ["body"]
+    assert backend.calls[0][2] is None
+
+
 async def test_of_thousands_of_ignored_names_as_many_are_listed_as_a_header_could() -> None:
     job = {"openai_route": "/v1/models", "openai_input": {}} | {f"name{number}": 1 for number in range(5000)}
     (item,) = await run(FakeBackend(), job)

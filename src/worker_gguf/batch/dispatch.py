@@ -25,7 +25,7 @@ from worker_gguf.protocol.rendering import JsonBody
 from worker_gguf.protocol.screening import with_ignored
 from worker_gguf.service.backend import Backend
 from worker_gguf.service.envelope import json_bytes, log_unexpected, request_id_from
-from worker_gguf.service.request import Answer, Request, close_events, find_route
+from worker_gguf.service.request import Answer, Request, close_events, request_for
 
 if TYPE_CHECKING:
     from worker_gguf.observe.telemetry import Telemetry
@@ -73,9 +73,9 @@ class Dispatch:
         dialect = OPENAI  # until the route is known
         with bound(request_id=account.request_id):
             try:
-                match = find_route(request.method, request.url, account)
-                dialect = match.route.dialect
-                answer = await self._whole(Request(match, request.body, account))
+                routed = request_for(request.method, request.url, request.body, account)
+                dialect = routed.route.dialect
+                answer = await self._whole(routed)
                 body = with_ignored(answer.body, dialect.named(account.ignored))
                 status = 200
             except WorkerError as error:

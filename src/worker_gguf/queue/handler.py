@@ -22,7 +22,6 @@ from worker_gguf.observe.ending import note_ending
 from worker_gguf.observe.log import bind
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.protocol.rendering import JsonBody
-from worker_gguf.protocol.route import Match
 from worker_gguf.protocol.routes import CHAT
 from worker_gguf.protocol.screening import with_ignored
 from worker_gguf.queue.batch_job import BATCH_DIALECT, BatchJobs, BatchLimits, PostProgress
@@ -30,7 +29,7 @@ from worker_gguf.queue.job_input import JobCall, read_batch_input, read_job_inpu
 from worker_gguf.queue.posts import Posts, StreamCount
 from worker_gguf.service.backend import Backend
 from worker_gguf.service.envelope import json_bytes, log_unexpected, request_id_from
-from worker_gguf.service.request import Answer, Request, Stream, find_route
+from worker_gguf.service.request import Answer, Request, Stream, request_for
 
 if TYPE_CHECKING:
     from worker_gguf.observe.telemetry import Telemetry
@@ -114,16 +113,14 @@ class _JobRun:
             self._account.routed("POST", "batch")
             self._dialect = BATCH_DIALECT
             return Stream(self._batch_jobs.results(batch, self._job_id))
-        call = read_job_input(job_input)
-        match = self._find(call)
-        return await self._backend.answer(Request(match, call.body, self._account))
+        return await self._backend.answer(self._request(read_job_input(job_input)))
 
-    def _find(self, call: JobCall) -> Match:
-        """Find the route of the job and note it."""
+    def _request(self, call: JobCall) -> Request:
+        """Return the request of the job, and note its route."""
         self._account.ignored = call.ignored
-        match = find_route(call.method, call.route, self._account)
-        self._dialect = match.route.dialect
-        return match
+        request = request_for(call.method, call.route, call.body, self._account)
+        self._dialect = request.route.dialect
+        return request
 
     def _whole(self, answer: Answer) -> JsonBody:
         self._status = 200

@@ -89,7 +89,10 @@ def _routed(job_input: dict[str, object]) -> JobCall:
     body = job_input.get("body")
     if job_input.get("method") is None:
         return JobCall("GET" if body is None else "POST", route, body, _others(job_input, "route", "body", "method"))
-    return JobCall(_text(job_input, "method").upper(), route, body, _others(job_input, "route", "body", "method"))
+    method = _text(job_input, "method").upper()
+    if method == "GET" and body is not None:  # as over HTTP, where the body of a GET is not read
+        return JobCall(method, route, None, _others(job_input, "route", "method"))
+    return JobCall(method, route, body, _others(job_input, "route", "body", "method"))
 
 
 def _others(job_input: dict[str, object], *known: str) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from types import MappingProxyType
+from urllib.parse import parse_qsl
 
 from msgspec import Struct
 
@@ -13,7 +14,7 @@ from worker_gguf.protocol.rendering import JsonBody
 from worker_gguf.protocol.route import Match, Route
 from worker_gguf.protocol.routes import find, method_label
 
-__all__ = ["Answer", "Request", "Stream", "close_events", "find_route"]
+__all__ = ["Answer", "Request", "Stream", "close_events", "request_for"]
 
 
 class Request(Struct, frozen=True):
@@ -56,14 +57,16 @@ async def close_events(events: AsyncIterator[bytes]) -> None:
         await close()
 
 
-def find_route(method: str, path: str, account: Account) -> Match:
-    """Find the route of a request that came without HTTP, and note it in the account.
+def request_for(method: str, url: str, body: object, account: Account) -> Request:
+    """Return a request that came without HTTP, and note its route in the account. `url` is a path, with a query or not.
 
     Raises InvalidRequest, NotFound or MethodNotAllowed. Requests with an unknown route are counted as `other`.
     """
     account.routed(method_label(method), "other")
-    if not path.startswith("/"):
+    if not url.startswith("/"):
         raise InvalidRequest("The route must start with '/', as in /v1/chat/completions.")
+    path, _, query = url.partition("?")
     match = find(method, path)
     account.routed(match.route.method, match.route.path, match.route.operation)
-    return match
+    # As over HTTP, the last one of several values counts, and an empty value is kept.
+    return Request(match, body, account, dict(parse_qsl(query, keep_blank_values=True)))
