@@ -118,11 +118,12 @@ def test_prefixes_are_reused_only_with_the_same_adapters(client: openai.OpenAI) 
         assert answer.usage.prompt_tokens_details is not None
         return answer.usage.prompt_tokens_details.cached_tokens or 0
 
-    assert cached() == 0
-    assert cached() > 0
-    assert cached(model="embedded:sql") == 0
-    assert cached(extra_body={"lora": "sql"}) > 0
-    assert cached(extra_body={"lora": [{"name": "sql", "scale": 0.5}]}) == 0
+    n_header = 10  # the first tokens of any chat, which other tests may have left
+    assert cached() < n_header
+    assert cached() > n_header
+    assert cached(model="embedded:sql") < n_header
+    assert cached(extra_body={"lora": "sql"}) > n_header
+    assert cached(extra_body={"lora": [{"name": "sql", "scale": 0.5}]}) < n_header
 
 
 def test_the_client_lists_adapters_and_an_answer_names_its_own(client: openai.OpenAI) -> None:
