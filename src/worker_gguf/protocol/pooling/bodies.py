@@ -9,13 +9,14 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 from worker_gguf.protocol.bodies import LONGEST_TIMEOUT_S, MAX_INT32, StrictBody, TokenIds
 from worker_gguf.protocol.numbers import integer
 
-__all__ = ["MAX_INPUTS", "EmbeddingsBody", "PoolingBody", "RerankBody", "ScoreBody"]
+__all__ = ["MAX_INPUTS", "EmbeddingsBody", "PoolingBody", "Priority", "RerankBody", "ScoreBody"]
 
 MAX_INPUTS = 2048  # as in OpenAI's API
 _MOST_PRIORITY = 1000
 
 _WHOLE = BeforeValidator(integer)
 Positive = Annotated[int, Field(ge=1, le=MAX_INT32), _WHOLE]
+Priority = Annotated[int, Field(ge=-_MOST_PRIORITY, le=_MOST_PRIORITY), _WHOLE]
 Texts = Annotated[list[str], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)]
 
 
@@ -39,9 +40,7 @@ class PoolingBody(StrictBody):
     timeout: float | None = Field(
         None, gt=0, le=LONGEST_TIMEOUT_S, description="Seconds until the request fails with 504."
     )
-    priority: Annotated[int, Field(ge=-_MOST_PRIORITY, le=_MOST_PRIORITY), _WHOLE] | None = Field(
-        None, description="Requests with a lower number go first, as in vLLM."
-    )
+    priority: Priority | None = Field(None, description="Requests with a lower number go first, as in vLLM.")
 
 
 def _kind_of_input(value: object) -> str:
