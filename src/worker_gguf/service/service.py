@@ -31,7 +31,7 @@ from worker_gguf.service.conversations import Conversations
 from worker_gguf.service.generations import Generations
 from worker_gguf.service.inspector import PromptInspector
 from worker_gguf.service.pooling import Poolings
-from worker_gguf.service.pooling_prompts import PairTokenizer, PoolingPrompts
+from worker_gguf.service.pooling_prompts import PairForm, PairTokenizer, PoolingPrompts
 from worker_gguf.service.prompts import Prompts
 from worker_gguf.service.reply import collect
 from worker_gguf.service.request import Answer, Request, Stream
@@ -58,7 +58,7 @@ class Service:
         fingerprint: str,
         bos_text: str = "",
         timeout_s: float | None = None,
-        pair_template: str | None = None,
+        pair_form: PairForm | None = None,
     ) -> None:
         self.card = card
         self._engine = engine
@@ -66,7 +66,7 @@ class Service:
         self._prompts = Prompts(tokenizer, conversations, engine.limits.n_ctx, bos_text, defaults.strict)
         self._threads = Threads()
         self._generations = Generations(engine, self._prompts, self._threads, timeout_s)
-        pairs = PoolingPrompts(tokenizer, engine.limits.n_ctx, pair_template)
+        pairs = PoolingPrompts(tokenizer, engine.limits.n_ctx, pair_form or PairForm())
         self._poolings = Poolings(engine, pairs, card, self._threads, timeout_s)
         self._defaults = defaults
         self._fingerprint = fingerprint

@@ -19,6 +19,7 @@ from worker_gguf.service.conversations import Conversations
 from worker_gguf.service.service import Service
 from worker_gguf.settings import Settings
 from worker_gguf.start.model_card import card_of, request_defaults
+from worker_gguf.start.pair_form import pair_form
 from worker_gguf.store import LocalModel
 
 __all__ = ["make_service"]
@@ -60,14 +61,8 @@ def make_service(
         fingerprint=_fingerprint(settings, header, local, plan, adapters),
         bos_text=bos_text,
         timeout_s=settings.request_timeout_s,
-        pair_template=_pair_template(header),
+        pair_form=pair_form(header),
     )
-
-
-def _pair_template(header: ModelHeader) -> str | None:
-    """Return the form in which a ranker reads a query and a document, if its file has one."""
-    template = header.metadata.get("tokenizer.chat_template.rerank")
-    return template if isinstance(template, str) else None
 
 
 def _fingerprint(
