@@ -39,11 +39,13 @@ class Served:
 
 
 @contextmanager
-def serving(model: Path | str, **settings: object) -> Iterator[Served]:
+def serving(model: Path | str | None = None, **settings: object) -> Iterator[Served]:
+    """Serve one model over HTTP, or with `models` several."""
     metrics = Metrics("test")
-    worker = Worker(Settings(model=str(model), n_threads=1, **settings), metrics)  # type: ignore[arg-type]
+    models = settings if model is None else {"model": str(model), **settings}
+    worker = Worker(Settings(n_threads=1, **models), metrics)  # type: ignore[arg-type]
     worker.start()
-    app = create_app(worker, api_keys=(), max_body_bytes=1 << 20, metrics=metrics)
+    app = create_app(worker, api_keys=(), max_body_bytes=1 << 24, metrics=metrics)
     with ServerThread(app, bind("127.0.0.1", 0)) as server:
         asyncio.run(worker.wait_ready())
         yield Served(server.url, metrics)
@@ -159,6 +161,38 @@ def test_a_decoder_pools_where_it_is_told_to() -> None:
         )
         assert first == pytest.approx(again, abs=1e-5)
         assert first != pytest.approx(other, abs=1e-2)
+
+
+def test_ollamas_routes_give_the_same_vectors(encoder: Served) -> None:
+    expected = vectors(encoder, TEXTS)
+    answer = encoder.post("/api/embed", {"model": "tiny-encoder:latest", "input": TEXTS, "keep_alive": "5m"})
+    assert answer.headers["x-ignored-parameters"] == "keep_alive"
+    body = answer.json()
+    assert body["model"] == "tiny-encoder:latest"
+    assert [pytest.approx(vector, abs=1e-5) for vector in body["embeddings"]] == expected
+    assert body["prompt_eval_count"] == sum(len(text.split()) + 2 for text in TEXTS)
+    assert body["total_duration"] > body["load_duration"] == 0
+    older = encoder.post("/api/embeddings", {"prompt": TEXTS[0]}).json()["embedding"]
+    length = math.hypot(*older)
+    assert [number / length for number in older] == pytest.approx(expected[0], abs=1e-5)
+    assert length != pytest.approx(1, abs=1e-2)
+    assert encoder.post("/api/embed", {"input": []}).json() == {"model": "tiny-encoder", "embeddings": []}
+
+
+def test_ollama_cuts_a_long_text_unless_it_is_told_not_to(encoder: Served) -> None:
+    long = "cat " * 2000
+    n_ctx = encoder.client.models.retrieve("tiny-encoder").meta["n_ctx"]  # type: ignore[attr-defined]
+    assert encoder.post("/api/embed", {"input": long}).json()["prompt_eval_count"] == n_ctx
+    for path, body in (("/api/embed", {"input": long, "truncate": False}), ("/api/embeddings", {"prompt": long})):
+        refused = encoder.post(path, body)
+        assert (refused.status_code, refused.json().keys()) == (400, {"error"})
+        assert f"maximum context length is {n_ctx} tokens" in refused.json()["error"]
+
+
+def test_ollamas_routes_need_a_model_that_makes_vectors(ranker: Served) -> None:
+    refused = ranker.post("/api/embed", {"input": "a"})
+    assert (refused.status_code, refused.json().keys()) == (400, {"error"})
+    assert "it can do: rerank" in refused.json()["error"]
 
 
 def _score(served: Served, query: str, document: str) -> float:

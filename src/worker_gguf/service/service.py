@@ -37,11 +37,11 @@ from worker_gguf.service.reply import collect
 from worker_gguf.service.request import Answer, Request, Stream
 from worker_gguf.service.threads import Threads, off_loop_if_long
 
-__all__ = ["Service", "check_ability", "listed", "not_served", "parse", "ready", "slots_of"]
+__all__ = ["Service", "check_ability", "is_able", "listed", "not_served", "parse", "ready", "slots_of"]
 
 AnyCall = Call | InspectionCall | PoolingCall
 
-_DOES = {"embedding": "make vectors of texts", "rerank": "rank documents"}
+_DOES = {"completion": "generate text", "embedding": "make vectors of texts", "rerank": "rank documents"}
 
 
 class Service:
@@ -184,18 +184,28 @@ def not_served(name: str, served: Iterable[str]) -> NotFound:
 
 def check_ability(card: ModelCard, task: Task) -> None:
     """Raise UnsupportedParameter if a model cannot do what a route does."""
-    match task:
-        case Generation():
-            needed: tuple[str, ...] = ("completion",)
-            does = "generate text"
-        case Pooling():
-            needed, does = task.abilities, " or ".join(map(_DOES.__getitem__, task.abilities))
-        case Inspection() | Listing():
-            return
-    if not set(needed) & set(card.capabilities):
+    if not is_able(card, task):
+        does = " or ".join(_DOES[ability] for ability in _abilities(task))
         can = " and ".join(card.capabilities) or "nothing that this worker serves"
         message = f"The model {card.id!r} does not {does}; it can do: {can}. Use a model that can {does}."
         raise UnsupportedParameter(message, param="model")
+
+
+def is_able(card: ModelCard, task: Task) -> bool:
+    """Return whether a model can do what a route does."""
+    needed = _abilities(task)
+    return not needed or not set(needed).isdisjoint(card.capabilities)
+
+
+def _abilities(task: Task) -> tuple[str, ...]:
+    """Return the abilities of which a model needs one."""
+    match task:
+        case Generation():
+            return ("completion",)
+        case Pooling():
+            return task.abilities
+        case Inspection() | Listing():
+            return ()
 
 
 @contextmanager

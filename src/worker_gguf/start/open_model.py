@@ -258,8 +258,8 @@ def _plan(header: ModelHeader, room: Machine, start: Start, others: Companions) 
         logger.info("planned", extra={"setting": name.upper(), "value": getattr(plan, name), "reason": reason})
     if warning := beyond_training(header, plan):
         logger.warning("the context is longer than the model was trained for", extra={"reason": warning})
-    if plan.pools is not None and plan.pools.pooling == "rank" and (reason := why_other_scores(header)):
-        logger.warning("the scores differ from those of the published model", extra={"reason": reason})
+    if plan.pools is not None and plan.pools.pooling == "rank" and (why := why_other_scores(header)):
+        logger.warning("the scores differ from those of the published model", extra={"reason": why})
     return plan
 
 

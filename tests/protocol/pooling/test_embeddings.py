@@ -50,6 +50,7 @@ def test_every_form_of_input(given: object, inputs: tuple[object, ...]) -> None:
         ([1, "a"], "input.1"),
         ([[1], ["a"]], "input.1.0"),
         ({"a": "b"}, "input"),
+        ({"text": "b"}, "input"),
         ([-1], "input.0"),
         (["a"] * 2049, "input"),
     ],

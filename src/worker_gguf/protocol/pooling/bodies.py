@@ -44,11 +44,14 @@ class PoolingBody(StrictBody):
 
 
 def _kind_of_input(value: object) -> str:
-    """Return the tag of an input's form by its first item, so that an error refers to the form that was intended."""
+    """Return the tag of an input's form by its first item, so that an error refers to the form that was intended.
+
+    The tags are no names that an object could have, so that none is taken for a place in the body.
+    """
     if not isinstance(value, list):
-        return "text"
+        return "(text)"
     first = value[0] if value else None
-    return "lists" if isinstance(first, list) else "tokens" if isinstance(first, int | float) else "texts"
+    return "(lists)" if isinstance(first, list) else "(tokens)" if isinstance(first, int | float) else "(texts)"
 
 
 class EmbeddingsBody(PoolingBody):
@@ -57,10 +60,10 @@ class EmbeddingsBody(PoolingBody):
     model_config = ConfigDict(defer_build=False)
 
     input: Annotated[
-        Annotated[str, Tag("text")]
-        | Annotated[Texts, Tag("texts")]
-        | Annotated[TokenIds, Tag("tokens")]
-        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True), Tag("lists")],
+        Annotated[str, Tag("(text)")]
+        | Annotated[Texts, Tag("(texts)")]
+        | Annotated[TokenIds, Tag("(tokens)")]
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True), Tag("(lists)")],
         Discriminator(_kind_of_input),
     ] = Field(description="A text, texts, token ids or lists of token ids; none of them empty.")
     encoding_format: Literal["float", "base64"] | None = Field(
