@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -19,6 +20,8 @@ from worker_gguf.http.app import create_app
 from worker_gguf.http.binding import bind
 from worker_gguf.http.server import ServerThread
 from worker_gguf.observe.metrics import Metrics
+from worker_gguf.queue.batch_job import BatchLimits
+from worker_gguf.queue.handler import make_handler
 from worker_gguf.settings import Settings
 from worker_gguf.worker import Worker
 
@@ -29,6 +32,7 @@ TEXTS = ["a cat sat on the mat", "the dog", "on the mat a dog sat", "cat"]
 class Served:
     url: str
     metrics: Metrics
+    worker: Worker
 
     def post(self, path: str, body: object) -> httpx.Response:
         return httpx.post(f"{self.url}{path}", json=body, timeout=60)
@@ -48,7 +52,7 @@ def serving(model: Path | str | None = None, **settings: object) -> Iterator[Ser
     app = create_app(worker, api_keys=(), max_body_bytes=1 << 24, metrics=metrics)
     with ServerThread(app, bind("127.0.0.1", 0)) as server:
         asyncio.run(worker.wait_ready())
-        yield Served(server.url, metrics)
+        yield Served(server.url, metrics, worker)
     worker.stop()
 
 
@@ -193,6 +197,26 @@ def test_ollamas_routes_need_a_model_that_makes_vectors(ranker: Served) -> None:
     refused = ranker.post("/api/embed", {"input": "a"})
     assert (refused.status_code, refused.json().keys()) == (400, {"error"})
     assert "it can do: rerank" in refused.json()["error"]
+
+
+def test_jobs_of_the_queue_reach_these_routes(encoder: Served, ranker: Served) -> None:
+    expected = vectors(encoder, TEXTS)
+    (answer,) = _job(encoder, {"openai_route": "/v1/embeddings", "openai_input": {"input": TEXTS}})
+    assert [item["embedding"] for item in answer["data"]] == [pytest.approx(vector, abs=1e-5) for vector in expected]
+    (of_ollama,) = _job(encoder, {"route": "/api/embed", "method": "POST", "body": {"input": TEXTS}})
+    assert of_ollama["embeddings"] == [pytest.approx(vector, abs=1e-5) for vector in expected]
+    (ranks,) = _job(ranker, {"route": "/v1/rerank", "body": {"query": "cat", "documents": TEXTS}})
+    assert len(ranks["results"]) == len(TEXTS)
+    (failed,) = _job(encoder, {"route": "/api/embed", "body": {"input": 5}})
+    assert "must be a string or a list" in str(failed)
+
+
+def _job(served: Served, given: dict[str, Any]) -> list[Any]:
+    async def run() -> list[Any]:
+        handler = make_handler(served.worker, served.metrics, BatchLimits(4))
+        return [item async for item in handler({"id": "job", "input": given})]
+
+    return asyncio.run(run())
 
 
 def _score(served: Served, query: str, document: str) -> float:

@@ -19,8 +19,10 @@ __all__ = ["WordPieces", "differs"]
 _LONGEST_WORD: Final = 100
 _BEGIN: Final = "\u2581"  # the mark of a token that begins a word, in llama.cpp's form of a vocabulary
 _MOST_CHARACTERS: Final = 1 << 16
-_WHITESPACE: Final = frozenset("\t\n\r")
-_CONTROL_SPACES: Final = frozenset("\x0b\x0c\x1c\x1d\x1e\x1f\x85")  # dropped like other control characters
+_CONTROL_SPACES: Final = "\x0b\x0c\x1c\x1d\x1e\x1f\x85"
+"""Characters that Python takes for spaces. The published tokenizer drops them like other control characters."""
+
+_DROPPED: Final = dict.fromkeys(map(ord, _CONTROL_SPACES))
 _IDEOGRAPHS: Final = (
     *((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F)),
     *((0x2B740, 0x2B81F), (0x2B920, 0x2CEAF), (0x2F800, 0x2FA1F)),
@@ -32,8 +34,10 @@ _LONG_WORD: Final = re.compile(f"(?<!{_IN_WORD}){_IN_WORD}{{{_LONGEST_WORD + 1}}
 
 def differs(text: str) -> bool:
     """Return whether llama.cpp may give a text other tokens than the published tokenizer."""
-    if len(text) > _LONGEST_WORD and _LONG_WORD.search(text):
-        return True
+    if len(text) > _LONGEST_WORD:
+        runs = text.split()
+        if len(max(runs, key=len, default="")) > _LONGEST_WORD and any(map(_LONG_WORD.search, runs)):
+            return True
     if text.isascii():
         return "\x0b" in text or "\x0c" in text
     return any(map(_is_other, set(text)))
@@ -87,8 +91,13 @@ class WordPieces(Struct, frozen=True):
                 yield from self._of_words(part)
 
     def _of_words(self, text: str) -> Iterator[int]:
-        for word in _words(text):
-            yield from self._of_word(word)
+        if any(character in text for character in _CONTROL_SPACES):
+            text = text.translate(_DROPPED)
+        known: dict[str, list[int]] = {}
+        for run in text.split():
+            if (tokens := known.get(run)) is None:
+                tokens = known[run] = [token for word in _words(run) for token in self._of_word(word)]
+            yield from tokens
 
     def _of_word(self, word: str) -> Iterable[int]:
         """Return the longest tokens that a word consists of, from its beginning."""
@@ -107,10 +116,10 @@ class WordPieces(Struct, frozen=True):
         return found
 
 
-def _words(text: str) -> Iterator[str]:
-    """Yield the words of a text in lower case. Punctuation and ideographs are words of their own."""
-    for run in "".join(map(_cleaned, text)).split():
-        letters = "".join(map(str.lower, filter(_is_no_accent, unicodedata.normalize("NFD", run))))
+def _words(run: str) -> Iterator[str]:
+    """Yield the words of a text without spaces, in lower case. Punctuation and ideographs are words of their own."""
+    for part in "".join(map(_cleaned, run)).split():
+        letters = "".join(map(str.lower, filter(_is_no_accent, unicodedata.normalize("NFD", part))))
         begin = 0
         for place, letter in enumerate(letters):
             if _is_punctuation(letter):
@@ -125,8 +134,6 @@ def _words(text: str) -> Iterator[str]:
 @lru_cache(_MOST_CHARACTERS)
 def _cleaned(character: str) -> str:
     """Return a character with spaces around it if it is an ideograph, and nothing for a control character."""
-    if character in _WHITESPACE or (character.isspace() and character not in _CONTROL_SPACES):
-        return " "
     if character == "\ufffd" or unicodedata.category(character).startswith("C"):
         return ""
     is_ideograph = any(first <= ord(character) <= last for first, last in _IDEOGRAPHS)
