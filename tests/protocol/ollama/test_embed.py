@@ -11,22 +11,23 @@ from worker_gguf.protocol.calls import Defaults, ReadyCall
 from worker_gguf.protocol.models import ModelCard
 from worker_gguf.protocol.ollama.bodies import MAX_INPUTS
 from worker_gguf.protocol.ollama.embed import (
-    EmbedCall,
+    EMBED,
     parse_embed,
     parse_embeddings,
     render_embed,
     render_embeddings,
 )
 from worker_gguf.protocol.pooling.calls import PooledAnswer, PoolingCall, Truncation
+from worker_gguf.protocol.pooling.embeddings import EmbeddingsCall
 from worker_gguf.protocol.rendering import Heading
 
 CARD = ModelCard("m", 1, capabilities=("embedding",))
 HEADING = Heading("embd-1", 1, "m", "fp")
 
 
-def embed(**fields: Any) -> EmbedCall:
+def embed(**fields: Any) -> EmbeddingsCall:
     call = parse_embed({"input": "a", **fields}, Defaults())
-    assert isinstance(call, EmbedCall)
+    assert isinstance(call, EmbeddingsCall)
     return call
 
 
@@ -123,8 +124,10 @@ def test_vectors_have_length_1_and_the_name_that_the_client_sent() -> None:
 def test_fewer_numbers_have_length_1_again() -> None:
     assert render_embed(embed(dimensions=1.0), answered((3.0, 4.0)))["embeddings"] == [[1.0]]
     assert render_embed(embed(dimensions=0), answered((3.0, 4.0)))["embeddings"] == [[0.6, 0.8]]
+    assert EMBED.check is not None
+    EMBED.check(embed(dimensions=2), 2)
     with pytest.raises(InvalidRequest) as refused:
-        render_embed(embed(dimensions=3), answered((3.0, 4.0)))
+        EMBED.check(embed(dimensions=3), 2)
     assert refused.value.param == "dimensions"
 
 

@@ -11,23 +11,17 @@ from worker_gguf.protocol.models import ModelCard
 from worker_gguf.protocol.ollama.bodies import OllamaEmbed, OllamaEmbeddings, OllamaVectors
 from worker_gguf.protocol.ollama.times import nanoseconds
 from worker_gguf.protocol.pooling.calls import PooledAnswer, PoolingCall, Truncation
-from worker_gguf.protocol.pooling.embeddings import check_dimensions
+from worker_gguf.protocol.pooling.embeddings import EmbeddingsCall, check_dimensions
 from worker_gguf.protocol.pooling.vectors import finished
 from worker_gguf.protocol.route import Pooling
 from worker_gguf.protocol.screening import check_strict
 from worker_gguf.protocol.validation import invalid, validated
 from worker_gguf.protocol.wellformed import read_object
 
-__all__ = ["EMBED", "EMBEDDINGS", "EmbedCall", "parse_embed", "parse_embeddings", "render_embed", "render_embeddings"]
+__all__ = ["EMBED", "EMBEDDINGS", "parse_embed", "parse_embeddings", "render_embed", "render_embeddings"]
 
 
-class EmbedCall(PoolingCall, frozen=True, kw_only=True):
-    """A parsed request for vectors. `dimensions` None keeps all numbers."""
-
-    dimensions: int | None = None
-
-
-def parse_embed(body: object, defaults: Defaults) -> EmbedCall | ReadyCall:
+def parse_embed(body: object, defaults: Defaults) -> EmbeddingsCall | ReadyCall:
     """Parse the body of POST /api/embed. Raises InvalidRequest."""
     fields = read_object(body)
     embed = validated(OllamaEmbed, fields, {})
@@ -36,7 +30,7 @@ def parse_embed(body: object, defaults: Defaults) -> EmbedCall | ReadyCall:
     if not texts:
         return ReadyCall(model=embed.model, ignored=ignored, answer=partial(_loaded_embed, embed.model))
     truncation = None if embed.truncate is False else Truncation()
-    return EmbedCall(
+    return EmbeddingsCall(
         inputs=tuple(texts),
         param="input",
         model=embed.model,
@@ -66,9 +60,8 @@ def parse_embeddings(body: object, defaults: Defaults) -> PoolingCall | ReadyCal
     )
 
 
-def render_embed(call: EmbedCall, answer: PooledAnswer) -> dict[str, Any]:
-    """Render vectors of length 1. Raises InvalidRequest if they have fewer numbers than the call wants."""
-    check_dimensions(call.dimensions, answer)
+def render_embed(call: EmbeddingsCall, answer: PooledAnswer) -> dict[str, Any]:
+    """Render vectors of length 1."""
     return {
         "model": call.model or answer.heading.model,
         "embeddings": [list(finished(vector, call.dimensions)) for vector in answer.values],
@@ -113,5 +106,5 @@ def _loaded_embeddings(card: ModelCard) -> dict[str, Any]:
     return {"embedding": []}
 
 
-EMBED: Final = Pooling("embd-", ("embedding",), OllamaEmbed, parse_embed, render_embed)
+EMBED: Final = Pooling("embd-", ("embedding",), OllamaEmbed, parse_embed, render_embed, check_dimensions)
 EMBEDDINGS: Final = Pooling("embd-", ("embedding",), OllamaEmbeddings, parse_embeddings, render_embeddings)
