@@ -4,9 +4,10 @@ dimensions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -127,9 +128,19 @@ def write_encoder(path: Path) -> Path:
     return _write_bert(path, pooling=1, classes=0)
 
 
-def write_reranker(path: Path, *, classes: int = 1, labels: Sequence[str] = (), pooling: int | None = 4) -> Path:
-    """Write an encoder of BERT's shape with a head that ranks. `labels` are the names of the scores, if it has any."""
-    return _write_bert(path, pooling=pooling, classes=classes, labels=labels)
+def write_reranker(
+    path: Path,
+    *,
+    classes: int = 1,
+    labels: Sequence[str] = (),
+    pooling: int | None = 4,
+    adds: Mapping[str, bool] = MappingProxyType({}),
+) -> Path:
+    """Write an encoder of BERT's shape with a head that ranks.
+
+    `labels` are the names of the scores, if it has any. `adds` says which of `bos`, `eos` and `sep` a text gets.
+    """
+    return _write_bert(path, pooling=pooling, classes=classes, labels=labels, adds=adds)
 
 
 def _write_llama(path: Path, *n_experts: int, vocabulary: dict[str, Value] | None = None) -> Path:
@@ -148,7 +159,13 @@ def _write_llama(path: Path, *n_experts: int, vocabulary: dict[str, Value] | Non
     return path
 
 
-def _write_bert(path: Path, pooling: int | None, classes: int, labels: Sequence[str] = ()) -> Path:
+def _write_bert(
+    path: Path,
+    pooling: int | None,
+    classes: int,
+    labels: Sequence[str] = (),
+    adds: Mapping[str, bool] = MappingProxyType({}),
+) -> Path:
     n_layers = 2
     metadata = _common("bert", n_layers) | {
         "bert.attention.layer_norm_epsilon": 1e-12,
@@ -167,6 +184,7 @@ def _write_bert(path: Path, pooling: int | None, classes: int, labels: Sequence[
     }
     if pooling is not None:
         metadata["bert.pooling_type"] = pooling
+    metadata |= {f"tokenizer.ggml.add_{kind}_token": value for kind, value in adds.items()}
     if labels:
         metadata["bert.classifier.output_labels"] = labels
     gguf_file.write(path, metadata, list(_bert_tensors(np.random.default_rng(5), n_layers, classes)))

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -19,6 +20,8 @@ from worker_gguf.http.app import create_app
 from worker_gguf.http.binding import bind
 from worker_gguf.http.server import ServerThread
 from worker_gguf.observe.metrics import Metrics
+from worker_gguf.queue.batch_job import BatchLimits
+from worker_gguf.queue.handler import make_handler
 from worker_gguf.settings import Settings
 from worker_gguf.worker import Worker
 
@@ -29,6 +32,7 @@ TEXTS = ["a cat sat on the mat", "the dog", "on the mat a dog sat", "cat"]
 class Served:
     url: str
     metrics: Metrics
+    worker: Worker
 
     def post(self, path: str, body: object) -> httpx.Response:
         return httpx.post(f"{self.url}{path}", json=body, timeout=60)
@@ -39,14 +43,16 @@ class Served:
 
 
 @contextmanager
-def serving(model: Path | str, **settings: object) -> Iterator[Served]:
+def serving(model: Path | str | None = None, **settings: object) -> Iterator[Served]:
+    """Serve one model over HTTP, or with `models` several."""
     metrics = Metrics("test")
-    worker = Worker(Settings(model=str(model), n_threads=1, **settings), metrics)  # type: ignore[arg-type]
+    models = settings if model is None else {"model": str(model), **settings}
+    worker = Worker(Settings(n_threads=1, **models), metrics)  # type: ignore[arg-type]
     worker.start()
-    app = create_app(worker, api_keys=(), max_body_bytes=1 << 20, metrics=metrics)
+    app = create_app(worker, api_keys=(), max_body_bytes=1 << 24, metrics=metrics)
     with ServerThread(app, bind("127.0.0.1", 0)) as server:
         asyncio.run(worker.wait_ready())
-        yield Served(server.url, metrics)
+        yield Served(server.url, metrics, worker)
     worker.stop()
 
 
@@ -159,6 +165,58 @@ def test_a_decoder_pools_where_it_is_told_to() -> None:
         )
         assert first == pytest.approx(again, abs=1e-5)
         assert first != pytest.approx(other, abs=1e-2)
+
+
+def test_ollamas_routes_give_the_same_vectors(encoder: Served) -> None:
+    expected = vectors(encoder, TEXTS)
+    answer = encoder.post("/api/embed", {"model": "tiny-encoder:latest", "input": TEXTS, "keep_alive": "5m"})
+    assert answer.headers["x-ignored-parameters"] == "keep_alive"
+    body = answer.json()
+    assert body["model"] == "tiny-encoder:latest"
+    assert [pytest.approx(vector, abs=1e-5) for vector in body["embeddings"]] == expected
+    assert body["prompt_eval_count"] == sum(len(text.split()) + 2 for text in TEXTS)
+    assert body["total_duration"] > body["load_duration"] == 0
+    older = encoder.post("/api/embeddings", {"prompt": TEXTS[0]}).json()["embedding"]
+    length = math.hypot(*older)
+    assert [number / length for number in older] == pytest.approx(expected[0], abs=1e-5)
+    assert length != pytest.approx(1, abs=1e-2)
+    assert encoder.post("/api/embed", {"input": []}).json() == {"model": "tiny-encoder", "embeddings": []}
+
+
+def test_ollama_cuts_a_long_text_unless_it_is_told_not_to(encoder: Served) -> None:
+    long = "cat " * 2000
+    n_ctx = encoder.client.models.retrieve("tiny-encoder").meta["n_ctx"]  # type: ignore[attr-defined]
+    assert encoder.post("/api/embed", {"input": long}).json()["prompt_eval_count"] == n_ctx
+    for path, body in (("/api/embed", {"input": long, "truncate": False}), ("/api/embeddings", {"prompt": long})):
+        refused = encoder.post(path, body)
+        assert (refused.status_code, refused.json().keys()) == (400, {"error"})
+        assert f"maximum context length is {n_ctx} tokens" in refused.json()["error"]
+
+
+def test_ollamas_routes_need_a_model_that_makes_vectors(ranker: Served) -> None:
+    refused = ranker.post("/api/embed", {"input": "a"})
+    assert (refused.status_code, refused.json().keys()) == (400, {"error"})
+    assert "it can do: rerank" in refused.json()["error"]
+
+
+def test_jobs_of_the_queue_reach_these_routes(encoder: Served, ranker: Served) -> None:
+    expected = vectors(encoder, TEXTS)
+    (answer,) = _job(encoder, {"openai_route": "/v1/embeddings", "openai_input": {"input": TEXTS}})
+    assert [item["embedding"] for item in answer["data"]] == [pytest.approx(vector, abs=1e-5) for vector in expected]
+    (of_ollama,) = _job(encoder, {"route": "/api/embed", "method": "POST", "body": {"input": TEXTS}})
+    assert of_ollama["embeddings"] == [pytest.approx(vector, abs=1e-5) for vector in expected]
+    (ranks,) = _job(ranker, {"route": "/v1/rerank", "body": {"query": "cat", "documents": TEXTS}})
+    assert len(ranks["results"]) == len(TEXTS)
+    (failed,) = _job(encoder, {"route": "/api/embed", "body": {"input": 5}})
+    assert "must be a string or a list" in str(failed)
+
+
+def _job(served: Served, given: dict[str, Any]) -> list[Any]:
+    async def run() -> list[Any]:
+        handler = make_handler(served.worker, served.metrics, BatchLimits(4))
+        return [item async for item in handler({"id": "job", "input": given})]
+
+    return asyncio.run(run())
 
 
 def _score(served: Served, query: str, document: str) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import asking
 from tests.fleet.asking import ask, states
 from tests.fleet.conftest import several
 from tests.tiny_models import write_encoder
@@ -18,6 +19,7 @@ from worker_gguf.fleet.fleet import Fleet
 from worker_gguf.fleet.model import FleetModel, Found
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.readahead.prefetch import Prefetch
+from worker_gguf.service.request import Answer
 from worker_gguf.settings import Settings
 from worker_gguf.start.head_start import HeadStart
 from worker_gguf.worker import Worker
@@ -72,4 +74,26 @@ def test_a_wrong_list_of_models_closes_the_head_start(tmp_path: Path) -> None:
     with pytest.raises(SettingsError):
         asyncio.run(worker.wait_ready())
     assert str(path) not in open_files()
+    worker.stop()
+
+
+async def test_without_a_name_the_first_model_that_can_do_it_answers(tmp_path: Path) -> None:
+    encoder = write_encoder(tmp_path / "encoder.gguf")
+    models = json.dumps([{"alias": "a", "model": "embedded"}, {"alias": "e", "model": str(encoder)}])
+    worker = Worker(several(tmp_path, models=models), Metrics("test"))
+    worker.start()
+    await worker.wait_ready()
+    fleet = worker._host
+    assert isinstance(fleet, Fleet)
+    await asyncio.to_thread(fleet.models["e"].look)
+    for name, path, body in (
+        ("e", "/v1/embeddings", {"input": "cat"}),
+        ("a", "/v1/completions", {"prompt": "cat", "max_tokens": 1}),
+    ):
+        answer = await asking.ask(worker, "POST", path, body)
+        assert isinstance(answer, Answer)
+        assert isinstance(answer.body, dict)
+        assert answer.body["model"] == name
+    with pytest.raises(UnsupportedParameter, match="'a' does not rank documents"):
+        await asking.ask(worker, "POST", "/v1/rerank", {"query": "cat", "documents": ["cat"]})
     worker.stop()

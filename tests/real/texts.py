@@ -19,9 +19,9 @@ LANGUAGES = {
         "la bibliothèque ferme à midi mais les élèves restent près du fleuve où l'été garçons et filles écoutent un "
         "vieux théâtre joue encore cette pièce dont personne n'a jamais lu le début ça coûte cher peut-être"
     ),
-    "Spanish": (
-        "el niño perdió su sombrero en la montaña cuando subía con la señora que vendía jamón y queso mañana lloverá "
-        "según el periódico así que llevaré paraguas también compró un camión pequeño para mover piñas"
+    "Korean": (
+        "어제 저녁 우리는 강가에서 산책을 했고 날씨가 아주 좋았다 선생님은 내일 시험이 있다고 말씀하셨지만 학생들은 "
+        "기뻐하지 않았다 시장에는 신선한 과일과 빵이 많았고 할머니는 따뜻한 국을 끓이며 옛날 바다 이야기를 들려주셨다"
     ),
     "Russian": (
         "вчера вечером поезд пришёл на станцию позже обычного и пассажиры долго ждали автобус под дождём мой брат "

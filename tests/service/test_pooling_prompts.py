@@ -9,9 +9,10 @@ import pytest
 
 from worker_gguf.errors import ContextLengthExceeded, InvalidRequest
 from worker_gguf.protocol.pooling.calls import Input, Pair, PoolingCall, Truncation
-from worker_gguf.service.pooling_prompts import PoolingPrompts
+from worker_gguf.service.pooling_prompts import PairForm, PoolingPrompts
 
 CLS, SEP = 1, 2
+OF_VOCABULARY = PairForm()
 
 
 class Words:
@@ -40,8 +41,8 @@ class Words:
         return "".join(chr(token - 10) for token in tokens)
 
 
-def prepared(*inputs: Input, n_ctx: int = 6, ranks: bool = False, template: str | None = None, **fields: Any) -> Any:
-    prompts = PoolingPrompts(Words(), n_ctx, template)
+def prepared(*inputs: Input, n_ctx: int = 6, ranks: bool = False, form: PairForm = OF_VOCABULARY, **fields: Any) -> Any:
+    prompts = PoolingPrompts(Words(), n_ctx, form)
     call = PoolingCall(inputs=inputs, param="input", **fields)
     return [(given.param, given.tokens) for given in prompts.prepare(call, ranks=ranks)]
 
@@ -97,9 +98,21 @@ def test_a_pair_is_a_query_and_a_document_for_a_ranker() -> None:
     assert prepared(Pair("q", "d"), ranks=True) == [("input.0", (CLS, *letters("q"), SEP, *letters("d")))]
 
 
+@pytest.mark.parametrize("n_between", [1, 2])
+def test_a_pair_in_the_published_form_ends_with_a_separator(n_between: int) -> None:
+    (given,) = prepared(Pair("q", "d"), ranks=True, form=PairForm(n_between=n_between))
+    assert given[1] == (CLS, *letters("q"), *[SEP] * n_between, *letters("d"), SEP)
+
+
+def test_a_cut_document_keeps_the_separator_after_it() -> None:
+    form, truncation = PairForm(n_between=1), Truncation("end")
+    (given,) = prepared(Pair("q", "defgh"), ranks=True, form=form, truncation=truncation)
+    assert given[1] == (CLS, *letters("q"), SEP, *letters("de"), SEP)
+
+
 def test_a_ranker_may_have_its_own_form() -> None:
     pair = Pair("{document}", "d")
-    (given,) = prepared(pair, ranks=True, n_ctx=99, template="<{query}|{document}>")
+    (given,) = prepared(pair, ranks=True, n_ctx=99, form=PairForm("<{query}|{document}>"))
     assert given[1] == letters("<{document}|d>")
 
 

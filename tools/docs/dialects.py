@@ -17,7 +17,14 @@ from worker_gguf.protocol.llama_server.bodies import (
     NativeCompletionBody,
     TokenizeBody,
 )
-from worker_gguf.protocol.ollama.bodies import OllamaChat, OllamaGenerate, OllamaRequest
+from worker_gguf.protocol.ollama.bodies import (
+    OllamaChat,
+    OllamaEmbed,
+    OllamaEmbeddings,
+    OllamaGenerate,
+    OllamaRequest,
+    OllamaVectors,
+)
 from worker_gguf.protocol.ollama.names import IGNORED_OPTIONS, OPTIONS
 from worker_gguf.protocol.parameters import ALIASES
 from worker_gguf.protocol.pooling.bodies import EmbeddingsBody, PoolingBody, RerankBody, ScoreBody
@@ -37,7 +44,14 @@ DIALECT_PAGES: dict[str, dict[str, type[BaseModel]]] = {
         "detokenize": DetokenizeBody,
     },
     "responses.md": {"both": InputTokensBody, "responses": ResponsesBody},
-    "ollama.md": {"both": OllamaRequest, "chat": OllamaChat, "generate": OllamaGenerate},
+    "ollama.md": {
+        "both": OllamaRequest,
+        "chat": OllamaChat,
+        "generate": OllamaGenerate,
+        "vectors": OllamaVectors,
+        "embed": OllamaEmbed,
+        "embeddings": OllamaEmbeddings,
+    },
 }
 
 

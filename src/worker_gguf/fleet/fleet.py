@@ -21,10 +21,10 @@ from worker_gguf.latch import Latch
 from worker_gguf.observe.metrics import Metrics, ModelCounts
 from worker_gguf.protocol.calls import ReadyCall
 from worker_gguf.protocol.models import ModelCard, ModelStatus, SlotUse, card_meant, names_meant
-from worker_gguf.protocol.route import Listing
+from worker_gguf.protocol.route import Listing, Task
 from worker_gguf.service.adapters import check_adapters
 from worker_gguf.service.request import Answer, Request, Stream
-from worker_gguf.service.service import check_ability, listed, not_served, parse, ready, slots_of
+from worker_gguf.service.service import check_ability, is_able, listed, not_served, parse, ready, slots_of
 from worker_gguf.service.time_limit import time_limit_s
 from worker_gguf.start.loaded import describe_machine
 from worker_gguf.start.start import SHUTTING_DOWN
@@ -81,7 +81,8 @@ class Fleet:
         if isinstance(task, Listing):
             models = [(model.card, self._status(model)) for model in self.models.values()]
             return Answer(task.answer(listed(request, models, self._card_of, self._slots_of)))
-        model = self._named(_model_named_in(request.body))
+        name = _model_named_in(request.body)
+        model = self._able(task) if name is None else self._named(name)
         # No model is loaded for a request that any model would refuse.
         check_ability(model.card, task)
         call = await parse(task, request.body, model.defaults)
@@ -139,6 +140,10 @@ class Fleet:
             return self._residence.ended(ticket, now_s)
 
         self._tell(ended)
+
+    def _able(self, task: Task) -> FleetModel:
+        """Return the first model that can do what a route does, or else the first one."""
+        return next((model for model in self.models.values() if is_able(model.card, task)), self._first)
 
     def _named(self, name: str | None) -> FleetModel:
         if name is None:

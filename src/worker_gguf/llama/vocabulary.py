@@ -13,6 +13,7 @@ from worker_gguf.constraints.tokens import TokenTable
 from worker_gguf.engine.runner import SpecialTokens
 from worker_gguf.errors import InvalidRequest
 from worker_gguf.llama.bindings import llama_cpp
+from worker_gguf.llama.word_pieces import WordPieces, differs
 
 __all__ = ["Vocabulary"]
 
@@ -20,9 +21,10 @@ _NONE = -1
 # Other threads run between slices of a loop that keeps the interpreter lock. A slice takes 2 ms.
 _SLICE = 4096
 # llama.h: enum llama_token_attr
-_CONTROL = 1 << 3
+_UNKNOWN, _CONTROL = 1 << 0, 1 << 3
 # llama.h: enum llama_vocab_type
-_NO_VOCABULARY, _SENTENCE_PIECE = 0, 1
+_NO_VOCABULARY, _SENTENCE_PIECE, _WORD_PIECE = 0, 1, 3
+_UNKNOWN_OF_BERT = 100  # llama.cpp's default
 
 
 def _locked(function: object, result: type, *arguments: type) -> Callable[..., Any]:
@@ -76,6 +78,11 @@ class Vocabulary:
         self._pieces: list[bytes | None] = [None] * self.n_tokens
         self.suppressed = self._read_suppressed()
         self._eog: frozenset[int] | None = None
+        self._has_word_pieces = self.kind == _WORD_PIECE and all(
+            _stated(model, f"normalizer.{name}") != "false" for name in ("lowercase", "strip_accents")
+        )
+        self._unknown = int(_stated(model, "unknown_token_id") or _UNKNOWN_OF_BERT)
+        self._word_pieces: WordPieces | None = None
 
     def why_unusable(self) -> str | None:
         """Return why llama.cpp, which does not check these facts, would end the process at the first text, or None."""
@@ -162,6 +169,8 @@ class Vocabulary:
         if add_special and self._bos is not None:
             tokens_of_text = self.tokenize(text, add_special=False, parse_special=parse_special)
             return [self._bos, *tokens_of_text] if self.adds_bos else tokens_of_text
+        if self._has_word_pieces and differs(text):
+            return self._published(text, add_special=add_special, parse_special=parse_special)
         raw = text.encode("utf-8")
         if len(raw) >= 2**31:
             raise InvalidRequest("The text has 2 GiB or more, which the tokenizer does not accept.")
@@ -175,6 +184,23 @@ class Vocabulary:
         if n < 0:
             raise InvalidRequest("The text could not be tokenised.")
         return tokens[:n]
+
+    def _published(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Convert a text to the tokens of the published tokenizer where llama.cpp's differ."""
+        if self._word_pieces is None:
+            every = range(self.n_tokens)
+            # One text of all is decoded faster than each alone. No token has a zero byte.
+            joined = b"\0".join(map(_text_of, repeat(self.pointer), every))
+            texts = joined.decode("utf-8", "replace").split("\0")
+            attributes = map(_attributes_of, repeat(self.pointer), every)
+            is_special = [bool(attribute & (_UNKNOWN | _CONTROL)) for attribute in attributes]
+            special = dict(zip(compress(texts, is_special), compress(every, is_special), strict=True))
+            self._word_pieces = WordPieces.of(texts, special, self._unknown)
+        tokens = self._word_pieces.tokenize(text, parse_special=parse_special)
+        if not add_special:
+            return list(tokens)
+        begin, end = self.tokenize("", add_special=True, parse_special=False)
+        return [begin, *tokens, end]
 
     def piece(self, token: int) -> bytes:
         """Return the token's bytes as they appear in an answer. Control tokens are empty."""
@@ -224,3 +250,10 @@ class Vocabulary:
             if n >= 0:
                 return buffer.raw[:n]
             room = -n
+
+
+def _stated(model: llama_cpp.llama_model_p, key: str) -> str:
+    """Return what the file of a model says about its vocabulary, or an empty text."""
+    buffer = ctypes.create_string_buffer(16)
+    n = llama_cpp.llama_model_meta_val_str(model, f"tokenizer.ggml.{key}".encode(), buffer, len(buffer))
+    return buffer.value.decode() if n > 0 else ""

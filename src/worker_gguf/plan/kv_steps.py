@@ -25,7 +25,7 @@ CPU_PACKED: Final = {False: 384, True: 256}
 GPU_PACKED: Final = {False: 2048, True: 512}
 """The tokens of a step of a model that pools, without and with a memory.
 
-Encoders: docs/pooling.md has the measurement on a processor. A model with a memory also computes its logits, for
+Encoders: docs/embeddings.md has the measurement on a processor. A model with a memory also computes its logits, for
 each token and in vain, and llama.cpp copies them to main memory: 0.6 MB a token with 151k tokens in the vocabulary. So
 its steps are shorter.
 """

@@ -76,7 +76,7 @@ class Pooling(Struct, frozen=True):
     id_prefix: str
     abilities: tuple[str, ...]
     body: type[BaseModel]
-    parse: Callable[[object, Defaults], PoolingCall]
+    parse: Callable[[object, Defaults], PoolingCall | ReadyCall]
     render: Callable[[Any, PooledAnswer], JsonBody]
     check: Callable[[Any, int], None] | None = None
 

@@ -103,6 +103,18 @@ def _ollama_generate() -> Generation:
     return GENERATE
 
 
+def _ollama_embed() -> Pooling:
+    from worker_gguf.protocol.ollama.embed import EMBED
+
+    return EMBED
+
+
+def _ollama_embeddings() -> Pooling:
+    from worker_gguf.protocol.ollama.embed import EMBEDDINGS
+
+    return EMBEDDINGS
+
+
 def _ollama_tags() -> Listing:
     from worker_gguf.protocol.ollama.listings import TAGS
 
@@ -198,6 +210,8 @@ COUNT_TOKENS: Final = Route(
 _OF_OLLAMA: Final = (
     Route("POST", "/api/chat", "Answer a conversation", _ollama_chat, "chat", OLLAMA),
     Route("POST", "/api/generate", "Answer a prompt", _ollama_generate, "text_completion", OLLAMA_GENERATE),
+    Route("POST", "/api/embed", "Make vectors of texts", _ollama_embed, "embeddings", OLLAMA),
+    Route("POST", "/api/embeddings", "Make a vector of a text", _ollama_embeddings, "embeddings", OLLAMA),
     Route("GET", "/api/tags", "The models served here", _ollama_tags, dialect=OLLAMA),
     Route("GET", "/api/ps", "The models in memory", _ollama_ps, dialect=OLLAMA),
     Route("POST", "/api/show", "One model", _ollama_show, dialect=OLLAMA),

@@ -90,6 +90,7 @@ class Poolings:
             values,
             [len(given.tokens) for given in submitted.inputs],
             seconds=now_s - submitted.account.started_s,
+            load_seconds=submitted.account.model_wait_s or 0.0,
             engine_seconds=now_s - min(admitted, default=now_s),
         )
         if sum(map(len, values)) <= _INLINE_NUMBERS:

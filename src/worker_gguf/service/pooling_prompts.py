@@ -12,7 +12,7 @@ from worker_gguf.errors import ContextLengthExceeded, InvalidRequest
 from worker_gguf.protocol.pooling.calls import Input, Pair, PoolingCall, Truncation
 from worker_gguf.service.prompts import Tokenizer
 
-__all__ = ["PairTokenizer", "PoolingInput", "PoolingPrompts"]
+__all__ = ["PairForm", "PairTokenizer", "PoolingInput", "PoolingPrompts"]
 
 _PLACES = re.compile(r"\{(query|document)\}")
 _SHORTEN = "Shorten it, or send truncate."
@@ -34,6 +34,17 @@ class PairTokenizer(Tokenizer, Protocol):
     def separator(self) -> int | None: ...
 
 
+class PairForm(Struct, frozen=True):
+    """How a ranker reads a query and a document.
+
+    `template` has `{query}` and `{document}`. `n_between` is the number of separators between the texts, of which
+    another one ends the pair. None for both means the special tokens that the vocabulary adds.
+    """
+
+    template: str | None = None
+    n_between: int | None = None
+
+
 class PoolingInput(Struct, frozen=True):
     """The tokens of one input. `param` is its place in the request."""
 
@@ -44,11 +55,10 @@ class PoolingInput(Struct, frozen=True):
 class PoolingPrompts:
     """Prepares inputs for one model, which takes at most `n_ctx` tokens of each. Thread-safe."""
 
-    def __init__(self, tokenizer: PairTokenizer, n_ctx: int, template: str | None = None) -> None:
-        """`template` is the model's own form of a pair, with `{query}` and `{document}`, if its file has one."""
+    def __init__(self, tokenizer: PairTokenizer, n_ctx: int, form: PairForm) -> None:
         self._tokenizer = tokenizer
         self._n_ctx = n_ctx
-        self._template = template
+        self._form = form
 
     def prepare(self, call: PoolingCall, *, ranks: bool) -> list[PoolingInput]:
         """Return the tokens of each input. A model that does not rank gets both texts of a pair, one after the other.
@@ -110,19 +120,23 @@ class PoolingPrompts:
         return tokens
 
     def _pair(self, pair: Pair) -> tuple[int, ...]:
-        """Return the tokens of a pair in the form that the model was trained with, as llama-server does."""
-        tokenizer = self._tokenizer
-        if self._template is not None:
+        """Return the tokens of a pair in the form that the model was trained with."""
+        tokenizer, form = self._tokenizer, self._form
+        if form.template is not None:
             texts = {"query": pair.query, "document": pair.document}
-            text = _PLACES.sub(lambda found: texts[found[1]], self._template)
+            text = _PLACES.sub(lambda found: texts[found[1]], form.template)
             return tuple(tokenizer.tokenize(text, add_special=False, parse_special=True))
         query, document = (
             tokenizer.tokenize(text, add_special=False, parse_special=False) for text in (pair.query, pair.document)
         )
         eos = tokenizer.eos if tokenizer.eos is not None else tokenizer.separator
-        end = _token(eos, tokenizer.adds_eos)
-        separator = _token(tokenizer.separator, tokenizer.adds_separator)
-        return (*_token(tokenizer.bos, tokenizer.adds_bos), *query, *end, *separator, *document, *end)
+        if form.n_between is None:  # as llama-server does
+            end = _token(eos, tokenizer.adds_eos)
+            between = (*end, *_token(tokenizer.separator, tokenizer.adds_separator))
+        else:
+            end = _token(eos if tokenizer.separator is None else tokenizer.separator, is_added=True)
+            between = tuple(end) * form.n_between
+        return (*_token(tokenizer.bos, tokenizer.adds_bos), *query, *between, *document, *end)
 
     def _short_pair(self, pair: Pair, param: str, truncation: Truncation, most: int) -> tuple[int, ...]:
         """Return the tokens of a pair whose document is cut so that at most `most` are left."""

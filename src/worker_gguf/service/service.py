@@ -34,17 +34,17 @@ from worker_gguf.service.generations import Generations
 from worker_gguf.service.images import ImageLoader, for_model
 from worker_gguf.service.inspector import PromptInspector
 from worker_gguf.service.pooling import Poolings
-from worker_gguf.service.pooling_prompts import PairTokenizer, PoolingPrompts
+from worker_gguf.service.pooling_prompts import PairForm, PairTokenizer, PoolingPrompts
 from worker_gguf.service.prompts import Prompts
 from worker_gguf.service.reply import collect
 from worker_gguf.service.request import Answer, Request, Stream
 from worker_gguf.service.threads import Threads, off_loop_if_long
 
-__all__ = ["Service", "check_ability", "listed", "not_served", "parse", "ready", "slots_of"]
+__all__ = ["Service", "check_ability", "is_able", "listed", "not_served", "parse", "ready", "slots_of"]
 
 AnyCall = Call | InspectionCall | PoolingCall
 
-_DOES = {"embedding": "make vectors of texts", "rerank": "rank documents"}
+_DOES = {"completion": "generate text", "embedding": "make vectors of texts", "rerank": "rank documents"}
 
 
 class Service:
@@ -61,7 +61,7 @@ class Service:
         fingerprint: str,
         bos_text: str = "",
         timeout_s: float | None = None,
-        pair_template: str | None = None,
+        pair_form: PairForm | None = None,
         images: ImageLoader | None = None,
     ) -> None:
         self.card = card
@@ -70,7 +70,7 @@ class Service:
         self._prompts = Prompts(tokenizer, conversations, engine.limits.n_ctx, bos_text, defaults.strict)
         self._threads = Threads()
         self._generations = Generations(engine, self._prompts, self._threads, images or ImageLoader(), timeout_s)
-        pairs = PoolingPrompts(tokenizer, engine.limits.n_ctx, pair_template)
+        pairs = PoolingPrompts(tokenizer, engine.limits.n_ctx, pair_form or PairForm())
         self._poolings = Poolings(engine, pairs, card, self._threads, timeout_s)
         self._defaults = defaults
         self._fingerprint = fingerprint
@@ -190,18 +190,28 @@ def not_served(name: str, served: Iterable[str]) -> NotFound:
 
 def check_ability(card: ModelCard, task: Task) -> None:
     """Raise UnsupportedParameter if a model cannot do what a route does."""
-    match task:
-        case Generation():
-            needed: tuple[str, ...] = ("completion",)
-            does = "generate text"
-        case Pooling():
-            needed, does = task.abilities, " or ".join(map(_DOES.__getitem__, task.abilities))
-        case Inspection() | Listing():
-            return
-    if not set(needed) & set(card.capabilities):
+    if not is_able(card, task):
+        does = " or ".join(_DOES[ability] for ability in _abilities(task))
         can = " and ".join(card.capabilities) or "nothing that this worker serves"
         message = f"The model {card.id!r} does not {does}; it can do: {can}. Use a model that can {does}."
         raise UnsupportedParameter(message, param="model")
+
+
+def is_able(card: ModelCard, task: Task) -> bool:
+    """Return whether a model can do what a route does."""
+    needed = _abilities(task)
+    return not needed or not set(needed).isdisjoint(card.capabilities)
+
+
+def _abilities(task: Task) -> tuple[str, ...]:
+    """Return the abilities of which a model needs one."""
+    match task:
+        case Generation():
+            return ("completion",)
+        case Pooling():
+            return task.abilities
+        case Inspection() | Listing():
+            return ()
 
 
 @contextmanager

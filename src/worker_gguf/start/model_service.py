@@ -21,6 +21,7 @@ from worker_gguf.service.images import ImageLimits, ImageLoader
 from worker_gguf.service.service import Service
 from worker_gguf.settings import Settings
 from worker_gguf.start.model_card import card_of, request_defaults
+from worker_gguf.start.pair_form import pair_form
 from worker_gguf.store import LocalModel
 from worker_gguf.store.remote_image import RemoteImages
 
@@ -63,7 +64,7 @@ def make_service(
         fingerprint=_fingerprint(settings, header, local, plan, adapters),
         bos_text=bos_text,
         timeout_s=settings.request_timeout_s,
-        pair_template=_pair_template(header),
+        pair_form=pair_form(header),
         images=_image_loader(settings),
     )
 
@@ -73,12 +74,6 @@ def _image_loader(settings: Settings) -> ImageLoader:
     bounds = ImageBounds(max_bytes, settings.max_image_mpixels * 1_000_000)
     remote = RemoteImages(settings.image_domains, max_bytes) if settings.image_domains else None
     return ImageLoader(ImageLimits(settings.max_images, bounds), None if remote is None else remote.fetch)
-
-
-def _pair_template(header: ModelHeader) -> str | None:
-    """Return the form in which a ranker reads a query and a document, if its file has one."""
-    template = header.metadata.get("tokenizer.chat_template.rerank")
-    return template if isinstance(template, str) else None
 
 
 def _fingerprint(

@@ -28,6 +28,7 @@ from worker_gguf.start.gpu_memory import compare_gpu_memory
 from worker_gguf.start.load import load_within_memory
 from worker_gguf.start.loaded import LoadedModel
 from worker_gguf.start.opening import Opening
+from worker_gguf.start.pair_form import why_other_scores
 from worker_gguf.start.read_ahead import ReadAhead
 from worker_gguf.start.start import Start
 from worker_gguf.store import LocalModel, UsageMark
@@ -257,6 +258,8 @@ def _plan(header: ModelHeader, room: Machine, start: Start, others: Companions) 
         logger.info("planned", extra={"setting": name.upper(), "value": getattr(plan, name), "reason": reason})
     if warning := beyond_training(header, plan):
         logger.warning("the context is longer than the model was trained for", extra={"reason": warning})
+    if plan.pools is not None and plan.pools.pooling == "rank" and (why := why_other_scores(header)):
+        logger.warning("the scores differ from those of the published model", extra={"reason": why})
     return plan
 
 

@@ -14,7 +14,12 @@ from worker_gguf.errors import InvalidRequest, UnsupportedParameter
 from worker_gguf.protocol.calls import Defaults
 from worker_gguf.protocol.models import ModelCard
 from worker_gguf.protocol.pooling.calls import PooledAnswer, Truncation
-from worker_gguf.protocol.pooling.embeddings import EmbeddingsCall, parse_embeddings, render_embeddings
+from worker_gguf.protocol.pooling.embeddings import (
+    EmbeddingsCall,
+    check_dimensions,
+    parse_embeddings,
+    render_embeddings,
+)
 from worker_gguf.protocol.rendering import Heading
 
 Conforms = Callable[[str, Any], None]
@@ -50,6 +55,7 @@ def test_every_form_of_input(given: object, inputs: tuple[object, ...]) -> None:
         ([1, "a"], "input.1"),
         ([[1], ["a"]], "input.1.0"),
         ({"a": "b"}, "input"),
+        ({"text": "b"}, "input"),
         ([-1], "input.0"),
         (["a"] * 2049, "input"),
     ],
@@ -137,4 +143,5 @@ def test_a_vector_without_a_direction_stays_as_it_is() -> None:
 
 def test_more_dimensions_than_the_model_has_are_an_error() -> None:
     with pytest.raises(InvalidRequest, match="must be at most 2, the length of this model's vectors, not 3"):
-        answered((3.0, 4.0), dimensions=3)
+        check_dimensions(parsed(dimensions=3), 2)
+    check_dimensions(parsed(dimensions=2), 2)

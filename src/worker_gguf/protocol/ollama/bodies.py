@@ -6,10 +6,23 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from worker_gguf.protocol.bodies import MAX_TOP_LOGPROBS, StrictBody
+from worker_gguf.protocol.bodies import LONGEST_TIMEOUT_S, MAX_INT32, MAX_TOP_LOGPROBS, StrictBody
 from worker_gguf.protocol.numbers import integer, integers
+from worker_gguf.protocol.pooling.bodies import Priority
 
-__all__ = ["OllamaChat", "OllamaGenerate", "OllamaMessage", "OllamaRequest", "OllamaShow"]
+__all__ = [
+    "MAX_INPUTS",
+    "OllamaChat",
+    "OllamaEmbed",
+    "OllamaEmbeddings",
+    "OllamaGenerate",
+    "OllamaMessage",
+    "OllamaRequest",
+    "OllamaShow",
+    "OllamaVectors",
+]
+
+MAX_INPUTS = 8192  # more than in OpenAI's form, because clients such as LangChain send all of their texts at once
 
 Objects = Annotated[list[dict[str, Any]], Field(fail_fast=True)]
 Texts = Annotated[list[str], Field(fail_fast=True)]
@@ -79,3 +92,39 @@ class OllamaShow(StrictBody):
 
     model: str | None = Field(None, max_length=512, description="The model's name.")
     name: str | None = Field(None, max_length=512, description="Older name of model.")
+
+
+class OllamaVectors(StrictBody):
+    """The fields that the two routes for vectors share."""
+
+    model: str | None = Field(None, max_length=512, description="The served model's name, with or without `:latest`.")
+    options: dict[str, Any] | None = Field(None, description="Ignored: they are set at the start.")
+    keep_alive: float | str | None = Field(None, description="Ignored: how long a model stays in memory is a setting.")
+    timeout: float | None = Field(
+        None, gt=0, le=LONGEST_TIMEOUT_S, description="Seconds until the request fails with 504."
+    )
+    priority: Priority | None = Field(None, description="Requests with a lower number go first.")
+
+
+class OllamaEmbed(OllamaVectors):
+    """POST /api/embed"""
+
+    # embed.py checks the texts, so that the error names the place of a wrong one.
+    input: str | Annotated[list[Any], Field(max_length=MAX_INPUTS)] | None = Field(
+        None, description="A text, or texts. Without any, the model is only loaded."
+    )
+    truncate: bool | None = Field(
+        None, description="An input that is too long loses its end, which is the default. false makes it an error."
+    )
+    dimensions: Annotated[int, Field(ge=0, le=MAX_INT32), BeforeValidator(integer)] | None = Field(
+        None, description="Keep the first numbers of each vector, for models that were trained for it; 0 keeps all."
+    )
+
+
+class OllamaEmbeddings(OllamaVectors):
+    """POST /api/embeddings"""
+
+    prompt: str | None = Field(None, description="A text. Without it, the model is only loaded.")
+    truncate: bool | None = Field(
+        None, description="true: a text that is too long loses its end. Otherwise, it is an error."
+    )

@@ -9,13 +9,14 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 from worker_gguf.protocol.bodies import LONGEST_TIMEOUT_S, MAX_INT32, StrictBody, TokenIds
 from worker_gguf.protocol.numbers import integer
 
-__all__ = ["MAX_INPUTS", "EmbeddingsBody", "PoolingBody", "RerankBody", "ScoreBody"]
+__all__ = ["MAX_INPUTS", "EmbeddingsBody", "PoolingBody", "Priority", "RerankBody", "ScoreBody"]
 
 MAX_INPUTS = 2048  # as in OpenAI's API
 _MOST_PRIORITY = 1000
 
 _WHOLE = BeforeValidator(integer)
 Positive = Annotated[int, Field(ge=1, le=MAX_INT32), _WHOLE]
+Priority = Annotated[int, Field(ge=-_MOST_PRIORITY, le=_MOST_PRIORITY), _WHOLE]
 Texts = Annotated[list[str], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)]
 
 
@@ -39,17 +40,18 @@ class PoolingBody(StrictBody):
     timeout: float | None = Field(
         None, gt=0, le=LONGEST_TIMEOUT_S, description="Seconds until the request fails with 504."
     )
-    priority: Annotated[int, Field(ge=-_MOST_PRIORITY, le=_MOST_PRIORITY), _WHOLE] | None = Field(
-        None, description="Requests with a lower number go first, as in vLLM."
-    )
+    priority: Priority | None = Field(None, description="Requests with a lower number go first, as in vLLM.")
 
 
 def _kind_of_input(value: object) -> str:
-    """Return the tag of an input's form by its first item, so that an error refers to the form that was intended."""
+    """Return the tag of an input's form by its first item, so that an error refers to the form that was intended.
+
+    The tags are no names that an object could have, so that none is taken for a place in the body.
+    """
     if not isinstance(value, list):
-        return "text"
+        return "(text)"
     first = value[0] if value else None
-    return "lists" if isinstance(first, list) else "tokens" if isinstance(first, int | float) else "texts"
+    return "(lists)" if isinstance(first, list) else "(tokens)" if isinstance(first, int | float) else "(texts)"
 
 
 class EmbeddingsBody(PoolingBody):
@@ -58,10 +60,10 @@ class EmbeddingsBody(PoolingBody):
     model_config = ConfigDict(defer_build=False)
 
     input: Annotated[
-        Annotated[str, Tag("text")]
-        | Annotated[Texts, Tag("texts")]
-        | Annotated[TokenIds, Tag("tokens")]
-        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True), Tag("lists")],
+        Annotated[str, Tag("(text)")]
+        | Annotated[Texts, Tag("(texts)")]
+        | Annotated[TokenIds, Tag("(tokens)")]
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True), Tag("(lists)")],
         Discriminator(_kind_of_input),
     ] = Field(description="A text, texts, token ids or lists of token ids; none of them empty.")
     encoding_format: Literal["float", "base64"] | None = Field(

@@ -55,7 +55,8 @@ class PooledAnswer(Struct, frozen=True):
 
     `values` has the numbers of each input in the order of the call: of a vector, not normalised, or the scores if the
     model `ranks`. A pair of a model that does not rank has two entries. `n_tokens` has the tokens of each entry.
-    `seconds` are those since the request arrived, and `engine_seconds` those of them in the engine.
+    `seconds` are those since the request arrived, of them `load_seconds` until the model was in memory, and
+    `engine_seconds` in the engine.
     """
 
     heading: Heading
@@ -63,6 +64,7 @@ class PooledAnswer(Struct, frozen=True):
     values: Sequence[Sequence[float]]
     n_tokens: Sequence[int]
     seconds: float = 0.0
+    load_seconds: float = 0.0
     engine_seconds: float = 0.0
 
     @property
