@@ -82,12 +82,12 @@ class Fleet:
             models = [(model.card, self._status(model)) for model in self.models.values()]
             return Answer(task.answer(listed(request, models, self._card_of, self._slots_of)))
         model = self._named(_model_named_in(request.body))
-        # No model is loaded for a request that any model would refuse.
-        check_ability(model.card, task)
         call = await parse(task, request.body, model.defaults)
-        check_adapters(model.card, call)
         if isinstance(call, ReadyCall) and not call.needs_model:
             return ready(call, model.card)
+        # No model is loaded for a request that any model would refuse.
+        check_ability(model.card, task)
+        check_adapters(model.card, call)
         account = request.account
         limit_s = time_limit_s(call.timeout_s, model.settings.request_timeout_s)
         try:

@@ -41,7 +41,7 @@ __all__ = ["Service", "check_ability", "listed", "not_served", "parse", "ready",
 
 AnyCall = Call | InspectionCall | PoolingCall
 
-_DOES = {"embedding": "make vectors of texts", "rerank": "rank documents"}
+_DOES = {"completion": "generate text", "embedding": "make vectors of texts", "rerank": "rank documents"}
 
 
 class Service:
@@ -111,7 +111,8 @@ class Service:
                     pooled = await self._poolings.submit(task, call, request, heading, on_ended)
                 return Answer(await self._poolings.answer(task, call, pooled), call.ignored)
         try:
-            check_ability(self.card, task)
+            if not isinstance(call, ReadyCall) or call.needs_model:
+                check_ability(self.card, task)
             match task, call:
                 case _, ReadyCall():
                     answer = ready(call, self.card)
@@ -187,12 +188,12 @@ def check_ability(card: ModelCard, task: Task) -> None:
     match task:
         case Generation():
             needed: tuple[str, ...] = ("completion",)
-            does = "generate text"
-        case Pooling():
-            needed, does = task.abilities, " or ".join(map(_DOES.__getitem__, task.abilities))
-        case Inspection() | Listing():
+        case Pooling() | Inspection():
+            needed = task.abilities
+        case Listing():
             return
-    if not set(needed) & set(card.capabilities):
+    if needed and set(needed).isdisjoint(card.capabilities):
+        does = " or ".join(map(_DOES.__getitem__, needed))
         can = " and ".join(card.capabilities) or "nothing that this worker serves"
         message = f"The model {card.id!r} does not {does}; it can do: {can}. Use a model that can {does}."
         raise UnsupportedParameter(message, param="model")
