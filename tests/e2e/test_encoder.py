@@ -14,7 +14,6 @@ from worker_gguf.service.request import Answer
 from worker_gguf.settings import Settings
 from worker_gguf.worker import Worker
 
-
 COUNTS = ("/v1/messages/count_tokens", "/v1/chat/completions/input_tokens", "/apply-template")
 
 
