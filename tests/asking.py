@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from worker_gguf.observe.account import Account
-from worker_gguf.protocol.routes import find
+from worker_gguf.protocol.lookup import find
 from worker_gguf.service.request import Answer, Request, Stream
 
 __all__ = ["ask", "request"]

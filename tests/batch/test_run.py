@@ -63,6 +63,17 @@ async def test_a_url_may_have_a_query() -> None:
     assert (backend.calls[0][:2], backend.queries) == (("GET", "/props"), [{"model": "embedded"}])
 
 
+async def test_an_error_of_the_route_has_the_envelope_of_its_api() -> None:
+    results = await run(
+        FakeBackend(),
+        {**chat("no route"), "url": "/v1/messages/batches?beta=true"},
+        {**chat("method"), "url": "/api/chat", "method": "GET"},
+    )
+    missing, refused = (result["response"]["body"] for result in results)
+    assert (missing["type"], missing["error"]["type"]) == ("error", "not_found_error")
+    assert refused == {"error": "This route does not accept GET. Use POST."}
+
+
 async def test_ignored_names_are_listed_in_the_body() -> None:
     result = await one({**chat("a", ignored="user"), "metadata": 1})
     assert result["response"]["body"]["x_ignored_parameters"] == ["metadata", "user"]

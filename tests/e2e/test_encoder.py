@@ -14,6 +14,17 @@ from worker_gguf.service.request import Answer
 from worker_gguf.settings import Settings
 from worker_gguf.worker import Worker
 
+COUNTS = ("/v1/messages/count_tokens", "/v1/chat/completions/input_tokens", "/apply-template")
+
+
+async def check_unloading(worker: Worker, model: str) -> None:
+    """Check that Ollama's clients may give back a model that does not generate, but not load it to generate."""
+    answer = await ask(worker, "POST", "/api/generate", {"model": model, "keep_alive": 0})
+    assert isinstance(answer, Answer)
+    assert answer.body["done_reason"] == "unload"
+    with pytest.raises(UnsupportedParameter, match="does not generate text"):
+        await ask(worker, "POST", "/api/generate", {"model": model})
+
 
 async def test_a_worker_on_an_encoder_is_ready_and_refuses_to_generate(tmp_path: Path) -> None:
     worker = Worker(Settings(model=str(write_encoder(tmp_path / "tiny-encoder.gguf"))), Metrics("test"))
@@ -29,6 +40,15 @@ async def test_a_worker_on_an_encoder_is_ready_and_refuses_to_generate(tmp_path:
             with pytest.raises(UnsupportedParameter, match="does not generate text; it can do: embedding") as refused:
                 await ask(worker, "POST", path, body)
             assert refused.value.param == "model"
+        for path in COUNTS:
+            with pytest.raises(UnsupportedParameter, match="does not generate text; it can do: embedding"):
+                await ask(worker, "POST", path, {"messages": body["messages"]})
+        with pytest.raises(UnsupportedParameter, match="does not generate text"):
+            await ask(worker, "POST", "/v1/responses/input_tokens", {"input": "Hi"})
+        tokens = await ask(worker, "POST", "/tokenize", {"content": "cat"})
+        assert isinstance(tokens, Answer)
+        await ask(worker, "POST", "/detokenize", tokens.body)
+        await check_unloading(worker, "tiny-encoder")
     finally:
         worker.stop()
 
@@ -52,5 +72,6 @@ async def test_one_file_may_chat_and_make_vectors_in_one_worker() -> None:
         assert answer.body["usage"]["completion_tokens"] > 0
         with pytest.raises(UnsupportedParameter, match="does not generate text; it can do: embedding"):
             await ask(worker, "POST", "/v1/chat/completions", body | {"model": "vectors"})
+        await check_unloading(worker, "vectors")
     finally:
         worker.stop()

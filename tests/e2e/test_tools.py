@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.conftest import Running
 from worker_gguf.embedded import Prompt, published_prompts
 from worker_gguf.observe.account import Account
-from worker_gguf.protocol.routes import find
+from worker_gguf.protocol.lookup import find
 from worker_gguf.service.request import Answer, Request
 
 PROMPTS = published_prompts()

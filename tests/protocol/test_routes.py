@@ -2,89 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.http.serving import serving
-from worker_gguf.errors import EngineFailed, MethodNotAllowed, NotFound
+from worker_gguf.errors import EngineFailed
 from worker_gguf.http.openapi import document
-from worker_gguf.protocol.route import Match
-from worker_gguf.protocol.routes import CHAT, COMPLETIONS, MODEL, MODELS, ROUTES, dialect_at, find
-
-
-@pytest.mark.parametrize("route", [MODELS, CHAT, COMPLETIONS], ids=lambda route: route.path)
-def test_a_path_leads_to_its_route(route: object) -> None:
-    assert isinstance(route, type(MODELS))
-    assert find(route.method, route.path) == Match(route)
-
-
-def test_a_name_in_a_path_may_hold_slashes() -> None:
-    assert find("GET", "/v1/models/org/repo:Q4_K_M") == Match(MODEL, "org/repo:Q4_K_M")
-
-
-@pytest.mark.parametrize("path", ["/v1", "/v1/other", "/v1/completions/x", "", "/", "/v1//", "v1/model"])
-def test_an_unknown_path_is_not_found_and_the_error_lists_the_routes(path: str) -> None:
-    with pytest.raises(NotFound, match=r"/v1/chat/completions, .*/v1/completions, /v1/models"):
-        find("GET", path)
-
-
-@pytest.mark.parametrize(
-    ("path", "match"),
-    [
-        ("/models", Match(MODELS)),
-        ("/v1/v1/models", Match(MODELS)),
-        ("//v1/models", Match(MODELS)),
-        ("/v1/models/", Match(MODELS)),
-        ("/v1//models//", Match(MODELS)),
-        ("/openai/v1/models", Match(MODELS)),
-        ("/openai/models", Match(MODELS)),
-        ("/models/org/repo:Q4_K_M", Match(MODEL, "org/repo:Q4_K_M")),
-        ("/v1/models/org/repo/", Match(MODEL, "org/repo")),
-        ("/v1/models/v1/repo", Match(MODEL, "v1/repo")),
-        ("/v1/v1/models/openai/repo", Match(MODEL, "openai/repo")),
-    ],
-)
-def test_a_wrong_base_url_or_a_slash_too_many_leads_to_the_route_that_is_meant(path: str, match: Match) -> None:
-    assert find("GET", path) == match
-
-
-@pytest.mark.parametrize(
-    ("path", "meant"),
-    [
-        ("/api/v1/chat/completions", "/v1/chat/completions"),
-        ("/v2/abcdef/openai/v1/completions", "/v1/completions"),
-        ("/v1/chat/completions/chat/completions", "/v1/chat/completions"),
-        ("v1/models", "/v1/models"),
-    ],
-)
-def test_the_error_of_a_path_that_ends_in_a_route_names_that_route(path: str, meant: str) -> None:
-    with pytest.raises(NotFound, match=f"Use {meant}: the base URL is the worker's address followed by /v1"):
-        find("GET", path)
-
-
-def test_a_path_of_many_slashes_is_read_once() -> None:
-    with pytest.raises(NotFound):
-        find("GET", "/v1" * 100_000)
-
-
-@pytest.mark.parametrize(("method", "path", "allowed"), [("GET", CHAT.path, "POST"), ("POST", "/v1/models/m", "GET")])
-def test_the_error_of_another_method_names_the_allowed_one(method: str, path: str, allowed: str) -> None:
-    with pytest.raises(MethodNotAllowed, match=f"Use {allowed}"):
-        find(method, path)
-
-
-@pytest.mark.parametrize(
-    ("path", "name"),
-    [
-        ("/v1/messages", "anthropic"),
-        ("/messages/", "anthropic"),
-        ("/v1/v1/messages/count_tokens", "anthropic"),
-        ("/v1/messages/other", "openai"),
-        ("/v1/models/m", "openai"),
-        ("/", "openai"),
-    ],
-)
-def test_the_errors_of_a_path_are_those_of_its_dialect(path: str, name: str) -> None:
-    assert dialect_at(path).name == name
+from worker_gguf.protocol.routes import CHAT, ROUTES
 
 
 def test_no_two_routes_share_method_and_path() -> None:

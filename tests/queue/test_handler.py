@@ -86,6 +86,12 @@ async def test_a_route_may_have_a_query(shape: tuple[str, str]) -> None:
     assert backend.queries == [{"model": "d e", "autoload": ""}, {"beta": "true"}]
 
 
+async def test_an_error_of_the_route_has_the_envelope_of_its_api() -> None:
+    (item,) = await run(FakeBackend(), {"route": "/v1/messages/batches?beta=true", "body": {}})
+    assert isinstance(item, dict)
+    assert json.loads(item["error"])["error"]["type"] == "not_found_error"
+
+
 async def test_the_body_of_a_get_is_named_as_ignored() -> None:
     backend = FakeBackend()
     (item,) = await run(backend, {"route": "/v1/models", "method": "GET", "body": {"model": "zz"}})

@@ -20,12 +20,11 @@ from worker_gguf.observe.account import CANCELLED, Account, Record
 from worker_gguf.observe.ending import note_ending
 from worker_gguf.observe.log import bound
 from worker_gguf.observe.metrics import Metrics
-from worker_gguf.protocol.openai.errors import OPENAI
 from worker_gguf.protocol.rendering import JsonBody
 from worker_gguf.protocol.screening import with_ignored
 from worker_gguf.service.backend import Backend
 from worker_gguf.service.envelope import json_bytes, log_unexpected, request_id_from
-from worker_gguf.service.request import Answer, Request, close_events, request_for
+from worker_gguf.service.request import Answer, Request, close_events, dialect_for, request_for
 
 if TYPE_CHECKING:
     from worker_gguf.observe.telemetry import Telemetry
@@ -70,12 +69,10 @@ class Dispatch:
         account.ignored = request.ignored
         body: JsonBody = {}
         status = CANCELLED
-        dialect = OPENAI  # until the route is known
+        dialect = dialect_for(request.url)
         with bound(request_id=account.request_id):
             try:
-                routed = request_for(request.method, request.url, request.body, account)
-                dialect = routed.route.dialect
-                answer = await self._whole(routed)
+                answer = await self._whole(request_for(request.method, request.url, request.body, account))
                 body = with_ignored(answer.body, dialect.named(account.ignored))
                 status = 200
             except WorkerError as error:

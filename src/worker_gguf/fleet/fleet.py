@@ -83,12 +83,12 @@ class Fleet:
             return Answer(task.answer(listed(request, models, self._card_of, self._slots_of)))
         name = _model_named_in(request.body)
         model = self._able(task) if name is None else self._named(name)
-        # No model is loaded for a request that any model would refuse.
-        check_ability(model.card, task)
         call = await parse(task, request.body, model.defaults)
-        check_adapters(model.card, call)
         if isinstance(call, ReadyCall) and not call.needs_model:
             return ready(call, model.card)
+        # No model is loaded for a request that any model would refuse.
+        check_ability(model.card, task)
+        check_adapters(model.card, call)
         account = request.account
         limit_s = time_limit_s(call.timeout_s, model.settings.request_timeout_s)
         try:

@@ -29,9 +29,10 @@ from worker_gguf.observe.ending import note_ending
 from worker_gguf.observe.log import bound
 from worker_gguf.observe.metrics import Metrics
 from worker_gguf.protocol.dialect import Dialect
+from worker_gguf.protocol.lookup import dialect_at, method_label, no_such_route, wrong_method
 from worker_gguf.protocol.openai.errors import OPENAI
 from worker_gguf.protocol.route import Route
-from worker_gguf.protocol.routes import ROUTES, dialect_at, method_label, no_such_route, wrong_method
+from worker_gguf.protocol.routes import ROUTES
 from worker_gguf.service.backend import Backend
 from worker_gguf.service.envelope import json_bytes, request_id_from
 

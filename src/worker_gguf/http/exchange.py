@@ -22,8 +22,8 @@ from worker_gguf.observe.account import CANCELLED, Account
 from worker_gguf.observe.ending import note_ending
 from worker_gguf.observe.log import bound
 from worker_gguf.observe.metrics import Metrics
+from worker_gguf.protocol.lookup import find
 from worker_gguf.protocol.route import Route
-from worker_gguf.protocol.routes import find
 from worker_gguf.protocol.screening import ignored_header
 from worker_gguf.service.backend import Backend
 from worker_gguf.service.envelope import encoded, header_pairs, json_bytes, log_unexpected, request_id_from

@@ -58,12 +58,13 @@ class Inspector(Protocol):
 class Inspection(Struct, frozen=True):
     """Answers from the template and the vocabulary of a model, without its weights.
 
-    `parse` and `answer` raise RequestErrors.
+    The model must have one of `abilities`, if there are any. `parse` and `answer` raise RequestErrors.
     """
 
     body: type[BaseModel]
     parse: Callable[[object, Defaults], InspectionCall]
     answer: Callable[[Any, Inspector], JsonBody]
+    abilities: tuple[str, ...] = ()
 
 
 class Pooling(Struct, frozen=True):

@@ -29,7 +29,7 @@ from worker_gguf.queue.job_input import JobCall, read_batch_input, read_job_inpu
 from worker_gguf.queue.posts import Posts, StreamCount
 from worker_gguf.service.backend import Backend
 from worker_gguf.service.envelope import json_bytes, log_unexpected, request_id_from
-from worker_gguf.service.request import Answer, Request, Stream, request_for
+from worker_gguf.service.request import Answer, Request, Stream, dialect_for, request_for
 
 if TYPE_CHECKING:
     from worker_gguf.observe.telemetry import Telemetry
@@ -118,9 +118,8 @@ class _JobRun:
     def _request(self, call: JobCall) -> Request:
         """Return the request of the job, and note its route."""
         self._account.ignored = call.ignored
-        request = request_for(call.method, call.route, call.body, self._account)
-        self._dialect = request.route.dialect
-        return request
+        self._dialect = dialect_for(call.route)
+        return request_for(call.method, call.route, call.body, self._account)
 
     def _whole(self, answer: Answer) -> JsonBody:
         self._status = 200

@@ -10,11 +10,12 @@ from msgspec import Struct
 
 from worker_gguf.errors import InvalidRequest
 from worker_gguf.observe.account import Account
+from worker_gguf.protocol.dialect import Dialect
+from worker_gguf.protocol.lookup import dialect_at, find, method_label
 from worker_gguf.protocol.rendering import JsonBody
 from worker_gguf.protocol.route import Match, Route
-from worker_gguf.protocol.routes import find, method_label
 
-__all__ = ["Answer", "Request", "Stream", "close_events", "request_for"]
+__all__ = ["Answer", "Request", "Stream", "close_events", "dialect_for", "request_for"]
 
 
 class Request(Struct, frozen=True):
@@ -55,6 +56,11 @@ async def close_events(events: AsyncIterator[bytes]) -> None:
     close = getattr(events, "aclose", None)
     if close is not None:
         await close()
+
+
+def dialect_for(url: str) -> Dialect:
+    """Return the dialect of the answers to a request that came without HTTP, also where there is no such route."""
+    return dialect_at(url.partition("?")[0])
 
 
 def request_for(method: str, url: str, body: object, account: Account) -> Request:

@@ -115,7 +115,8 @@ class Service:
                     pooled = await self._poolings.submit(task, call, request, heading, on_ended)
                 return Answer(await self._poolings.answer(task, call, pooled), call.ignored)
         try:
-            check_ability(self.card, task)
+            if not isinstance(call, ReadyCall) or call.needs_model:
+                check_ability(self.card, task)
             match task, call:
                 case _, ReadyCall():
                     answer = ready(call, self.card)
@@ -208,9 +209,9 @@ def _abilities(task: Task) -> tuple[str, ...]:
     match task:
         case Generation():
             return ("completion",)
-        case Pooling():
+        case Pooling() | Inspection():
             return task.abilities
-        case Inspection() | Listing():
+        case Listing():
             return ()
 
 

@@ -101,6 +101,26 @@ def test_a_whole_answer_has_the_same_in_one_object() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("admitted_s", "durations"),
+    [(102.0, (400_000_000, 1_600_000_000)), (104.0, (0, 1)), (None, (0, 1))],
+)
+def test_tokens_that_came_with_the_first_one_take_their_part_of_that_step(
+    admitted_s: float | None, durations: tuple[int, int]
+) -> None:
+    made = chat()
+    made.progress = [Progress(101.0, 10, admitted_s=admitted_s, first_token_s=104.0, ended_s=104.0)]
+    answer = whole(made, delta("abc"), Finished("stop", Usage(10, 8, 8)))
+    assert (answer["prompt_eval_duration"], answer["eval_duration"]) == durations
+
+
+def test_an_answer_without_tokens_took_no_time_to_generate() -> None:
+    made = chat()
+    made.progress = [Progress(101.0, 10, admitted_s=102.0, ended_s=104.0)]
+    answer = whole(made, Finished("length", Usage(10, 0, 4)))
+    assert (answer["prompt_eval_duration"], answer["eval_duration"]) == (2_000_000_000, 0)
+
+
 def test_generate_has_its_own_fields_and_a_context() -> None:
     context = {"context": [5, 6, 1, 1, 7]}
     end = {"done": True, "done_reason": "stop", **context, **COUNTS}

@@ -151,4 +151,4 @@ def _check_continued(turns: list[Mapping[str, Any]]) -> None:
 
 
 MESSAGES: Final = Generation("msg_", MessagesBody, parse_message, render_message)
-COUNT_TOKENS: Final = Inspection(CountTokensBody, parse_count, _count)
+COUNT_TOKENS: Final = Inspection(CountTokensBody, parse_count, _count, ("completion",))

@@ -112,5 +112,5 @@ def _input_tokens(call: InspectionCall, inspector: Inspector) -> dict[str, Any]:
 
 TOKENIZE: Final = Inspection(TokenizeBody, parse_tokenize, _tokenize)
 DETOKENIZE: Final = Inspection(DetokenizeBody, parse_detokenize, _detokenize)
-APPLY_TEMPLATE: Final = Inspection(ChatBody, parse_conversation, _apply_template)
-CHAT_TOKENS: Final = Inspection(ChatBody, parse_conversation, _input_tokens)
+APPLY_TEMPLATE: Final = Inspection(ChatBody, parse_conversation, _apply_template, ("completion",))
+CHAT_TOKENS: Final = Inspection(ChatBody, parse_conversation, _input_tokens, ("completion",))

@@ -16,7 +16,7 @@ from worker_gguf.markup.parts import Content, Part, Reasoning, ToolCall
 from worker_gguf.protocol.calls import ChatCall, CompletionCall, InfillCall
 from worker_gguf.protocol.choice import WrittenCall, blocks
 from worker_gguf.protocol.models import ModelCard
-from worker_gguf.protocol.ollama.times import nanoseconds, rfc3339
+from worker_gguf.protocol.ollama.times import evaluation_times, nanoseconds, rfc3339
 from worker_gguf.protocol.openai.logprobs import chat_logprobs
 from worker_gguf.protocol.rendering import Outline, encode
 from worker_gguf.protocol.single import SingleRendering, Tokens
@@ -109,6 +109,8 @@ class OllamaRendering(SingleRendering):
         ended_s = time.monotonic() if progress.ended_s is None else progress.ended_s
         first_s = ended_s if progress.first_token_s is None else progress.first_token_s
         admitted_s = first_s if progress.admitted_s is None else progress.admitted_s
+        n_computed = usage.prompt_tokens - usage.cached_tokens
+        prompt_eval_ns, eval_ns = evaluation_times(admitted_s, first_s, ended_s, n_computed, usage.completion_tokens)
         context: dict[str, Any] = {}
         if self._has_context:
             end = () if self.finished.end_token is None else (self.finished.end_token,)
@@ -119,9 +121,9 @@ class OllamaRendering(SingleRendering):
             "total_duration": nanoseconds(ended_s - self.outline.started_s),
             "load_duration": nanoseconds(self.outline.load_s),
             "prompt_eval_count": usage.prompt_tokens,
-            "prompt_eval_duration": nanoseconds(first_s - admitted_s),
+            "prompt_eval_duration": prompt_eval_ns,
             "eval_count": usage.completion_tokens,
-            "eval_duration": nanoseconds(ended_s - first_s),
+            "eval_duration": eval_ns,
         }
 
     def _split(self, part: Content | Reasoning) -> tuple[bytes, bytes, bytes]:

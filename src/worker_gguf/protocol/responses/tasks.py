@@ -20,4 +20,4 @@ def _count(call: InspectionCall, inspector: Inspector) -> dict[str, Any]:
 
 
 RESPONSES: Final = Generation("resp_", ResponsesBody, parse_response, render_response)
-INPUT_TOKENS: Final = Inspection(InputTokensBody, parse_input_tokens, _count)
+INPUT_TOKENS: Final = Inspection(InputTokensBody, parse_input_tokens, _count, ("completion",))
