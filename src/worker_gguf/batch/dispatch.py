@@ -76,7 +76,7 @@ class Dispatch:
                 routed = request_for(request.method, request.url, request.body, account)
                 dialect = routed.route.dialect
                 answer = await self._whole(routed)
-                body = with_ignored(answer.body, dialect.named(account.ignored))
+                body = with_ignored(answer.body, account.ignored)
                 status = 200
             except WorkerError as error:
                 account.error = error

@@ -46,8 +46,8 @@ class Inspector(Protocol):
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> Sequence[int]: ...
 
-    def text(self, tokens: Sequence[int]) -> str:
-        """Return the text of tokens. Raises InvalidRequest for one that the vocabulary does not have."""
+    def text(self, tokens: Sequence[int], param: str) -> str:
+        """Return the text of tokens. Raises InvalidRequest with this `param` for one that is not in the vocabulary."""
         ...
 
     def piece(self, token: int) -> bytes:

@@ -9,7 +9,7 @@ from worker_gguf.errors import MethodNotAllowed, NotFound
 from worker_gguf.protocol.anthropic.errors import ANTHROPIC
 from worker_gguf.protocol.dialect import Dialect
 from worker_gguf.protocol.llama_server.errors import LLAMA_SERVER
-from worker_gguf.protocol.ollama.errors import OLLAMA, OLLAMA_GENERATE
+from worker_gguf.protocol.ollama.errors import OLLAMA
 from worker_gguf.protocol.openai import requests
 from worker_gguf.protocol.openai.errors import OPENAI
 from worker_gguf.protocol.paths import canonical, without_base
@@ -197,7 +197,7 @@ COUNT_TOKENS: Final = Route(
 )
 _OF_OLLAMA: Final = (
     Route("POST", "/api/chat", "Answer a conversation", _ollama_chat, "chat", OLLAMA),
-    Route("POST", "/api/generate", "Answer a prompt", _ollama_generate, "text_completion", OLLAMA_GENERATE),
+    Route("POST", "/api/generate", "Answer a prompt", _ollama_generate, "text_completion", OLLAMA),
     Route("GET", "/api/tags", "The models served here", _ollama_tags, dialect=OLLAMA),
     Route("GET", "/api/ps", "The models in memory", _ollama_ps, dialect=OLLAMA),
     Route("POST", "/api/show", "One model", _ollama_show, dialect=OLLAMA),

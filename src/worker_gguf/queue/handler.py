@@ -125,7 +125,7 @@ class _JobRun:
     def _whole(self, answer: Answer) -> JsonBody:
         self._status = 200
         ignored = tuple(dict.fromkeys((*self._account.ignored, *answer.ignored)))  # an account has those of generations
-        return with_ignored(answer.body, self._dialect.named(ignored))
+        return with_ignored(answer.body, ignored)
 
     async def _streamed(self, stream: Stream) -> AsyncGenerator[str, None]:
         posts = Posts(stream.events, self._stream_count)

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from worker_gguf.errors import InvalidRequest
 from worker_gguf.protocol.routes import CHAT, COMPLETIONS
+from worker_gguf.protocol.screening import bounded
 
 __all__ = ["BatchCall", "JobCall", "read_batch_input", "read_job_input"]
 
@@ -96,7 +97,7 @@ def _routed(job_input: dict[str, object]) -> JobCall:
 
 
 def _others(job_input: dict[str, object], *known: str) -> tuple[str, ...]:
-    return tuple(sorted(job_input.keys() - set(known)))
+    return bounded(job_input.keys() - set(known))
 
 
 def _plain(job_input: dict[str, object]) -> JobCall:

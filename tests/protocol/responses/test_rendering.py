@@ -16,6 +16,7 @@ from tests.scripted_parser import ScriptedParser
 from worker_gguf.errors import DeadlineExceeded
 from worker_gguf.generation.events import Delta, Event, Finished, TokenLogprob, Usage
 from worker_gguf.protocol.calls import Defaults
+from worker_gguf.protocol.dialect import Wording
 from worker_gguf.protocol.rendering import Heading, Outline
 from worker_gguf.protocol.responses.errors import RESPONSES_DIALECT
 from worker_gguf.protocol.responses.rendering import ResponsesRendering
@@ -153,7 +154,7 @@ def test_a_failure_ends_the_stream_with_what_was_written() -> None:
     failed = Finished("error", Usage(10, 1, 0), error=DeadlineExceeded("Too late."))
     data = made.stream(0, [delta("a")]) + made.stream(0, [failed])
     assert made.error is not None
-    ending = made.failure(RESPONSES_DIALECT.worded(made.error, "req"))
+    ending = made.failure(Wording(made.error, "req"))
     assert ending is not None
     events = events_of(data + ending)
     assert names(events)[-4:] == ["output_text.done", "content_part.done", "output_item.done", "failed"]
@@ -164,7 +165,7 @@ def test_a_failure_ends_the_stream_with_what_was_written() -> None:
 
 def test_a_failure_before_the_first_event_is_left_to_the_dialect() -> None:
     error = DeadlineExceeded("Too late.")
-    assert rendering().failure(RESPONSES_DIALECT.worded(error, "")) is None
+    assert rendering().failure(Wording(error, "")) is None
     (event,) = events_of(RESPONSES_DIALECT.error_ending(error))
     assert (event["type"], event["code"], event["message"]) == ("error", "deadline_exceeded", "Too late.")
 

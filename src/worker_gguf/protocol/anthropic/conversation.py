@@ -89,8 +89,12 @@ class Conversation:
             self.messages.append(message)
 
 
-def read_conversation(fields: Mapping[str, Any], blocks: Blocks) -> list[dict[str, Any]]:
-    """Return the messages of a request in the common form, after its system prompt. Raises InvalidRequest."""
+def read_conversation(fields: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the messages of a request in the common form, after its system prompt. Raises InvalidRequest.
+
+    Also returns the places of what has no effect in them.
+    """
+    blocks = Blocks()
     conversation = Conversation(blocks)
     if fields.get("system") is not None:
         conversation.add_system(blocks.system(fields["system"]))
@@ -103,11 +107,12 @@ def read_conversation(fields: Mapping[str, Any], blocks: Blocks) -> list[dict[st
                 conversation.add_assistant(param, content)
             case _:
                 conversation.add_system("\n\n".join(blocks.texts(param, content)))
-        unread = sorted(name for name in turn.keys() - {"role", "content"} if turn[name] is not None)
-        blocks.ignored += (f"messages.{place}.{name[:64]}" for name in unread)
+        for name in turn.keys() - {"role", "content"}:
+            if turn[name] is not None:
+                blocks.leave_out(f"messages.{place}.{name}")
     if not conversation.messages:
         raise invalid("messages", "must have a message with content")
-    return conversation.messages
+    return conversation.messages, blocks.ignored
 
 
 def _call(param: str, block: Block) -> dict[str, Any]:
