@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -11,8 +13,12 @@ from worker_gguf.errors import EngineFailed, NotReady, WorkerError
 from worker_gguf.generation.events import Delta, Finished
 from worker_gguf.generation.progress import Tally
 from worker_gguf.markup.parts import Content, NewParser, Part, Reasoning, ToolCall
+from worker_gguf.protocol.rendering import encode
 
-__all__ = ["ParsedChoice", "WrittenCall", "blocks", "joined"]
+__all__ = ["ParsedChoice", "WrittenCall", "arguments_object", "blocks", "joined"]
+
+# An answer has so many levels around the arguments of a call at most, and is encoded further down the stack.
+_LEVELS_AROUND = 64
 
 
 class WrittenCall(Struct, frozen=True):
@@ -83,6 +89,19 @@ class ParsedChoice:
             if part.arguments:
                 noted.append(ToolCall(part.number, None, None, part.arguments))
         return noted
+
+
+def arguments_object(text: str) -> dict[str, Any]:
+    """Return the arguments of a call as an object that is JSON. What is no object is its only field."""
+    try:
+        value = json.loads(text or "{}")
+        around = value
+        for _ in range(_LEVELS_AROUND):
+            around = [around]
+        encode(around)  # Python also reads NaN and 1e999, which are no JSON
+    except (ValueError, RecursionError):
+        value = text
+    return value if isinstance(value, dict) else {"arguments": value}
 
 
 def joined(parts: Sequence[Part]) -> list[Part]:

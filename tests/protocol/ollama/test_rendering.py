@@ -141,10 +141,28 @@ def test_a_call_at_the_end_comes_before_the_last_line() -> None:
     assert [line["done"] for line in lines_of(chat(), [delta(CALL), STOP])] == [False, True]
 
 
-@pytest.mark.parametrize(("written", "arguments"), [("[1]", {"arguments": [1]}), ("x", {"arguments": "x"})])
+@pytest.mark.parametrize(
+    ("written", "arguments"),
+    [
+        ("[1]", {"arguments": [1]}),
+        ("x", {"arguments": "x"}),
+        ('{"a":1e999}', {"arguments": '{"a":1e999}'}),
+        ('{"a":NaN}', {"arguments": '{"a":NaN}'}),
+        ("[" * 100_000, {"arguments": "[" * 100_000}),
+    ],
+)
 def test_arguments_that_are_no_object_get_a_name(written: str, arguments: dict[str, Any]) -> None:
     (call,) = whole(chat(), delta(f"!find({written})"), STOP)["message"]["tool_calls"]
     assert call["function"]["arguments"] == arguments
+    first, *_ = lines_of(chat(), [delta(f"!find({written})")], [STOP])
+    assert first["message"]["tool_calls"] == [call]
+
+
+def test_arguments_of_any_depth_leave_an_answer_that_can_be_encoded() -> None:
+    for depth in range(800, 1000):
+        written = '{"a":' + "[" * depth + "]" * depth + "}"
+        (first, *_) = lines_of(chat(), [delta(f"!find({written})")], [STOP])
+        assert first["message"]["tool_calls"][0]["function"]["arguments"]
 
 
 def test_logprobs_come_with_the_lines_of_their_tokens() -> None:

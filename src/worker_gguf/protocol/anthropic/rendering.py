@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from worker_gguf.generation.events import Usage
 from worker_gguf.markup.parts import Content, Part, Reasoning, ToolCall
 from worker_gguf.protocol.anthropic.errors import PING, event
 from worker_gguf.protocol.calls import ChatCall
-from worker_gguf.protocol.choice import WrittenCall, blocks
+from worker_gguf.protocol.choice import WrittenCall, arguments_object, blocks
 from worker_gguf.protocol.rendering import JsonBody, Outline, encode
 from worker_gguf.protocol.single import SingleRendering, Tokens
 
@@ -154,17 +153,7 @@ def _block(block: Content | Reasoning | WrittenCall) -> dict[str, Any]:
             signature = _signature(hashlib.sha256(text.encode()).digest())
             return {"type": "thinking", "thinking": text, "signature": signature}
         case WrittenCall(id=call_id, name=name, arguments=arguments):
-            return {"type": "tool_use", "id": call_id, "name": name, "input": _input(arguments)}
-
-
-def _input(arguments: str) -> dict[str, Any]:
-    """Return the arguments of a call as an object. What is no object is its only field."""
-    try:
-        value = json.loads(arguments or "{}")
-        encode(value)  # Python also reads NaN and 1e999, which are no JSON
-    except (ValueError, RecursionError):
-        value = arguments
-    return value if isinstance(value, dict) else {"arguments": value}
+            return {"type": "tool_use", "id": call_id, "name": name, "input": arguments_object(arguments)}
 
 
 def _signature(digest: bytes) -> str:

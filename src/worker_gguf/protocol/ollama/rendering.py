@@ -5,7 +5,6 @@ Streaming must be fast. So the bytes around the text of a line are rendered once
 
 from __future__ import annotations
 
-import json
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from typing import Any, Final
 from worker_gguf.generation.events import TokenLogprob
 from worker_gguf.markup.parts import Content, Part, Reasoning, ToolCall
 from worker_gguf.protocol.calls import ChatCall, CompletionCall, InfillCall
-from worker_gguf.protocol.choice import WrittenCall, blocks
+from worker_gguf.protocol.choice import WrittenCall, arguments_object, blocks
 from worker_gguf.protocol.models import ModelCard
 from worker_gguf.protocol.ollama.times import nanoseconds, rfc3339
 from worker_gguf.protocol.openai.logprobs import chat_logprobs
@@ -188,17 +187,8 @@ def _loaded(model: str | None, reason: str, card: ModelCard, fields: dict[str, A
 
 
 def _call_body(number: int, call: WrittenCall) -> dict[str, Any]:
-    function = {"index": number, "name": call.name, "arguments": _arguments(call.arguments)}
+    function = {"index": number, "name": call.name, "arguments": arguments_object(call.arguments)}
     return {"id": call.id, "function": function}
-
-
-def _arguments(text: str) -> dict[str, Any]:
-    """Return the arguments as an object. Any other JSON, which no schema of a tool allows, gets a name."""
-    try:
-        arguments = json.loads(text or "{}")
-    except ValueError:
-        arguments = text
-    return arguments if isinstance(arguments, dict) else {"arguments": arguments}
 
 
 def _inside(text: str) -> str:
