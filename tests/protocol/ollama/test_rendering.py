@@ -181,6 +181,14 @@ def test_logprobs_of_a_call_come_with_its_line() -> None:
     assert sum(len(line.get("logprobs", ())) for line in lines) == len(CALL)
 
 
+def test_each_of_two_calls_has_the_logprobs_of_its_own_tokens() -> None:
+    text = "!find({})!go()"
+    steps = [[delta(letter, TokenLogprob(1, letter.encode(), -0.5))] for letter in text]
+    first, second, _ = lines_of(chat(logprobs=True), *steps, [STOP])
+    assert "".join(logprob["token"] for logprob in first["logprobs"]) == "!find({})"
+    assert "".join(logprob["token"] for logprob in second["logprobs"]) == "!go()"
+
+
 @pytest.mark.parametrize("text", ['"', "\\", "\x00text\x00", "\x00time\x00", "şehir", "\u2028", "\x85", "\n"])
 def test_any_text_and_any_name_come_back(text: str) -> None:
     line = chat(model=text).stream(0, [delta(text)])

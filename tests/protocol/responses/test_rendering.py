@@ -193,3 +193,30 @@ def test_what_the_request_said_comes_back() -> None:
     assert answer["temperature"] == 0.5
     assert answer["reasoning"] == {"effort": "low", "summary": None}
     assert answer["tools"][0]["name"] == "find"
+
+
+def tokens_of(response: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return each text of a response, and the tokens whose log-probabilities it has."""
+    texts = [item["content"][0] for item in response["output"] if item["type"] == "message"]
+    return [(text["text"], "".join(logprob["token"] for logprob in text["logprobs"])) for text in texts]
+
+
+@pytest.mark.parametrize("text", ['Hi!find({"a":1})Yes', "~hm~Hi", "A~b~C", '!find({"a":1})', "Hi!find("])
+@pytest.mark.parametrize("n_at_once", [1, 3, 100])
+def test_each_text_has_the_logprobs_of_its_own_tokens(text: str, n_at_once: int) -> None:
+    deltas = [delta(letter, TokenLogprob(1, letter.encode(), -0.5)) for letter in text]
+    steps = [deltas[at : at + n_at_once] for at in range(0, len(deltas), n_at_once)]
+    last = streamed(rendering(top_logprobs=0), *steps, [STOP])[-1]["response"]
+    answer = whole(rendering(top_logprobs=0), *deltas, STOP)
+    assert tokens_of(last) == tokens_of(answer)
+    assert all(shown == tokens for shown, tokens in tokens_of(answer))
+    assert {**last, "completed_at": 0} == {**answer, "completed_at": 0}
+
+
+def test_the_logprobs_of_a_text_that_is_no_part_of_the_answer_are_those_of_the_last_text() -> None:
+    stop = delta("", TokenLogprob(1, b"#", -0.5))
+    letter = delta("a", TokenLogprob(1, b"a", -0.5))
+    for events, shown in (([letter, stop], [("a", "a#")]), ([stop], [("", "#")]), ([delta(CALL), stop], [])):
+        assert tokens_of(whole(rendering(top_logprobs=0), *events, STOP)) == shown
+        steps = [[event] for event in events]
+        assert tokens_of(streamed(rendering(top_logprobs=0), *steps, [STOP])[-1]["response"]) == shown

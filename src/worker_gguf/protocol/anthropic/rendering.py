@@ -10,13 +10,13 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from worker_gguf.generation.events import Usage
+from worker_gguf.generation.events import TokenLogprob, Usage
 from worker_gguf.markup.parts import Content, Part, Reasoning, ToolCall
 from worker_gguf.protocol.anthropic.errors import PING, event
 from worker_gguf.protocol.calls import ChatCall
-from worker_gguf.protocol.choice import WrittenCall, arguments_object, blocks
+from worker_gguf.protocol.choice import Pair, WrittenCall, arguments_object, blocks
 from worker_gguf.protocol.rendering import JsonBody, Outline, encode
-from worker_gguf.protocol.single import SingleRendering, Tokens
+from worker_gguf.protocol.single import SingleRendering
 
 __all__ = ["MessageRendering", "render_message"]
 
@@ -51,7 +51,7 @@ class MessageRendering(SingleRendering):
         usage = self._usage(Usage(self.n_prompt_tokens, n_written, n_cached))
         return event({"type": "message_start", "message": self._message([], None, None, usage)}) + PING
 
-    def _render_part(self, part: Part, tokens: Tokens) -> bytes:
+    def _render_part(self, part: Part, logprobs: Sequence[TokenLogprob]) -> bytes:
         if type(part) is Content and self._open is Content:  # written out, because this runs for every token
             return encode(part.text).encode().join(self._around) if part.text else b""
         if isinstance(part, ToolCall):
@@ -77,8 +77,9 @@ class MessageRendering(SingleRendering):
         last = {"type": "message_delta", "delta": delta, "usage": self._usage(self.finished.usage)}
         return self._closed() + event(last) + event({"type": "message_stop"})
 
-    def _whole(self, parts: Sequence[Part]) -> JsonBody:
-        return self._message([_block(each) for each in blocks(parts)], *self._stop(), self._usage(self.finished.usage))
+    def _whole(self, pairs: Sequence[Pair]) -> JsonBody:
+        content = [_block(each) for each in blocks([part for part, _ in pairs])]
+        return self._message(content, *self._stop(), self._usage(self.finished.usage))
 
     def _opened(self, part: Part, block: dict[str, Any]) -> bytes:
         """Return the events that end the open block and begin another one."""

@@ -13,12 +13,12 @@ from typing import Any, Final
 from worker_gguf.generation.events import TokenLogprob
 from worker_gguf.markup.parts import Content, Part, Reasoning, ToolCall
 from worker_gguf.protocol.calls import ChatCall, CompletionCall, InfillCall
-from worker_gguf.protocol.choice import WrittenCall, arguments_object, blocks
+from worker_gguf.protocol.choice import Pair, WrittenCall, arguments_object, blocks
 from worker_gguf.protocol.models import ModelCard
 from worker_gguf.protocol.ollama.times import nanoseconds, rfc3339
 from worker_gguf.protocol.openai.logprobs import chat_logprobs
 from worker_gguf.protocol.rendering import Outline, encode
-from worker_gguf.protocol.single import SingleRendering, Tokens
+from worker_gguf.protocol.single import SingleRendering
 
 __all__ = ["ChatRendering", "GenerateRendering", "loaded_chat", "loaded_generate", "render_chat", "render_generate"]
 
@@ -49,12 +49,13 @@ class OllamaRendering(SingleRendering):
     def _begin(self) -> bytes:
         return b""
 
-    def _render_part(self, part: Part, tokens: Tokens) -> bytes:
+    def _render_part(self, part: Part, logprobs: Sequence[TokenLogprob]) -> bytes:
+        before = self._end_call() if not isinstance(part, ToolCall) or part.name is not None else b""
         if self._has_logprobs:
-            self._unsent += tokens.logprobs
+            self._unsent += logprobs
         if isinstance(part, ToolCall):
-            return self._add_to_call(part)
-        before = self._end_call()
+            self._add_to_call(part)
+            return before
         if self._unsent:
             content, thinking = (part.text, "") if isinstance(part, Content) else ("", part.text)
             return before + self._line(self._fields(content, thinking, ()))
@@ -65,25 +66,23 @@ class OllamaRendering(SingleRendering):
     def _end(self) -> bytes:
         return self._end_call() + self._line(self._fields("", "", ()), self._ending_fields())
 
-    def _whole(self, parts: Sequence[Part]) -> dict[str, Any]:
-        whole = blocks(parts)
+    def _whole(self, pairs: Sequence[Pair]) -> dict[str, Any]:
+        whole = blocks([part for part, _ in pairs])
         content = "".join(block.text for block in whole if isinstance(block, Content))
         thinking = "".join(block.text for block in whole if isinstance(block, Reasoning))
         written = [block for block in whole if isinstance(block, WrittenCall)]
         calls = [_call_body(number, call) for number, call in enumerate(written)]
-        self._unsent = self.logprobs if self._has_logprobs else []
+        self._unsent = [logprob for _, own in pairs for logprob in own] if self._has_logprobs else []
         return self._body(self._fields(content, thinking, calls), self._ending_fields())
 
-    def _add_to_call(self, part: ToolCall) -> bytes:
-        """Note a piece of a call, which is sent when it is whole. Returns the line of the one before, if any."""
-        if part.name is None:
-            assert self._call is not None, "a call begins with its name"
-            call = self._call
-            self._call = WrittenCall(call.id, call.name, call.arguments + part.arguments)
-            return b""
-        before = self._end_call()
-        self._call = WrittenCall(part.id or "", part.name, part.arguments)
-        return before
+    def _add_to_call(self, part: ToolCall) -> None:
+        """Note a piece of a call, which is sent when it is whole."""
+        if part.name is not None:
+            self._call = WrittenCall(part.id or "", part.name, part.arguments)
+            return
+        assert self._call is not None, "a call begins with its name"
+        call = self._call
+        self._call = WrittenCall(call.id, call.name, call.arguments + part.arguments)
 
     def _end_call(self) -> bytes:
         """Return the line of the call that is whole now, if any."""
