@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from tests.asking import ask
 from tests.service.scripted import scripted_service
-from worker_gguf.errors import InvalidRequest
+from worker_gguf.batch.dispatch import Dispatch
+from worker_gguf.batch.lines import Line
+from worker_gguf.errors import InvalidRequest, UnsupportedParameter
+from worker_gguf.observe.account import Account
+from worker_gguf.observe.metrics import Metrics
 
 USER = {"role": "user", "content": "a"}
 CHAT = {"messages": [USER], "stream": False}
@@ -90,3 +95,33 @@ async def test_a_field_that_says_the_same_twice_is_no_contradiction() -> None:
             ("/api/chat", {**CHAT, "think": False, "enable_thinking": False}),
         ):
             assert (await ask(service, "POST", path, body)).ignored == ()
+
+
+INSPECTED = [
+    ("/v1/messages/count_tokens", {"messages": [USER]}),
+    ("/v1/responses/input_tokens", {"input": "x"}),
+    ("/tokenize", {"content": "x"}),
+    ("/api/chat", {}),
+    ("/api/generate", {"model": ""}),
+    ("/api/show", {}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), INSPECTED)
+async def test_what_has_no_effect_is_named_in_the_log_and_by_every_interface(path: str, body: dict[str, Any]) -> None:
+    account = Account("http", "req_test")
+    line = json.dumps({"custom_id": "1", "method": "POST", "url": path, "body": {**body, "zzz": 1}}).encode()
+    with scripted_service("ok") as (service, _):
+        answer = await ask(service, "POST", path, {**body, "zzz": 1}, account)
+        result = await Dispatch(cast(Any, service), Metrics("test")).answer(Line(1, "line 1", line, 0))
+    assert answer.ignored == ("zzz",)
+    assert account.close(200).ignored == ("zzz",)
+    assert json.loads(result.content)["response"]["body"]["x_ignored_parameters"] == ["zzz"]
+
+
+@pytest.mark.parametrize(("path", "body"), INSPECTED)
+async def test_what_has_no_effect_is_refused_where_parameters_are_strict(path: str, body: dict[str, Any]) -> None:
+    with scripted_service("ok", strict=True) as (service, _):
+        with pytest.raises(UnsupportedParameter, match="'zzz' changes nothing here"):
+            await ask(service, "POST", path, {**body, "zzz": 1})
+        assert (await ask(service, "POST", path, body)).ignored == ()
