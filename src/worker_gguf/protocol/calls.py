@@ -47,7 +47,7 @@ Prompt = str | tuple[int, ...] | MixedPrompt
 
 
 class Options(Struct, frozen=True):
-    """The options that both routes share.
+    """The options that all routes that generate share.
 
     `text_biases` will be applied to every token of their texts. The ids in `sampling.logit_bias` are not yet compared
     with the size of the vocabulary. If `max_tokens` is None, the answer continues to the end of the context; 0 only

@@ -15,7 +15,18 @@ from worker_gguf.protocol.openai.errors import OPENAI
 from worker_gguf.protocol.pooling.calls import PooledAnswer, PoolingCall
 from worker_gguf.protocol.rendering import JsonBody, Outline, Rendering
 
-__all__ = ["Generation", "Inspection", "Inspector", "Listed", "Listing", "Match", "Pooling", "Route", "Task"]
+__all__ = [
+    "Generation",
+    "Inspection",
+    "Inspector",
+    "Listed",
+    "Listing",
+    "Match",
+    "Pooling",
+    "Route",
+    "Task",
+    "n_prompt_tokens",
+]
 
 
 class Generation(Struct, frozen=True):
@@ -53,6 +64,13 @@ class Inspector(Protocol):
     def piece(self, token: int) -> bytes:
         """Return the bytes of a token, with control tokens written out."""
         ...
+
+
+def n_prompt_tokens(call: InspectionCall, inspector: Inspector) -> int:
+    """Return the number of tokens in the prompt of a conversation."""
+    assert call.chat is not None
+    (tokens,) = inspector.prompt_tokens(call.chat)
+    return len(tokens)
 
 
 class Inspection(Struct, frozen=True):

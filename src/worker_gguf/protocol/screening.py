@@ -12,6 +12,7 @@ from worker_gguf.errors import InvalidRequest, UnsupportedParameter
 from worker_gguf.protocol.defaults import Defaults
 from worker_gguf.protocol.parameters import ALIASES, INSTEAD
 from worker_gguf.protocol.rendering import JsonBody
+from worker_gguf.protocol.wellformed import MAX_NAME
 
 __all__ = [
     "MAX_IGNORED",
@@ -31,7 +32,6 @@ __all__ = [
 MAX_HEADER = 2000
 # A body of some megabytes may have thousands of names, which the header, the log and the metrics need not have.
 MAX_IGNORED = 200
-MAX_NAME = 64
 
 
 def refuse(fields: Mapping[str, Any], table: Mapping[str, tuple[object, ...]], sent: Mapping[str, str]) -> None:

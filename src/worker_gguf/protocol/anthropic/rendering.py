@@ -15,13 +15,11 @@ from worker_gguf.markup.parts import Content, Part, Reasoning, ToolCall
 from worker_gguf.protocol.anthropic.errors import PING, event
 from worker_gguf.protocol.calls import ChatCall
 from worker_gguf.protocol.choice import Pair, WrittenCall, arguments_object, blocks
-from worker_gguf.protocol.rendering import JsonBody, Outline, encode
+from worker_gguf.protocol.rendering import HOLE, JsonBody, Outline, around_texts, encode
 from worker_gguf.protocol.single import SingleRendering
 
 __all__ = ["MessageRendering", "render_message"]
 
-# Marks the place of the text when the bytes of an event are split at it.
-_HOLE = "\x00text\x00"
 # The type of the delta of each kind of block, and the field of its text.
 _DELTAS = {
     Content: ("text_delta", "text"),
@@ -42,7 +40,7 @@ class MessageRendering(SingleRendering):
         self._n_blocks = 0
         self._open: type[Part] | None = None
         self._call: int | None = None
-        self._around: tuple[bytes, ...] = ()
+        self._around: list[bytes] = []
         self._thought = hashlib.sha256()
 
     def _begin(self) -> bytes:
@@ -88,8 +86,8 @@ class MessageRendering(SingleRendering):
         self._open = type(part)
         self._call = part.number if isinstance(part, ToolCall) else None
         kind, name = _DELTAS[self._open]
-        delta = {"type": "content_block_delta", "index": index, "delta": {"type": kind, name: _HOLE}}
-        self._around = tuple(event(delta).split(encode(_HOLE).encode()))
+        delta = {"type": "content_block_delta", "index": index, "delta": {"type": kind, name: HOLE}}
+        self._around = around_texts(event(delta))
         return closing + event({"type": "content_block_start", "index": index, "content_block": block})
 
     def _closed(self) -> bytes:

@@ -13,7 +13,7 @@ from worker_gguf.protocol.calls import ChatCall, Defaults, InspectionCall
 from worker_gguf.protocol.names import Names, Origin
 from worker_gguf.protocol.parse import chat_call
 from worker_gguf.protocol.rendering import JsonBody
-from worker_gguf.protocol.route import Generation, Inspection, Inspector
+from worker_gguf.protocol.route import Generation, Inspection, Inspector, n_prompt_tokens
 from worker_gguf.protocol.screening import check_elsewhere, differing
 from worker_gguf.protocol.validation import invalid, required, validated
 from worker_gguf.protocol.wellformed import read_object
@@ -51,8 +51,7 @@ def parse_count(body: object, defaults: Defaults) -> InspectionCall:
 
 
 def _count(call: InspectionCall, inspector: Inspector) -> JsonBody:
-    assert call.chat is not None
-    return {"input_tokens": len(inspector.prompt_tokens(call.chat)[0])}
+    return {"input_tokens": n_prompt_tokens(call, inspector)}
 
 
 def _call(fields: Mapping[str, Any], defaults: Defaults, body: type[CountTokensBody]) -> ChatCall:

@@ -10,7 +10,7 @@ from worker_gguf.protocol.calls import Defaults, InspectionCall, MixedPrompt
 from worker_gguf.protocol.llama_server.bodies import DetokenizeBody, TokenizeBody
 from worker_gguf.protocol.llama_server.prompts import read_content
 from worker_gguf.protocol.parse import chat_call
-from worker_gguf.protocol.route import Inspection, Inspector
+from worker_gguf.protocol.route import Inspection, Inspector, n_prompt_tokens
 from worker_gguf.protocol.screening import unknown_names
 from worker_gguf.protocol.validation import validated
 from worker_gguf.protocol.wellformed import read_object
@@ -97,9 +97,7 @@ def _apply_template(call: InspectionCall, inspector: Inspector) -> dict[str, Any
 
 
 def _input_tokens(call: InspectionCall, inspector: Inspector) -> dict[str, Any]:
-    assert call.chat is not None
-    (tokens,) = inspector.prompt_tokens(call.chat)
-    return {"input_tokens": len(tokens), "object": "response.input_tokens"}
+    return {"input_tokens": n_prompt_tokens(call, inspector), "object": "response.input_tokens"}
 
 
 TOKENIZE: Final = Inspection(TokenizeBody, parse_tokenize, _tokenize)

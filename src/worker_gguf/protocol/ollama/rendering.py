@@ -17,12 +17,11 @@ from worker_gguf.protocol.choice import Pair, WrittenCall, arguments_object, blo
 from worker_gguf.protocol.models import ModelCard
 from worker_gguf.protocol.ollama.times import nanoseconds, rfc3339
 from worker_gguf.protocol.openai.logprobs import chat_logprobs
-from worker_gguf.protocol.rendering import Outline, encode
+from worker_gguf.protocol.rendering import HOLE, Outline, around_texts, encode
 from worker_gguf.protocol.single import SingleRendering
 
 __all__ = ["ChatRendering", "GenerateRendering", "loaded_chat", "loaded_generate", "render_chat", "render_generate"]
 
-_HOLE: Final = "\x00text\x00"
 _TIME_HOLE: Final = "\x00time\x00"
 
 
@@ -40,7 +39,7 @@ class OllamaRendering(SingleRendering):
         self._unsent: list[TokenLogprob] = []
         self._call: WrittenCall | None = None
         self._n_calls = 0
-        self._around = {kind: self._split(kind(_HOLE)) for kind in (Content, Reasoning)}
+        self._around = {kind: self._split(kind(HOLE)) for kind in (Content, Reasoning)}
 
     @abstractmethod
     def _fields(self, content: str, thinking: str, calls: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -127,10 +126,10 @@ class OllamaRendering(SingleRendering):
         content, thinking = (part.text, "") if isinstance(part, Content) else ("", part.text)
         fields = {"created_at": _TIME_HOLE, **self._fields(content, thinking, ()), "done": False}
         # The name of the model is put before, because a client may have chosen any text for it.
-        before, _, rest = encode(fields)[1:].partition(_inside(_TIME_HOLE))
-        middle, _, tail = rest.partition(encode(_HOLE))
+        before, _, rest = encode(fields)[1:].partition(encode(_TIME_HOLE)[1:-1])
+        middle, tail = around_texts(rest.encode())
         model = f'{{"model":{encode(self._model)},'
-        return (model + before).encode(), middle.encode(), tail.encode() + b"\n"
+        return (model + before).encode(), middle, tail + b"\n"
 
 
 class ChatRendering(OllamaRendering):
@@ -188,7 +187,3 @@ def _loaded(model: str | None, reason: str, card: ModelCard, fields: dict[str, A
 def _call_body(number: int, call: WrittenCall) -> dict[str, Any]:
     function = {"index": number, "name": call.name, "arguments": arguments_object(call.arguments)}
     return {"id": call.id, "function": function}
-
-
-def _inside(text: str) -> str:
-    return encode(text)[1:-1]
