@@ -56,6 +56,13 @@ async def test_without_a_name_the_first_answers_and_names_have_no_case(worker: W
     assert (await ask(worker, "other.gguf"))["model"] == "b"
 
 
+@pytest.mark.parametrize("path", ["/api/show", "/api/chat"])
+async def test_what_has_no_effect_where_no_model_is_loaded_is_noted(worker: Worker, path: str) -> None:
+    account = Account("http", "req_test")
+    answer = await asking.ask(worker, "POST", path, {"model": "a", "keep_alive": 0}, account)
+    assert answer.ignored == account.close(200).ignored == ("keep_alive",)
+
+
 async def test_a_name_may_have_the_tag_of_ollama(worker: Worker) -> None:
     assert (await ask(worker, "b:latest"))["model"] == "b"
     assert (await ask(worker, "other.gguf:LATEST"))["model"] == "b"

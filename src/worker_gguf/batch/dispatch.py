@@ -72,8 +72,10 @@ class Dispatch:
         dialect = dialect_for(request.url)
         with bound(request_id=account.request_id):
             try:
-                answer = await self._whole(request_for(request.method, request.url, request.body, account))
-                body = with_ignored(answer.body, dialect.named(account.ignored))
+                routed = request_for(request.method, request.url, request.body, account)
+                dialect = routed.route.dialect
+                answer = await self._whole(routed)
+                body = with_ignored(answer.body, account.ignored)
                 status = 200
             except WorkerError as error:
                 account.error = error

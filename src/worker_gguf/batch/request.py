@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from worker_gguf.batch.lines import Line
 from worker_gguf.errors import InvalidRequest, PayloadTooLarge, RequestError
+from worker_gguf.protocol.screening import bounded
 from worker_gguf.protocol.wellformed import read_json
 
 __all__ = ["BatchRequest", "BrokenLine", "read_request"]
@@ -49,7 +50,7 @@ def read_request(line: Line) -> BatchRequest:
     known = set(_KNOWN)
     if method == "GET" and body is not None:  # as over HTTP, where the body of a GET is not read
         known.remove("body")
-    return BatchRequest(custom_id, method, url, None if method == "GET" else body, tuple(sorted(fields.keys() - known)))
+    return BatchRequest(custom_id, method, url, None if method == "GET" else body, bounded(fields.keys() - known))
 
 
 def _text(fields: dict[str, object], name: str) -> str:

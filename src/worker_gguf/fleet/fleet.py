@@ -24,7 +24,7 @@ from worker_gguf.protocol.models import ModelCard, ModelStatus, SlotUse, card_me
 from worker_gguf.protocol.route import Listing, Task
 from worker_gguf.service.adapters import check_adapters
 from worker_gguf.service.request import Answer, Request, Stream
-from worker_gguf.service.service import check_ability, is_able, listed, not_served, parse, ready, slots_of
+from worker_gguf.service.service import check_ability, is_able, list_models, not_served, parse, ready, slots_of
 from worker_gguf.service.time_limit import time_limit_s
 from worker_gguf.start.loaded import describe_machine
 from worker_gguf.start.start import SHUTTING_DOWN
@@ -80,12 +80,12 @@ class Fleet:
         task = request.route.task
         if isinstance(task, Listing):
             models = [(model.card, self._status(model)) for model in self.models.values()]
-            return Answer(task.answer(listed(request, models, self._card_of, self._slots_of)))
+            return list_models(task, request, models, self._card_of, self._slots_of, self._first.defaults)
         name = _model_named_in(request.body)
         model = self._able(task) if name is None else self._named(name)
         call = await parse(task, request.body, model.defaults)
         if isinstance(call, ReadyCall) and not call.needs_model:
-            return ready(call, model.card)
+            return ready(call, model.card, request)
         # No model is loaded for a request that any model would refuse.
         check_ability(model.card, task)
         check_adapters(model.card, call)

@@ -184,7 +184,7 @@ class Exchange(Response):
         await send({"type": "http.response.start", "status": status, "headers": pairs})
 
     def _ignored(self, names: tuple[str, ...]) -> dict[str, str]:
-        return {"X-Ignored-Parameters": ignored_header(self._route.dialect.named(names))} if names else {}
+        return {"X-Ignored-Parameters": ignored_header(names)} if names else {}
 
     def _note(self) -> None:
         record = self._account.close(self._status or CANCELLED)  # 0: cancelled before any byte

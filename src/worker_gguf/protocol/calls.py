@@ -13,6 +13,7 @@ from worker_gguf.protocol.adapters import AdapterChoice
 from worker_gguf.protocol.defaults import Defaults
 from worker_gguf.protocol.images import SentImage
 from worker_gguf.protocol.models import ModelCard
+from worker_gguf.protocol.names import AS_SENT, Names
 from worker_gguf.protocol.reasoning import ReasoningRequest
 from worker_gguf.protocol.rendering import JsonBody
 from worker_gguf.protocol.tools import NO_TOOLS, ToolRequest
@@ -46,16 +47,17 @@ Prompt = str | tuple[int, ...] | MixedPrompt
 
 
 class Options(Struct, frozen=True):
-    """The options that both routes share.
+    """The options that all routes that generate share.
 
     `text_biases` will be applied to every token of their texts. The ids in `sampling.logit_bias` are not yet compared
     with the size of the vocabulary. If `max_tokens` is None, the answer continues to the end of the context; 0 only
     evaluates the prompt. If `top_logprobs` is None, no log-probabilities are returned. With `scores_prompt`, those of
     the prompt are returned, too. `timeout_s` counts from the arrival of the request. `ignored` has the names of
-    parameters without effect. With `shows_controls`, control tokens are part of the text. With
-    `shows_ids`, the answer has the ids of its tokens.
-    `constraint` is what the answer must match, and `lines` ends it at a line. `lora` are the adapters that the request
-    names, or None. `adapters` are those with which it is computed: the service finds them for its model.
+    parameters without effect, as the client sent them; `names` translates those that are found later, and those in
+    later errors. With `shows_controls`, control tokens are part of the text. With `shows_ids`, the answer has the ids
+    of its tokens. `constraint` is what the answer must match, and `lines` ends it at a line. `lora` are the adapters
+    that the request names, or None. `adapters` are those with which it is computed: the service finds them for its
+    model.
     """
 
     model: str | None
@@ -82,6 +84,7 @@ class Options(Struct, frozen=True):
     lines: LineLimits | None = None
     lora: tuple[AdapterChoice, ...] | None = None
     adapters: AdapterSet = ()
+    names: Names = AS_SENT
 
 
 class ChatCall(Struct, frozen=True):

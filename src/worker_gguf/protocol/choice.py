@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from worker_gguf.errors import EngineFailed, NotReady, WorkerError
-from worker_gguf.generation.events import Delta, Finished
+from worker_gguf.generation.events import Delta, Finished, TokenLogprob
 from worker_gguf.generation.progress import Tally
 from worker_gguf.markup.parts import Content, NewParser, Part, Reasoning, ToolCall
+from worker_gguf.protocol.rendering import encode
 
-__all__ = ["ParsedChoice", "WrittenCall", "blocks", "joined"]
+__all__ = ["Pair", "ParsedChoice", "WrittenCall", "arguments_object", "blocks", "joined", "joined_pairs"]
+
+# An answer has so many levels around the arguments of a call at most, and is encoded further down the stack.
+_LEVELS_AROUND = 64
+
+Pair = tuple[Part, Sequence[TokenLogprob]]
+"""A part, and the log-probabilities of the tokens that came with it."""
 
 
 class WrittenCall(Struct, frozen=True):
@@ -85,20 +94,59 @@ class ParsedChoice:
         return noted
 
 
+def arguments_object(text: str) -> dict[str, Any]:
+    """Return the arguments of a call as an object that is JSON. What is no object is its only field."""
+    try:
+        value = json.loads(text or "{}")
+        around = value
+        for _ in range(_LEVELS_AROUND):
+            around = [around]
+        encode(around)  # Python also reads NaN and 1e999, which are no JSON
+    except (ValueError, RecursionError):
+        value = text
+    return value if isinstance(value, dict) else {"arguments": value}
+
+
 def joined(parts: Sequence[Part]) -> list[Part]:
     """Join neighbouring parts of one kind, so that the text of one step is one event."""
-    result: list[Part] = []
-    for part in parts:
-        last = result[-1] if result else None
-        if isinstance(part, Content) and isinstance(last, Content):
-            result[-1] = Content(last.text + part.text)
-        elif isinstance(part, Reasoning) and isinstance(last, Reasoning):
-            result[-1] = Reasoning(last.text + part.text)
-        elif isinstance(part, ToolCall) and isinstance(last, ToolCall) and last.name is part.name is None:
-            result[-1] = last._replace(arguments=last.arguments + part.arguments)
-        else:
-            result.append(part)
+    return [_one(stretch) for stretch in _stretches(parts)]
+
+
+def joined_pairs(pairs: Sequence[Pair]) -> list[Pair]:
+    """Join neighbouring parts of one kind, and the log-probabilities that came with them."""
+    result: list[Pair] = []
+    at = 0
+    for stretch in _stretches([part for part, _ in pairs]):
+        logprobs = [logprob for _, own in pairs[at : at + len(stretch)] for logprob in own]
+        result.append((_one(stretch), logprobs))
+        at += len(stretch)
     return result
+
+
+def _stretches(parts: Sequence[Part]) -> list[list[Part]]:
+    """Divide parts into stretches of one kind. A call that begins is one of its own."""
+    result: list[list[Part]] = []
+    last: Part | None = None
+    for part in parts:
+        if type(part) is type(last) and not (isinstance(part, ToolCall) and _begins(part, last)):
+            result[-1].append(part)
+        else:
+            result.append([part])
+        last = part
+    return result
+
+
+def _begins(part: ToolCall, last: Part | None) -> bool:
+    return part.name is not None or (isinstance(last, ToolCall) and last.name is not None)
+
+
+def _one(parts: Sequence[Part]) -> Part:
+    """Return the parts of a stretch as one."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    text = "".join(part.arguments if isinstance(part, ToolCall) else part.text for part in parts)
+    return first._replace(arguments=text) if isinstance(first, ToolCall) else first._replace(text=text)
 
 
 def blocks(parts: Sequence[Part]) -> list[Content | Reasoning | WrittenCall]:

@@ -14,21 +14,44 @@ from worker_gguf.protocol.constraint import read_constraint
 from worker_gguf.protocol.history import with_calls
 from worker_gguf.protocol.images import images_of, with_images
 from worker_gguf.protocol.messages import check_messages
+from worker_gguf.protocol.names import COMMON, Origin
 from worker_gguf.protocol.parameters import CHAT_REFUSED, COMPLETION_REFUSED, NO_CONSTRAINTS, OF_THE_TEXT
 from worker_gguf.protocol.reasoning import ReasoningRequest, read_reasoning
 from worker_gguf.protocol.sampling import read_sampling
-from worker_gguf.protocol.screening import check_strict, differing, refuse, renamed
+from worker_gguf.protocol.screening import differing, effectless, refuse, renamed
 from worker_gguf.protocol.tools import read_tools
 from worker_gguf.protocol.validation import invalid, validated
 
 __all__ = ["agreed_logprobs", "chat_call", "check_sequences", "completion_call", "read_options"]
 
 
-def chat_call(body: Mapping[str, Any], defaults: Defaults) -> ChatCall:
+def chat_call(body: Mapping[str, Any], defaults: Defaults, origin: Origin = COMMON) -> ChatCall:
     """Parse the fields of a chat request, which are not null. Raises InvalidRequest.
 
-    The names of the fields are those of POST /v1/chat/completions. Other dialects bring theirs to this form.
+    The names of the fields are those of POST /v1/chat/completions. Other dialects bring theirs to this form. Errors and
+    the call have the names that the client sent.
     """
+    with origin.names.in_errors():
+        call = _chat(body, defaults)
+    return replace(call, options=_from(origin, call.options, defaults))
+
+
+def completion_call(
+    body: Mapping[str, Any], defaults: Defaults, origin: Origin = COMMON
+) -> CompletionCall | InfillCall:
+    """Parse the fields of a completion request, which are not null. With a suffix, it fills a gap.
+
+    Raises InvalidRequest.
+
+    The names of the fields are those of POST /v1/completions. Other dialects bring theirs to this form. Errors and the
+    call have the names that the client sent.
+    """
+    with origin.names.in_errors():
+        call = _completion(body, defaults)
+    return replace(call, options=_from(origin, call.options, defaults))
+
+
+def _chat(body: Mapping[str, Any], defaults: Defaults) -> ChatCall:
     fields, sent = renamed(body)
     refuse(fields, CHAT_REFUSED, sent)
     chat = validated(ChatBody, fields, sent)
@@ -57,7 +80,7 @@ def chat_call(body: Mapping[str, Any], defaults: Defaults) -> ChatCall:
     if continues and generation_prompt:
         raise invalid("continue_final_message", "excludes add_generation_prompt")
     return ChatCall(
-        options=_options(chat, _chat_logprobs(chat), tuple(sorted(ignored)), defaults),
+        options=_options(chat, _chat_logprobs(chat), tuple(ignored), defaults),
         messages=with_calls(messages),
         template_variables=_template_variables(chat, reasoning),
         add_generation_prompt=not continues if generation_prompt is None else generation_prompt,
@@ -68,20 +91,14 @@ def chat_call(body: Mapping[str, Any], defaults: Defaults) -> ChatCall:
     )
 
 
-def completion_call(body: Mapping[str, Any], defaults: Defaults) -> CompletionCall | InfillCall:
-    """Parse the fields of a completion request, which are not null. With a suffix, it fills a gap.
-
-    Raises InvalidRequest.
-
-    The names of the fields are those of POST /v1/completions. Other dialects bring theirs to this form.
-    """
+def _completion(body: Mapping[str, Any], defaults: Defaults) -> CompletionCall | InfillCall:
     fields, sent = renamed(body)
     refuse(fields, COMPLETION_REFUSED, sent)
     completion = validated(CompletionBody, fields, sent)
     prompts = _prompts(completion.prompt)
     check_sequences(len(prompts), completion.n)
     top_logprobs = agreed_logprobs(completion.logprobs, completion.n_probs, "logprobs")
-    options = read_options(completion, top_logprobs, fields, COMPLETION_REFUSED, sent, defaults)
+    options = _options(completion, top_logprobs, _ignored(completion, fields, COMPLETION_REFUSED, sent), defaults)
     if completion.suffix:
         return _infill(completion, prompts, options, defaults)
     if completion.echo and top_logprobs is not None:
@@ -107,7 +124,14 @@ def read_options(
 
     Raises InvalidRequest. `sent` maps fields to the aliases that were sent.
     """
-    return _options(body, top_logprobs, _ignored(body, fields, refused, sent), defaults)
+    options = _options(body, top_logprobs, _ignored(body, fields, refused, sent), defaults)
+    return _from(COMMON, options, defaults)
+
+
+def _from(origin: Origin, options: Options, defaults: Defaults) -> Options:
+    """Return options with the names that the client sent. Raises UnsupportedParameter with STRICT_PARAMETERS."""
+    ignored = effectless((*origin.names.all(options.ignored), *origin.ignored), defaults)
+    return replace(options, ignored=ignored, names=origin.names)
 
 
 def _infill(
@@ -123,9 +147,6 @@ def _infill(
 def _options(body: Common, top_logprobs: int | None, ignored: tuple[str, ...], defaults: Defaults) -> Options:
     constraint, unused = read_constraint(body)
     lora, unused_of_lora = read_lora(body.lora)
-    ignored = tuple(sorted({*ignored, *unused, *unused_of_lora}))
-    if defaults.strict:
-        check_strict(ignored)
     sampling, text_biases = read_sampling(body, defaults.sampling)
     max_tokens = defaults.max_tokens if body.max_tokens is None else body.max_tokens
     if max_tokens == -1:
@@ -148,7 +169,7 @@ def _options(body: Common, top_logprobs: int | None, ignored: tuple[str, ...], d
         cache_prompt=body.cache_prompt is not False,
         priority=body.priority or 0,
         timeout_s=body.timeout,
-        ignored=ignored,
+        ignored=(*ignored, *unused, *unused_of_lora),
         constraint=constraint,
         banned_texts=tuple(dict.fromkeys(body.banned_strings or ())),
         stop_tokens=tuple(dict.fromkeys(body.stop_token_ids or ())),
@@ -174,7 +195,7 @@ def _ignored(
         if not body.stream:
             names.add("stream_options")
         names |= {f"stream_options.{name}" for name in body.stream_options.model_extra or ()}
-    return tuple(sorted(names))
+    return tuple(names)
 
 
 def _chat_logprobs(chat: ChatBody) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from msgspec import Struct
 
@@ -15,13 +15,22 @@ from worker_gguf.generation.progress import Progress, Tally
 from worker_gguf.markup.parts import ContentParser, NewParser
 from worker_gguf.protocol.dialect import Wording
 
-__all__ = ["Heading", "JsonBody", "Outline", "Rendering", "encode"]
+__all__ = ["HOLE", "Heading", "JsonBody", "Outline", "Rendering", "around_texts", "encode"]
 
 JsonBody: TypeAlias = Any
 """The JSON of an answer: an object, or in a few dialects a list of objects."""
 
 # Escaped to ASCII: some readers of event streams also end lines at U+0085 and U+2028 (Python's str.splitlines).
 encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+HOLE: Final = "\x00text\x00"
+"""Marks the place of a text in what is rendered once, to be split there."""
+_HOLE: Final = encode(HOLE).encode()
+
+
+def around_texts(data: bytes, n: int = 1) -> list[bytes]:
+    """Split rendered bytes at the last `n` holes. A name before them, which a client chose, may look like one."""
+    return data.rsplit(_HOLE, n)
 
 
 class Heading(Struct, frozen=True):

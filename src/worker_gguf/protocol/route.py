@@ -15,7 +15,18 @@ from worker_gguf.protocol.openai.errors import OPENAI
 from worker_gguf.protocol.pooling.calls import PooledAnswer, PoolingCall
 from worker_gguf.protocol.rendering import JsonBody, Outline, Rendering
 
-__all__ = ["Generation", "Inspection", "Inspector", "Listed", "Listing", "Match", "Pooling", "Route", "Task"]
+__all__ = [
+    "Generation",
+    "Inspection",
+    "Inspector",
+    "Listed",
+    "Listing",
+    "Match",
+    "Pooling",
+    "Route",
+    "Task",
+    "n_prompt_tokens",
+]
 
 
 class Generation(Struct, frozen=True):
@@ -46,13 +57,20 @@ class Inspector(Protocol):
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> Sequence[int]: ...
 
-    def text(self, tokens: Sequence[int]) -> str:
-        """Return the text of tokens. Raises InvalidRequest for one that the vocabulary does not have."""
+    def text(self, tokens: Sequence[int], param: str) -> str:
+        """Return the text of tokens. Raises InvalidRequest with this `param` for one that is not in the vocabulary."""
         ...
 
     def piece(self, token: int) -> bytes:
         """Return the bytes of a token, with control tokens written out."""
         ...
+
+
+def n_prompt_tokens(call: InspectionCall, inspector: Inspector) -> int:
+    """Return the number of tokens in the prompt of a conversation."""
+    assert call.chat is not None
+    (tokens,) = inspector.prompt_tokens(call.chat)
+    return len(tokens)
 
 
 class Inspection(Struct, frozen=True):

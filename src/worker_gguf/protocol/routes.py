@@ -6,7 +6,7 @@ from typing import Final
 
 from worker_gguf.protocol.anthropic.errors import ANTHROPIC
 from worker_gguf.protocol.llama_server.errors import LLAMA_SERVER
-from worker_gguf.protocol.ollama.errors import OLLAMA, OLLAMA_GENERATE
+from worker_gguf.protocol.ollama.errors import OLLAMA
 from worker_gguf.protocol.openai import requests
 from worker_gguf.protocol.responses.errors import RESPONSES_DIALECT
 from worker_gguf.protocol.route import Generation, Inspection, Listing, Pooling, Route
@@ -201,7 +201,7 @@ COUNT_TOKENS: Final = Route(
 )
 _OF_OLLAMA: Final = (
     Route("POST", "/api/chat", "Answer a conversation", _ollama_chat, "chat", OLLAMA),
-    Route("POST", "/api/generate", "Answer a prompt", _ollama_generate, "text_completion", OLLAMA_GENERATE),
+    Route("POST", "/api/generate", "Answer a prompt", _ollama_generate, "text_completion", OLLAMA),
     Route("POST", "/api/embed", "Make vectors of texts", _ollama_embed, "embeddings", OLLAMA),
     Route("POST", "/api/embeddings", "Make a vector of a text", _ollama_embeddings, "embeddings", OLLAMA),
     Route("GET", "/api/tags", "The models served here", _ollama_tags, dialect=OLLAMA),

@@ -6,14 +6,32 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from pydantic import BaseModel
+
 from worker_gguf.errors import InvalidRequest, UnsupportedParameter
+from worker_gguf.protocol.defaults import Defaults
 from worker_gguf.protocol.parameters import ALIASES, INSTEAD
 from worker_gguf.protocol.rendering import JsonBody
+from worker_gguf.protocol.wellformed import MAX_NAME
 
-__all__ = ["check_strict", "differing", "ignored_header", "ignored_names", "refuse", "renamed", "with_ignored"]
+__all__ = [
+    "MAX_IGNORED",
+    "bounded",
+    "check_elsewhere",
+    "check_strict",
+    "differing",
+    "effectless",
+    "ignored_header",
+    "ignored_names",
+    "refuse",
+    "renamed",
+    "unknown_names",
+    "with_ignored",
+]
 
 MAX_HEADER = 2000
-MAX_NAME = 64
+# A body of some megabytes may have thousands of names, which the header, the log and the metrics need not have.
+MAX_IGNORED = 200
 
 
 def refuse(fields: Mapping[str, Any], table: Mapping[str, tuple[object, ...]], sent: Mapping[str, str]) -> None:
@@ -50,6 +68,15 @@ def renamed(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     return by_name, sent
 
 
+def check_elsewhere(fields: Mapping[str, Any], instead: Mapping[str, str]) -> None:
+    """Raise UnsupportedParameter for a field of the common parser that a dialect has in another form, or has not.
+
+    `instead` has what to do for each of these fields.
+    """
+    if found := next((name for name in instead if name in fields), None):
+        raise UnsupportedParameter(f"'{found}' has no meaning here. {instead[found]}", param=found)
+
+
 def differing(first: str, second: str) -> InvalidRequest:
     """Return the error for two names of one parameter with different values."""
     message = f"'{first}' and '{second}' are aliases of one parameter and have different values. Send one of them."
@@ -62,6 +89,25 @@ def check_strict(ignored: Sequence[str]) -> None:
         change, them = ("changes", "it") if len(ignored) == 1 else ("change", "them")
         message = f"{_listed(ignored)} {change} nothing here, and STRICT_PARAMETERS is set. Leave {them} out."
         raise UnsupportedParameter(message, param=ignored[0][:MAX_NAME])
+
+
+def bounded(names: Iterable[str]) -> tuple[str, ...]:
+    """Return different names in their order. If they are too many, the last one is "..."."""
+    different = sorted(set(names))
+    return tuple(different) if len(different) <= MAX_IGNORED else (*different[:MAX_IGNORED], "...")
+
+
+def effectless(names: Iterable[str], defaults: Defaults) -> tuple[str, ...]:
+    """Return the different names of parameters without effect. Raises UnsupportedParameter with STRICT_PARAMETERS."""
+    different = sorted(set(names))
+    if defaults.strict:
+        check_strict(different)
+    return bounded(different)
+
+
+def unknown_names(body: type[BaseModel], fields: Mapping[str, Any], defaults: Defaults) -> tuple[str, ...]:
+    """Return the names of the fields that a body does not have, which have no effect. Raises UnsupportedParameter."""
+    return effectless(fields.keys() - body.model_fields.keys(), defaults)
 
 
 def ignored_header(ignored: Iterable[str]) -> str:

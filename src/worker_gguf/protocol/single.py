@@ -4,39 +4,25 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
 
 from worker_gguf.generation.events import Delta, Event, Finished, PromptLogprobs, TokenLogprob
 from worker_gguf.markup.parts import Content, Part
-from worker_gguf.protocol.choice import ParsedChoice, joined
+from worker_gguf.protocol.choice import Pair, ParsedChoice, joined, joined_pairs
 from worker_gguf.protocol.rendering import JsonBody, Outline, Rendering
 
-__all__ = ["NO_TOKENS", "SingleRendering", "Tokens"]
-
-
-class Tokens(NamedTuple):
-    """The tokens that came with a part: their ids, and their log-probabilities if the request wants these.
-
-    A part of a step that has several gets the tokens of all of them if it is the first one, else none.
-    """
-
-    ids: Sequence[int] = ()
-    logprobs: Sequence[TokenLogprob] = ()
-
-
-NO_TOKENS = Tokens()
+__all__ = ["SingleRendering"]
 
 
 class SingleRendering(Rendering):
     """Renders one answer.
 
     For a stream, `_begin` is called once, before the first part, then `_render_part` for each part, and `_end` after
-    the last one if there was no error. For a whole answer, `_whole` gets all parts. `token_ids` are those
-    of all tokens so far, and `logprobs` those of all tokens outside the reasoning.
-    """
+    the last one if there was no error. For a whole answer, `_whole` gets all parts.
 
-    needs_ids: ClassVar[bool] = False
-    """Whether `_render_part` gets the ids of tokens that come alone. This takes some time."""
+    A part has the log-probabilities of the tokens that came with it, and of those before whose text was held back. Of
+    the parts of one token, the first one has them. Tokens of the reasoning have none. `token_ids` are those of all
+    tokens so far.
+    """
 
     def __init__(self, outline: Outline) -> None:
         self.outline = outline
@@ -44,8 +30,8 @@ class SingleRendering(Rendering):
         self.choice = ParsedChoice(outline.new_parser)
         self.tallies = (self.choice.tally,)
         self.token_ids: list[int] = []
-        self.logprobs: list[TokenLogprob] = []
-        self._parts: list[Part] = []
+        self._pairs: list[Pair] = []
+        self._held: list[TokenLogprob] = []
         self._has_begun = False
 
     @property
@@ -68,10 +54,10 @@ class SingleRendering(Rendering):
         """Return the events before the first part."""
 
     @abstractmethod
-    def _render_part(self, part: Part, tokens: Tokens) -> bytes:
+    def _render_part(self, part: Part, logprobs: Sequence[TokenLogprob]) -> bytes:
         """Return the events of a part. Neighbouring texts of one step come as one part.
 
-        An empty content has tokens whose text is held back.
+        At the end, an empty content has the tokens whose text is no part of the answer.
         """
 
     @abstractmethod
@@ -79,8 +65,8 @@ class SingleRendering(Rendering):
         """Return the events after the last part."""
 
     @abstractmethod
-    def _whole(self, parts: Sequence[Part]) -> JsonBody:
-        """Return the whole answer. Neighbouring texts are one part."""
+    def _whole(self, pairs: Sequence[Pair]) -> JsonBody:
+        """Return the whole answer from its parts. Neighbouring texts are one part."""
 
     def stream(self, index: int, events: Sequence[Event]) -> bytes:
         if self.error is not None or not events:
@@ -90,53 +76,48 @@ class SingleRendering(Rendering):
             self.token_ids += event.tokens
             delta_parts = self.choice.feed(event)
             if len(delta_parts) == 1:
-                return self._render_part(delta_parts[0], Tokens(event.tokens) if self.needs_ids else NO_TOKENS)
-            return self._render_all(joined(delta_parts), Tokens(event.tokens))
+                return self._render_part(delta_parts[0], ())
+            return b"".join([self._render_part(part, ()) for part in joined(delta_parts)])
         data = b"" if self._has_begun else self._begin()
         self._has_begun = True
-        parts, tokens = self._take(events)
-        if tokens.logprobs and not parts:
-            parts = (Content(""),)
-        return data + self._render_all(parts, tokens) + self._ending()
+        rendered = [self._render_part(part, logprobs) for part, logprobs in self._take(events)]
+        return b"".join((data, *rendered, self._ending()))
 
     def stream_end(self) -> bytes:
         return b""
 
     def collect(self, index: int, events: Sequence[Event]) -> None:
-        parts, _ = self._take(events)
-        self._parts += parts
+        self._pairs += self._take(events)
 
     def answer(self) -> JsonBody:
         if self.error is not None:
             raise self.error
-        return self._whole(joined(self._parts))
-
-    def _render_all(self, parts: Sequence[Part], tokens: Tokens) -> bytes:
-        data = b""
-        for part in parts:
-            data += self._render_part(part, tokens)
-            tokens = NO_TOKENS
-        return data
+        return self._whole(joined_pairs(self._pairs))
 
     def _ending(self) -> bytes:
         return b"" if self.error is not None or self.choice.finished is None else self._end()
 
-    def _take(self, events: Sequence[Event]) -> tuple[Sequence[Part], Tokens]:
+    def _take(self, events: Sequence[Event]) -> list[Pair]:
         """Parse the texts of events, and note their tokens and the end of the answer."""
-        found: list[Part] = []
-        ids: list[int] = []
-        logprobs: list[TokenLogprob] = []
+        pairs: list[Pair] = []
         for event in events:
             match event:
                 case Delta():
-                    ids += event.tokens
-                    logprobs += () if self.choice.is_reasoning else event.logprobs
-                    found += self.choice.feed(event)
+                    self.token_ids += event.tokens
+                    self._held += () if self.choice.is_reasoning else event.logprobs
+                    pairs += self._paired(self.choice.feed(event))
                 case Finished():
-                    found += self.choice.rest()
+                    pairs += self._paired(self.choice.rest())
+                    if self._held:
+                        pairs += self._paired((Content(""),))
                     self.error = self.choice.finish(event)
                 case PromptLogprobs():
                     pass
-        self.token_ids += ids
-        self.logprobs += logprobs
-        return joined(found), Tokens(ids, logprobs)
+        return joined_pairs(pairs)
+
+    def _paired(self, parts: Sequence[Part]) -> list[Pair]:
+        """Give the first of new parts the log-probabilities that wait for one."""
+        if not parts:
+            return []
+        held, self._held = self._held, []
+        return [(parts[0], held), *((part, ()) for part in parts[1:])]

@@ -75,7 +75,7 @@ def read_tools(chat: ChatBody) -> tuple[ToolRequest, tuple[str, ...]]:
         functions.add(param, function)
         if function is nested:  # further fields of a function are for the template
             unknown = sorted(name for name in tool.keys() - {"type", "function"} if tool[name] is not None)
-            ignored += (f"tools.{place}.{name[:200]}" for name in unknown)
+            ignored += (f"tools.{place}.{name}" for name in unknown)
     offered = functions.offered
     if not offered and chat.parallel_tool_calls is not None:
         ignored.append("parallel_tool_calls")

@@ -1,10 +1,10 @@
 """The handler of RunPod jobs: each job becomes one request, and its answer is yielded to the SDK.
 
 An answer that is not streamed is one dict. A stream is a sequence of strings of whole server-sent events. An error is
-{"error": "<envelope>"}, where the value is OpenAI's error envelope as a JSON string, because the SDK would make it a
-string anyway. A job has no headers, so an answer lists ignored parameters in its field `x_ignored_parameters`. The
-ignored parameters of a stream are only in the log and the metrics. A job with many requests yields lines of JSON, see
-`batch_job`.
+{"error": "<envelope>"}, where the value is the error envelope of the route's dialect as a JSON string, because the SDK
+would make it a string anyway. A job has no headers, so an answer lists ignored parameters in its field
+`x_ignored_parameters`. The ignored parameters of a stream are only in the log and the metrics. A job with many requests
+yields lines of JSON, see `batch_job`.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class _JobRun:
     def _whole(self, answer: Answer) -> JsonBody:
         self._status = 200
         ignored = tuple(dict.fromkeys((*self._account.ignored, *answer.ignored)))  # an account has those of generations
-        return with_ignored(answer.body, self._dialect.named(ignored))
+        return with_ignored(answer.body, ignored)
 
     async def _streamed(self, stream: Stream) -> AsyncGenerator[str, None]:
         posts = Posts(stream.events, self._stream_count)

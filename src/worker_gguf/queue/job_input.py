@@ -12,6 +12,8 @@ from msgspec import Struct
 
 from worker_gguf.errors import InvalidRequest
 from worker_gguf.protocol.routes import CHAT, COMPLETIONS
+from worker_gguf.protocol.screening import bounded
+from worker_gguf.protocol.wellformed import MAX_NAME
 
 __all__ = ["BatchCall", "JobCall", "read_batch_input", "read_job_input"]
 
@@ -64,7 +66,9 @@ def read_job_input(job_input: object) -> JobCall:
 
 def _batch(job_input: dict[str, object]) -> BatchCall:
     if others := _others(job_input, "batch"):
-        raise InvalidRequest(f"'{others[0][:64]}' has no meaning next to 'batch': each request has its own parameters.")
+        raise InvalidRequest(
+            f"'{others[0][:MAX_NAME]}' has no meaning next to 'batch': each request has its own parameters."
+        )
     requests = job_input["batch"]
     if isinstance(requests, str):
         if not requests.lower().startswith(("https://", "http://")):
@@ -96,7 +100,7 @@ def _routed(job_input: dict[str, object]) -> JobCall:
 
 
 def _others(job_input: dict[str, object], *known: str) -> tuple[str, ...]:
-    return tuple(sorted(job_input.keys() - set(known)))
+    return bounded(job_input.keys() - set(known))
 
 
 def _plain(job_input: dict[str, object]) -> JobCall:

@@ -76,7 +76,7 @@ class Generations:
             n=options.n,
             ignored=options.ignored,
         )
-        return Reply(events, rendering, request.route.dialect, account), options
+        return Reply(events, rendering, request.route.dialect, account, options.names), options
 
 
 def _requests(

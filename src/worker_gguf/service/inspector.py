@@ -27,8 +27,8 @@ class PromptInspector:
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> Sequence[int]:
         return self._prompts.tokenize(text, add_special=add_special, parse_special=parse_special)
 
-    def text(self, tokens: Sequence[int]) -> str:
-        return self._prompts.text(tokens, "tokens")
+    def text(self, tokens: Sequence[int], param: str) -> str:
+        return self._prompts.text(tokens, param)
 
     def piece(self, token: int) -> bytes:
         return self._prompts.piece(token)

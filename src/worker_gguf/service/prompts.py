@@ -14,14 +14,12 @@ from worker_gguf.engine.request import Thinking
 from worker_gguf.errors import ContextLengthExceeded, InvalidRequest, UnsupportedParameter
 from worker_gguf.markup.parts import ContentParser, NewParser
 from worker_gguf.protocol.calls import Call, ChatCall, CompletionCall, InfillCall, MixedPrompt, Options, Prompt
+from worker_gguf.protocol.screening import MAX_IGNORED
 from worker_gguf.service.conversations import Conversations
 from worker_gguf.service.infill import FimTokenizer, infill_prompt
 from worker_gguf.service.markups import Pieces
 
 __all__ = ["Prepared", "Prompts", "Tokenizer"]
-
-# The header for ignored parameters cannot hold more ids.
-MAX_NAMED = 200
 
 
 class Tokenizer(Pieces, FimTokenizer, Protocol):
@@ -77,8 +75,13 @@ class Prompts:
         """Return the tokens of each prompt of the call, its options, adapted to the model, and its parser.
 
         The options list the parameters that this model's template and vocabulary ignore. Raises a RequestError if the
-        model cannot take a prompt, or if STRICT_PARAMETERS is set and a parameter would be ignored.
+        model cannot take a prompt, or if STRICT_PARAMETERS is set and a parameter would be ignored. Names of fields are
+        those that the client sent.
         """
+        with call.options.names.in_errors():
+            return self._prepared(call)
+
+    def _prepared(self, call: Call) -> Prepared:
         options = self._with_stop_tokens(self._with_token_biases(call.options))
         match call:
             case ChatCall():
@@ -115,10 +118,15 @@ class Prompts:
 
     def prompt_text(self, call: ChatCall) -> str:
         """Return the text of a conversation's prompt. Raises TemplateError or UnsupportedParameter."""
-        return self._conversations.render(call).text
+        with call.options.names.in_errors():
+            return self._conversations.render(call).text
 
     def prompt_tokens(self, call: Call) -> list[tuple[int, ...]]:
         """Return the tokens of each prompt of a call, even if it is longer than the context. Raises a RequestError."""
+        with call.options.names.in_errors():
+            return self._prompt_tokens(call)
+
+    def _prompt_tokens(self, call: Call) -> list[tuple[int, ...]]:
         match call:
             case ChatCall():
                 if call.images:
@@ -162,7 +170,7 @@ class Prompts:
                 options,
                 sampling=replace(options.sampling, logit_bias=tuple(biases.items())),
                 constraint=chat.constraint(),
-                ignored=(*options.ignored, *chat.ignored),
+                ignored=(*options.ignored, *options.names.all(chat.ignored)),
             ),
             new_parser=chat.new_parser,
             thinking=chat.thinking,
@@ -215,7 +223,7 @@ class Prompts:
             options,
             sampling=replace(options.sampling, logit_bias=tuple(biases.items())),
             text_biases=(),
-            ignored=(*options.ignored, *(f"logit_bias.{token}" for token in unknown[:MAX_NAMED])),
+            ignored=(*options.ignored, *_named(options, "logit_bias", unknown)),
         )
 
     def _with_stop_tokens(self, options: Options) -> Options:
@@ -228,7 +236,7 @@ class Prompts:
         return replace(
             options,
             stop_tokens=tuple(token for token in options.stop_tokens if token < n),
-            ignored=(*options.ignored, *(f"stop_token_ids.{token}" for token in unknown)),
+            ignored=(*options.ignored, *_named(options, "stop_token_ids", unknown)),
         )
 
     def _controls(self) -> frozenset[int]:
@@ -281,3 +289,8 @@ class Prompts:
         if len(tokens) >= self._n_ctx:
             raise ContextLengthExceeded(len(tokens), self._n_ctx, n_answer_tokens=n_answer_tokens, param=param)
         return tokens
+
+
+def _named(options: Options, field: str, tokens: Sequence[int]) -> Iterable[str]:
+    """Return the names of tokens that a field has in vain."""
+    return options.names.all([f"{field}.{token}" for token in tokens[:MAX_IGNORED]])

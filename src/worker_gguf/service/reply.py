@@ -5,7 +5,8 @@ from __future__ import annotations
 from worker_gguf.generation.events import Event, Finished
 from worker_gguf.generation.stream import EventStream
 from worker_gguf.observe.account import Account
-from worker_gguf.protocol.dialect import Dialect
+from worker_gguf.protocol.dialect import Dialect, Wording
+from worker_gguf.protocol.names import AS_SENT, Names
 from worker_gguf.protocol.rendering import JsonBody, Rendering
 
 __all__ = ["Reply", "collect"]
@@ -18,12 +19,20 @@ class Reply:
     not started runs none of its code.
     """
 
-    def __init__(self, stream: EventStream, rendering: Rendering, dialect: Dialect, account: Account) -> None:
-        """`dialect` renders an error that occurs after the first event was sent."""
+    def __init__(
+        self,
+        stream: EventStream,
+        rendering: Rendering,
+        dialect: Dialect,
+        account: Account,
+        names: Names = AS_SENT,
+    ) -> None:
+        """`dialect` renders an error that occurs after the first event was sent. `names` are those of its field."""
         self.rendering = rendering
         self.stream = stream
         self._dialect = dialect
         self._account = account
+        self._names = names
         self._has_sent = False
         self._is_over = False
 
@@ -48,11 +57,12 @@ class Reply:
                 break
             data = b"".join(self.rendering.stream(index, events) for index, events in items.items())
             self._note(items)
-            if (error := self.rendering.error) is not None:
+            if (failed := self.rendering.error) is not None:
                 await self.aclose()
+                error = self._names.worded(failed)
                 if not self._has_sent:
                     raise error
-                wording = self._dialect.worded(error, self._account.request_id)
+                wording = Wording(error, self._account.request_id)
                 return data + (self.rendering.failure(wording) or self._dialect.ending(wording))
             if data:
                 self._has_sent = True
@@ -64,8 +74,13 @@ class Reply:
         self._is_over = True
         self.stream.cancel()
 
+    def answer(self) -> JsonBody:
+        """Return the whole answer. Raises the WorkerError that ended it."""
+        with self._names.in_errors():
+            return self.rendering.answer()
+
     async def events(self) -> dict[int, list[Event]] | None:
-        """Return the next events before rendering, or None at the end. `rendering.answer` raises their error later."""
+        """Return the next events before rendering, or None at the end. `answer` raises their error later."""
         items = await anext(self.stream, None)
         self._note(items or {})
         return items
@@ -88,4 +103,4 @@ async def collect(reply: Reply) -> JsonBody:
                 break
     finally:
         await reply.aclose()
-    return rendering.answer()
+    return reply.answer()

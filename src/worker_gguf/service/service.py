@@ -26,8 +26,10 @@ from worker_gguf.protocol.calls import (
 from worker_gguf.protocol.defaults import Defaults
 from worker_gguf.protocol.models import ModelCard, ModelNotServed, ModelStatus, SlotUse, card_meant
 from worker_gguf.protocol.pooling.calls import PoolingCall
-from worker_gguf.protocol.rendering import Heading
+from worker_gguf.protocol.rendering import Heading, JsonBody
 from worker_gguf.protocol.route import Generation, Inspection, Listed, Listing, Pooling, Task
+from worker_gguf.protocol.screening import unknown_names
+from worker_gguf.protocol.wellformed import read_object
 from worker_gguf.service.adapters import check_adapters, with_adapters
 from worker_gguf.service.conversations import Conversations
 from worker_gguf.service.generations import Generations
@@ -40,7 +42,7 @@ from worker_gguf.service.reply import collect
 from worker_gguf.service.request import Answer, Request, Stream
 from worker_gguf.service.threads import Threads, off_loop_if_long
 
-__all__ = ["Service", "check_ability", "is_able", "listed", "not_served", "parse", "ready", "slots_of"]
+__all__ = ["Service", "check_ability", "is_able", "list_models", "not_served", "parse", "ready", "slots_of"]
 
 AnyCall = Call | InspectionCall | PoolingCall
 
@@ -84,7 +86,7 @@ class Service:
         """Answer one request. Raises the WorkerError that refuses it."""
         task = request.route.task
         if isinstance(task, Listing):
-            return Answer(task.answer(listed(request, [(self.card, None)], self._named, self._slots)))
+            return list_models(task, request, [(self.card, None)], self._named, self._slots, self._defaults)
         call = await parse(task, request.body, self._defaults)
         self._named(call.model)
         return await self.perform(call, request)
@@ -119,26 +121,24 @@ class Service:
                 check_ability(self.card, task)
             match task, call:
                 case _, ReadyCall():
-                    answer = ready(call, self.card)
+                    answer = ready(call, self.card, request)
                 case Inspection(), InspectionCall():
-                    answer = await self._inspect(task, call, request)
+                    answer = _noted(request, await self._inspect(task, call, request), call.ignored)
                 case _:
                     raise TypeError(f"{type(call).__name__} is no call of {type(task).__name__}")
         finally:
             if on_ended is not None:
                 on_ended()
-        request.account.ignored += answer.ignored
         return answer
 
-    async def _inspect(self, task: Inspection, call: InspectionCall, request: Request) -> Answer:
+    async def _inspect(self, task: Inspection, call: InspectionCall, request: Request) -> JsonBody:
         check_adapters(self.card, call)
         if call.chat is not None:
             call = replace(call, chat=for_model(call.chat, self.card))
             assert call.chat is not None
             await self._prompts.examined(call.chat)
         inspector = PromptInspector(self.card, self._prompts)
-        body = await self._threads.run_if_long(request.body, lambda: task.answer(call, inspector))
-        return Answer(body, call.ignored)
+        return await self._threads.run_if_long(request.body, lambda: task.answer(call, inspector))
 
     def _named(self, name: str | None) -> tuple[ModelCard, ModelStatus | None]:
         """Return the card of the model that goes by a name. Raises NotFound."""
@@ -163,20 +163,30 @@ async def parse(task: Generation | Inspection | Pooling, body: object, defaults:
     return await off_loop_if_long(body, lambda: task.parse(body, defaults))
 
 
-def ready(call: ReadyCall, card: ModelCard) -> Answer:
+def ready(call: ReadyCall, card: ModelCard, request: Request) -> Answer:
     """Return the answer to a call that needs no generation."""
-    return Answer(call.answer(card), call.ignored)
+    return _noted(request, call.answer(card), call.ignored)
 
 
-def listed(
+def list_models(
+    task: Listing,
     request: Request,
     models: Sequence[tuple[ModelCard, ModelStatus | None]],
     named: Callable[[str | None], tuple[ModelCard, ModelStatus | None]],
     slots: Callable[[str | None], SlotUse],
-) -> Listed:
-    """Return what the answer of a route that lists models is made from. Each adapter counts as a model."""
+    defaults: Defaults,
+) -> Answer:
+    """Answer a route that lists models. Each adapter counts as a model. Raises RequestErrors."""
     models = [(own, status) for card, status in models for own in card.with_adapters()]
-    return Listed(models, named, request.match.name, request.query, request.body, slots)
+    ignored = () if task.body is None else unknown_names(task.body, read_object(request.body), defaults)
+    body = task.answer(Listed(models, named, request.match.name, request.query, request.body, slots))
+    return _noted(request, body, ignored)
+
+
+def _noted(request: Request, body: JsonBody, ignored: tuple[str, ...]) -> Answer:
+    """Return an answer that never was in the engine, whose submission notes ignored parameters otherwise."""
+    request.account.ignored += ignored
+    return Answer(body, ignored)
 
 
 def slots_of(stats: EngineStats) -> SlotUse:

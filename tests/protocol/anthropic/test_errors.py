@@ -50,19 +50,3 @@ def test_an_error_in_a_stream_is_one_event() -> None:
 
 def test_the_keep_alive_is_a_ping() -> None:
     assert ANTHROPIC.framing.keep_alive == PING == b'event: ping\ndata: {"type":"ping"}\n\n'
-
-
-@pytest.mark.parametrize(
-    ("common", "own"),
-    [
-        ("tools.12.parameters.properties.a", "tools.12.input_schema.properties.a"),
-        ("tools.3", "tools.3"),
-        ("tools.3.name", "tools.3.name"),
-        ("response_format.json_schema.schema", "output_config.format"),
-        ("parallel_tool_calls", "tool_choice.disable_parallel_tool_use"),
-        ("reasoning_effort", "output_config.effort"),
-        ("messages.1.content.0.parameters", "messages.1.content.0.parameters"),
-    ],
-)
-def test_names_are_those_of_the_client(common: str, own: str) -> None:
-    assert ANTHROPIC.named([common]) == [own]

@@ -65,7 +65,7 @@ def check(body: object, *, strict: bool) -> None:
         else:
             assert isinstance(outcome, kind)
             ignored = outcome.options.ignored if isinstance(outcome, ChatCall) else outcome.ignored
-            ignored_header(ANTHROPIC.named(ignored)).encode("ascii")
+            ignored_header(ignored).encode("ascii")
 
 
 @BUSY

@@ -34,9 +34,9 @@ class Letters:
             return [*first, 2]
         return [*first, *text.encode()]
 
-    def text(self, tokens: Sequence[int]) -> str:
+    def text(self, tokens: Sequence[int], param: str) -> str:
         if any(token > 255 for token in tokens):
-            raise InvalidRequest("There is no such token.", param="tokens")
+            raise InvalidRequest("There is no such token.", param=param)
         return bytes(tokens).decode("utf-8", "replace")
 
     def piece(self, token: int) -> bytes:

@@ -161,10 +161,28 @@ def test_a_call_at_the_end_comes_before_the_last_line() -> None:
     assert [line["done"] for line in lines_of(chat(), [delta(CALL), STOP])] == [False, True]
 
 
-@pytest.mark.parametrize(("written", "arguments"), [("[1]", {"arguments": [1]}), ("x", {"arguments": "x"})])
+@pytest.mark.parametrize(
+    ("written", "arguments"),
+    [
+        ("[1]", {"arguments": [1]}),
+        ("x", {"arguments": "x"}),
+        ('{"a":1e999}', {"arguments": '{"a":1e999}'}),
+        ('{"a":NaN}', {"arguments": '{"a":NaN}'}),
+        ("[" * 100_000, {"arguments": "[" * 100_000}),
+    ],
+)
 def test_arguments_that_are_no_object_get_a_name(written: str, arguments: dict[str, Any]) -> None:
     (call,) = whole(chat(), delta(f"!find({written})"), STOP)["message"]["tool_calls"]
     assert call["function"]["arguments"] == arguments
+    first, *_ = lines_of(chat(), [delta(f"!find({written})")], [STOP])
+    assert first["message"]["tool_calls"] == [call]
+
+
+def test_arguments_of_any_depth_leave_an_answer_that_can_be_encoded() -> None:
+    for depth in range(800, 1000):
+        written = '{"a":' + "[" * depth + "]" * depth + "}"
+        (first, *_) = lines_of(chat(), [delta(f"!find({written})")], [STOP])
+        assert first["message"]["tool_calls"][0]["function"]["arguments"]
 
 
 def test_logprobs_come_with_the_lines_of_their_tokens() -> None:
@@ -181,6 +199,14 @@ def test_logprobs_of_a_call_come_with_its_line() -> None:
     token = TokenLogprob(1, b"a", -0.5)
     lines = lines_of(chat(logprobs=True), *([delta(letter, token)] for letter in CALL), [STOP])
     assert sum(len(line.get("logprobs", ())) for line in lines) == len(CALL)
+
+
+def test_each_of_two_calls_has_the_logprobs_of_its_own_tokens() -> None:
+    text = "!find({})!go()"
+    steps = [[delta(letter, TokenLogprob(1, letter.encode(), -0.5))] for letter in text]
+    first, second, _ = lines_of(chat(logprobs=True), *steps, [STOP])
+    assert "".join(logprob["token"] for logprob in first["logprobs"]) == "!find({})"
+    assert "".join(logprob["token"] for logprob in second["logprobs"]) == "!go()"
 
 
 @pytest.mark.parametrize("text", ['"', "\\", "\x00text\x00", "\x00time\x00", "şehir", "\u2028", "\x85", "\n"])

@@ -10,7 +10,7 @@ import pytest
 from worker_gguf.errors import InvalidRequest, UnsupportedParameter
 from worker_gguf.protocol.calls import ChatCall, CompletionCall, Defaults, InfillCall, ReadyCall
 from worker_gguf.protocol.models import ModelCard
-from worker_gguf.protocol.ollama.errors import OLLAMA, OLLAMA_GENERATE
+from worker_gguf.protocol.ollama.errors import OLLAMA
 from worker_gguf.protocol.ollama.names import IGNORED_OPTIONS, OPTIONS
 from worker_gguf.protocol.ollama.requests import parse_chat, parse_generate
 
@@ -106,20 +106,19 @@ def test_no_option_is_both_honoured_and_ignored() -> None:
 def test_a_wrong_field_is_named_as_the_client_sent_it(fields: dict[str, Any], param: str, what: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         chat(**fields)
-    worded = OLLAMA.worded(caught.value, "")
-    assert worded.param == param
-    assert what in worded.message
-    assert OLLAMA.error_body(caught.value) == {"error": worded.message}
+    assert caught.value.param == param
+    assert what in caught.value.message
+    assert OLLAMA.error_body(caught.value) == {"error": caught.value.message}
 
 
 def test_a_field_of_a_prompt_is_named_as_in_generate() -> None:
     with pytest.raises(InvalidRequest) as caught:
         generate(prompt="x" * 10, system="a", format={"type": "nothing"})
-    assert OLLAMA_GENERATE.worded(caught.value, "").param == "format"
+    assert caught.value.param == "format"
     for fields in ({"prompt": 3}, {"images": ["?"]}, {"context": ["a"]}, {"template": "{{ .Prompt }}"}):
         with pytest.raises(InvalidRequest) as caught:
             generate(**fields)
-        assert (OLLAMA_GENERATE.worded(caught.value, "").param or "").partition(".")[0] == next(iter(fields))
+        assert (caught.value.param or "").partition(".")[0] == next(iter(fields))
 
 
 def test_calls_and_their_results_have_the_form_of_a_chat_completion() -> None:

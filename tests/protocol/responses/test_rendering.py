@@ -16,6 +16,7 @@ from tests.scripted_parser import ScriptedParser
 from worker_gguf.errors import DeadlineExceeded
 from worker_gguf.generation.events import Delta, Event, Finished, TokenLogprob, Usage
 from worker_gguf.protocol.calls import Defaults
+from worker_gguf.protocol.dialect import Wording
 from worker_gguf.protocol.rendering import Heading, Outline
 from worker_gguf.protocol.responses.errors import RESPONSES_DIALECT
 from worker_gguf.protocol.responses.rendering import ResponsesRendering
@@ -153,7 +154,7 @@ def test_a_failure_ends_the_stream_with_what_was_written() -> None:
     failed = Finished("error", Usage(10, 1, 0), error=DeadlineExceeded("Too late."))
     data = made.stream(0, [delta("a")]) + made.stream(0, [failed])
     assert made.error is not None
-    ending = made.failure(RESPONSES_DIALECT.worded(made.error, "req"))
+    ending = made.failure(Wording(made.error, "req"))
     assert ending is not None
     events = events_of(data + ending)
     assert names(events)[-4:] == ["output_text.done", "content_part.done", "output_item.done", "failed"]
@@ -164,7 +165,7 @@ def test_a_failure_ends_the_stream_with_what_was_written() -> None:
 
 def test_a_failure_before_the_first_event_is_left_to_the_dialect() -> None:
     error = DeadlineExceeded("Too late.")
-    assert rendering().failure(RESPONSES_DIALECT.worded(error, "")) is None
+    assert rendering().failure(Wording(error, "")) is None
     (event,) = events_of(RESPONSES_DIALECT.error_ending(error))
     assert (event["type"], event["code"], event["message"]) == ("error", "deadline_exceeded", "Too late.")
 
@@ -192,3 +193,30 @@ def test_what_the_request_said_comes_back() -> None:
     assert answer["temperature"] == 0.5
     assert answer["reasoning"] == {"effort": "low", "summary": None}
     assert answer["tools"][0]["name"] == "find"
+
+
+def tokens_of(response: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return each text of a response, and the tokens whose log-probabilities it has."""
+    texts = [item["content"][0] for item in response["output"] if item["type"] == "message"]
+    return [(text["text"], "".join(logprob["token"] for logprob in text["logprobs"])) for text in texts]
+
+
+@pytest.mark.parametrize("text", ['Hi!find({"a":1})Yes', "~hm~Hi", "A~b~C", '!find({"a":1})', "Hi!find("])
+@pytest.mark.parametrize("n_at_once", [1, 3, 100])
+def test_each_text_has_the_logprobs_of_its_own_tokens(text: str, n_at_once: int) -> None:
+    deltas = [delta(letter, TokenLogprob(1, letter.encode(), -0.5)) for letter in text]
+    steps = [deltas[at : at + n_at_once] for at in range(0, len(deltas), n_at_once)]
+    last = streamed(rendering(top_logprobs=0), *steps, [STOP])[-1]["response"]
+    answer = whole(rendering(top_logprobs=0), *deltas, STOP)
+    assert tokens_of(last) == tokens_of(answer)
+    assert all(shown == tokens for shown, tokens in tokens_of(answer))
+    assert {**last, "completed_at": 0} == {**answer, "completed_at": 0}
+
+
+def test_the_logprobs_of_a_text_that_is_no_part_of_the_answer_are_those_of_the_last_text() -> None:
+    stop = delta("", TokenLogprob(1, b"#", -0.5))
+    letter = delta("a", TokenLogprob(1, b"a", -0.5))
+    for events, shown in (([letter, stop], [("a", "a#")]), ([stop], [("", "#")]), ([delta(CALL), stop], [])):
+        assert tokens_of(whole(rendering(top_logprobs=0), *events, STOP)) == shown
+        steps = [[event] for event in events]
+        assert tokens_of(streamed(rendering(top_logprobs=0), *steps, [STOP])[-1]["response"]) == shown

@@ -201,7 +201,7 @@ def test_what_needs_state_or_has_no_place_is_refused(fields: dict[str, Any], par
         ({"text": {"format": {"type": "json_schema", "name": "a"}}}, "text.format.schema"),
         ({"metadata": {"a": 5}}, "metadata.a"),
         ({"max_output_tokens": "7"}, "max_output_tokens"),
-        ({"tools": [{"type": "function"}]}, "tools.0.function"),
+        ({"tools": [{"type": "function"}]}, "tools.0.name"),
         ({"tool_choice": {"type": "custom", "name": "x"}}, "tool_choice.type"),
     ],
 )

@@ -26,7 +26,6 @@ _READ: Mapping[str, frozenset[str]] = {
     "tool_result": frozenset({"tool_use_id", "content", "is_error"}),
     "tool_reference": frozenset({"tool_name"}),
 }
-_MAX_NAME = 64
 # Claude Code begins its system prompt with this line. It is for the service that bills its requests, and its values
 # change from request to request, so no two prompts would have a common beginning.
 _BILLING = re.compile(r"x-anthropic-billing-header:(?:\s*[\w-]+=[^;\s]*;)*\s*")
@@ -47,7 +46,7 @@ class Blocks:
         kind: str = field(param, block, "type", str)
         if kind in _READ:
             unread = (name for name in block if name not in _READ[kind] and name != "type" and block[name] is not None)
-            self.ignored += (f"{param}.{name[:_MAX_NAME]}" for name in unread)
+            self.ignored += (f"{param}.{name}" for name in unread)
         return kind
 
     def texts(self, param: str, content: object) -> list[str]:

@@ -1,4 +1,4 @@
-"""The errors of Anthropic's API, its keep-alive, and its names of what the common parsers know by others."""
+"""The errors of Anthropic's API, and its keep-alive."""
 
 from __future__ import annotations
 
@@ -54,11 +54,5 @@ ANTHROPIC: Final = Dialect(
     lambda wording: event(_body(wording)),
     framing=Framing(SSE.media_type, PING),
     status=_status,
-    names={
-        "parallel_tool_calls": "tool_choice.disable_parallel_tool_use.",
-        "reasoning_effort": "output_config.effort",
-        "response_format": "output_config.format.",
-        "tools.*.parameters": "tools.*.input_schema",
-    },
     id_headers=("X-Request-Id", "Request-Id"),
 )

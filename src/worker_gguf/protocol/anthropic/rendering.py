@@ -7,22 +7,19 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
-from worker_gguf.generation.events import Usage
+from worker_gguf.generation.events import TokenLogprob, Usage
 from worker_gguf.markup.parts import Content, Part, Reasoning, ToolCall
 from worker_gguf.protocol.anthropic.errors import PING, event
 from worker_gguf.protocol.calls import ChatCall
-from worker_gguf.protocol.choice import WrittenCall, blocks
-from worker_gguf.protocol.rendering import JsonBody, Outline, encode
-from worker_gguf.protocol.single import SingleRendering, Tokens
+from worker_gguf.protocol.choice import Pair, WrittenCall, arguments_object, blocks
+from worker_gguf.protocol.rendering import HOLE, JsonBody, Outline, around_texts, encode
+from worker_gguf.protocol.single import SingleRendering
 
 __all__ = ["MessageRendering", "render_message"]
 
-# Marks the place of the text when the bytes of an event are split at it.
-_HOLE = "\x00text\x00"
 # The type of the delta of each kind of block, and the field of its text.
 _DELTAS = {
     Content: ("text_delta", "text"),
@@ -43,7 +40,7 @@ class MessageRendering(SingleRendering):
         self._n_blocks = 0
         self._open: type[Part] | None = None
         self._call: int | None = None
-        self._around: tuple[bytes, ...] = ()
+        self._around: list[bytes] = []
         self._thought = hashlib.sha256()
 
     def _begin(self) -> bytes:
@@ -52,7 +49,7 @@ class MessageRendering(SingleRendering):
         usage = self._usage(Usage(self.n_prompt_tokens, n_written, n_cached))
         return event({"type": "message_start", "message": self._message([], None, None, usage)}) + PING
 
-    def _render_part(self, part: Part, tokens: Tokens) -> bytes:
+    def _render_part(self, part: Part, logprobs: Sequence[TokenLogprob]) -> bytes:
         if type(part) is Content and self._open is Content:  # written out, because this runs for every token
             return encode(part.text).encode().join(self._around) if part.text else b""
         if isinstance(part, ToolCall):
@@ -78,8 +75,9 @@ class MessageRendering(SingleRendering):
         last = {"type": "message_delta", "delta": delta, "usage": self._usage(self.finished.usage)}
         return self._closed() + event(last) + event({"type": "message_stop"})
 
-    def _whole(self, parts: Sequence[Part]) -> JsonBody:
-        return self._message([_block(each) for each in blocks(parts)], *self._stop(), self._usage(self.finished.usage))
+    def _whole(self, pairs: Sequence[Pair]) -> JsonBody:
+        content = [_block(each) for each in blocks([part for part, _ in pairs])]
+        return self._message(content, *self._stop(), self._usage(self.finished.usage))
 
     def _opened(self, part: Part, block: dict[str, Any]) -> bytes:
         """Return the events that end the open block and begin another one."""
@@ -88,8 +86,8 @@ class MessageRendering(SingleRendering):
         self._open = type(part)
         self._call = part.number if isinstance(part, ToolCall) else None
         kind, name = _DELTAS[self._open]
-        delta = {"type": "content_block_delta", "index": index, "delta": {"type": kind, name: _HOLE}}
-        self._around = tuple(event(delta).split(encode(_HOLE).encode()))
+        delta = {"type": "content_block_delta", "index": index, "delta": {"type": kind, name: HOLE}}
+        self._around = around_texts(event(delta))
         return closing + event({"type": "content_block_start", "index": index, "content_block": block})
 
     def _closed(self) -> bytes:
@@ -154,17 +152,7 @@ def _block(block: Content | Reasoning | WrittenCall) -> dict[str, Any]:
             signature = _signature(hashlib.sha256(text.encode()).digest())
             return {"type": "thinking", "thinking": text, "signature": signature}
         case WrittenCall(id=call_id, name=name, arguments=arguments):
-            return {"type": "tool_use", "id": call_id, "name": name, "input": _input(arguments)}
-
-
-def _input(arguments: str) -> dict[str, Any]:
-    """Return the arguments of a call as an object. What is no object is its only field."""
-    try:
-        value = json.loads(arguments or "{}")
-        encode(value)  # Python also reads NaN and 1e999, which are no JSON
-    except (ValueError, RecursionError):
-        value = arguments
-    return value if isinstance(value, dict) else {"arguments": value}
+            return {"type": "tool_use", "id": call_id, "name": name, "input": arguments_object(arguments)}
 
 
 def _signature(digest: bytes) -> str:

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from msgspec.structs import replace
-
-from worker_gguf.errors import UnsupportedParameter
-from worker_gguf.protocol.anthropic.blocks import Blocks
 from worker_gguf.protocol.anthropic.bodies import CountTokensBody, MessagesBody
 from worker_gguf.protocol.anthropic.conversation import read_conversation
 from worker_gguf.protocol.anthropic.rendering import render_message
 from worker_gguf.protocol.anthropic.tools import read_tool_choice, read_tools
 from worker_gguf.protocol.calls import ChatCall, Defaults, InspectionCall
+from worker_gguf.protocol.names import Names, Origin
 from worker_gguf.protocol.parse import chat_call
 from worker_gguf.protocol.rendering import JsonBody
-from worker_gguf.protocol.route import Generation, Inspection, Inspector
-from worker_gguf.protocol.screening import check_strict
+from worker_gguf.protocol.route import Generation, Inspection, Inspector, n_prompt_tokens
+from worker_gguf.protocol.screening import check_elsewhere, differing
 from worker_gguf.protocol.validation import invalid, required, validated
 from worker_gguf.protocol.wellformed import read_object
 
@@ -33,7 +30,9 @@ _ELSEWHERE: Final[Mapping[str, str]] = {
     "n": "Send one request for each answer.",
     **dict.fromkeys(("logprobs", "top_logprobs", "n_probs", "return_token_ids"), "Use /v1/chat/completions."),
 }
-_CONVERTED = frozenset({"messages", "system", "tools", "tool_choice", "thinking", "output_config", "output_format"})
+_CONVERTED = frozenset(
+    {"messages", "system", "tools", "tool_choice", "thinking", "output_config", "output_format", "stream_options"}
+)
 
 
 def parse_message(body: object, defaults: Defaults) -> ChatCall:
@@ -52,45 +51,55 @@ def parse_count(body: object, defaults: Defaults) -> InspectionCall:
 
 
 def _count(call: InspectionCall, inspector: Inspector) -> JsonBody:
-    assert call.chat is not None
-    return {"input_tokens": len(inspector.prompt_tokens(call.chat)[0])}
+    return {"input_tokens": n_prompt_tokens(call, inspector)}
 
 
 def _call(fields: Mapping[str, Any], defaults: Defaults, body: type[CountTokensBody]) -> ChatCall:
     validated(body, fields, {})
-    if found := next((name for name in _ELSEWHERE if name in fields), None):
-        # Without quotes: `Dialect.names` has another name for some of these.
-        raise UnsupportedParameter(f"The field {found} has no meaning here. {_ELSEWHERE[found]}", param=found)
-    blocks = Blocks()
-    messages = read_conversation(fields, blocks)
-    ignored = [*blocks.ignored, *(["stream_options"] if "stream_options" in fields else ())]
-    common = {name: value for name, value in fields.items() if name not in {*_CONVERTED, "stream_options"}}
-    common["messages"] = messages
+    check_elsewhere(fields, _ELSEWHERE)
+    messages, ignored = read_conversation(fields)
+    tools, unread_in_tools = read_tools(fields.get("tools", ()))
+    choice, unread_in_choice = read_tool_choice(fields["tool_choice"]) if "tool_choice" in fields else ({}, [])
+    output, unread_in_output = _output(fields)
+    thinking, unread_in_thinking = _thinking(fields)
+    common = {name: value for name, value in fields.items() if name not in _CONVERTED}
+    common |= {"messages": messages, **choice, **output, **thinking}
     if "tools" in fields:
-        common["tools"] = read_tools(fields["tools"], ignored)
-    if "tool_choice" in fields:
-        common |= read_tool_choice(fields["tool_choice"], ignored)
-    common |= _output(fields, ignored) | _thinking(fields.get("thinking", {}), ignored)
-    if _is_off(fields) and common.pop("reasoning_effort", None) is not None:
-        ignored.append("output_config.effort")
+        common["tools"] = tools
+    ignored += (*unread_in_tools, *unread_in_choice, *unread_in_output, *unread_in_thinking)
+    ignored += {"stream_options"} & fields.keys()
     if _is_to_continue(messages[-1]):
         common.setdefault("continue_final_message", True)
-    call = chat_call(common, defaults)
-    if defaults.strict:
-        check_strict(ignored)
-    named = tuple(sorted({*call.options.ignored, *ignored}))
-    return replace(call, options=replace(call.options, ignored=named))
+    return chat_call(common, defaults, Origin(_names(fields), tuple(ignored)))
 
 
-def _thinking(thinking: Mapping[str, Any], ignored: list[str]) -> dict[str, Any]:
-    """Return the fields that express a wish for thinking in the common form. Raises InvalidRequest."""
-    if not thinking:
-        return {}
-    kept = {name: value for name, value in thinking.items() if value is not None}
-    fields: dict[str, Any] = {}
+def _names(fields: Mapping[str, Any]) -> Names:
+    """Return what the fields that this dialect fills were called in a request."""
+    names = {
+        "parallel_tool_calls": "tool_choice.disable_parallel_tool_use.",
+        "reasoning_effort": "output_config.effort",
+        "response_format": f"{_format_name(fields)}.",
+        "response_format.json_schema.schema": f"{_format_name(fields)}.schema",
+        "tools.*.parameters": "tools.*.input_schema",
+    }
+    return Names(names if "include_reasoning" in fields else names | {"include_reasoning": "thinking.display."})
+
+
+def _thinking(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the fields that express a wish for thinking in the common form, and the names of those without effect.
+
+    Raises InvalidRequest.
+    """
+    kept = {name: value for name, value in fields.get("thinking", {}).items() if value is not None}
+    if not kept:
+        return {}, []
+    wishes: dict[str, Any] = {}
+    ignored: list[str] = []
     match kept.pop("display", None):
         case "omitted":
-            fields["include_reasoning"] = False
+            if fields.get("include_reasoning"):
+                raise differing("include_reasoning", "thinking.display")
+            wishes["include_reasoning"] = False
         case "summarized":  # it is shown as the model writes it
             ignored.append("thinking.display")
         case None:
@@ -100,29 +109,40 @@ def _thinking(thinking: Mapping[str, Any], ignored: list[str]) -> dict[str, Any]
     if kept.get("type") == "between_tools":
         ignored.append("thinking.type")
         del kept["type"]
-    return fields | {"thinking": kept}
+    return wishes | {"thinking": kept}, ignored
 
 
 def _is_off(fields: Mapping[str, Any]) -> bool:
     return bool(fields.get("thinking", {}).get("type") == "disabled")
 
 
-def _output(fields: Mapping[str, Any], ignored: list[str]) -> dict[str, Any]:
-    """Return the fields that express the form of the answer in the common form. Raises InvalidRequest."""
+def _output(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the fields that express the form of the answer in the common form, and the names of those without effect.
+
+    Raises InvalidRequest.
+    """
     config = {name: value for name, value in fields.get("output_config", {}).items() if value is not None}
     output: dict[str, Any] = {}
+    ignored = [f"output_config.{name}" for name in config if name not in ("effort", "format")]
     if "effort" in config:
         if not isinstance(config["effort"], str):
             raise invalid("output_config.effort", "must be a string")
-        output["reasoning_effort"] = config["effort"]
-    ignored += (f"output_config.{name[:64]}" for name in config if name not in ("effort", "format"))
+        if _is_off(fields):
+            ignored.append("output_config.effort")
+        else:
+            output["reasoning_effort"] = config["effort"]
     older = fields.get("output_format")
     if older is not None and config.get("format", older) != older:
         raise invalid("output_format", "differs from output_config.format; send one of them")
-    param = "output_format" if "format" not in config else "output_config.format"
     if (wanted := config.get("format", older)) is not None:
-        output["response_format"] = _format(param, wanted)
-    return output
+        output["response_format"] = _format(_format_name(fields), wanted)
+    return output, ignored
+
+
+def _format_name(fields: Mapping[str, Any]) -> str:
+    """Return the name of the field that has the format of the answer."""
+    is_older = "output_format" in fields and fields.get("output_config", {}).get("format") is None
+    return "output_format" if is_older else "output_config.format"
 
 
 def _format(param: str, wanted: object) -> dict[str, Any]:

@@ -32,5 +32,4 @@ def _ending(wording: Wording) -> bytes:
     return f"data: {encode(_body(wording))}\n\n".encode()
 
 
-# `suffix` is what the common parsers call the text after a gap.
-LLAMA_SERVER: Final = Dialect("llama_server", _body, _ending, names={"suffix": "input_suffix"})
+LLAMA_SERVER: Final = Dialect("llama_server", _body, _ending)

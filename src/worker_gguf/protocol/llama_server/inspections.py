@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Final
-
-from pydantic import BaseModel
 
 from worker_gguf.protocol.bodies import ChatBody
 from worker_gguf.protocol.calls import Defaults, InspectionCall, MixedPrompt
 from worker_gguf.protocol.llama_server.bodies import DetokenizeBody, TokenizeBody
 from worker_gguf.protocol.llama_server.prompts import read_content
 from worker_gguf.protocol.parse import chat_call
-from worker_gguf.protocol.route import Inspection, Inspector
-from worker_gguf.protocol.screening import check_strict
+from worker_gguf.protocol.route import Inspection, Inspector, n_prompt_tokens
+from worker_gguf.protocol.screening import unknown_names
 from worker_gguf.protocol.validation import validated
 from worker_gguf.protocol.wellformed import read_object
 
@@ -39,7 +37,7 @@ def parse_tokenize(body: object, defaults: Defaults) -> TokenizeCall:
     parts = content.parts if isinstance(content, MixedPrompt) else (content,) if isinstance(content, str) else content
     return TokenizeCall(
         model=parsed.model or None,
-        ignored=_unknown(fields, TokenizeBody, defaults),
+        ignored=unknown_names(TokenizeBody, fields, defaults),
         parts=parts,
         add_special=bool(parsed.add_special),
         parse_special=parsed.parse_special is not False,
@@ -51,7 +49,7 @@ def parse_detokenize(body: object, defaults: Defaults) -> DetokenizeCall:
     """Parse the body of POST /detokenize. Raises InvalidRequest."""
     fields = read_object(body)
     parsed = validated(DetokenizeBody, fields, {})
-    ignored = _unknown(fields, DetokenizeBody, defaults)
+    ignored = unknown_names(DetokenizeBody, fields, defaults)
     return DetokenizeCall(model=parsed.model or None, ignored=ignored, tokens=tuple(parsed.tokens))
 
 
@@ -59,13 +57,6 @@ def parse_conversation(body: object, defaults: Defaults) -> InspectionCall:
     """Parse the body of a route that inspects a conversation. Raises InvalidRequest."""
     call = chat_call(read_object(body), defaults)
     return InspectionCall(model=call.model, ignored=call.options.ignored, chat=call)
-
-
-def _unknown(fields: Mapping[str, Any], body: type[BaseModel], defaults: Defaults) -> tuple[str, ...]:
-    ignored = tuple(sorted(fields.keys() - body.model_fields.keys()))
-    if defaults.strict:
-        check_strict(ignored)
-    return ignored
 
 
 def _tokenize(call: TokenizeCall, inspector: Inspector) -> dict[str, Any]:
@@ -76,7 +67,8 @@ def _tokenize(call: TokenizeCall, inspector: Inspector) -> dict[str, Any]:
 
 
 def _tokens(call: TokenizeCall, inspector: Inspector) -> Iterable[int]:
-    inspector.text([part for part in call.parts if isinstance(part, int)])  # refuses ids that the model does not have
+    # This refuses ids that the model does not have.
+    inspector.text([part for part in call.parts if isinstance(part, int)], "content")
     for place, part in enumerate(call.parts):
         if isinstance(part, int):
             yield part
@@ -96,7 +88,7 @@ def _piece(piece: bytes) -> str | list[int]:
 
 
 def _detokenize(call: DetokenizeCall, inspector: Inspector) -> dict[str, Any]:
-    return {"content": inspector.text(call.tokens)}
+    return {"content": inspector.text(call.tokens, "tokens")}
 
 
 def _apply_template(call: InspectionCall, inspector: Inspector) -> dict[str, Any]:
@@ -105,9 +97,7 @@ def _apply_template(call: InspectionCall, inspector: Inspector) -> dict[str, Any
 
 
 def _input_tokens(call: InspectionCall, inspector: Inspector) -> dict[str, Any]:
-    assert call.chat is not None
-    (tokens,) = inspector.prompt_tokens(call.chat)
-    return {"input_tokens": len(tokens), "object": "response.input_tokens"}
+    return {"input_tokens": n_prompt_tokens(call, inspector), "object": "response.input_tokens"}
 
 
 TOKENIZE: Final = Inspection(TokenizeBody, parse_tokenize, _tokenize)

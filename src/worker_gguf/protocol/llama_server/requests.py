@@ -15,6 +15,7 @@ from worker_gguf.protocol.llama_server.bodies import InfillBody, NativeCompletio
 from worker_gguf.protocol.llama_server.calls import AnswerForm, NativeCompletion, NativeInfill
 from worker_gguf.protocol.llama_server.prompts import read_prompts
 from worker_gguf.protocol.llama_server.rendering import render
+from worker_gguf.protocol.names import Names
 from worker_gguf.protocol.parameters import COMPLETION_REFUSED
 from worker_gguf.protocol.parse import agreed_logprobs, check_sequences, read_options
 from worker_gguf.protocol.route import Generation
@@ -33,6 +34,8 @@ REFUSED: Final[Mapping[str, tuple[object, ...]]] = {
     "suffix": ("",),
 }
 _INFILL_REFUSED: Final = {name: neutral for name, neutral in REFUSED.items() if name not in _OF_A_GAP}
+# The refusal of a model that cannot fill gaps names the field of a completion.
+_NAMES_OF_A_GAP: Final = Names({"suffix": "input_suffix"})
 _BANS = re.compile(r"\s*(?:[0-9]{1,10}\s*(?:,\s*[0-9]{1,10}\s*)*)?")
 
 
@@ -58,7 +61,7 @@ def parse_infill(body: object, defaults: Defaults) -> NativeInfill:
     infill = validated(InfillBody, fields, sent)
     form = _form(infill)
     return NativeInfill(
-        options=_options(infill, fields, _INFILL_REFUSED, sent, defaults),
+        options=replace(_options(infill, fields, _INFILL_REFUSED, sent, defaults), names=_NAMES_OF_A_GAP),
         prefix=infill.input_prefix,
         suffix=infill.input_suffix,
         begun=infill.prompt or "",

@@ -8,9 +8,8 @@ from typing import Any, Final
 from worker_gguf.errors import QueueFull, WorkerError
 from worker_gguf.protocol.dialect import Dialect, Framing, Wording
 from worker_gguf.protocol.models import ModelNotServed
-from worker_gguf.protocol.ollama.names import error_names
 
-__all__ = ["OLLAMA", "OLLAMA_GENERATE"]
+__all__ = ["OLLAMA"]
 
 # A space is harmless before a line of JSON. An empty line is not: Ollama's own Python client parses each line.
 _LINES: Final = Framing("application/x-ndjson", b" ")
@@ -33,6 +32,4 @@ def _status(error: WorkerError) -> int:
     return 503 if isinstance(error, QueueFull) else error.status
 
 
-OLLAMA: Final = Dialect("ollama", _body, _line, _LINES, _status, error_names())
-# What a chat calls its messages is one prompt here.
-OLLAMA_GENERATE: Final = Dialect("ollama", _body, _line, _LINES, _status, {**error_names(), "messages": "prompt."})
+OLLAMA: Final = Dialect("ollama", _body, _line, _LINES, _status)

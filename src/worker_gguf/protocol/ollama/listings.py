@@ -10,7 +10,6 @@ from worker_gguf.protocol.models import ModelCard
 from worker_gguf.protocol.ollama.bodies import OllamaShow
 from worker_gguf.protocol.ollama.times import rfc3339
 from worker_gguf.protocol.route import Listed, Listing
-from worker_gguf.protocol.screening import with_ignored
 from worker_gguf.protocol.validation import validated
 from worker_gguf.protocol.wellformed import read_object
 
@@ -62,10 +61,9 @@ def _ps(listed: Listed) -> dict[str, Any]:
 
 
 def _show(listed: Listed) -> dict[str, Any]:
-    fields = read_object(listed.body)
-    show = validated(OllamaShow, fields, {})
-    card, _ = listed.named(show.model or show.name)
-    body = {
+    show = validated(OllamaShow, read_object(listed.body), {})
+    card, _ = listed.named(show.model or show.name or None)
+    return {
         "details": _details(card),
         "model_info": _model_info(card),
         "capabilities": capabilities(card),
@@ -73,7 +71,6 @@ def _show(listed: Listed) -> dict[str, Any]:
         "parameters": "" if card.n_ctx is None else f"{'num_ctx':30} {card.n_ctx}",
         "template": card.chat_template or "",
     }
-    return with_ignored(body, sorted(fields.keys() - OllamaShow.model_fields.keys()))  # type: ignore[no-any-return]
 
 
 def _version(listed: Listed) -> dict[str, Any]:

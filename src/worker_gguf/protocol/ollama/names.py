@@ -7,7 +7,7 @@ from typing import Final
 
 from worker_gguf.engine.request import SamplingParams
 
-__all__ = ["IGNORED_OPTIONS", "OPTIONS", "error_names"]
+__all__ = ["IGNORED_OPTIONS", "OPTIONS"]
 
 # Further options under their names here: all samplers, and what ends an answer.
 _ALSO: Final = ("min_tokens", "banned_strings", "stop_token_ids")
@@ -40,9 +40,3 @@ IGNORED_OPTIONS: Final[Mapping[str, str]] = {
     "use_mmap": "set at the start",
     "vocab_only": "of older versions",
 }
-
-
-def error_names() -> dict[str, str]:
-    """Return the names that errors have for the fields of a chat or a completion."""
-    own = {field: f"options.{option}" for option, field in OPTIONS.items()}
-    return own | {"enable_thinking": "think", "reasoning_effort": "think"}

@@ -17,8 +17,11 @@ _FIELDS = frozenset(OPTIONS.values())
 _NO_PLACE = frozenset({"echo", "return_token_ids", "stream_options", "messages", "prompt"})
 
 
-def read_options(options: Mapping[str, Any] | None) -> tuple[dict[str, Any], set[str]]:
-    """Return the fields that options stand for, and the names of the options without effect. Raises InvalidRequest."""
+def read_options(options: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, str], set[str]]:
+    """Return the fields that options stand for, the name of the option of each, and the names of those without effect.
+
+    Raises InvalidRequest.
+    """
     fields: dict[str, Any] = {}
     sent: dict[str, str] = {}
     ignored: set[str] = set()
@@ -29,12 +32,12 @@ def read_options(options: Mapping[str, Any] | None) -> tuple[dict[str, Any], set
         if field not in _FIELDS:
             ignored.add(f"options.{option}")
         elif fields.setdefault(field, value) != value:
-            raise differing(f"options.{sent[field]}", f"options.{option}")
+            raise differing(sent[field], f"options.{option}")
         else:
-            sent[field] = option
+            sent[field] = f"options.{option}"
     if fields.get("max_tokens") == -2:
         fields["max_tokens"] = -1  # both mean the rest of the context, which is never shifted here
-    return fields, ignored
+    return fields, sent, ignored
 
 
 def further_fields(body: Mapping[str, Any], own: frozenset[str]) -> tuple[dict[str, Any], set[str]]:

@@ -5,7 +5,6 @@ Streaming must be fast. So the bytes around the text of a line are rendered once
 
 from __future__ import annotations
 
-import json
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -14,16 +13,15 @@ from typing import Any, Final
 from worker_gguf.generation.events import TokenLogprob
 from worker_gguf.markup.parts import Content, Part, Reasoning, ToolCall
 from worker_gguf.protocol.calls import ChatCall, CompletionCall, InfillCall
-from worker_gguf.protocol.choice import WrittenCall, blocks
+from worker_gguf.protocol.choice import Pair, WrittenCall, arguments_object, blocks
 from worker_gguf.protocol.models import ModelCard
 from worker_gguf.protocol.ollama.times import evaluation_times, nanoseconds, rfc3339
 from worker_gguf.protocol.openai.logprobs import chat_logprobs
-from worker_gguf.protocol.rendering import Outline, encode
-from worker_gguf.protocol.single import SingleRendering, Tokens
+from worker_gguf.protocol.rendering import HOLE, Outline, around_texts, encode
+from worker_gguf.protocol.single import SingleRendering
 
 __all__ = ["ChatRendering", "GenerateRendering", "loaded_chat", "loaded_generate", "render_chat", "render_generate"]
 
-_HOLE: Final = "\x00text\x00"
 _TIME_HOLE: Final = "\x00time\x00"
 
 
@@ -41,7 +39,7 @@ class OllamaRendering(SingleRendering):
         self._unsent: list[TokenLogprob] = []
         self._call: WrittenCall | None = None
         self._n_calls = 0
-        self._around = {kind: self._split(kind(_HOLE)) for kind in (Content, Reasoning)}
+        self._around = {kind: self._split(kind(HOLE)) for kind in (Content, Reasoning)}
 
     @abstractmethod
     def _fields(self, content: str, thinking: str, calls: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -50,12 +48,13 @@ class OllamaRendering(SingleRendering):
     def _begin(self) -> bytes:
         return b""
 
-    def _render_part(self, part: Part, tokens: Tokens) -> bytes:
+    def _render_part(self, part: Part, logprobs: Sequence[TokenLogprob]) -> bytes:
+        before = self._end_call() if not isinstance(part, ToolCall) or part.name is not None else b""
         if self._has_logprobs:
-            self._unsent += tokens.logprobs
+            self._unsent += logprobs
         if isinstance(part, ToolCall):
-            return self._add_to_call(part)
-        before = self._end_call()
+            self._add_to_call(part)
+            return before
         if self._unsent:
             content, thinking = (part.text, "") if isinstance(part, Content) else ("", part.text)
             return before + self._line(self._fields(content, thinking, ()))
@@ -66,25 +65,23 @@ class OllamaRendering(SingleRendering):
     def _end(self) -> bytes:
         return self._end_call() + self._line(self._fields("", "", ()), self._ending_fields())
 
-    def _whole(self, parts: Sequence[Part]) -> dict[str, Any]:
-        whole = blocks(parts)
+    def _whole(self, pairs: Sequence[Pair]) -> dict[str, Any]:
+        whole = blocks([part for part, _ in pairs])
         content = "".join(block.text for block in whole if isinstance(block, Content))
         thinking = "".join(block.text for block in whole if isinstance(block, Reasoning))
         written = [block for block in whole if isinstance(block, WrittenCall)]
         calls = [_call_body(number, call) for number, call in enumerate(written)]
-        self._unsent = self.logprobs if self._has_logprobs else []
+        self._unsent = [logprob for _, own in pairs for logprob in own] if self._has_logprobs else []
         return self._body(self._fields(content, thinking, calls), self._ending_fields())
 
-    def _add_to_call(self, part: ToolCall) -> bytes:
-        """Note a piece of a call, which is sent when it is whole. Returns the line of the one before, if any."""
-        if part.name is None:
-            assert self._call is not None, "a call begins with its name"
-            call = self._call
-            self._call = WrittenCall(call.id, call.name, call.arguments + part.arguments)
-            return b""
-        before = self._end_call()
-        self._call = WrittenCall(part.id or "", part.name, part.arguments)
-        return before
+    def _add_to_call(self, part: ToolCall) -> None:
+        """Note a piece of a call, which is sent when it is whole."""
+        if part.name is not None:
+            self._call = WrittenCall(part.id or "", part.name, part.arguments)
+            return
+        assert self._call is not None, "a call begins with its name"
+        call = self._call
+        self._call = WrittenCall(call.id, call.name, call.arguments + part.arguments)
 
     def _end_call(self) -> bytes:
         """Return the line of the call that is whole now, if any."""
@@ -131,10 +128,10 @@ class OllamaRendering(SingleRendering):
         content, thinking = (part.text, "") if isinstance(part, Content) else ("", part.text)
         fields = {"created_at": _TIME_HOLE, **self._fields(content, thinking, ()), "done": False}
         # The name of the model is put before, because a client may have chosen any text for it.
-        before, _, rest = encode(fields)[1:].partition(_inside(_TIME_HOLE))
-        middle, _, tail = rest.partition(encode(_HOLE))
+        before, _, rest = encode(fields)[1:].partition(encode(_TIME_HOLE)[1:-1])
+        middle, tail = around_texts(rest.encode())
         model = f'{{"model":{encode(self._model)},'
-        return (model + before).encode(), middle.encode(), tail.encode() + b"\n"
+        return (model + before).encode(), middle, tail + b"\n"
 
 
 class ChatRendering(OllamaRendering):
@@ -190,18 +187,5 @@ def _loaded(model: str | None, reason: str, card: ModelCard, fields: dict[str, A
 
 
 def _call_body(number: int, call: WrittenCall) -> dict[str, Any]:
-    function = {"index": number, "name": call.name, "arguments": _arguments(call.arguments)}
+    function = {"index": number, "name": call.name, "arguments": arguments_object(call.arguments)}
     return {"id": call.id, "function": function}
-
-
-def _arguments(text: str) -> dict[str, Any]:
-    """Return the arguments as an object. Any other JSON, which no schema of a tool allows, gets a name."""
-    try:
-        arguments = json.loads(text or "{}")
-    except ValueError:
-        arguments = text
-    return arguments if isinstance(arguments, dict) else {"arguments": arguments}
-
-
-def _inside(text: str) -> str:
-    return encode(text)[1:-1]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from worker_gguf.errors import InvalidRequest, UnsupportedParameter
 from worker_gguf.protocol.calls import Call, ChatCall, CompletionCall, Defaults, InfillCall, ReadyCall
+from worker_gguf.protocol.names import Names, Origin
 from worker_gguf.protocol.ollama.bodies import OllamaChat, OllamaGenerate
 from worker_gguf.protocol.ollama.messages import chat_messages, chat_tools, ends_with_a_beginning, with_pictures
 from worker_gguf.protocol.ollama.options import further_fields, read_options
@@ -17,7 +19,7 @@ from worker_gguf.protocol.ollama.rendering import loaded_chat, loaded_generate, 
 from worker_gguf.protocol.parse import chat_call, completion_call
 from worker_gguf.protocol.rendering import JsonBody
 from worker_gguf.protocol.route import Generation
-from worker_gguf.protocol.screening import check_strict, differing
+from worker_gguf.protocol.screening import differing, effectless
 from worker_gguf.protocol.validation import invalid, validated
 from worker_gguf.protocol.wellformed import read_object
 
@@ -29,7 +31,19 @@ _GENERATE_FIELDS: Final = frozenset({*OllamaGenerate.model_fields, _DEBUG})
 _EFFORTS: Final = ("low", "medium", "high", "max")
 _READ_WITHOUT_PROMPT: Final = frozenset({"model", "messages", "prompt", "stream"})
 
-Made = TypeVar("Made", bound=ChatCall | CompletionCall | InfillCall)
+
+class _Common(Struct, frozen=True):
+    """What both routes have in common: the fields of a chat or a completion, and what is to be known of their origin.
+
+    `names` are those of the fields that come from others, such as options. `ignored` are names without effect.
+    """
+
+    fields: dict[str, Any]
+    names: dict[str, str]
+    ignored: frozenset[str]
+
+    def origin(self, *ignored: str) -> Origin:
+        return Origin(Names(self.names), tuple(self.ignored.union(ignored)))
 
 
 def parse_chat(body: object, defaults: Defaults) -> Call | ReadyCall:
@@ -38,12 +52,14 @@ def parse_chat(body: object, defaults: Defaults) -> Call | ReadyCall:
     chat = validated(OllamaChat, fields, {})
     if not chat.messages:
         return _ready(fields, loaded_chat, defaults)
-    common, ignored = _common(chat, fields, _CHAT_FIELDS)
-    common["messages"] = chat_messages(fields["messages"])
+    common = _common(chat, fields, _CHAT_FIELDS)
+    own: dict[str, Any] = {"messages": chat_messages(fields["messages"])}
     if chat.tools:
-        common["tools"] = chat_tools(fields["tools"])
-    _continue_beginning(common)
-    return _with_ignored(_chat(chat, common, defaults), ignored, defaults)
+        own["tools"] = chat_tools(fields["tools"])
+    if ends_with_a_beginning(own["messages"]) and "continue_final_message" not in common.fields:
+        # The model continues a last message of its own, as in Ollama, unless the client says what to do.
+        own["continue_final_message"] = "add_generation_prompt" not in common.fields
+    return _chat(chat, common, own, defaults)
 
 
 def parse_generate(body: object, defaults: Defaults) -> Call | ReadyCall:
@@ -52,90 +68,79 @@ def parse_generate(body: object, defaults: Defaults) -> Call | ReadyCall:
     generate = validated(OllamaGenerate, fields, {})
     if not generate.prompt and not generate.suffix and not generate.images:
         return _ready(fields, loaded_generate, defaults)
-    common, ignored = _common(generate, fields, _GENERATE_FIELDS)
-    if generate.template:
-        common["template"] = generate.template
+    common = _common(generate, fields, _GENERATE_FIELDS)
+    own: dict[str, Any] = {"template": generate.template} if generate.template else {}
     if generate.raw or generate.suffix:
-        return _with_ignored(_completion(generate, common, ignored, defaults), ignored, defaults)
+        return _completion(generate, common, own, defaults)
     system = [{"role": "system", "content": generate.system}] if generate.system else []
     content = with_pictures("images", generate.images, generate.prompt or "")
-    common["messages"] = [*system, {"role": "user", "content": content}]
-    call = replace(_chat(generate, common, defaults), before=tuple(generate.context or ()))
-    return _with_ignored(call, ignored, defaults)
+    own["messages"] = [*system, {"role": "user", "content": content}]
+    common = replace(common, names=common.names | {"messages": "prompt."})
+    return replace(_chat(generate, common, own, defaults), before=tuple(generate.context or ()))
 
 
 def _completion(
-    generate: OllamaGenerate, common: dict[str, Any], ignored: set[str], defaults: Defaults
+    generate: OllamaGenerate, common: _Common, own: dict[str, Any], defaults: Defaults
 ) -> CompletionCall | InfillCall:
     """Parse a prompt that is continued as it is, or the text before a suffix."""
     if generate.raw and (generate.system or generate.template or generate.context):
         raise InvalidRequest("With 'raw', no template, system message or context can be used.", param="raw")
     if generate.images:
         raise UnsupportedParameter("Images have no place in a prompt with 'raw' or 'suffix'.", param="images")
-    ignored |= {name for name in ("system", "context") if generate.suffix and getattr(generate, name)}
+    ignored = [name for name in ("system", "context") if generate.suffix and getattr(generate, name)]
     if generate.think is not None:
-        ignored.add("think")
+        ignored.append("think")
+    fields = {**common.fields, **own, "prompt": generate.prompt or ""}
     if generate.suffix:
-        common["suffix"] = generate.suffix
+        fields["suffix"] = generate.suffix
     if generate.logprobs:
-        common["logprobs"] = generate.top_logprobs or 0
-    return completion_call(common | {"prompt": generate.prompt or ""}, defaults)
+        fields["logprobs"] = generate.top_logprobs or 0
+    return completion_call(fields, defaults, common.origin(*ignored))
 
 
-def _common(
-    body: OllamaChat | OllamaGenerate, fields: Mapping[str, Any], own: frozenset[str]
-) -> tuple[dict[str, Any], set[str]]:
-    """Return the fields that both routes have in common, and the names of those without effect."""
+def _common(body: OllamaChat | OllamaGenerate, fields: Mapping[str, Any], own: frozenset[str]) -> _Common:
+    """Read what both routes have in common. Raises InvalidRequest."""
     if fields.get(_DEBUG):
         raise UnsupportedParameter(f"'{_DEBUG}' cannot be honoured here. Leave it out.", param=_DEBUG)
-    options, ignored_options = read_options(body.options)
+    options, names, ignored_options = read_options(body.options)
     further, ignored = further_fields(fields, own)
     for name, value in options.items():
         if further.setdefault(name, value) != value:
-            raise differing(name, f"options.{name}")
-    ignored |= ignored_options | {name for name in ("truncate", "shift") if getattr(body, name)}
-    ignored |= {"keep_alive"} & fields.keys()
+            raise differing(name, names[name])
+    unread = {name for name in ("truncate", "shift") if getattr(body, name)} | ({"keep_alive"} & fields.keys())
     if body.top_logprobs and not body.logprobs:
-        ignored.add("top_logprobs")
+        unread.add("top_logprobs")
     given = {"model": body.model, "format": body.format}
     common = further | {name: value for name, value in given.items() if value is not None}
-    return common | {"stream": body.stream is not False}, ignored
+    common["stream"] = body.stream is not False
+    return _Common(common, names, frozenset(ignored_options | ignored | unread))
 
 
-def _chat(body: OllamaChat | OllamaGenerate, common: dict[str, Any], defaults: Defaults) -> ChatCall:
+def _chat(body: OllamaChat | OllamaGenerate, common: _Common, own: Mapping[str, Any], defaults: Defaults) -> ChatCall:
     """Parse a conversation. A line of the answer has a whole call, because its arguments are an object."""
     if isinstance(body.think, str) and body.think not in _EFFORTS:
         raise invalid("think", f"must be true, false or one of {', '.join(_EFFORTS)}")
+    fields = {**common.fields, **own}
     if body.think is not None:
-        common["enable_thinking" if isinstance(body.think, bool) else "reasoning_effort"] = body.think
+        switch = "enable_thinking" if isinstance(body.think, bool) else "reasoning_effort"
+        if fields.setdefault(switch, body.think) != body.think:
+            raise differing(switch, "think")
+        common = replace(common, names=common.names | {switch: "think"})
     if body.logprobs:
-        common |= {"logprobs": True, "top_logprobs": body.top_logprobs or 0}
-    return replace(chat_call(common, defaults), holds_calls=True)
-
-
-def _continue_beginning(common: dict[str, Any]) -> None:
-    """Have the model continue a last message of its own, as in Ollama, unless the client says what to do."""
-    if ends_with_a_beginning(common["messages"]):
-        common.setdefault("continue_final_message", "add_generation_prompt" not in common)
-
-
-def _with_ignored(call: Made, ignored: set[str], defaults: Defaults) -> Made:
-    """Add the names of the fields that only this dialect knows and that have no effect."""
-    names = tuple(sorted({*call.options.ignored, *ignored}))
-    if defaults.strict:
-        check_strict(names)
-    return replace(call, options=replace(call.options, ignored=names))
+        fields |= {"logprobs": True, "top_logprobs": body.top_logprobs or 0}
+    return replace(chat_call(fields, defaults, common.origin()), holds_calls=True)
 
 
 def _ready(fields: Mapping[str, Any], answer: Callable[..., JsonBody], defaults: Defaults) -> ReadyCall:
     """Return the call for a request without a prompt, which only loads the model or gives it back."""
     unloads = _is_no_time(fields.get("keep_alive"))
-    ignored = tuple(sorted(fields.keys() - _READ_WITHOUT_PROMPT))
-    if defaults.strict:
-        check_strict(ignored)
-    model = fields.get("model")
-    made = partial(answer, model, "unload" if unloads else "load")
-    return ReadyCall(model=model, ignored=ignored, answer=made, needs_model=not unloads)
+    model = fields.get("model") or None  # as in the other routes, an empty name is none
+    return ReadyCall(
+        model=model,
+        ignored=effectless(fields.keys() - _READ_WITHOUT_PROMPT, defaults),
+        answer=partial(answer, model, "unload" if unloads else "load"),
+        needs_model=not unloads,
+    )
 
 
 def _is_no_time(keep_alive: float | str | None) -> bool:

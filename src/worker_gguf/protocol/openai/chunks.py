@@ -15,12 +15,9 @@ from worker_gguf.markup.parts import Content, ContentParser, NewParser, Part, Re
 from worker_gguf.protocol.choice import ParsedChoice, joined
 from worker_gguf.protocol.openai.errors import DONE
 from worker_gguf.protocol.openai.usage import usage_body
-from worker_gguf.protocol.rendering import Heading, Rendering, encode
+from worker_gguf.protocol.rendering import HOLE, Heading, Rendering, around_texts, encode
 
 __all__ = ["ChunkRendering"]
-
-# Marks the place of the text when the bytes of a chunk are split at it.
-_HOLE = "\x00text\x00"
 
 
 class ChunkRendering(Rendering):
@@ -178,12 +175,10 @@ class ChunkRendering(Rendering):
 
     def _split_chunks(self, index: int) -> dict[type[Part], list[bytes]]:
         """Return the bytes of a chunk of each kind of text, split at the places of the text."""
-        hole = encode(_HOLE).encode()
         split: dict[type[Part], list[bytes]] = {}
-        for part in (Content(_HOLE), Reasoning(_HOLE)):
+        for part in (Content(HOLE), Reasoning(HOLE)):
             choice = self._chunk_choice(index, part, None, None)
-            # Search from the right, because no text that a client chose comes after the marker.
-            split[type(part)] = self._chunk(choice).rsplit(hole, encode(choice).count(encode(_HOLE)))
+            split[type(part)] = around_texts(self._chunk(choice), encode(choice).count(encode(HOLE)))
         return split
 
     def _open(self, index: int) -> bytes:

@@ -42,4 +42,4 @@ def error_body(error: WorkerError) -> dict[str, Any]:
 
 def error_event(error: WorkerError) -> bytes:
     """Render an error of OpenAI's API as one event, without the end of the stream."""
-    return _event(Wording(error, error.message, error.param, ""))
+    return _event(Wording(error, ""))

@@ -9,10 +9,10 @@ from worker_gguf.errors import InvalidRequest
 from worker_gguf.protocol.calls import Defaults
 from worker_gguf.protocol.pooling.bodies import PoolingBody
 from worker_gguf.protocol.pooling.calls import Truncation
-from worker_gguf.protocol.screening import check_strict
+from worker_gguf.protocol.screening import unknown_names
 from worker_gguf.protocol.validation import invalid
 
-__all__ = ["Shared", "check_texts", "ignored_names", "shared", "truncation_of"]
+__all__ = ["Shared", "check_texts", "shared", "truncation_of"]
 
 
 class Shared(TypedDict):
@@ -32,16 +32,8 @@ def shared(body: PoolingBody, fields: Mapping[str, Any], defaults: Defaults) -> 
         truncation=truncation_of(body),
         priority=body.priority or 0,
         timeout_s=body.timeout,
-        ignored=ignored_names(type(body), fields, defaults),
+        ignored=unknown_names(type(body), fields, defaults),
     )
-
-
-def ignored_names(body: type[PoolingBody], fields: Mapping[str, Any], defaults: Defaults) -> tuple[str, ...]:
-    """Return the names of fields without effect. Raises UnsupportedParameter with STRICT_PARAMETERS."""
-    ignored = tuple(sorted(name for name in fields if name not in body.model_fields))
-    if defaults.strict:
-        check_strict(ignored)
-    return ignored
 
 
 def truncation_of(body: PoolingBody) -> Truncation | None:

@@ -10,15 +10,6 @@ from worker_gguf.protocol.rendering import encode
 
 __all__ = ["RESPONSES_DIALECT"]
 
-# The names that parameters of a chat completion have here.
-_NAMES = {
-    "max_tokens": "max_output_tokens",
-    "messages": "input.",
-    "reasoning_effort": "reasoning.effort",
-    "response_format": "text.format",
-    "response_format.json_schema": "text.format",
-}
-
 
 def _event(wording: Wording) -> bytes:
     """Render an error before whose stream no response was created."""
@@ -27,4 +18,4 @@ def _event(wording: Wording) -> bytes:
     return b"event: error\ndata: " + encode(body | {"sequence_number": 0}).encode() + b"\n\n"
 
 
-RESPONSES_DIALECT: Final = Dialect("responses", OPENAI.body, _event, names=_NAMES)
+RESPONSES_DIALECT: Final = Dialect("responses", OPENAI.body, _event)

@@ -20,12 +20,13 @@ Item = Mapping[str, Any]
 Message = dict[str, Any]
 
 
-def messages_of(items: Sequence[Item], ignored: list[str]) -> list[Message]:
-    """Return the messages of a conversation. The places of items without effect are added to `ignored`.
+def messages_of(items: Sequence[Item]) -> tuple[list[Message], list[str]]:
+    """Return the messages of a conversation, and the places of the items without effect.
 
     The calls, the reasoning and the text that a model wrote in one turn become one message. Raises InvalidRequest.
     """
     conversation = _Conversation()
+    ignored: list[str] = []
     for place, item in enumerate(items):
         param = f"input.{place}"
         match item.get("type", "message"):
@@ -49,7 +50,7 @@ def messages_of(items: Sequence[Item], ignored: list[str]) -> list[Message]:
                 ignored.append(param)  # calls and results of tools that only OpenAI runs
             case _:
                 raise invalid(f"{param}.type", "must be a string")
-    return conversation.messages
+    return conversation.messages, ignored
 
 
 class _Conversation:

@@ -6,14 +6,14 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from worker_gguf.generation.events import Usage
-from worker_gguf.markup.parts import Content, Part
-from worker_gguf.protocol.choice import blocks
+from worker_gguf.generation.events import TokenLogprob, Usage
+from worker_gguf.markup.parts import Content, Part, ToolCall
+from worker_gguf.protocol.choice import Pair
 from worker_gguf.protocol.dialect import Wording
 from worker_gguf.protocol.rendering import Outline
-from worker_gguf.protocol.responses.output_items import Events, GrowingItem, Item, item_of
+from worker_gguf.protocol.responses.output_items import Events, GrowingItem, Item
 from worker_gguf.protocol.responses.requests import ResponsesCall
-from worker_gguf.protocol.single import SingleRendering, Tokens
+from worker_gguf.protocol.single import SingleRendering
 
 __all__ = ["ResponsesRendering", "render_response"]
 
@@ -34,14 +34,17 @@ class ResponsesRendering(SingleRendering):
         response = self._response("in_progress")
         return self._events.write("created", response=response) + self._events.write("in_progress", response=response)
 
-    def _render_part(self, part: Part, tokens: Tokens) -> bytes:
-        logprobs = tokens.logprobs if isinstance(part, Content) else ()
+    def _render_part(self, part: Part, logprobs: Sequence[TokenLogprob]) -> bytes:
         growing = self._growing
+        shown = logprobs if isinstance(part, Content) else ()
         if growing is not None and growing.takes(part):
-            return growing.add(part, logprobs)
+            return growing.add(part, shown)
+        is_first = growing is None and not self._output
+        if not isinstance(part, ToolCall) and not part.text and not (shown and is_first):
+            return b""  # tokens without a text, such as those of a stop text, begin no item of their own
         opened = self._close("completed") + self._open(part)
         assert self._growing is not None
-        return opened + self._growing.add(part, logprobs)
+        return opened + self._growing.add(part, shown)
 
     def _end(self) -> bytes:
         status = _STATUS[self.choice.reason]
@@ -58,19 +61,14 @@ class ResponsesRendering(SingleRendering):
         closed = self._close("incomplete")
         return closed + self._events.write("failed", response=self._response("failed", error=error))
 
-    def _whole(self, parts: Sequence[Part]) -> dict[str, Any]:
+    def _whole(self, pairs: Sequence[Pair]) -> dict[str, Any]:
+        """Return the response that the stream of the same parts ends with."""
+        for part, logprobs in pairs:
+            self._render_part(part, logprobs)
+        if self._growing is None:
+            self._open(Content(""))
         status = _STATUS[self.choice.reason]
-        found = blocks(parts) or [Content("")]
-        last = len(found) - 1
-        self._output = [
-            item_of(
-                block,
-                self._suffix(place),
-                status if place == last else "completed",
-                self.logprobs if isinstance(block, Content) else (),
-            )
-            for place, block in enumerate(found)
-        ]
+        self._close(status)
         return self._response(status, self.finished.usage)
 
     def _suffix(self, place: int) -> str:

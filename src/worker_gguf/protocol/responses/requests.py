@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
-
-from msgspec.structs import replace
 
 from worker_gguf.errors import UnsupportedParameter
 from worker_gguf.protocol.calls import ChatCall, Defaults, InspectionCall
+from worker_gguf.protocol.names import Names, Origin
 from worker_gguf.protocol.parse import chat_call
 from worker_gguf.protocol.responses.bodies import InputTokensBody, ResponsesBody
 from worker_gguf.protocol.responses.input_items import messages_of
-from worker_gguf.protocol.screening import check_strict
+from worker_gguf.protocol.screening import check_elsewhere, differing
 from worker_gguf.protocol.validation import invalid, required, validated
 from worker_gguf.protocol.wellformed import read_object
 
@@ -31,6 +30,10 @@ _ELSEWHERE: Final[Mapping[str, str]] = {
     "n": "Send one request for each answer.",
     "return_token_ids": "Use /v1/chat/completions.",
 }
+# What the fields of a chat completion that are filled from those of this API are called here.
+_NAMES: Final = Names(
+    {"messages": "input.", "response_format": "text.format", "response_format.json_schema": "text.format"}
+)
 
 
 class ResponsesCall(ChatCall, frozen=True):
@@ -43,23 +46,27 @@ def parse_response(body: object, defaults: Defaults) -> ResponsesCall:
     """Parse the body of POST /v1/responses. Raises InvalidRequest."""
     fields = read_object(body)
     checked = validated(ResponsesBody, fields, {})
-    ignored: list[str] = [name for name in ("store", "stream_options", "truncation") if name in fields]
     if checked.background:
         raise UnsupportedParameter("'background' is not supported: no answer is stored.", param="background")
     if checked.prompt is not None:
         raise UnsupportedParameter("'prompt' is not supported: there are no stored prompts.", param="prompt")
-    ignored += [f"include.{name[:200]}" for name in checked.include or () if name != _LOGPROBS]
     if checked.input is None:
         raise required("input")
-    chat = _chat_fields(checked, fields, ignored)
+    chat, unread = _chat_fields(checked, fields)
     if checked.stream is not None:
         chat["stream"] = checked.stream
+    names = _NAMES
     if checked.max_output_tokens is not None:
-        chat["max_tokens"] = checked.max_output_tokens
-    if checked.top_logprobs is not None or _LOGPROBS in (checked.include or ()):
+        if chat.setdefault("max_tokens", checked.max_output_tokens) != checked.max_output_tokens:
+            raise differing("max_tokens", "max_output_tokens")
+        names = Names({**_NAMES.own, "max_tokens": "max_output_tokens"})
+    include = checked.include or []
+    if checked.top_logprobs is not None or _LOGPROBS in include:
         chat |= {"logprobs": True, "top_logprobs": checked.top_logprobs or 0}
     chat |= {name: fields[name] for name in ("temperature", "top_p") if name in fields}
-    call = _call(chat, ignored, defaults)
+    unread += (name for name in ("store", "stream_options", "truncation") if name in fields)
+    unread += (f"include.{name}" for name in include if name != _LOGPROBS)
+    call = chat_call(chat, defaults, Origin(names, tuple(unread)))
     return ResponsesCall(**{name: getattr(call, name) for name in ChatCall.__struct_fields__}, sent=_sent(fields))
 
 
@@ -67,49 +74,56 @@ def parse_input_tokens(body: object, defaults: Defaults) -> InspectionCall:
     """Parse the body of POST /v1/responses/input_tokens. Raises InvalidRequest."""
     fields = read_object(body)
     checked = validated(InputTokensBody, fields, {})
-    ignored = ["truncation"] if "truncation" in fields else []
-    call = _call(_chat_fields(checked, fields, ignored), ignored, defaults)
+    chat, unread = _chat_fields(checked, fields)
+    unread += {"truncation"} & fields.keys()
+    call = chat_call(chat, defaults, Origin(_NAMES, tuple(unread)))
     return InspectionCall(model=call.options.model, ignored=call.options.ignored, chat=call)
 
 
-def _call(chat: Mapping[str, Any], ignored: list[str], defaults: Defaults) -> ChatCall:
-    if defaults.strict:
-        check_strict(ignored)
-    call = chat_call(chat, defaults)
-    options = replace(call.options, ignored=tuple(sorted({*call.options.ignored, *ignored})))
-    return replace(call, options=options)
+def _chat_fields(checked: InputTokensBody, fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the fields of a chat completion, and the names of what has no effect in this API's own fields.
 
-
-def _chat_fields(checked: InputTokensBody, fields: Mapping[str, Any], ignored: list[str]) -> dict[str, Any]:
-    """Return the fields of a chat completion. Parameters of chat completions beside those of this API are kept."""
+    Parameters of chat completions beside those of this API are kept.
+    """
     for name in ("previous_response_id", "conversation"):
         if name in fields:
             raise UnsupportedParameter(f"'{name}' is not supported. {_NO_STATE}", param=name)
-    if found := next((name for name in _ELSEWHERE if name in fields), None):
-        raise UnsupportedParameter(f"'{found}' has no meaning here. {_ELSEWHERE[found]}", param=found)
+    check_elsewhere(fields, _ELSEWHERE)
+    _check_tools(checked.tools or ())
     chat = {name: value for name, value in fields.items() if name not in type(checked).model_fields}
-    chat["messages"] = _messages(checked, ignored)
+    chat["messages"], unread = _messages(checked)
     if checked.text is not None:
-        chat |= _text_format(checked.text, ignored)
+        chat |= _text_format(checked.text)
+        unread += (f"text.{name}" for name in checked.text if name != "format" and checked.text[name] is not None)
     if checked.reasoning is not None:
         chat["reasoning"] = {name: value for name, value in checked.reasoning.items() if value is not None}
     same = ("model", "tools", "tool_choice", "parallel_tool_calls")
-    return chat | {name: fields[name] for name in same if name in fields}
+    return chat | {name: fields[name] for name in same if name in fields}, unread
 
 
-def _messages(checked: InputTokensBody, ignored: list[str]) -> list[dict[str, Any]]:
+def _check_tools(tools: Sequence[Mapping[str, Any]]) -> None:
+    """Check that each function has a name. The common parser would miss the field of a chat completion."""
+    for place, tool in enumerate(tools):
+        if tool.get("type", "function") == "function" and tool.get("name", tool.get("function")) is None:
+            raise required(f"tools.{place}.name")
+
+
+def _messages(checked: InputTokensBody) -> tuple[list[dict[str, Any]], list[str]]:
     given = checked.input if checked.input is not None else []
-    messages = [{"role": "user", "content": given}] if isinstance(given, str) else messages_of(given, ignored)
+    unread: list[str] = []
+    if isinstance(given, str):
+        messages = [{"role": "user", "content": given}]
+    else:
+        messages, unread = messages_of(given)
     if checked.instructions:
         messages.insert(0, {"role": "system", "content": checked.instructions})
     if not messages:
         raise invalid("input", "has no message")
-    return messages
+    return messages, unread
 
 
-def _text_format(text: Mapping[str, Any], ignored: list[str]) -> dict[str, Any]:
+def _text_format(text: Mapping[str, Any]) -> dict[str, Any]:
     """Return `text.format` as the `response_format` of a chat completion."""
-    ignored += sorted(f"text.{name}" for name in text if name != "format" and text[name] is not None)
     form = text.get("format")
     if form is None:
         return {}

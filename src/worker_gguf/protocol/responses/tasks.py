@@ -8,15 +8,13 @@ from worker_gguf.protocol.calls import InspectionCall
 from worker_gguf.protocol.responses.bodies import InputTokensBody, ResponsesBody
 from worker_gguf.protocol.responses.rendering import render_response
 from worker_gguf.protocol.responses.requests import parse_input_tokens, parse_response
-from worker_gguf.protocol.route import Generation, Inspection, Inspector
+from worker_gguf.protocol.route import Generation, Inspection, Inspector, n_prompt_tokens
 
 __all__ = ["INPUT_TOKENS", "RESPONSES"]
 
 
 def _count(call: InspectionCall, inspector: Inspector) -> dict[str, Any]:
-    assert call.chat is not None
-    (tokens,) = inspector.prompt_tokens(call.chat)
-    return {"object": "response.input_tokens", "input_tokens": len(tokens)}
+    return {"object": "response.input_tokens", "input_tokens": n_prompt_tokens(call, inspector)}
 
 
 RESPONSES: Final = Generation("resp_", ResponsesBody, parse_response, render_response)
