@@ -111,19 +111,19 @@ def test_requests_with_different_adapters_at_the_same_time_get_the_same_answers(
 
 
 def test_prefixes_are_reused_only_with_the_same_adapters(client: openai.OpenAI) -> None:
-    def cached(**fields: Any) -> int:
-        messages: Any = [{"role": "user", "content": "A prompt that no other test sends, and that is long enough."}]
-        answer = client.chat.completions.create(messages=messages, max_tokens=1, **{"model": "embedded", **fields})
+    def cached(scale: float, model: str = "embedded") -> int:
+        messages: Any = [{"role": "user", "content": "Tell me something about rivers and towns."}]
+        extra = {"lora": [{"name": "sql", "scale": scale}]}
+        answer = client.chat.completions.create(model=model, messages=messages, max_tokens=1, extra_body=extra)
         assert answer.usage is not None
         assert answer.usage.prompt_tokens_details is not None
         return answer.usage.prompt_tokens_details.cached_tokens or 0
 
-    n_header = 10  # the first tokens of any chat, which other tests may have left
-    assert cached() < n_header
-    assert cached() > n_header
-    assert cached(model="embedded:sql") < n_header
-    assert cached(extra_body={"lora": "sql"}) > n_header
-    assert cached(extra_body={"lora": [{"name": "sql", "scale": 0.5}]}) < n_header
+    # Scales that no other test sends.
+    assert cached(0.75) == 0
+    assert cached(0.75) > 0
+    assert cached(0.875) == 0
+    assert cached(0.75, model="embedded:sql") > 0
 
 
 def test_the_client_lists_adapters_and_an_answer_names_its_own(client: openai.OpenAI) -> None:
