@@ -114,8 +114,9 @@ class _Keeping(FakeRunner):
 
     def _prompt_of(self, history: Sequence[int]) -> tuple[int, ...]:
         for request in self.open.values():
+            self.requests.setdefault(request.id, request)
+        for request in self.open.values():
             if tuple(history[: len(request.prompt)]) == request.prompt:
-                self.requests.setdefault(request.id, request)
                 return request.prompt
         raise AssertionError("no open request has this prompt")
 

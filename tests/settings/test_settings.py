@@ -174,6 +174,26 @@ def test_origins_are_read_as_browsers_send_them() -> None:
     )
 
 
+def test_the_hosts_of_images_are_read_in_lower_case() -> None:
+    assert Settings.load({}).image_domains == ()
+    given = "Images.Example.com., *.cdn.example.com,localhost,10.0.0.5"
+    assert Settings.load({"IMAGE_DOMAINS": given}).image_domains == (
+        "images.example.com",
+        "*.cdn.example.com",
+        "localhost",
+        "10.0.0.5",
+    )
+    assert Settings.load({"IMAGE_DOMAINS": "*"}).image_domains == ("*",)
+
+
+@pytest.mark.parametrize(
+    "hosts", ["https://a.example", "a.example/path", "a.example:80", "a.*.example", ",", "a b", "-a"]
+)
+def test_what_is_no_host_is_refused(hosts: str) -> None:
+    with pytest.raises(SettingsError, match="expected hosts such as"):
+        Settings.load({"IMAGE_DOMAINS": hosts})
+
+
 @pytest.mark.parametrize("origins", ["app.example.com", "https://a.example/path", "*,https://a.example", "null", ","])
 def test_what_is_no_origin_is_refused(origins: str) -> None:
     with pytest.raises(SettingsError, match="expected origins such as"):
