@@ -219,6 +219,7 @@ def test_a_deadline_ends_running_and_waiting_requests() -> None:
     for name in "ab":
         (ending,) = drive.endings[name]
         assert isinstance(ending.error, DeadlineExceeded)
+        assert "Send a longer timeout" in ending.error.message
     drive.finish()
     assert drive.scheduler.is_idle
 

@@ -92,6 +92,29 @@ async def test_an_error_of_the_route_has_the_envelope_of_its_api() -> None:
     assert json.loads(item["error"])["error"]["type"] == "not_found_error"
 
 
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({"route": "/v1/responses"}, "body"),
+        ({"route": "/v1/responses", "method": "POST", "body": None}, None),
+        ({"openai_route": "/v1/responses", "openai_input": {}}, "openai_input"),
+    ],
+)
+async def test_a_missing_body_is_named(given: object, missing: str | None) -> None:
+    error = envelope(await run(FakeBackend(), given))
+    assert error["code"] == "invalid_request"
+    if missing:
+        assert (error["param"], error["message"]) == (
+            missing,
+            f"'{missing}' is missing or empty, and this route needs a body.",
+        )
+
+
+async def test_a_get_where_there_is_none_is_still_refused_as_such() -> None:
+    error = envelope(await run(FakeBackend(), {"route": "/v1/responses", "method": "GET"}))
+    assert error["code"] == "method_not_allowed"
+
+
 async def test_the_body_of_a_get_is_named_as_ignored() -> None:
     backend = FakeBackend()
     (item,) = await run(backend, {"route": "/v1/models", "method": "GET", "body": {"model": "zz"}})

@@ -20,14 +20,18 @@ MESSAGES = [{"role": "user", "content": "hi"}]
     ("given_input", "call"),
     [
         ({"openai_route": CHAT, "openai_input": {"messages": MESSAGES}}, JobCall("POST", CHAT, {"messages": MESSAGES})),
-        ({"openai_route": "/v1/models"}, JobCall("GET", "/v1/models", None)),
-        ({"openai_route": "/v1/models", "openai_input": None}, JobCall("GET", "/v1/models", None)),
-        ({"openai_route": "/v1/models", "openai_input": {}}, JobCall("GET", "/v1/models", None)),
+        ({"openai_route": "/v1/models"}, JobCall("GET", "/v1/models", None, absent="openai_input")),
+        (
+            {"openai_route": "/v1/models", "openai_input": None},
+            JobCall("GET", "/v1/models", None, absent="openai_input"),
+        ),
+        ({"openai_route": "/v1/models", "openai_input": {}}, JobCall("GET", "/v1/models", None, absent="openai_input")),
         ({"openai_route": CHAT, "openai_input": []}, JobCall("POST", CHAT, [])),
         ({"route": CHAT, "body": {"a": 1}, "method": "post"}, JobCall("POST", CHAT, {"a": 1})),
         ({"route": CHAT, "body": {}}, JobCall("POST", CHAT, {})),
-        ({"route": "/v1/models"}, JobCall("GET", "/v1/models", None)),
-        ({"route": "/v1/models", "method": None}, JobCall("GET", "/v1/models", None)),
+        ({"route": CHAT, "method": "GET"}, JobCall("GET", CHAT, None)),
+        ({"route": "/v1/models"}, JobCall("GET", "/v1/models", None, absent="body")),
+        ({"route": "/v1/models", "method": None}, JobCall("GET", "/v1/models", None, absent="body")),
         ({"messages": MESSAGES, "stream": True}, JobCall("POST", CHAT, {"messages": MESSAGES, "stream": True})),
         ({"prompt": "a", "top_k": 1}, JobCall("POST", COMPLETIONS, {"prompt": "a", "top_k": 1})),
         ({"prompt": "a", "sampling_params": {"n": 2}}, JobCall("POST", COMPLETIONS, {"prompt": "a", "n": 2})),
@@ -105,7 +109,7 @@ def test_many_requests_are_a_batch(given_input: object, batch: BatchCall | None)
 @pytest.mark.parametrize(
     ("given_input", "said"),
     [
-        ({"batch": []}, "must be a list of requests"),
+        ({"batch": []}, "'batch' has no requests"),
         ({"batch": {"a": 1}}, "must be a list of requests"),
         ({"batch": None}, "must be a list of requests"),
         ({"batch": "file:///etc/passwd"}, "must begin with https:// or http://"),

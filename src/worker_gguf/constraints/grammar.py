@@ -13,6 +13,7 @@ from worker_gguf.errors import InvalidRequest
 __all__ = ["compiled_text", "reason", "unusable"]
 
 _MAX_REASON = 160
+_BAD_REGEX = "it has a regular expression that is not valid"
 # What llguidance's messages say of a fault, for those that would otherwise quote the grammar.
 _REASONS = (
     (r"^NoExtension", "no token can follow"),
@@ -26,7 +27,7 @@ _REASONS = (
     (r"too big|too large|fuel|[Tt]oo many|items; max|too complex", "it is too large or too complex"),
     (r"look-?around", "it has a regular expression that looks ahead or behind, or at the edge of a word"),
     (r"backreference", "it has a regular expression that refers back to a group"),
-    (r"regex|repetition", "it has a regular expression that is not valid"),
+    (r"regex|repetition", _BAD_REGEX),
     (r"too deeply nested|recursion limit", "it is nested too deeply"),
     (r"circular reference", "a terminal refers to itself; write its name in lower case"),
     (r"unknown name|not found", "it uses a rule that is not defined"),
@@ -43,6 +44,8 @@ _KEYWORDS = (
     (r"range for", "minimum"),
     (r"regex", "pattern"),
 )
+# The fault of a regular expression, in fixed words. A line break in the expression itself is escaped.
+_FAULT = re.compile(r"^error: ([A-Za-z ,<=-]{1,80})$", re.MULTILINE)
 _LINE = re.compile(r"^(?:at )?(\d+)\(\d+\)")
 _LINE_AT_END = re.compile(r" \(line \d+\)$")
 
@@ -105,6 +108,8 @@ def reason(message: str) -> str:
     found = next((text for pattern, text in _REASONS if re.search(pattern, named)), None)
     if found is None and re.fullmatch(r"[A-Za-z ,.()-]*", first):
         found = first[:_MAX_REASON]
+    if found is _BAD_REGEX and (fault := _FAULT.search(message)):
+        found = f"{found}: {fault[1]}"
     line = _LINE.match(first)
     return (found or "llguidance does not accept it") + (f" (line {line[1]})" if line else "")
 

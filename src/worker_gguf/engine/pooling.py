@@ -170,7 +170,7 @@ class PoolingScheduler:
         for late in [late for late in self._by_id.values() if _expires_s(late) <= now_s]:
             deadline_s = late.request.deadline_s
             if deadline_s is not None and deadline_s <= now_s:
-                error: WorkerError = DeadlineExceeded("The request timed out before its input was computed.")
+                error: WorkerError = DeadlineExceeded.reached("before its input was computed")
             else:
                 error = QueueFull.waited(retry_after_s)
             expired.append(self._failed(late, error))

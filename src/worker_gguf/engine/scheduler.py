@@ -110,8 +110,7 @@ class Scheduler:
         """End every sequence whose deadline has passed, or that has waited too long for its first slot."""
         late = [s for s in self._by_id.values() if s.request.deadline_s is not None and s.request.deadline_s <= now_s]
         updates: list[Update] = [
-            self._end(s, "error", DeadlineExceeded(f"The request timed out after {s.n_generated} tokens."))
-            for s in late
+            self._end(s, "error", DeadlineExceeded.reached(f"after {s.n_generated} tokens")) for s in late
         ]
         unbegun = [s for s in self.waiting if s.start_by_s is not None and s.start_by_s <= now_s and s.is_unbegun]
         return updates + [self._end(s, "error", QueueFull.waited(retry_after_s)) for s in unbegun]

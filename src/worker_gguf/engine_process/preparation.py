@@ -88,7 +88,7 @@ class Preparation:
         for command in self._open.values():
             deadline_s, start_by_s = command.request.deadline_s, command.start_by_s
             if deadline_s is not None and deadline_s <= now_s:
-                late.append((command, DeadlineExceeded(f"The request timed out before {self._what}.")))
+                late.append((command, DeadlineExceeded.reached(f"before {self._what}")))
             elif start_by_s is not None and start_by_s <= now_s:
                 late.append((command, QueueFull.waited(1)))
         for command, _ in late:

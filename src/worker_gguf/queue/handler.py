@@ -16,7 +16,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from worker_gguf.batch.dispatch import Dispatch
-from worker_gguf.errors import WorkerError
+from worker_gguf.errors import InvalidRequest, MethodNotAllowed, WorkerError
 from worker_gguf.observe.account import CANCELLED, Account
 from worker_gguf.observe.ending import note_ending
 from worker_gguf.observe.log import bind
@@ -119,7 +119,13 @@ class _JobRun:
         """Return the request of the job, and note its route."""
         self._account.ignored = call.ignored
         self._dialect = dialect_for(call.route)
-        return request_for(call.method, call.route, call.body, self._account)
+        try:
+            return request_for(call.method, call.route, call.body, self._account)
+        except MethodNotAllowed:
+            if call.absent is None:
+                raise
+            message = f"'{call.absent}' is missing or empty, and this route needs a body."
+            raise InvalidRequest(message, param=call.absent) from None
 
     def _whole(self, answer: Answer) -> JsonBody:
         self._status = 200

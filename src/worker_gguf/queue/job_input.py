@@ -31,6 +31,8 @@ class JobCall(Struct, frozen=True):
     body: object
     ignored: tuple[str, ...] = ()
     """Other names in the job's input, which have no meaning."""
+    absent: str | None = None
+    """The place of the body, if there is none and the method is GET for that reason."""
 
 
 class BatchCall(Struct, frozen=True):
@@ -74,7 +76,9 @@ def _batch(job_input: dict[str, object]) -> BatchCall:
         if not requests.lower().startswith(("https://", "http://")):
             raise InvalidRequest("The URL in 'batch' must begin with https:// or http://.", param="batch")
         return BatchCall(requests)
-    if not isinstance(requests, list) or not requests:
+    if requests == []:
+        raise InvalidRequest("'batch' has no requests. Send at least one.", param="batch")
+    if not isinstance(requests, list):
         raise InvalidRequest("'batch' must be a list of requests, or the URL of a file of them.", param="batch")
     return BatchCall(requests)
 
@@ -84,19 +88,20 @@ def _passthrough(job_input: dict[str, object]) -> JobCall:
     body = job_input.get("openai_input")
     # The platform does not send the method. For a GET, the input is absent, null or empty.
     if body is None or body == {}:
-        return JobCall("GET", route, None, _others(job_input, "openai_route", "openai_input"))
+        return JobCall("GET", route, None, _others(job_input, "openai_route", "openai_input"), "openai_input")
     return JobCall("POST", route, body, _others(job_input, "openai_route", "openai_input"))
 
 
 def _routed(job_input: dict[str, object]) -> JobCall:
     route = _text(job_input, "route")
     body = job_input.get("body")
+    others = _others(job_input, "route", "body", "method")
     if job_input.get("method") is None:
-        return JobCall("GET" if body is None else "POST", route, body, _others(job_input, "route", "body", "method"))
+        return JobCall("GET", route, None, others, "body") if body is None else JobCall("POST", route, body, others)
     method = _text(job_input, "method").upper()
     if method == "GET" and body is not None:  # as over HTTP, where the body of a GET is not read
         return JobCall(method, route, None, _others(job_input, "route", "method"))
-    return JobCall(method, route, body, _others(job_input, "route", "body", "method"))
+    return JobCall(method, route, body, others)
 
 
 def _others(job_input: dict[str, object], *known: str) -> tuple[str, ...]:
