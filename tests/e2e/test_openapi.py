@@ -35,10 +35,13 @@ COUNTED = (
     *("/tokenize", "/detokenize", "/apply-template", "/api/show"),
 )
 # The embedded model cannot fill gaps, and makes no vectors.
-REFUSED = ("/infill", "/v1/embeddings", "/v1/rerank", "/v2/rerank", "/v1/reranking", "/v1/score")
+REFUSED = (
+    *("/infill", "/v1/embeddings", "/v1/rerank", "/v2/rerank", "/v1/reranking", "/v1/score"),
+    *("/api/embed", "/api/embeddings"),
+)
 READ = (
     *("/health", "/metrics", "/ping", "/props", "/slots", "/v1/models", "/v1/models/{model_id}"),
-    *("/api/tags", "/api/ps", "/api/version"),
+    *("/api/tags", "/api/ps", "/api/version", "/lora-adapters"),
 )
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 CONTROLS = bytes([*range(32), 127])  # not HTTP: the server's parser refuses them before any route
