@@ -135,7 +135,8 @@ def _bounds(schema: Schema) -> Iterator[str]:
 
 def _members(schema: Schema) -> list[Schema]:
     members = schema.get("anyOf") or schema.get("oneOf") or []
-    return [member for member in members if member.get("type") != "null"]
+    # Without null, and without the empty values that stand for it, which have no type.
+    return [member for member in members if member.get("type") != "null" and member.keys() != {"enum"}]
 
 
 def _plural(kind: str) -> str:

@@ -7,7 +7,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    Tag,
+)
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import no_info_before_validator_function
 
 from worker_gguf.engine.request import MAX_STOPS
 from worker_gguf.protocol.numbers import integer, integers
@@ -60,12 +71,23 @@ Objects = Annotated[list[dict[str, Any]], Field(fail_fast=True)]
 TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True), BeforeValidator(integers)]
 
 
-def _given(value: object) -> object:
-    """Clients send an empty value for a field that the user left blank."""
-    return None if value in ("", [], {}) else value
+class _UnlessEmpty:
+    """Takes an empty value for None: clients send one for a field that the user left blank."""
+
+    _EMPTY: tuple[object, ...] = ("", [], {})
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_before_validator_function(self._given, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        published = handler(schema)
+        return {"anyOf": [*published.get("anyOf", [published]), {"enum": list(self._EMPTY)}]}
+
+    def _given(self, value: object) -> object:
+        return None if value in self._EMPTY else value
 
 
-_UNLESS_EMPTY = BeforeValidator(_given)
+_UNLESS_EMPTY = _UnlessEmpty()
 GrammarText = Annotated[str | None, _UNLESS_EMPTY]
 
 
