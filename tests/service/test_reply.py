@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from worker_gguf.errors import DeadlineExceeded
+from worker_gguf.errors import DeadlineExceeded, InvalidRequest
 from worker_gguf.generation.events import Delta, Event, Finished, Usage
 from worker_gguf.observe.account import Account
 from worker_gguf.protocol.dialect import Dialect, Wording
+from worker_gguf.protocol.names import Names
 from worker_gguf.protocol.openai.chat_rendering import ChatRendering
 from worker_gguf.protocol.openai.errors import DONE, OPENAI
 from worker_gguf.protocol.rendering import Heading
@@ -98,6 +99,23 @@ async def test_a_rendering_may_have_its_own_end_for_an_error_and_none_for_a_stre
     failed = [event async for event in other([Delta("a", ())], [LATE])]
     assert failed[-1] == b"failed: Too late."
     assert all([event async for event in other([Delta("a", ())], [STOP])])
+
+
+async def test_an_error_of_the_engine_names_the_field_that_the_client_sent() -> None:
+    error = InvalidRequest("The grammar in 'response_format' is wrong.", param="response_format")
+    wrong: list[Event] = [Finished("error", Usage(3, 0, 0), error=error)]
+
+    def of_a_client(*items: list[Event]) -> Reply:
+        rendering = ChatRendering(Heading("x", 1, "m", "f"))
+        names = Names({"response_format": "text.format"})
+        return Reply(Stream(items), rendering, OTHER_DIALECT, Account("http", "r"), names)  # type: ignore[arg-type]
+
+    with pytest.raises(InvalidRequest, match="'text\\.format'") as early:
+        await anext(of_a_client(wrong))
+    with pytest.raises(InvalidRequest, match="'text\\.format'") as whole:
+        await collect(of_a_client(wrong))
+    assert early.value.param == whole.value.param == "text.format"
+    assert b"'text.format'" in [event async for event in of_a_client([Delta("a", ())], wrong)][-1]
 
 
 async def test_a_reader_that_is_cancelled_cancels_the_generation() -> None:

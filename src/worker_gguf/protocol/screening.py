@@ -18,7 +18,6 @@ __all__ = [
     "MAX_IGNORED",
     "bounded",
     "check_elsewhere",
-    "check_strict",
     "differing",
     "effectless",
     "ignored_header",
@@ -83,7 +82,7 @@ def differing(first: str, second: str) -> InvalidRequest:
     return InvalidRequest(message, param=second)
 
 
-def check_strict(ignored: Sequence[str]) -> None:
+def _check_strict(ignored: Sequence[str]) -> None:
     """Raise UnsupportedParameter if a parameter would be ignored. For STRICT_PARAMETERS."""
     if ignored:
         change, them = ("changes", "it") if len(ignored) == 1 else ("change", "them")
@@ -101,7 +100,7 @@ def effectless(names: Iterable[str], defaults: Defaults) -> tuple[str, ...]:
     """Return the different names of parameters without effect. Raises UnsupportedParameter with STRICT_PARAMETERS."""
     different = sorted(set(names))
     if defaults.strict:
-        check_strict(different)
+        _check_strict(different)
     return bounded(different)
 
 

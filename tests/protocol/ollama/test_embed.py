@@ -20,6 +20,7 @@ from worker_gguf.protocol.ollama.embed import (
 from worker_gguf.protocol.pooling.calls import PooledAnswer, PoolingCall, Truncation
 from worker_gguf.protocol.pooling.embeddings import EmbeddingsCall
 from worker_gguf.protocol.rendering import Heading
+from worker_gguf.protocol.screening import MAX_IGNORED
 
 CARD = ModelCard("m", 1, capabilities=("embedding",))
 HEADING = Heading("embd-1", 1, "m", "fp")
@@ -133,3 +134,13 @@ def test_fewer_numbers_have_length_1_again() -> None:
 
 def test_the_older_route_gives_the_vector_as_the_model_does() -> None:
     assert render_embeddings(embeddings(), answered((3.0, 4.0))) == {"embedding": [3.0, 4.0]}
+
+
+def test_an_empty_name_of_a_model_is_none() -> None:
+    assert embed(model="").model is embeddings(model="").model is None
+    loading = parse_embed({"model": ""}, Defaults()), parse_embeddings({"model": ""}, Defaults())
+    assert [call.model for call in loading] == [None, None]
+
+
+def test_of_thousands_of_options_without_effect_some_are_named() -> None:
+    assert len(embed(options={f"x{number}": 1 for number in range(60_000)}).ignored) == MAX_IGNORED + 1

@@ -36,6 +36,11 @@ def answered(*vectors: tuple[float, ...], **fields: Any) -> dict[str, Any]:
     return render_embeddings(parsed(**fields), PooledAnswer(HEADING, CARD, vectors, [3] * len(vectors)))
 
 
+def test_an_empty_name_of_a_model_is_none() -> None:
+    assert parsed(model="").model is None
+    assert parsed(model="m").model == "m"
+
+
 @pytest.mark.parametrize(
     ("given", "inputs"),
     [("a", ("a",)), (["a", "b"], ("a", "b")), ([1, 2.0], ((1, 2),)), ([[1], [2, 3]], ((1,), (2, 3)))],

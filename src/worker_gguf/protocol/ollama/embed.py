@@ -14,7 +14,7 @@ from worker_gguf.protocol.pooling.calls import PooledAnswer, PoolingCall, Trunca
 from worker_gguf.protocol.pooling.embeddings import EmbeddingsCall, check_dimensions
 from worker_gguf.protocol.pooling.vectors import finished
 from worker_gguf.protocol.route import Pooling
-from worker_gguf.protocol.screening import check_strict
+from worker_gguf.protocol.screening import effectless
 from worker_gguf.protocol.validation import invalid, validated
 from worker_gguf.protocol.wellformed import read_object
 
@@ -27,13 +27,14 @@ def parse_embed(body: object, defaults: Defaults) -> EmbeddingsCall | ReadyCall:
     embed = validated(OllamaEmbed, fields, {})
     ignored = _ignored(embed, fields, defaults)
     texts = _texts(embed.input)
+    model = embed.model or None  # as in the other routes, an empty name is none
     if not texts:
-        return ReadyCall(model=embed.model, ignored=ignored, answer=partial(_loaded_embed, embed.model))
+        return ReadyCall(model=model, ignored=ignored, answer=partial(_loaded_embed, model))
     truncation = None if embed.truncate is False else Truncation()
     return EmbeddingsCall(
         inputs=tuple(texts),
         param="input",
-        model=embed.model,
+        model=model,
         truncation=truncation,
         priority=embed.priority or 0,
         timeout_s=embed.timeout,
@@ -47,12 +48,13 @@ def parse_embeddings(body: object, defaults: Defaults) -> PoolingCall | ReadyCal
     fields = read_object(body)
     embeddings = validated(OllamaEmbeddings, fields, {})
     ignored = _ignored(embeddings, fields, defaults)
+    model = embeddings.model or None
     if not embeddings.prompt:
-        return ReadyCall(model=embeddings.model, ignored=ignored, answer=_loaded_embeddings)
+        return ReadyCall(model=model, ignored=ignored, answer=_loaded_embeddings)
     return PoolingCall(
         inputs=(embeddings.prompt,),
         param="prompt",
-        model=embeddings.model,
+        model=model,
         truncation=Truncation() if embeddings.truncate else None,
         priority=embeddings.priority or 0,
         timeout_s=embeddings.timeout,
@@ -92,10 +94,7 @@ def _ignored(body: OllamaVectors, fields: Mapping[str, Any], defaults: Defaults)
     """Return the names of fields and options without effect. Raises UnsupportedParameter with STRICT_PARAMETERS."""
     names = {name for name in fields if name not in type(body).model_fields} | ({"keep_alive"} & fields.keys())
     names |= {f"options.{option}" for option, value in (body.options or {}).items() if value is not None}
-    ignored = tuple(sorted(names))
-    if defaults.strict:
-        check_strict(ignored)
-    return ignored
+    return effectless(names, defaults)
 
 
 def _loaded_embed(model: str | None, card: ModelCard) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class Shared(TypedDict):
 def shared(body: PoolingBody, fields: Mapping[str, Any], defaults: Defaults) -> Shared:
     """Read the shared fields. Raises InvalidRequest."""
     return Shared(
-        model=body.model,
+        model=body.model or None,
         truncation=truncation_of(body),
         priority=body.priority or 0,
         timeout_s=body.timeout,
