@@ -185,6 +185,11 @@ class PayloadTooLarge(RequestError):
     code = "payload_too_large"
     status = 413
 
+    @classmethod
+    def over(cls, limit_bytes: int, what: str) -> PayloadTooLarge:
+        size = f"{limit_bytes / (1 << 20):g} MB ({limit_bytes} bytes)"
+        return cls(f"{what} is over the limit of {size}. Shorten it or raise MAX_BODY_MB.")
+
 
 class UnsupportedEncoding(RequestError):
     """The Content-Encoding of the body is not supported."""

@@ -21,7 +21,7 @@ async def read_body(receive: Receive, content_length: str | None, limit_bytes: i
     """Read the body. Raises PayloadTooLarge as soon as it exceeds `limit_bytes`, and ClientGone."""
     # 20 digits are enough for every size that fits, and int() raises an error for thousands of digits.
     if content_length and content_length.isdecimal() and int(content_length[:20]) > limit_bytes:
-        raise _too_large(limit_bytes)
+        raise PayloadTooLarge.over(limit_bytes, "The body")
     parts: list[bytes] = []
     n_bytes = 0
     while True:
@@ -31,7 +31,7 @@ async def read_body(receive: Receive, content_length: str | None, limit_bytes: i
         part: bytes = message.get("body", b"")
         n_bytes += len(part)
         if n_bytes > limit_bytes:
-            raise _too_large(limit_bytes)
+            raise PayloadTooLarge.over(limit_bytes, "The body")
         parts.append(part)
         if not message.get("more_body", False):
             return b"".join(parts)
@@ -45,7 +45,3 @@ def parse_body(raw: bytes) -> object:
     if not raw.strip():
         raise InvalidRequest("The body is empty. Send a JSON object.")
     return read_json(raw)
-
-
-def _too_large(limit_bytes: int) -> PayloadTooLarge:
-    return PayloadTooLarge(f"The body is over the limit of {limit_bytes} bytes. Shorten it or raise MAX_BODY_MB.")

@@ -35,9 +35,7 @@ def decode(raw: bytes, coding: str, limit_bytes: int) -> bytes:
     except zlib.error:
         raise InvalidRequest(f"The body is not {coding} data, although its Content-Encoding is {coding}.") from None
     if len(body) > limit_bytes:
-        raise PayloadTooLarge(
-            f"The decoded body is over the limit of {limit_bytes} bytes. Shorten it or raise MAX_BODY_MB."
-        )
+        raise PayloadTooLarge.over(limit_bytes, "The decoded body")
     if not decoder.eof:
         raise InvalidRequest(f"The body ends before its {coding} data does. Send all of it.")
     if decoder.unused_data:
