@@ -185,11 +185,6 @@ class PayloadTooLarge(RequestError):
     code = "payload_too_large"
     status = 413
 
-    @classmethod
-    def over(cls, limit_bytes: int, what: str) -> PayloadTooLarge:
-        size = f"{limit_bytes / (1 << 20):g} MB ({limit_bytes} bytes)"
-        return cls(f"{what} is over the limit of {size}. Shorten it or raise MAX_BODY_MB.")
-
 
 class UnsupportedEncoding(RequestError):
     """The Content-Encoding of the body is not supported."""
@@ -236,11 +231,6 @@ class DeadlineExceeded(ServingError):
     retryable = False
     # OpenAI's clients send a request again after any 5xx unless this header forbids it.
     extra_headers = MappingProxyType({"X-Should-Retry": "false"})
-
-    @classmethod
-    def reached(cls, when: str) -> DeadlineExceeded:
-        """Return the error of a request whose time ended, such as `after 3 tokens`."""
-        return cls(f"The request timed out {when}. Send a longer timeout, raise REQUEST_TIMEOUT_S, or ask for less.")
 
 
 class NotReady(ServingError):
