@@ -232,11 +232,6 @@ class DeadlineExceeded(ServingError):
     # OpenAI's clients send a request again after any 5xx unless this header forbids it.
     extra_headers = MappingProxyType({"X-Should-Retry": "false"})
 
-    @classmethod
-    def reached(cls, when: str) -> DeadlineExceeded:
-        """Return the error of a request whose time ended, such as `after 3 tokens`."""
-        return cls(f"The request timed out {when}. Send a longer timeout, raise REQUEST_TIMEOUT_S, or ask for less.")
-
 
 class NotReady(ServingError):
     """The worker is loading, draining or failed."""

@@ -62,6 +62,22 @@ def test_health_is_json_in_every_phase(phase: Status, status: int) -> None:
         assert reply.json()["phase"] == phase
 
 
+@pytest.mark.parametrize("path", ["/", "/ping", "/health", "/metrics", "/openapi.json", "/v1/models", "/props"])
+def test_head_is_a_get_without_the_body(path: str) -> None:
+    with serving() as served:
+        head, get = served.client.head(path), served.client.get(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert int(head.headers["content-length"]) > 0 or path == "/ping"
+        assert head.headers.get("content-type") == get.headers.get("content-type")
+
+
+def test_the_allowed_method_of_a_get_is_named_alone() -> None:
+    with serving() as served:
+        reply = served.client.post("/health")
+        assert (reply.status_code, reply.headers["allow"]) == (405, "GET")
+        assert served.client.head(CHAT).status_code == 405
+
+
 def test_probes_are_free_and_everything_else_wants_the_key() -> None:
     with serving(api_keys=(KEY,)) as served:
         assert served.client.get("/ping").status_code == 200

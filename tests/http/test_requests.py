@@ -90,6 +90,7 @@ def test_announced_body_over_the_limit_is_413() -> None:
     with serving(max_body_bytes=1000) as served:
         reply = served.client.post(CHAT, content=b"x" * 1001)
         assert reply.status_code == 413
+        assert "MB (" in reply.json()["error"]["message"]
         assert envelope(reply)["code"] == "payload_too_large"
         assert served.client.post(CHAT, json=GOOD).status_code == 200
 
@@ -98,6 +99,7 @@ def test_streamed_body_over_the_limit_is_413() -> None:
     with serving(max_body_bytes=1000) as served:
         reply = served.client.post(CHAT, content=(b"x" * 100 for _ in range(50)))
         assert reply.status_code == 413
+        assert "MB (" in reply.json()["error"]["message"]
 
 
 def test_body_at_the_limit_is_taken() -> None:

@@ -16,8 +16,8 @@ from msgspec import Struct
 
 from worker_gguf.engine.request import PoolingRequest
 from worker_gguf.engine.runner import Limits
-from worker_gguf.engine.updates import FinishReason
-from worker_gguf.errors import DeadlineExceeded, EngineFailed, QueueFull, WorkerError
+from worker_gguf.engine.updates import FinishReason, timed_out
+from worker_gguf.errors import EngineFailed, QueueFull, WorkerError
 
 __all__ = ["Part", "PoolingBatch", "PoolingResult", "PoolingRunner", "PoolingScheduler", "Result"]
 
@@ -170,7 +170,7 @@ class PoolingScheduler:
         for late in [late for late in self._by_id.values() if _expires_s(late) <= now_s]:
             deadline_s = late.request.deadline_s
             if deadline_s is not None and deadline_s <= now_s:
-                error: WorkerError = DeadlineExceeded.reached("before its input was computed")
+                error: WorkerError = timed_out("before its input was computed")
             else:
                 error = QueueFull.waited(retry_after_s)
             expired.append(self._failed(late, error))

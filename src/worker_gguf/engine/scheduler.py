@@ -24,9 +24,9 @@ from worker_gguf.engine.runner import Limits
 from worker_gguf.engine.sequence import Sequence, Slot
 from worker_gguf.engine.slots import common_prefix, soon_copied
 from worker_gguf.engine.speculation import Drafted, Speculation
-from worker_gguf.engine.updates import Ended, FinishReason, Scored, Token, Update
+from worker_gguf.engine.updates import Ended, FinishReason, Scored, Token, Update, timed_out
 from worker_gguf.engine.widths import width_of
-from worker_gguf.errors import DeadlineExceeded, EngineFailed, QueueFull, WorkerError
+from worker_gguf.errors import EngineFailed, QueueFull, WorkerError
 
 __all__ = ["PLACES_PER_PRIORITY", "Scheduler"]
 
@@ -109,9 +109,7 @@ class Scheduler:
     def expire(self, now_s: float, retry_after_s: int = 1) -> list[Update]:
         """End every sequence whose deadline has passed, or that has waited too long for its first slot."""
         late = [s for s in self._by_id.values() if s.request.deadline_s is not None and s.request.deadline_s <= now_s]
-        updates: list[Update] = [
-            self._end(s, "error", DeadlineExceeded.reached(f"after {s.n_generated} tokens")) for s in late
-        ]
+        updates: list[Update] = [self._end(s, "error", timed_out(f"after {s.n_generated} tokens")) for s in late]
         unbegun = [s for s in self.waiting if s.start_by_s is not None and s.start_by_s <= now_s and s.is_unbegun]
         return updates + [self._end(s, "error", QueueFull.waited(retry_after_s)) for s in unbegun]
 

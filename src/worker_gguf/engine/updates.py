@@ -8,9 +8,9 @@ from msgspec import Struct
 
 from worker_gguf.engine.batch import Logprob
 from worker_gguf.engine.sequence import Sequence
-from worker_gguf.errors import WorkerError
+from worker_gguf.errors import DeadlineExceeded, WorkerError
 
-__all__ = ["Ended", "FinishReason", "Scored", "Token", "Update"]
+__all__ = ["Ended", "FinishReason", "Scored", "Token", "Update", "timed_out"]
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
@@ -40,3 +40,9 @@ class Ended(Struct, frozen=True):
 
 
 Update = Token | Scored | Ended
+
+
+def timed_out(when: str) -> DeadlineExceeded:
+    """Return the error of a request whose time is over. `when` is such as `after 3 tokens`."""
+    next_step = "Send a longer timeout, raise REQUEST_TIMEOUT_S, or ask for less."
+    return DeadlineExceeded(f"The request timed out {when}. {next_step}")

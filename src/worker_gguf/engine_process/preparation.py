@@ -12,7 +12,8 @@ from functools import partial
 from msgspec.structs import replace
 
 from worker_gguf.engine.request import GenerationRequest
-from worker_gguf.errors import DeadlineExceeded, EngineFailed, QueueFull, WorkerError
+from worker_gguf.engine.updates import timed_out
+from worker_gguf.errors import EngineFailed, QueueFull, WorkerError
 from worker_gguf.link.images import unpacked
 from worker_gguf.link.messages import Add
 
@@ -88,7 +89,7 @@ class Preparation:
         for command in self._open.values():
             deadline_s, start_by_s = command.request.deadline_s, command.start_by_s
             if deadline_s is not None and deadline_s <= now_s:
-                late.append((command, DeadlineExceeded.reached(f"before {self._what}")))
+                late.append((command, timed_out(f"before {self._what}")))
             elif start_by_s is not None and start_by_s <= now_s:
                 late.append((command, QueueFull.waited(1)))
         for command, _ in late:

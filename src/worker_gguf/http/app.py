@@ -121,8 +121,7 @@ def _add_root(app: Starlette) -> None:
     async def root(request: Request) -> Response:
         return Response(_ROOT, media_type="text/plain")
 
-    for method in ("GET", "HEAD"):
-        _add(app, method, "/", root)
+    _add(app, "GET", "/", root)
 
 
 def _add_api(app: Starlette, frame: Frame, route: Route) -> None:
@@ -143,9 +142,11 @@ def _publish(app: Starlette, routes: Iterable[Route], *, has_keys: bool) -> None
 
 
 def _add(app: Starlette, method: str, path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
-    route = StarletteRoute(path, endpoint, methods=[method])
-    route.methods = {method}  # Starlette adds HEAD
-    app.router.routes.append(route)
+    # HEAD has a route of its own, so that the error of another method names GET alone.
+    for own in ("GET", "HEAD") if method == "GET" else (method,):
+        route = StarletteRoute(path, endpoint, methods=[own])
+        route.methods = {own}  # Starlette adds HEAD
+        app.router.routes.append(route)
 
 
 def _noted_routing_error(frame: Frame) -> Callable[[Request, Exception], Awaitable[Response]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import zlib
 from typing import Final
 
-from worker_gguf.errors import InvalidRequest, PayloadTooLarge, UnsupportedEncoding
+from worker_gguf.errors import InvalidRequest, UnsupportedEncoding
+from worker_gguf.http.body import over_limit
 
 __all__ = ["coding_of", "decode"]
 
@@ -35,9 +36,7 @@ def decode(raw: bytes, coding: str, limit_bytes: int) -> bytes:
     except zlib.error:
         raise InvalidRequest(f"The body is not {coding} data, although its Content-Encoding is {coding}.") from None
     if len(body) > limit_bytes:
-        raise PayloadTooLarge(
-            f"The decoded body is over the limit of {limit_bytes} bytes. Shorten it or raise MAX_BODY_MB."
-        )
+        raise over_limit("The decoded body", limit_bytes)
     if not decoder.eof:
         raise InvalidRequest(f"The body ends before its {coding} data does. Send all of it.")
     if decoder.unused_data:

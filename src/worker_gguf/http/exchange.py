@@ -97,7 +97,9 @@ class Exchange(Response):
         match = find(self._route.method, scope["path"])  # Starlette's router accepts some paths that are no route
         raw = await read_body(receive, headers.get("content-length"), frame.max_body_bytes)
         body = (
-            None if scope["method"] == "GET" else await self._parse(raw, ", ".join(headers.getlist("content-encoding")))
+            None
+            if self._route.method == "GET"
+            else await self._parse(raw, ", ".join(headers.getlist("content-encoding")))
         )
         connection = Connection(receive)
         try:
