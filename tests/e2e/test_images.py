@@ -214,6 +214,16 @@ def test_what_only_the_decoder_finds_is_refused_in_its_place(seeing: Running) ->
     damaged = b"BM" + struct.pack("<IHHI", 54 + len(lines), 0, 0, 54) + header + lines
     error = post(seeing, "/v1/chat/completions", {"messages": conversation(png(1), "a", damaged)}, 400)["error"]
     assert error["param"] == "messages.0.content.2.image_url"
+    assert error["message"].startswith("Invalid 'messages.0.content.2.image_url': an image cannot be decoded")
+
+
+def test_an_error_without_a_field_for_its_place_says_it(seeing: Running) -> None:
+    source = {"type": "base64", "media_type": "image/png", "data": encoded(png(1)[:-20])}
+    body = {"max_tokens": N, "messages": [{"role": "user", "content": [{"type": "image", "source": source}]}]}
+    error = post(seeing, "/v1/messages", body, 400)["error"]
+    assert error["message"].startswith("Invalid 'messages.0.content.0.source.data': the image is cut off")
+    ollama = {"messages": [{"role": "user", "content": "a", "images": [encoded(png(1)[:-20])]}]}
+    assert post(seeing, "/api/chat", ollama, 400)["error"].startswith("Invalid 'messages.0.images.0': the image is cut")
 
 
 def test_images_reach_no_log(seeing: Running, caplog: pytest.LogCaptureFixture) -> None:

@@ -109,9 +109,11 @@ class Images:
             try:
                 parts = self._see(request.id, data, n_others, is_wanted)
             except InvalidRequest as error:
-                if request.image_params and not isinstance(error, ContextLengthExceeded):
-                    error.param = request.image_params[number]
-                raise
+                if not request.image_params or isinstance(error, ContextLengthExceeded):
+                    raise
+                param = request.image_params[number]
+                what = error.message[0].lower() + error.message[1:]
+                raise InvalidRequest(f"Invalid '{param}': {what}", param=param) from None
             for part in parts:
                 if isinstance(part, _Run):
                     n_rows = len(part.rows.values)

@@ -68,18 +68,20 @@ class ImageLoader:
     async def _fetched(self, image: SentImage) -> bytes:
         if self._fetch is None:
             raise InvalidRequest(
-                "Images are not fetched from other servers here. Send the image itself as a data URL, or in Base64. "
-                "The operator of the worker can allow hosts with IMAGE_DOMAINS.",
+                f"Invalid '{image.param}': images are not fetched from other servers here. Send the image itself as a "
+                "data URL, or in Base64. The operator of the worker can allow hosts with IMAGE_DOMAINS.",
                 param=image.param,
             )
         try:
             return await self._fetch(image.url)
         except (RequestError, DownloadError) as error:
-            raise InvalidRequest(error.message, param=image.param) from None
+            raise InvalidRequest(f"Invalid '{image.param}': {error.message}", param=image.param) from None
 
     def _check(self, image: SentImage, data: bytes) -> None:
-        check_image(data, self._limits.bounds, param=image.param)
-        check_content(data, param=image.param)
+        # Some dialects have no field for the place of an error.
+        name = f"Invalid '{image.param}': the image"
+        check_image(data, self._limits.bounds, name=name, param=image.param)
+        check_content(data, name=name, param=image.param)
 
 
 def for_model(call: AnyCall, card: ModelCard) -> AnyCall:
