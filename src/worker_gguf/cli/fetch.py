@@ -67,14 +67,18 @@ def _wanted(settings: Settings, *, has_name: bool) -> Iterator[tuple[Settings, M
             yield entry.settings, ModelRef.parse(entry.settings.model_reference), "listed"
             if has_name:
                 return
+            yield from _adapters(entry.settings)
         return
     yield settings, ModelRef.parse(settings.model_reference), "model"
     if has_name:
         return
     if settings.draft_model is not None:
         yield settings, ModelRef.parse(settings.draft_model), "draft"
-    for adapter in settings.adapters:
-        yield settings, adapter.ref, "adapter"
+    yield from _adapters(settings)
+
+
+def _adapters(settings: Settings) -> Iterator[tuple[Settings, ModelRef, str]]:
+    return ((settings, adapter.ref, "adapter") for adapter in settings.adapters)
 
 
 def _projector(settings: Settings, local: LocalModel, folder: Path | None, endpoint: str | None) -> LocalModel | None:
