@@ -85,7 +85,7 @@ def test_cut_token_ids_are_the_first_or_last_ones() -> None:
 
 
 def test_nothing_can_be_left_of_a_text() -> None:
-    with pytest.raises(ContextLengthExceeded, match="Nothing of it could be kept"):
+    with pytest.raises(InvalidRequest, match="cannot be cut to 2 tokens"):
         prepared("abcdef", truncation=Truncation("end", 2))
 
 
@@ -130,5 +130,45 @@ def test_the_document_of_a_pair_is_cut(side: Any, kept: str) -> None:
 
 
 def test_a_query_that_leaves_no_room_for_a_document_is_an_error() -> None:
-    with pytest.raises(ContextLengthExceeded, match="Shorten the query"):
+    with pytest.raises(InvalidRequest, match="Shorten the query"):
         prepared(Pair("abcdefgh", "d"), ranks=True, truncation=Truncation("end"))
+
+
+def test_a_document_is_cut_by_its_tokens_also_where_they_are_unknown() -> None:
+    unknown = 3
+
+    class Unknown(Words):
+        def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+            tokens = super().tokenize(text, add_special=add_special, parse_special=parse_special)
+            return [unknown if token == 10 + ord("?") else token for token in tokens]
+
+    call = PoolingCall(inputs=(Pair("q", "????????"),), param="input", truncation=Truncation("end"))
+    (given,) = PoolingPrompts(Unknown(), 6, PairForm()).prepare(call, ranks=True)
+    assert given.tokens == (CLS, *letters("q"), SEP, unknown, unknown, unknown)
+
+
+def test_a_query_is_tokenised_once_for_all_documents() -> None:
+    texts: list[str] = []
+
+    class Counting(Words):
+        def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+            texts.append(text)
+            return super().tokenize(text, add_special=add_special, parse_special=parse_special)
+
+    call = PoolingCall(inputs=(Pair("q", "a"), Pair("q", "b")), param="input")
+    PoolingPrompts(Counting(), 6, PairForm()).prepare(call, ranks=True)
+    assert texts == ["q", "a", "b"]
+
+
+def test_a_pair_in_the_form_of_the_model_is_cut_to_what_fits() -> None:
+    (given,) = prepared(
+        Pair("q", "abcdef"), ranks=True, n_ctx=7, form=PairForm("<{query}|{document}>"), truncation=Truncation("start")
+    )
+    assert given[1] == letters("<q|def>")
+
+
+def test_all_inputs_together_have_a_limit() -> None:
+    call = PoolingCall(inputs=("ab", "ab", "ab"), param="input")
+    prompts = PoolingPrompts(Words(), 6, PairForm(), most_tokens=10)
+    with pytest.raises(InvalidRequest, match="more than 10 tokens together"):
+        prompts.prepare(call, ranks=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -16,6 +17,8 @@ __all__ = ["PairForm", "PairTokenizer", "PoolingInput", "PoolingPrompts"]
 
 _PLACES = re.compile(r"\{(query|document)\}")
 _SHORTEN = "Shorten it, or send truncate."
+# All inputs of one request together: more would keep a thread and the engine busy for too long.
+_MOST_TOKENS = 4_000_000
 
 
 class PairTokenizer(Tokenizer, Protocol):
@@ -55,8 +58,12 @@ class PoolingInput(Struct, frozen=True):
 class PoolingPrompts:
     """Prepares inputs for one model, which takes at most `n_ctx` tokens of each. Thread-safe."""
 
-    def __init__(self, tokenizer: PairTokenizer, n_ctx: int, form: PairForm) -> None:
+    def __init__(
+        self, tokenizer: PairTokenizer, n_ctx: int, form: PairForm, *, most_tokens: int = _MOST_TOKENS
+    ) -> None:
+        """The inputs of one request have at most `most_tokens` together."""
         self._tokenizer = tokenizer
+        self._most_tokens = most_tokens
         self._n_ctx = n_ctx
         self._form = form
 
@@ -66,44 +73,47 @@ class PoolingPrompts:
         Raises InvalidRequest, and ContextLengthExceeded for an input that is too long.
         """
         prepared: list[PoolingInput] = []
+        queries: dict[str, tuple[int, ...]] = {}
+        left = self._most_tokens
         for place, given in enumerate(call.inputs):
             param = call.param if len(call.inputs) == 1 and not isinstance(given, Pair) else f"{call.param}.{place}"
             texts: tuple[Input, ...] = (given,)
             if isinstance(given, Pair) and not ranks:
                 texts = (given.query, given.document)
-            prepared += (PoolingInput(self._tokens(text, param, call.truncation), param) for text in texts)
+            for text in texts:
+                tokens = self._tokens(text, param, call.truncation, queries)
+                left -= len(tokens)
+                if left < 0:
+                    message = f"The inputs have more than {self._most_tokens} tokens together. Send fewer at once."
+                    raise InvalidRequest(message, param=call.param)
+                prepared.append(PoolingInput(tokens, param))
         return prepared
 
-    def _tokens(self, given: Input, param: str, truncation: Truncation | None) -> tuple[int, ...]:
-        most = self._n_ctx
-        if truncation is not None and truncation.most is not None:
-            most = min(most, truncation.most)
+    def _tokens(
+        self, given: Input, param: str, truncation: Truncation | None, queries: dict[str, tuple[int, ...]]
+    ) -> tuple[int, ...]:
+        """Return the tokens of an input. `queries` has the tokens of queries, of which many documents share one."""
         match given:
+            case Pair() if self._form.template is not None:
+                return self._by_template(given, self._form.template, param, truncation)
             case Pair():
-                tokens = self._pair(given)
+                if given.query not in queries:
+                    queries[given.query] = self._plain(given.query)
+                before, after = self._around(queries[given.query])
+                return _fitted(before, self._plain(given.document), after, param, truncation, self._n_ctx)
             case str():
-                tokens = self._text(given)
+                tokens = self._tokenizer.tokenize(given, add_special=True, parse_special=True)
+                if tokens and len(tokens) <= _limit(truncation, self._n_ctx):
+                    return tuple(tokens)
+                n_before, n_after = self._n_special()
+                end = len(tokens) - n_after
+                parts = tokens[:n_before], tokens[n_before:end], tokens[end:]
+                return _fitted(*parts, param, truncation, self._n_ctx)
             case _:
-                tokens = self._checked(given, param)
-        if not tokens:
-            raise InvalidRequest("The input has no tokens. Send at least one.", param=param)
-        if len(tokens) <= most:
-            return tokens
-        if truncation is None:
-            raise ContextLengthExceeded(len(tokens), most, param=param, hint=_SHORTEN)
-        if isinstance(given, Pair):
-            return self._short_pair(given, param, truncation, most)
-        n_before, n_after = self._n_special() if isinstance(given, str) else (0, 0)
-        kept = most - n_before - n_after
-        if kept < 1:
-            raise ContextLengthExceeded(len(tokens), most, param=param, hint="Nothing of it could be kept.")
-        end = len(tokens) - n_after
-        inner = tokens[n_before:end]
-        inner = inner[:kept] if truncation.side == "end" else inner[-kept:]
-        return (*tokens[:n_before], *inner, *tokens[end:])
+                return _fitted((), self._checked(given, param), (), param, truncation, self._n_ctx)
 
-    def _text(self, text: str) -> tuple[int, ...]:
-        return tuple(self._tokenizer.tokenize(text, add_special=True, parse_special=True))
+    def _plain(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer.tokenize(text, add_special=False, parse_special=False))
 
     def _n_special(self) -> tuple[int, int]:
         """Return how many special tokens the vocabulary puts before a text, and how many after it."""
@@ -119,16 +129,9 @@ class PoolingPrompts:
                 raise InvalidRequest(message, param=param)
         return tokens
 
-    def _pair(self, pair: Pair) -> tuple[int, ...]:
-        """Return the tokens of a pair in the form that the model was trained with."""
+    def _around(self, query: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the tokens before and after a document, in the form that the model was trained with."""
         tokenizer, form = self._tokenizer, self._form
-        if form.template is not None:
-            texts = {"query": pair.query, "document": pair.document}
-            text = _PLACES.sub(lambda found: texts[found[1]], form.template)
-            return tuple(tokenizer.tokenize(text, add_special=False, parse_special=True))
-        query, document = (
-            tokenizer.tokenize(text, add_special=False, parse_special=False) for text in (pair.query, pair.document)
-        )
         eos = tokenizer.eos if tokenizer.eos is not None else tokenizer.separator
         if form.n_between is None:  # as llama-server does
             end = _token(eos, tokenizer.adds_eos)
@@ -136,21 +139,64 @@ class PoolingPrompts:
         else:
             end = _token(eos if tokenizer.separator is None else tokenizer.separator, is_added=True)
             between = tuple(end) * form.n_between
-        return (*_token(tokenizer.bos, tokenizer.adds_bos), *query, *between, *document, *end)
+        return (*_token(tokenizer.bos, tokenizer.adds_bos), *query, *between), tuple(end)
 
-    def _short_pair(self, pair: Pair, param: str, truncation: Truncation, most: int) -> tuple[int, ...]:
-        """Return the tokens of a pair whose document is cut so that at most `most` are left."""
-        tokenizer = self._tokenizer
-        document = tokenizer.tokenize(pair.document, add_special=False, parse_special=False)
-        tokens = self._pair(pair)
-        while len(tokens) > most:
-            n_kept = len(document) - (len(tokens) - most)
-            if n_kept < 1:
-                raise ContextLengthExceeded(len(tokens), most, param=param, hint="Shorten the query.")
-            document = document[:n_kept] if truncation.side == "end" else document[-n_kept:]
-            # Cut texts may have other tokens at their ends, so the whole is looked at again.
-            tokens = self._pair(Pair(pair.query, tokenizer.text(document)))
-        return tokens
+    def _by_template(self, pair: Pair, template: str, param: str, truncation: Truncation | None) -> tuple[int, ...]:
+        """Return the tokens of a pair in the model's own form. To cut it, its document loses characters."""
+
+        def tokens_with(document: str) -> tuple[int, ...]:
+            texts = {"query": pair.query, "document": document}
+            text = _PLACES.sub(lambda found: texts[found[1]], template)
+            return tuple(self._tokenizer.tokenize(text, add_special=False, parse_special=True))
+
+        def cut(n: int) -> str:
+            at_end = truncation is None or truncation.side == "end"
+            return pair.document[:n] if at_end else pair.document[len(pair.document) - n :]
+
+        tokens, most = tokens_with(pair.document), _limit(truncation, self._n_ctx)
+        if len(tokens) <= most:
+            return tokens
+        _check_may_be_cut(len(tokens), param, truncation, self._n_ctx)
+        # The number of characters from which on the tokens are too many.
+        first_over = bisect_right(range(len(pair.document)), most, key=lambda n: len(tokens_with(cut(n))))
+        if first_over <= 1:
+            raise _nothing_left(most, param)
+        return tokens_with(cut(first_over - 1))
+
+
+def _fitted(
+    before: Sequence[int],
+    inner: Sequence[int],
+    after: Sequence[int],
+    param: str,
+    truncation: Truncation | None,
+    n_ctx: int,
+) -> tuple[int, ...]:
+    """Join tokens, of which `inner` may be cut. Raises InvalidRequest, and ContextLengthExceeded if it must not be."""
+    n, most = len(before) + len(inner) + len(after), _limit(truncation, n_ctx)
+    if not n:
+        raise InvalidRequest("The input has no tokens. Send at least one.", param=param)
+    if n > most:
+        _check_may_be_cut(n, param, truncation, n_ctx)
+        n_kept = most - len(before) - len(after)
+        if n_kept < 1:
+            raise _nothing_left(most, param)
+        inner = inner[:n_kept] if truncation is None or truncation.side == "end" else inner[-n_kept:]
+    return (*before, *inner, *after)
+
+
+def _limit(truncation: Truncation | None, n_ctx: int) -> int:
+    return n_ctx if truncation is None or truncation.most is None else min(n_ctx, truncation.most)
+
+
+def _check_may_be_cut(n: int, param: str, truncation: Truncation | None, n_ctx: int) -> None:
+    if truncation is None:
+        raise ContextLengthExceeded(n, n_ctx, param=param, hint=_SHORTEN)
+
+
+def _nothing_left(most: int, param: str) -> InvalidRequest:
+    message = f"The input cannot be cut to {most} tokens: what must stay has as many. Shorten the query, or allow more."
+    return InvalidRequest(message, param=param)
 
 
 def _token(token: int | None, is_added: bool) -> Sequence[int]:
