@@ -143,7 +143,8 @@ def test_a_body_against_the_schema_is_refused(published: Any, path: str) -> None
 def test_a_body_of_the_schema_is_answered_or_refused(published: Any, path: str) -> None:
     statuses: Counter[int] = Counter()
 
-    @MANY
+    # The two bodies with all parameters get more: most dialects hand theirs to the same parser.
+    @(MANY if path in ("/v1/chat/completions", "/v1/completions") else FEW)
     @given(published[path]["POST"].as_strategy(), st.booleans())
     def each(case: Any, mends: bool) -> None:
         case.body = cheap(path, case.body | GOOD[path] if mends else case.body)
@@ -155,7 +156,7 @@ def test_a_body_of_the_schema_is_answered_or_refused(published: Any, path: str) 
             case.validate_response(response, checks=[not_a_server_error, *CHECKS])
 
     each()
-    assert statuses[200] > 10, statuses
+    assert statuses[200] > 5, statuses
 
 
 @MANY
