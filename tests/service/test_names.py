@@ -38,7 +38,7 @@ WITHOUT_SWITCH = "{%- for m in messages %}<{{ m.role }}>{{ m.content or '' }}{% 
             "output_config.format",
         ),
         ("/v1/messages", {**MESSAGE, "response_format": WRONG}, "response_format"),
-        ("/v1/messages", {**MESSAGE, "parallel_tool_calls": True}, "parallel_tool_calls"),
+        ("/v1/messages", {**MESSAGE, "parallel_tool_calls": False}, "parallel_tool_calls"),
         ("/v1/messages", {**MESSAGE, "include_reasoning": True, "thinking": {"display": "omitted"}}, "thinking"),
         ("/v1/messages", {**MESSAGE, "messages": [{"role": "user", "content": "x" * 200_000}]}, "messages"),
         ("/v1/responses", {"input": "x", "tools": [{"type": "function", "parameters": {}}]}, "tools.0.name"),

@@ -28,6 +28,16 @@ __all__ = [
     "with_ignored",
 ]
 
+# Values of fields that a dialect has in another form, which are the same as to leave them out.
+_ASKS_NOTHING: Mapping[str, tuple[object, ...]] = {
+    "functions": ([],),
+    "logprobs": (False,),
+    "n": (1,),
+    "n_probs": (0,),
+    "parallel_tool_calls": (True,),
+    "return_token_ids": (False,),
+    "top_logprobs": (0,),
+}
 MAX_HEADER = 2000
 # A body of some megabytes may have thousands of names, which the header, the log and the metrics need not have.
 MAX_IGNORED = 200
@@ -70,9 +80,10 @@ def renamed(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 def check_elsewhere(fields: Mapping[str, Any], instead: Mapping[str, str]) -> None:
     """Raise UnsupportedParameter for a field of the common parser that a dialect has in another form, or has not.
 
-    `instead` has what to do for each of these fields.
+    `instead` has what to do for each of these fields. Values that ask for nothing pass.
     """
-    if found := next((name for name in instead if name in fields), None):
+    asked = (name for name in instead if name in fields and not _is_one_of(fields[name], _ASKS_NOTHING.get(name, ())))
+    if found := next(asked, None):
         raise UnsupportedParameter(f"'{found}' has no meaning here. {instead[found]}", param=found)
 
 

@@ -145,11 +145,26 @@ def test_what_codex_sends_is_accepted_and_named() -> None:
         "include.reasoning.encrypted_content",
         "prompt_cache_key",
         "reasoning.summary",
-        "store",
         "text.verbosity",
         "tools.1",
         "tools.2",
     )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"n": 1}, {"logprobs": False}, {"functions": []}, {"return_token_ids": False}),
+        *({"store": False}, {"truncation": "disabled"}, {"background": False}),
+    ],
+)
+def test_values_that_ask_for_nothing_pass(fields: dict[str, Any]) -> None:
+    assert parse_response({"input": "a", **fields}, Defaults(strict=True)).options.ignored == ()
+
+
+def test_a_refusal_of_the_assistant_is_a_text() -> None:
+    (answer,) = messages({"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]})
+    assert answer["content"] == [{"type": "text", "text": "No."}]
 
 
 @pytest.mark.parametrize(

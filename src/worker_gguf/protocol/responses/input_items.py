@@ -120,7 +120,7 @@ def _part(param: str, part: object) -> Message:
         case kind if kind in _TEXTS:
             return {"type": "text", "text": _text(f"{param}.text", part.get("text"))}
         case "refusal":
-            return {"type": "refusal", "refusal": _text(f"{param}.refusal", part.get("refusal"))}
+            return {"type": "text", "text": _text(f"{param}.refusal", part.get("refusal"))}
         case "input_image":
             return _image(param, part)
         case "input_file" | "input_audio" as kind:

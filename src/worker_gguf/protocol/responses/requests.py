@@ -30,6 +30,8 @@ _ELSEWHERE: Final[Mapping[str, str]] = {
     "n": "Send one request for each answer.",
     "return_token_ids": "Use /v1/chat/completions.",
 }
+# Fields without effect, and the values that ask for what is done anyway.
+_WITHOUT_EFFECT: Final[Mapping[str, object]] = {"store": False, "stream_options": {}, "truncation": "disabled"}
 # What the fields of a chat completion that are filled from those of this API are called here.
 _NAMES: Final = Names(
     {"messages": "input.", "response_format": "text.format", "response_format.json_schema": "text.format"}
@@ -64,7 +66,8 @@ def parse_response(body: object, defaults: Defaults) -> ResponsesCall:
     if checked.top_logprobs is not None or _LOGPROBS in include:
         chat |= {"logprobs": True, "top_logprobs": checked.top_logprobs or 0}
     chat |= {name: fields[name] for name in ("temperature", "top_p") if name in fields}
-    unread += (name for name in ("store", "stream_options", "truncation") if name in fields)
+    # Nothing is stored, and nothing is truncated: only what asks for the other has no effect.
+    unread += (name for name, asks in _WITHOUT_EFFECT.items() if name in fields and fields[name] != asks)
     unread += (f"include.{name}" for name in include if name != _LOGPROBS)
     call = chat_call(chat, defaults, Origin(names, tuple(unread)))
     return ResponsesCall(**{name: getattr(call, name) for name in ChatCall.__struct_fields__}, sent=_sent(fields))
@@ -75,7 +78,8 @@ def parse_input_tokens(body: object, defaults: Defaults) -> InspectionCall:
     fields = read_object(body)
     checked = validated(InputTokensBody, fields, {})
     chat, unread = _chat_fields(checked, fields)
-    unread += {"truncation"} & fields.keys()
+    if checked.truncation == "auto":
+        unread.append("truncation")
     call = chat_call(chat, defaults, Origin(_NAMES, tuple(unread)))
     return InspectionCall(model=call.options.model, ignored=call.options.ignored, chat=call)
 
