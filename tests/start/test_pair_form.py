@@ -10,8 +10,9 @@ from msgspec.structs import replace
 
 from tests import tiny_models
 from worker_gguf.gguf import ModelHeader, read_header
+from worker_gguf.gguf.pooling import why_other_scores
 from worker_gguf.service.pooling_prompts import PairForm
-from worker_gguf.start.pair_form import pair_form, why_other_scores
+from worker_gguf.start.pair_form import pair_form
 
 EOS, SEPARATOR = "tokenizer.ggml.add_eos_token", "tokenizer.ggml.add_sep_token"
 

@@ -10,7 +10,7 @@ from worker_gguf.errors import ModelInvalid
 from worker_gguf.gguf.abilities import CLASS_HEADS, Abilities, Pooling, abilities_of, is_encoder
 from worker_gguf.gguf.header import ArrayInfo, ModelHeader
 
-__all__ = ["PoolingChoice", "Pools", "has_memory", "pools_of", "served_abilities"]
+__all__ = ["PoolingChoice", "Pools", "has_memory", "pools_of", "served_abilities", "why_other_scores"]
 
 PoolingChoice = Literal["auto", "none", "mean", "cls", "last", "rank"]
 
@@ -66,6 +66,20 @@ def served_abilities(header: ModelHeader, choice: PoolingChoice) -> Abilities:
 def has_memory(header: ModelHeader) -> bool:
     """Return whether llama.cpp keeps something of the tokens that a model has computed."""
     return header.architecture not in _WITHOUT_MEMORY
+
+
+def why_other_scores(header: ModelHeader) -> str | None:
+    """Return why the scores of a ranker differ from the published model's, or None.
+
+    A ranker of BERT's own shape adds another vector to each token of a document than to those of a query, and has a
+    layer before its class head. llama.cpp's graph has only the first of the two vectors, and its converter leaves out
+    the layer.
+    """
+    names = {tensor.name for tensor in header.tensors}
+    is_bert = header.architecture == "bert" and header.metadata.get("tokenizer.ggml.model") == "bert"
+    if not is_bert or "cls.output.weight" not in names or "cls.weight" in names:
+        return None
+    return "llama.cpp has no segments of BERT and no layer before its class head"
 
 
 def _chosen(found: Abilities, choice: PoolingChoice) -> Pooling | None:

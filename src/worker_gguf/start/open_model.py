@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from worker_gguf.gguf import ModelHeader, abilities_of, read_headers
 from worker_gguf.gguf.mtp import has_mtp_layer
+from worker_gguf.gguf.pooling import why_other_scores
 from worker_gguf.plan import Machine, MemoryPlan, Stage, left_by, left_by_projector, size_text, smaller_plan
 from worker_gguf.plan.planning import beyond_training, constraints_of, plan_for, shape_of, visible, with_adapters
 from worker_gguf.settings import Settings
@@ -28,7 +29,6 @@ from worker_gguf.start.gpu_memory import compare_gpu_memory
 from worker_gguf.start.load import load_within_memory
 from worker_gguf.start.loaded import LoadedModel
 from worker_gguf.start.opening import Opening
-from worker_gguf.start.pair_form import why_other_scores
 from worker_gguf.start.read_ahead import ReadAhead
 from worker_gguf.start.start import Start
 from worker_gguf.store import LocalModel, UsageMark

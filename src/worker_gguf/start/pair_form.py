@@ -1,4 +1,4 @@
-"""How a ranker reads a query and a document, by its file, and whether llama.cpp computes its scores as published."""
+"""How a ranker reads a query and a document, by its file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 from worker_gguf.gguf import ModelHeader
 from worker_gguf.service.pooling_prompts import PairForm
 
-__all__ = ["pair_form", "why_other_scores"]
+__all__ = ["pair_form"]
 
 _TEMPLATE: Final = "tokenizer.chat_template.rerank"
 _EOS: Final = "tokenizer.ggml.add_eos_token"
@@ -30,20 +30,6 @@ def pair_form(header: ModelHeader) -> PairForm:
     if is_stated or not _is_bert(header):
         return PairForm()
     return PairForm(n_between=_PUBLISHED.get(str(metadata.get("tokenizer.ggml.model"))))
-
-
-def why_other_scores(header: ModelHeader) -> str | None:
-    """Return why the scores of a ranker differ from the published model's, or None.
-
-    A ranker of BERT's own shape adds another vector to each token of a document than to those of a query, and has a
-    layer before its class head. llama.cpp's graph has only the first of the two vectors, and its converter leaves out
-    the layer.
-    """
-    names = {tensor.name for tensor in header.tensors}
-    is_bert = header.architecture == "bert" and header.metadata.get("tokenizer.ggml.model") == "bert"
-    if not is_bert or "cls.output.weight" not in names or "cls.weight" in names:
-        return None
-    return "llama.cpp has no segments of BERT and no layer before its class head"
 
 
 def _is_bert(header: ModelHeader) -> bool:
