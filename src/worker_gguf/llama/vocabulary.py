@@ -7,13 +7,16 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import compress, repeat
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from worker_gguf.constraints.tokens import TokenTable
 from worker_gguf.engine.runner import SpecialTokens
 from worker_gguf.errors import InvalidRequest
 from worker_gguf.llama.bindings import llama_cpp
-from worker_gguf.llama.word_pieces import WordPieces, differs
+
+# Only a model with BERT's vocabulary imports it, so that the start of others does not wait for it.
+if TYPE_CHECKING:
+    from worker_gguf.llama.word_pieces import WordPieces
 
 __all__ = ["Vocabulary"]
 
@@ -169,8 +172,11 @@ class Vocabulary:
         if add_special and self._bos is not None:
             tokens_of_text = self.tokenize(text, add_special=False, parse_special=parse_special)
             return [self._bos, *tokens_of_text] if self.adds_bos else tokens_of_text
-        if self._has_word_pieces and differs(text):
-            return self._published(text, add_special=add_special, parse_special=parse_special)
+        if self._has_word_pieces:
+            from worker_gguf.llama.word_pieces import differs
+
+            if differs(text):
+                return self._published(text, add_special=add_special, parse_special=parse_special)
         raw = text.encode("utf-8")
         if len(raw) >= 2**31:
             raise InvalidRequest("The text has 2 GiB or more, which the tokenizer does not accept.")
@@ -188,6 +194,8 @@ class Vocabulary:
     def _published(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Convert a text to the tokens of the published tokenizer where llama.cpp's differ."""
         if self._word_pieces is None:
+            from worker_gguf.llama.word_pieces import WordPieces
+
             every = range(self.n_tokens)
             # One text of all is decoded faster than each alone. No token has a zero byte.
             joined = b"\0".join(map(_text_of, repeat(self.pointer), every))
