@@ -284,6 +284,14 @@ async def ping_p99_ms(load: Load, ping_url: str, count: int = 200) -> float:
     return percentile(times, 99)
 
 
+def run_alone(load: Load) -> Figures:
+    """Run a load in a loop of its own. Raises RuntimeError with the first error of a request."""
+    figures = run_loop(run(load))
+    if figures.errors:
+        raise RuntimeError(figures.errors[0])
+    return figures
+
+
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
     """Run on uvloop where it is installed: half the processor time."""
     try:

@@ -15,6 +15,8 @@ from worker_gguf.engine.runner import Runner
 from worker_gguf.engine_process.loop import Loop
 from worker_gguf.engine_process.pooling_loop import PoolingLoop
 from worker_gguf.generation.engine import Engine
+from worker_gguf.generation.events import Event
+from worker_gguf.generation.stream import EventStream
 from worker_gguf.link.channel import Channel, ChannelClosed
 from worker_gguf.link.messages import Command, Report
 from worker_gguf.link.process import EngineDied
@@ -84,3 +86,11 @@ def engine_of(runner: Runner | FakePooler, pieces: Any = None, *, max_queue: int
     of_loop |= {"clock": options["clock"]} if "clock" in options else {}
     link = ThreadedLink(runner, max_queue=max_queue, **of_loop)
     return Engine(link, runner.limits, pieces or Numerals(), max_queue=max_queue, **options)
+
+
+async def read(stream: EventStream) -> dict[int, list[Event]]:
+    got: dict[int, list[Event]] = {}
+    async for items in stream:
+        for index, events in items.items():
+            got.setdefault(index, []).extend(events)
+    return got

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.load import Answer, Figures, Load, Wire, run, run_loop
+from bench.load import Answer, Figures, Load, Wire, run_alone
 from bench.serving.servers import Server, Setup
 
 # Two loads one after the other differ by more than the dialects do, so many pairs are needed.
@@ -97,7 +97,4 @@ def _load(server: Server, sizes: Sizes, name: str) -> Figures:
         chat=True,
         wire=WIRES[name],
     )
-    figures = run_loop(run(load))
-    if figures.errors:
-        raise RuntimeError(figures.errors[0])
-    return figures
+    return run_alone(load)

@@ -8,7 +8,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.load import Figures, Load, run, run_loop
+from bench.load import Figures, Load, run_alone
 from bench.serving.servers import Server, Setup
 from bench.structured.schemas import ENDLESS
 
@@ -69,7 +69,4 @@ def _load(server: Server, n: int, sizes: Sizes, *, held: bool, chat: bool = True
         chat=chat,
         options=options,
     )
-    figures = run_loop(run(load))
-    if figures.errors:
-        raise RuntimeError(figures.errors[0])
-    return figures
+    return run_alone(load)

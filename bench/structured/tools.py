@@ -8,7 +8,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.load import Figures, Load, run, run_loop
+from bench.load import Figures, Load, run_alone
 from bench.serving.servers import Server, Setup
 
 # Two loads one after the other differ by more than the cost of parsing, so many pairs are needed.
@@ -91,7 +91,4 @@ def _load(server: Server, sizes: Sizes, choice: str) -> Figures:
         options={"tools": tools(sizes.tools), "tool_choice": choice},
         history=CALLED,
     )
-    figures = run_loop(run(load))
-    if figures.errors:
-        raise RuntimeError(figures.errors[0])
-    return figures
+    return run_alone(load)

@@ -2,61 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import pytest
 
+from tests.driven_loop import Driven, running
 from tests.fakes import EOG, FakeDrafter, FakeRunner, foretold, limits, request, successor
 from worker_gguf.engine.batch import Batch, Chunk, Close, Logprob, Sampled, StepResult
 from worker_gguf.engine.speculation import Drafted
 from worker_gguf.engine_process.loop import Loop
-from worker_gguf.link.channel import Channel, ChannelClosed
-from worker_gguf.link.images import packed
-from worker_gguf.link.messages import Add, Command, Finish, Report, Step, Stop
+from worker_gguf.link.channel import ChannelClosed
+from worker_gguf.link.messages import Add, Command, Finish, Step
 
 
-class Driven:
-    """A loop, and the worker's end of its channel."""
-
-    def __init__(self, runner: FakeRunner, **options: object) -> None:
-        ours, theirs = socket.socketpair()
-        self.worker: Channel[Report] = Channel(ours, Report)
-        self.channel: Channel[Command] = Channel(theirs, Command)
-        self.loop = Loop(runner, self.channel, eog=frozenset({EOG}), max_queue=9, **options)  # type: ignore[arg-type]
-        self.thread = threading.Thread(target=self.loop.run)
-
-    def send(self, *commands: Command) -> None:
-        for command in commands:
-            fd = None
-            if isinstance(command, Add) and command.request.images:
-                command, fd = packed(command)
-            self.worker.send(command, fd)
-            if fd is not None:
-                os.close(fd)
-
-    def step(self) -> Step:
-        report = self.worker.receive()
-        assert isinstance(report, Step)
-        return report
+def drive_of(runner: FakeRunner, **options: object) -> Driven[Loop]:
+    return Driven(lambda channel: Loop(runner, channel, eog=frozenset({EOG}), max_queue=9, **options))  # type: ignore[arg-type]
 
 
-@contextmanager
-def driven(runner: FakeRunner, *commands: Command, **options: object) -> Iterator[Driven]:
-    """A loop that runs in a thread, with commands that were sent before it began."""
-    drive = Driven(runner, **options)
-    drive.send(*commands)
-    drive.thread.start()
-    try:
-        yield drive
-    finally:
-        drive.send(Stop())
-        drive.thread.join(10)
-        drive.worker.close()
-        drive.channel.close()
+def driven(runner: FakeRunner, *commands: Command, **options: object) -> AbstractContextManager[Driven[Loop]]:
+    return running(drive_of(runner, **options), *commands)
 
 
 def test_a_turn_reports_the_tokens_of_all_requests_in_one_message() -> None:
@@ -117,7 +83,7 @@ def test_a_command_for_a_request_that_has_ended_does_nothing() -> None:
 
 
 def test_the_loop_ends_when_the_worker_process_has_ended() -> None:
-    drive = Driven(FakeRunner(limits()))
+    drive = drive_of(FakeRunner(limits()))
     drive.worker.close()
     with pytest.raises(ChannelClosed):
         drive.loop.run()
@@ -202,7 +168,7 @@ def test_a_report_counts_what_a_draft_model_guessed() -> None:
 def test_only_guesses_that_were_drawn_count_as_right(
     chunk: Chunk, sampled: Sampled, guessed: int, right: int, other: tuple[int, ...], is_drafted: bool
 ) -> None:
-    drive = Driven(FakeRunner(limits()))
+    drive = drive_of(FakeRunner(limits()))
     batch = Batch((), (chunk, Chunk(1, 5, [1], 1, is_decoding=True), Chunk(2, 0, [1, 2], 0)))
     drafted = Drafted(frozenset({0})) if is_drafted else Drafted()
     drive.loop._note_result(batch, StepResult((sampled, Sampled(1, other))), drafted)
@@ -217,7 +183,7 @@ def test_only_guesses_that_were_drawn_count_as_right(
 def test_forced_tokens_are_no_part_of_a_prompt_for_which_reports_are_not_held(
     *, is_decoding: bool, is_long: bool
 ) -> None:
-    drive = Driven(FakeRunner(limits()))
+    drive = drive_of(FakeRunner(limits()))
     batch = Batch((), (Chunk(0, 5, [1, 2, 3], 1, is_decoding=is_decoding),))
     drive.loop._note_result(batch, StepResult((Sampled(0, (4,)),)), Drafted())
     assert drive.loop._is_long is is_long

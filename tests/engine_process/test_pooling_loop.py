@@ -2,56 +2,27 @@
 
 from __future__ import annotations
 
-import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import pytest
 
+from tests.driven_loop import Driven, running
 from tests.fake_pooler import FakePooler, pooling_limits, pooling_request, values_of
 from worker_gguf.engine.pooling import PoolingResult
 from worker_gguf.engine.request import PoolingRequest
 from worker_gguf.engine_process.first_vector import first_vector
 from worker_gguf.engine_process.pooling_loop import PoolingLoop
 from worker_gguf.errors import EngineFailed
-from worker_gguf.link.channel import Channel, ChannelClosed
-from worker_gguf.link.messages import Command, Finish, Pool, Report, Step, Stop
+from worker_gguf.link.channel import ChannelClosed
+from worker_gguf.link.messages import Command, Finish, Pool
 
 
-class Driven:
-    """A loop, and the worker's end of its channel."""
-
-    def __init__(self, runner: FakePooler, **options: object) -> None:
-        ours, theirs = socket.socketpair()
-        self.worker: Channel[Report] = Channel(ours, Report)
-        self.channel: Channel[Command] = Channel(theirs, Command)
-        self.loop = PoolingLoop(runner, self.channel, **options)  # type: ignore[arg-type]
-        self.thread = threading.Thread(target=self.loop.run)
-
-    def send(self, *commands: Command) -> None:
-        for command in commands:
-            self.worker.send(command)
-
-    def step(self) -> Step:
-        report = self.worker.receive()
-        assert isinstance(report, Step)
-        return report
+def drive_of(runner: FakePooler, **options: object) -> Driven[PoolingLoop]:
+    return Driven(lambda channel: PoolingLoop(runner, channel, **options))  # type: ignore[arg-type]
 
 
-@contextmanager
-def driven(runner: FakePooler, *commands: Command, **options: object) -> Iterator[Driven]:
-    """A loop that runs in a thread, with commands that were sent before it began."""
-    drive = Driven(runner, **options)
-    drive.send(*commands)
-    drive.thread.start()
-    try:
-        yield drive
-    finally:
-        drive.send(Stop())
-        drive.thread.join(10)
-        drive.worker.close()
-        drive.channel.close()
+def driven(runner: FakePooler, *commands: Command, **options: object) -> AbstractContextManager[Driven[PoolingLoop]]:
+    return running(drive_of(runner, **options), *commands)
 
 
 def pool(number: int, request: PoolingRequest, start_by_s: float | None = None) -> Pool:
@@ -147,7 +118,7 @@ def test_an_input_that_only_a_bug_can_send_still_gets_an_ending() -> None:
 
 
 def test_the_loop_ends_when_the_worker_process_has_ended() -> None:
-    drive = Driven(FakePooler(pooling_limits()))
+    drive = drive_of(FakePooler(pooling_limits()))
     drive.worker.close()
     with pytest.raises(ChannelClosed):
         drive.loop.run()

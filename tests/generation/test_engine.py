@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from tests.fakes import FakeRunner, foretold, limits, request, successor
-from tests.threaded_link import ThreadedLink, engine_of
+from tests.threaded_link import ThreadedLink, engine_of, read
 from tests.waiting import MOST_S, wait_until
 from worker_gguf.engine.batch import Batch, StepResult
 from worker_gguf.engine.runner import Limits
@@ -53,14 +53,6 @@ def start() -> Iterator[Start]:
     for engine in engines:
         if engine._thread.is_alive():
             engine.stop()
-
-
-async def read(stream: EventStream) -> dict[int, list[Event]]:
-    got: dict[int, list[Event]] = {}
-    async for items in stream:
-        for index, events in items.items():
-            got.setdefault(index, []).extend(events)
-    return got
 
 
 def answer(events: list[Event]) -> str:

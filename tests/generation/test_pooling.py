@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.fake_pooler import FakePooler, pooling_limits, pooling_request, values_of
-from tests.threaded_link import ThreadedLink, engine_of
+from tests.threaded_link import ThreadedLink, engine_of, read
 from tests.waiting import wait_until
 from worker_gguf.engine.runner import Limits
 from worker_gguf.errors import EngineCrashed, EngineFailed, QueueFull
@@ -35,14 +35,6 @@ def start() -> Iterator[Start]:
     for engine in engines:
         if engine._thread.is_alive():
             engine.stop()
-
-
-async def read(stream: EventStream) -> dict[int, list[Event]]:
-    got: dict[int, list[Event]] = {}
-    async for items in stream:
-        for index, events in items.items():
-            got.setdefault(index, []).extend(events)
-    return got
 
 
 def test_each_input_gets_its_numbers_and_then_its_ending(start: Start) -> None:

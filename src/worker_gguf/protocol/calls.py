@@ -87,7 +87,21 @@ class Options(Struct, frozen=True):
     names: Names = AS_SENT
 
 
-class ChatCall(Struct, frozen=True):
+class _GeneratingCall(Struct, frozen=True):
+    """The base of parsed requests that generate."""
+
+    options: Options
+
+    @property
+    def model(self) -> str | None:
+        return self.options.model
+
+    @property
+    def timeout_s(self) -> float | None:
+        return self.options.timeout_s
+
+
+class ChatCall(_GeneratingCall, frozen=True):
     """A parsed chat request.
 
     `messages` are checked, and their calls have the form of history.py. Only the chat template uses
@@ -96,7 +110,6 @@ class ChatCall(Struct, frozen=True):
     messages, in their order.
     """
 
-    options: Options
     messages: tuple[Mapping[str, Any], ...]
     template_variables: Mapping[str, Any]
     add_generation_prompt: bool
@@ -107,34 +120,17 @@ class ChatCall(Struct, frozen=True):
     holds_calls: bool = False
     images: tuple[SentImage, ...] = ()
 
-    @property
-    def model(self) -> str | None:
-        return self.options.model
 
-    @property
-    def timeout_s(self) -> float | None:
-        return self.options.timeout_s
-
-
-class CompletionCall(Struct, frozen=True):
+class CompletionCall(_GeneratingCall, frozen=True):
     """A parsed completion request.
 
     A prompt may be an empty text, because it depends on the tokenizer whether that has any token. With `echo`, the
     answer begins with the prompt. With `shows_prompt`, the text of the prompt's tokens is a field of the answer.
     """
 
-    options: Options
     prompts: tuple[Prompt, ...]
     echo: bool
     shows_prompt: bool = False
-
-    @property
-    def model(self) -> str | None:
-        return self.options.model
-
-    @property
-    def timeout_s(self) -> float | None:
-        return self.options.timeout_s
 
 
 class ExtraText(Struct, frozen=True):
@@ -144,7 +140,7 @@ class ExtraText(Struct, frozen=True):
     filename: str = "tmp"
 
 
-class InfillCall(Struct, frozen=True):
+class InfillCall(_GeneratingCall, frozen=True):
     """A parsed request to fill the gap between two texts.
 
     The answer goes on after `prefix` and then `begun`, in which names of special tokens count as these. Unless `extra`
@@ -153,7 +149,6 @@ class InfillCall(Struct, frozen=True):
     comes first in the prompt, as some models were trained.
     """
 
-    options: Options
     prefix: str
     suffix: str
     begun: str = ""
@@ -161,14 +156,6 @@ class InfillCall(Struct, frozen=True):
     fits_context: bool = False
     suffix_first: bool = False
     shows_prompt: bool = False
-
-    @property
-    def model(self) -> str | None:
-        return self.options.model
-
-    @property
-    def timeout_s(self) -> float | None:
-        return self.options.timeout_s
 
 
 Call = ChatCall | CompletionCall | InfillCall
