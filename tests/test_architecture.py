@@ -48,7 +48,6 @@ MAY_IMPORT: dict[str, set[str]] = {
             "errors",
             "generation",
             "gguf",
-            "images",
             "link",
             "llama",
             "observe",

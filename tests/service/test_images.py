@@ -9,14 +9,13 @@ from msgspec.structs import replace
 
 from tests.image_files import png, png_of
 from worker_gguf.errors import DownloadError, InvalidRequest, PayloadTooLarge, UnsupportedParameter
-from worker_gguf.images import ImageBounds
 from worker_gguf.protocol.calls import ChatCall, Defaults
 from worker_gguf.protocol.images import SentImage
 from worker_gguf.protocol.models import ModelCard
 from worker_gguf.protocol.openai.requests import parse_chat
 from worker_gguf.service.images import ImageLimits, ImageLoader, for_model
 
-LIMITS = ImageLimits(max_images=3, bounds=ImageBounds(max_bytes=20_000, max_pixels=10_000))
+LIMITS = ImageLimits(max_images=3, max_bytes=20_000, max_pixels=10_000)
 FIRST, SECOND = png(1), png(2)
 
 

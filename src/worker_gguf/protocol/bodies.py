@@ -3,7 +3,7 @@
 The defaults are in `calls.Defaults`.
 """
 
-from __future__ import annotations
+# Annotations are values here: Pydantic would compile each one that is a text, which adds milliseconds to the start.
 
 from typing import Annotated, Any, Literal
 

@@ -6,18 +6,24 @@ from collections.abc import Mapping
 from typing import Final
 
 from worker_gguf.errors import MethodNotAllowed, NotFound
-from worker_gguf.protocol.anthropic.errors import ANTHROPIC
 from worker_gguf.protocol.dialect import Dialect
-from worker_gguf.protocol.ollama.errors import OLLAMA
-from worker_gguf.protocol.openai.errors import OPENAI
 from worker_gguf.protocol.paths import canonical, without_base
 from worker_gguf.protocol.route import Match, Route
-from worker_gguf.protocol.routes import CHAT, COMPLETIONS, EMBEDDINGS, LORA_ADAPTERS, MESSAGES, MODELS, ROUTES
+from worker_gguf.protocol.routes import (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    LORA_ADAPTERS,
+    MESSAGES,
+    MODELS,
+    OLLAMA_TAGS,
+    ROUTES,
+)
 
 __all__ = ["dialect_at", "find", "method_label", "no_such_route", "wrong_method"]
 
 # Dialects whose clients have the worker's address as their base URL.
-_WITHOUT_V1: Final = frozenset({ANTHROPIC.name, OLLAMA.name})
+_WITHOUT_V1: Final = frozenset({MESSAGES.dialect_import, OLLAMA_TAGS.dialect_import})
 # Routes of Ollama that change which models there are.
 _FIXED_MODELS: Final = frozenset({"pull", "push", "create", "copy", "delete", "blobs"})
 _METHODS: Final = frozenset(route.method for route in ROUTES)
@@ -59,9 +65,9 @@ def dialect_at(path: str) -> Dialect:
         return routes[0].dialect
     path = canonical(path)
     if path.startswith(f"{MESSAGES.path}/"):
-        return ANTHROPIC
+        return MESSAGES.dialect
     is_ollama = path.startswith("/api/") and not path.startswith("/api/v1/")
-    return OLLAMA if is_ollama else OPENAI
+    return (OLLAMA_TAGS if is_ollama else CHAT).dialect
 
 
 def method_label(method: str) -> str:
@@ -78,7 +84,7 @@ def no_such_route(path: str) -> NotFound:
             "them. Set MODEL or MODELS."
         )
     if meant := _route_at_end(path):
-        is_without = _EXACT[meant][0].dialect.name in _WITHOUT_V1
+        is_without = _EXACT[meant][0].dialect_import in _WITHOUT_V1
         base = "the worker's address, without /v1" if is_without else "the worker's address followed by /v1"
         return NotFound(f"No such route exists. Use {meant}: the base URL is {base}.")
     if parts[-1:] == ["embed"]:  # Cohere's, and that of Text Embeddings Inference

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from functools import cache
+from importlib import import_module
+from typing import Any, Final, Protocol
 
 from msgspec import Struct
 from pydantic import BaseModel
@@ -11,7 +13,6 @@ from pydantic import BaseModel
 from worker_gguf.protocol.calls import Call, ChatCall, Defaults, InspectionCall, ReadyCall
 from worker_gguf.protocol.dialect import Dialect
 from worker_gguf.protocol.models import ModelCard, ModelStatus, SlotUse
-from worker_gguf.protocol.openai.errors import OPENAI
 from worker_gguf.protocol.pooling.calls import PooledAnswer, PoolingCall
 from worker_gguf.protocol.rendering import JsonBody, Outline, Rendering
 
@@ -124,25 +125,33 @@ class Listing(Struct, frozen=True):
 
 Task = Generation | Inspection | Pooling | Listing
 
+_OPENAI: Final = "openai.errors:OPENAI"
+
 
 class Route(Struct, frozen=True):
     """One route. `path` is written as in OpenAPI: `{name}` matches the rest of a path. Metrics use it as a label.
 
-    `find_task` returns what the route does. It is a function, because most workers use few dialects, and the start
-    should not wait for the others. `operation` is the name of a generating route in OpenTelemetry's conventions for
-    generative AI.
+    `task_import` and `dialect_import` say where the values are in this package: `module:NAME`. They are imported when
+    they are first used, because most workers use few dialects, and the start should not wait for the others.
+    `operation` is the name of a generating route in OpenTelemetry's conventions for generative AI.
     """
 
     method: str
     path: str
     summary: str
-    find_task: Callable[[], Task]
+    task_import: str
     operation: str | None = None
-    dialect: Dialect = OPENAI
+    dialect_import: str = _OPENAI
 
     @property
     def task(self) -> Task:
-        return self.find_task()
+        task: Task = _imported(self.task_import)
+        return task
+
+    @property
+    def dialect(self) -> Dialect:
+        dialect: Dialect = _imported(self.dialect_import)
+        return dialect
 
 
 class Match(Struct, frozen=True):
@@ -150,3 +159,9 @@ class Match(Struct, frozen=True):
 
     route: Route
     name: str | None = None
+
+
+@cache
+def _imported(written: str) -> Any:
+    module, _, name = written.partition(":")
+    return getattr(import_module(f"{__package__}.{module}"), name)

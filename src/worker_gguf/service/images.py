@@ -10,7 +10,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from worker_gguf.errors import DownloadError, InvalidRequest, RequestError, UnsupportedParameter
-from worker_gguf.images import ImageBounds, check_content, check_image
 from worker_gguf.protocol.calls import ChatCall, CompletionCall, InfillCall
 from worker_gguf.protocol.history import without_images
 from worker_gguf.protocol.images import SentImage
@@ -28,7 +27,8 @@ class ImageLimits(Struct, frozen=True):
     """The limits of the images in a request: their number, and the size of each. The defaults are the settings'."""
 
     max_images: int = 20
-    bounds: ImageBounds = ImageBounds(max_bytes=20 << 20, max_pixels=50_000_000)
+    max_bytes: int = 20 << 20
+    max_pixels: int = 50_000_000
 
 
 class ImageLoader:
@@ -78,9 +78,12 @@ class ImageLoader:
             raise InvalidRequest(f"Invalid '{image.param}': {error.message}", param=image.param) from None
 
     def _check(self, image: SentImage, data: bytes) -> None:
+        from worker_gguf.images import ImageBounds, check_content, check_image  # with the first image
+
+        bounds = ImageBounds(self._limits.max_bytes, self._limits.max_pixels)
         # Some dialects have no field for the place of an error.
         name = f"Invalid '{image.param}': the image"
-        check_image(data, self._limits.bounds, name=name, param=image.param)
+        check_image(data, bounds, name=name, param=image.param)
         check_content(data, name=name, param=image.param)
 
 

@@ -9,6 +9,8 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -34,13 +36,14 @@ from worker_gguf.service.adapters import check_adapters, with_adapters
 from worker_gguf.service.conversations import Conversations
 from worker_gguf.service.generations import Generations
 from worker_gguf.service.images import ImageLoader, for_model
-from worker_gguf.service.inspector import PromptInspector
-from worker_gguf.service.pooling import Poolings
-from worker_gguf.service.pooling_prompts import PairForm, PairTokenizer, PoolingPrompts
 from worker_gguf.service.prompts import Prompts
 from worker_gguf.service.reply import collect
 from worker_gguf.service.request import Answer, Request, Stream
 from worker_gguf.service.threads import Threads, off_loop_if_long
+
+if TYPE_CHECKING:
+    from worker_gguf.service.pooling import Poolings
+    from worker_gguf.service.pooling_prompts import PairForm, PairTokenizer
 
 __all__ = ["Service", "check_ability", "is_able", "list_models", "not_served", "parse", "ready", "slots_of"]
 
@@ -68,12 +71,13 @@ class Service:
     ) -> None:
         self.card = card
         self._engine = engine
+        self._tokenizer = tokenizer
         self._conversations = conversations
         self._prompts = Prompts(tokenizer, conversations, engine.limits.n_ctx, bos_text, defaults.strict)
         self._threads = Threads()
         self._generations = Generations(engine, self._prompts, self._threads, images or ImageLoader(), timeout_s)
-        pairs = PoolingPrompts(tokenizer, engine.limits.n_ctx, pair_form or PairForm())
-        self._poolings = Poolings(engine, pairs, card, self._threads, timeout_s)
+        self._pair_form = pair_form
+        self._timeout_s = timeout_s
         self._defaults = defaults
         self._fingerprint = fingerprint
 
@@ -131,12 +135,23 @@ class Service:
                 on_ended()
         return answer
 
+    @cached_property
+    def _poolings(self) -> Poolings:
+        """Only few models make vectors or scores, so the modules for them are imported with the first request."""
+        from worker_gguf.service.pooling import Poolings
+        from worker_gguf.service.pooling_prompts import PairForm, PoolingPrompts
+
+        prompts = PoolingPrompts(self._tokenizer, self._engine.limits.n_ctx, self._pair_form or PairForm())
+        return Poolings(self._engine, prompts, self.card, self._threads, self._timeout_s)
+
     async def _inspect(self, task: Inspection, call: InspectionCall, request: Request) -> JsonBody:
         check_adapters(self.card, call)
         if call.chat is not None:
             call = replace(call, chat=for_model(call.chat, self.card))
             assert call.chat is not None
             await self._prompts.examined(call.chat)
+        from worker_gguf.service.inspector import PromptInspector
+
         inspector = PromptInspector(self.card, self._prompts)
         return await self._threads.run_if_long(request.body, lambda: task.answer(call, inspector))
 

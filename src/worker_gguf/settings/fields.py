@@ -1,6 +1,6 @@
 """The settings by group, with their names, types, defaults, bounds and descriptions."""
 
-from __future__ import annotations
+# Annotations are values here: Pydantic would compile each one that is a text, which adds milliseconds to the start.
 
 import re
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """The settings of sampling: defaults for requests."""
 
-from __future__ import annotations
+# Annotations are values here: Pydantic would compile each one that is a text, which adds milliseconds to the start.
 
 import json
 import re

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from msgspec import to_builtins
 from msgspec.structs import replace
@@ -11,7 +12,6 @@ from msgspec.structs import replace
 from worker_gguf import __version__
 from worker_gguf.generation.engine import Engine
 from worker_gguf.gguf import ModelHeader
-from worker_gguf.images import ImageBounds
 from worker_gguf.link.messages import ModelLoaded
 from worker_gguf.llama.bindings import version
 from worker_gguf.llama.vocabulary import Vocabulary
@@ -21,9 +21,10 @@ from worker_gguf.service.images import ImageLimits, ImageLoader
 from worker_gguf.service.service import Service
 from worker_gguf.settings import Settings
 from worker_gguf.start.model_card import card_of, request_defaults
-from worker_gguf.start.pair_form import pair_form
 from worker_gguf.store import LocalModel
-from worker_gguf.store.remote_image import RemoteImages
+
+if TYPE_CHECKING:
+    from worker_gguf.service.pooling_prompts import PairForm
 
 __all__ = ["make_service"]
 
@@ -64,16 +65,27 @@ def make_service(
         fingerprint=_fingerprint(settings, header, local, plan, adapters),
         bos_text=bos_text,
         timeout_s=settings.request_timeout_s,
-        pair_form=pair_form(header),
+        pair_form=_pair_form(header, card.capabilities),
         images=_image_loader(settings),
     )
 
 
+def _pair_form(header: ModelHeader, capabilities: Sequence[str]) -> PairForm | None:
+    if "rerank" not in capabilities:
+        return None
+    from worker_gguf.start.pair_form import pair_form
+
+    return pair_form(header)
+
+
 def _image_loader(settings: Settings) -> ImageLoader:
     max_bytes = settings.max_image_mb << 20
-    bounds = ImageBounds(max_bytes, settings.max_image_mpixels * 1_000_000)
-    remote = RemoteImages(settings.image_domains, max_bytes) if settings.image_domains else None
-    return ImageLoader(ImageLimits(settings.max_images, bounds), None if remote is None else remote.fetch)
+    limits = ImageLimits(settings.max_images, max_bytes, settings.max_image_mpixels * 1_000_000)
+    if not settings.image_domains:
+        return ImageLoader(limits)
+    from worker_gguf.store.remote_image import RemoteImages
+
+    return ImageLoader(limits, RemoteImages(settings.image_domains, max_bytes).fetch)
 
 
 def _fingerprint(
