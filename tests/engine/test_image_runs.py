@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.engine.test_scheduler import Drive
+from tests.engine.test_scheduler import Drive, fair_engine
 from tests.fakes import foretold, limits
 from worker_gguf.engine.image_runs import (
     IMAGE,
@@ -80,6 +80,26 @@ def test_an_image_whose_rows_see_each_other_is_computed_at_once_beside_answers()
     drive.finish()
     assert list(row_ids(7, 14)) in computed(drive, 1)
     assert len(drive.tokens["answers"]) == 20
+
+
+def test_the_rows_of_an_image_take_less_time_than_the_answers_beside_them() -> None:
+    drive = fair_engine()
+    add(drive, "image", [3, (7, 900), 2], max_tokens=1)
+    sizes: list[int] = []
+    while "image" not in drive.endings:
+        drive.step()
+        sizes.append(sum(token < 0 for chunk in drive.runner.batches[-1].chunks for token in chunk.tokens))
+    assert sum(sizes) == 900
+    # Decoding takes 10 ms, and a row 0.1 ms.
+    assert max(sizes) <= 75
+    assert min(sizes[5:-2]) >= 60
+
+
+def test_images_are_computed_at_once_where_nothing_decodes() -> None:
+    drive = Drive(limits(n_ctx=1000, n_cells=2000, n_batch=512))
+    add(drive, "a", [3, (7, 400), 2])
+    drive.finish()
+    assert list(row_ids(7, 400)) in computed(drive)
 
 
 def test_an_image_is_reused_whole() -> None:

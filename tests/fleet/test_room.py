@@ -13,6 +13,7 @@ from worker_gguf.fleet.room import Footprint, Need, Room, footprint_of, least, n
 from worker_gguf.gguf import read_header
 from worker_gguf.plan import GPU_CONTEXT_BYTES, Device, Machine, plan_memory
 from worker_gguf.plan.planning import plan_for
+from worker_gguf.plan.usage import room_on
 from worker_gguf.settings import Settings
 
 GIB = 1 << 30
@@ -93,7 +94,7 @@ def test_the_context_of_each_process_is_counted_once_where_models_share_a_card()
     room = Room.of(first, second, {"a": Footprint((n_model + n_context,), 0)})
     assert room.empty == first
     assert room.left_by("a") == second
-    assert room.left_by("a").gpus[0].room_bytes == 24 * GIB - n_context - n_model - RESERVE
+    assert room_on(room.left_by("a").gpus[0]) == 24 * GIB - n_context - n_model - RESERVE
 
 
 def test_windows_do_not_grow_where_models_share_the_memory(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tests.fakes import request
 from tests.mtp_models import Architecture, write_mtp
 from worker_gguf.engine.batch import Batch, Chunk, StepResult
 from worker_gguf.engine.drafter import DraftRequest, Drafts
-from worker_gguf.engine.params import ContextParams, ModelParams
+from worker_gguf.engine.params import MTP_UNREAD, ContextParams, ModelParams
 from worker_gguf.engine.request import SamplingParams
 from worker_gguf.engine.scheduler import Scheduler
 from worker_gguf.engine.updates import Ended, Token
@@ -24,7 +24,6 @@ from worker_gguf.llama.context import Context
 from worker_gguf.llama.model import Model
 from worker_gguf.llama.mtp import MtpDrafter
 from worker_gguf.llama.runner import LlamaRunner
-from worker_gguf.plan.usage import MTP_UNREAD
 
 # As in test_kinds.py: in f32 and without flash attention, another order of sums changes no token.
 PARAMS = ContextParams(

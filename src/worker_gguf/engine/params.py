@@ -3,14 +3,16 @@ that opens them."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 
-__all__ = ["ContextParams", "ModelParams", "PoolingParams", "PoolingType", "VocabularySize"]
+__all__ = ["MTP_UNREAD", "ContextParams", "ModelParams", "PoolingParams", "PoolingType", "VocabularySize"]
 
 PoolingType = Literal["mean", "cls", "last", "rank"]
 """How a text becomes one vector: the mean over its tokens, its first or its last token; "rank" makes scores of it."""
+MTP_UNREAD: Final = 64
+"""Tokens of a sequence whose hidden rows wait in main memory until the MTP layer reads them together."""
 
 
 class VocabularySize(Struct, frozen=True):

@@ -12,6 +12,8 @@ __all__ = ["PromptShare", "until_checkpoint"]
 _LONG_S = 0.25
 # The time of these parts, as a share of the time of the decoding.
 _SHARE = 1.5
+# That of the rows of images. Unlike a prompt, an image has held up the decoding already, while it was encoded.
+_SHARE_OF_ROWS = 0.75
 # A part has at least so many tokens, because each part may need a pass of its own through the weights.
 _LEAST_CHUNK = 8
 # And at first, or as long as the costs are unknown, so many.
@@ -24,14 +26,17 @@ class PromptShare:
     """The tokens of prompts for one step. Long prompts share a number of tokens; others are not limited here.
 
     Long prompts may take half as long again as the decoding of the step, or longer if there are more of them than
-    decoding sequences: then each sequence counts the same.
+    decoding sequences: then each sequence counts the same. A prompt counts as long where it has the rows of an image,
+    which are a pass of their own.
     """
 
     def __init__(self, running: list[Sequence], decoding: list[Sequence], costs: StepCosts, prefill_chunk: int) -> None:
         self._costs = costs
         prompts = [sequence for sequence in running if not sequence.is_decoding] if decoding else []
         most = _most_at_once(costs, prefill_chunk) if prompts else 0
-        self._long = {sequence for sequence in prompts if sequence.n_uncached > most}
+        images = {sequence for sequence in prompts if _is_at_rows(sequence)}
+        self._long = images | {sequence for sequence in prompts if sequence.n_uncached > most}
+        self._share = _SHARE_OF_ROWS if images else _SHARE
         self._left = self._tokens(len(decoding), has_others=len(prompts) > len(self._long)) if self._long else 0
 
     def most(self, sequence: Sequence, budget: int) -> int:
@@ -55,7 +60,11 @@ class PromptShare:
             return _FIRST_CHUNK
         # Each part corrects the cost of a token that the next one is sized with, and so the parts keep to their time,
         # although they also have a fixed cost.
-        return max(_LEAST_CHUNK, int(step * max(_SHARE, len(self._long) / n_decoding) / per_token))
+        return max(_LEAST_CHUNK, int(step * max(self._share, len(self._long) / n_decoding) / per_token))
+
+
+def _is_at_rows(sequence: Sequence) -> bool:
+    return sequence.tokens[sequence.n_computed] < 0
 
 
 def _most_at_once(costs: StepCosts, prefill_chunk: int) -> float:

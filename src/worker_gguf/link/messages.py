@@ -9,11 +9,11 @@ from __future__ import annotations
 from msgspec import Struct
 
 from worker_gguf.engine.batch import Logprob
+from worker_gguf.engine.machine import Machine
 from worker_gguf.engine.params import ContextParams, ModelParams
 from worker_gguf.engine.request import GenerationRequest, PoolingRequest
 from worker_gguf.engine.runner import Limits, SpecialTokens
 from worker_gguf.engine.updates import FinishReason
-from worker_gguf.plan import Machine
 
 __all__ = [
     "AdapterLoaded",

@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from worker_gguf.engine.machine import Device, Machine
 from worker_gguf.llama import backend
 from worker_gguf.llama.bindings import libggml
-from worker_gguf.plan import Device, Machine
 
 __all__ = ["gpu_device", "n_cores", "read_machine"]
 

@@ -10,14 +10,13 @@ import numpy as np
 
 from worker_gguf.engine.batch import Chunk
 from worker_gguf.engine.drafter import DraftRequest, Drafts, DraftStep
-from worker_gguf.engine.params import ContextParams
+from worker_gguf.engine.params import MTP_UNREAD, ContextParams
 from worker_gguf.engine.runner import SpecialTokens
 from worker_gguf.errors import ModelInvalid
 from worker_gguf.llama.candidates import Floats
 from worker_gguf.llama.context import Context, DecodeFailed, NoSpace
 from worker_gguf.llama.draft import most_likely
 from worker_gguf.llama.model import Model
-from worker_gguf.plan.usage import MTP_UNREAD
 
 __all__ = ["MtpDrafter"]
 

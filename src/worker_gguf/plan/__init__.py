@@ -9,6 +9,7 @@ model, and `projector` a projector.
 
 from __future__ import annotations
 
+from worker_gguf.engine.machine import Device, Machine
 from worker_gguf.plan.choose import plan_memory
 from worker_gguf.plan.draft import left_by, plan_draft, plan_with_draft
 from worker_gguf.plan.layout import Layout
@@ -17,7 +18,7 @@ from worker_gguf.plan.projector import ProjectorWanted, left_by_projector
 from worker_gguf.plan.quants import preference
 from worker_gguf.plan.shape import LayerShape, ModelShape
 from worker_gguf.plan.smaller import Stage, smaller_plan
-from worker_gguf.plan.usage import GPU_CONTEXT_BYTES, Device, DeviceUse, Machine, measure
+from worker_gguf.plan.usage import GPU_CONTEXT_BYTES, DeviceUse, measure
 
 __all__ = [
     "GPU_CONTEXT_BYTES",

@@ -11,12 +11,13 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from worker_gguf.engine.machine import Machine
 from worker_gguf.errors import NotEnoughMemory
 from worker_gguf.plan.kv_steps import MIN_N_CTX, Choice, first_choice, kv_steps
 from worker_gguf.plan.layout import Layout
 from worker_gguf.plan.memory_plan import Constraints, MemoryPlan, describe, size_text
 from worker_gguf.plan.shape import ModelShape
-from worker_gguf.plan.usage import Machine, measure
+from worker_gguf.plan.usage import measure
 from worker_gguf.plan.weight_placements import FitCheck, as_chosen, weight_placements
 from worker_gguf.plan.window import grown
 

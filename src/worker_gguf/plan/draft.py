@@ -6,12 +6,13 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from worker_gguf.engine.machine import Machine
 from worker_gguf.errors import NotEnoughMemory
 from worker_gguf.plan.choose import plan_memory
 from worker_gguf.plan.kv_steps import first_choice
 from worker_gguf.plan.memory_plan import Constraints, DraftPlan, MemoryPlan, size_text
 from worker_gguf.plan.shape import ModelShape
-from worker_gguf.plan.usage import Machine, measure
+from worker_gguf.plan.usage import measure, room_on
 
 __all__ = ["DRAFT_N_CTX", "left_by", "plan_draft", "plan_with_draft"]
 
@@ -49,7 +50,7 @@ def plan_draft(draft: ModelShape, machine: Machine, constraints: Constraints) ->
     It goes to the GPU with the most free memory, because a small model is slower on several. Raises NotEnoughMemory.
     """
     uses_gpu = bool(machine.gpus) and constraints.n_gpu_layers != 0
-    gpu = max(range(len(machine.gpus)), key=lambda i: machine.gpus[i].room_bytes) if uses_gpu else None
+    gpu = max(range(len(machine.gpus)), key=lambda i: room_on(machine.gpus[i])) if uses_gpu else None
     place = replace(machine, gpus=() if gpu is None else (machine.gpus[gpu],))
     own = Constraints(
         n_ctx=min(constraints.n_ctx or DRAFT_N_CTX, DRAFT_N_CTX, draft.n_ctx_train or DRAFT_N_CTX),

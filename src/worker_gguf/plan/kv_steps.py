@@ -8,11 +8,11 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
+from worker_gguf.engine.machine import Machine
 from worker_gguf.gguf.pooling import Pools
 from worker_gguf.plan.layout import CELL_PAD, Layout
 from worker_gguf.plan.memory_plan import Constraints
 from worker_gguf.plan.shape import ModelShape
-from worker_gguf.plan.usage import Machine
 
 __all__ = ["DEFAULT_N_CTX", "MIN_N_CTX", "Choice", "first_choice", "kv_steps"]
 

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 from msgspec import Struct, field
 
+from worker_gguf.engine.machine import Machine
 from worker_gguf.gguf.pooling import Pools
 from worker_gguf.plan.layout import Layout
 from worker_gguf.plan.shape import ModelShape
-from worker_gguf.plan.usage import DeviceUse, Machine, measure
+from worker_gguf.plan.usage import DeviceUse, measure
 
 __all__ = ["Constraints", "DraftPlan", "MemoryPlan", "ProjectorPlan", "describe", "size_text"]
 

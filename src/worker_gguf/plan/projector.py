@@ -8,9 +8,10 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
+from worker_gguf.engine.machine import Machine
 from worker_gguf.gguf.projector import ProjectorShape
 from worker_gguf.plan.memory_plan import Constraints, MemoryPlan, ProjectorPlan
-from worker_gguf.plan.usage import Machine
+from worker_gguf.plan.usage import room_on
 
 __all__ = ["ROWS_BYTES", "ProjectorWanted", "in_main_memory", "left_by_projector", "projector_plans", "with_room_for"]
 
@@ -35,7 +36,7 @@ def projector_plans(shape: ProjectorShape, machine: Machine, constraints: Constr
     """Yield the places for a projector, the best first: the GPU with the most free memory, then main memory."""
     compute_bytes = _FIXED_BYTES + 4 * shape.n_patches * (_COPIES_OF_ROW * shape.n_embd + _COPIES_OF_FF * shape.n_ff)
     if machine.gpus and constraints.n_gpu_layers != 0:
-        gpu = max(range(len(machine.gpus)), key=lambda i: machine.gpus[i].room_bytes)
+        gpu = max(range(len(machine.gpus)), key=lambda i: room_on(machine.gpus[i]))
         yield ProjectorPlan(gpu, shape.weights_bytes, compute_bytes, ROWS_BYTES)
     yield ProjectorPlan(None, shape.weights_bytes, compute_bytes, ROWS_BYTES)
 

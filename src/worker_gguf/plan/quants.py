@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from worker_gguf.plan.usage import GPU_CONTEXT_BYTES, GPU_WORKSPACE_BYTES, RESERVE_CPU_BYTES, Machine
+from worker_gguf.engine.machine import Machine
+from worker_gguf.plan.usage import GPU_CONTEXT_BYTES, GPU_WORKSPACE_BYTES, RESERVE_CPU_BYTES, room_on
 
 __all__ = ["preference"]
 
@@ -21,7 +22,7 @@ def preference(sizes: Mapping[str, int], order: Sequence[str], machine: Machine)
     """
     main = max(0, machine.free_bytes - RESERVE_CPU_BYTES)
     process = GPU_CONTEXT_BYTES + GPU_WORKSPACE_BYTES
-    gpus = sum(max(0, gpu.room_bytes - process) for gpu in machine.gpus)
+    gpus = sum(max(0, room_on(gpu) - process) for gpu in machine.gpus)
     rank = {label: index for index, label in enumerate(order)}
 
     def key(label: str) -> tuple[int, int, int]:

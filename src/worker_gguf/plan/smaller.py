@@ -7,13 +7,14 @@ from typing import Final, Literal
 
 from msgspec.structs import replace
 
+from worker_gguf.engine.machine import Machine
 from worker_gguf.plan.choose import USEFUL_N_CTX
 from worker_gguf.plan.kv_steps import DEFAULT_N_CTX, MIN_N_CTX
 from worker_gguf.plan.layout import Layout
 from worker_gguf.plan.memory_plan import Constraints, MemoryPlan, describe
 from worker_gguf.plan.projector import in_main_memory
 from worker_gguf.plan.shape import ModelShape
-from worker_gguf.plan.usage import Machine, even_split
+from worker_gguf.plan.usage import even_split
 
 __all__ = ["Stage", "smaller_plan"]
 

@@ -11,10 +11,12 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
+from worker_gguf.engine.machine import Device, Machine
+from worker_gguf.engine.params import MTP_UNREAD
 from worker_gguf.plan.layout import CELL_PAD, Layout
 from worker_gguf.plan.shape import LayerShape, ModelShape
 
-__all__ = ["MTP_UNREAD", "Device", "DeviceUse", "Machine", "even_split", "kv_bytes_by_layer", "measure"]
+__all__ = ["DeviceUse", "even_split", "kv_bytes_by_layer", "measure", "room_on"]
 
 GPU_CONTEXT_BYTES: Final = 512 << 20
 """The CUDA context that each process opens on each GPU.
@@ -37,36 +39,7 @@ RESERVE_CPU_BYTES: Final = 1 << 29
 """Reserve for Python, the HTTP stack and requests."""
 PIPELINE_COPIES: Final = 4
 """Copies of a batch's inputs that llama.cpp keeps, so that several GPUs can work on different batches at once."""
-MTP_UNREAD: Final = 64
-"""Tokens of a sequence whose hidden rows wait in main memory until the MTP layer reads them together."""
 MASK_BYTES: Final = 2  # f16 with flash attention; f32, twice as large, without
-
-
-class Device(Struct, frozen=True):
-    """A GPU and its memory in bytes.
-
-    With `has_context`, the process that will load the model has opened its context already, so that `free_bytes` is
-    without it. Reading the free memory opens it.
-    """
-
-    name: str
-    free_bytes: int
-    total_bytes: int
-    has_context: bool = False
-
-    @property
-    def room_bytes(self) -> int:
-        """The bytes for a model, with the context and the workspaces of its process."""
-        held = GPU_CONTEXT_BYTES if self.has_context else 0
-        return max(0, self.free_bytes + held - RESERVE_GPU_BYTES)
-
-
-class Machine(Struct, frozen=True):
-    """The cores that this process may use, the free bytes of main memory, and the GPUs that llama.cpp can use."""
-
-    n_cores: int
-    free_bytes: int
-    gpus: tuple[Device, ...] = ()
 
 
 class DeviceUse(Struct, frozen=True):
@@ -106,6 +79,12 @@ class _Load(Struct):
         return not self.n_layers and not self.has_output
 
 
+def room_on(gpu: Device) -> int:
+    """Return the bytes of a GPU for a model, with the context and the workspaces of its process."""
+    held = GPU_CONTEXT_BYTES if gpu.has_context else 0
+    return max(0, gpu.free_bytes + held - RESERVE_GPU_BYTES)
+
+
 def measure(model: ModelShape, machine: Machine, layout: Layout) -> tuple[DeviceUse, ...]:
     """Return the use of each GPU and, as the last item, of main memory."""
     devices = _devices(model, len(machine.gpus), layout)
@@ -135,7 +114,7 @@ def measure(model: ModelShape, machine: Machine, layout: Layout) -> tuple[Device
             + (mtp_compute if load is output else 0),
             other_bytes=0,
             process_bytes=0 if load.is_empty else GPU_CONTEXT_BYTES + GPU_WORKSPACE_BYTES,
-            room_bytes=gpu.room_bytes,
+            room_bytes=room_on(gpu),
         )
         for gpu, load in zip(machine.gpus, loads, strict=False)
     ]
@@ -208,7 +187,7 @@ def even_split(model: ModelShape, machine: Machine, layout: Layout) -> tuple[flo
     ]
     costs = [*costs, float(model.output_bytes)][model.n_layers + 1 - n_offloaded :]
     fixed = _compute(model, layout, logits=True) + GPU_CONTEXT_BYTES + GPU_WORKSPACE_BYTES
-    rooms = list(accumulate(max(1, gpu.room_bytes - fixed) for gpu in machine.gpus))
+    rooms = list(accumulate(max(1, room_on(gpu) - fixed) for gpu in machine.gpus))
     counts, done, total = [0] * len(rooms), 0.0, sum(costs) or 1.0
     for cost in costs:
         middle = (done + cost / 2) / total

@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from worker_gguf.engine.machine import Machine
 from worker_gguf.plan.kv_steps import Choice
 from worker_gguf.plan.memory_plan import Constraints
 from worker_gguf.plan.shape import ModelShape
-from worker_gguf.plan.usage import Machine, even_split, measure
+from worker_gguf.plan.usage import even_split, measure
 
 __all__ = ["FitCheck", "WeightPlacement", "as_chosen", "weight_placements"]
 

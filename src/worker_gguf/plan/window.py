@@ -11,10 +11,11 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import Final
 
+from worker_gguf.engine.machine import Machine
 from worker_gguf.plan.kv_steps import DEFAULT_N_CTX, Choice
 from worker_gguf.plan.memory_plan import Constraints
 from worker_gguf.plan.shape import ModelShape
-from worker_gguf.plan.usage import DeviceUse, Machine, measure
+from worker_gguf.plan.usage import DeviceUse, measure
 from worker_gguf.plan.weight_placements import FitCheck
 
 __all__ = ["CLEARED_BYTES", "GROWTH_SHARE", "LONGEST_N_CTX", "grown"]
