@@ -118,6 +118,23 @@ def test_the_first_token_and_the_end_are_not_held() -> None:
         assert (len(third.tokens), [ending.reason for ending in third.endings]) == (1, ["length"])
 
 
+def test_beside_a_first_token_and_an_end_the_tokens_of_others_are_held() -> None:
+    first, second = request("a", [1, 2, 3], max_tokens=30), request("b", [7, 8], max_tokens=3)
+    with driven(FakeRunner(limits()), Add(1, first, None), holds_reports=True) as drive:
+        steps = [drive.step()]
+        drive.send(Add(2, second, None))
+        while not any(ending.number == 1 for ending in steps[-1].endings):
+            steps.append(drive.step())
+    begins = next(step for step in steps if any(number == 2 for number, _ in step.admitted))
+    ends = next(step for step in steps if any(ending.number == 2 for ending in step.endings))
+    assert (begins.numbers, begins.n_batch_tokens) == ([2], 0)
+    assert (ends.numbers, ends.n_batch_tokens) == ([2], 0)
+    for number, prompt, n in ((1, [1, 2, 3], 30), (2, [7, 8], 3)):
+        tokens = [token for step in steps for of, token in zip(step.numbers, step.tokens, strict=True) if of == number]
+        assert tokens == foretold(prompt, n)
+    assert sum(step.n_batch_tokens for step in steps) == 3 + 29 + 2 + 2
+
+
 def test_a_report_is_not_held_if_steps_take_long() -> None:
     runner = FakeRunner(limits(), seconds=lambda n_rows, n_prompt: 0.2)
     computing = threading.Event()
@@ -175,18 +192,6 @@ def test_only_guesses_that_were_drawn_count_as_right(
     report = drive.loop._report()
     assert (report.guessed, report.guessed_right) == (guessed, right)
     assert (report.drafted, report.drafted_right) == ((guessed, right) if is_drafted else (0, 0))
-    drive.worker.close()
-    drive.channel.close()
-
-
-@pytest.mark.parametrize(("is_decoding", "is_long"), [(True, False), (False, True)], ids=["forced", "prompt"])
-def test_forced_tokens_are_no_part_of_a_prompt_for_which_reports_are_not_held(
-    *, is_decoding: bool, is_long: bool
-) -> None:
-    drive = drive_of(FakeRunner(limits()))
-    batch = Batch((), (Chunk(0, 5, [1, 2, 3], 1, is_decoding=is_decoding),))
-    drive.loop._note_result(batch, StepResult((Sampled(0, (4,)),)), Drafted())
-    assert drive.loop._is_long is is_long
     drive.worker.close()
     drive.channel.close()
 

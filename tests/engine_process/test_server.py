@@ -26,7 +26,7 @@ PARAMS = ContextParams(
 def opened() -> Iterator[Server]:
     """A server with a loaded model, without the channel and the handlers of a process."""
     made = Server.__new__(Server)
-    made._draft = made._projector = None
+    made._draft = made._projector = made._alternation = None
     made._model, made._adapters = Model(MODEL_PATH, ModelParams()), []
     yield made
     made._model.close()

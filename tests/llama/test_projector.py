@@ -14,6 +14,7 @@ from tests.tiny_models import write_attention, write_multi_rope, write_sliding_w
 from worker_gguf.engine.batch import Chunk
 from worker_gguf.engine.params import ModelParams
 from worker_gguf.errors import InvalidRequest, ModelInvalid
+from worker_gguf.llama.alternation import Alternation
 from worker_gguf.llama.candidates import Floats
 from worker_gguf.llama.context import Context
 from worker_gguf.llama.model import Model
@@ -104,6 +105,30 @@ def test_an_answer_to_an_image_is_that_of_the_librarys_helper(
 ) -> None:
     at = decode(context, projector, png(1))
     assert drawn(context, 0, at, 24) == by_the_helper(model, projector, [BEFORE[1:], png(1), AFTER], 24)
+
+
+def test_an_image_is_encoded_equally_with_pauses_between_its_operations(
+    model: Model, projector: Projector, kind: str, tmp_path: Path
+) -> None:
+    class Counted(Alternation):
+        n_pauses = 0
+
+        def pause(self) -> None:
+            self.n_pauses += 1
+            super().pause()
+
+    counted = Counted()
+    pausing = Projector(write_projector(tmp_path / "mmproj.gguf", kind), model, n_threads=1, alternation=counted)
+    assert counted.n_pauses == 0
+    found, expected = seen(pausing, png(1)), seen(projector, png(1))
+    pausing.close()
+    assert counted.n_pauses > 10
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        if isinstance(one, Rows) and isinstance(other, Rows):
+            assert (one.values == other.values).all()
+        else:
+            assert one == other
 
 
 def test_another_image_gives_another_answer(projector: Projector, context: Context) -> None:

@@ -13,7 +13,7 @@ _LONG_S = 0.25
 # The time of these parts, as a share of the time of the decoding.
 _SHARE = 1.5
 # That of the rows of images. Unlike a prompt, an image has held up the decoding already, while it was encoded.
-_SHARE_OF_ROWS = 0.75
+_SHARE_OF_ROWS = 0.6
 # A part has at least so many tokens, because each part may need a pass of its own through the weights.
 _LEAST_CHUNK = 8
 # And at first, or as long as the costs are unknown, so many.
@@ -55,7 +55,7 @@ class PromptShare:
         step = self._costs.of_rows(n_decoding)
         if step is None and not has_others:
             return 0  # this step shows what decoding alone costs
-        per_token = self._costs.per_part_token
+        per_token = self._costs.per_part_token or self._costs.per_prompt_token
         if not step or not per_token:
             return _FIRST_CHUNK
         # Each part corrects the cost of a token that the next one is sized with, and so the parts keep to their time,

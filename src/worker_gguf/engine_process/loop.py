@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
+from typing import Any
+
+from msgspec.structs import replace
 
 from worker_gguf.engine.adapters import AdapterSet
 from worker_gguf.engine.batch import Batch, Close, Drop, Logprob, Open, StepResult
@@ -16,7 +19,7 @@ from worker_gguf.engine.sequence import Sequence
 from worker_gguf.engine.slots import common_prefix
 from worker_gguf.engine.speculation import Drafted
 from worker_gguf.engine.updates import Ended, Scored, Token, Update
-from worker_gguf.engine_process.preparation import IMAGE_NICENESS, Preparation
+from worker_gguf.engine_process.preparation import Preparation
 from worker_gguf.errors import EngineFailed, WorkerError
 from worker_gguf.link.channel import Channel
 from worker_gguf.link.errors import report_of
@@ -24,8 +27,8 @@ from worker_gguf.link.messages import Add, Command, Ending, Finish, Step, Stop
 
 __all__ = ["Loop"]
 
-# A report is not held if the steps take so long, or have a part of a prompt: a user would notice, and little is gained.
-_LONG_DECODE_S = 0.05
+# A report is not held if the steps take so long: a user would notice, and little is gained.
+_LONG_DECODE_S = 0.1
 # How often the deadlines of requests in preparation are looked at while nothing else happens.
 _LOOK_AT_DEADLINES_S = 0.1
 
@@ -48,7 +51,7 @@ class Loop:
         drafter: Drafter | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """With `holds_reports`, a report that nobody waits for is sent during the drawing of the next step.
+        """With `holds_reports`, further tokens of answers are reported during the drawing of the next step.
 
         Where llama.cpp computes on all processors, the worker process would take one of them from the computation. The
         drawing needs only one.
@@ -71,8 +74,7 @@ class Loop:
         channel.allow_wake()
         self._grammars = Preparation(runner.prepare, runner.forget, channel.wake)
         # In a thread of its own: an image takes too long for a request that waits for its grammar.
-        about_images = "its images were encoded", IMAGE_NICENESS
-        self._images = Preparation(runner.prepare, runner.forget, channel.wake, *about_images)
+        self._images = Preparation(runner.prepare, runner.forget, channel.wake, "its images were encoded")
         self._preparations = (self._grammars, self._images)
         self._numbers: dict[str, int] = {}
         self._ids: dict[int, str] = {}
@@ -179,7 +181,7 @@ class Loop:
             return
         self._unfinished = batch
         self._admitted_s = self._clock()
-        self._is_urgent = bool(self._endings)
+        self._is_urgent = bool(self._endings)  # of requests that ended before this step
         self._note_admitted(batch)
         result = self.runner.run(batch)
         self._note_result(batch, result, drafted)
@@ -206,6 +208,7 @@ class Loop:
         self._admitted_s = 0.0
         self._endings: list[Ending] = []
         self._is_urgent = True  # unless it has nothing but further tokens of answers
+        self._begun_or_ended: set[int] = set()
         self._is_long = False
         self._n_batch_tokens = self._n_guessed = self._n_right = 0
         self._n_drafted = self._n_drafted_right = self._n_constrained = 0
@@ -223,8 +226,7 @@ class Loop:
 
     def _note_result(self, batch: Batch, result: StepResult, drafted: Drafted) -> None:
         self._n_batch_tokens = batch.n_tokens
-        has_prompt = any(chunk.n_prompt for chunk in batch.chunks)
-        self._is_long = has_prompt or result.decode_seconds > _LONG_DECODE_S
+        self._is_long = result.decode_seconds > _LONG_DECODE_S
         if guessing := [chunk for chunk in batch.chunks if chunk.n_guesses]:
             drawn = {sampled.slot: list(sampled.tokens) for sampled in result.sampled}
             right = {chunk.slot: common_prefix(chunk.guesses, drawn.get(chunk.slot, [])) for chunk in guessing}
@@ -249,22 +251,31 @@ class Loop:
                 self._tokens.append(update.token)
                 self._logprobs.append(update.logprob)
                 self._has_logprobs = self._has_logprobs or update.logprob is not None
-                self._is_urgent = self._is_urgent or update.sequence.n_generated == 1
+                if update.sequence.n_generated == 1:
+                    self._begun_or_ended.add(self._of[-1])
+                    self._is_urgent = True
             elif (number := self._forget(update.sequence.id)) is not None:
                 self._endings.append(_ending(number, update))
+                self._begun_or_ended.add(number)
                 self._is_urgent = True
 
     def _send_report(self) -> None:
-        """Send what has happened since the last report, or hold it until the next step is computed."""
+        """Send what has happened since the last report, or hold its further tokens until the next step is computed.
+
+        All further tokens are held, next to a first token, too: one that came early would make the next one late.
+        """
         self._send_held()
-        # Without a token, the next step may never come.
-        can_wait = bool(self._tokens) and not self._is_urgent and not self._is_long
-        report = self._report()
+        # Without a further token, the next step may never come.
+        can_wait = self._holds_reports and not self._is_long and not self._begun_or_ended.issuperset(self._of)
+        report, urgent, is_urgent = self._report(), self._begun_or_ended, self._is_urgent
         self._begin_report()
-        if self._holds_reports and can_wait:
-            self._held = report
-        else:
+        if not can_wait:
             self._channel.send(report)
+        elif is_urgent:
+            now, self._held = _divided(report, urgent)
+            self._channel.send(now)
+        else:
+            self._held = report
 
     def _send_held(self) -> None:
         if self._held is not None:
@@ -306,6 +317,38 @@ class Loop:
             switch_seconds=self._switch_seconds,
             saved_bytes=0 if cache is None else cache.n_bytes,
         )
+
+
+def _divided(report: Step, urgent: Set[int]) -> tuple[Step, Step]:
+    """Divide a report into what cannot wait, with the tokens of some requests, and all other tokens and numbers."""
+    first = [at for at, number in enumerate(report.numbers) if number in urgent]
+    others = [at for at, number in enumerate(report.numbers) if number not in urgent]
+    now = Step(
+        time_s=report.time_s,
+        admitted_s=report.admitted_s,
+        **_tokens_at(report, first),
+        admitted=report.admitted,
+        endings=report.endings,
+        scored=report.scored,
+        seen=report.seen,
+        busy_slots=report.busy_slots,
+        waiting=report.waiting,
+        held_tokens=report.held_tokens,
+        saved_bytes=report.saved_bytes,
+        n_batch_tokens=0,
+        schedule_seconds=0.0,
+        decode_seconds=0.0,
+        sample_seconds=0.0,
+    )
+    return now, replace(report, **_tokens_at(report, others), admitted=[], endings=[], scored=[], seen=[])
+
+
+def _tokens_at(report: Step, places: list[int]) -> dict[str, Any]:
+    return {
+        "numbers": [report.numbers[at] for at in places],
+        "tokens": [report.tokens[at] for at in places],
+        "logprobs": [report.logprobs[at] for at in places] if report.logprobs else [],
+    }
 
 
 def _ending(number: int, ended: Ended) -> Ending:

@@ -17,24 +17,19 @@ from worker_gguf.errors import EngineFailed, QueueFull, WorkerError
 from worker_gguf.link.images import unpacked
 from worker_gguf.link.messages import Add
 
-__all__ = ["IMAGE_NICENESS", "Preparation", "run_beside"]
+__all__ = ["Preparation", "run_beside"]
 
 logger = logging.getLogger(__name__)
 
 # Below the threads that compute, which would otherwise share a core with this one.
 _NICENESS = 10
-IMAGE_NICENESS = 7
-"""Where the model is on the processor, too, its threads leave a sixth of each core to those that encode an image.
-
-They wait for each other in every step, so this makes a step about a fifth longer while an image is encoded.
-"""
 
 
-def run_beside(work: Callable[[], None], name: str, niceness: int = _NICENESS) -> None:
+def run_beside(work: Callable[[], None], name: str) -> None:
     """Run a function in a thread with less priority than those that compute, which its own threads inherit."""
 
     def run() -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         work()
 
     threading.Thread(target=run, name=name, daemon=True).start()
@@ -49,7 +44,6 @@ class Preparation:
         forget: Callable[[str], None],
         on_prepared: Callable[[], None],
         what: str = "its grammar was compiled",
-        niceness: int = _NICENESS,
     ) -> None:
         """`prepare` returns the request to run, or raises a WorkerError that refuses it. It may end early when the
         function that it is given returns False: the request was dropped. `on_prepared` is called in the thread.
@@ -61,7 +55,6 @@ class Preparation:
         self._forget_made = forget
         self._on_prepared = on_prepared
         self._what = what
-        self._niceness = niceness
         self._asked: queue.SimpleQueue[tuple[Add, int | None]] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[tuple[Add, WorkerError | None]] = queue.SimpleQueue()
         self._open: dict[int, Add] = {}
@@ -77,7 +70,7 @@ class Preparation:
         self._asked.put((command, images))
         if not self._has_thread:
             self._has_thread = True
-            run_beside(self._run, "preparation", self._niceness)
+            run_beside(self._run, "preparation")
 
     def forget(self, number: int) -> bool:
         """Drop a request. Returns False if it is not in preparation."""

@@ -50,6 +50,7 @@ from worker_gguf.llama.parent import continue_with_end_of_parent
 from worker_gguf.llama.runner import LlamaRunner
 
 if TYPE_CHECKING:
+    from worker_gguf.llama.alternation import Alternation
     from worker_gguf.llama.images import Images
     from worker_gguf.llama.pooling import LlamaPooler
     from worker_gguf.llama.projector import Projector
@@ -79,6 +80,7 @@ class Server:
         self._draft: Model | None = None
         self._adapters: list[Loaded] = []
         self._projector: Projector | None = None
+        self._alternation: Alternation | None = None
         self._rows_bytes = 0
         self._name = ""
         self._runner: LlamaRunner | None = None
@@ -139,6 +141,7 @@ class Server:
             if loaded is not None:
                 loaded.close()
         self._projector = self._draft = self._model = None
+        self._alternation = None
         self._adapters = []  # the model has freed them
         self._name = Path(command.path).name
         self._model, report = self._open_model(command, fd)
@@ -157,11 +160,20 @@ class Server:
         return AdapterLoaded()
 
     def _load_projector(self, command: LoadProjector) -> ModelLoaded:
-        from worker_gguf.llama.projector import Projector  # a model without one needs no library for images
+        # A model without one needs no library for images.
+        from worker_gguf.llama.alternation import Alternation
+        from worker_gguf.llama.projector import Projector
 
         assert self._model is not None, "no model is loaded"
         before = sum(gpu.free_bytes for gpu in read_machine().gpus)
-        self._projector = Projector(Path(command.path), self._model, n_threads=command.n_threads, gpu=command.gpu)
+        self._alternation = Alternation() if command.takes_turns else None
+        self._projector = Projector(
+            Path(command.path),
+            self._model,
+            n_threads=command.n_threads,
+            gpu=command.gpu,
+            alternation=self._alternation,
+        )
         self._rows_bytes = command.rows_bytes
         taken = before - sum(gpu.free_bytes for gpu in read_machine().gpus)
         return ModelLoaded(n_ctx_train=0, n_params=0, offloaded=None, taken_bytes=taken)
@@ -204,7 +216,14 @@ class Server:
         adapters = [loaded.adapter for loaded in self._adapters]
         images = self._images(context) if self._projector is not None else None
         n_threads = command.n_sampling_threads
-        runner = LlamaRunner(model, context, n_sampling_threads=n_threads, adapters=adapters, images=images)
+        runner = LlamaRunner(
+            model,
+            context,
+            n_sampling_threads=n_threads,
+            adapters=adapters,
+            images=images,
+            alternation=self._alternation,
+        )
         try:
             if images is not None:
                 images.try_out(context)

@@ -1,7 +1,8 @@
 """The messages between the worker process and an engine process. Both sides run the same version of this package.
 
 The worker process sends commands. Until `Serve`, the engine process answers each command with one report, after any
-number of `Progress`, `FilesOpened` and `Logged`. After that it sends one `Step` for each turn of its loop.
+number of `Progress`, `FilesOpened` and `Logged`. After that it sends a `Step` for each turn of its loop, or two of
+which one has what cannot wait.
 """
 
 from __future__ import annotations
@@ -97,13 +98,15 @@ class LoadProjector(Message, frozen=True):
     """Load the projector of the loaded model, which has its vocabulary. Answered by ModelLoaded.
 
     `gpu` is the place of its GPU among those of the machine, None for the processor. `rows_bytes` is the main memory
-    for encoded images. Another LoadModel closes it.
+    for encoded images. With `takes_turns`, images are encoded between the steps of the model, because both compute on
+    the processor. Another LoadModel closes it.
     """
 
     path: str
     n_threads: int
     gpu: int | None
     rows_bytes: int
+    takes_turns: bool = False
 
 
 class OpenContext(Message, frozen=True):
@@ -124,8 +127,8 @@ class OpenContext(Message, frozen=True):
 class Serve(Message, frozen=True):
     """Begin to serve in the context that was opened. Requests may follow.
 
-    `cache_bytes` is the size of the prompt cache in main memory. With `holds_reports`, the reports of further tokens
-    are sent one computation later.
+    `cache_bytes` is the size of the prompt cache in main memory. With `holds_reports`, further tokens of answers are
+    reported one computation later.
     """
 
     special: SpecialTokens

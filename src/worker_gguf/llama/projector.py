@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from worker_gguf.errors import EngineFailed, InvalidRequest, ModelInvalid, NotEnoughMemory
 from worker_gguf.llama import backend
+from worker_gguf.llama.alternation import Alternation
 from worker_gguf.llama.bindings import llama_cpp, mtmd
 from worker_gguf.llama.machine import gpu_device
 from worker_gguf.llama.model import Model
@@ -52,9 +53,17 @@ class CutImage:
 class Projector:
     """A loaded projector. For one thread at a time. Close it before its model."""
 
-    def __init__(self, path: Path, model: Model, *, n_threads: int, gpu: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        model: Model,
+        *,
+        n_threads: int,
+        gpu: int | None = None,
+        alternation: Alternation | None = None,
+    ) -> None:
         """`model` must have been loaded with its vocabulary. `gpu` is the place of a GPU in `read_machine`, if one is
-        used. Raises ModelInvalid or NotEnoughMemory.
+        used. With an `alternation`, images are encoded in its turns. Raises ModelInvalid or NotEnoughMemory.
         """
         backend.take_log_of_mtmd()
         backend.forget_errors()
@@ -62,6 +71,11 @@ class Projector:
         params.use_gpu, params.n_threads, params.print_timings = gpu is not None, n_threads, False
         if gpu is not None:
             params.device = gpu_device(gpu)
+        self._alternation = alternation
+        if alternation is not None:
+            # Kept, because llama.cpp calls it as long as the projector exists.
+            self._on_operation = type(params.cb_eval)(self._pause)
+            params.cb_eval = self._on_operation
         with backend.loading(path.name):
             pointer = mtmd().mtmd_init_from_file(str(path).encode(), model.pointer, params)
         if not pointer:
@@ -91,7 +105,9 @@ class Projector:
 
     def encode(self, chunk: Any, n_rows: int) -> Rows:
         """Encode one run of rows of an image. Raises EngineFailed."""
-        if mtmd().mtmd_encode_chunk(self._pointer, chunk) != 0:
+        with nullcontext() if self._alternation is None else self._alternation.encoding():
+            status = mtmd().mtmd_encode_chunk(self._pointer, chunk)
+        if status != 0:
             raise EngineFailed(f"An image could not be encoded. {_reported()}")
         encoded = mtmd().mtmd_get_output_embd(self._pointer)
         # A copy: the next run is encoded into the same memory.
@@ -103,6 +119,12 @@ class Projector:
         if self._pointer is not None:
             mtmd().mtmd_free(self._pointer)
             self._pointer = None
+
+    def _pause(self, tensor: int, is_before: bool, data: int) -> bool:
+        """Called before an operation, to ask whether to call it again after it; then it says whether to go on."""
+        if not is_before and self._alternation is not None:
+            self._alternation.pause()
+        return True
 
     def _decode(self, data: bytes) -> Any:
         options = mtmd().mtmd_helper_init_opt_default()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -38,6 +38,7 @@ from worker_gguf.llama.passes import Chunks, divide
 from worker_gguf.llama.sampler import SequenceSampler
 
 if TYPE_CHECKING:
+    from worker_gguf.llama.alternation import Alternation
     from worker_gguf.llama.images import Images
 
 __all__ = ["LlamaRunner"]
@@ -59,13 +60,17 @@ class LlamaRunner:
         n_sampling_threads: int = 1,
         adapters: Sequence[Adapter] = (),
         images: Images | None = None,
+        alternation: Alternation | None = None,
     ) -> None:
-        """`images` encodes the images of requests, if the model has a projector."""
+        """`images` encodes the images of requests, if the model has a projector. With an `alternation`, steps are
+        computed in its turns.
+        """
         self._model = model
         self._context = context
         self._factory = ChainFactory(model)
         self._guides = Guides(model)
         self._images = images
+        self._alternation = alternation
         self._drawings: dict[str, Drawing] = {}
         self._slots: dict[int, Drawing] = {}
         self._states: dict[int, State] = {}
@@ -129,7 +134,8 @@ class LlamaRunner:
         refused, lost = self._operate(batch, saved)
         if not batch.chunks or lost:
             return StepResult(refused=refused, saved=tuple(saved), lost=lost)
-        result = self._compute(batch, refused)
+        with nullcontext() if self._alternation is None else self._alternation.step():
+            result = self._compute(batch, refused)
         return replace(result, saved=tuple(saved)) if saved else result
 
     def _compute(self, batch: Batch, refused: tuple[Refusal, ...]) -> StepResult:

@@ -50,4 +50,5 @@ class ProjectorModel(Struct, frozen=True):
             n_threads=plan.n_threads_batch,
             gpu=None if own.gpu is None else first_visible(settings) + own.gpu,
             rows_bytes=own.rows_bytes,
+            takes_turns=own.gpu is None and plan.n_gpu_layers == 0,
         )
