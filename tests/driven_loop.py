@@ -6,9 +6,11 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Generic, Protocol, TypeVar
 
+from tests.fakes import EOG, FakeRunner
+from worker_gguf.engine_process.loop import Loop
 from worker_gguf.link.channel import Channel
 from worker_gguf.link.images import packed
 from worker_gguf.link.messages import Add, Command, Report, Step, Stop
@@ -58,3 +60,11 @@ def running(drive: Driven[L], *commands: Command) -> Iterator[Driven[L]]:
         drive.thread.join(10)
         drive.worker.close()
         drive.channel.close()
+
+
+def drive_of(runner: FakeRunner, **options: object) -> Driven[Loop]:
+    return Driven(lambda channel: Loop(runner, channel, eog=frozenset({EOG}), max_queue=9, **options))  # type: ignore[arg-type]
+
+
+def driven(runner: FakeRunner, *commands: Command, **options: object) -> AbstractContextManager[Driven[Loop]]:
+    return running(drive_of(runner, **options), *commands)

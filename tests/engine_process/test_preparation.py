@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from tests.engine_process.test_loop import driven
+from tests.driven_loop import driven
 from tests.fakes import FakeRunner, foretold, limits, request
 from tests.waiting import MOST_S
 from worker_gguf.engine.image_runs import IMAGE, ImageRun, row_ids
