@@ -11,14 +11,14 @@ from typing import Any
 from bench.load import Answer, Figures, Load, Wire, run_alone
 from bench.serving.servers import Server, Setup
 
-# Two loads one after the other differ by more than the dialects do, so many pairs are needed.
-_TURNS = 3
+# Two loads one after the other differ by more than the dialects do, so many short pairs are needed.
+_TURNS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
     at_once: int = 8
-    requests: int = 32
+    requests: int = 16
     prompt_tokens: int = 60
     max_tokens: int = 128
 
