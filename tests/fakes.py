@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from msgspec.structs import replace
 
@@ -122,6 +123,9 @@ class FakeRunner:
     @property
     def limits(self) -> Limits:
         return self._limits
+
+    def computing(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def prepare(self, request: GenerationRequest, is_wanted: Callable[[], bool]) -> GenerationRequest:
         made = self.preparing(request) if self.preparing is not None else None

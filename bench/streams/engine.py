@@ -8,6 +8,7 @@ import socket
 import time
 from contextlib import suppress
 
+from worker_gguf.engine.machine import Machine
 from worker_gguf.engine.request import GenerationRequest
 from worker_gguf.engine.runner import Limits
 from worker_gguf.link.channel import Channel, ChannelClosed
@@ -27,7 +28,6 @@ from worker_gguf.link.messages import (
     Step,
     Stop,
 )
-from worker_gguf.plan import Machine
 
 INTERVAL = "BENCH_STREAMS_INTERVAL_S"
 _SOCKET = 3

@@ -681,10 +681,10 @@ def test_a_request_of_low_priority_is_passed_by_a_bounded_number_of_others(n_slo
     assert drive.runner.opened.index("patient") <= behind * PLACES_PER_PRIORITY + n_slots
 
 
-def fair_engine(fixed: float = 0.0) -> Drive:
+def fair_engine(fixed: float = 0.0, **changes: Any) -> Drive:
     """Eight decoding sequences; a step of eight rows takes 0.01 s, prompts a fixed time and 0.0001 s a token."""
     drive = Drive(
-        limits(n_slots=9, n_ctx=5000, n_cells=9000, n_batch=512, n_rows=9),
+        limits(n_slots=9, n_ctx=5000, n_cells=9000, n_batch=512, n_rows=9, **changes),
         prefill_chunk=512,
         seconds=lambda n_rows, n_prompt: 0.002 + 0.001 * n_rows + (0.0001 * n_prompt + fixed if n_prompt else 0.0),
     )

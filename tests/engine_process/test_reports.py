@@ -43,11 +43,27 @@ def test_the_first_token_and_the_end_are_not_held() -> None:
         assert (len(third.tokens), [ending.reason for ending in third.endings]) == (1, ["length"])
 
 
+def test_the_tokens_that_a_grammar_forces_after_the_first_are_not_held() -> None:
+    runner = FakeRunner(limits(), forced=lambda history: 3 if len(history) == 4 else 0)
+    with driven(runner, Add(1, request("a", max_tokens=9), None), holds_reports=True) as drive:
+        first = drive.step()
+    assert (first.admitted, len(first.tokens)) == ([(1, 0)], 4)
+
+
 def test_beside_a_first_token_and_an_end_the_tokens_of_others_are_held() -> None:
     first, second = request("a", [1, 2, 3], max_tokens=30), request("b", [7, 8], max_tokens=3)
-    with driven(FakeRunner(limits()), Add(1, first, None), holds_reports=True) as drive:
+    runner, is_sent = FakeRunner(limits()), threading.Event()
+
+    def draw(history: Sequence[int]) -> int:
+        if len(history) == 4:
+            is_sent.wait(10)
+        return successor(history)
+
+    runner.draw = draw
+    with driven(runner, Add(1, first, None), holds_reports=True) as drive:
         steps = [drive.step()]
         drive.send(Add(2, second, None))
+        is_sent.set()
         while not any(ending.number == 1 for ending in steps[-1].endings):
             steps.append(drive.step())
     begins = next(step for step in steps if any(number == 2 for number, _ in step.admitted))

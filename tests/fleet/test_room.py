@@ -8,10 +8,11 @@ import pytest
 
 from tests import shapes
 from worker_gguf.embedded import MODEL_PATH
+from worker_gguf.engine.machine import Device, Machine
 from worker_gguf.errors import NotEnoughMemory
 from worker_gguf.fleet.room import Footprint, Need, Room, footprint_of, least, need_of, without
 from worker_gguf.gguf import read_header
-from worker_gguf.plan import GPU_CONTEXT_BYTES, Device, Machine, plan_memory
+from worker_gguf.plan import GPU_CONTEXT_BYTES, plan_memory
 from worker_gguf.plan.planning import plan_for
 from worker_gguf.plan.usage import room_on
 from worker_gguf.settings import Settings

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from worker_gguf.engine.machine import Machine
 from worker_gguf.engine.params import ModelParams
 from worker_gguf.engine_process.first_token import first_token
 from worker_gguf.errors import WorkerError
@@ -26,7 +27,6 @@ from worker_gguf.gguf import read_headers
 from worker_gguf.llama.context import Context
 from worker_gguf.llama.model import Model
 from worker_gguf.llama.runner import LlamaRunner
-from worker_gguf.plan import Machine
 from worker_gguf.plan.planning import plan_for
 from worker_gguf.settings import Settings
 from worker_gguf.start.params import context_params, vocabulary_size

@@ -9,7 +9,6 @@ from typing import TypeVar
 
 import pytest
 
-from worker_gguf.llama import alternation as module
 from worker_gguf.llama.alternation import Alternation
 
 T = TypeVar("T")
@@ -29,9 +28,9 @@ class Clock:
 class Stage:
     """An alternation with one step and one encoding, each in a thread of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience_s: float) -> None:
         self.clock = Clock()
-        self.alternation = Alternation(self.clock)
+        self.alternation = Alternation(self.clock, patience_s=patience_s)
         self._threads = ThreadPoolExecutor(2)
 
     def close(self) -> None:
@@ -55,15 +54,15 @@ class Stage:
 
 
 @pytest.fixture
-def stage() -> Iterator[Stage]:
-    made = Stage()
-    yield made
-    made.close()
+def patience_s() -> float:
+    return _MOST_S
 
 
 @pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PATIENCE_S", _MOST_S)
+def stage(patience_s: float) -> Iterator[Stage]:
+    made = Stage(patience_s)
+    yield made
+    made.close()
 
 
 def test_an_encoding_beside_which_no_step_is_computed_never_waits(stage: Stage) -> None:
@@ -73,7 +72,7 @@ def test_an_encoding_beside_which_no_step_is_computed_never_waits(stage: Stage) 
             stage.alternation.pause()
 
 
-def test_a_step_beside_which_nothing_is_encoded_never_waits(stage: Stage, patient: None) -> None:
+def test_a_step_beside_which_nothing_is_encoded_never_waits(stage: Stage) -> None:
     for _ in range(3):
         stage.compute_step(1.0)
 
@@ -93,15 +92,16 @@ def test_an_encoding_that_comes_during_a_step_begins_after_it(stage: Stage) -> N
     assert events == ["step", "encoding"]
 
 
-def test_a_step_waits_until_the_turn_of_an_encoding_is_over(stage: Stage, patient: None) -> None:
+@pytest.mark.parametrize(("step_s", "n_before"), [(0.1, 1), (0.2, 2), (100.0, 3)])
+def test_a_step_waits_until_the_turn_of_an_encoding_is_over(stage: Stage, step_s: float, n_before: int) -> None:
     events: list[str] = []
     may_pause = threading.Semaphore(0)
 
     def encode() -> None:
         with stage.alternation.encoding():
-            for operation in range(3):
+            for operation in range(6):
                 assert may_pause.acquire(timeout=_MOST_S)
-                stage.clock.now_s += 0.4
+                stage.clock.now_s += 0.07
                 events.append(f"operation {operation}")
                 stage.alternation.pause()
 
@@ -112,19 +112,21 @@ def test_a_step_waits_until_the_turn_of_an_encoding_is_over(stage: Stage, patien
     with stage.alternation.step():
         encoded = stage.begin(encode)
         stage.wait_for_encoding()
-        stage.clock.now_s += 1.0
+        stage.clock.now_s += step_s
     computed = stage.begin(compute)
     stage.until(lambda: stage.alternation._step_waits)
-    for _ in range(3):
+    for _ in range(6):
         may_pause.release()
     encoded.result(_MOST_S)
     computed.result(_MOST_S)
-    # The turn is 0.6 s long, and each operation takes 0.4 s.
-    assert events == ["operation 0", "operation 1", "step", "operation 2"]
+    # Each operation takes 0.07 s, and the turn 0.6 times as long as the step before it, but 0.2 s at most.
+    expected = [f"operation {number}" for number in range(6)]
+    expected.insert(n_before, "step")
+    assert events == expected
 
 
-def test_a_step_does_not_wait_for_a_long_operation(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
+@pytest.mark.parametrize("patience_s", [0.0])
+def test_a_step_does_not_wait_for_a_long_operation(stage: Stage) -> None:
     is_computed = threading.Event()
 
     def encode() -> None:
@@ -146,7 +148,7 @@ def test_a_step_that_fails_ends(stage: Stage) -> None:
         pass
 
 
-def test_an_encoding_that_fails_ends(stage: Stage, patient: None) -> None:
+def test_an_encoding_that_fails_ends(stage: Stage) -> None:
     with pytest.raises(RuntimeError, match="failed"), stage.alternation.encoding():
         raise RuntimeError("failed")
     stage.compute_step(1.0)

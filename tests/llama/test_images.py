@@ -27,6 +27,7 @@ from worker_gguf.errors import ContextLengthExceeded, InvalidRequest
 from worker_gguf.generation.engine import Engine
 from worker_gguf.generation.events import Delta, Finished
 from worker_gguf.llama.adapters import Adapter
+from worker_gguf.llama.alternation import Alternation
 from worker_gguf.llama.context import Context
 from worker_gguf.llama.images import Images
 from worker_gguf.llama.model import Model
@@ -44,13 +45,15 @@ class Seeing:
     def __init__(self, kind: str, folder: Path, limit_bytes: int = 1 << 24, *, is_adapted: bool = False) -> None:
         self.path = KINDS[kind](folder / f"{kind}.gguf")
         self.mmproj = write_projector(folder / f"mmproj-{kind}.gguf", kind)
-        model = Model(self.path, ModelParams())
-        projector = Projector(self.mmproj, model, n_threads=1)
+        model, turns = Model(self.path, ModelParams()), Alternation()
+        projector = Projector(self.mmproj, model, n_threads=1, alternation=turns)
         self.images = Images(projector, n_ctx=PARAMS.n_ctx, n_ubatch=PARAMS.n_ubatch, limit_bytes=limit_bytes)
         special = model.vocabulary.special
         self.lora = folder / "lora.gguf"
         adapters = [Adapter(model, "model", "lora", lora.write(self.lora, self.path))] if is_adapted else []
-        runner = LlamaRunner(model, Context(model, PARAMS), special, adapters=adapters, images=self.images)
+        context = Context(model, PARAMS)
+        runner = LlamaRunner(model, context, special, adapters=adapters, images=self.images, alternation=turns)
+        assert runner.limits.divides_images
         self.engine = engine_of(runner, cast(Any, model.vocabulary), eog=special.eog)
         self.engine.start()
 

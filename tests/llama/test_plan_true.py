@@ -21,13 +21,14 @@ from tests import shapes
 from tests.mtp_models import Architecture, write_mtp
 from tests.tiny_models import write_encoder, write_hybrid, write_mixture, write_recurrent, write_sliding_window
 from worker_gguf.embedded import MODEL_PATH
+from worker_gguf.engine.machine import Machine
 from worker_gguf.engine.params import ContextParams, ModelParams, PoolingParams
 from worker_gguf.gguf import read_header
 from worker_gguf.gguf.pooling import Pools
 from worker_gguf.llama import backend
 from worker_gguf.llama.context import native_params
 from worker_gguf.llama.model import Model
-from worker_gguf.plan import DeviceUse, Layout, Machine, measure
+from worker_gguf.plan import DeviceUse, Layout, measure
 from worker_gguf.plan.planning import shape_of
 
 MIB = 1 << 20

@@ -13,11 +13,12 @@ from bench import adapters as writer
 from bench import models
 from bench.gguf_file import TensorType
 from tests.llama.test_plan_true import LAYOUTS, MIB, context_params, log_lines, total
+from worker_gguf.engine.machine import Device, Machine
 from worker_gguf.engine.params import ModelParams
 from worker_gguf.gguf import read_header
 from worker_gguf.llama.adapters import Adapter
 from worker_gguf.llama.model import Model
-from worker_gguf.plan import Device, DeviceUse, Layout, Machine, measure
+from worker_gguf.plan import DeviceUse, Layout, measure
 from worker_gguf.plan.planning import shape_of, with_adapters
 
 DENSE = models.Shape("dense", 2, 256, 512, 4, 2, 4096, 7, TensorType.Q8_0, TensorType.Q8_0)

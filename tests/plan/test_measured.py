@@ -10,8 +10,9 @@ import pytest
 
 from bench import gguf_file, models
 from worker_gguf.embedded import MODEL_PATH
+from worker_gguf.engine.machine import Device, Machine
 from worker_gguf.gguf import read_header
-from worker_gguf.plan import GPU_CONTEXT_BYTES, Constraints, Device, Machine, plan_memory
+from worker_gguf.plan import GPU_CONTEXT_BYTES, Constraints, plan_memory
 from worker_gguf.plan.planning import shape_of
 from worker_gguf.plan.usage import GPU_WORKSPACE_BYTES
 

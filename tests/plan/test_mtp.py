@@ -9,9 +9,10 @@ from msgspec.structs import replace
 
 from tests import shapes
 from tests.plan.test_plan import CPU, GIB, gpus
+from worker_gguf.engine.machine import Machine
 from worker_gguf.errors import NotEnoughMemory
 from worker_gguf.gguf import ModelHeader, read_header
-from worker_gguf.plan import Machine, measure, smaller_plan
+from worker_gguf.plan import measure, smaller_plan
 from worker_gguf.plan.layout import Layout
 from worker_gguf.plan.planning import constraints_of, plan_for, shape_of, wants_mtp
 from worker_gguf.settings import Settings

@@ -5,14 +5,13 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from worker_gguf.engine.machine import Device, Machine
 from worker_gguf.errors import NotEnoughMemory
 from worker_gguf.plan import (
     GPU_CONTEXT_BYTES,
     Constraints,
-    Device,
     LayerShape,
     Layout,
-    Machine,
     ModelShape,
     measure,
     plan_memory,

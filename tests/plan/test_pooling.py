@@ -9,9 +9,10 @@ from msgspec.structs import replace
 
 from tests import shapes, tiny_models
 from worker_gguf.embedded import MODEL_PATH
+from worker_gguf.engine.machine import Device, Machine
 from worker_gguf.errors import ModelInvalid, SettingsError
 from worker_gguf.gguf import ModelHeader, read_header
-from worker_gguf.plan import Device, Machine, MemoryPlan, smaller_plan
+from worker_gguf.plan import MemoryPlan, smaller_plan
 from worker_gguf.plan.planning import constraints_of, plan_for, shape_of
 from worker_gguf.settings import Settings
 

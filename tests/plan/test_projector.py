@@ -8,10 +8,11 @@ import pytest
 from msgspec.structs import replace
 
 from worker_gguf.embedded import MODEL_PATH
+from worker_gguf.engine.machine import Device, Machine
 from worker_gguf.errors import NotEnoughMemory, SettingsError
 from worker_gguf.gguf import read_header
 from worker_gguf.gguf.projector import ProjectorShape
-from worker_gguf.plan import Device, Machine, MemoryPlan, ProjectorWanted, smaller_plan
+from worker_gguf.plan import MemoryPlan, ProjectorWanted, smaller_plan
 from worker_gguf.plan.planning import constraints_of, plan_for, shape_of
 from worker_gguf.plan.projector import ROWS_BYTES
 from worker_gguf.settings import Settings

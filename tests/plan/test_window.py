@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tests.plan.test_plan import CPU, GIB, GPU, LARGE, MOE, SMALL, dense, gpus
+from worker_gguf.engine.machine import Device, Machine
 from worker_gguf.errors import NotEnoughMemory
-from worker_gguf.plan import Constraints, Device, LayerShape, Machine, MemoryPlan, ModelShape, plan_memory
+from worker_gguf.plan import Constraints, LayerShape, MemoryPlan, ModelShape, plan_memory
 from worker_gguf.plan.kv_steps import DEFAULT_N_CTX
 from worker_gguf.plan.window import CLEARED_BYTES, GROWTH_SHARE, LONGEST_N_CTX
 

@@ -8,9 +8,10 @@ from functools import partial
 import pytest
 
 from tests.plan.test_plan import CPU, GPU, SMALL
+from worker_gguf.engine.machine import Machine
 from worker_gguf.errors import EngineFailed, ModelInvalid, NotEnoughMemory
 from worker_gguf.link.process import EngineDied
-from worker_gguf.plan import Constraints, Machine, MemoryPlan, plan_memory, smaller_plan
+from worker_gguf.plan import Constraints, MemoryPlan, plan_memory, smaller_plan
 from worker_gguf.start.load import MOST_DEATHS, load_within_memory
 
 

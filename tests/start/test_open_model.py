@@ -14,10 +14,10 @@ from msgspec.structs import replace
 
 from tests.tiny_models import write_encoder, write_reranker
 from worker_gguf.embedded import MODEL_PATH
+from worker_gguf.engine.machine import Machine
 from worker_gguf.errors import ModelInvalid
 from worker_gguf.gguf import read_header
 from worker_gguf.link.messages import ContextOpened, Load, ModelLoaded, OpenContext
-from worker_gguf.plan import Machine
 from worker_gguf.plan.planning import plan_for
 from worker_gguf.settings import Settings
 from worker_gguf.start import first_look, opening

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from bench import projectors
 from tests.image_files import png
@@ -14,11 +15,15 @@ from tests.tiny_models import write_attention, write_multi_rope, write_sliding_w
 from tests.waiting import wait_until
 from worker_gguf.errors import ModelInvalid, ModelNotFound
 from worker_gguf.generation.events import Finished
+from worker_gguf.gguf import read_header
 from worker_gguf.link.process import EngineProcess
+from worker_gguf.plan import MemoryPlan
 from worker_gguf.settings import Settings
 from worker_gguf.start.boot import boot
 from worker_gguf.start.loaded import LoadedModel
+from worker_gguf.start.projector import ProjectorModel
 from worker_gguf.start.start import Start
+from worker_gguf.store import LocalModel
 
 WIDTH = 32
 
@@ -30,6 +35,12 @@ def loaded(path: Path, **own: object) -> LoadedModel:
 
 def written(folder: Path, kind: str = "mlp", n_out: int = WIDTH, name: str = "mmproj-F16.gguf") -> Path:
     return projectors.write(folder / name, projectors.Projector(kind, n_out, n_embd=64))
+
+
+def loaded_plan(path: Path) -> MemoryPlan:
+    model = loaded(path)
+    model.stop()
+    return model.plan
 
 
 def asked(model: LoadedModel, name: str = "request") -> tuple[list[int], Finished]:
@@ -52,6 +63,22 @@ def test_a_projector_beside_the_model_is_loaded_and_images_are_answered(
     assert "vision" in health["model"]["capabilities"]
     assert health["plan"]["projector"]["gpu"] is None
     assert {"projector planned"} <= {record.getMessage() for record in caplog.records}
+
+
+@pytest.mark.parametrize(
+    ("gpu", "n_gpu_layers", "takes_turns"), [(None, 0, True), (None, 1, False), (0, 0, False), (0, 1, False)]
+)
+def test_images_are_encoded_in_turn_with_steps_where_both_are_on_the_processor(
+    tmp_path: Path, gpu: int | None, n_gpu_layers: int, takes_turns: bool
+) -> None:
+    path, mmproj = write_attention(tmp_path / "tiny.gguf"), written(tmp_path)
+    plan = loaded_plan(path)
+    assert plan.projector is not None
+    plan = replace(plan, projector=replace(plan.projector, gpu=gpu), n_gpu_layers=n_gpu_layers)
+    projector = ProjectorModel(
+        LocalModel((mmproj,), mmproj.stat().st_size, None, None, "path"), read_header(mmproj), is_required=True
+    )
+    assert projector.command(Settings(), plan).takes_turns == takes_turns
 
 
 def test_the_phases_of_a_projector_are_in_the_timeline(tmp_path: Path) -> None:

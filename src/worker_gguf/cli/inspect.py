@@ -15,8 +15,9 @@ from msgspec.structs import replace
 from worker_gguf.errors import WorkerError
 
 if TYPE_CHECKING:
+    from worker_gguf.engine.machine import Machine
     from worker_gguf.gguf import ModelHeader
-    from worker_gguf.plan import DeviceUse, Machine, MemoryPlan, ProjectorWanted
+    from worker_gguf.plan import DeviceUse, MemoryPlan, ProjectorWanted
     from worker_gguf.settings import Settings
     from worker_gguf.store import LocalModel
 
@@ -106,7 +107,7 @@ def parse_sizes(text: str) -> list[int]:
 
 
 def _machine(gpu: str | None, ram: str | None) -> Machine:
-    from worker_gguf.plan import Device, Machine
+    from worker_gguf.engine.machine import Device, Machine
 
     free_bytes = parse_sizes(ram)[0] if ram else 0
     gpus: tuple[Device, ...] | None = None

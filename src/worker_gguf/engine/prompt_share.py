@@ -12,8 +12,11 @@ __all__ = ["PromptShare", "until_checkpoint"]
 _LONG_S = 0.25
 # The time of these parts, as a share of the time of the decoding.
 _SHARE = 1.5
-# That of the rows of images. Unlike a prompt, an image has held up the decoding already, while it was encoded.
+# The time of the rows of images that are divided, as a share of the time of the decoding.
 _SHARE_OF_ROWS = 0.6
+# A part has at least so many rows. On a processor, they take about as long as the pass through the weights that each
+# part needs; smaller parts would save little time in each step, and take much longer together.
+_LEAST_ROWS = 24
 # A part has at least so many tokens, because each part may need a pass of its own through the weights.
 _LEAST_CHUNK = 8
 # And at first, or as long as the costs are unknown, so many.
@@ -26,21 +29,32 @@ class PromptShare:
     """The tokens of prompts for one step. Long prompts share a number of tokens; others are not limited here.
 
     Long prompts may take half as long again as the decoding of the step, or longer if there are more of them than
-    decoding sequences: then each sequence counts the same. A prompt counts as long where it has the rows of an image,
-    which are a pass of their own.
+    decoding sequences: then each sequence counts the same. Where images are divided, their rows share a number of their
+    own, which takes less time.
     """
 
-    def __init__(self, running: list[Sequence], decoding: list[Sequence], costs: StepCosts, prefill_chunk: int) -> None:
+    def __init__(
+        self,
+        running: list[Sequence],
+        decoding: list[Sequence],
+        costs: StepCosts,
+        prefill_chunk: int,
+        *,
+        divides_images: bool = False,
+    ) -> None:
         self._costs = costs
+        self._n_decoding = len(decoding)
         prompts = [sequence for sequence in running if not sequence.is_decoding] if decoding else []
+        self._images = {sequence for sequence in prompts if divides_images and _is_at_rows(sequence)}
         most = _most_at_once(costs, prefill_chunk) if prompts else 0
-        images = {sequence for sequence in prompts if _is_at_rows(sequence)}
-        self._long = images | {sequence for sequence in prompts if sequence.n_uncached > most}
-        self._share = _SHARE_OF_ROWS if images else _SHARE
-        self._left = self._tokens(len(decoding), has_others=len(prompts) > len(self._long)) if self._long else 0
+        self._long = {sequence for sequence in prompts if sequence.n_uncached > most} - self._images
+        self._left = self._tokens(has_others=len(prompts) > len(self._long)) if self._long else 0
+        self._left_of_images = self._rows() if self._images else 0
 
     def most(self, sequence: Sequence, budget: int) -> int:
         """Return the largest number of tokens of a prompt for this step, at most `budget`."""
+        if sequence in self._images:
+            return min(budget, self._left_of_images)
         if sequence not in self._long:
             return budget
         # The estimate may be wrong until it has seen such parts, so they grow step by step.
@@ -48,11 +62,14 @@ class PromptShare:
         return min(budget, self._left, max(_FIRST_CHUNK, n_done))
 
     def take(self, sequence: Sequence, n_tokens: int) -> None:
-        if sequence in self._long:
+        if sequence in self._images:
+            self._left_of_images -= n_tokens
+        elif sequence in self._long:
             self._left -= n_tokens
 
-    def _tokens(self, n_decoding: int, *, has_others: bool) -> int:
-        step = self._costs.of_rows(n_decoding)
+    def _tokens(self, *, has_others: bool) -> int:
+        """Return how many tokens of long prompts the step computes."""
+        step = self._costs.of_rows(self._n_decoding)
         if step is None and not has_others:
             return 0  # this step shows what decoding alone costs
         per_token = self._costs.per_part_token or self._costs.per_prompt_token
@@ -60,7 +77,15 @@ class PromptShare:
             return _FIRST_CHUNK
         # Each part corrects the cost of a token that the next one is sized with, and so the parts keep to their time,
         # although they also have a fixed cost.
-        return max(_LEAST_CHUNK, int(step * max(self._share, len(self._long) / n_decoding) / per_token))
+        return max(_LEAST_CHUNK, int(step * max(_SHARE, len(self._long) / self._n_decoding) / per_token))
+
+    def _rows(self) -> int:
+        """Return how many rows of images the step computes."""
+        step = self._costs.of_rows(self._n_decoding)
+        per_row = self._costs.per_part_token or self._costs.per_prompt_token
+        if not step or not per_row:
+            return _FIRST_CHUNK
+        return max(_LEAST_ROWS, int(step * max(_SHARE_OF_ROWS, len(self._images) / self._n_decoding) / per_row))
 
 
 def _is_at_rows(sequence: Sequence) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -38,7 +39,8 @@ class Limits(Struct, frozen=True):
     cannot be cut). `saved_prefix` is the same for a state that was saved and loaded again (one of a sliding window has
     only the window). `n_rows` is the maximum number of rows of logits in one step; more than `n_slots` leave room for
     guessed tokens. A model that pools has `pooling`: then `n_slots` is the maximum number of inputs in one step, and
-    `n_ctx` that of the tokens of one input. `n_adapters` is the number of LoRA adapters that requests may use.
+    `n_ctx` that of the tokens of one input. `n_adapters` is the number of LoRA adapters that requests may use. With
+    `divides_images`, an image is computed in parts beside running answers, however short it is.
     """
 
     n_slots: int
@@ -51,6 +53,7 @@ class Limits(Struct, frozen=True):
     n_rows: int = 0
     pooling: PoolingLimits | None = None
     n_adapters: int = 0
+    divides_images: bool = False
 
 
 class SpecialTokens(Struct, frozen=True):
@@ -89,6 +92,10 @@ class Runner(Protocol):
 
     def forget(self, request_id: str) -> None:
         """Drop what `prepare` made for a request that will not run."""
+        ...
+
+    def computing(self) -> AbstractContextManager[None]:
+        """Return the context in which a step is scheduled and run. It may wait for an image that is encoded."""
         ...
 
     def run(self, batch: Batch) -> StepResult:

@@ -177,7 +177,8 @@ class Scheduler:
         budget = self.limits.n_batch - sum(sequence.n_pending for sequence in decoding)
         budget = min(budget, self.prefill_chunk) if decoding else budget
         budget = min(budget, self._turns.most_of_prompts(self._costs.per_prompt_token) or budget)
-        share = PromptShare(active, decoding, self._costs, self.prefill_chunk)
+        divides = self.limits.divides_images
+        share = PromptShare(active, decoding, self._costs, self.prefill_chunk, divides_images=divides)
         width = width_of(decoding, self.limits, self._costs)
         room = self.memory.room
         n_rows = self.limits.n_rows - len(active)

@@ -14,11 +14,11 @@ from worker_gguf.engine.runner import Runner
 from worker_gguf.engine.scheduler import Scheduler
 from worker_gguf.engine.updates import Ended, Scored, Token, Update
 from worker_gguf.engine_process.preparation import Preparation
-from worker_gguf.engine_process.reports import Reports, Turn
+from worker_gguf.engine_process.reports import Reports, State, Turn
 from worker_gguf.errors import EngineFailed, WorkerError
 from worker_gguf.link.channel import Channel
 from worker_gguf.link.errors import report_of
-from worker_gguf.link.messages import Add, Command, Ending, Finish, Step, Stop
+from worker_gguf.link.messages import Add, Command, Ending, Finish, Stop
 
 __all__ = ["Loop"]
 
@@ -160,6 +160,10 @@ class Loop:
         if expired := self._scheduler.expire(self._clock()):
             self._note(expired)
             self._send_report()  # at once, because the decode may take long
+        with self.runner.computing():
+            self._compute()
+
+    def _compute(self) -> None:
         started = time.perf_counter()
         batch = self._scheduler.schedule()
         drafted = self._scheduler.take_drafted()
@@ -168,7 +172,7 @@ class Loop:
         if batch is None:
             return
         self._unfinished = batch
-        self._turn.has_begun, self._turn.admitted_s = True, self._clock()
+        self._turn.admitted_s = self._clock()
         self._note_admitted(batch)
         result = self.runner.run(batch)
         self._turn.note_result(batch, result, drafted)
@@ -206,18 +210,16 @@ class Loop:
 
     def _send_report(self) -> None:
         turn, self._turn = self._turn, Turn()
-        self._reports.send(turn, self._report(turn))
-
-    def _report(self, turn: Turn) -> Step:
-        cache = self._scheduler.memory.cache
-        before, self._image_work = self._image_work, self.runner.image_work
-        return turn.step(
+        cache, before = self._scheduler.memory.cache, self._image_work
+        self._image_work = work = self.runner.image_work
+        state = State(
             time_s=self._clock(),
             busy_slots=len(self._scheduler.running),
             waiting=len(self._scheduler.waiting) + self._n_preparing,
             held_tokens=self._scheduler.memory.n_held,
-            images_encoded=self._image_work.encoded - before.encoded,
-            images_reused=self._image_work.reused - before.reused,
-            image_seconds=self._image_work.seconds - before.seconds,
             saved_bytes=0 if cache is None else cache.n_bytes,
         )
+        turn.images = ImageWork(
+            work.encoded - before.encoded, work.reused - before.reused, work.seconds - before.seconds
+        )
+        self._reports.send(turn, state)

@@ -21,7 +21,7 @@ __all__ = ["Preparation", "run_beside"]
 
 logger = logging.getLogger(__name__)
 
-# Below the threads that compute, which would otherwise share a core with this one.
+# Below the threads that compute a step: they wait for each other, so all of them lose what one loses to this thread.
 _NICENESS = 10
 
 

@@ -13,6 +13,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
+from worker_gguf.engine.machine import Machine
 from worker_gguf.engine.stats import EngineStats
 from worker_gguf.errors import WorkerError
 from worker_gguf.fleet.model import FleetModel
@@ -20,7 +21,6 @@ from worker_gguf.fleet.residence import Effect, Fetch, Load, Residence, Unload, 
 from worker_gguf.fleet.room import Footprint, Room, footprint_of, least
 from worker_gguf.fleet.status import public
 from worker_gguf.fleet.totals import of_the_past, total
-from worker_gguf.plan import Machine
 from worker_gguf.start.loaded import LoadedModel
 
 __all__ = ["Loader", "Tell"]

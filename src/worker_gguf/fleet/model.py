@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
+from worker_gguf.engine.machine import Machine
 from worker_gguf.errors import WorkerError
 from worker_gguf.fleet.room import Need, need_of
 from worker_gguf.fleet.roster import Entry
 from worker_gguf.gguf import read_headers
-from worker_gguf.plan import Machine
 from worker_gguf.plan.planning import with_adapters
 from worker_gguf.protocol.models import ModelCard
 from worker_gguf.settings.adapters import AdapterEntry

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Mapping
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from worker_gguf.engine.machine import Machine
 from worker_gguf.errors import NotEnoughMemory
 from worker_gguf.gguf import ModelHeader
-from worker_gguf.plan import GPU_CONTEXT_BYTES, Constraints, Machine, MemoryPlan, ModelShape, plan_memory
+from worker_gguf.plan import GPU_CONTEXT_BYTES, Constraints, MemoryPlan, ModelShape, plan_memory
 from worker_gguf.plan.planning import constraints_of, first_visible, pools_for, shape_of, visible, wants_mtp
 from worker_gguf.settings import Settings
 

@@ -1,8 +1,8 @@
 """The messages between the worker process and an engine process. Both sides run the same version of this package.
 
 The worker process sends commands. Until `Serve`, the engine process answers each command with one report, after any
-number of `Progress`, `FilesOpened` and `Logged`. After that it sends a `Step` for each turn of its loop, or two of
-which one has what cannot wait.
+number of `Progress`, `FilesOpened` and `Logged`. After that it sends a `Step` for each turn of its loop, or two,
+of which the first has what cannot wait.
 """
 
 from __future__ import annotations
@@ -272,14 +272,15 @@ class Step(Message, frozen=True):
     `numbers[i]` drew `tokens[i]`; end-of-generation tokens are left out. `logprobs` is empty, or has an entry for each
     token. `admitted` has the requests that got a slot for their first token, with their number of cached tokens. A
     request that had to leave its slot before that token comes again. `admitted_s` and `time_s` are readings of
-    `time.monotonic` before and after the computation. `n_batch_tokens` is 0 if nothing was computed. `guessed` of these
-    were guesses, and `guessed_right` of them became part of an answer. `drafted` and `drafted_right` are the parts of
-    these that a draft model guessed, in `draft_seconds`. `constrained` tokens were held to a grammar, whose masks took
-    `mask_seconds`. `switched` if it computed with other LoRA adapters than the turn before, which took
-    `switch_seconds`. `scored` has the log-probabilities of further tokens of prompts. `saved_bytes` is the content of
-    the prompt cache. `pooled` has the numbers of inputs as little-endian 32-bit floats; these inputs end in the same
-    step. `seen` has the requests whose images are encoded, with the number of tokens of their prompts. Since the last
-    turn, `images_encoded` images were encoded in `image_seconds`, and the rows of `images_reused` were still there.
+    `time.monotonic` before and after the computation. `n_batch_tokens` is 0 if nothing was computed, and if a second
+    report of the same turn follows, which has all numbers of the computation. `guessed` of these were guesses, and
+    `guessed_right` of them became part of an answer. `drafted` and `drafted_right` are the parts of these that a draft
+    model guessed, in `draft_seconds`. `constrained` tokens were held to a grammar, whose masks took `mask_seconds`.
+    `switched` if it computed with other LoRA adapters than the turn before, which took `switch_seconds`. `scored` has
+    the log-probabilities of further tokens of prompts. `saved_bytes` is the content of the prompt cache. `pooled` has
+    the numbers of inputs as little-endian 32-bit floats; these inputs end in the same step. `seen` has the requests
+    whose images are encoded, with the number of tokens of their prompts. Since the last turn, `images_encoded` images
+    were encoded in `image_seconds`, and the rows of `images_reused` were still there.
     """
 
     time_s: float

@@ -13,20 +13,24 @@ from threading import Condition
 
 __all__ = ["Alternation"]
 
-# An encoding computes for so long after each step, as a share of the time of the step.
+# The length of an encoding's turn, as a share of the step before it, and at most in seconds: a step may compute a long
+# prompt, and during a turn no request is added or cancelled.
 _SHARE = 0.6
-# A step waits at most so much longer for the operation that is computed. Large images have operations that take longer.
+_MOST_S = 0.2
+# How long a step waits beyond the end of a turn for the operation that is computed. That of a large image takes longer.
 _PATIENCE_S = 0.02
 
 
 class Alternation:
-    """For two threads: `step` is for that of the engine's loop, the other methods for that which encodes.
+    """The turns of two threads: the loop's calls `step`, and that which encodes images calls `encoding` and `pause`.
 
-    Where no step is computed, an encoding never waits.
+    Where no step is computed, an encoding never waits. Both compute at once while an operation of the encoding takes
+    longer than a step waits for it.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, patience_s: float = _PATIENCE_S) -> None:
         self._clock = clock
+        self._patience_s = patience_s
         self._changed = Condition()
         self._is_stepping = False
         self._step_waits = False
@@ -39,8 +43,9 @@ class Alternation:
         """Compute a step after the turn of an encoding."""
         with self._changed:
             self._step_waits = True
+            self._changed.notify_all()
             left_s = max(0.0, self._turn_ends_s - self._clock())
-            self._changed.wait_for(lambda: not self._is_encoding, left_s + _PATIENCE_S)
+            self._changed.wait_for(lambda: not self._is_encoding, left_s + self._patience_s)
             self._step_waits, self._is_stepping = False, True
         began_s = self._clock()
         try:
@@ -48,16 +53,16 @@ class Alternation:
         finally:
             with self._changed:
                 now_s = self._clock()
-                self._turn_ends_s = now_s + _SHARE * (now_s - began_s)
+                self._turn_ends_s = now_s + min(_MOST_S, _SHARE * (now_s - began_s))
                 self._is_stepping = False
                 if self._encoding_waits:
                     # Its turn begins now. Its thread may wake only after the next step would have begun.
                     self._encoding_waits, self._is_encoding = False, True
-                    self._changed.notify_all()
+                self._changed.notify_all()
 
     @contextmanager
     def encoding(self) -> Iterator[None]:
-        """Encode an image. `pause` is to be called between its operations."""
+        """Encode an image. Call `pause` between its operations."""
         self.pause()
         try:
             yield

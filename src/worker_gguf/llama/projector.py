@@ -121,7 +121,11 @@ class Projector:
             self._pointer = None
 
     def _pause(self, tensor: int, is_before: bool, data: int) -> bool:
-        """Called before an operation, to ask whether to call it again after it; then it says whether to go on."""
+        """Wait for the next turn after an operation, if this one is over.
+
+        llama.cpp calls this before each operation, where True asks for a call after it, and then after it, where True
+        goes on (ggml-backend.h, `ggml_backend_sched_eval_callback`).
+        """
         if not is_before and self._alternation is not None:
             self._alternation.pause()
         return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -62,8 +62,8 @@ class LlamaRunner:
         images: Images | None = None,
         alternation: Alternation | None = None,
     ) -> None:
-        """`images` encodes the images of requests, if the model has a projector. With an `alternation`, steps are
-        computed in its turns.
+        """`images` encodes the images of requests, if the model has a projector. With an `alternation`, a step waits
+        until the turn of an encoding is over.
         """
         self._model = model
         self._context = context
@@ -76,7 +76,9 @@ class LlamaRunner:
         self._states: dict[int, State] = {}
         self._folds = worth_folding(model.n_vocab)
         self._adapters = ContextAdapters(context, adapters)
-        self._limits = replace(_limits(model, context), n_adapters=len(adapters))
+        self._limits = replace(
+            _limits(model, context), n_adapters=len(adapters), divides_images=alternation is not None
+        )
         most_forced = min(_MOST_FORCED, self._limits.n_batch // self._limits.n_slots - 1)
         self._rows = RowSampler(model.n_vocab, n_sampling_threads, max(0, most_forced), folds=self._folds)
         self._cells_per_pass = model.cells_per_pass()
@@ -129,13 +131,15 @@ class LlamaRunner:
     def limits(self) -> Limits:
         return self._limits
 
+    def computing(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._alternation is None else self._alternation.step()
+
     def run(self, batch: Batch) -> StepResult:
         saved: list[Saved] = []
         refused, lost = self._operate(batch, saved)
         if not batch.chunks or lost:
             return StepResult(refused=refused, saved=tuple(saved), lost=lost)
-        with nullcontext() if self._alternation is None else self._alternation.step():
-            result = self._compute(batch, refused)
+        result = self._compute(batch, refused)
         return replace(result, saved=tuple(saved)) if saved else result
 
     def _compute(self, batch: Batch, refused: tuple[Refusal, ...]) -> StepResult:

@@ -9,7 +9,6 @@ model, and `projector` a projector.
 
 from __future__ import annotations
 
-from worker_gguf.engine.machine import Device, Machine
 from worker_gguf.plan.choose import plan_memory
 from worker_gguf.plan.draft import left_by, plan_draft, plan_with_draft
 from worker_gguf.plan.layout import Layout
@@ -23,12 +22,10 @@ from worker_gguf.plan.usage import GPU_CONTEXT_BYTES, DeviceUse, measure
 __all__ = [
     "GPU_CONTEXT_BYTES",
     "Constraints",
-    "Device",
     "DeviceUse",
     "DraftPlan",
     "LayerShape",
     "Layout",
-    "Machine",
     "MemoryPlan",
     "ModelShape",
     "ProjectorPlan",

@@ -13,6 +13,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from worker_gguf.engine.machine import Machine
 from worker_gguf.errors import NotEnoughMemory, SettingsError
 from worker_gguf.gguf import ArrayInfo, ModelHeader, TensorInfo
 from worker_gguf.gguf.adapter import changed_matrix
@@ -21,7 +22,6 @@ from worker_gguf.gguf.pooling import Pools, has_memory, pools_of
 from worker_gguf.plan import (
     Constraints,
     LayerShape,
-    Machine,
     MemoryPlan,
     ModelShape,
     ProjectorWanted,

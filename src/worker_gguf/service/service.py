@@ -145,13 +145,13 @@ class Service:
         return Poolings(self._engine, prompts, self.card, self._threads, self._timeout_s)
 
     async def _inspect(self, task: Inspection, call: InspectionCall, request: Request) -> JsonBody:
+        from worker_gguf.service.inspector import PromptInspector  # few workers are asked
+
         check_adapters(self.card, call)
         if call.chat is not None:
             call = replace(call, chat=for_model(call.chat, self.card))
             assert call.chat is not None
             await self._prompts.examined(call.chat)
-        from worker_gguf.service.inspector import PromptInspector
-
         inspector = PromptInspector(self.card, self._prompts)
         return await self._threads.run_if_long(request.body, lambda: task.answer(call, inspector))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from worker_gguf.engine.machine import Machine
 from worker_gguf.errors import EngineFailed, ModelInvalid
 from worker_gguf.link.messages import (
     AdapterLoaded,
@@ -19,7 +20,6 @@ from worker_gguf.link.messages import (
 )
 from worker_gguf.link.process import EngineDied, EngineProcess
 from worker_gguf.link.spawn import Spawned
-from worker_gguf.plan import Machine
 
 if TYPE_CHECKING:
     from worker_gguf.generation.engine import Revive

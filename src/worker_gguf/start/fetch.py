@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from worker_gguf.engine.machine import Machine
 from worker_gguf.errors import DownloadError, ModelNotFound, NotReady, WorkerError
-from worker_gguf.plan import Machine, preference
+from worker_gguf.plan import preference
 from worker_gguf.settings import Settings
 from worker_gguf.settings.adapters import AdapterEntry
 from worker_gguf.start.progress_bar import ProgressBar

@@ -9,7 +9,8 @@ from typing import Any, Final
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from worker_gguf.plan import GPU_CONTEXT_BYTES, Machine, MemoryPlan
+from worker_gguf.engine.machine import Machine
+from worker_gguf.plan import GPU_CONTEXT_BYTES, MemoryPlan
 from worker_gguf.plan.planning import first_visible
 from worker_gguf.settings import Settings
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct, to_builtins
 
+from worker_gguf.engine.machine import Machine
 from worker_gguf.errors import WorkerError
 from worker_gguf.gguf import ModelHeader
-from worker_gguf.plan import Machine, MemoryPlan
+from worker_gguf.plan import MemoryPlan
 from worker_gguf.start.adapters import Adapters
 from worker_gguf.store import LocalModel, UsageMark
 

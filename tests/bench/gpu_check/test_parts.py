@@ -13,9 +13,9 @@ from bench.gpu_check.parts import speed
 from bench.gpu_check.parts.plan import _planned_mib
 from bench.gpu_check.profile import CARD, CPU
 from worker_gguf.embedded import MODEL_PATH
+from worker_gguf.engine.machine import Device, Machine
 from worker_gguf.fleet.room import footprint_of
 from worker_gguf.gguf import read_header
-from worker_gguf.plan import Device, Machine
 from worker_gguf.plan.planning import plan_for
 from worker_gguf.settings import Settings
 
