@@ -51,6 +51,13 @@ def test_it_goes_to_main_memory_where_the_model_would_not_fit_beside_it() -> Non
     assert plan.projector.bytes_on(0) == 0
 
 
+def test_it_goes_to_main_memory_where_no_gpu_has_room_for_it() -> None:
+    plan = planned(Machine(8, 64 * GIB, (card(2 * GIB), card(GIB))))
+    assert plan.projector is not None
+    assert plan.projector.gpu is None
+    assert plan.n_gpu_layers == -1
+
+
 @pytest.mark.parametrize(("n_gpu_layers", "gpus"), [(None, ()), (0, (card(20 * GIB),))])
 def test_it_goes_to_main_memory_where_no_gpu_is_used(n_gpu_layers: int | None, gpus: tuple[Device, ...]) -> None:
     plan = planned(Machine(8, 64 * GIB, gpus), n_gpu_layers=n_gpu_layers)

@@ -25,12 +25,11 @@ from worker_gguf.plan import (
     MemoryPlan,
     ModelShape,
     ProjectorWanted,
-    left_by_projector,
     plan_memory,
     plan_with_draft,
     sliding,
 )
-from worker_gguf.plan.projector import projector_plans, with_room_for
+from worker_gguf.plan.projector import plan_beside
 from worker_gguf.settings import Settings
 
 __all__ = [
@@ -74,26 +73,12 @@ def plan_for(
     if pools is not None and draft is not None:
         raise SettingsError("DRAFT_MODEL guesses tokens, and a model that pools draws none: unset one of the two.")
     constraints = constraints_of(settings, pools=pools, shares_memory=shares_memory)
-    room = visible(machine, settings)
-    if projector is None:
-        return _plan(header, room, settings, constraints, draft)
-    if pools is not None and projector.is_required:
-        raise SettingsError("MMPROJ lets a model see images, and a model that pools takes texts: unset one of the two.")
-    if pools is not None:
-        return replace(_plan(header, room, settings, constraints, draft), blind="a model that pools takes texts alone")
-    seeing = with_room_for(projector.shape, constraints)
-    for own in projector_plans(projector.shape, room, constraints):
-        try:
-            plan = _plan(header, left_by_projector(own, room), settings, seeing, draft)
-        except NotEnoughMemory as error:
-            shortage = error
-        else:
-            why = {} if seeing == constraints else {"n_ubatch": "the tokens of an image, which are computed together"}
-            return replace(plan, projector=own, reasons=plan.reasons | why)
-    if projector.is_required:
-        raise shortage
-    plan = _plan(header, room, settings, constraints, draft)
-    return replace(plan, blind="the projector does not fit into the memory beside the model")
+    return plan_beside(
+        projector,
+        visible(machine, settings),
+        constraints,
+        lambda room, limits: _plan(header, room, settings, limits, draft),
+    )
 
 
 def _plan(
