@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import struct
 import zlib
 
 import numpy as np
 
-__all__ = ["png", "png_chunk", "png_of"]
+__all__ = ["data_url", "png", "png_chunk", "png_of"]
 
 
 def png(seed: int, width: int = 60, height: int = 40) -> bytes:
     """Return a PNG of noise. The same arguments give the same bytes."""
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     return png_of(width, height, lines=b"".join(b"\0" + row.tobytes() for row in pixels))
+
+
+def data_url(image: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(image).decode()}"
 
 
 def png_of(width: int, height: int, lines: bytes | None = None, depth: int = 8, interlace: int = 0) -> bytes:

@@ -116,6 +116,22 @@ def test_it_fetches_the_adapters_of_every_model_that_is_listed(
     assert names == ["tiny-Q4_K_M.gguf", "tiny-Q8_0.gguf"]
 
 
+def test_it_fetches_the_projectors_of_the_models_that_are_listed_unless_an_entry_has_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = f"[{{model: {REPO}:Q4_K_M}}, {{model: {REPO}:Q8_0, mmproj: {REPO}/mmproj-F32.gguf}}]"
+    with a_hub() as hub:
+        tiny = {"tiny-Q4_K_M.gguf": MODEL_PATH.read_bytes(), "tiny-Q8_0.gguf": b"another"}
+        hub.repos[REPO].push({**tiny, "mmproj-F16.gguf": b"sees", "mmproj-F32.gguf": b"too"})
+        monkeypatch.setenv("MODELS", models)
+        assert fetch(arguments(None, tmp_path / "with"), endpoint=hub.url) == 0
+        names = [Path(line).name for line in capsys.readouterr().out.splitlines()]
+        assert names == ["tiny-Q4_K_M.gguf", "mmproj-F16.gguf", "tiny-Q8_0.gguf", "mmproj-F32.gguf"]
+        monkeypatch.setenv("MODELS", f"[{{model: {REPO}:Q4_K_M, mmproj: none}}]")
+        assert fetch(arguments(None, tmp_path / "without"), endpoint=hub.url) == 0
+    assert [Path(line).name for line in capsys.readouterr().out.splitlines()] == ["tiny-Q4_K_M.gguf"]
+
+
 def test_models_that_are_listed_do_not_make_room_for_each_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

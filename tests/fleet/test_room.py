@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests import shapes
 from worker_gguf.embedded import MODEL_PATH
@@ -12,14 +13,17 @@ from worker_gguf.engine.machine import Device, Machine
 from worker_gguf.errors import NotEnoughMemory
 from worker_gguf.fleet.room import Footprint, Need, Room, footprint_of, least, need_of, without
 from worker_gguf.gguf import read_header
-from worker_gguf.plan import GPU_CONTEXT_BYTES, plan_memory
+from worker_gguf.gguf.projector import ProjectorShape
+from worker_gguf.plan import GPU_CONTEXT_BYTES, ProjectorWanted, plan_memory
 from worker_gguf.plan.planning import plan_for
+from worker_gguf.plan.projector import ROWS_BYTES
 from worker_gguf.plan.usage import room_on
 from worker_gguf.settings import Settings
 
 GIB = 1 << 30
 HEADER = read_header(MODEL_PATH)
 RESERVE = 512 << 20
+PROJECTOR = ProjectorShape(weights_bytes=2 * GIB, n_patches=576, n_embd=1024, n_ff=4096)
 
 
 def need(**changes: object) -> Need:
@@ -107,3 +111,62 @@ def test_windows_do_not_grow_where_models_share_the_memory(tmp_path: Path) -> No
     assert (alone.n_ctx, shared.n_ctx) == (128_000, 8192)
     footprint = footprint_of(shared, machine, Settings())
     assert Room(machine, {"other": footprint}).fits("x", need, frozenset({"other"}))
+
+
+def seeing(*, is_required: bool = False, **changes: object) -> Need:
+    return need_of(HEADER, Settings(**{"n_ctx": 512, **changes}), ProjectorWanted(PROJECTOR, is_required))  # type: ignore[arg-type]
+
+
+def test_a_projector_counts_for_the_room_of_its_model_whether_it_is_required_or_not() -> None:
+    room = Room(Machine(2, 6 * GIB), {"other": Footprint((), 4 * GIB)})
+    assert room.fits("blind", need(n_ctx=512), frozenset({"other"}))
+    for name, is_required in ("found", False), ("named", True):
+        assert room.fits(name, seeing(is_required=is_required), frozenset())
+        assert not room.fits(name, seeing(is_required=is_required), frozenset({"other"}))
+
+
+def test_a_projector_that_does_not_even_fit_alone_is_left_out_unless_it_is_required() -> None:
+    room = Room(Machine(2, 2 * GIB), {"other": Footprint((), GIB)})
+    plan = seeing().plan(room.empty)
+    assert plan.projector is None
+    assert "does not fit" in plan.blind
+    assert room.fits("found", seeing(), frozenset({"other"}))
+    with pytest.raises(NotEnoughMemory):
+        room.fits("named", seeing(is_required=True), frozenset())
+
+
+def test_a_projector_that_would_have_to_leave_its_gpu_is_no_fit_but_another_gpu_is_one() -> None:
+    gpus = (Device("one", 8 * GIB, 8 * GIB), Device("two", 8 * GIB, 8 * GIB))
+    both = Room(Machine(2, 64 * GIB, gpus), {"other": Footprint((4 * GIB, 0), 0)})
+    alone, beside = (seeing().plan(machine).projector for machine in (both.empty, both.left_by({"other"})))
+    assert (alone and alone.gpu, beside and beside.gpu) == (0, 1)
+    assert both.fits("m", seeing(), frozenset({"other"}))
+    full = Room(Machine(2, 64 * GIB, gpus[:1]), {"other": Footprint((6 * GIB,), 0)})
+    beside = seeing().plan(full.left_by({"other"})).projector
+    assert beside is not None
+    assert beside.gpu is None
+    assert not full.fits("m", seeing(), frozenset({"other"}))
+
+
+def test_the_plan_for_the_room_is_that_of_a_start() -> None:
+    gpus = (Device("one", 3 * GIB, 8 * GIB), Device("two", 8 * GIB, 8 * GIB))
+    for machine in Machine(2, 64 * GIB, gpus), Machine(2, 64 * GIB, gpus[:1]), Machine(2, 6 * GIB), Machine(2, 2 * GIB):
+        wanted = seeing()
+        at_start = plan_for(HEADER, machine, Settings(n_ctx=512), shares_memory=True, projector=wanted.projector)
+        assert wanted.plan(machine) == at_start
+
+
+@pytest.mark.parametrize("n_gpu_layers", [None, 0])
+def test_the_footprint_of_a_projector_lies_where_the_plan_has_it(n_gpu_layers: int | None) -> None:
+    gpus = (Device("one", 8 * GIB, 8 * GIB), Device("two", 8 * GIB, 8 * GIB))
+    machine = Machine(2, 8 * GIB, gpus)
+    settings = Settings(split_mode="none", main_gpu=1, n_ctx=512, n_gpu_layers=n_gpu_layers, cache_ram=0)
+    wanted = ProjectorWanted(PROJECTOR, is_required=False)
+    plan = plan_for(HEADER, machine, settings, projector=wanted)
+    blind = replace(plan, projector=None)
+    assert plan.projector is not None
+    footprint, without_it = (footprint_of(one, machine, settings) for one in (plan, blind))
+    own = plan.projector.weights_bytes + plan.projector.compute_bytes
+    added = tuple(a - b for a, b in zip(footprint.gpus, without_it.gpus, strict=True))
+    assert added == ((0, own) if n_gpu_layers is None else (0, 0))
+    assert footprint.main - without_it.main == ROWS_BYTES + (0 if n_gpu_layers is None else own)

@@ -81,6 +81,13 @@ def test_each_entry_has_its_own_adapters() -> None:
     assert named == [[("sql", 1.0), ("style", 0.5)], [], [("sql", 1.0)]]
 
 
+def test_each_entry_has_its_own_projector_and_mmproj_none_holds_for_all() -> None:
+    models = "[{model: embedded, alias: a, mmproj: org/repo}, b=embedded, {model: org/c, MMPROJ: none}]"
+    assert [entry.settings.mmproj for entry in roster(models)] == ["org/repo", "auto", "none"]
+    assert [entry.settings.mmproj for entry in roster(models, MMPROJ="auto")] == ["org/repo", "auto", "none"]
+    assert [entry.settings.mmproj for entry in roster(models, MMPROJ="none")] == ["none"] * 3
+
+
 def test_a_path_or_an_address_is_named_by_its_file() -> None:
     assert [entry.name for entry in roster("/models/x.Q4.gguf, https://h/y.gguf?sig=1")] == ["x.Q4", "y"]
 
@@ -102,6 +109,8 @@ def test_a_path_or_an_address_is_named_by_its_file() -> None:
         ("[a=embedded, {model: embedded, alias: b, n_ctx: 8k}]", "MODELS entry 2 (b): N_CTX='8k' is not valid"),
         ("[{model: embedded, n_batch: 8, n_ubatch: 16}]", "MODELS entry 1: N_UBATCH=16 exceeds N_BATCH=8"),
         ("[a=embedded, {model: embedded, alias: b, lora: /l/1.gguf}]", "MODELS entry 2 (b): LORA entry 1 (/l/1.gguf)"),
+        ("[a=embedded, {model: embedded, alias: b, mmproj: one}]", "MODELS entry 2 (b): MMPROJ: 'one' is not a model"),
+        ("[{model: embedded, mmproj: 5}]", "MODELS entry 1: MMPROJ=5 is not valid"),
         ("a=embedded, A=org/x:Q4_0", "MODELS entry 2 (A) has the same name as another entry"),
     ],
 )

@@ -9,11 +9,11 @@ from msgspec.structs import replace
 
 from tests.image_files import png, png_of
 from worker_gguf.errors import DownloadError, InvalidRequest, PayloadTooLarge, UnsupportedParameter
-from worker_gguf.protocol.calls import ChatCall, Defaults
+from worker_gguf.protocol.calls import ChatCall, Defaults, InspectionCall
 from worker_gguf.protocol.images import SentImage
 from worker_gguf.protocol.models import ModelCard
 from worker_gguf.protocol.openai.requests import parse_chat
-from worker_gguf.service.images import ImageLimits, ImageLoader, for_model
+from worker_gguf.service.images import ImageLimits, ImageLoader, check_images, for_model
 
 LIMITS = ImageLimits(max_images=3, max_bytes=20_000, max_pixels=10_000)
 FIRST, SECOND = png(1), png(2)
@@ -127,6 +127,16 @@ def test_a_model_that_does_not_see_refuses_images_and_says_how_it_could() -> Non
     assert refused.value.param == "messages.2.content.0.image_url"
     seeing = replace(blind, capabilities=("completion", "vision"))
     assert for_model(call_with("user"), seeing) == call_with("user")
+
+
+def test_images_are_refused_before_a_model_is_loaded_that_does_not_see_them() -> None:
+    blind = ModelCard("m", 1)
+    for call in call_with("user"), InspectionCall(chat=call_with("user")):
+        with pytest.raises(UnsupportedParameter, match="'m' does not see images"):
+            check_images(blind, call)
+        check_images(replace(blind, capabilities=("completion", "vision")), call)
+    check_images(blind, call_with("tool"))
+    check_images(blind, InspectionCall())
 
 
 def test_a_model_that_does_not_see_reads_that_a_tool_returned_an_image() -> None:

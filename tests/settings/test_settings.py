@@ -207,7 +207,7 @@ def test_what_is_no_origin_is_refused(origins: str) -> None:
         ({"MODEL_REPOSITORY_ID": "org/repo"}, "need each other"),
         ({"MODEL": "m", "MODEL_REPOSITORY_ID": "org/repo", "MODEL_FILENAME": "a.gguf"}, "set only one of them"),
         ({"DRAFT_MODEL": "a.gguf", "MODELS": "one=b.gguf"}, "DRAFT_MODEL guesses for a single model"),
-        ({"MMPROJ": "a.gguf", "MODELS": "one=b.gguf"}, "MMPROJ is the projector of a single model"),
+        ({"MMPROJ": "a.gguf", "MODELS": "one=b.gguf"}, "give each entry its own `mmproj`."),
         ({"DRAFT_MODEL": "a.gguf", "SPECULATION": "off"}, "cannot be used with SPECULATION=off"),
         ({"DRAFT_MODEL": "a.gguf", "SPECULATION": "mtp"}, "cannot be used with SPECULATION=mtp"),
         ({"N_BATCH": "256", "N_UBATCH": "512"}, "N_UBATCH=512 exceeds N_BATCH=256"),

@@ -63,8 +63,8 @@ def _wanted(settings: Settings, *, has_name: bool) -> Iterator[tuple[Settings, M
     if settings.models is not None:
         from worker_gguf.fleet.roster import read_roster
 
-        for entry in read_roster(settings):  # listed models have no projectors
-            yield entry.settings, ModelRef.parse(entry.settings.model_reference), "listed"
+        for entry in read_roster(settings):
+            yield entry.settings, ModelRef.parse(entry.settings.model_reference), "model"
             if has_name:
                 return
             yield from _adapters(entry.settings)

@@ -196,7 +196,7 @@ def _projector(settings: Settings, local: LocalModel | None, header: ModelHeader
         found = locate(ref, settings.cache_dirs(), baked_dir=settings.model_baked_dir, kind="mmproj")
         if found is None:
             raise ModelNotFound(f"{ref} is not on this machine, and a projector (MMPROJ) is inspected only there.")
-    projector = found and ProjectorModel.of(found, header, is_required=settings.mmproj != "auto")
+    projector = found and ProjectorModel.of(found, header, is_required=settings.names_projector)
     if not projector:
         return None
     print(f"projector: {projector.local.path}, {_gib(projector.local.size_bytes)}")

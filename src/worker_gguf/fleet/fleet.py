@@ -23,6 +23,7 @@ from worker_gguf.protocol.calls import ReadyCall
 from worker_gguf.protocol.models import ModelCard, ModelStatus, SlotUse, card_meant, names_meant
 from worker_gguf.protocol.route import Listing, Task
 from worker_gguf.service.adapters import check_adapters
+from worker_gguf.service.images import check_images
 from worker_gguf.service.request import Answer, Request, Stream
 from worker_gguf.service.service import check_ability, is_able, list_models, not_served, parse, ready, slots_of
 from worker_gguf.service.time_limit import time_limit_s
@@ -89,6 +90,8 @@ class Fleet:
         # No model is loaded for a request that any model would refuse.
         check_ability(model.card, task)
         check_adapters(model.card, call)
+        if model.found is not None:  # before that, it is not known whether the model sees
+            check_images(model.card, call)
         account = request.account
         limit_s = time_limit_s(call.timeout_s, model.settings.request_timeout_s)
         try:

@@ -15,16 +15,24 @@ from worker_gguf.engine.machine import Machine
 from worker_gguf.errors import WorkerError
 from worker_gguf.fleet.room import Need, need_of
 from worker_gguf.fleet.roster import Entry
-from worker_gguf.gguf import read_headers
+from worker_gguf.gguf import ModelHeader, read_headers
 from worker_gguf.plan.planning import with_adapters
 from worker_gguf.protocol.models import ModelCard
 from worker_gguf.settings.adapters import AdapterEntry
 from worker_gguf.start.adapters import adapter_headers
 from worker_gguf.start.engine_start import EngineStart
-from worker_gguf.start.fetch import fetch, fetch_adapter, find, find_adapter
+from worker_gguf.start.fetch import fetch, fetch_adapter, fetch_projector, find, find_adapter, find_projector
 from worker_gguf.start.loaded import LoadedModel
-from worker_gguf.start.model_card import adapter_cards, card_of, is_private, request_defaults, with_special_texts
+from worker_gguf.start.model_card import (
+    adapter_cards,
+    card_of,
+    is_private,
+    request_defaults,
+    with_special_texts,
+    with_vision,
+)
 from worker_gguf.start.open_model import open_model
+from worker_gguf.start.projector import ProjectorModel, projector_for
 from worker_gguf.start.read_ahead import ReadAhead
 from worker_gguf.start.start import Start
 from worker_gguf.store import LocalModel, UsageMark
@@ -38,11 +46,15 @@ logger = logging.getLogger(__name__)
 
 
 class Found(Struct, frozen=True):
-    """A model on disk: its files, which are protected from pruning, and the memory that it needs."""
+    """A model on disk: its files, which are protected from pruning, and the memory that it needs.
+
+    `projector` is what lets it see images, if there is one.
+    """
 
     local: LocalModel
     usage_mark: UsageMark
     need: Need
+    projector: ProjectorModel | None = None
 
 
 class FleetModel:
@@ -91,7 +103,8 @@ class FleetModel:
                 with EngineStart() as engine_start:
                     machine = engine_start.machine
                     if (local := find(settings, machine)) is not None:
-                        self._keep(local, partial(find_adapter, settings, machine))
+                        own_projector = partial(find_projector, settings, machine)
+                        self._keep(local, own_projector, partial(find_adapter, settings, machine))
         except WorkerError as error:
             logger.warning("model cannot be read yet", extra={"model": self.name, "reason": error.message})
         except Exception:
@@ -103,7 +116,8 @@ class FleetModel:
             if self._found is None:
                 with EngineStart() as engine_start:  # it starts a process only if a quantisation must be chosen
                     start, machine = self._start(), engine_start.machine
-                    self._keep(fetch(start, machine), partial(fetch_adapter, start, machine))
+                    own_projector = partial(fetch_projector, start, machine)
+                    self._keep(fetch(start, machine), own_projector, partial(fetch_adapter, start, machine))
             assert self._found is not None
             return self._found
 
@@ -113,9 +127,12 @@ class FleetModel:
             known, files = loaded.service.card, [adapter.local for adapter in loaded.adapters.all]
             card = card_of(self.settings, loaded.local, loaded.header, adapters=files)
             card = replace(card, bos_text=known.bos_text, eos_text=known.eos_text)
-            need = need_of(with_adapters(loaded.header, loaded.adapters.headers), self.settings)
-            usage_mark = self._extended(loaded.usage_mark, loaded.local, files)
-            self._card, self._found = card, Found(loaded.local, usage_mark, need)
+            # The plan may have left it out for lack of memory. There may be more at the next load.
+            projector = loaded.projector if loaded.plan.pools is None else None
+            need = self._need(loaded.header, loaded.adapters.headers, projector)
+            usage_mark = self._extended(loaded.usage_mark, loaded.local, projector, files)
+            self._card = card if projector is None else with_vision(card)
+            self._found = Found(loaded.local, usage_mark, need, projector)
         except BaseException:
             loaded.stop()
             raise
@@ -129,7 +146,14 @@ class FleetModel:
         found, start, started_s = self.find(), self._start(), clock()
         with ReadAhead(start) as ahead:
             loaded = open_model(
-                start, found.local, found.usage_mark, ahead, EngineStart(), checked=self._checked, left_of=left_of
+                start,
+                found.local,
+                found.usage_mark,
+                ahead,
+                EngineStart(),
+                checked=self._checked,
+                left_of=left_of,
+                projector=None if found.projector is None else found.projector.local,
             )
         self._is_up(loaded, clock() - started_s)
 
@@ -163,32 +187,57 @@ class FleetModel:
     def _start(self) -> Start:
         return Start(self.settings, gate=self._note, shares_memory=True)
 
-    def _keep(self, local: LocalModel, obtain: Callable[[AdapterEntry], LocalModel | None]) -> None:
-        """Keep what is known of the model. It is found if `obtain` returns the files of all its adapters."""
+    def _keep(
+        self,
+        local: LocalModel,
+        obtain_projector: Callable[[LocalModel], LocalModel | None],
+        obtain: Callable[[AdapterEntry], LocalModel | None],
+    ) -> None:
+        """Keep what is known of the model.
+
+        It is found if `obtain_projector` returns the projector that it must have, and `obtain` each of its adapters.
+        """
         settings = self.settings
         usage_mark = UsageMark(local.paths, settings.cache_dir())
         try:
             header = read_headers(local.paths, ())
             self._card = card = with_special_texts(card_of(settings, local, header), local, header)
+            beside = obtain_projector(local)
+            projector = projector_for(settings, beside, header)
+            if projector is not None:
+                self._card = card = with_vision(card)
+                # Now, because the download of an adapter could prune it.
+                usage_mark = self._extended(usage_mark, local, projector)
             found = [obtain(entry) for entry in settings.adapters]
             adapters = [adapter for adapter in found if adapter is not None]
-            if len(adapters) < len(found):
+            if len(adapters) < len(found) or (beside is None and settings.names_projector):
                 usage_mark.release()
                 return
-            headers = adapter_headers(settings, adapters, local, header)
-            need = need_of(with_adapters(header, headers), settings)
-            usage_mark = self._extended(usage_mark, local, adapters)
+            need = self._need(header, adapter_headers(settings, adapters, local, header), projector)
+            if adapters:
+                usage_mark = self._extended(usage_mark, local, projector, adapters)
         except BaseException:
             usage_mark.release()
             raise
         self._card = replace(card, adapters=adapter_cards(settings, adapters))
-        self._found = Found(local, usage_mark, need)
+        self._found = Found(local, usage_mark, need, projector)
 
-    def _extended(self, usage_mark: UsageMark, local: LocalModel, adapters: Sequence[LocalModel]) -> UsageMark:
-        """Return a mark that takes the place of that of the model, and protects its adapters, too."""
-        if not adapters:
+    def _need(self, header: ModelHeader, adapters: Sequence[ModelHeader], projector: ProjectorModel | None) -> Need:
+        wanted = None if projector is None else projector.wanted(header)
+        return need_of(with_adapters(header, adapters), self.settings, wanted)
+
+    def _extended(
+        self,
+        usage_mark: UsageMark,
+        local: LocalModel,
+        projector: ProjectorModel | None,
+        adapters: Sequence[LocalModel] = (),
+    ) -> UsageMark:
+        """Return a mark that takes the place of that of the model, and protects its projector and its adapters, too."""
+        others = adapters if projector is None else (projector.local, *adapters)
+        if not others:
             return usage_mark
-        paths = (*local.paths, *(path for adapter in adapters for path in adapter.paths))
+        paths = (*local.paths, *(path for other in others for path in other.paths))
         extended = UsageMark(paths, self.settings.cache_dir())
         usage_mark.release()
         return extended

@@ -9,6 +9,7 @@ memory that other processes have taken since.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -16,8 +17,9 @@ from msgspec.structs import replace
 from worker_gguf.engine.machine import Machine
 from worker_gguf.errors import NotEnoughMemory
 from worker_gguf.gguf import ModelHeader
-from worker_gguf.plan import GPU_CONTEXT_BYTES, Constraints, MemoryPlan, ModelShape, plan_memory
+from worker_gguf.plan import GPU_CONTEXT_BYTES, Constraints, MemoryPlan, ModelShape, ProjectorWanted, plan_memory
 from worker_gguf.plan.planning import constraints_of, first_visible, pools_for, shape_of, visible, wants_mtp
+from worker_gguf.plan.projector import plan_beside
 from worker_gguf.settings import Settings
 
 __all__ = ["Footprint", "Need", "Room", "footprint_of", "least", "need_of", "without"]
@@ -36,25 +38,33 @@ class Need(Struct, frozen=True):
     shape: ModelShape
     constraints: Constraints
     visible: Callable[[Machine], Machine]
+    projector: ProjectorWanted | None = None
+
+    def plan(self, machine: Machine) -> MemoryPlan:
+        """Plan the model, and its projector, on a machine. Raises NotEnoughMemory."""
+        return plan_beside(self.projector, self.visible(machine), self.constraints, partial(plan_memory, self.shape))
 
 
-def need_of(header: ModelHeader, settings: Settings) -> Need:
+def need_of(header: ModelHeader, settings: Settings, projector: ProjectorWanted | None = None) -> Need:
     pools = pools_for(header, settings)
     constraints = constraints_of(settings, pools=pools, shares_memory=True)
     shape = shape_of(header, has_mtp=pools is None and wants_mtp(header, settings))
-    return Need(shape, constraints, lambda machine: visible(machine, settings))
+    return Need(shape, constraints, lambda machine: visible(machine, settings), projector)
 
 
 def footprint_of(plan: MemoryPlan, machine: Machine, settings: Settings) -> Footprint:
     """Return the memory of a plan by the machine's GPUs.
 
-    `plan.devices` has only the GPUs that the settings use, in order, and then main memory. An engine process has a
-    context on the other GPUs, too, because it reads the free memory of all.
+    `plan.devices` has only the GPUs that the settings use, in order, and then main memory, without the projector. An
+    engine process has a context on the other GPUs, too, because it reads the free memory of all.
     """
-    first = first_visible(settings)
+    first, projector = first_visible(settings), plan.projector
     on_gpus = [use.used_bytes or GPU_CONTEXT_BYTES for use in plan.devices if use.is_gpu]
-    behind = len(machine.gpus) - first - len(on_gpus)
     main = sum(use.used_bytes for use in plan.devices if not use.is_gpu) + (plan.cache_ram << 20)
+    if projector is not None:
+        on_gpus = [used + projector.bytes_on(gpu) for gpu, used in enumerate(on_gpus)]
+        main += projector.bytes_on(None)
+    behind = len(machine.gpus) - first - len(on_gpus)
     return Footprint((*[GPU_CONTEXT_BYTES] * first, *on_gpus, *[GPU_CONTEXT_BYTES] * behind), main)
 
 
@@ -102,10 +112,9 @@ class Room(Struct, frozen=True):
         """
         key = (name, others)
         if key not in self._known:
-            alone = plan_memory(need.shape, need.visible(self.empty), need.constraints)
+            alone = need.plan(self.empty)
             try:
-                plan = plan_memory(need.shape, need.visible(self.left_by(others)), need.constraints)
-                self._known[key] = _layout(plan) == _layout(alone)
+                self._known[key] = _layout(need.plan(self.left_by(others))) == _layout(alone)
             except NotEnoughMemory:
                 self._known[key] = False
         return self._known[key]
@@ -114,6 +123,10 @@ class Room(Struct, frozen=True):
 def _layout(plan: MemoryPlan) -> tuple[object, ...]:
     """Return the parts of a plan that users notice.
 
-    The split of layers over GPUs is not one of them: it depends on free memory, and another split loses nothing.
+    The split of layers over GPUs is not one of them: it depends on free memory, and another split loses nothing. Nor is
+    which GPU has the projector, but whether one has it is: in main memory, encoding an image takes seconds.
     """
-    return plan.n_gpu_layers, plan.n_cpu_moe, plan.n_ctx, plan.n_parallel, plan.n_cells, plan.type_k, plan.type_v
+    sees = plan.projector is not None
+    sees_on_gpu = plan.projector is not None and plan.projector.gpu is not None
+    sizes = plan.n_ctx, plan.n_parallel, plan.n_cells, plan.type_k, plan.type_v
+    return plan.n_gpu_layers, plan.n_cpu_moe, *sizes, sees, sees_on_gpu

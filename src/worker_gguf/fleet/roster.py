@@ -20,7 +20,9 @@ __all__ = ["Entry", "read_roster"]
 
 _LIMITS: Final = {name for name in Limits.model_fields if name != "max_body_mb"}
 _PER_MODEL: Final = {"chat_template", "tokenizer"}
-_ALLOWED: Final = {"lora"} | _PER_MODEL | _LIMITS | {*Memory.model_fields, *Engine.model_fields, *Sampling.model_fields}
+_ALLOWED: Final = (
+    {"lora", "mmproj"} | _PER_MODEL | _LIMITS | {*Memory.model_fields, *Engine.model_fields, *Sampling.model_fields}
+)
 # Variables for a worker with a single model do not apply to the models of the list.
 _NOT_SHARED: Final = {*Fleet.model_fields, *Model.model_fields} - {
     "model_cache_dir",
@@ -130,9 +132,15 @@ def _entry(settings: Settings, written: Mapping[str, Any], number: int) -> Entry
     name = (alias or _name_of(model)).strip()
     values |= {"model": model.strip(), "model_alias": name}
     try:
-        return Entry(name, settings.changed(_NOT_SHARED, values))
+        own = settings.changed(_NOT_SHARED, values)
+        if own.names_projector:
+            ModelRef.parse(own.mmproj)
     except SettingsError as error:
         raise SettingsError("\n".join(f"{where}: {line}" for line in error.message.splitlines())) from None
+    except ModelNotFound as error:
+        raise SettingsError(f"{where}: MMPROJ: {error.message}") from None
+    # Unlike other variables, this one has priority over the entries: it is how all projectors are left out.
+    return Entry(name, own.changed((), {"mmproj": "none"}) if settings.mmproj == "none" else own)
 
 
 def _why_not(name: str) -> str:

@@ -10,12 +10,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from worker_gguf.errors import DownloadError, InvalidRequest, RequestError, UnsupportedParameter
-from worker_gguf.protocol.calls import ChatCall, CompletionCall, InfillCall
+from worker_gguf.protocol.calls import ChatCall, CompletionCall, InfillCall, InspectionCall
 from worker_gguf.protocol.history import without_images
 from worker_gguf.protocol.images import SentImage
 from worker_gguf.protocol.models import ModelCard
+from worker_gguf.protocol.pooling.calls import PoolingCall
 
-__all__ = ["Fetch", "ImageLimits", "ImageLoader", "for_model"]
+__all__ = ["Fetch", "ImageLimits", "ImageLoader", "check_images", "for_model"]
 
 AnyCall = TypeVar("AnyCall", bound=ChatCall | CompletionCall | InfillCall)
 
@@ -99,7 +100,16 @@ def for_model(call: AnyCall, card: ModelCard) -> AnyCall:
     if sent is None:
         return replace(call, messages=without_images(call.messages), images=())
     raise UnsupportedParameter(
-        f"The model {card.id!r} does not see images: it was loaded without a projector. Put its projector, a file that "
-        "is often called mmproj, beside the model, or set MMPROJ to it; or send text only.",
+        f"The model {card.id!r} does not see images: it has no projector here. Put its projector, a file that is often "
+        "called mmproj, beside the model, or set MMPROJ to it (with MODELS, `mmproj` of its entry); or send text only.",
         param=sent.param,
     )
+
+
+def check_images(card: ModelCard, call: ChatCall | CompletionCall | InfillCall | InspectionCall | PoolingCall) -> None:
+    """Raise UnsupportedParameter if a call has images that its model does not see."""
+    match call:
+        case ChatCall():
+            for_model(call, card)
+        case InspectionCall(chat=ChatCall() as chat):
+            for_model(chat, card)

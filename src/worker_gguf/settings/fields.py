@@ -37,7 +37,7 @@ class Model(Group):
     )
     mmproj: str = Field(
         "auto",
-        description="Projector with which the model sees images, in the same forms; auto: the one beside it; none",
+        description="Projector with which MODEL sees images, in the same forms; auto: the one beside each model; none",
     )
     model_repository_id: str | None = Field(None, description="Older pair: the repository, `org/repo`")
     model_filename: str | None = Field(None, description="Older pair: the file in MODEL_REPOSITORY_ID")

@@ -105,6 +105,11 @@ class Settings(Limits, Server, Sampling, Engine, Memory, Fleet, Model):
         """The adapters of LORA, in its order."""
         return read_adapters(self.lora)
 
+    @property
+    def names_projector(self) -> bool:
+        """True if MMPROJ names a projector, without which the model is not served."""
+        return self.mmproj not in ("auto", "none")
+
     def cache_dir(self, volume: Path = RUNPOD_VOLUME) -> Path:
         """Return the cache folder for downloads: MODEL_CACHE_DIR, or on the network volume, or huggingface_hub's."""
         if self.model_cache_dir:
@@ -148,7 +153,7 @@ class Settings(Limits, Server, Sampling, Engine, Memory, Fleet, Model):
         for what, is_set, instead in (
             ("DRAFT_MODEL guesses for", self.draft_model, "unset one of them"),
             ("LORA has adapters of", self.lora, "give each entry its own `lora`"),
-            ("MMPROJ is the projector of", self.mmproj not in ("auto", "none"), "unset one of them"),
+            ("MMPROJ is the projector of", self.names_projector, "give each entry its own `mmproj`"),
         ):
             if is_set and self.models is not None:
                 raise ValueError(f"{what} a single model, and MODELS lists several: {instead}")

@@ -64,7 +64,10 @@ def examine(
         *([model(_files(start, draft.header, draft.local, "draft verify"), "draft model")] if draft else []),
         *(_adapter(start, adapter) for adapter in (adapters or Adapters()).all),
         *(
-            [model(_files(start, projector.header, projector.local, "projector verify"), "projector")]
+            [
+                known.get("projector")
+                or model(_files(start, projector.header, projector.local, "projector verify"), "projector")
+            ]
             if projector
             else []
         ),

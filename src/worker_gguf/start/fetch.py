@@ -29,6 +29,7 @@ __all__ = [
     "fetch_projector",
     "find",
     "find_adapter",
+    "find_projector",
     "original_tokenizer",
 ]
 
@@ -65,11 +66,11 @@ def fetch_projector(start: Start, machine: ReadMachine, local: LocalModel) -> Lo
     Without a setting, it is looked for beside the model on disk. It is looked for on the Hub only if the model was
     fetched from there just now, so that a start whose model is here makes no request.
     """
-    reference = start.settings.mmproj
-    if reference == "none":
+    settings = start.settings
+    if settings.mmproj == "none":
         return None
-    if reference != "auto":
-        return _fetch(start, machine, ModelRef.parse(reference), "fetch projector", "mmproj")
+    if settings.names_projector:
+        return _fetch(start, machine, ModelRef.parse(settings.mmproj), "fetch projector", "mmproj")
     if (found := projector_beside(local)) is not None or local.source != "download" or local.repo is None:
         return found
     try:
@@ -85,6 +86,15 @@ def fetch_projector(start: Start, machine: ReadMachine, local: LocalModel) -> Lo
 def find_adapter(settings: Settings, machine: ReadMachine, entry: AdapterEntry) -> LocalModel | None:
     """Find an adapter of LORA on this machine without a network request. Returns None if it is not there."""
     return _locate(settings, entry.ref, machine)
+
+
+def find_projector(settings: Settings, machine: ReadMachine, local: LocalModel) -> LocalModel | None:
+    """Find the projector of a model on this machine without a network request. Returns None if it is not there."""
+    if settings.mmproj == "none":
+        return None
+    if settings.names_projector:
+        return _locate(settings, ModelRef.parse(settings.mmproj), machine, "mmproj")
+    return projector_beside(local)
 
 
 def _fetch(start: Start, machine: ReadMachine, ref: ModelRef, phase_name: str, kind: Kind = "model") -> LocalModel:

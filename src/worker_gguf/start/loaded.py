@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from worker_gguf.service.service import Service
     from worker_gguf.start.checks import Check
     from worker_gguf.start.gpu_memory import GpuMemory
+    from worker_gguf.start.projector import ProjectorModel
 
 __all__ = ["LoadedModel", "ModelHost", "describe_machine", "describe_model"]
 
@@ -99,6 +100,8 @@ class LoadedModel(Struct, frozen=True):
     checks: tuple[Check, ...] = ()
     gpu_memory: tuple[GpuMemory, ...] = ()
     adapters: Adapters = Adapters()
+    projector: ProjectorModel | None = None
+    """The projector that fits the model. It is loaded if the plan has it."""
 
     @property
     def name(self) -> str:

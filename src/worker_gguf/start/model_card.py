@@ -16,7 +16,15 @@ from worker_gguf.settings import Settings
 from worker_gguf.start.template_text import template_text
 from worker_gguf.store import LocalModel
 
-__all__ = ["adapter_cards", "card_of", "is_private", "names_private", "request_defaults", "with_special_texts"]
+__all__ = [
+    "adapter_cards",
+    "card_of",
+    "is_private",
+    "names_private",
+    "request_defaults",
+    "with_special_texts",
+    "with_vision",
+]
 
 _PRIVATE = re.compile(r"(?<![\w./~-])(?:~?/|\.{1,2}/|https?:/)\S", re.IGNORECASE)
 
@@ -77,6 +85,11 @@ def with_special_texts(card: ModelCard, local: LocalModel, header: ModelHeader) 
         "" if token is None else text_at(raw, token).decode("utf-8", "replace") for token in (special.bos, special.eos)
     )
     return replace(card, bos_text=bos, eos_text=eos)
+
+
+def with_vision(card: ModelCard) -> ModelCard:
+    """Return the card of a model with a projector."""
+    return replace(card, capabilities=(*card.capabilities, "vision"))
 
 
 def is_private(name: str) -> bool:

@@ -20,7 +20,7 @@ from worker_gguf.service.conversations import Conversations
 from worker_gguf.service.images import ImageLimits, ImageLoader
 from worker_gguf.service.service import Service
 from worker_gguf.settings import Settings
-from worker_gguf.start.model_card import card_of, request_defaults
+from worker_gguf.start.model_card import card_of, request_defaults, with_vision
 from worker_gguf.store import LocalModel
 
 if TYPE_CHECKING:
@@ -46,13 +46,14 @@ def make_service(
     """Build the service. `adapters` are the files of LORA."""
     bos_text = vocabulary.token_text(vocabulary.bos)
     card = card_of(settings, local, header, plan.n_ctx, adapters)
+    if plan.projector is not None:
+        card = with_vision(card)
     return Service(
         engine,
         vocabulary,
         conversations,
         replace(
             card,
-            capabilities=(*card.capabilities, *(("vision",) if plan.projector is not None else ())),
             n_ctx_train=loaded.n_ctx_train,
             n_vocab=vocabulary.n_tokens,
             n_params=loaded.n_params,

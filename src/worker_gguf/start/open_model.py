@@ -114,7 +114,8 @@ def open_model(
         engine.start()
         undo.pop_all()
     measured = machine, usage_mark, checks, gpu_memory
-    return LoadedModel(service, engine, opening.vocabulary(), local, header, plan, *measured, others.adapters)
+    beside = others.adapters, others.projector
+    return LoadedModel(service, engine, opening.vocabulary(), local, header, plan, *measured, *beside)
 
 
 def _header(start: Start, local: LocalModel, ahead: ReadAhead) -> ModelHeader:
@@ -151,7 +152,7 @@ def _seeing(start: Start, local: LocalModel | None, header: ModelHeader) -> Proj
     with start.phase("projector header"):
         from worker_gguf.start.projector import ProjectorModel
 
-        return ProjectorModel.of(local, header, is_required=start.settings.mmproj != "auto")
+        return ProjectorModel.of(local, header, is_required=start.settings.names_projector)
 
 
 def _smaller(

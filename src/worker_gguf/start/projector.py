@@ -11,11 +11,12 @@ from worker_gguf.gguf import ModelHeader, read_header
 from worker_gguf.gguf.projector import projector_shape, why_not_for
 from worker_gguf.link.messages import LoadProjector
 from worker_gguf.plan import MemoryPlan, ProjectorWanted
-from worker_gguf.plan.planning import first_visible
+from worker_gguf.plan.planning import first_visible, pools_for
+from worker_gguf.plan.projector import why_no_images
 from worker_gguf.settings import Settings
 from worker_gguf.store import LocalModel
 
-__all__ = ["ProjectorModel"]
+__all__ = ["ProjectorModel", "projector_for"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,3 +53,13 @@ class ProjectorModel(Struct, frozen=True):
             rows_bytes=own.rows_bytes,
             takes_turns=own.gpu is None and plan.n_gpu_layers == 0,
         )
+
+
+def projector_for(settings: Settings, found: LocalModel | None, target: ModelHeader) -> ProjectorModel | None:
+    """Return the projector of a model that is not loaded, if one is `found` on disk and the model can see with it.
+
+    Raises ModelInvalid or SettingsError if it cannot and MMPROJ names the projector.
+    """
+    if found is None or why_no_images(pools_for(target, settings), is_required=settings.names_projector):
+        return None
+    return ProjectorModel.of(found, target, is_required=settings.names_projector)
