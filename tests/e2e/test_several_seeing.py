@@ -75,12 +75,9 @@ def meta(url: str, name: str) -> Any:
 
 def abilities(url: str, name: str) -> tuple[str, bool, bool]:
     """Return the state of a model, and whether it sees in the lists of OpenAI's and of Ollama's API."""
-    shown = httpx.post(f"{url}/api/show", json={"model": name}, timeout=30).json()
-    return (
-        listed(url, name)["status"]["value"],
-        "vision" in meta(url, name)["capabilities"],
-        "vision" in shown["capabilities"],
-    )
+    tags = {tag["name"]: tag for tag in httpx.get(f"{url}/api/tags", timeout=30).json()["models"]}
+    sees = ["vision" in found["capabilities"] for found in (meta(url, name), tags[f"{name}:latest"])]
+    return listed(url, name)["status"]["value"], sees[0], sees[1]
 
 
 def test_images_are_answered_by_the_model_that_sees_whenever_it_is_loaded(url: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,20 @@ def test_a_projector_is_fetched_with_its_model_and_found_without_a_request_later
     assert later.projector is not None
     assert sees(again)
     assert len(hub.requests) == n_asked
+
+
+def test_each_load_has_the_projector_and_its_file_is_checked_at_the_first_one_only(folder: Path) -> None:
+    model = listed(folder / "sees.gguf", n_ctx=256, n_parallel=1, n_threads=1)
+    checks = []
+    for _ in range(2):
+        model.open(lambda machine: machine, time.monotonic)
+        loaded = model.detach()
+        assert loaded is not None
+        assert loaded.plan.projector is not None
+        checks += [check for check in loaded.checks if check.name == "projector"]
+        model.close(loaded)
+    model.shut_down()
+    assert checks[0] is checks[1]
 
 
 async def test_the_first_model_keeps_its_projector_when_the_fleet_takes_it_over(folder: Path, tmp_path: Path) -> None:

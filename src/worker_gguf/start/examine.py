@@ -63,14 +63,7 @@ def examine(
         known.get("model") or model(_files(start, header, local, "verify")),
         *([model(_files(start, draft.header, draft.local, "draft verify"), "draft model")] if draft else []),
         *(_adapter(start, adapter) for adapter in (adapters or Adapters()).all),
-        *(
-            [
-                known.get("projector")
-                or model(_files(start, projector.header, projector.local, "projector verify"), "projector")
-            ]
-            if projector
-            else []
-        ),
+        *([known.get("projector") or _projector(start, projector)] if projector else []),
         known.get("volume") or _volume(settings, local),
         first,
     )
@@ -89,6 +82,10 @@ def _judge(settings: Settings, checks: tuple[Check, ...]) -> None:
 def _adapter(start: Start, adapter: Adapter) -> Check:
     which = f"adapter {adapter.name}"
     return model(_files(start, adapter.header, adapter.local, f"{which} verify"), which)
+
+
+def _projector(start: Start, projector: ProjectorModel) -> Check:
+    return model(_files(start, projector.header, projector.local, "projector verify"), "projector")
 
 
 def _files(start: Start, header: ModelHeader, local: LocalModel, phase: str) -> list[FileFacts]:
