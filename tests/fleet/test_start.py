@@ -94,6 +94,10 @@ async def test_without_a_name_the_first_model_that_can_do_it_answers(tmp_path: P
         assert isinstance(answer, Answer)
         assert isinstance(answer.body, dict)
         assert answer.body["model"] == name
-    with pytest.raises(UnsupportedParameter, match="'a' does not rank documents"):
+    with pytest.raises(UnsupportedParameter, match="'e' does not rank documents"):
+        await asking.ask(worker, "POST", "/v1/rerank", {"model": "e", "query": "cat", "documents": ["cat"]})
+    with pytest.raises(
+        UnsupportedParameter, match=r"^No model of this worker can rank documents\. .*'a' \(completion\)"
+    ):
         await asking.ask(worker, "POST", "/v1/rerank", {"query": "cat", "documents": ["cat"]})
     worker.stop()

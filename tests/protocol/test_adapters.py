@@ -129,14 +129,21 @@ def test_two_ways_that_disagree_are_refused(lora: object) -> None:
 def test_an_adapter_that_the_model_does_not_have_is_refused_with_those_it_has(lora: object, param: str) -> None:
     error = refusal(lora)
     assert (error.status, error.param) == (400, param)
-    assert error.message == (
-        f"Invalid '{param}': is no adapter of the model 'org/base:Q8_0', which has 'sql' (id 0), 'Style' (id 1)."
+    assert error.message.startswith(f"Invalid '{param}': ")
+    assert error.message.endswith(
+        " is no adapter of the model 'org/base:Q8_0', which has 'sql' (id 0), 'Style' (id 1)."
     )
+
+
+@pytest.mark.parametrize(("lora", "named"), [("none", "'none'"), ([{"id": 2}], "the id 2")])
+def test_an_error_names_the_adapter_that_is_not_there(lora: object, named: str) -> None:
+    assert f": {named} is no adapter of " in refusal(lora).message
 
 
 def test_a_model_without_adapters_says_so() -> None:
     assert refusal("sql", card=PLAIN).message == (
-        "Invalid 'lora': the model 'plain' has no adapters here. Leave it out, or set LORA."
+        "Invalid 'lora': the model 'plain' has no adapters here. Leave it out, name another model, or load "
+        "adapters with LORA (with MODELS, `lora` of its entry)."
     )
     assert chosen([], card=PLAIN) == ()
 

@@ -61,7 +61,8 @@ def test_an_input_that_is_too_long_is_an_error_that_names_it() -> None:
         prepared("a", "abcde")
     assert refused.value.param == "input.1"
     assert refused.value.message == (
-        "This model's maximum context length is 6 tokens, but the input has 7. Shorten it, or send truncate."
+        "This model's maximum context length is 6 tokens, but the input has 7. Shorten it, or let it be cut with "
+        "truncate."
     )
 
 

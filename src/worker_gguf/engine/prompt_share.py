@@ -14,9 +14,10 @@ _LONG_S = 0.25
 _SHARE = 1.5
 # The time of the rows of images that are divided, as a share of the time of the decoding.
 _SHARE_OF_ROWS = 0.6
-# A part has at least so many rows. On a processor, they take about as long as the pass through the weights that each
-# part needs; smaller parts would save little time in each step, and take much longer together.
-_LEAST_ROWS = 24
+# A part with less than so many rows may take most of its time for the pass through the weights that it needs. So it has
+# as many, unless it would then take more than this share.
+_EFFICIENT_ROWS = 24
+_MOST_SHARE_OF_ROWS = 2.0
 # A part has at least so many tokens, because each part may need a pass of its own through the weights.
 _LEAST_CHUNK = 8
 # And at first, or as long as the costs are unknown, so many.
@@ -85,7 +86,9 @@ class PromptShare:
         per_row = self._costs.per_part_token or self._costs.per_prompt_token
         if not step or not per_row:
             return _FIRST_CHUNK
-        return max(_LEAST_ROWS, int(step * max(_SHARE_OF_ROWS, len(self._images) / self._n_decoding) / per_row))
+        share = max(_SHARE_OF_ROWS, len(self._images) / self._n_decoding)
+        least = min(_EFFICIENT_ROWS, int(_MOST_SHARE_OF_ROWS * step / per_row))
+        return max(_LEAST_CHUNK, least, int(share * step / per_row))
 
 
 def _is_at_rows(sequence: Sequence) -> bool:

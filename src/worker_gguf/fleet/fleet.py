@@ -25,7 +25,16 @@ from worker_gguf.protocol.route import Listing, Task
 from worker_gguf.service.adapters import check_adapters
 from worker_gguf.service.images import check_images
 from worker_gguf.service.request import Answer, Request, Stream
-from worker_gguf.service.service import check_ability, is_able, list_models, not_served, parse, ready, slots_of
+from worker_gguf.service.service import (
+    check_ability,
+    check_any_ability,
+    is_able,
+    list_models,
+    not_served,
+    parse,
+    ready,
+    slots_of,
+)
 from worker_gguf.service.time_limit import time_limit_s
 from worker_gguf.start.loaded import describe_machine
 from worker_gguf.start.start import SHUTTING_DOWN
@@ -84,6 +93,8 @@ class Fleet:
             return list_models(task, request, models, self._card_of, self._slots_of, self._first.defaults)
         name = _model_named_in(request.body)
         model = self._able(task) if name is None else self._named(name)
+        if name is None:
+            check_any_ability([other.card for other in self.models.values()], task)
         call = await parse(task, request.body, model.defaults)
         if isinstance(call, ReadyCall) and not call.needs_model:
             return ready(call, model.card, request)

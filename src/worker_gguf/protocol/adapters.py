@@ -108,11 +108,17 @@ def _scale(param: str, scale: object) -> float:
 def _number(card: ModelCard, choice: AdapterChoice) -> int:
     """Return the place of a chosen adapter among those of a model. Raises InvalidRequest."""
     if not card.adapters:
-        raise invalid(choice.param, f"the model {card.id!r} has no adapters here. Leave it out, or set LORA")
+        raise invalid(
+            choice.param,
+            f"the model {card.id!r} has no adapters here. Leave it out, name another model, or load "
+            "adapters with LORA (with MODELS, `lora` of its entry)",
+        )
     by_name = {adapter.name.lower(): number for number, adapter in enumerate(card.adapters)}
     number = choice.number if choice.name is None else by_name.get(choice.name.lower())
     if number is None or not 0 <= number < len(card.adapters):
-        raise invalid(choice.param, f"is no adapter of the model {card.id!r}, which has {_listed(card.adapters)}")
+        named = f"the id {choice.number}" if choice.name is None else repr(choice.name)
+        what = f"{named} is no adapter of the model {card.id!r}, which has {_listed(card.adapters)}"
+        raise invalid(choice.param, what)
     if choice.number is not None and choice.number != number:
         raise invalid(f"{choice.param}.id", f"is not that of {card.adapters[number].name!r}, which is {number}")
     return number

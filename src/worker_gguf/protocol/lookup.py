@@ -87,7 +87,7 @@ def no_such_route(path: str) -> NotFound:
         is_without = _EXACT[meant][0].dialect_import in _WITHOUT_V1
         base = "the worker's address, without /v1" if is_without else "the worker's address followed by /v1"
         return NotFound(f"No such route exists. Use {meant}: the base URL is {base}.")
-    if parts[-1:] == ["embed"]:  # Cohere's, and that of Text Embeddings Inference
+    if parts[-1:] in (["embed"], ["embedding"]):  # Cohere's and Text Embeddings Inference's, and llama-server's
         return NotFound(f"No such route exists. Use {EMBEDDINGS.path}, in the form of OpenAI's API.")
     known = ", ".join(sorted(route.path for route in (CHAT, COMPLETIONS, MODELS)))
     return NotFound(f"No such route exists. This worker answers {known} and others; /openapi.json lists all over HTTP.")

@@ -16,7 +16,7 @@ from worker_gguf.service.prompts import Tokenizer
 __all__ = ["PairForm", "PairTokenizer", "PoolingInput", "PoolingPrompts"]
 
 _PLACES = re.compile(r"\{(query|document)\}")
-_SHORTEN = "Shorten it, or send truncate."
+_SHORTEN = "Shorten it, or let it be cut with truncate."
 # All inputs of one request together: more would keep a thread and the engine busy for too long.
 _MOST_TOKENS = 4_000_000
 

@@ -45,7 +45,17 @@ if TYPE_CHECKING:
     from worker_gguf.service.pooling import Poolings
     from worker_gguf.service.pooling_prompts import PairForm, PairTokenizer
 
-__all__ = ["Service", "check_ability", "is_able", "list_models", "not_served", "parse", "ready", "slots_of"]
+__all__ = [
+    "Service",
+    "check_ability",
+    "check_any_ability",
+    "is_able",
+    "list_models",
+    "not_served",
+    "parse",
+    "ready",
+    "slots_of",
+]
 
 AnyCall = Call | InspectionCall | PoolingCall
 
@@ -221,6 +231,14 @@ def check_ability(card: ModelCard, task: Task) -> None:
         can = " and ".join(card.capabilities) or "nothing that this worker serves"
         message = f"The model {card.id!r} does not {does}; it can do: {can}. Use a model that can {does}."
         raise UnsupportedParameter(message, param="model")
+
+
+def check_any_ability(cards: Sequence[ModelCard], task: Task) -> None:
+    """Raise UnsupportedParameter if none of the served models can do what a route does."""
+    if not any(is_able(card, task) for card in cards):
+        does = " or ".join(_DOES[ability] for ability in _abilities(task))
+        can = ", ".join(f"{card.id!r} ({' and '.join(card.capabilities)})" for card in cards)
+        raise UnsupportedParameter(f"No model of this worker can {does}. Its models can do: {can}.", param="model")
 
 
 def is_able(card: ModelCard, task: Task) -> bool:

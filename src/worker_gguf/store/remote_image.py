@@ -17,7 +17,7 @@ __all__ = ["RemoteImages"]
 
 _WITHIN_S: Final = 20.0
 _TOO_LARGE: Final = "that an image may have (MAX_IMAGE_MB). Send a smaller one."
-_NOT_PUBLIC: Final = "Send the image itself as a data URL."
+_NOT_PUBLIC: Final = "Send the image itself, as a data URL or in Base64."
 
 
 class RemoteImages:
@@ -50,8 +50,8 @@ class RemoteImages:
         if self._allows_all or name in self._names or (self._endings and name.endswith(self._endings)):
             return
         raise InvalidRequest(
-            f"Images from {host[:200]!r} are not fetched. Send the image itself as a data URL. The operator of the "
-            "worker can allow hosts with IMAGE_DOMAINS."
+            f"Images from {host[:200]!r} are not fetched. Send the image itself, as a data URL or in Base64. The "
+            "operator of the worker can allow hosts with IMAGE_DOMAINS."
         )
 
     async def fetch(self, url: str) -> bytes:

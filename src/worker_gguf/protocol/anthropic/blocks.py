@@ -99,7 +99,8 @@ class Blocks:
             case "thinking" | "redacted_thinking" | "tool_use" | "tool_result":
                 raise invalid(f"{param}.type", "must be 'text', 'image', 'document' or 'search_result' here")
             case _:
-                raise _unsupported(f"{param}.type", "blocks of this type are not supported. Send text")
+                kind = str(block.get("type"))[:50]
+                raise _unsupported(f"{param}.type", f"blocks of the type {kind!r} are not supported here")
 
     def _document(self, param: str, block: Block) -> str:
         """Return the text of a document, after its title and its context."""
