@@ -104,6 +104,15 @@ def test_a_divided_image_takes_six_tenths_of_the_time_of_the_answers_beside_it(
     assert min(sizes[10:-1]) >= least
 
 
+def test_rows_that_cost_as_much_as_tokens_of_answers_take_at_most_twice_as_long_as_these() -> None:
+    drive = fair_engine(divides_images=True)
+    drive.runner.seconds = lambda n_rows, n_prompt: 0.002 + 0.001 * n_rows + 0.003 * n_prompt
+    add(drive, "image", [3, (7, 100), 2], max_tokens=1)
+    sizes = [size for size in rows_of_steps(drive, "image") if size]
+    assert max(sizes[5:]) <= 7
+    assert min(sizes[5:-1]) >= 5
+
+
 def test_an_image_that_is_not_divided_is_computed_at_once_beside_answers() -> None:
     drive = fair_engine()
     add(drive, "image", [3, (7, 400), 2], max_tokens=1)

@@ -88,7 +88,7 @@ class PromptShare:
             return _FIRST_CHUNK
         share = max(_SHARE_OF_ROWS, len(self._images) / self._n_decoding)
         least = min(_EFFICIENT_ROWS, int(_MOST_SHARE_OF_ROWS * step / per_row))
-        return max(_LEAST_CHUNK, least, int(share * step / per_row))
+        return max(1, least, int(share * step / per_row))
 
 
 def _is_at_rows(sequence: Sequence) -> bool:
