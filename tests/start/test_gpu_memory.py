@@ -9,13 +9,7 @@ from tests.plan.test_plan import GIB, SMALL, gpus
 from tests.start.test_open_model import opened
 from worker_gguf.embedded import MODEL_PATH
 from worker_gguf.engine.machine import Machine
-from worker_gguf.plan import (
-    GPU_CONTEXT_BYTES,
-    Constraints,
-    MemoryPlan,
-    plan_memory,
-    plan_with_draft,
-)
+from worker_gguf.plan import GPU_CONTEXT_BYTES, Constraints, MemoryPlan, plan_memory, plan_with_draft
 from worker_gguf.settings import Settings
 from worker_gguf.start.gpu_memory import compare_gpu_memory
 

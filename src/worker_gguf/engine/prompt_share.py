@@ -70,25 +70,26 @@ class PromptShare:
 
     def _tokens(self, *, has_others: bool) -> int:
         """Return how many tokens of long prompts the step computes."""
-        step = self._costs.of_rows(self._n_decoding)
-        if step is None and not has_others:
+        if self._costs.of_rows(self._n_decoding) is None and not has_others:
             return 0  # this step shows what decoding alone costs
-        per_token = self._costs.per_part_token or self._costs.per_prompt_token
-        if not step or not per_token:
+        if (n_equal := self._n_equal()) is None:
             return _FIRST_CHUNK
         # Each part corrects the cost of a token that the next one is sized with, and so the parts keep to their time,
         # although they also have a fixed cost.
-        return max(_LEAST_CHUNK, int(step * max(_SHARE, len(self._long) / self._n_decoding) / per_token))
+        return max(_LEAST_CHUNK, int(n_equal * max(_SHARE, len(self._long) / self._n_decoding)))
 
     def _rows(self) -> int:
         """Return how many rows of images the step computes."""
-        step = self._costs.of_rows(self._n_decoding)
-        per_row = self._costs.per_part_token or self._costs.per_prompt_token
-        if not step or not per_row:
+        if (n_equal := self._n_equal()) is None:
             return _FIRST_CHUNK
         share = max(_SHARE_OF_ROWS, len(self._images) / self._n_decoding)
-        least = min(_EFFICIENT_ROWS, int(_MOST_SHARE_OF_ROWS * step / per_row))
-        return max(1, least, int(share * step / per_row))
+        return max(1, min(_EFFICIENT_ROWS, int(n_equal * _MOST_SHARE_OF_ROWS)), int(n_equal * share))
+
+    def _n_equal(self) -> float | None:
+        """Return how many tokens of prompts take as long as the decoding of the step; None if that is unknown."""
+        step = self._costs.of_rows(self._n_decoding)
+        per_token = self._costs.per_part_token or self._costs.per_prompt_token
+        return step / per_token if step and per_token else None
 
 
 def _is_at_rows(sequence: Sequence) -> bool:

@@ -1,4 +1,7 @@
-"""The reports of an engine process: what a turn of its loop did, and when the worker process is told."""
+"""The reports of an engine process: what a turn of its loop did, and when the worker process is told.
+
+Knows nothing of the scheduler: the loop notes what the scheduler's updates say.
+"""
 
 from __future__ import annotations
 
@@ -172,6 +175,7 @@ class Reports:
         self._held = turn.report(state)
 
     def send_held(self) -> None:
+        """Send what is held, if anything is."""
         if self._held is not None:
             held, self._held = self._held, None
             self._send(held)

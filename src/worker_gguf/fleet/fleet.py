@@ -27,9 +27,9 @@ from worker_gguf.service.images import check_images
 from worker_gguf.service.request import Answer, Request, Stream
 from worker_gguf.service.service import (
     check_ability,
-    check_any_ability,
     is_able,
     list_models,
+    none_able,
     not_served,
     parse,
     ready,
@@ -93,8 +93,6 @@ class Fleet:
             return list_models(task, request, models, self._card_of, self._slots_of, self._first.defaults)
         name = _model_named_in(request.body)
         model = self._able(task) if name is None else self._named(name)
-        if name is None:
-            check_any_ability([other.card for other in self.models.values()], task)
         call = await parse(task, request.body, model.defaults)
         if isinstance(call, ReadyCall) and not call.needs_model:
             return ready(call, model.card, request)
@@ -156,8 +154,11 @@ class Fleet:
         self._tell(ended)
 
     def _able(self, task: Task) -> FleetModel:
-        """Return the first model that can do what a route does, or else the first one."""
-        return next((model for model in self.models.values() if is_able(model.card, task)), self._first)
+        """Return the first model that can do what a route does. Raises UnsupportedParameter if there is none."""
+        for model in self.models.values():
+            if is_able(model.card, task):
+                return model
+        raise none_able([model.card for model in self.models.values()], task)
 
     def _named(self, name: str | None) -> FleetModel:
         if name is None:

@@ -2,6 +2,8 @@
 
 The threads of a computation wait for each other after each operation. If those of two computations share the
 processors, each waits for threads that the other has displaced, and both lose more than the time that the other uses.
+
+Knows nothing of llama.cpp: it only says whose turn it is.
 """
 
 from __future__ import annotations

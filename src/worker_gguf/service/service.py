@@ -48,9 +48,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Service",
     "check_ability",
-    "check_any_ability",
     "is_able",
     "list_models",
+    "none_able",
     "not_served",
     "parse",
     "ready",
@@ -227,24 +227,26 @@ def not_served(name: str, served: Iterable[str]) -> NotFound:
 def check_ability(card: ModelCard, task: Task) -> None:
     """Raise UnsupportedParameter if a model cannot do what a route does."""
     if not is_able(card, task):
-        does = " or ".join(_DOES[ability] for ability in _abilities(task))
+        does = _does(task)
         can = " and ".join(card.capabilities) or "nothing that this worker serves"
         message = f"The model {card.id!r} does not {does}; it can do: {can}. Use a model that can {does}."
         raise UnsupportedParameter(message, param="model")
 
 
-def check_any_ability(cards: Sequence[ModelCard], task: Task) -> None:
-    """Raise UnsupportedParameter if none of the served models can do what a route does."""
-    if not any(is_able(card, task) for card in cards):
-        does = " or ".join(_DOES[ability] for ability in _abilities(task))
-        can = ", ".join(f"{card.id!r} ({' and '.join(card.capabilities)})" for card in cards)
-        raise UnsupportedParameter(f"No model of this worker can {does}. Its models can do: {can}.", param="model")
+def none_able(cards: Iterable[ModelCard], task: Task) -> UnsupportedParameter:
+    """Return the error for a route whose work none of the served models can do."""
+    can = ", ".join(f"{card.id!r} ({' and '.join(card.capabilities)})" for card in cards)
+    return UnsupportedParameter(f"No model of this worker can {_does(task)}. Its models can do: {can}.", param="model")
 
 
 def is_able(card: ModelCard, task: Task) -> bool:
     """Return whether a model can do what a route does."""
     needed = _abilities(task)
     return not needed or not set(needed).isdisjoint(card.capabilities)
+
+
+def _does(task: Task) -> str:
+    return " or ".join(_DOES[ability] for ability in _abilities(task))
 
 
 def _abilities(task: Task) -> tuple[str, ...]:

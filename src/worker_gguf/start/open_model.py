@@ -18,14 +18,7 @@ from worker_gguf.engine.machine import Machine
 from worker_gguf.gguf import ModelHeader, abilities_of, read_headers
 from worker_gguf.gguf.mtp import has_mtp_layer
 from worker_gguf.gguf.pooling import why_other_scores
-from worker_gguf.plan import (
-    MemoryPlan,
-    Stage,
-    left_by,
-    left_by_projector,
-    size_text,
-    smaller_plan,
-)
+from worker_gguf.plan import MemoryPlan, Stage, left_by, left_by_projector, size_text, smaller_plan
 from worker_gguf.plan.planning import beyond_training, constraints_of, plan_for, shape_of, visible, with_adapters
 from worker_gguf.settings import Settings
 from worker_gguf.start.adapters import Adapters, find_adapters
